@@ -1,0 +1,130 @@
+"""The one tree of errors; every class carries the HTTP status it is answered with.
+
+A message says what was expected, what was got, and the remedy.
+
+    DubitoError
+    ├── InputError                 422  rows, bounds, names, fields
+    │   └── BundleRefusedError     422  a bundle that is damaged, hostile or of another format
+    ├── UnauthorizedError          401
+    ├── ForbiddenError             403
+    ├── NotFoundError              404
+    ├── ConflictError              409
+    ├── PreconditionFailedError    412
+    ├── TooLargeError              413
+    ├── UnsupportedMediaTypeError  415
+    ├── QueueFullError             429  with Retry-After
+    ├── UnavailableError           503  with Retry-After
+    └── DeadlineError              504
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DubitoError(Exception):
+    """Whatever Dubito refuses or fails to do, with a message meant for the caller."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "internal error"
+    kind: ClassVar[str] = "internal"
+
+    def __init__(self, detail: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+class InputError(DubitoError):
+    """What was sent cannot be used: shape, type, bounds, names."""
+
+    status = 422
+    title = "input refused"
+    kind = "input"
+
+
+class BundleRefusedError(InputError):
+    """A bundle that is damaged, hostile or of an unknown format; nothing of it is stored."""
+
+    title = "bundle refused"
+    kind = "bundle"
+
+
+class UnauthorizedError(DubitoError):
+    """No key, or a wrong one."""
+
+    status = 401
+    title = "no valid key"
+    kind = "unauthorized"
+
+
+class ForbiddenError(DubitoError):
+    """A key without the scope that the route needs."""
+
+    status = 403
+    title = "not allowed"
+    kind = "forbidden"
+
+
+class NotFoundError(DubitoError):
+    """An unknown model, version, alias or path."""
+
+    status = 404
+    title = "not found"
+    kind = "not-found"
+
+
+class ConflictError(DubitoError):
+    """The present state does not allow the change."""
+
+    status = 409
+    title = "conflict"
+    kind = "conflict"
+
+
+class PreconditionFailedError(DubitoError):
+    """`If-Match` names a state that is no longer the present one."""
+
+    status = 412
+    title = "precondition failed"
+    kind = "precondition"
+
+
+class TooLargeError(DubitoError):
+    """A body over the limit, before or after decompression."""
+
+    status = 413
+    title = "body too large"
+    kind = "too-large"
+
+
+class UnsupportedMediaTypeError(DubitoError):
+    """A content type that the route does not read."""
+
+    status = 415
+    title = "content type not understood"
+    kind = "media-type"
+
+
+class QueueFullError(DubitoError):
+    """More rows x samples wait than the queue may hold."""
+
+    status = 429
+    title = "queue full"
+    kind = "queue-full"
+
+
+class UnavailableError(DubitoError):
+    """Draining, or not ready yet."""
+
+    status = 503
+    title = "not ready"
+    kind = "unavailable"
+
+
+class DeadlineError(DubitoError):
+    """The caller's deadline passed before the answer was there."""
+
+    status = 504
+    title = "deadline passed"
+    kind = "deadline"
