@@ -111,7 +111,7 @@ def evaluate_regression(
     interval, flag_B, score_B = None, None, _score(means, reference_D)
     level = coverage
     if calibration is not None:
-        level = coverage or calibration.coverage
+        level = calibration.coverage if coverage is None else coverage
         total_BD = means.var(axis=0) + variance.mean(axis=0)
         interval = calibration.intervals(means.mean(axis=0), total_BD, level)
         flag_B = calibration.ood.flags(score_B)
@@ -119,7 +119,7 @@ def evaluate_regression(
     if ood_mean_TND is not None:
         strange = truths.numbers(ood_mean_TND, "ood means", None).astype(np.float64)
         ood_score_N = _score(strange, reference_D)
-    figures = regression_figures(means, variance, target_BD, interval, level or 0.9)
+    figures = regression_figures(means, variance, target_BD, interval, level)
     return Evaluation(figures | ood_figures(flag_B, score_B, ood_score_N), ())
 
 

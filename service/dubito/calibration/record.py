@@ -122,7 +122,7 @@ class Calibration:
         self, mean_BC: NDArray[np.float64], coverage: float | None = None
     ) -> NDArray[np.bool_]:
         """Which classes each row's set holds, shape (B, C), from means at `temperature`."""
-        return self.conformal.prediction_sets(mean_BC, coverage or self.coverage)
+        return self.conformal.prediction_sets(mean_BC, self._level(coverage))
 
     def intervals(
         self,
@@ -134,7 +134,7 @@ class Calibration:
 
         Infinite where the held-out rows are too few for the coverage.
         """
-        return self.conformal.intervals(mean_BD, variance_BD, coverage or self.coverage)
+        return self.conformal.intervals(mean_BD, variance_BD, self._level(coverage))
 
     def aleatoric_variance(self, aleatoric_variance_BD: NDArray[np.float64]) -> NDArray[np.float64]:
         """The calibrated one: scale · the network's own + noise variance, per output.
@@ -186,6 +186,9 @@ class Calibration:
             raise InputError(
                 f"the calibration record cannot be read: {error}; calibrate the version again"
             ) from error
+
+    def _level(self, coverage: float | None) -> float:
+        return self.coverage if coverage is None else coverage
 
 
 def _is_ascending(column: tuple[float, ...]) -> bool:

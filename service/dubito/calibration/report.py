@@ -127,7 +127,7 @@ def regression_figures(
     variance_TBD: Floats,
     target_BD: Floats,
     interval: tuple[Floats, Floats] | None,
-    coverage: float,
+    coverage: float | None,
 ) -> Report:
     """RMSE, NLL and CRPS of the mixture; coverage, mean width and score of the intervals.
 
@@ -149,7 +149,7 @@ def regression_figures(
         "interval_width": None,
         "interval_score": None,
     }
-    if interval is not None:
+    if interval is not None and coverage is not None:
         lower_BD, upper_BD = interval
         below_BD = np.maximum(lower_BD - target_BD, 0.0)
         above_BD = np.maximum(target_BD - upper_BD, 0.0)
