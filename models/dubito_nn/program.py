@@ -238,9 +238,7 @@ def _read_node(raw: object, known: set[str], where: str) -> Node:
     if not isinstance(raw_args, list):
         raise BundleError(f"{where}: args expects a list, got {type(raw_args).__name__}")
     args = tuple(_decode(item, known, where, 0) for item in raw_args)
-    kwargs = {
-        _name(key, where): _decode(item, known, where, 0) for key, item in raw_kwargs.items()
-    }
+    kwargs = {_name(key, where): _decode(item, known, where, 0) for key, item in raw_kwargs.items()}
     node = Node(name, op, args, kwargs)
     _check_own_arguments(node, where)
     _check_not_random(node, where)
