@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from dubito_nn.dropout import ConcreteDropout, ConcreteDropout2d, ConcreteFamily, StandardFamily
-from dubito_nn.networks import CNN, MLP, CosineHead
+from dubito_nn.networks import CNN, MLP, CosineHead, Standardise
 from dubito_nn.training import seeded
 
 
@@ -80,3 +80,19 @@ def test_networks_that_cannot_be_are_refused() -> None:
         MLP(5, (), 2)
     with pytest.raises(ValueError, match="at least 2 x 2"):
         CNN((1, 1, 8))
+
+
+def test_standardised_training_rows_have_mean_zero_and_deviation_one() -> None:
+    rows = 3.0 + 10.0 * torch.randn(50, 4)
+    layer = Standardise(rows)
+    assert layer(rows).mean(0).abs().max() < 1e-5
+    torch.testing.assert_close(layer(rows).std(0, correction=0), torch.ones(4))
+    assert not list(layer.parameters())
+    assert set(layer.state_dict()) == {"mean", "standard_deviation"}
+
+
+def test_a_feature_that_does_not_vary_is_refused() -> None:
+    rows = torch.randn(5, 3)
+    rows[:, 1] = 2.0
+    with pytest.raises(ValueError, match=r"constant ones at \[1\]"):
+        Standardise(rows)

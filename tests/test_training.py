@@ -127,9 +127,9 @@ def test_a_single_step_is_a_training_too() -> None:
 def test_augmentation_changes_what_the_network_sees() -> None:
     seen: list[Tensor] = []
 
-    def negate(x: Tensor) -> Tensor:
+    def negate(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         seen.append(x)
-        return -x
+        return -x, y
 
     inputs, targets = _line()
     network = nn.Linear(1, 1)

@@ -23,7 +23,7 @@ from dubito_nn.dropout.regularised import total_regularisation
 
 Output = Tensor | tuple[Tensor, Tensor]
 Loss = Callable[[Output, Tensor], Tensor]
-Augmentation = Callable[[Tensor], Tensor]
+Augmentation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def train(
         learning_rate: The peak of the one-cycle schedule (Smith 2018, arXiv:1708.07120).
         weight_decay: λ of the penalty λ/2 · ‖W‖², on weights of two and more axes: not on biases,
             norms and learned drop probabilities.
-        augment: Changes the inputs of a minibatch, drawing from torch's own generator.
+        augment: Gives other inputs and targets for those of a minibatch, drawing from torch's own
+            generator, which the seed sets.
         seed: Of the order of rows, the masks and the augmentation.
         device: Where the network is trained.
         progress: Called after each epoch; what it raises ends the training.
@@ -108,7 +109,7 @@ def train(
             total = torch.zeros((), dtype=torch.float64, device=place)
             for rows in torch.split(torch.randperm(len(inputs), generator=order), batch_size):
                 x, y = inputs[rows].to(place), targets[rows].to(place)
-                x = x if augment is None else augment(x)
+                x, y = (x, y) if augment is None else augment(x, y)
                 objective = loss(network(x), y) + total_regularisation(network)
                 optimiser.zero_grad()
                 objective.backward()  # type: ignore[no-untyped-call]
@@ -132,9 +133,14 @@ def learned_drop_probs(network: nn.Module) -> dict[str, float]:
     }
 
 
-def cross_entropy(output: Output, label_B: Tensor) -> Tensor:
-    """Return the mean of -log softmax(output)[label], in nats; output is (B, C), labels int64."""
-    return functional.cross_entropy(_single(output), label_B)
+def cross_entropy(output: Output, labels: Tensor) -> Tensor:
+    """Return the mean over rows of -Σ_c q_c log softmax(output)_c, in nats.
+
+    Args:
+        output: Logits, (B, C).
+        labels: Class indices (B,), int64, or probabilities q (B, C).
+    """
+    return functional.cross_entropy(_single(output), labels)
 
 
 def squared_error(output: Output, target_BD: Tensor) -> Tensor:

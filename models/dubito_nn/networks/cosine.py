@@ -30,6 +30,10 @@ class CosineHead(nn.Linear):
         super().__init__(num_features, num_classes, bias=False)
         self.scale = scale
 
+    def reset_parameters(self) -> None:
+        """Draw directions at random, of about √F in length, so that they turn slowly at first."""
+        nn.init.normal_(self.weight)
+
     def forward(self, features_BF: Tensor) -> Tensor:
         """Return the logits; their absolute value is at most the scale."""
         direction_BF = functional.normalize(features_BF, dim=1)
