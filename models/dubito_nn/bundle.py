@@ -47,7 +47,7 @@ class Bundle:
     Args:
         manifest: what it says of itself.
         sampling: the lifted graph f(x, ω).
-        point: the evaluation-mode graph; its sites, if any, are read at the mean of ω.
+        point: the evaluation-mode graph; it draws nothing.
         weights: tensors by name, shared by both graphs.
         digest: SHA-256 of the file, in hexadecimal.
         size_bytes: of the file.
@@ -99,6 +99,8 @@ def load_bundle(source: str | Path | bytes) -> Bundle:
     weights = _read_weights(entries[WEIGHTS])
     for name, program in ((SAMPLING, sampling), (POINT, point)):
         _check_names(program, manifest, weights, name)
+    if sites_in(point.nodes):
+        raise BundleError(f"{POINT}: a point graph draws nothing, but it names a site")
     drawn = sites_in(sampling.nodes)
     if sorted(drawn) != list(range(len(manifest.sites))):
         raise BundleError(f"{SAMPLING}: expects every site of the manifest to be drawn once")

@@ -1,8 +1,8 @@
 """The two things that can go wrong in `dubito_nn`, both `ValueError`.
 
-    ValueError
-    ├── ExportError   a network that cannot be lifted, with the module path and the remedy
-    └── BundleError   a file that is not a sound bundle, with the first reason
+ValueError
+├── ExportError   a network that cannot be lifted, with the module path and the remedy
+└── BundleError   a file that is not a sound bundle, with the first reason
 """
 
 

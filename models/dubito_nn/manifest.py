@@ -167,9 +167,7 @@ def _classes(raw: object, task: str, num_outputs: int) -> tuple[str, ...] | None
     return names
 
 
-def _scale(
-    raw: object, num_outputs: int
-) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _scale(raw: object, num_outputs: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     if raw is None:
         return None
     halves = _tuple(raw, lambda part, at: _tuple(part, _number, MAX_CLASSES, at), 2, "target_scale")
@@ -233,9 +231,7 @@ def _table(raw: object, kind: type, where: str) -> dict[str, object]:
     return raw
 
 
-def _tuple(
-    raw: object, read: Callable[[object, str], T], limit: int, where: str
-) -> tuple[T, ...]:
+def _tuple(raw: object, read: Callable[[object, str], T], limit: int, where: str) -> tuple[T, ...]:
     if not isinstance(raw, (list, tuple)) or len(raw) > limit:
         raise BundleError(f"{where}: expects a list of at most {limit} entries")
     return tuple(read(item, f"{where}[{position}]") for position, item in enumerate(raw))

@@ -112,7 +112,7 @@ class Program:
             watch: is shown every node with its value, in order.
         """
         values: dict[str, Value] = {}
-        last_use = self._last_uses()
+        last_use = self.last_uses()
         for position, node in enumerate(self.nodes):
             values[node.name] = step(node, values, inputs, weights, draws, device)
             if watch is not None:
@@ -121,7 +121,8 @@ class Program:
                 del values[name]
         return {key: _as_tensor(values[name]) for key, name in self.outputs.items()}
 
-    def _last_uses(self) -> dict[int, list[str]]:
+    def last_uses(self) -> dict[int, list[str]]:
+        """Names of the values that are read for the last time, by position of the reader."""
         last = {node.name: position for position, node in enumerate(self.nodes)}
         for position, node in enumerate(self.nodes):
             for name in node.references():
@@ -238,9 +239,7 @@ def _read_node(raw: object, known: set[str], where: str) -> Node:
     if not isinstance(raw_args, list):
         raise BundleError(f"{where}: args expects a list, got {type(raw_args).__name__}")
     args = tuple(_decode(item, known, where, 0) for item in raw_args)
-    kwargs = {
-        _name(key, where): _decode(item, known, where, 0) for key, item in raw_kwargs.items()
-    }
+    kwargs = {_name(key, where): _decode(item, known, where, 0) for key, item in raw_kwargs.items()}
     node = Node(name, op, args, kwargs)
     _check_own_arguments(node, where)
     _check_not_random(node, where)
