@@ -1,0 +1,12 @@
+"""The demonstration: three small networks, trained on data that scikit-learn carries.
+
+RECIPES: recipe -> splits -> fit -> bundle; the rows held out are for calibration and tests
+"""
+
+from dubito.demo.diabetes import DIABETES
+from dubito.demo.digits import DIGITS, DIGITS_CONCRETE
+from dubito.demo.recipe import Fitted, Recipe, Rows, Splits
+
+RECIPES: tuple[Recipe, ...] = (DIGITS, DIGITS_CONCRETE, DIABETES)
+
+__all__ = ["DIABETES", "DIGITS", "DIGITS_CONCRETE", "RECIPES", "Fitted", "Recipe", "Rows", "Splits"]
