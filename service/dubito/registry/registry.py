@@ -9,6 +9,7 @@ where a deletion came between.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import exists, func, select
@@ -292,7 +293,7 @@ def _model_fact(row: ModelRow) -> ModelFact:
         name=row.name,
         versions=tuple(_version_fact(version) for version in row.versions),
         aliases=tuple(_alias_fact(alias) for alias in row.aliases),
-        created_at=row.created_at,
+        created_at=_utc(row.created_at),
     )
 
 
@@ -307,7 +308,7 @@ def _version_fact(row: VersionRow) -> VersionFact:
         active_calibration=row.active_calibration,
         calibrations=tuple(calibration.number for calibration in row.calibrations),
         aliases=tuple(alias.name for alias in row.aliases),
-        created_at=row.created_at,
+        created_at=_utc(row.created_at),
     )
 
 
@@ -323,5 +324,10 @@ def _calibration_fact(row: CalibrationRow) -> CalibrationFact:
         version=row.version.number,
         number=row.number,
         document=row.document,
-        created_at=row.created_at,
+        created_at=_utc(row.created_at),
     )
+
+
+def _utc(moment: datetime) -> datetime:
+    """A moment as it was stored; SQLite forgets that it was UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
