@@ -1,0 +1,249 @@
+"""From a trained network to a bundle that can be served.
+
+Its job: `export`, in five steps: capture the network as it samples and as it is evaluated, lower
+what hides its randomness, lift the randomness out, prove that the result is the network, write.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dubito_nn.bundle import Bundle, bundle_bytes, load_bundle
+from dubito_nn.errors import BundleError, ExportError
+from dubito_nn.lifting.capture import Captured, Example, FreeDims, capture, clean_path
+from dubito_nn.lifting.inject import inject_dropout
+from dubito_nn.lifting.lift import Lifted, lift, refuse_batch_statistics
+from dubito_nn.lifting.lower import lower
+from dubito_nn.lifting.prove import prove
+from dubito_nn.manifest import OUTPUTS_OF, InputSpec, Manifest, Output, Task
+from dubito_nn.program import Node, Program, pruned, sites_in
+
+Scale = tuple[float | Sequence[float] | Tensor, float | Sequence[float] | Tensor]
+
+
+def export(
+    module: nn.Module,
+    example_inputs: Example,
+    path: str | Path,
+    *,
+    task: Task,
+    output: Output,
+    classes: Sequence[str] | None = None,
+    output_name: str | None = None,
+    features: str | None = None,
+    target_scale: Scale | None = None,
+    drop_prob: Mapping[str, float] | None = None,
+    free_dims: FreeDims = None,
+    notes: str | None = None,
+) -> Bundle:
+    """Write a network trained with dropout as a bundle, a pure function f(x, ω).
+
+    The network is copied, never changed, and may be in either mode. Its code may be anything that
+    `torch.export` records; every random operation in the recorded graph becomes an input.
+
+    Args:
+        module: the trained network; its inputs and output have the rows first.
+        example_inputs: one batch: a tensor, a sequence of tensors, or tensors by input name.
+        path: file to write, `*.dubito`; its folder must exist.
+        task: `classification` (output of shape (rows, C)) or `regression` ((rows,) or (rows, D)).
+        output: what the numbers are: `logits`, `log_probs`, `probs`, `sigmoid_logits` (one number
+            per row, the logit of the second class), `mean`, or `mean_and_log_variance` (a pair of
+            (rows, D) tensors, or one (rows, 2 D) tensor with the means first).
+        classes: names of the C classes; `0`, `1`, ... where not given.
+        output_name: key, attribute or position of the output to serve in a structured return.
+        features: path of the module whose output is the feature vector.
+        target_scale: mean and standard deviation of the target, where the network was trained on
+            the standardised one.
+        drop_prob: pattern of module paths (as in `fnmatch`) to a drop probability in (0, 1) that
+            takes the place of theirs, or of a dropout put behind them; stated in the manifest.
+        free_dims: input name → axis → name of a further dimension that may vary.
+        notes: free text kept with the bundle.
+
+    Returns:
+        The bundle, as read back from the file.
+
+    Raises:
+        ExportError: naming the module and the remedy, where the network cannot be served: nothing
+            random in it, an unknown random operator, a site that does not change the output, rows
+            that interact, data-dependent control flow, batch-norm by batch statistics, or an
+            output that is not what was declared.
+    """
+    if task not in OUTPUTS_OF or output not in OUTPUTS_OF[task]:
+        raise ExportError(f"expects task → output as in {OUTPUTS_OF}, got {task!r} → {output!r}")
+    captured = capture(
+        module,
+        example_inputs,
+        output=output,
+        output_name=output_name,
+        features=features,
+        free_dims=free_dims,
+    )
+    injected = inject_dropout(captured.module.network, drop_prob or {})
+    lifted, point = _lifted_and_point(captured)
+    lifted = prove(captured, lifted, point)
+    lifted = _without_dead_sites(lifted)
+    shape = _checked_output(captured, output)
+    names = _class_names(classes, task, output, shape)
+    manifest = Manifest(
+        task=task,
+        output=output,
+        inputs=_input_specs(captured),
+        num_outputs=len(names) if names else shape[-1],
+        sites=tuple(lifted.sites),
+        torch_version=str(torch.__version__),
+        classes=names,
+        target_scale=_scale(target_scale, task, shape[-1]),
+        features=features,
+        injected=injected,
+        notes=notes,
+        warnings=tuple(f"dropout injected at export: module `{name}`" for name in injected),
+    )
+    return _write(Path(path), manifest, lifted, point)
+
+
+def _lifted_and_point(captured: Captured) -> tuple[Lifted, Program]:
+    recorded = captured.trace("sampling")
+    refuse_batch_statistics(recorded)
+    lifted = lift(lower(recorded), captured, draw=True)
+    if not lifted.sites:
+        raise ExportError(
+            "the network has no random operation that is active in training mode, so all its"
+            " samples would be equal: train it with dropout (p > 0), or name modules in"
+            " drop_prob={pattern: p} to put dropout behind them"
+        )
+    evaluated = lift(lower(captured.trace("evaluation")), captured, draw=False)
+    weights = _shared({**evaluated.weights, **lifted.weights})
+    renamed = {key: name for key, (name, _) in weights.items()}
+    tensors = {name: tensor for name, tensor in weights.values()}
+    sampling = _with_weight_names(lifted.program, renamed)
+    point = pruned(_with_weight_names(evaluated.program, renamed))
+    return replace(lifted, program=sampling, weights=tensors), point
+
+
+def _shared(weights: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+    """One stored tensor for weights that are tied."""
+    first: dict[tuple[object, ...], str] = {}
+    result: dict[str, tuple[str, Tensor]] = {}
+    for key, tensor in weights.items():
+        mark = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        name = first.setdefault(mark, key) if tensor.numel() else key
+        result[key] = (name, tensor.contiguous().clone() if name == key else result[name][1])
+    return result
+
+
+def _with_weight_names(program: Program, names: Mapping[str, str]) -> Program:
+    def renamed(node: Node) -> Node:
+        return replace(node, args=(names[str(node.args[0])],)) if node.op == "weight" else node
+
+    return Program(tuple(renamed(node) for node in program.nodes), program.outputs)
+
+
+def _without_dead_sites(lifted: Lifted) -> Lifted:
+    """Drop what no output depends on, and number the sites that are left."""
+    program = pruned(lifted.program)
+    new = {old: position for position, old in enumerate(sites_in(program.nodes))}
+    nodes = tuple(
+        replace(node, args=(new[node.args[0]], *node.args[1:])) if node.op == "site" else node  # type: ignore[index]
+        for node in program.nodes
+    )
+    sites = [replace(lifted.sites[old], index=position) for old, position in new.items()]
+    return replace(lifted, program=Program(nodes, program.outputs), sites=sites)
+
+
+def _checked_output(captured: Captured, output: Output) -> tuple[int, ...]:
+    """The output's shape on the example, after its numbers have been held against `output`."""
+    result = captured.run(captured.example, "evaluation")["output"]
+    shape, rows = tuple(result.shape), len(next(iter(captured.example.values())))
+    wanted = 3 if output == "mean_and_log_variance" else 2
+    if len(shape) != wanted or shape[0] != rows:
+        raise ExportError(
+            f"output `{output}` expects the shape (rows, {'D' if 'mean' in output else 'C'}),"
+            f" got {shape}: reduce further axes in forward()"
+        )
+    if not result.is_floating_point() or not result.isfinite().all():
+        raise ExportError("the output expects finite floating-point numbers on the example")
+    if output == "sigmoid_logits" and shape[1] != 1:
+        raise ExportError(f"output `sigmoid_logits` expects one number per row, got {shape[1]}")
+    if output in ("probs", "log_probs"):
+        probs = result.double() if output == "probs" else result.double().exp()
+        if (probs < -1e-6).any() or ((probs.sum(1) - 1).abs() > 1e-2).any():
+            raise ExportError(
+                f"output `{output}` expects probabilities that sum to 1 in every row, got sums"
+                f" {[round(float(s), 3) for s in probs.sum(1)[:4]]}: declare what the network"
+                " returns, for instance output='logits'"
+            )
+    return shape
+
+
+def _class_names(
+    classes: Sequence[str] | None, task: Task, output: Output, shape: tuple[int, ...]
+) -> tuple[str, ...] | None:
+    if task == "regression":
+        if classes is not None:
+            raise ExportError("classes are for classification: leave them out")
+        return None
+    count = 2 if output == "sigmoid_logits" else shape[1]
+    if count < 2:
+        raise ExportError(
+            f"output `{output}` expects at least two classes, got {count}: one logit per row is"
+            " output='sigmoid_logits'"
+        )
+    names = tuple(str(name) for name in classes or range(count))
+    if len(names) != count or len(set(names)) != count:
+        raise ExportError(f"classes expects {count} different names, got {list(names)[:20]}")
+    return names
+
+
+def _scale(
+    scale: Scale | None, task: Task, num_outputs: int
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    if scale is None:
+        return None
+    if task != "regression":
+        raise ExportError("target_scale is for regression: leave it out")
+    halves = []
+    for part in scale:
+        numbers = torch.as_tensor(part, dtype=torch.float64).flatten().expand(num_outputs)
+        halves.append(tuple(float(number) for number in numbers))
+    if len(halves) != 2 or min(halves[1]) <= 0 or not torch.tensor(halves).isfinite().all():
+        raise ExportError("target_scale expects finite means and positive standard deviations")
+    return halves[0], halves[1]
+
+
+def _input_specs(captured: Captured) -> tuple[InputSpec, ...]:
+    specs = []
+    for name, tensor in captured.example.items():
+        free = captured.free_dims.get(name, {})
+        shape = tuple(free.get(axis, size) for axis, size in enumerate(tensor.shape) if axis)
+        whole = not tensor.is_floating_point() and tensor.dtype != torch.bool
+        low, high = (int(tensor.min()), int(tensor.max())) if whole else (None, None)
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        specs.append(InputSpec(name, dtype, shape, low, high))
+    return tuple(specs)
+
+
+def _write(path: Path, manifest: Manifest, lifted: Lifted, point: Program) -> Bundle:
+    used = {
+        str(node.args[0])
+        for program in (lifted.program, point)
+        for node in program.of_kind("weight")
+    }
+    weights = {clean_path(key): tensor for key, tensor in lifted.weights.items() if key in used}
+    content = bundle_bytes(manifest, lifted.program, point, weights)
+    try:
+        bundle = load_bundle(content)
+    except BundleError as error:
+        raise ExportError(f"the network cannot be written as a bundle: {error}") from error
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        raise ExportError(f"cannot write `{path}`: {error.strerror or error}") from error
+    return bundle

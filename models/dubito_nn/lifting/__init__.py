@@ -1,0 +1,1 @@
+"""From a module to a lifted graph: capture, lower, lift, prove, in this order."""

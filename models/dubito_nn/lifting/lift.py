@@ -1,0 +1,288 @@
+"""Turn a functional graph into a pure function f(x, ω).
+
+Its job: walk the recorded graph once, replace every random operator by a site whose draw ω is an
+input, check every other operator against the allow-list, and name the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import sympy
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+
+from dubito_nn.errors import ExportError
+from dubito_nn.lifting.capture import PREFIX, Captured, clean_path
+from dubito_nn.lifting.rules import EMPTY, RULES, is_random, module_path, shape_source
+from dubito_nn.manifest import Distribution, Granularity, Site
+from dubito_nn.operators import ALLOWED, name_of
+from dubito_nn.program import Argument, Node, OnDevice, Program, Ref
+
+aten = torch.ops.aten
+_IGNORED = ("aten._assert", "aten.sym_constrain", "aten._assert_tensor_metadata")
+_UNREAD_KEYWORDS = ("pin_memory",)
+
+
+@dataclass
+class Lifted:
+    """A graph with its randomness lifted out.
+
+    Args:
+        program: nodes in order of execution, dead ones included.
+        sites: the random operations, in order of execution.
+        weights: tensors by name in the network.
+        paths: module path by node name.
+    """
+
+    program: Program
+    sites: list[Site]
+    weights: dict[str, Tensor]
+    paths: dict[str, str]
+
+
+def refuse_batch_statistics(program: ExportedProgram) -> None:
+    """Refuse normalisation by the statistics of the batch, on the graph as recorded.
+
+    Raises:
+        ExportError: naming the module.
+    """
+    for node in program.graph.nodes:
+        if node.target == aten.batch_norm.default and node.args[5]:
+            raise ExportError(
+                f"module `{module_path(node)}` normalises by the statistics of the batch"
+                " (batch-norm in training mode), so rows would depend on their batch-mates: use"
+                " nn.BatchNorm with track_running_stats=True, or nn.GroupNorm or nn.LayerNorm"
+            )
+
+
+def lift(program: ExportedProgram, captured: Captured, *, draw: bool) -> Lifted:
+    """Lift the randomness out of a functional graph.
+
+    Args:
+        program: as `lower` returns it.
+        captured: the network it was traced from, read for names and learned probabilities.
+        draw: whether random nodes become sites; otherwise ω stands at its mean.
+
+    Raises:
+        ExportError: for an operator that is random in an unknown way or not on the allow-list.
+    """
+    for spec in program.graph_signature.output_specs:
+        if spec.kind.name != "USER_OUTPUT":
+            raise ExportError(
+                f"the network writes to its buffer `{clean_path(str(spec.target))}` in the forward"
+                " pass, but a served network never changes: write to it in training mode only"
+            )
+    lifter = Lifter(program, captured, draw)
+    for node in program.graph.nodes:
+        lifter.take(node)
+    paths = {name: module_path(node) for node, name in lifter.names.items()}
+    lifted = Program(tuple(lifter.nodes), lifter.outputs)
+    return Lifted(lifted, lifter.sites, lifter.weights, paths)
+
+
+@dataclass
+class Lifter:
+    recorded: ExportedProgram
+    captured: Captured
+    draw: bool
+    nodes: list[Node] = field(default_factory=list)
+    sites: list[Site] = field(default_factory=list)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    names: dict[fx.Node, str] = field(default_factory=dict)
+    symbols: dict[sympy.Symbol, str] = field(default_factory=dict)
+    count: int = 0
+
+    def take(self, node: fx.Node) -> None:
+        if node in self.names:  # a rule has named it already
+            return
+        if node.op == "placeholder":
+            self._placeholder(node)
+        elif node.op == "output":
+            self._output(node)
+        elif node.op != "call_function":
+            raise ExportError(f"module `{module_path(node)}`: a graph cannot hold `{node.op}`")
+        elif is_random(node):
+            self._random(node)
+        elif node.target not in EMPTY and not str(node.target).startswith(_IGNORED):
+            self._plain(node)
+
+    def emit(self, op: str, *args: Argument, **kwargs: Argument) -> Ref:
+        """Add a node of our own and return a reference to it."""
+        self.count += 1
+        name = f"lifted_{self.count}"
+        self.nodes.append(Node(name, op, args, kwargs))
+        return Ref(name)
+
+    def site(
+        self, node: fx.Node, distribution: Distribution, mean: float, dtype: torch.dtype | None
+    ) -> Ref:
+        """The draw ω of a random node, in the node's own shape."""
+        value = node.meta["val"]
+        value = value[0] if isinstance(value, (tuple, list)) else value
+        size, dtype = self._size(node, value), dtype or value.dtype
+        if not self.draw:
+            return self.emit("aten.full.default", size, mean, dtype=dtype, device=OnDevice())
+        self.sites.append(self._describe(node, distribution, mean, value))
+        return self.emit("site", len(self.sites) - 1, size, dtype)
+
+    def _placeholder(self, node: fx.Node) -> None:
+        signature = self.recorded.graph_signature
+        key = (
+            signature.inputs_to_parameters.get(node.name)
+            or signature.inputs_to_buffers.get(node.name)
+            or signature.inputs_to_lifted_tensor_constants.get(node.name)
+        )
+        self.names[node] = node.name
+        if key is None:
+            name = self.captured.names[sum(n.op == "input" for n in self.nodes)]
+            self._learn_symbols(name, node.meta["val"])
+            self.nodes.append(Node(node.name, "input", (name,)))
+            return
+        held = {**self.recorded.state_dict, **self.recorded.constants}
+        plain = key.removeprefix(PREFIX)
+        if node.name in signature.inputs_to_lifted_tensor_constants:
+            plain = f"constant.{'sampling' if self.draw else 'point'}.{plain}"
+        self.weights[plain] = held[key].detach()
+        self.nodes.append(Node(node.name, "weight", (plain,)))
+
+    def _learn_symbols(self, name: str, value: Tensor) -> None:
+        for axis, free in {0: "batch", **self.captured.free_dims.get(name, {})}.items():
+            size = value.shape[axis]
+            if isinstance(size, torch.SymInt):
+                for symbol in size.node.expr.free_symbols:
+                    self.symbols[symbol] = free
+
+    def _output(self, node: fx.Node) -> None:
+        returned = node.args[0]
+        assert isinstance(returned, (tuple, list))
+        for key, value in zip(("output", "features"), returned, strict=False):
+            if not isinstance(value, fx.Node):
+                raise ExportError("the network returns a constant, no function of its input")
+            self.outputs[key] = self.names[value]
+
+    def _plain(self, node: fx.Node) -> None:
+        name = name_of(node.target)
+        if name not in ALLOWED:
+            raise ExportError(
+                f"module `{module_path(node)}` uses the operator `{name}`, which bundles may not"
+                " hold: write the step with plain torch operators"
+            )
+        kwargs = {
+            key: self.argument(value)
+            for key, value in node.kwargs.items()
+            if key not in _UNREAD_KEYWORDS
+        }
+        args = tuple(self.argument(value) for value in node.args)
+        self.nodes.append(Node(node.name, name, args, kwargs))
+        self.names[node] = node.name
+
+    def _name(self, node: fx.Node) -> str:
+        if node not in self.names:
+            raise ExportError(
+                f"module `{module_path(node)}` reads memory that nobody has written"
+                f" (`{name_of(node.target)}`): start from torch.zeros or torch.full"
+            )
+        return self.names[node]
+
+    def argument(self, value: object) -> Argument:
+        if isinstance(value, fx.Node):
+            return Ref(self._name(value))
+        if isinstance(value, (tuple, list)):
+            return tuple(self.argument(item) for item in value)
+        if isinstance(value, torch.device):
+            return OnDevice()
+        kinds = (bool, int, float, str, torch.dtype, torch.layout, torch.memory_format)
+        if value is None or isinstance(value, kinds):
+            return value
+        raise ExportError(f"a graph cannot hold an argument of type {type(value).__name__}")
+
+    def _random(self, node: fx.Node) -> None:
+        rule = RULES.get(name_of(node.target))
+        if rule is None:
+            raise ExportError(
+                f"module `{module_path(node)}` rolls dice with `{name_of(node.target)}`, which"
+                f" cannot be lifted: draw with one of {sorted(RULES)}"
+            )
+        rule(self, node)
+
+    def _size(self, node: fx.Node, value: Tensor) -> tuple[Argument, ...]:
+        """The node's shape as integers and references to earlier size nodes."""
+        if all(isinstance(size, int) for size in value.shape):
+            return tuple(int(size) for size in value.shape)
+        source = shape_source(node)
+        if isinstance(source, fx.Node):
+            like = Ref(self.names[source])
+            return tuple(
+                size if isinstance(size, int) else self.emit("aten.sym_size.int", like, axis)
+                for axis, size in enumerate(value.shape)
+            )
+        return tuple(self.argument(size) for size in source)
+
+    def _describe(
+        self, node: fx.Node, distribution: Distribution, mean: float, value: Tensor
+    ) -> Site:
+        path = module_path(node)
+        batch_dim, dims = self._rows_and_rest(path, value)
+        drop_prob, learned = self._drop_prob(path, distribution, mean)
+        return Site(
+            index=len(self.sites),
+            operator=name_of(node.target),
+            distribution=distribution,
+            drop_prob=drop_prob,
+            learned=learned,
+            shape=dims,
+            granularity=_granularity(dims, batch_dim),
+            module_path=path,
+            batch_dim=batch_dim,
+        )
+
+    def _rows_and_rest(self, path: str, value: Tensor) -> tuple[int | None, tuple[int | str, ...]]:
+        batch_dim, rest = None, list[int | str]()
+        for axis, size in enumerate(value.shape):
+            expression = sympy.Integer(size) if isinstance(size, int) else size.node.expr
+            rows = [s for s in expression.free_symbols if self.symbols.get(s) == "batch"]
+            if rows:
+                per_row = sympy.cancel(expression / rows[0])
+                if batch_dim is not None or rows[0] in per_row.free_symbols:
+                    raise ExportError(
+                        f"module `{path}` draws numbers of shape {tuple(value.shape)}, which mixes"
+                        " rows: draw one set of numbers per row"
+                    )
+                batch_dim, expression = axis, per_row
+                if expression == 1:
+                    continue
+            names = {s: sympy.Symbol(self.symbols.get(s, str(s))) for s in expression.free_symbols}
+            renamed = expression.xreplace(names)
+            rest.append(int(renamed) if renamed.is_Integer else str(renamed))
+        return batch_dim, tuple(rest)
+
+    def _drop_prob(
+        self, path: str, distribution: Distribution, mean: float
+    ) -> tuple[float | None, bool]:
+        network = self.captured.module.network
+        try:
+            module = network.get_submodule(path)
+        except AttributeError:
+            module = network
+        found = getattr(module, "drop_prob", None)
+        learned = isinstance(found, Tensor) and found.requires_grad
+        if distribution == "bernoulli":
+            return round(1 - mean, 12), False
+        if isinstance(found, (Tensor, float)):
+            return float(torch.as_tensor(found).detach().double().mean()), learned
+        return None, False
+
+
+def _granularity(shape: Sequence[int | str], batch_dim: int | None) -> Granularity:
+    """What one number of ω acts on, by where the draw's shape has ones."""
+    if batch_dim is None:
+        return "weight" if any(size != 1 for size in shape) else "batch"
+    if all(size == 1 for size in shape):
+        return "path"
+    if shape[-1] == 1:
+        return "channel"
+    return "time" if shape[0] == 1 else "element"

@@ -1,0 +1,125 @@
+"""Bring hidden randomness into the open before the graph is made functional.
+
+Its job: rewrite the two fused operators that roll dice inside themselves, on the recorded graph:
+
+    RNN of L layers with dropout   →  one call per layer with a dropout node between
+    attention with dropout         →  scores, softmax, dropout, product
+
+Left as they are, the first would lose its dropout when decomposed, the second could not take a
+mask from outside. Fused calls without dropout stay fused.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Graph, Node
+
+aten = torch.ops.aten
+_RNNS = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+Emit = Callable[..., Node]
+
+
+def lower(program: ExportedProgram) -> ExportedProgram:
+    """Rewrite RNN and attention dropout, then make the graph functional without decomposing."""
+    graph = program.graph
+    for node in list(graph.nodes):
+        if node.target in _RNNS:
+            _lower_rnn(graph, node)
+        elif node.target == aten.scaled_dot_product_attention.default:
+            _lower_attention(graph, node)
+    program.graph_module.recompile()
+    return program.run_decompositions({})
+
+
+def _emitter(graph: Graph, origin: Node) -> Emit:
+    """Adds nodes in front of `origin` that keep its module path."""
+
+    def emit(target: Callable[..., object], *args: object, **kwargs: object) -> Node:
+        with graph.inserting_before(origin):
+            node = graph.call_function(target, args, kwargs)  # type: ignore[arg-type]
+        node.meta = {key: value for key, value in origin.meta.items() if key != "val"}
+        return node
+
+    return emit
+
+
+def _lower_rnn(graph: Graph, node: Node) -> None:
+    """out_l = rnn_l(dropout(out_{l-1})); hidden states of the layers are put together again."""
+    x, hidden, weights, has_biases, num_layers, drop_prob, train, both_ways, batch_first = node.args
+    emit = _emitter(graph, node)
+    is_lstm = node.target == aten.lstm.input
+    states = list(hidden) if is_lstm else [hidden]  # type: ignore[arg-type]
+    directions = 2 if both_ways else 1
+    per_layer = len(weights) // num_layers  # type: ignore[arg-type, operator]
+    finals: list[list[Node]] = [[] for _ in states]
+    out = x
+    for layer in range(num_layers):  # type: ignore[arg-type]
+        own = weights[layer * per_layer : (layer + 1) * per_layer]  # type: ignore[index]
+        start, end = layer * directions, (layer + 1) * directions
+        initial = [emit(aten.slice.Tensor, state, 0, start, end) for state in states]
+        call = emit(
+            node.target,  # type: ignore[arg-type]
+            out,
+            initial if is_lstm else initial[0],
+            own,
+            has_biases,
+            1,
+            0.0,
+            False,
+            both_ways,
+            batch_first,
+        )
+        out = emit(operator.getitem, call, 0)
+        for position, final in enumerate(finals):
+            final.append(emit(operator.getitem, call, position + 1))
+        if layer + 1 < num_layers and train and drop_prob > 0:  # type: ignore[operator]
+            # torch draws this mask with time first, whatever the layout of the call
+            swapped = emit(aten.transpose.int, out, 0, 1) if batch_first else out
+            out = emit(aten.dropout.default, swapped, drop_prob, True)
+            out = emit(aten.transpose.int, out, 0, 1) if batch_first else out
+    results = [out, *(emit(aten.cat.default, final, 0) for final in finals)]
+    for user in list(node.users):
+        user.replace_all_uses_with(results[user.args[1]])  # type: ignore[arg-type, index]
+        graph.erase_node(user)
+    graph.erase_node(node)
+
+
+def _lower_attention(graph: Graph, node: Node) -> None:
+    """dropout(softmax(q kᵀ · scale + mask)) v, as torch documents the fused operator."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False))
+    given |= node.kwargs
+    drop_prob = given.get("dropout_p", 0.0)
+    if not drop_prob:
+        return
+    emit = _emitter(graph, node)
+    query, key, value = given["query"], given["key"], given["value"]
+    if given.get("enable_gqa"):
+        groups = query.meta["val"].shape[-3] // key.meta["val"].shape[-3]  # type: ignore[union-attr]
+        key, value = (
+            emit(aten.repeat_interleave.self_int, part, groups, -3) for part in (key, value)
+        )
+    scale = given.get("scale") or 1 / math.sqrt(query.meta["val"].shape[-1])  # type: ignore[union-attr]
+    scaled = emit(aten.mul.Scalar, query, scale)
+    scores = emit(aten.matmul.default, scaled, emit(aten.transpose.int, key, -2, -1))
+    mask = given.get("attn_mask")
+    if given.get("is_causal"):
+        sizes = [emit(aten.sym_size.int, part, -2) for part in (query, key)]
+        mask = emit(aten.tril.default, emit(aten.ones.default, sizes, dtype=torch.bool))
+    if mask is not None:
+        if given.get("is_causal") or mask.meta["val"].dtype == torch.bool:  # type: ignore[union-attr]
+            hidden = emit(aten.logical_not.default, mask)
+            scores = emit(aten.masked_fill.Scalar, scores, hidden, -math.inf)
+        else:
+            scores = emit(aten.add.Tensor, scores, mask)
+        weights = emit(aten._safe_softmax.default, scores, -1)
+    else:
+        weights = emit(aten.softmax.int, scores, -1)
+    dropped = emit(aten.dropout.default, weights, drop_prob, True)
+    node.replace_all_uses_with(emit(aten.matmul.default, dropped, value))
+    graph.erase_node(node)

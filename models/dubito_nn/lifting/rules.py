@@ -1,0 +1,191 @@
+"""How each random operator's result follows from its draw ω.
+
+native_dropout(x, p)      x · ω / (1 - p)           ω ~ Bernoulli(1 - p)
+bernoulli(p)              ω                         ω ~ Bernoulli(p)
+bernoulli(P), P a tensor  1[ω < P]                  ω ~ Uniform[0, 1)
+rand, uniform(a, b)       a + (b - a) ω             ω ~ Uniform[0, 1)
+randint(a, b)             a + floor((b - a) ω)      ω ~ Uniform[0, 1)
+exponential(λ)            -log(1 - ω) / λ           ω ~ Uniform[0, 1)
+randn, normal(μ, σ)       μ + σ ω                   ω ~ Normal(0, 1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import fx
+
+from dubito_nn.errors import ExportError
+from dubito_nn.lifting.capture import clean_path
+from dubito_nn.manifest import Distribution
+from dubito_nn.program import Ref
+
+if TYPE_CHECKING:
+    from dubito_nn.lifting.lift import Lifter
+
+aten = torch.ops.aten
+_RNNS = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+EMPTY = (aten.empty_like.default, aten.new_empty.default, aten.empty.memory_format)
+_QUIET_RANDOM = (*_RNNS, aten.scaled_dot_product_attention.default)
+
+
+def is_random(node: fx.Node) -> bool:
+    """Whether an fx node rolls dice, by torch's own tag."""
+    tags = getattr(node.target, "tags", ())
+    return torch.Tag.nondeterministic_seeded in tags and node.target not in _QUIET_RANDOM
+
+
+def module_path(node: fx.Node) -> str:
+    """The module whose call recorded the node."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return clean_path(stack[-1][0]) if stack else "(the network itself)"
+
+
+def shape_source(node: fx.Node) -> fx.Node | Sequence[object]:
+    """Where the shape of a random node is known from: a tensor that lives, or a list of sizes."""
+    if node.target in (aten.rand.default, aten.randn.default):
+        return node.args[0]  # type: ignore[return-value]
+    if node.target == aten.randint.default:
+        return node.args[1]  # type: ignore[return-value]
+    if node.target in (aten.randint.low, aten.normal.float_float):
+        return node.args[2]  # type: ignore[return-value]
+    tensors = [argument for argument in node.args if isinstance(argument, fx.Node)]
+    source = tensors[0]
+    for argument in tensors:  # normal(mean, std): the one that has the result's rank
+        if argument.meta["val"].ndim > source.meta["val"].ndim:
+            source = argument
+    while source.target in EMPTY:
+        if source.target == aten.new_empty.default:
+            return source.args[1]  # type: ignore[return-value]
+        if source.target == aten.empty.memory_format:
+            return source.args[0]  # type: ignore[return-value]
+        source = source.args[0]  # type: ignore[assignment]
+    return source
+
+
+def _native_dropout(lifter: Lifter, node: fx.Node) -> None:
+    x, drop_prob, _ = node.args
+    assert isinstance(x, fx.Node)
+    kept = Ref(lifter.names[x])
+    users = {user.args[1]: user for user in node.users}
+    if drop_prob != 0:
+        _refuse_certain(node, float(drop_prob))  # type: ignore[arg-type]
+        keep_prob = 1 - float(drop_prob)  # type: ignore[arg-type]
+        mask = lifter.site(node, "bernoulli", keep_prob, None)
+        if 1 in users:
+            lifter.names[users[1]] = lifter.emit(
+                "aten._to_copy.default", mask, dtype=torch.bool
+            ).name
+        masked = lifter.emit("aten.mul.Tensor", kept, mask)
+        kept = lifter.emit("aten.mul.Scalar", masked, 1 / keep_prob)
+    if 0 in users:
+        lifter.names[users[0]] = kept.name
+    lifter.names[node] = kept.name
+
+
+def _bernoulli_p(lifter: Lifter, node: fx.Node) -> None:
+    keep_prob = node.args[1]
+    if isinstance(keep_prob, fx.Node):
+        _bernoulli(lifter, node)
+        return
+    _refuse_certain(node, 1 - float(keep_prob))  # type: ignore[arg-type]
+    mask = lifter.site(node, "bernoulli", float(keep_prob), None)  # type: ignore[arg-type]
+    lifter.names[node] = mask.name
+
+
+def _bernoulli(lifter: Lifter, node: fx.Node) -> None:
+    probability = node.args[-1]
+    assert isinstance(probability, fx.Node)
+    uniform = lifter.site(node, "uniform", 0.5, probability.meta["val"].dtype)
+    smaller = lifter.emit("aten.lt.Tensor", uniform, Ref(lifter.names[probability]))
+    result = lifter.emit("aten._to_copy.default", smaller, dtype=node.meta["val"].dtype)
+    lifter.names[node] = result.name
+
+
+def _uniform(lifter: Lifter, node: fx.Node) -> None:
+    low, high = (*node.args[1:], *(0.0, 1.0)[len(node.args) - 1 :])
+    _affine(lifter, node, "uniform", float(low), float(high) - float(low))  # type: ignore[arg-type]
+
+
+def _rand(lifter: Lifter, node: fx.Node) -> None:
+    _affine(lifter, node, "uniform", 0.0, 1.0)
+
+
+def _randn(lifter: Lifter, node: fx.Node) -> None:
+    _affine(lifter, node, "normal", 0.0, 1.0)
+
+
+def _normal_like(lifter: Lifter, node: fx.Node) -> None:
+    mean, deviation = (*node.args[1:], *(0.0, 1.0)[len(node.args) - 1 :])
+    _affine(lifter, node, "normal", float(mean), float(deviation))  # type: ignore[arg-type]
+
+
+def _normal(lifter: Lifter, node: fx.Node) -> None:
+    draw = lifter.site(node, "normal", 0.0, None)
+    mean, deviation = node.args[0], (*node.args, 1.0)[1]
+    for op, argument in (("mul", deviation), ("add", mean)):
+        kind = "Tensor" if isinstance(argument, fx.Node) else "Scalar"
+        draw = lifter.emit(f"aten.{op}.{kind}", draw, lifter.argument(argument))
+    lifter.names[node] = draw.name
+
+
+def _affine(
+    lifter: Lifter, node: fx.Node, distribution: Distribution, start: float, factor: float
+) -> None:
+    draw = lifter.site(node, distribution, 0.5 if distribution == "uniform" else 0.0, None)
+    if factor != 1:
+        draw = lifter.emit("aten.mul.Scalar", draw, factor)
+    if start != 0:
+        draw = lifter.emit("aten.add.Scalar", draw, start)
+    lifter.names[node] = draw.name
+
+
+def _randint(lifter: Lifter, node: fx.Node) -> None:
+    bounds = [argument for argument in node.args if isinstance(argument, int)]
+    low, high = (0, *bounds)[-2:]
+    draw = lifter.site(node, "uniform", 0.5, torch.float64)
+    scaled = lifter.emit("aten.mul.Scalar", draw, float(high - low))
+    shifted = lifter.emit("aten.add.Scalar", lifter.emit("aten.floor.default", scaled), low)
+    result = lifter.emit("aten._to_copy.default", shifted, dtype=node.meta["val"].dtype)
+    lifter.names[node] = result.name
+
+
+def _exponential(lifter: Lifter, node: fx.Node) -> None:
+    rate = float((*node.args, 1.0)[1])  # type: ignore[arg-type]
+    draw = lifter.site(node, "uniform", 0.5, None)
+    log = lifter.emit("aten.log1p.default", lifter.emit("aten.neg.default", draw))
+    lifter.names[node] = lifter.emit("aten.mul.Scalar", log, -1 / rate).name
+
+
+def _refuse_certain(node: fx.Node, drop_prob: float) -> None:
+    if not 0 < drop_prob < 1:
+        raise ExportError(
+            f"module `{module_path(node)}` drops with probability {drop_prob:g}, which leaves"
+            " nothing to chance: set it between 0 and 1, or take the layer out"
+        )
+
+
+RULES: dict[str, Callable[[Lifter, fx.Node], None]] = {
+    "aten.native_dropout.default": _native_dropout,
+    "aten.bernoulli.p": _bernoulli_p,
+    "aten.bernoulli.Tensor": _bernoulli_p,
+    "aten.bernoulli.default": _bernoulli,
+    "aten.rand.default": _rand,
+    "aten.rand_like.default": _rand,
+    "aten.randn.default": _randn,
+    "aten.randn_like.default": _randn,
+    "aten.uniform.default": _uniform,
+    "aten.normal_functional.default": _normal_like,
+    "aten.normal.float_float": _normal,
+    "aten.normal.Tensor_float": _normal,
+    "aten.normal.float_Tensor": _normal,
+    "aten.normal.Tensor_Tensor": _normal,
+    "aten.randint.default": _randint,
+    "aten.randint.low": _randint,
+    "aten.randint_like.default": _randint,
+    "aten.randint_like.low_dtype": _randint,
+    "aten.exponential.default": _exponential,
+}
+"""The random operators that can be lifted."""

@@ -1,0 +1,113 @@
+"""The operators that a bundle's graph may name.
+
+Its job: one allow-list, read by the writer (export refuses what is not on it) and by the reader
+(a bundle that names anything else is refused). On it are `aten` overloads that are functional,
+deterministic and bounds-checked, and a few integer operators on sizes. Not on it, on purpose:
+operators that write in place, that roll dice, that read uninitialised memory (`empty`), that read
+files (`from_file`), and those whose result shape depends on values (`nonzero`, `item`).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from functools import cache
+
+import torch
+
+_ALLOWED = """
+abs acos acosh asin asinh atan atanh ceil cos cosh deg2rad digamma erf erfc erfinv exp exp2 expm1
+floor frac lgamma log log10 log1p log2 neg positive rad2deg reciprocal round round.decimals rsqrt
+sgn sign sin sinc sinh sqrt square tan tanh trunc isnan isinf isfinite nan_to_num logit
+logical_not bitwise_not
+celu elu gelu glu hardshrink hardsigmoid hardswish hardtanh leaky_relu log_sigmoid mish prelu relu
+relu6 selu sigmoid silu softplus softshrink threshold log_sigmoid_forward
+clamp clamp.Tensor clamp_min clamp_min.Tensor clamp_max clamp_max.Tensor
+add.Tensor add.Scalar sub.Tensor sub.Scalar rsub.Tensor rsub.Scalar mul.Tensor mul.Scalar
+div.Tensor div.Scalar div.Tensor_mode div.Scalar_mode floor_divide floor_divide.Scalar
+remainder.Tensor remainder.Scalar remainder.Scalar_Tensor fmod.Tensor fmod.Scalar
+pow.Tensor_Tensor pow.Tensor_Scalar pow.Scalar maximum minimum fmax fmin atan2 hypot copysign.Tensor
+copysign.Scalar logaddexp logaddexp2 xlogy.Tensor xlogy.Scalar_Other xlogy.Scalar_Self
+lerp.Scalar lerp.Tensor addcmul addcdiv
+eq.Tensor eq.Scalar ne.Tensor ne.Scalar lt.Tensor lt.Scalar le.Tensor le.Scalar gt.Tensor gt.Scalar
+ge.Tensor ge.Scalar logical_and logical_or logical_xor bitwise_and.Tensor bitwise_and.Scalar
+bitwise_or.Tensor bitwise_or.Scalar bitwise_xor.Tensor bitwise_xor.Scalar
+where.self where.ScalarSelf where.ScalarOther where.Scalar masked_fill.Scalar masked_fill.Tensor
+sum sum.dim_IntList mean mean.dim prod prod.dim_int amax amin max max.dim max.other min min.dim
+min.other argmax argmin all all.dim all.dims any any.dim any.dims var.correction var.dim var
+std.correction std.dim std var_mean.correction std_mean.correction logsumexp norm.Scalar
+norm.ScalarOpt_dim linalg_vector_norm cumsum cumprod cummax cummin logcumsumexp topk sort
+sort.stable argsort argsort.stable count_nonzero count_nonzero.dim_IntList
+softmax.int log_softmax.int _softmax _log_softmax _safe_softmax
+linear matmul mm bmm addmm baddbmm mv dot einsum bilinear outer addmv inner tensordot
+conv1d conv2d conv3d conv1d.padding conv2d.padding conv3d.padding conv_transpose1d
+conv_transpose2d.input conv_transpose3d.input convolution
+layer_norm native_layer_norm group_norm native_group_norm _native_batch_norm_legit_no_training
+rms_norm instance_norm cosine_similarity
+max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices avg_pool1d
+avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
+adaptive_max_pool3d
+pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d
+replication_pad2d replication_pad3d
+upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_nearest1d.vec
+upsample_nearest2d.vec upsample_nearest3d.vec upsample_linear1d upsample_linear1d.vec
+upsample_bilinear2d upsample_bilinear2d.vec upsample_bicubic2d upsample_bicubic2d.vec
+upsample_trilinear3d upsample_trilinear3d.vec _upsample_bilinear2d_aa pixel_shuffle
+pixel_unshuffle channel_shuffle grid_sampler grid_sampler_2d im2col col2im
+view _unsafe_view reshape view_as reshape_as expand expand_as permute transpose.int t unsqueeze
+squeeze squeeze.dim squeeze.dims flatten.using_ints unflatten.int select.int slice.Tensor narrow
+split.Tensor split_with_sizes chunk tensor_split.sections unbind.int cat stack repeat
+repeat_interleave.self_int roll flip movedim.int movedim.intlist contiguous clone alias detach
+lift_fresh_copy _to_copy to.dtype type_as diagonal diagonal_copy diag_embed tril triu unfold
+select_scatter slice_scatter copy
+index.Tensor index_select gather take_along_dim scatter.src scatter.value scatter_add index_put
+index_add embedding bucketize.Tensor
+arange arange.start arange.start_step full full_like zeros zeros_like ones ones_like new_zeros
+new_ones new_full scalar_tensor eye eye.m linspace
+scaled_dot_product_attention lstm.input gru.input rnn_tanh.input rnn_relu.input lstm_cell gru_cell
+rnn_tanh_cell rnn_relu_cell
+sym_size.int sym_numel
+"""
+
+_ON_SIZES: dict[str, Callable[..., object]] = {
+    "operator.getitem": operator.getitem,
+    "operator.add": operator.add,
+    "operator.sub": operator.sub,
+    "operator.mul": operator.mul,
+    "operator.floordiv": operator.floordiv,
+    "operator.mod": operator.mod,
+    "operator.neg": operator.neg,
+}
+
+ALLOWED = frozenset(
+    [f"aten.{name if '.' in name else name + '.default'}" for name in _ALLOWED.split()]
+    + list(_ON_SIZES)
+)
+"""Names of all operators that a graph may use, such as `aten.linear.default`."""
+
+
+@cache
+def resolve(name: str) -> Callable[..., object]:
+    """The function behind an allowed name.
+
+    Raises:
+        KeyError: where the name is not on the allow-list; nothing is looked up for it.
+    """
+    if name not in ALLOWED:
+        raise KeyError(name)
+    if name in _ON_SIZES:
+        return _ON_SIZES[name]
+    _, packet, overload = name.split(".")
+    found: Callable[..., object] = getattr(getattr(torch.ops.aten, packet), overload)
+    return found
+
+
+def name_of(target: object) -> str:
+    """The name under which an fx node's target would stand in a graph; it may not be allowed."""
+    if isinstance(target, torch._ops.OpOverload):
+        return f"{target.namespace}.{target._schema.name.split('::')[1]}.{target._overloadname}"
+    for name, function in _ON_SIZES.items():
+        if target is function:
+            return name
+    return str(target)
