@@ -110,9 +110,7 @@ def problem_response(
         body["fields"] = [
             {"path": problem.path, "message": problem.message} for problem in problems
         ]
-    return Response(
-        orjson.dumps(body), status, headers=headers, media_type="application/json"
-    )
+    return Response(orjson.dumps(body), status, headers=headers, media_type="application/json")
 
 
 def status_response(

@@ -18,7 +18,9 @@ def model_page(fact: ModelFact, application: Application) -> Page:
             alias.name: {"version": alias.version, "revision": alias.revision}
             for alias in fact.aliases
         },
-        "versions": [_summary(version, application.is_loaded(version)) for version in fact.versions],
+        "versions": [
+            _summary(version, application.is_loaded(version)) for version in fact.versions
+        ],
     }
 
 

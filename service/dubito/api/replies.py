@@ -71,12 +71,14 @@ def _npy(array: NDArray[np.generic]) -> bytes:
     return file.getvalue()
 
 
-def _flat(columns: Mapping[str, Column], prefix: str = "") -> Iterator[tuple[str, NDArray[np.generic]]]:
+def _flat(
+    columns: Mapping[str, Column], prefix: str = ""
+) -> Iterator[tuple[str, NDArray[np.generic]]]:
     for name, column in columns.items():
         if isinstance(column, Mapping):
             yield from _flat(column, f"{prefix}{name}.")
         elif isinstance(column, ClassSets):
-            yield f"{prefix}{name}", column.member_BC
+            yield f"{prefix}{name}", column.is_member
         elif column is not None:
             yield f"{prefix}{name}", np.asarray(column)
 

@@ -129,5 +129,3 @@ def _head(reply: PredictReply, request: Request) -> dict[str, object]:
         "calibration": reply.calibration,
         "warnings": reply.warnings,
     }
-
-

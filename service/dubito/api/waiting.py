@@ -57,8 +57,9 @@ async def outcome(job: Job[T], request: Request) -> T:
     future = asyncio.wrap_future(job.future)
     future.add_done_callback(_mark_seen)
     gone = asyncio.ensure_future(_disconnected(request))
+    both: set[asyncio.Future[T] | asyncio.Future[None]] = {future, gone}
     try:
-        await asyncio.wait({future, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if not future.done():
             raise UnavailableError("the caller went away before the answer was there")
         return future.result()

@@ -59,7 +59,9 @@ def _report(document: Mapping[str, object]) -> Table:
     table = Table("report", "before", "after")
     report = document["report"]
     before, after = (
-        (report.get("before", {}), report.get("after", {})) if isinstance(report, dict) else ({}, {})
+        (report.get("before", {}), report.get("after", {}))
+        if isinstance(report, dict)
+        else ({}, {})
     )
     for name in after:
         table.add_row(name, _cell(before.get(name)), _cell(after[name]))

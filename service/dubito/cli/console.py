@@ -55,9 +55,7 @@ def reporting_errors() -> Iterator[None]:
 
 
 def _fail(line: str) -> None:
-    messages().print(
-        f"[bold red]error:[/] {escape(' '.join(line.split()))}", soft_wrap=True
-    )
+    messages().print(f"[bold red]error:[/] {escape(' '.join(line.split()))}", soft_wrap=True)
     raise SystemExit(1)
 
 

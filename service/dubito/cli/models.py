@@ -17,10 +17,10 @@ def register(
     model: Annotated[str, typer.Option(help="Name of the model.")],
 ) -> None:
     """Verify a bundle and store it as the next version of a model."""
-    with application() as running, running.incoming() as path:
-        with progress(f"registering {bundle.name}"):
-            shutil.copyfile(bundle, path)
-            fact = running.register(model, path)
+    title = f"registering {bundle.name}"
+    with application() as running, running.incoming() as path, progress(title):
+        shutil.copyfile(bundle, path)
+        fact = running.register(model, path)
     output().print(f"{fact.model} version {fact.number} ({fact.digest[:12]})", markup=False)
 
 

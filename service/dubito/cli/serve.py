@@ -30,7 +30,8 @@ def serve(
     """Serve the models of the data directory over HTTP."""
     chosen = {"host": host, "port": port, "insecure": insecure or None}
     settings = Settings.model_validate(
-        Settings().model_dump() | {name: value for name, value in chosen.items() if value is not None}
+        Settings().model_dump()
+        | {name: value for name, value in chosen.items() if value is not None}
     )
     check_bind(settings)
     _log_to_stderr()
@@ -61,9 +62,7 @@ def _log_to_stderr() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([] if is_terminal else [structlog.processors.format_exc_info]),
-            structlog.dev.ConsoleRenderer()
-            if is_terminal
-            else structlog.processors.JSONRenderer(),
+            structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

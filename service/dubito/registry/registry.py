@@ -192,6 +192,7 @@ class Registry:
                 )
             )
             row = CalibrationRow(version=version, number=(last or 0) + 1, document=dict(document))
+            session.add(row)
             version.active_calibration = row.number
             session.flush()
             return _calibration_fact(row)

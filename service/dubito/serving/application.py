@@ -154,9 +154,7 @@ class Application:
                 taken = Passes.take(engine, inputs, ood_inputs, sampling, check)
                 document = fit(taken, truths, order, sampling).to_json()
                 check()
-                fact = self._registry.add_calibration(
-                    version.model, str(version.number), document
-                )
+                fact = self._registry.add_calibration(version.model, str(version.number), document)
                 return CalibrateReply(version.model, version.number, fact.number, document)
 
             return self._worker.submit(place, task, deadline_s=deadline_s)
@@ -275,7 +273,7 @@ class Application:
             model=version.model,
             version=version.number,
             sampling=sampling,
-            calibration=fact.number if fact is not None else None,
+            calibration=fact.number if fact is not None and built.calibration is not None else None,
             warnings=built.warnings,
             outputs=built.outputs,
         )

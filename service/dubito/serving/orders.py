@@ -22,18 +22,18 @@ class ClassSets:
     """The prediction set of each row.
 
     Args:
-        member_BC: whether the class is in the row's set.
+        is_member: whether the class is in the row's set.
         classes: names of the classes.
     """
 
-    member_BC: NDArray[np.bool_]
+    is_member: NDArray[np.bool_]
     classes: tuple[str, ...]
 
     def names(self) -> list[list[str]]:
         """The classes of each row's set, in the order of the classes."""
         return [
             [name for name, is_in in zip(self.classes, member_C, strict=True) if is_in]
-            for member_C in self.member_BC.tolist()
+            for member_C in self.is_member.tolist()
         ]
 
 

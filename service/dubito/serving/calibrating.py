@@ -1,0 +1,156 @@
+"""Labelled rows to a calibration: read the truths, take all passes, fit.
+
+Dimensions: T samples, B labelled rows, N strange rows, C classes, D outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dubito.calibration import Calibration, fit_classification, fit_regression
+from dubito.engine import Engine, Sampling
+from dubito.errors import InputError
+from dubito.serving.orders import CalibrateOrder
+from dubito.serving.samples import Array, logits, target_log_variances, target_means
+from dubito.serving.worker import Check
+from dubito_nn import Manifest
+
+Truths = NDArray[np.int64] | NDArray[np.float64]
+
+_PASSES_AT_ONCE = 16_384  # rows x samples between two looks at the deadline
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Declared outputs of every pass over the labelled rows and the strange ones."""
+
+    manifest: Manifest
+    labelled: Array
+    strange: Array | None
+
+    @classmethod
+    def take(
+        cls,
+        engine: Engine,
+        inputs: Mapping[str, Tensor],
+        ood_inputs: Mapping[str, Tensor] | None,
+        sampling: Sampling,
+        check: Check,
+    ) -> Passes:
+        """Run the engine over all rows."""
+        labelled = _sample(engine, inputs, sampling, check)
+        strange = None if ood_inputs is None else _sample(engine, ood_inputs, sampling, check)
+        return cls(engine.manifest, labelled, strange)
+
+
+def read_truths(order: CalibrateOrder, manifest: Manifest, rows: int) -> Truths:
+    """Class indices (B,) or targets (B, D) of the labelled rows.
+
+    Raises:
+        InputError: the wrong field, a wrong count, an unknown class, or a value not finite.
+    """
+    is_classes = manifest.task == "classification"
+    wanted, unwanted = ("labels", "targets") if is_classes else ("targets", "labels")
+    given: object = getattr(order, wanted)
+    if given is None or getattr(order, unwanted) is not None:
+        raise InputError(
+            f"calibrating a {manifest.task}: expected `{wanted}`, got "
+            f"{'none' if given is None else f'`{unwanted}` as well'}: send `{wanted}` alone"
+        )
+    if is_classes and order.noise_precision is not None:
+        raise InputError("`noise_precision` belongs to a regression: leave it out")
+    truths = _labels(given, manifest) if is_classes else _targets(given, manifest)
+    if len(truths) != rows:
+        raise InputError(
+            f"`{wanted}` expects one per row, {rows} in all, got {len(truths)}: "
+            "send as many as there are rows in `inputs`"
+        )
+    return truths
+
+
+def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Sampling) -> Calibration:
+    """The calibration of the passes."""
+    manifest = passes.manifest
+    if manifest.task == "classification":
+        return fit_classification(
+            logits(passes.labelled, manifest),
+            truths.astype(np.int64),
+            sampling=sampling,
+            alpha=order.alpha,
+            coverage=order.coverage,
+            seed=sampling.seed,
+            ood_logits_TNC=None if passes.strange is None else logits(passes.strange, manifest),
+        )
+    strange = passes.strange
+    return fit_regression(
+        target_means(passes.labelled, manifest),
+        target_log_variances(passes.labelled, manifest),
+        truths.astype(np.float64),
+        sampling=sampling,
+        alpha=order.alpha,
+        coverage=order.coverage,
+        seed=sampling.seed,
+        ood_mean_TND=None if strange is None else target_means(strange, manifest),
+    )
+
+
+def _sample(
+    engine: Engine, inputs: Mapping[str, Tensor], sampling: Sampling, check: Check
+) -> Array:
+    """Every pass over all rows, some rows at a time where rows share their masks."""
+    rows = len(next(iter(inputs.values())))
+    step = max(1, _PASSES_AT_ONCE // sampling.num_samples)
+    if sampling.masks == "independent":  # a row's mask is keyed by its place in the request
+        step = rows
+    parts = []
+    for start in range(0, rows, step):
+        check()
+        chunk = {name: tensor[start : start + step] for name, tensor in inputs.items()}
+        parts.append(engine.sample(chunk, sampling=sampling).cpu().double().numpy())
+    check()
+    return np.concatenate(parts, axis=1)
+
+
+def _labels(given: object, manifest: Manifest) -> NDArray[np.int64]:
+    classes = manifest.classes or tuple(str(index) for index in range(manifest.num_outputs))
+    values = given.tolist() if isinstance(given, np.ndarray) else given
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise InputError("`labels` expects a list of class names or class indices")
+    places = {name: index for index, name in enumerate(classes)}
+    found = [_label(value, row, places) for row, value in enumerate(values)]
+    return np.array(found, dtype=np.int64)
+
+
+def _label(value: object, row: int, places: Mapping[str, int]) -> int:
+    if isinstance(value, str) and value in places:
+        return places[value]
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(places):
+        return value
+    raise InputError(
+        f"`labels` expects names ({', '.join(list(places)[:12])}) or indices from 0 to "
+        f"{len(places) - 1}, got {str(value)[:40]!r} in row {row}: correct that row"
+    )
+
+
+def _targets(given: object, manifest: Manifest) -> NDArray[np.float64]:
+    width = manifest.num_outputs
+    try:
+        found_BD = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"`targets` expects rows of {width} numbers, got something else: {error}"
+        ) from error
+    if found_BD.ndim == 1 and width == 1:
+        found_BD = found_BD[:, None]
+    if found_BD.ndim != 2 or found_BD.shape[1] != width or not np.isfinite(found_BD).all():
+        raise InputError(
+            f"`targets` expects finite numbers of shape (rows, {width}), got shape "
+            f"{found_BD.shape}{'' if np.isfinite(found_BD).all() else ' with NaN or infinity'}: "
+            "send one list of numbers per row"
+        )
+    return found_BD
