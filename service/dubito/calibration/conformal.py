@@ -45,14 +45,13 @@ class ConformalScores:
         k = order(self.num_rows, coverage)
         return np.array([column[k - 1] if k <= len(column) else inf for column in self.columns])
 
-    def prediction_sets(
-        self, mean_BC: NDArray[np.float64], coverage: float
-    ) -> NDArray[np.bool_]:
+    def prediction_sets(self, mean_BC: NDArray[np.float64], coverage: float) -> NDArray[np.bool_]:
         """Which classes each row's set holds, shape (B, C); a set may be empty.
 
         {c : 1 - p̄_c <= k-th smallest held-out score}
         """
-        return class_scores(mean_BC) <= self.thresholds(coverage)[0]
+        sets_BC: NDArray[np.bool_] = class_scores(mean_BC) <= self.thresholds(coverage)[0]
+        return sets_BC
 
     def intervals(
         self, mean_BD: NDArray[np.float64], variance_BD: NDArray[np.float64], coverage: float
@@ -120,8 +119,8 @@ def p_values(held_out: NDArray[np.float64], score_B: NDArray[np.float64]) -> NDA
         score_B: scores, higher is stranger.
     """
     below_B = np.searchsorted(held_out, score_B, side="left")
-    p_value_B: NDArray[np.float64] = (1.0 + len(held_out) - below_B) / (len(held_out) + 1.0)
-    return p_value_B
+    at_least_B = (1 + len(held_out) - below_B).astype(np.float64)
+    return at_least_B / (len(held_out) + 1.0)
 
 
 def exact_decimal(name: str, value: float) -> Fraction:

@@ -38,8 +38,8 @@ class Noise:
     `undetermined` names the outputs whose likelihood rises to the bound of the search.
     """
 
-    variance_D: tuple[float, ...]
-    scale_D: tuple[float, ...]
+    variance: tuple[float, ...]
+    scale: tuple[float, ...]
     undetermined: tuple[int, ...] = ()
 
     @classmethod
@@ -65,10 +65,12 @@ class Noise:
         self, mean_TBD: NDArray[np.floating], log_variance_TBD: NDArray[np.floating] | None
     ) -> NDArray[np.float64]:
         """Variance of each component of the mixture, shape (T, B, D), or (1, 1, D) without s_t."""
-        noise_D = np.asarray(self.variance_D)
+        noise_D = np.asarray(self.variance)
         if log_variance_TBD is None:
             return noise_D[None, None]
-        return np.asarray(self.scale_D) * np.exp(log_variance_TBD.astype(np.float64)) + noise_D
+        own_TBD = np.exp(log_variance_TBD.astype(np.float64))
+        variance_TBD: NDArray[np.float64] = np.asarray(self.scale) * own_TBD + noise_D
+        return variance_TBD
 
 
 def fit_noise(
@@ -123,7 +125,7 @@ def _fit_output(
 
 
 def _minimise(loss: Callable[[float], float], guess: float) -> tuple[float, bool]:
-    """exp of the argument of least loss: a grid finds the valley, a scalar search its floor."""
+    """Exp of the argument of least loss: a grid finds the valley, a scalar search its floor."""
     grid = np.linspace(guess - _WIDEST, guess + _WIDEST, _GRID_SIZE)
     best = int(np.argmin([loss(point) for point in grid]))
     if best in (0, len(grid) - 1):

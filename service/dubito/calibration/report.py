@@ -9,6 +9,7 @@ Dimensions: T samples, B rows, C classes, D outputs, N out-of-distribution rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isfinite, pi, sqrt
 from typing import TypeAlias
 
@@ -81,12 +82,12 @@ def reliability_bins(mean_BC: Floats, label_B: NDArray[np.int64]) -> tuple[Relia
     edges = np.linspace(0.0, 1.0, NUM_BINS + 1)
     place_B = np.minimum(np.searchsorted(edges, confidence_B, side="right") - 1, NUM_BINS - 1)
     bins = []
-    for index, (lower, upper) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for index, (lower, upper) in enumerate(pairwise(edges.tolist())):
         inside_B = place_B == index
         count = int(inside_B.sum())
         confidence = float(confidence_B[inside_B].mean()) if count else None
         accuracy = float(is_right_B[inside_B].mean()) if count else None
-        bins.append(ReliabilityBin(float(lower), float(upper), count, confidence, accuracy))
+        bins.append(ReliabilityBin(lower, upper, count, confidence, accuracy))
     return tuple(bins)
 
 
@@ -126,7 +127,7 @@ def regression_figures(
     variance_TBD: Floats,
     target_BD: Floats,
     interval: tuple[Floats, Floats] | None,
-    coverage: float,
+    coverage: float | None,
 ) -> Report:
     """RMSE, NLL and CRPS of the mixture; coverage, mean width and score of the intervals.
 
@@ -148,7 +149,7 @@ def regression_figures(
         "interval_width": None,
         "interval_score": None,
     }
-    if interval is not None:
+    if interval is not None and coverage is not None:
         lower_BD, upper_BD = interval
         below_BD = np.maximum(lower_BD - target_BD, 0.0)
         above_BD = np.maximum(target_BD - upper_BD, 0.0)
@@ -179,7 +180,8 @@ def mixture_crps(mean_TBD: Floats, variance_TBD: Floats, target_BD: Floats) -> F
         difference_tBD = mean_TBD[first] - mean_TBD[first + 1 :]
         sum_tBD = variance_TBD[first] + variance_TBD[first + 1 :]
         pairs_BD += 2.0 * _expected_distance(difference_tBD, sum_tBD).sum(axis=0)
-    return distance_BD - pairs_BD / (2.0 * num_samples**2)
+    crps_BD: Floats = distance_BD - pairs_BD / (2.0 * num_samples**2)
+    return crps_BD
 
 
 def ood_figures(

@@ -22,9 +22,7 @@ _GRID_SIZE = 13
 _ROWS_AT_ONCE_ELEMENTS = 2**18  # stays in the cache; larger temporaries cost more than their sums
 
 
-def mean_probabilities(
-    logits_TBC: NDArray[np.floating], temperature: float
-) -> NDArray[np.float64]:
+def mean_probabilities(logits_TBC: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
     """The mean distribution of the samples at a temperature, shape (B, C).
 
     p̄_B = 1/T Σ_t softmax(z_t / τ)
@@ -56,7 +54,7 @@ def fit_temperature(logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]
 
     def loss(log_temperature: float) -> float:
         nll = _negative_log_likelihood(shifted_TBC, label_B, float(np.exp(log_temperature)))
-        return nll + 0.5 * log_temperature**2 / len(label_B)
+        return float(nll + 0.5 * log_temperature**2 / len(label_B))
 
     grid = np.linspace(log(LOWEST), log(HIGHEST), _GRID_SIZE)
     best = int(np.argmin([loss(point) for point in grid]))
@@ -80,4 +78,4 @@ def _negative_log_likelihood(
         # One of the C terms is exp(0) = 1, so the sum is at least 1.
         log_prob_Tb = label_logit_Tb - np.log(np.exp(scaled_TbC, out=scaled_TbC).sum(axis=-1))
         total -= float(np.logaddexp.reduce(log_prob_Tb, axis=0).sum())
-    return total / num_rows + log(num_samples)
+    return float(total / num_rows + log(num_samples))

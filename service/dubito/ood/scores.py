@@ -61,7 +61,9 @@ def mutual_information(logits_TBC: NDArray[np.floating]) -> NDArray[np.float64]:
     """
     probs_TBC = softmax(logits_TBC.astype(np.float64), axis=-1)
     expected_B = entr(probs_TBC).sum(axis=-1).mean(axis=0)
-    return np.maximum(entr(probs_TBC.mean(axis=0)).sum(axis=-1) - expected_B, 0.0)
+    total_B = entr(probs_TBC.mean(axis=0)).sum(axis=-1)
+    score_B: NDArray[np.float64] = np.maximum(total_B - expected_B, 0.0)
+    return score_B
 
 
 def energy(logits_TBC: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -82,7 +84,8 @@ def max_logit(logits_TBC: NDArray[np.floating]) -> NDArray[np.float64]:
 
     Source: Hendrycks et al. 2022, arXiv:1911.11132.
     """
-    return -logits_TBC.astype(np.float64).max(axis=-1).mean(axis=0)
+    score_B: NDArray[np.float64] = -logits_TBC.astype(np.float64).max(axis=-1).mean(axis=0)
+    return score_B
 
 
 def epistemic_variance(

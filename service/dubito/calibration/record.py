@@ -1,0 +1,202 @@
+"""The calibration record: what was fitted, with what it was fitted, and how it is applied.
+
+Flow: `fit` → `Calibration` → JSON in the registry → `Calibration` → sets, intervals, p-values of
+predictions drawn as it was. Numbers survive the round trip to the last bit.
+
+Dimensions: B rows, C classes, D outputs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from dubito.calibration.conformal import ConformalScores, exact_decimal
+from dubito.calibration.report import ReliabilityBin, Report
+from dubito.engine.sampling import Sampling
+from dubito.errors import InputError
+from dubito.ood import scores
+from dubito.ood.detector import Detector
+
+Task = Literal["classification", "regression"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """The report on rows that no fit has seen, without and with the calibration."""
+
+    before: Report
+    after: Report
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was fitted on held-out rows of one version, drawn with one sampling.
+
+    Args:
+        task: what the network predicts.
+        sampling: the only settings that it covers.
+        alpha: false-alarm rate of the flag.
+        coverage: of sets and intervals where a request names none.
+        temperature: divides the logits of each pass; None for regression.
+        noise_variance: of each output, in target units squared; None for classification.
+        variance_scale: factor on each output's own aleatoric variance; None for classification.
+        ood: score, its held-out values and α.
+        ood_reference: variance of each output that the regression score is counted in.
+        conformal: scores of the rows held out for sets or intervals.
+        splits: rows of each part: one for each fit, and one for the report.
+        report: figures before and after.
+        bins: reliability bins after; empty for regression.
+        num_rows: labelled rows in all.
+        warnings: what the rows could not settle.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    task: Task
+    sampling: Sampling
+    alpha: float
+    coverage: float
+    temperature: float | None
+    noise_variance: tuple[float, ...] | None
+    variance_scale: tuple[float, ...] | None
+    ood: Detector
+    ood_reference: tuple[float, ...] | None
+    conformal: ConformalScores
+    splits: dict[str, int]
+    report: Reports
+    bins: tuple[ReliabilityBin, ...]
+    num_rows: int
+    warnings: tuple[str, ...] = ()
+    format_version: Literal[1] = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a record whose parts do not fit together."""
+        exact_decimal("alpha", self.alpha)
+        exact_decimal("coverage", self.coverage)
+        columns = self.conformal.columns
+        of_numbers = (self.noise_variance, self.variance_scale, self.ood_reference)
+        if self.task == "classification":
+            fits = self.temperature is not None and of_numbers == (None, None, None)
+            fits = fits and len(columns) == 1
+        else:
+            fits = self.temperature is None and all(
+                one is not None and len(one) == len(columns) for one in of_numbers
+            )
+        positive = (self.temperature or 1.0, *(self.variance_scale or ()))
+        if not fits or min((*positive, *(self.ood_reference or ()))) <= 0:
+            raise InputError(
+                f"a {self.task} calibration expects its own fitted figures, one per output and "
+                "positive, got others: calibrate the version again"
+            )
+        if min(self.noise_variance or (0.0,)) < 0:
+            raise InputError("a noise variance expects at least 0: calibrate the version again")
+        if not all(map(_is_ascending, (*columns, self.ood.held_out))):
+            raise InputError(
+                "a calibration expects held-out scores in ascending order, one or more, "
+                "got others: calibrate the version again"
+            )
+
+    def covers(self, sampling: Sampling) -> str | None:
+        """None where predictions drawn so are covered, else the reason for a warning."""
+        differences = [
+            f"{field.name} {getattr(self.sampling, field.name)} (asked: "
+            f"{getattr(sampling, field.name)})"
+            for field in fields(Sampling)
+            if getattr(self.sampling, field.name) != getattr(sampling, field.name)
+        ]
+        if not differences:
+            return None
+        return (
+            f"the calibration holds for {', '.join(differences)}: ask for its settings, "
+            "or calibrate with yours"
+        )
+
+    def prediction_sets(
+        self, mean_BC: NDArray[np.float64], coverage: float | None = None
+    ) -> NDArray[np.bool_]:
+        """Which classes each row's set holds, shape (B, C), from means at `temperature`."""
+        return self.conformal.prediction_sets(mean_BC, self._level(coverage))
+
+    def intervals(
+        self,
+        mean_BD: NDArray[np.float64],
+        variance_BD: NDArray[np.float64],
+        coverage: float | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lower and upper ends, from the variance with `aleatoric_variance` in it.
+
+        Infinite where the held-out rows are too few for the coverage.
+        """
+        return self.conformal.intervals(mean_BD, variance_BD, self._level(coverage))
+
+    def aleatoric_variance(self, aleatoric_variance_BD: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The calibrated one: scale · the network's own + noise variance, per output.
+
+        Raises:
+            InputError: for a calibration of a classification.
+        """
+        if self.variance_scale is None or self.noise_variance is None:
+            raise _wrong_task("regression", self.task)
+        scale_D, noise_D = np.asarray(self.variance_scale), np.asarray(self.noise_variance)
+        calibrated_BD: NDArray[np.float64] = scale_D * aleatoric_variance_BD + noise_D
+        return calibrated_BD
+
+    def class_scores(self, columns: scores.ClassificationColumns) -> NDArray[np.float64]:
+        """The out-of-distribution score of each row, from columns at `temperature`."""
+        if self.task != "classification":
+            raise _wrong_task("classification", self.task)
+        return scores.from_columns(self.ood.score, columns)
+
+    def number_scores(self, epistemic_variance_BD: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The out-of-distribution score of each row of a regression."""
+        if self.ood_reference is None:
+            raise _wrong_task("regression", self.task)
+        return scores.normalised(epistemic_variance_BD, np.asarray(self.ood_reference))
+
+    def to_json(self) -> dict[str, object]:
+        """The record as plain JSON values."""
+        values: dict[str, object] = json.loads(json.dumps(asdict(self), allow_nan=False))
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, object] | str | bytes) -> Calibration:
+        """The record that `to_json` wrote, checked field by field.
+
+        Raises:
+            InputError: naming the first field that is missing, unknown or wrong.
+        """
+        try:
+            text = values if isinstance(values, str | bytes) else json.dumps(values)
+            return TypeAdapter(cls).validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the whole"
+            raise InputError(
+                f"the calibration record cannot be read: {place}: {first['msg']}; "
+                "calibrate the version again"
+            ) from error
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"the calibration record cannot be read: {error}; calibrate the version again"
+            ) from error
+
+    def _level(self, coverage: float | None) -> float:
+        return self.coverage if coverage is None else coverage
+
+
+def _is_ascending(column: tuple[float, ...]) -> bool:
+    return len(column) > 0 and bool((np.diff(column) >= 0).all())
+
+
+def _wrong_task(expected: str, got: str) -> InputError:
+    return InputError(
+        f"expected a calibration of a {expected}, got one of a {got}: "
+        "use the calibration of this version"
+    )

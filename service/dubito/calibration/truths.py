@@ -1,0 +1,134 @@
+"""Labelled data as the fits want it: checked once, in float64 or int64, or refused.
+
+Flow: samples and truths of the caller → `classification` or `regression` → arrays that the fits
+and the report take without asking again.
+
+Dimensions: T samples, B rows, C classes, D outputs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dubito.engine.sampling import Sampling
+from dubito.errors import InputError
+
+
+def logits(values_TBC: ArrayLike, name: str, sampling: Sampling | None) -> NDArray[np.floating]:
+    """Logits of every pass, shape (T, B, C); -inf stands for a probability of 0.
+
+    Raises:
+        InputError: another shape or T, NaN, +inf, or a row that is -inf throughout.
+    """
+    logits_TBC = _samples(values_TBC, name, sampling)
+    if not np.isfinite(logits_TBC.max(axis=-1)).all():
+        raise _not_finite(name)
+    return logits_TBC
+
+
+def numbers(values_TBD: ArrayLike, name: str, sampling: Sampling | None) -> NDArray[np.floating]:
+    """Outputs of every pass, shape (T, B, D), all finite.
+
+    Raises:
+        InputError: another shape or T, or a number that is not finite.
+    """
+    samples_TBD = _samples(values_TBD, name, sampling)
+    if not np.isfinite(samples_TBD).all():
+        raise _not_finite(name)
+    return samples_TBD
+
+
+def labels(values_B: ArrayLike, num_rows: int, num_classes: int) -> NDArray[np.int64]:
+    """Class index of each row.
+
+    Raises:
+        InputError: not one integer per row, or one that is no class.
+    """
+    label_B = np.asarray(values_B)
+    if label_B.shape != (num_rows,):
+        raise InputError(
+            f"`labels` expects one per row, {num_rows} in all, got shape {label_B.shape}: "
+            "send as many labels as rows"
+        )
+    if label_B.dtype.kind not in "iu":
+        raise InputError(
+            f"`labels` expects integer class indices here, got {label_B.dtype}: "
+            "look class names up first"
+        )
+    if label_B.size and not (label_B.min() >= 0 and label_B.max() < num_classes):
+        wrong = label_B[(label_B < 0) | (label_B >= num_classes)][0]
+        raise InputError(
+            f"`labels` expects class indices in [0, {num_classes}), got {wrong}: "
+            "use the classes of the model"
+        )
+    return label_B.astype(np.int64)
+
+
+def targets(values_BD: ArrayLike, num_rows: int, num_outputs: int) -> NDArray[np.float64]:
+    """Target of each row and output, shape (B, D); (B,) is taken for one output.
+
+    Raises:
+        InputError: another shape, or a number that is not finite.
+    """
+    target_BD = _floats(values_BD, "targets").astype(np.float64)
+    if target_BD.ndim == 1 and num_outputs == 1:
+        target_BD = target_BD[:, None]
+    if target_BD.shape != (num_rows, num_outputs):
+        raise InputError(
+            f"`targets` expects shape ({num_rows}, {num_outputs}), one row per input row, "
+            f"got {target_BD.shape}: send as many targets as rows"
+        )
+    if not np.isfinite(target_BD).all():
+        raise InputError("`targets` expects finite numbers, got NaN or infinity: drop those rows")
+    return target_BD
+
+
+def check_classes_vary(label_B: NDArray[np.int64]) -> None:
+    """Refuse labels of one class only: nothing can be fitted on them."""
+    if np.unique(label_B).size < 2:
+        raise InputError(
+            f"calibration expects labels of at least 2 classes, got only class {label_B[0]}: "
+            "send rows drawn as they will be asked for"
+        )
+
+
+def check_targets_vary(target_BD: NDArray[np.float64]) -> None:
+    """Refuse an output whose target is the same in all rows."""
+    constant = np.flatnonzero(np.ptp(target_BD, axis=0) == 0)
+    if constant.size:
+        raise InputError(
+            f"calibration expects targets that vary, got {target_BD[0, constant[0]]} in every row "
+            f"of output {constant[0]}: send rows drawn as they will be asked for"
+        )
+
+
+def _samples(values: ArrayLike, name: str, sampling: Sampling | None) -> NDArray[np.floating]:
+    samples_TBD = _floats(values, name)
+    if samples_TBD.ndim != 3 or 0 in samples_TBD.shape:
+        raise InputError(
+            f"`{name}` expects samples of shape (T, B, C or D), none of them 0, "
+            f"got {samples_TBD.shape}: put the samples first and the rows second"
+        )
+    if sampling is not None:
+        expected = 1 if sampling.method == "point" else sampling.num_samples
+        if len(samples_TBD) != expected:
+            raise InputError(
+                f"`{name}` expects {expected} samples, as the calibration will be bound to, "
+                f"got {len(samples_TBD)}: draw them with the same settings"
+            )
+    return samples_TBD
+
+
+def _floats(values: ArrayLike, name: str) -> NDArray[np.floating]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"`{name}` expects numbers, got {array.dtype}: send a numeric array")
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
+
+
+def _not_finite(name: str) -> InputError:
+    return InputError(
+        f"`{name}` expects finite numbers, got NaN or infinity: look for rows that the network "
+        "was not trained for"
+    )
