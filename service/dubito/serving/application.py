@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from dubito.calibration import Calibration
+from dubito.calibration.record import Calibration
 from dubito.engine import Engine, Inputs, Sampling
 from dubito.errors import InputError
 from dubito.registry import AliasFact, CalibrationFact, ModelFact, Registry, VersionFact

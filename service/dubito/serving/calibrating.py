@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from dubito.calibration import Calibration, fit_classification, fit_regression
+from dubito.calibration import truths as checked
+from dubito.calibration.fit import fit_classification, fit_regression
+from dubito.calibration.record import Calibration
 from dubito.engine import Engine, Sampling
 from dubito.errors import InputError
 from dubito.serving.orders import CalibrateOrder
@@ -64,13 +67,15 @@ def read_truths(order: CalibrateOrder, manifest: Manifest, rows: int) -> Truths:
         )
     if is_classes and order.noise_precision is not None:
         raise InputError("`noise_precision` belongs to a regression: leave it out")
-    truths = _labels(given, manifest) if is_classes else _targets(given, manifest)
-    if len(truths) != rows:
+    if is_classes:
+        return checked.labels(_labels(given, manifest), rows, manifest.num_outputs)
+    try:
+        return checked.targets(cast(ArrayLike, given), rows, manifest.num_outputs)
+    except (ValueError, TypeError) as error:
         raise InputError(
-            f"`{wanted}` expects one per row, {rows} in all, got {len(truths)}: "
-            "send as many as there are rows in `inputs`"
-        )
-    return truths
+            f"`targets` expects rows of {manifest.num_outputs} numbers, got ragged ones or no "
+            "numbers: send one list of the same length per row"
+        ) from error
 
 
 def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Sampling) -> Calibration:
@@ -95,6 +100,7 @@ def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Samplin
         alpha=order.alpha,
         coverage=order.coverage,
         seed=sampling.seed,
+        noise_precision=order.noise_precision,
         ood_mean_TND=None if strange is None else target_means(strange, manifest),
     )
 
@@ -135,22 +141,3 @@ def _label(value: object, row: int, places: Mapping[str, int]) -> int:
         f"`labels` expects names ({', '.join(list(places)[:12])}) or indices from 0 to "
         f"{len(places) - 1}, got {str(value)[:40]!r} in row {row}: correct that row"
     )
-
-
-def _targets(given: object, manifest: Manifest) -> NDArray[np.float64]:
-    width = manifest.num_outputs
-    try:
-        found_BD = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"`targets` expects rows of {width} numbers, got something else: {error}"
-        ) from error
-    if found_BD.ndim == 1 and width == 1:
-        found_BD = found_BD[:, None]
-    if found_BD.ndim != 2 or found_BD.shape[1] != width or not np.isfinite(found_BD).all():
-        raise InputError(
-            f"`targets` expects finite numbers of shape (rows, {width}), got shape "
-            f"{found_BD.shape}{'' if np.isfinite(found_BD).all() else ' with NaN or infinity'}: "
-            "send one list of numbers per row"
-        )
-    return found_BD

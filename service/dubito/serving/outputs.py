@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubito.calibration import Calibration
+from dubito.calibration.record import Calibration
 from dubito.engine import Classification, Engine, Regression, Sampling
 from dubito.errors import InputError
 from dubito.serving.orders import ClassSets, Column, PredictOrder

@@ -26,6 +26,8 @@ def merge_sampling(
     _refuse_unbuilt(order)
     asked = {key: value for key, value in asdict(order).items() if value is not None}
     chosen = asdict(Sampling()) | dict(defaults) | asked
+    if chosen["method"] == "point":
+        chosen["num_samples"] = 1  # one pass is all there is to a point prediction
     sampling = Sampling(**chosen)
     if sampling.num_samples > max_num_samples:
         raise InputError(
