@@ -112,7 +112,7 @@ class Program:
             watch: is shown every node with its value, in order.
         """
         values: dict[str, Value] = {}
-        last_use = self._last_uses()
+        last_use = self.last_uses()
         for position, node in enumerate(self.nodes):
             values[node.name] = step(node, values, inputs, weights, draws, device)
             if watch is not None:
@@ -121,7 +121,8 @@ class Program:
                 del values[name]
         return {key: _as_tensor(values[name]) for key, name in self.outputs.items()}
 
-    def _last_uses(self) -> dict[int, list[str]]:
+    def last_uses(self) -> dict[int, list[str]]:
+        """Names of the values that are read for the last time, by position of the reader."""
         last = {node.name: position for position, node in enumerate(self.nodes)}
         for position, node in enumerate(self.nodes):
             for name in node.references():

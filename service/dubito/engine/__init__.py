@@ -1,5 +1,19 @@
-"""The inference engine: T masked passes over a lifted graph, and what they say together."""
+"""The inference engine: T masked passes over a lifted graph, and what they say together.
 
+sampling     T, seed, masks, draw, method
+masks        the draws ω, from a counter-based generator
+layout       where every value of the graph holds its rows
+plan         what runs once, once per row, once per sample, once per both
+execution    samples and rows folded into one axis, in chunks
+heads        the network's numbers as probabilities or in target units
+statistics   streaming sums over the passes
+prediction   the columns that come out
+engine       all of it together
+"""
+
+from dubito.engine.engine import Engine
+from dubito.engine.inputs import Inputs
+from dubito.engine.prediction import Classification, Prediction, Regression
 from dubito.engine.sampling import Sampling
 
-__all__ = ["Sampling"]
+__all__ = ["Classification", "Engine", "Inputs", "Prediction", "Regression", "Sampling"]

@@ -1,0 +1,148 @@
+"""Rows as they come, checked against what the network takes.
+
+Its job: nested lists, arrays and tensors become tensors of the right type and shape, or an error
+that says what was expected, what was got, and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dubito.errors import InputError
+from dubito_nn import InputSpec
+from dubito_nn.program import DTYPES
+
+Rows: TypeAlias = "NDArray[np.generic] | Tensor | Sequence[object]"
+Inputs: TypeAlias = "Rows | Mapping[str, Rows]"
+
+
+def read_inputs(inputs: Inputs, specs: Sequence[InputSpec]) -> dict[str, Tensor]:
+    """Check rows against the network's inputs.
+
+    Args:
+        inputs: rows first; by name where the network takes several inputs.
+        specs: the network's inputs.
+
+    Returns:
+        CPU tensors by input name, all with the same number of rows.
+
+    Raises:
+        InputError: for a missing or unknown name, ragged or empty rows, a wrong shape or type, or
+            numbers that are not finite.
+    """
+    names = [spec.name for spec in specs]
+    if not isinstance(inputs, Mapping):
+        if len(specs) != 1:
+            raise InputError(
+                f"the model takes the inputs {names}, got one unnamed: send an object of name to"
+                " rows"
+            )
+        inputs = {names[0]: inputs}
+    if set(inputs) != set(names):
+        raise InputError(
+            f"the model takes the inputs {names}, got {sorted(map(str, inputs))}: name them so"
+        )
+    read = {spec.name: _read(inputs[spec.name], spec) for spec in specs}
+    _check_rows({name: len(tensor) for name, tensor in read.items()})
+    _check_free_dims(read, specs)
+    return read
+
+
+def _read(rows: Rows, spec: InputSpec) -> Tensor:
+    array = _as_array(rows, spec)
+    expected = f"({', '.join(['rows', *map(str, spec.shape)])})"
+    if array.size == 0:
+        raise InputError(f"input `{spec.name}` expects at least one row, got none: send {expected}")
+    fits = array.ndim == len(spec.shape) + 1 and all(
+        isinstance(wanted, str) or wanted == size
+        for wanted, size in zip(spec.shape, array.shape[1:], strict=True)
+    )
+    if not fits:
+        raise InputError(
+            f"input `{spec.name}` expects rows of shape {_shape(spec.shape)}, got"
+            f" {_shape(array.shape[1:])} ({len(array.shape)} axes with the rows, {expected}"
+            f" wanted): {_remedy(array.shape, spec)}"
+        )
+    return _as_tensor(array, spec)
+
+
+def _as_array(rows: Rows, spec: InputSpec) -> NDArray[np.generic]:
+    if isinstance(rows, Tensor):
+        rows = rows.detach().cpu()
+        return (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy()
+    try:
+        array = np.asarray(rows)
+    except (ValueError, OverflowError, TypeError) as error:
+        raise InputError(
+            f"input `{spec.name}` expects rows of equal length, got ragged ones or numbers out of"
+            " range: send a rectangle of numbers"
+        ) from error
+    if array.dtype.kind not in "fiub":
+        raise InputError(
+            f"input `{spec.name}` expects numbers, got values of another type: send nested lists"
+            " of plain numbers, without null or text"
+        )
+    if array.ndim == 0:
+        raise InputError(f"input `{spec.name}` expects a list of rows, got a single number")
+    return array
+
+
+def _as_tensor(array: NDArray[np.generic], spec: InputSpec) -> Tensor:
+    dtype = DTYPES[spec.dtype]
+    if dtype.is_floating_point:
+        numbers = array.astype(np.float64)
+        tensor = torch.from_numpy(numbers).to(dtype)
+        if not tensor.isfinite().all():
+            position = tuple(int(i) for i in (~tensor.isfinite()).nonzero()[0])
+            raise InputError(
+                f"input `{spec.name}` expects finite numbers, got {numbers[position]} at position"
+                f" {list(position)}: replace missing or overflowing values first"
+            )
+        return tensor
+    if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.floor(array))).all():
+        raise InputError(f"input `{spec.name}` expects whole numbers ({spec.dtype}), got fractions")
+    info = np.iinfo(spec.dtype) if spec.dtype != "bool" else np.iinfo(np.uint8)
+    low, high = (info.min, info.max) if spec.dtype != "bool" else (0, 1)
+    if array.min() < low or array.max() > high:  # type: ignore[operator]
+        raise InputError(
+            f"input `{spec.name}` expects {spec.dtype} in [{low}, {high}], got"
+            f" {array.min()} to {array.max()}"
+        )
+    return torch.from_numpy(array.astype(spec.dtype))
+
+
+def _check_rows(rows: Mapping[str, int]) -> None:
+    if len(set(rows.values())) != 1:
+        raise InputError(f"all inputs expect the same number of rows, got {dict(rows)}")
+
+
+def _check_free_dims(read: Mapping[str, Tensor], specs: Sequence[InputSpec]) -> None:
+    sizes: dict[str, int] = {}
+    for spec in specs:
+        for wanted, size in zip(spec.shape, read[spec.name].shape[1:], strict=True):
+            if isinstance(wanted, str) and sizes.setdefault(wanted, size) != size:
+                raise InputError(
+                    f"dimension `{wanted}` expects one size in all inputs, got {sizes[wanted]} and"
+                    f" {size}: pad them to the same"
+                )
+
+
+def _shape(shape: Sequence[int | str]) -> str:
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def _remedy(shape: tuple[int, ...], spec: InputSpec) -> str:
+    sizes = [size for size in spec.shape if isinstance(size, int)]
+    if len(sizes) == len(spec.shape):
+        wanted = int(np.prod(sizes)) if sizes else 1
+        if len(shape) == len(spec.shape) and shape == tuple(sizes):
+            return "one row still needs an axis for the rows, send [row]"
+        if int(np.prod(shape[1:])) == wanted:
+            return "flatten each row" if len(spec.shape) == 1 else "reshape each row"
+    return "send rows as the network was trained on"

@@ -1,0 +1,150 @@
+"""Where every value of a graph holds its rows, found by looking.
+
+Its job: run the lifted graph once with two and once with three equal rows, and read off, for every
+node, which axis grows with the rows and by how much, what every size is as a function of the
+number of rows, which values depend on a row's position, and how many bytes a row needs.
+
+Nothing of this is taken from the bundle, so a wrong statement in it cannot mislead the engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from dubito_nn.program import Node, Program, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A tensor's rows.
+
+    Args:
+        axis: that grows with the rows; None where none does.
+        per_row: entries on that axis per row.
+        positional: equal rows have unequal values: it depends on where a row stands.
+        ndim: number of axes.
+    """
+
+    axis: int | None
+    per_row: int
+    positional: bool
+    ndim: int
+
+    @property
+    def tileable(self) -> bool:
+        """Whether rows can be repeated by repeating the axis."""
+        return self.axis is not None and self.per_row == 1 and not self.positional
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A size as a function of the number of rows: constant + slope · rows."""
+
+    constant: int
+    slope: int
+
+    def at(self, rows: int) -> int:
+        """The size for that many rows."""
+        return self.constant + self.slope * rows
+
+
+Layout: TypeAlias = "Rows | Size | None"
+
+
+@dataclass(frozen=True)
+class Layouts:
+    """What was seen.
+
+    Args:
+        of: layout by node name; None for tuples and lists.
+        row_bytes: greatest number of bytes alive at once, per row.
+    """
+
+    of: Mapping[str, Layout]
+    row_bytes: int
+
+
+def look(
+    program: Program,
+    inputs: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    device: torch.device,
+) -> Layouts:
+    """Run the graph on two and on three copies of one row and compare.
+
+    Args:
+        program: the lifted graph.
+        inputs: one row of every input.
+        weights: tensors by key, on `device`.
+        device: to run on.
+    """
+
+    def draws(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        # equal for all rows, so that only positions can make equal rows differ
+        return torch.full(size, 0.5, dtype=dtype, device=device)
+
+    seen: list[dict[str, Value]] = []
+    for rows in (2, 3):
+        values: dict[str, Value] = {}
+
+        def watch(node: Node, value: Value, values: dict[str, Value] = values) -> None:
+            values[node.name] = value
+
+        repeated = {
+            name: tensor[:1].expand(rows, *tensor.shape[1:]) for name, tensor in inputs.items()
+        }
+        with torch.no_grad():
+            program.run(repeated, weights, draws, device=device, watch=watch)
+        seen.append(values)
+    of = {node.name: _compare(seen[0][node.name], seen[1][node.name]) for node in program.nodes}
+    return Layouts(of, _row_bytes(program, *seen))
+
+
+def _compare(two: Value, three: Value) -> Layout:
+    if isinstance(two, int) and isinstance(three, int):
+        slope = three - two
+        return Size(two - 2 * slope, slope)
+    if not isinstance(two, Tensor) or not isinstance(three, Tensor):
+        return None
+    grown = [axis for axis in range(two.ndim) if two.shape[axis] != three.shape[axis]]
+    if len(grown) != 1:
+        return Rows(None, 0, bool(grown), two.ndim)
+    (axis,) = grown
+    per_row = three.shape[axis] - two.shape[axis]
+    if two.shape[axis] != 2 * per_row:
+        return Rows(None, 0, True, two.ndim)
+    return Rows(axis, per_row, per_row == 1 and not _equal_rows(three, axis), two.ndim)
+
+
+def _equal_rows(value: Tensor, axis: int) -> bool:
+    first, *others = value.double().split(1, dim=axis)
+    noise = 1e-4 * float(first.abs().nan_to_num(posinf=0.0).max()) if first.numel() else 0.0
+    return all(
+        torch.allclose(first, other, rtol=1e-4, atol=noise, equal_nan=True) for other in others
+    )
+
+
+def _row_bytes(program: Program, two: Mapping[str, Value], three: Mapping[str, Value]) -> int:
+    """Peak, over the nodes in order, of the bytes that one more row keeps alive."""
+    grown = {name: _bytes(three[name]) - _bytes(two[name]) for name in three}
+    alive, peak = 0, 1
+    dying = program.last_uses()
+    for position, node in enumerate(program.nodes):
+        alive += grown[node.name]
+        peak = max(peak, alive)
+        alive -= sum(grown[name] for name in dying.get(position, ()))
+    return peak
+
+
+def _bytes(value: Value) -> int:
+    if isinstance(value, Tensor):
+        return math.prod(value.shape) * value.element_size()
+    if isinstance(value, (tuple, list)):
+        return sum(_bytes(part) for part in value)
+    return 0

@@ -1,0 +1,83 @@
+"""What the engine answers: frozen columns whose first axis is the row.
+
+Dimensions: T samples, B rows, C classes, D outputs. Names as in a reply of the HTTP API.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dubito.engine.sampling import Sampling
+
+Column: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Classification:
+    """A classification with its uncertainty.
+
+    Args:
+        sampling: with which it was drawn.
+        classes: names of the C classes.
+        label_index: (B,) position of the most probable class.
+        mean: (B, C) mean probabilities over the passes.
+        variance: (B, C) variance of the probabilities over the passes, ddof = 0.
+        standard_error: (B, C) of `mean`, under the draw used.
+        num_samples_used: (B,) passes that the row took.
+        predictive_entropy: (B,) nats, total.
+        expected_entropy: (B,) nats, the aleatoric part.
+        mutual_information: (B,) nats, the epistemic part; the two add up to the total.
+        mutual_information_corrected: (B,) nats, with its bias in T taken out by a jackknife.
+        variation_ratio: (B,) share of the passes that vote against the most voted class.
+        energy: (B,) mean over the passes of -log Σ exp(logit); higher is stranger.
+        samples: (T, B, C) probabilities of every pass, where asked for.
+    """
+
+    sampling: Sampling
+    classes: tuple[str, ...]
+    label_index: NDArray[np.int64]
+    mean: Column
+    variance: Column
+    standard_error: Column
+    num_samples_used: NDArray[np.int64]
+    predictive_entropy: Column
+    expected_entropy: Column
+    mutual_information: Column
+    mutual_information_corrected: Column
+    variation_ratio: Column
+    energy: Column
+    samples: Column | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Regression:
+    """A regression with its uncertainty, in target units.
+
+    Args:
+        sampling: with which it was drawn.
+        mean: (B, D) mean over the passes.
+        variance: (B, D) epistemic_variance + aleatoric_variance.
+        epistemic_variance: (B, D) variance of the passes' means, ddof = 0.
+        aleatoric_variance: (B, D) mean of the passes' noise variances; 0 for a head without noise.
+        standard_error: (B, D) of `mean`, under the draw used.
+        num_samples_used: (B,) passes that the row took.
+        samples: (T, B, D) means of every pass, where asked for.
+        noise_samples: (T, B, D) noise variances of every pass, where asked for.
+    """
+
+    sampling: Sampling
+    mean: Column
+    variance: Column
+    epistemic_variance: Column
+    aleatoric_variance: Column
+    standard_error: Column
+    num_samples_used: NDArray[np.int64]
+    samples: Column | None = None
+    noise_samples: Column | None = None
+
+
+Prediction: TypeAlias = Classification | Regression
