@@ -105,6 +105,7 @@ class Server:
         self.settings = settings
         config = uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="critical")
         self._listening = config.bind_socket()
+        self._listening.listen()  # so that a client may come before the server is up
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(

@@ -270,9 +270,7 @@ def test_a_bad_calibration_is_refused_and_stores_nothing(ready: httpx.Client, na
 
 
 @pytest.mark.parametrize("targets", [[[1.0, 2.0]], [[1.0], [2.0, 3.0]], ["high"], [None], 3])
-def test_bad_targets_are_refused(
-    client: httpx.Client, bundles: Bundles, targets: object
-) -> None:
+def test_bad_targets_are_refused(client: httpx.Client, bundles: Bundles, targets: object) -> None:
     upload(client, "heights", bundles("regression")).raise_for_status()
     body = {**GOOD, "targets": targets}
     _check(client.post("/v1/models/heights/calibrate", json=body), 422, "`targets`")

@@ -6,11 +6,11 @@ import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import log
+from typing import Any
 
 import httpx
 import numpy as np
 import orjson
-import pytest
 from numpy.typing import NDArray
 
 from dubito.settings import Settings
@@ -64,10 +64,10 @@ def _npy(array: NDArray[np.generic]) -> bytes:
     return file.getvalue()
 
 
-def _predict(client: httpx.Client, rows: NDArray[np.float32], **fields: object) -> dict[str, object]:
+def _predict(client: httpx.Client, rows: NDArray[np.float32], **fields: Any) -> dict[str, Any]:
     reply = client.post(PREDICT, json={"inputs": rows.tolist(), **fields})
     assert reply.status_code == 200, reply.text
-    answer: dict[str, object] = reply.json()
+    answer: dict[str, Any] = reply.json()
     return answer
 
 
@@ -315,9 +315,7 @@ def test_a_regression_answers_in_target_units(client: httpx.Client, bundles: Bun
     lower, upper = (np.array(reply["outputs"]["interval"][end]) for end in ("lower", "upper"))
     inside = (lower <= targets) & (np.array(targets) <= upper)
     assert 0.8 <= inside.mean() <= 1.0
-    parts = np.add(
-        reply["outputs"]["epistemic_variance"], reply["outputs"]["aleatoric_variance"]
-    )
+    parts = np.add(reply["outputs"]["epistemic_variance"], reply["outputs"]["aleatoric_variance"])
     np.testing.assert_allclose(reply["outputs"]["variance"], parts, rtol=1e-9)
     assert reply["outputs"]["variance"] != raw["variance"]
 

@@ -91,9 +91,7 @@ def test_two_processes_worth_of_registries_share_one_directory(
 
 
 @pytest.mark.parametrize("name", ["", "Digits", "1st", "../up", "a/b", "a" * 65, "a\n"])
-def test_a_name_off_the_pattern_is_refused(
-    registry: Registry, bundles: Bundles, name: str
-) -> None:
+def test_a_name_off_the_pattern_is_refused(registry: Registry, bundles: Bundles, name: str) -> None:
     with pytest.raises(InputError, match="expected"):
         registry.register(name, bundles("first"))
     assert registry.models() == ()

@@ -46,6 +46,7 @@ def serve(
         timeout_graceful_shutdown=settings.drain_timeout_ms // 1000 + 1,
     )
     listening = config.bind_socket()
+    listening.listen()  # who comes while the server starts waits instead of being refused
     address, bound_port = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     messages().print(

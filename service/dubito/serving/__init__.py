@@ -4,7 +4,6 @@
     worker.py       one thread that owns the device, and its bounded queue
     catalogue.py    engines that are loaded
     sampling.py     a request's choices over the version's defaults
-    samples.py      passes as logits, or in target units
     outputs.py      the columns of a reply
     calibrating.py  labelled rows to a calibration
     application.py  the facade of it all

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -17,9 +18,9 @@ from dubito.calibration import truths as checked
 from dubito.calibration.fit import fit_classification, fit_regression
 from dubito.calibration.record import Calibration
 from dubito.engine import Engine, Sampling
+from dubito.engine.heads import logits, mean_and_variance
 from dubito.errors import InputError
 from dubito.serving.orders import CalibrateOrder
-from dubito.serving.samples import Array, logits, target_log_variances, target_means
 from dubito.serving.worker import Check
 from dubito_nn import Manifest
 
@@ -33,8 +34,8 @@ class Passes:
     """Declared outputs of every pass over the labelled rows and the strange ones."""
 
     manifest: Manifest
-    labelled: Array
-    strange: Array | None
+    labelled: Tensor
+    strange: Tensor | None
 
     @classmethod
     def take(
@@ -83,31 +84,35 @@ def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Samplin
     manifest = passes.manifest
     if manifest.task == "classification":
         return fit_classification(
-            logits(passes.labelled, manifest),
-            truths.astype(np.int64),
+            logits(passes.labelled, manifest.output).numpy(),
+            truths,
             sampling=sampling,
             alpha=order.alpha,
             coverage=order.coverage,
             seed=sampling.seed,
-            ood_logits_TNC=None if passes.strange is None else logits(passes.strange, manifest),
+            ood_logits_TNC=None
+            if passes.strange is None
+            else logits(passes.strange, manifest.output).numpy(),
         )
-    strange = passes.strange
+    mean_TBD, variance_TBD = mean_and_variance(passes.labelled, manifest)
+    strange_TND = None if passes.strange is None else mean_and_variance(passes.strange, manifest)[0]
+    has_variance = manifest.output == "mean_and_log_variance"
     return fit_regression(
-        target_means(passes.labelled, manifest),
-        target_log_variances(passes.labelled, manifest),
-        truths.astype(np.float64),
+        mean_TBD.numpy(),
+        variance_TBD.log().numpy() if has_variance else None,
+        truths,
         sampling=sampling,
         alpha=order.alpha,
         coverage=order.coverage,
         seed=sampling.seed,
         noise_precision=order.noise_precision,
-        ood_mean_TND=None if strange is None else target_means(strange, manifest),
+        ood_mean_TND=None if strange_TND is None else strange_TND.numpy(),
     )
 
 
 def _sample(
     engine: Engine, inputs: Mapping[str, Tensor], sampling: Sampling, check: Check
-) -> Array:
+) -> Tensor:
     """Every pass over all rows, some rows at a time where rows share their masks."""
     rows = len(next(iter(inputs.values())))
     step = max(1, _PASSES_AT_ONCE // sampling.num_samples)
@@ -117,9 +122,9 @@ def _sample(
     for start in range(0, rows, step):
         check()
         chunk = {name: tensor[start : start + step] for name, tensor in inputs.items()}
-        parts.append(engine.sample(chunk, sampling=sampling).cpu().double().numpy())
+        parts.append(engine.sample(chunk, sampling=sampling))
     check()
-    return np.concatenate(parts, axis=1)
+    return torch.cat(parts, dim=1)
 
 
 def _labels(given: object, manifest: Manifest) -> NDArray[np.int64]:

@@ -19,7 +19,6 @@ from dubito.calibration.record import Calibration
 from dubito.engine import Classification, Engine, Regression, Sampling
 from dubito.errors import InputError
 from dubito.serving.orders import ClassSets, Column, PredictOrder
-from dubito.serving.samples import target_means, temper
 from dubito.serving.worker import Check
 
 _SHARED = ("mean", "variance", "standard_error", "num_samples_used")
@@ -103,8 +102,13 @@ def build_outputs(
     warnings: list[str] = []
     covering = _covering(order, sampling, calibration, warnings)
     temperature = (covering.temperature or 1.0) if covering is not None else 1.0
+    names = order.outputs or _OUTPUTS[engine.manifest.task]
     prediction = engine.predict(
-        dict(inputs), sampling=sampling, temperature=temperature, check=check
+        dict(inputs),
+        sampling=sampling,
+        temperature=temperature,
+        keep_samples=_ON_REQUEST in names,
+        check=check,
     )
     request = _Request(order, covering, warnings)
     columns: dict[str, Callable[[], Column]]
@@ -112,8 +116,7 @@ def build_outputs(
         columns = _classification(prediction, request)
     else:
         columns = _regression(prediction, request)
-    columns[_ON_REQUEST] = lambda: _samples(engine, inputs, sampling, temperature)
-    names = order.outputs or _OUTPUTS[engine.manifest.task]
+    columns[_ON_REQUEST] = lambda: _rows_first(prediction.samples)
     outputs = {name: columns[name]() for name in names}
     _warn_non_finite(outputs, warnings)
     varies = None if sampling.method == "point" else _varies(prediction)
@@ -229,14 +232,9 @@ def _decision(request: _Request) -> Column:
     return None
 
 
-def _samples(
-    engine: Engine, inputs: Mapping[str, Tensor], sampling: Sampling, temperature: float
-) -> Column:
+def _rows_first(samples: NDArray[np.float64] | None) -> Column:
     """Every pass, the row first: probabilities (B, T, C) or means in target units (B, T, D)."""
-    passes = engine.sample(dict(inputs), sampling=sampling).cpu().double().numpy()
-    if engine.manifest.task == "classification":
-        return temper(passes, engine.manifest, temperature).swapaxes(0, 1)
-    return target_means(passes, engine.manifest).swapaxes(0, 1)
+    return None if samples is None else np.ascontiguousarray(samples.swapaxes(0, 1))
 
 
 def _varies(prediction: Classification | Regression) -> bool:
