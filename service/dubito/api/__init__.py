@@ -1,0 +1,20 @@
+"""The HTTP border: routes, schemas, bodies and errors of `/v1` and `/health`.
+
+    context.py      request id, the outermost frame of a request, unforeseen errors
+    auth.py         the bearer key, asked on everything but health
+    errors.py       the one error body
+    bodies.py       reading a body within its limit
+    arrays.py       `.npy` and `.npz` in and out
+    schemas.py      JSON in
+    replies.py      JSON out
+    waiting.py      waiting for a job: deadline and disconnection
+    routes_*.py     the paths
+    factory.py      `create_app`
+
+Routes know no mathematics.
+"""
+
+from dubito.api.auth import check_bind
+from dubito.api.factory import create_app
+
+__all__ = ["check_bind", "create_app"]

@@ -1,0 +1,83 @@
+"""The bearer key: asked on every path but `/health/*` whenever one is set.
+
+It stands before the router, so that a route nobody thought of is shut as well.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dubito.api.context import request_id
+from dubito.api.errors import error_response
+from dubito.errors import InputError, UnauthorizedError
+from dubito.settings import Settings
+
+_OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
+
+
+class AuthMiddleware:
+    """Refuses what comes without the key.
+
+    Args:
+        app: what is guarded.
+        key: the key; None lets everything through.
+    """
+
+    def __init__(self, app: ASGIApp, key: str | None) -> None:
+        self._app = app
+        self._key = None if key is None else key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let one request through, or answer 401."""
+        if (
+            scope["type"] == "lifespan"
+            or self._key is None
+            or scope["path"] in _OPEN_PATHS
+            or _is_key(Headers(scope=scope).get("authorization", ""), self._key)
+        ):
+            await self._app(scope, receive, send)
+            return
+        error = UnauthorizedError(
+            "expected the header `Authorization: Bearer KEY` with the server's key, got none or "
+            "another one: ask whoever runs the server for it"
+        )
+        response = error_response(error, request_id(HTTPConnection(scope)))
+        await response(scope, receive, send)
+
+
+def _is_key(header: str, key: bytes) -> bool:
+    scheme, _, given = header.partition(" ")
+    is_equal = hmac.compare_digest(given.strip().encode("latin-1"), key)
+    return is_equal and scheme.lower() == "bearer"
+
+
+def check_bind(settings: Settings) -> None:
+    """Refuse to serve on an open address without a key.
+
+    Args:
+        settings: host, key, and whether the caller insists.
+
+    Raises:
+        InputError: the address is not loopback, there is no key, and `insecure` is not set.
+    """
+    if settings.api_key is not None or settings.insecure or is_loopback(settings.host):
+        return
+    raise InputError(
+        f"host {settings.host}: expected a loopback address or a key, got neither: "
+        "set DUBITO_API_KEY, or add --insecure to serve anyone who can reach the port"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,100 @@
+"""The outermost frame of a request: its id, its log lines, and the answer to the unforeseen.
+
+The id is the caller's `X-Request-Id` where it follows the pattern; else a digest of method, path,
+query and, once it was read to its end, the body. So the same request gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dubito.api.errors import error_response
+from dubito.errors import DubitoError
+
+_KEY = "dubito.context"
+_CALLERS_ID = re.compile("[A-Za-z0-9._:-]{1,128}")
+_DIGEST_BYTES = 12
+_log = structlog.get_logger(__name__)
+
+
+class RequestContext:
+    """The id of one request; it is settled when it is first asked for."""
+
+    def __init__(self, scope: Scope) -> None:
+        given = Headers(scope=scope).get("x-request-id", "")
+        self._id = given if _CALLERS_ID.fullmatch(given) else None
+        head = "\0".join([scope["method"], scope["path"], scope["query_string"].decode("latin-1")])
+        self._head = hashlib.blake2b(head.encode() + b"\0", digest_size=_DIGEST_BYTES)
+        self._body = self._head.copy()
+        self._is_complete = False
+
+    def feed(self, message: Message) -> None:
+        """Take in one message of the body."""
+        if message["type"] == "http.request" and self._id is None:
+            self._body.update(message.get("body", b""))
+            self._is_complete = not message.get("more_body", False)
+
+    @property
+    def request_id(self) -> str:
+        """The id."""
+        if self._id is None:
+            self._id = (self._body if self._is_complete else self._head).hexdigest()
+        return self._id
+
+
+def request_id(connection: HTTPConnection) -> str:
+    """The id of the present request."""
+    context: RequestContext = connection.scope[_KEY]
+    return context.request_id
+
+
+class ContextMiddleware:
+    """Gives every request its context, echoes the id, and turns the unforeseen into a 500."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        context = scope[_KEY] = RequestContext(scope)
+        has_started = False
+
+        async def receive_and_feed() -> Message:
+            message = await receive()
+            context.feed(message)
+            return message
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal has_started
+            if message["type"] == "http.response.start":
+                has_started = True
+                MutableHeaders(scope=message)["X-Request-Id"] = context.request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive_and_feed, send_with_id)
+        except Exception:
+            _log.exception(
+                "unforeseen error",
+                request_id=context.request_id,
+                method=scope["method"],
+                path=scope["path"],
+            )
+            if has_started:
+                raise
+            response = error_response(internal_error(), context.request_id)
+            await response(scope, receive, send_with_id)
+
+
+def internal_error() -> DubitoError:
+    """The error that says nothing about what happened."""
+    return DubitoError("internal error: the log has the details under the request id")

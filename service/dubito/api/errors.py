@@ -1,0 +1,137 @@
+"""The one body of every error: RFC 9457 fields, `error` and `request_id`.
+
+`{"type","title","status","detail","error","request_id"}`, with `"fields": [{"path","message"}]`
+where single fields were refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import orjson
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from dubito.errors import DubitoError, InputError
+
+_TYPE = "urn:dubito:error:"
+
+
+@dataclass(frozen=True)
+class FieldProblem:
+    """What is wrong with one field; `path` is written with dots."""
+
+    path: str
+    message: str
+
+
+class FieldsError(InputError):
+    """Single fields of a request were refused."""
+
+    kind = "fields"
+
+    def __init__(self, problems: Sequence[FieldProblem]) -> None:
+        told = "; ".join(f"`{problem.path}`: {problem.message}" for problem in problems)
+        super().__init__(told)
+        self.problems = tuple(problems)
+
+
+def fields_error(error: ValidationError, *, where: str = "") -> FieldsError:
+    """A refusal from pydantic in our words.
+
+    Args:
+        error: what pydantic raised.
+        where: what the fields belong to, such as `query`; put before their paths.
+    """
+    return FieldsError(read_problems(error.errors(include_url=False, include_context=False), where))
+
+
+def read_problems(found: Sequence[object], where: str = "") -> list[FieldProblem]:
+    """Problems from pydantic's or FastAPI's lists of errors."""
+    problems = []
+    for entry in found:
+        if not isinstance(entry, dict):
+            continue
+        location = [where] if where else []
+        location += [str(part) for part in entry.get("loc", ())]
+        message = str(entry.get("msg", "not understood"))
+        if entry.get("type") == "extra_forbidden":
+            message = "unknown field: leave it out, or correct its name"
+        else:
+            got = entry.get("input")
+            if isinstance(got, str | int | float | bool | None):
+                message += f", got {str(got)[:80]!r}"
+        problems.append(FieldProblem(".".join(location) or "body", message))
+    return problems
+
+
+def error_response(error: DubitoError, request_id: str) -> Response:
+    """The answer to an error.
+
+    Args:
+        error: its class says the status; the plain `DubitoError` is answered without its detail.
+        request_id: id of the request.
+    """
+    detail = error.detail if type(error) is not DubitoError else "internal error"
+    return problem_response(
+        status=error.status,
+        title=error.title,
+        kind=error.kind,
+        detail=detail,
+        request_id=request_id,
+        problems=error.problems if isinstance(error, FieldsError) else (),
+        headers=_headers(error),
+    )
+
+
+def problem_response(
+    *,
+    status: int,
+    title: str,
+    kind: str,
+    detail: str,
+    request_id: str,
+    problems: Sequence[FieldProblem] = (),
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """An error body with its status."""
+    body: dict[str, object] = {
+        "type": _TYPE + kind,
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "error": detail,
+        "request_id": request_id,
+    }
+    if problems:
+        body["fields"] = [
+            {"path": problem.path, "message": problem.message} for problem in problems
+        ]
+    return Response(orjson.dumps(body), status, headers=headers, media_type="application/json")
+
+
+def status_response(
+    status: int, detail: str, request_id: str, headers: dict[str, str] | None = None
+) -> Response:
+    """An error that the router itself found: unknown path, method not allowed."""
+    title = HTTPStatus(status).phrase.lower()
+    return problem_response(
+        status=status,
+        title=title,
+        kind=title.replace(" ", "-"),
+        detail=detail,
+        request_id=request_id,
+        headers=headers,
+    )
+
+
+def _headers(error: DubitoError) -> dict[str, str]:
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers

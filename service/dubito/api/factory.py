@@ -1,0 +1,94 @@
+"""`create_app`: the routes, the frame around them, and the application's life.
+
+From the outside in: context (id, unforeseen errors) → key → router → routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from anyio import to_thread
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+
+from dubito import __version__
+from dubito.api import routes_calibration, routes_health, routes_models, routes_predict
+from dubito.api.access import Access
+from dubito.api.auth import AuthMiddleware, check_bind
+from dubito.api.context import ContextMiddleware, request_id
+from dubito.api.errors import FieldsError, error_response, read_problems, status_response
+from dubito.api.schemas import ProblemPage
+from dubito.errors import DubitoError
+from dubito.serving.application import Application
+from dubito.settings import Settings
+
+_PROBLEM: dict[str, object] = {"model": ProblemPage}
+_RESPONSES: dict[int | str, dict[str, object]] = {"4XX": _PROBLEM, "422": _PROBLEM, "5XX": _PROBLEM}
+_NO_SUCH_PATH = "expected a path that /openapi.json lists, got another one: correct it"
+_NO_SUCH_METHOD = "expected a method that the header Allow names, got another one: use one of those"
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The ASGI application.
+
+    Args:
+        settings: None reads them from the environment.
+
+    Raises:
+        InputError: an open address without a key.
+    """
+    chosen = Settings() if settings is None else settings
+    check_bind(chosen)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        application = await to_thread.run_sync(Application, chosen)
+        application.start()
+        app.state.access = Access(application, chosen)
+        try:
+            yield
+        finally:
+            await to_thread.run_sync(application.close)
+
+    app = FastAPI(
+        title="Dubito",
+        version=__version__,
+        summary="PyTorch networks trained with dropout, with the uncertainty of every prediction.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    bearer = [Depends(HTTPBearer(auto_error=False, description="the server's key"))]
+    app.include_router(routes_health.router, responses=_RESPONSES)
+    for routes in (routes_models, routes_predict, routes_calibration):
+        app.include_router(routes.router, responses=_RESPONSES, dependencies=bearer)
+    app.add_exception_handler(DubitoError, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_fields)
+    app.add_exception_handler(HTTPException, _answer_status)
+    key = chosen.api_key.get_secret_value() if chosen.api_key is not None else None
+    app.add_middleware(AuthMiddleware, key=key)
+    app.add_middleware(ContextMiddleware)
+    return app
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, DubitoError) or type(error) is DubitoError:
+        raise error  # unforeseen: the outermost frame logs and answers it
+    return error_response(error, request_id(request))
+
+
+async def _answer_fields(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    return error_response(FieldsError(read_problems(error.errors())), request_id(request))
+
+
+async def _answer_status(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    detail = {404: _NO_SUCH_PATH, 405: _NO_SUCH_METHOD}.get(error.status_code, error.detail)
+    headers = dict(error.headers) if error.headers else None
+    return status_response(error.status_code, detail, request_id(request), headers)

@@ -1,0 +1,94 @@
+"""Answers: JSON by orjson, arrays as `.npy` and `.npz` where the caller accepts them.
+
+Same content, same bytes. JSON knows no infinity: an unbounded end of an interval is null.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dubito.api.arrays import write_npz
+from dubito.api.bodies import JSON, NPY, NPZ
+from dubito.errors import InputError
+from dubito.serving.orders import ClassSets, Column
+
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+
+
+def json_response(
+    content: Mapping[str, object], status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A JSON answer."""
+    body = orjson.dumps(content, default=to_plain, option=_OPTIONS)
+    return Response(body, status, headers=dict(headers or {}), media_type=JSON)
+
+
+def wanted_type(request: Request) -> str:
+    """What the caller accepts: `.npz` or `.npy` where `Accept` names it, else JSON."""
+    accepted = re.split(r"[,;\s]+", request.headers.get("accept", "").lower())
+    return next((kind for kind in accepted if kind in (NPZ, NPY, JSON)), JSON)
+
+
+def columns_response(
+    head: Mapping[str, object], columns: Mapping[str, Column], wanted: str
+) -> Response:
+    """A prediction in the form that is wanted.
+
+    Args:
+        head: all of the reply but its columns; in a `.npz` it is JSON in the array `reply`.
+        columns: the outputs.
+        wanted: content type.
+
+    Raises:
+        InputError: `.npy` for more than one output.
+    """
+    if wanted == JSON:
+        return json_response({**head, "outputs": columns})
+    arrays = dict(_flat(columns))
+    if wanted == NPZ:
+        text = orjson.dumps(head, default=to_plain, option=_OPTIONS)
+        arrays["reply"] = np.frombuffer(text, dtype=np.uint8)
+        return Response(write_npz(arrays), media_type=NPZ)
+    if len(arrays) != 1:
+        raise InputError(
+            f"Accept {NPY}: expected one output, got {len(arrays)}: "
+            f"name one array in `outputs`, or accept {NPZ}"
+        )
+    return Response(_npy(next(iter(arrays.values()))), media_type=NPY)
+
+
+def _npy(array: NDArray[np.generic]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def _flat(
+    columns: Mapping[str, Column], prefix: str = ""
+) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    for name, column in columns.items():
+        if isinstance(column, Mapping):
+            yield from _flat(column, f"{prefix}{name}.")
+        elif isinstance(column, ClassSets):
+            yield f"{prefix}{name}", column.is_member
+        elif column is not None:
+            yield f"{prefix}{name}", np.asarray(column)
+
+
+def to_plain(value: object) -> object:
+    """What orjson shall write for what it does not know."""
+    if isinstance(value, ClassSets):
+        return value.names()
+    if isinstance(value, np.ndarray):  # a layout that orjson does not read
+        return np.ascontiguousarray(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")

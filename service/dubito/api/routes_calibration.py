@@ -1,0 +1,188 @@
+"""`…/calibrate` and `…/calibration`: fit on labelled rows, look at it, go back to another."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import cast
+
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from dubito.api.access import Access, access
+from dubito.api.arrays import read_npz
+from dubito.api.bodies import JSON, NPZ, media_type, parse_json, read_body
+from dubito.api.errors import FieldProblem, FieldsError
+from dubito.api.pages import calibration_page
+from dubito.api.replies import json_response
+from dubito.api.schemas import (
+    ActiveBody,
+    CalibrateBody,
+    CalibrateOptions,
+    no_query,
+    read_fields,
+    read_query,
+)
+from dubito.api.waiting import deadline, outcome
+from dubito.engine import Inputs
+from dubito.serving.orders import CalibrateOrder, CalibrateReply
+from dubito.serving.worker import Job, Reservation
+
+router = APIRouter(prefix="/v1/models", tags=["calibration"])
+
+_SMALL_BODY_BYTES = 4096
+_NAMES = ("inputs", "labels", "targets", "ood_inputs")
+_FIT_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON: {"schema": CalibrateBody.model_json_schema()},
+            NPZ: {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+_ACTIVE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {JSON: {"schema": ActiveBody.model_json_schema()}},
+    }
+}
+
+
+@router.post("/{model}/calibrate", summary="Fit on held-out rows", openapi_extra=_FIT_BODY)
+async def calibrate(request: Request, model: str) -> Response:
+    """Calibrate the version that the alias `default` names."""
+    return await _calibrate(request, model, "default")
+
+
+@router.post(
+    "/{model}/versions/{version}/calibrate",
+    summary="Fit on held-out rows, one version",
+    openapi_extra=_FIT_BODY,
+)
+async def calibrate_version(request: Request, model: str, version: str) -> Response:
+    """Calibrate a version by its number or an alias."""
+    return await _calibrate(request, model, version)
+
+
+@router.get("/{model}/calibration", summary="The active calibration")
+def get_calibration(request: Request, model: str) -> Response:
+    """Report, reliability bins, thresholds, and what it was fitted on; null where none is."""
+    return _active(access(request), model, "default")
+
+
+@router.get("/{model}/versions/{version}/calibration", summary="The active calibration, by version")
+def get_version_calibration(request: Request, model: str, version: str) -> Response:
+    """The active calibration of a version by its number or an alias."""
+    return _active(access(request), model, version)
+
+
+@router.put(
+    "/{model}/calibration", summary="Make another calibration active", openapi_extra=_ACTIVE_BODY
+)
+async def put_calibration(request: Request, model: str) -> Response:
+    """Go back to an earlier calibration, or to none."""
+    return await _activate(request, model, "default")
+
+
+@router.put(
+    "/{model}/versions/{version}/calibration",
+    summary="Make another calibration active, by version",
+    openapi_extra=_ACTIVE_BODY,
+)
+async def put_version_calibration(request: Request, model: str, version: str) -> Response:
+    """Go back to an earlier calibration of a version, or to none."""
+    return await _activate(request, model, version)
+
+
+async def _calibrate(request: Request, model: str, version: str) -> Response:
+    held = access(request)
+    kind = media_type(request, (JSON, NPZ))
+    async with deadline(request, held.settings.request_timeout_ms) as deadline_s:
+        place = held.application.reserve()
+        try:
+            body = await read_body(request, held.settings.max_body_bytes)
+            query = request.query_params.multi_items()
+            start = partial(_start, held, model, version, kind, body, query, place, deadline_s)
+            job = await to_thread.run_sync(start)
+            reply = await outcome(job, request)
+        finally:
+            place.release()
+    document = reply.document
+    content = {
+        "model": reply.model,
+        "version": reply.version,
+        "calibration": reply.calibration,
+        **{name: document[name] for name in ("num_rows", "splits", "report", "warnings")},
+    }
+    return json_response(content)
+
+
+def _start(
+    held: Access,
+    model: str,
+    version: str,
+    kind: str,
+    body: bytes,
+    query: list[tuple[str, str]],
+    place: Reservation,
+    deadline_s: float,
+) -> Job[CalibrateReply]:
+    """Decode a body and queue what it asks."""
+    options: CalibrateOptions
+    arrays: dict[str, object]
+    if kind == JSON:
+        no_query(query)
+        options = read_fields(CalibrateBody, parse_json(body))
+        arrays = {name: getattr(options, name) for name in _NAMES}
+    else:
+        options = read_query(CalibrateOptions, query)
+        arrays = _named(dict(read_npz(body, held.settings.max_body_bytes)))
+    order = CalibrateOrder(
+        model=model,
+        version=version,
+        inputs=cast(Inputs, arrays.get("inputs")),
+        labels=arrays.get("labels"),
+        targets=arrays.get("targets"),
+        ood_inputs=cast("Inputs | None", arrays.get("ood_inputs")),
+        alpha=options.alpha,
+        coverage=options.coverage,
+        noise_precision=options.noise_precision,
+        sampling=options.order(),
+    )
+    return held.application.calibrate(order, reservation=place, deadline_s=deadline_s)
+
+
+def _named(arrays: dict[str, object]) -> dict[str, object]:
+    """Arrays by field; `inputs.NAME` and `ood_inputs.NAME` are gathered to objects."""
+    fields: dict[str, object] = {}
+    for name, array in arrays.items():
+        field, dot, part = name.partition(".")
+        if field not in _NAMES:
+            raise FieldsError([FieldProblem(name[:80], f"unknown array: known are {_NAMES}")])
+        if not dot:
+            fields[field] = array
+        else:
+            parts = fields.setdefault(field, {})
+            if isinstance(parts, dict):
+                parts[part] = array
+    if "inputs" not in fields:
+        raise FieldsError([FieldProblem("inputs", "Field required")])
+    return fields
+
+
+def _active(held: Access, model: str, version: str) -> Response:
+    page = held.application.version(model, version)
+    if page.calibration is not None:
+        return json_response(calibration_page(page.calibration))
+    fact = page.version
+    return json_response({"model": fact.model, "version": fact.number, "calibration": None})
+
+
+async def _activate(request: Request, model: str, version: str) -> Response:
+    media_type(request, (JSON,))
+    body = read_fields(ActiveBody, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
+    held = access(request)
+    change = held.application.set_active_calibration
+    await to_thread.run_sync(change, model, version, body.active)
+    return await to_thread.run_sync(_active, held, model, version)

@@ -1,0 +1,43 @@
+"""`/health/*`: open to everyone, answered without the user queue."""
+
+from __future__ import annotations
+
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from dubito.api.access import access
+from dubito.api.replies import json_response
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+_RETRY = {"Retry-After": "5"}
+
+
+@router.get("/live", summary="Whether the event loop and the device worker beat")
+async def live(request: Request) -> Response:
+    """200 while they do, else 503."""
+    is_live = access(request).application.is_live()
+    return json_response({"live": is_live}, 200 if is_live else 503, None if is_live else _RETRY)
+
+
+@router.get("/ready", summary="Whether predictions are taken, and the state of what is loaded")
+async def ready(request: Request) -> Response:
+    """200 when ready and not draining, else 503."""
+    health = await to_thread.run_sync(access(request).application.health)
+    content = {
+        "ready": health.is_ready,
+        "live": health.is_live,
+        "draining": health.is_draining,
+        "models": [
+            {
+                "model": page.version.model,
+                "version": page.version.number,
+                "state": "loaded",
+                "samples_vary": page.varies,
+            }
+            for page in health.loaded
+        ],
+    }
+    is_ready = health.is_ready
+    return json_response(content, 200 if is_ready else 503, None if is_ready else _RETRY)

@@ -1,0 +1,88 @@
+"""`dubito predict`: rows from a file, a table of answers, or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, cast
+
+import numpy as np
+import orjson
+import typer
+from rich.table import Table
+
+from dubito.api.replies import to_plain
+from dubito.cli.console import application, finish, messages, output, read_rows
+from dubito.engine import Inputs
+from dubito.serving.orders import ClassSets, Column, PredictOrder, PredictReply, SamplingOrder
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    inputs: Annotated[Path, typer.Option(help="Rows: a .npy, .npz or .json file.")],
+    version: Annotated[str, typer.Option(help="Number or alias.")] = "default",
+    num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
+    method: Annotated[str | None, typer.Option(help="mc or point.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
+) -> None:
+    """Predict the rows of a file with their uncertainty."""
+    rows = read_rows(inputs)
+    if isinstance(rows, dict) and list(rows) == ["inputs"]:
+        rows = rows["inputs"]
+    order = PredictOrder(
+        model=model,
+        version=version,
+        inputs=cast(Inputs, rows),
+        sampling=SamplingOrder(num_samples=num_samples, seed=seed, method=method),
+    )
+    with application() as running:
+        reply = finish(running.predict(order), "predicting")
+    if as_json:
+        typer.echo(orjson.dumps(_plain(reply), default=to_plain, option=orjson.OPT_SERIALIZE_NUMPY))
+        return
+    output().print(_table(reply.outputs))
+    for warning in reply.warnings:
+        messages().print(f"warning: {warning}", markup=False)
+
+
+def _plain(reply: PredictReply) -> dict[str, object]:
+    return {
+        "model": reply.model,
+        "version": reply.version,
+        **asdict(reply.sampling),
+        "calibration": reply.calibration,
+        "warnings": reply.warnings,
+        "outputs": reply.outputs,
+    }
+
+
+def _table(outputs: Mapping[str, Column]) -> Table:
+    """One line per row, one column per output that is a figure or a word per row."""
+    table = Table("row")
+    shown: list[list[str]] = []
+    for name, column in _flat(outputs):
+        table.add_column(name, justify="right")
+        shown.append(column)
+    for row, cells in enumerate(zip(*shown, strict=True)):
+        table.add_row(str(row), *cells)
+    return table
+
+
+def _flat(outputs: Mapping[str, Column]) -> list[tuple[str, list[str]]]:
+    flat: list[tuple[str, list[str]]] = []
+    for name, column in outputs.items():
+        if isinstance(column, ClassSets):
+            flat.append((name, [", ".join(names) for names in column.names()]))
+        elif isinstance(column, list):
+            flat.append((name, column))
+        elif isinstance(column, Mapping):
+            flat.extend((f"{name} {part}", cells) for part, cells in _flat(column))
+        elif isinstance(column, np.ndarray) and column[0].size == 1:
+            flat.append((name, [_cell(value) for value in column.reshape(-1).tolist()]))
+    return flat
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,70 @@
+"""`dubito serve`: one process, one device worker, one address."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import structlog
+import typer
+import uvicorn
+
+from dubito.api import check_bind, create_app
+from dubito.cli.console import messages
+from dubito.settings import Settings
+
+
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to bind to. Default: DUBITO_HOST or 127.0.0.1.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port; 0 takes a free one. Default: DUBITO_PORT or 8000.", max=65535),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow an open address without a key.")
+    ] = False,
+) -> None:
+    """Serve the models of the data directory over HTTP."""
+    chosen = {"host": host, "port": port, "insecure": insecure or None}
+    settings = Settings.model_validate(
+        Settings().model_dump()
+        | {name: value for name, value in chosen.items() if value is not None}
+    )
+    check_bind(settings)
+    _log_to_stderr()
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        workers=1,
+        loop="asyncio" if sys.platform == "win32" else "uvloop",
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=settings.drain_timeout_ms // 1000 + 1,
+    )
+    listening = config.bind_socket()
+    listening.listen()  # who comes while the server starts waits instead of being refused
+    address, bound_port = listening.getsockname()[:2]
+    shown = f"[{address}]" if ":" in address else address
+    messages().print(
+        f"Dubito serves on http://{shown}:{bound_port} (docs: /docs); Ctrl-C ends it", markup=False
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _log_to_stderr() -> None:
+    is_terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if is_terminal else [structlog.processors.format_exc_info]),
+            structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

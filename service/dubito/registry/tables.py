@@ -1,0 +1,100 @@
+"""The relational tables. A change here needs a new file in `migrations/versions`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import JSON, DateTime, ForeignKey, MetaData, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Table(DeclarativeBase):
+    """Base of all tables; constraint names are fixed so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class ModelRow(Table):
+    """A name; `next_version` only grows, so that a number is never given twice."""
+
+    __tablename__ = "models"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    next_version: Mapped[int] = mapped_column(default=1)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+
+    versions: Mapped[list[VersionRow]] = relationship(
+        back_populates="model", order_by="VersionRow.number"
+    )
+    aliases: Mapped[list[AliasRow]] = relationship(back_populates="model", order_by="AliasRow.name")
+
+
+class VersionRow(Table):
+    """One bundle of a model, by digest."""
+
+    __tablename__ = "versions"
+    __table_args__ = (UniqueConstraint("model_id", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    number: Mapped[int]
+    digest: Mapped[str] = mapped_column(String(64), index=True)
+    size_bytes: Mapped[int]
+    manifest: Mapped[dict[str, object]] = mapped_column(JSON)
+    defaults: Mapped[dict[str, object]] = mapped_column(JSON)
+    active_calibration: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+
+    model: Mapped[ModelRow] = relationship(back_populates="versions")
+    aliases: Mapped[list[AliasRow]] = relationship(
+        back_populates="version", order_by="AliasRow.name", passive_deletes="all"
+    )
+    calibrations: Mapped[list[CalibrationRow]] = relationship(
+        back_populates="version",
+        order_by="CalibrationRow.number",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+    )
+
+
+class AliasRow(Table):
+    """A name that points to a version, with a revision for `If-Match`."""
+
+    __tablename__ = "aliases"
+    __table_args__ = (UniqueConstraint("model_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), index=True)
+    name: Mapped[str] = mapped_column(String(64))
+    revision: Mapped[int] = mapped_column(default=1)
+
+    model: Mapped[ModelRow] = relationship(back_populates="aliases")
+    version: Mapped[VersionRow] = relationship(back_populates="aliases")
+
+
+class CalibrationRow(Table):
+    """What was fitted on held-out rows for one version; never changed."""
+
+    __tablename__ = "calibrations"
+    __table_args__ = (UniqueConstraint("version_id", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    document: Mapped[dict[str, object]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+
+    version: Mapped[VersionRow] = relationship(back_populates="calibrations")

@@ -1,0 +1,148 @@
+"""Labelled rows to a calibration: read the truths, take all passes, fit.
+
+Dimensions: T samples, B labelled rows, N strange rows, C classes, D outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from dubito.calibration import truths as checked
+from dubito.calibration.fit import fit_classification, fit_regression
+from dubito.calibration.record import Calibration
+from dubito.engine import Engine, Sampling
+from dubito.engine.heads import logits, mean_and_variance
+from dubito.errors import InputError
+from dubito.serving.orders import CalibrateOrder
+from dubito.serving.worker import Check
+from dubito_nn import Manifest
+
+Truths = NDArray[np.int64] | NDArray[np.float64]
+
+_PASSES_AT_ONCE = 16_384  # rows x samples between two looks at the deadline
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Declared outputs of every pass over the labelled rows and the strange ones."""
+
+    manifest: Manifest
+    labelled: Tensor
+    strange: Tensor | None
+
+    @classmethod
+    def take(
+        cls,
+        engine: Engine,
+        inputs: Mapping[str, Tensor],
+        ood_inputs: Mapping[str, Tensor] | None,
+        sampling: Sampling,
+        check: Check,
+    ) -> Passes:
+        """Run the engine over all rows."""
+        labelled = _sample(engine, inputs, sampling, check)
+        strange = None if ood_inputs is None else _sample(engine, ood_inputs, sampling, check)
+        return cls(engine.manifest, labelled, strange)
+
+
+def read_truths(order: CalibrateOrder, manifest: Manifest, rows: int) -> Truths:
+    """Class indices (B,) or targets (B, D) of the labelled rows.
+
+    Raises:
+        InputError: the wrong field, a wrong count, an unknown class, or a value not finite.
+    """
+    is_classes = manifest.task == "classification"
+    wanted, unwanted = ("labels", "targets") if is_classes else ("targets", "labels")
+    given: object = getattr(order, wanted)
+    if given is None or getattr(order, unwanted) is not None:
+        raise InputError(
+            f"calibrating a {manifest.task}: expected `{wanted}`, got "
+            f"{'none' if given is None else f'`{unwanted}` as well'}: send `{wanted}` alone"
+        )
+    if is_classes and order.noise_precision is not None:
+        raise InputError("`noise_precision` belongs to a regression: leave it out")
+    if is_classes:
+        return checked.labels(_labels(given, manifest), rows, manifest.num_outputs)
+    try:
+        return checked.targets(cast(ArrayLike, given), rows, manifest.num_outputs)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"`targets` expects rows of {manifest.num_outputs} numbers, got ragged ones or no "
+            "numbers: send one list of the same length per row"
+        ) from error
+
+
+def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Sampling) -> Calibration:
+    """The calibration of the passes."""
+    manifest = passes.manifest
+    if manifest.task == "classification":
+        return fit_classification(
+            logits(passes.labelled, manifest.output).numpy(),
+            truths,
+            sampling=sampling,
+            alpha=order.alpha,
+            coverage=order.coverage,
+            seed=sampling.seed,
+            ood_logits_TNC=None
+            if passes.strange is None
+            else logits(passes.strange, manifest.output).numpy(),
+        )
+    mean_TBD, variance_TBD = mean_and_variance(passes.labelled, manifest)
+    strange_TND = None if passes.strange is None else mean_and_variance(passes.strange, manifest)[0]
+    has_variance = manifest.output == "mean_and_log_variance"
+    return fit_regression(
+        mean_TBD.numpy(),
+        variance_TBD.log().numpy() if has_variance else None,
+        truths,
+        sampling=sampling,
+        alpha=order.alpha,
+        coverage=order.coverage,
+        seed=sampling.seed,
+        noise_precision=order.noise_precision,
+        ood_mean_TND=None if strange_TND is None else strange_TND.numpy(),
+    )
+
+
+def _sample(
+    engine: Engine, inputs: Mapping[str, Tensor], sampling: Sampling, check: Check
+) -> Tensor:
+    """Every pass over all rows, some rows at a time where rows share their masks."""
+    rows = len(next(iter(inputs.values())))
+    step = max(1, _PASSES_AT_ONCE // sampling.num_samples)
+    if sampling.masks == "independent":  # a row's mask is keyed by its place in the request
+        step = rows
+    parts = []
+    for start in range(0, rows, step):
+        check()
+        chunk = {name: tensor[start : start + step] for name, tensor in inputs.items()}
+        parts.append(engine.sample(chunk, sampling=sampling))
+    check()
+    return torch.cat(parts, dim=1)
+
+
+def _labels(given: object, manifest: Manifest) -> NDArray[np.int64]:
+    classes = manifest.classes or tuple(str(index) for index in range(manifest.num_outputs))
+    values = given.tolist() if isinstance(given, np.ndarray) else given
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise InputError("`labels` expects a list of class names or class indices")
+    places = {name: index for index, name in enumerate(classes)}
+    found = [_label(value, row, places) for row, value in enumerate(values)]
+    return np.array(found, dtype=np.int64)
+
+
+def _label(value: object, row: int, places: Mapping[str, int]) -> int:
+    if isinstance(value, str) and value in places:
+        return places[value]
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(places):
+        return value
+    raise InputError(
+        f"`labels` expects names ({', '.join(list(places)[:12])}) or indices from 0 to "
+        f"{len(places) - 1}, got {str(value)[:40]!r} in row {row}: correct that row"
+    )

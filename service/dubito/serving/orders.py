@@ -1,0 +1,161 @@
+"""What is asked of the service, and what it answers: frozen, free of HTTP.
+
+`None` in an order means: the version's default. Names that later builds will know are carried,
+so that `sampling.py` can refuse them with a remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dubito.engine import Inputs, Sampling
+from dubito.registry import CalibrationFact, VersionFact
+
+
+@dataclass(frozen=True)
+class ClassSets:
+    """The prediction set of each row.
+
+    Args:
+        is_member: whether the class is in the row's set.
+        classes: names of the classes.
+    """
+
+    is_member: NDArray[np.bool_]
+    classes: tuple[str, ...]
+
+    def names(self) -> list[list[str]]:
+        """The classes of each row's set, in the order of the classes."""
+        return [
+            [name for name, is_in in zip(self.classes, member_C, strict=True) if is_in]
+            for member_C in self.is_member.tolist()
+        ]
+
+
+Column = NDArray[np.generic] | list[str] | ClassSets | Mapping[str, "Column"] | None
+
+
+@dataclass(frozen=True)
+class SamplingOrder:
+    """The sampling choices of a request.
+
+    Args:
+        num_samples: T, in passes.
+        seed: seed of the masks.
+        masks: `shared` or `independent`.
+        draw: `iid`; `stratified` is known and not built yet.
+        method: `mc` or `point`; `moments` and `ensemble` are known and not built yet.
+        members: versions of an ensemble; not built yet.
+        tolerance: standard error at which sampling stops; not built yet.
+    """
+
+    num_samples: int | None = None
+    seed: int | None = None
+    masks: str | None = None
+    draw: str | None = None
+    method: str | None = None
+    members: Sequence[object] | None = None
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True)
+class PredictOrder:
+    """Rows to predict.
+
+    Args:
+        model: name of the model.
+        inputs: rows first.
+        version: number or alias.
+        sampling: choices that differ from the version's defaults.
+        coverage: of sets and intervals, in (0, 1); None: the calibration's own.
+        calibration: `active`, or `none` for the raw figures.
+        outputs: names of the columns wanted; None: all but `samples`.
+    """
+
+    model: str
+    inputs: Inputs
+    version: str = "default"
+    sampling: SamplingOrder = SamplingOrder()
+    coverage: float | None = None
+    calibration: Literal["active", "none"] = "active"
+    outputs: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class PredictReply:
+    """Columns of a prediction, and what they were made with."""
+
+    model: str
+    version: int
+    sampling: Sampling
+    calibration: int | None
+    warnings: tuple[str, ...]
+    outputs: Mapping[str, Column]
+
+
+@dataclass(frozen=True)
+class CalibrateOrder:
+    """Held-out rows with their truths.
+
+    Args:
+        model: name of the model.
+        inputs: rows first.
+        version: number or alias.
+        labels: class indices or class names, for a classification.
+        targets: numbers, (B,) or (B, D), for a regression.
+        ood_inputs: rows known to be strange, for the report.
+        alpha: false-alarm rate of the flag, in (0, 1).
+        coverage: of sets and intervals, in (0, 1).
+        noise_precision: 1 / noise variance of a regression, per target unit squared; None: fitted.
+        sampling: choices that differ from the version's defaults.
+    """
+
+    model: str
+    inputs: Inputs
+    version: str = "default"
+    labels: object = None
+    targets: object = None
+    ood_inputs: Inputs | None = None
+    alpha: float = 0.05
+    coverage: float = 0.9
+    noise_precision: float | None = None
+    sampling: SamplingOrder = SamplingOrder()
+
+
+@dataclass(frozen=True)
+class CalibrateReply:
+    """The number of the new calibration, and its document."""
+
+    model: str
+    version: int
+    calibration: int
+    document: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class VersionPage:
+    """All that is known of one version.
+
+    `varies` says whether the samples of its last Monte Carlo prediction differed; None before.
+    """
+
+    version: VersionFact
+    is_loaded: bool
+    varies: bool | None
+    calibration: CalibrationFact | None
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether the device worker beats, drains, and what is loaded."""
+
+    is_live: bool
+    is_ready: bool
+    is_draining: bool
+    heartbeat_age_s: float
+    loaded: tuple[VersionPage, ...]

@@ -1,0 +1,265 @@
+"""The columns of a reply, from the engine's prediction and the calibration that covers it.
+
+Without one, `prediction_set`, `interval`, `quantiles`, `decision` and `ood` are null, with a
+warning; they are never invented.
+
+Dimensions: T samples, B rows, C classes, D outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dubito.calibration.record import Calibration
+from dubito.engine import Classification, Engine, Regression, Sampling
+from dubito.errors import InputError
+from dubito.serving.orders import ClassSets, Column, PredictOrder
+from dubito.serving.worker import Check
+
+_SHARED = ("mean", "variance", "standard_error", "num_samples_used")
+_CLASSIFICATION = (
+    "label",
+    *_SHARED,
+    "predictive_entropy",
+    "expected_entropy",
+    "mutual_information",
+    "mutual_information_corrected",
+    "variation_ratio",
+    "prediction_set",
+    "decision",
+    "ood",
+)
+_REGRESSION = (
+    *_SHARED,
+    "epistemic_variance",
+    "aleatoric_variance",
+    "quantiles",
+    "interval",
+    "decision",
+    "ood",
+)
+_OUTPUTS = {"classification": _CLASSIFICATION, "regression": _REGRESSION}
+_ON_REQUEST = "samples"
+
+
+@dataclass(frozen=True)
+class Built:
+    """Columns, warnings, and whether the samples differed (None for a point prediction)."""
+
+    outputs: Mapping[str, Column]
+    warnings: tuple[str, ...]
+    varies: bool | None
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What the columns are made of."""
+
+    order: PredictOrder
+    calibration: Calibration | None
+    warnings: list[str] = field(default_factory=list)
+
+
+def check_outputs(names: Sequence[str] | None, task: str) -> None:
+    """Refuse names of outputs that a task does not have.
+
+    Raises:
+        InputError: a name is unknown, or the list is empty.
+    """
+    known = (*_OUTPUTS[task], _ON_REQUEST)
+    unknown = [name for name in names or () if name not in known]
+    if unknown or (names is not None and not names):
+        raise InputError(
+            f"`outputs` of a {task}: expected some of {', '.join(known)}, "
+            f"got {', '.join(unknown)[:160] or 'none'}: correct the names or leave `outputs` out"
+        )
+
+
+def build_outputs(
+    order: PredictOrder,
+    engine: Engine,
+    inputs: Mapping[str, Tensor],
+    sampling: Sampling,
+    calibration: Calibration | None,
+    check: Check,
+) -> Built:
+    """Run the engine and make the columns that are asked for.
+
+    Args:
+        order: coverage, names of the outputs.
+        engine: of the version.
+        inputs: checked rows.
+        sampling: what to draw.
+        calibration: the active one, if it shall be used.
+        check: called between chunks.
+    """
+    warnings: list[str] = []
+    covering = _covering(order, sampling, calibration, warnings)
+    temperature = (covering.temperature or 1.0) if covering is not None else 1.0
+    names = order.outputs or _OUTPUTS[engine.manifest.task]
+    prediction = engine.predict(
+        dict(inputs),
+        sampling=sampling,
+        temperature=temperature,
+        keep_samples=_ON_REQUEST in names,
+        check=check,
+    )
+    request = _Request(order, covering, warnings)
+    columns: dict[str, Callable[[], Column]]
+    if isinstance(prediction, Classification):
+        columns = _classification(prediction, request)
+    else:
+        columns = _regression(prediction, request)
+    columns[_ON_REQUEST] = lambda: _rows_first(prediction.samples)
+    outputs = {name: columns[name]() for name in names}
+    _warn_non_finite(outputs, warnings)
+    varies = None if sampling.method == "point" else _varies(prediction)
+    return Built(outputs, tuple(warnings), varies, covering)
+
+
+def _covering(
+    order: PredictOrder,
+    sampling: Sampling,
+    calibration: Calibration | None,
+    warnings: list[str],
+) -> Calibration | None:
+    if order.calibration == "none":
+        warnings.append("raw figures: the request asked for no calibration")
+        return None
+    if calibration is None:
+        warnings.append(
+            "no active calibration: sets, intervals, decision and ood are null; "
+            "POST held-out rows to calibrate"
+        )
+        return None
+    reason = calibration.covers(sampling)
+    if reason is not None:
+        warnings.append(f"raw figures, and null where a calibration is needed: {reason}")
+        return None
+    return calibration
+
+
+def _classification(
+    prediction: Classification, request: _Request
+) -> dict[str, Callable[[], Column]]:
+    found = request.calibration
+
+    def prediction_set() -> Column:
+        if found is None:
+            return None
+        member_BC = found.prediction_sets(prediction.mean, request.order.coverage)
+        if member_BC.all():
+            _warn_unbounded(found, request)
+        return ClassSets(member_BC, prediction.classes)
+
+    def ood() -> Column:
+        return None if found is None else _ood(found, found.class_scores(prediction))
+
+    names = prediction.classes
+    return {
+        "label": lambda: [names[index] for index in prediction.label_index.tolist()],
+        "mean": lambda: prediction.mean,
+        "variance": lambda: prediction.variance,
+        "standard_error": lambda: prediction.standard_error,
+        "num_samples_used": lambda: prediction.num_samples_used,
+        "predictive_entropy": lambda: prediction.predictive_entropy,
+        "expected_entropy": lambda: prediction.expected_entropy,
+        "mutual_information": lambda: prediction.mutual_information,
+        "mutual_information_corrected": lambda: prediction.mutual_information_corrected,
+        "variation_ratio": lambda: prediction.variation_ratio,
+        "prediction_set": prediction_set,
+        "decision": lambda: _decision(request),
+        "ood": ood,
+    }
+
+
+def _regression(prediction: Regression, request: _Request) -> dict[str, Callable[[], Column]]:
+    found = request.calibration
+    aleatoric_BD = prediction.aleatoric_variance
+    if found is not None:
+        aleatoric_BD = found.aleatoric_variance(aleatoric_BD)
+    variance_BD = prediction.epistemic_variance + aleatoric_BD
+
+    def interval() -> Column:
+        if found is None:
+            return None
+        lower_BD, upper_BD = found.intervals(prediction.mean, variance_BD, request.order.coverage)
+        if np.isinf(upper_BD).any():
+            _warn_unbounded(found, request)
+        return {"lower": lower_BD, "upper": upper_BD}
+
+    def quantiles() -> Column:
+        if found is not None:
+            request.warnings.append("`quantiles` are not built yet: use `interval`")
+        return None
+
+    def ood() -> Column:
+        if found is None:
+            return None
+        return _ood(found, found.number_scores(prediction.epistemic_variance))
+
+    return {
+        "mean": lambda: prediction.mean,
+        "variance": lambda: variance_BD,
+        "standard_error": lambda: prediction.standard_error,
+        "num_samples_used": lambda: prediction.num_samples_used,
+        "epistemic_variance": lambda: prediction.epistemic_variance,
+        "aleatoric_variance": lambda: aleatoric_BD,
+        "quantiles": quantiles,
+        "interval": interval,
+        "decision": lambda: _decision(request),
+        "ood": ood,
+    }
+
+
+def _ood(calibration: Calibration, score_B: NDArray[np.float64]) -> Column:
+    detector = calibration.ood
+    return {
+        "score": score_B,
+        "p_value": detector.p_values(score_B),
+        "flag": detector.flags(score_B),
+    }
+
+
+def _decision(request: _Request) -> Column:
+    request.warnings.append("`decision` is null: no selective-risk policy exists yet")
+    return None
+
+
+def _rows_first(samples: NDArray[np.float64] | None) -> Column:
+    """Every pass, the row first: probabilities (B, T, C) or means in target units (B, T, D)."""
+    return None if samples is None else np.ascontiguousarray(samples.swapaxes(0, 1))
+
+
+def _varies(prediction: Classification | Regression) -> bool:
+    if isinstance(prediction, Classification):
+        return bool((prediction.variance > 0).any())
+    return bool((prediction.epistemic_variance > 0).any())
+
+
+def _warn_unbounded(calibration: Calibration, request: _Request) -> None:
+    coverage = request.order.coverage or calibration.coverage
+    if not np.isinf(calibration.conformal.thresholds(coverage)).any():
+        return
+    request.warnings.append(
+        f"{calibration.conformal.num_rows} held-out rows are too few for coverage {coverage}: "
+        "sets hold every class and intervals have no end (null); calibrate with more rows"
+    )
+
+
+def _warn_non_finite(outputs: Mapping[str, Column], warnings: list[str]) -> None:
+    for name, column in outputs.items():
+        if isinstance(column, np.ndarray) and column.dtype.kind == "f":
+            is_bad = ~np.isfinite(column)
+            if is_bad.any():
+                rows = len(set(np.nonzero(is_bad)[0].tolist()))
+                warnings.append(
+                    f"`{name}` is not finite in {rows} rows (null): "
+                    "the network overflows on these inputs"
+                )

@@ -1,0 +1,166 @@
+"""Tiny real networks, a fresh data directory per test, and a real server on a free port."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+import uvicorn
+from torch import nn
+
+from dubito.settings import Settings
+from dubito_nn import export
+
+CLASSES = ("ant", "bee", "cat")
+NUM_FEATURES = 4
+Bundles = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class Pair(nn.Module):
+    """A regression network with a mean and a log-variance head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(NUM_FEATURES, 16), nn.ReLU(), nn.Dropout(0.3))
+        self.mean = nn.Linear(16, 1)
+        self.log_variance = nn.Linear(16, 1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = self.body(x)
+        return self.mean(hidden), self.log_variance(hidden)
+
+
+def _classifier(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Linear(NUM_FEATURES, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, len(CLASSES))
+    )
+
+
+def _export_classifier(path: Path, seed: int) -> None:
+    example = torch.randn(3, NUM_FEATURES)
+    export(
+        _classifier(seed),
+        example,
+        path,
+        task="classification",
+        output="logits",
+        classes=CLASSES,
+        notes="made for a test",
+    )
+
+
+def _export_regression(path: Path) -> None:
+    torch.manual_seed(2)
+    example = torch.randn(3, NUM_FEATURES)
+    export(
+        Pair(),
+        example,
+        path,
+        task="regression",
+        output="mean_and_log_variance",
+        target_scale=([10.0], [2.0]),
+    )
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
+    """Bundles by name, each exported once: `first`, `second`, `regression`."""
+    folder = tmp_path_factory.mktemp("bundles")
+    exports: dict[str, Callable[[Path], None]] = {
+        "first": lambda path: _export_classifier(path, seed=0),
+        "second": lambda path: _export_classifier(path, seed=1),
+        "regression": _export_regression,
+    }
+
+    def bundle(name: str) -> Path:
+        path = folder / f"{name}.dubito"
+        if not path.exists():
+            with warnings.catch_warnings():
+                # torch.export of torch 2.13 copies objects of a class that it deprecates itself.
+                warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+                exports[name](path)
+        return path
+
+    return bundle
+
+
+class Server:
+    """A real server in a thread of its own; `url` is where it answers."""
+
+    def __init__(self, settings: Settings) -> None:
+        from dubito.api import create_app
+
+        self.app = create_app(settings)
+        self.settings = settings
+        config = uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="critical")
+        self._listening = config.bind_socket()
+        self._listening.listen()  # so that a client may come before the server is up
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._listening]}
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+        with httpx.Client(base_url=self.url) as client:
+            client.get("/health/live", timeout=30)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(30)
+        self._listening.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", num_samples=16)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Settings], Server]]:
+    """Starts servers that end with the test."""
+    running: list[Server] = []
+
+    def start(chosen: Settings) -> Server:
+        server = Server(chosen)
+        server.start()
+        running.append(server)
+        return server
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+@pytest.fixture
+def client(serve: Callable[[Settings], Server], settings: Settings) -> Iterator[httpx.Client]:
+    """A client of a fresh server with no models."""
+    with httpx.Client(base_url=serve(settings).url, timeout=60) as client:
+        yield client
+
+
+def upload(client: httpx.Client, model: str, path: Path) -> httpx.Response:
+    return client.post(
+        f"/v1/models/{model}/versions",
+        content=path.read_bytes(),
+        headers={"Content-Type": "application/octet-stream"},
+    )
+
+
+@pytest.fixture
+def ready(client: httpx.Client, bundles: Bundles) -> httpx.Client:
+    """A client of a server that has the model `animals`."""
+    upload(client, "animals", bundles("first")).raise_for_status()
+    return client

@@ -1,0 +1,292 @@
+"""Every bad request has its documented status and a message, and the next good one succeeds."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from dubito.settings import Settings
+
+from .conftest import Bundles, Server, upload
+
+PREDICT = "/v1/models/animals/predict"
+GOOD = {"inputs": [[0.1, 0.2, 0.3, 0.4]]}
+JSON = {"Content-Type": "application/json"}
+FIELDS = {"type", "title", "status", "detail", "error", "request_id"}
+
+
+def _check(reply: httpx.Response, status: int, *words: str) -> None:
+    """The one error body, with every word in its detail."""
+    assert reply.status_code == status, reply.text
+    body = reply.json()
+    assert set(body) - {"fields"} == FIELDS
+    assert body["status"] == status
+    assert body["error"] == body["detail"]
+    assert body["request_id"] == reply.headers["X-Request-Id"]
+    assert reply.headers["Content-Type"] == "application/json"
+    for word in words:
+        assert word in body["detail"], body["detail"]
+
+
+def _check_next(client: httpx.Client) -> None:
+    assert client.post(PREDICT, json=GOOD).status_code == 200
+
+
+BAD_FIELDS = {
+    "a wrong shape": ({"inputs": [[1, 2, 3]]}, ["4", "3"]),
+    "ragged rows": ({"inputs": [[1, 2, 3, 4], [1, 2]]}, []),
+    "text for numbers": ({"inputs": [["a", "b", "c", "d"]]}, []),
+    "no rows": ({"inputs": []}, []),
+    "inputs null": ({"inputs": None}, []),
+    "inputs a number": ({"inputs": 3}, []),
+    "too large a number": ({"inputs": [[1e39, 0, 0, 0]]}, []),
+    "no inputs": ({}, ["`inputs`"]),
+    "an unknown input": ({"inputs": {"nobody": [[1, 2, 3, 4]]}}, ["nobody"]),
+    "no samples": ({**GOOD, "num_samples": 0}, ["at least 2", "got 0"]),
+    "one sample": ({**GOOD, "num_samples": 1}, ["at least 2", "got 1"]),
+    "a billion samples": ({**GOOD, "num_samples": 10**9}, ["at most 10000", "got 1000000000"]),
+    "a negative seed": ({**GOOD, "seed": -1}, ["[0, 2**63)"]),
+    "a seed too large": ({**GOOD, "seed": 2**63}, ["[0, 2**63)"]),
+    "text for a count": ({**GOOD, "num_samples": "64"}, ["`num_samples`"]),
+    "a fraction for a count": ({**GOOD, "num_samples": 3.5}, ["`num_samples`"]),
+    "true for a count": ({**GOOD, "num_samples": True}, ["`num_samples`"]),
+    "unknown masks": ({**GOOD, "masks": "none"}, ["`masks`", "shared"]),
+    "an unknown field": ({**GOOD, "samples": 3}, ["`samples`", "unknown field"]),
+    "an unknown output": ({**GOOD, "outputs": ["bald"]}, ["bald", "predictive_entropy"]),
+    "no outputs": ({**GOOD, "outputs": []}, ["predictive_entropy"]),
+    "a coverage of 1": ({**GOOD, "coverage": 1.0}, ["`coverage`", "between 0 and 1"]),
+    "an unknown calibration": ({**GOOD, "calibration": "best"}, ["`calibration`"]),
+    "tolerance": ({**GOOD, "tolerance": 0.01}, ["`tolerance`", "not built yet"]),
+    "members": ({**GOOD, "members": [1, 2]}, ["`members`", "not built yet"]),
+    "moments": ({**GOOD, "method": "moments"}, ["`method`", "not built yet", "`mc`"]),
+    "ensemble": ({**GOOD, "method": "ensemble"}, ["`method`", "not built yet"]),
+    "stratified": ({**GOOD, "draw": "stratified"}, ["`draw`", "not built yet", "`iid`"]),
+    "samples beyond the bound": ({**GOOD, "outputs": ["samples"], "num_samples": 10_000}, ["1000"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FIELDS)
+def test_a_bad_field_is_refused_by_name(
+    serve: Callable[[Settings], Server], settings: Settings, bundles: Bundles, name: str
+) -> None:
+    body, words = BAD_FIELDS[name]
+    server = serve(settings.model_copy(update={"max_sample_values": 1000}))
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        upload(client, "animals", bundles("first")).raise_for_status()
+        _check(client.post(PREDICT, json=body), 422, *words)
+        _check_next(client)
+
+
+BAD_JSON = [
+    b"",
+    b"{",
+    b'{"inputs": [[NaN, 0, 0, 0]]}',
+    b'{"inputs": [[Infinity, 0, 0, 0]]}',
+    b'{"inputs": [[1e999, 0, 0, 0]]}',
+    b"[]",
+    b"null",
+    b'{"inputs": "\xff"}',
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("body", BAD_JSON)
+def test_broken_json_is_refused(ready: httpx.Client, body: bytes) -> None:
+    _check(ready.post(PREDICT, content=body, headers=JSON), 422)
+    _check_next(ready)
+
+
+def test_single_fields_are_named_with_their_paths(ready: httpx.Client) -> None:
+    reply = ready.post(PREDICT, json={**GOOD, "seed": "x", "nonsense": 1, "outputs": [3]})
+    assert {field["path"] for field in reply.json()["fields"]} == {"seed", "nonsense", "outputs.0"}
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/octet-stream", "application/x-pickle", None]
+)
+def test_a_content_type_that_is_not_read_is_refused(ready: httpx.Client, kind: str | None) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    _check(ready.post(PREDICT, content=b"{}", headers=headers), 415, "application/json")
+    _check_next(ready)
+
+
+def test_a_compressed_body_is_refused(ready: httpx.Client) -> None:
+    headers = {**JSON, "Content-Encoding": "gzip"}
+    _check(ready.post(PREDICT, content=b"{}", headers=headers), 415, "gzip")
+
+
+def test_a_json_request_takes_no_query(ready: httpx.Client) -> None:
+    _check(ready.post(f"{PREDICT}?seed=3", json=GOOD), 422, "query.seed")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/v1/models/nobody/predict", 404),
+        ("POST", "/v1/models/animals/versions/9/predict", 404),
+        ("POST", "/v1/models/animals/versions/nobody/predict", 404),
+        ("GET", "/v1/models/nobody", 404),
+        ("GET", "/v1/models/..%2f..%2fetc", 404),
+        ("GET", "/v1/models/animals/versions/2", 404),
+        ("GET", "/v1/models/animals/versions/nobody/calibration", 404),
+        ("GET", "/v1/models/", 404),
+        ("GET", "/", 404),
+        ("GET", "/v1/jobs", 404),
+        ("POST", "/v1/models/animals/select", 404),
+        ("GET", PREDICT, 405),
+        ("DELETE", "/v1/models", 405),
+    ],
+)
+def test_what_does_not_exist_has_the_one_error_body(
+    ready: httpx.Client, method: str, path: str, status: int
+) -> None:
+    content = {"json": GOOD} if method == "POST" else {}
+    _check(ready.request(method, path, **content), status)
+    _check_next(ready)
+
+
+def test_a_method_that_is_not_allowed_names_those_that_are(ready: httpx.Client) -> None:
+    assert ready.get(PREDICT).headers["Allow"] == "POST"
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "1e9", "999999999999", "\u00b2"])
+def test_a_timeout_that_is_none_is_refused(ready: httpx.Client, text: str) -> None:
+    reply = ready.post(PREDICT, json=GOOD, headers={"X-Request-Timeout-Ms": text.encode("latin-1")})
+    _check(reply, 422, "X-Request-Timeout-Ms")
+    _check_next(ready)
+
+
+def _small(serve: Callable[[Settings], Server], settings: Settings, **bounds: int) -> httpx.Client:
+    server = serve(settings.model_copy(update=bounds))
+    return httpx.Client(base_url=server.url, timeout=60)
+
+
+def test_a_body_over_the_limit_is_refused_whether_it_says_its_length_or_not(
+    serve: Callable[[Settings], Server], settings: Settings, bundles: Bundles
+) -> None:
+    with _small(serve, settings, max_body_bytes=1000) as client:
+        upload(client, "animals", bundles("first")).raise_for_status()
+        body = b" " * 2000
+        _check(client.post(PREDICT, content=body, headers=JSON), 413, "1000", "2000")
+        _check(client.post(PREDICT, content=iter([body]), headers=JSON), 413, "1000")
+        _check_next(client)
+
+
+def test_an_archive_that_swells_is_refused(
+    serve: Callable[[Settings], Server], settings: Settings, bundles: Bundles
+) -> None:
+    file = io.BytesIO()
+    np.savez_compressed(file, inputs=np.zeros((100_000, 4), np.float32))
+    headers = {"Content-Type": "application/x-npz"}
+    with _small(serve, settings, max_body_bytes=100_000) as client:
+        upload(client, "animals", bundles("first")).raise_for_status()
+        assert len(file.getvalue()) < 100_000
+        _check(client.post(PREDICT, content=file.getvalue(), headers=headers), 413, "decompressed")
+        _check_next(client)
+
+
+def test_too_many_rows_are_refused(
+    serve: Callable[[Settings], Server], settings: Settings, bundles: Bundles
+) -> None:
+    with _small(serve, settings, max_rows=3) as client:
+        upload(client, "animals", bundles("first")).raise_for_status()
+        rows = {"inputs": [[0, 0, 0, 0]] * 4}
+        _check(client.post(PREDICT, json=rows), 422, "at most 3 rows", "got 4")
+        _check_next(client)
+
+
+def _npy(array: object, **options: object) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.asarray(array), **options)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def _lying_npy() -> bytes:
+    """A header that promises 2**62 bytes."""
+    good = _npy(np.zeros((8, 4), np.float32))
+    return good.replace(b"(8, 4), }                ", b"(1152921504606846976, 4),}")
+
+
+BAD_ARRAYS = {
+    "empty": b"",
+    "text": b"hello",
+    "truncated": _npy(np.zeros((3, 4), np.float32))[:-5],
+    "objects": _npy(np.array([{"a": 1}], dtype=object), allow_pickle=True),
+    "a lying header": _lying_npy(),
+    "complex": _npy(np.zeros((2, 4), np.complex64)),
+    "nan": _npy(np.full((2, 4), np.nan, np.float32)),
+    "shape": _npy(np.zeros((2, 5), np.float32)),
+    "no rows": _npy(np.zeros((0, 4), np.float32)),
+    "no axis": _npy(np.float32(3)),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ARRAYS)
+def test_a_bad_array_is_refused(ready: httpx.Client, name: str) -> None:
+    headers = {"Content-Type": "application/x-npy"}
+    _check(ready.post(PREDICT, content=BAD_ARRAYS[name], headers=headers), 422)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("inputs.npy", BAD_ARRAYS[name])
+    headers = {"Content-Type": "application/x-npz"}
+    _check(ready.post(PREDICT, content=file.getvalue(), headers=headers), 422)
+    _check_next(ready)
+
+
+def test_a_bad_query_of_a_binary_body_is_refused(ready: httpx.Client) -> None:
+    headers = {"Content-Type": "application/x-npy"}
+    body = _npy(np.zeros((1, 4), np.float32))
+    for query in ("seed=x", "nonsense=1", "seed=1&seed=2", "num_samples=1"):
+        _check(ready.post(f"{PREDICT}?{query}", content=body, headers=headers), 422)
+    _check_next(ready)
+
+
+CALIBRATE = {
+    "no truths": ({}, "`labels`"),
+    "both truths": ({"labels": [0], "targets": [0.0]}, "`labels`"),
+    "an unknown class": ({"labels": ["dog"]}, "'dog'"),
+    "a class index too large": ({"labels": [3]}, "0 to 2"),
+    "too few labels": ({"labels": []}, "`labels`"),
+    "too few rows": ({"labels": [1]}, "at least"),
+    "an alpha of 0": ({"labels": [1], "alpha": 0}, "`alpha`"),
+    "noise": ({"labels": [1], "noise_precision": 1.0}, "`noise_precision`"),
+    "an unknown field": ({"labels": [1], "score": "energy"}, "`score`"),
+    "strange rows of another shape": ({"labels": [1], "ood_inputs": [[1]]}, "4"),
+}
+
+
+@pytest.mark.parametrize("name", CALIBRATE)
+def test_a_bad_calibration_is_refused_and_stores_nothing(ready: httpx.Client, name: str) -> None:
+    fields, word = CALIBRATE[name]
+    _check(ready.post("/v1/models/animals/calibrate", json={**GOOD, **fields}), 422, word)
+    assert ready.get("/v1/models/animals/calibration").json()["calibration"] is None
+    _check_next(ready)
+
+
+@pytest.mark.parametrize("targets", [[[1.0, 2.0]], [[1.0], [2.0, 3.0]], ["high"], [None], 3])
+def test_bad_targets_are_refused(client: httpx.Client, bundles: Bundles, targets: object) -> None:
+    upload(client, "heights", bundles("regression")).raise_for_status()
+    body = {**GOOD, "targets": targets}
+    _check(client.post("/v1/models/heights/calibrate", json=body), 422, "`targets`")
+
+
+def test_the_unforeseen_is_told_without_details(ready: httpx.Client, settings: Settings) -> None:
+    for path in (Path(settings.data_dir) / "objects").rglob("*.dubito"):
+        path.unlink()
+    reply = ready.post(PREDICT, json=GOOD)
+    _check(reply, 500)
+    assert reply.json()["detail"] == "internal error"
+    assert ready.get("/v1/models").status_code == 200
+
+
+def test_a_callers_request_id_is_kept_if_it_is_a_plain_one(ready: httpx.Client) -> None:
+    reply = ready.post(PREDICT, json=GOOD, headers={"X-Request-Id": "order-7.a"})
+    assert reply.json()["request_id"] == reply.headers["X-Request-Id"] == "order-7.a"
+    reply = ready.post(PREDICT, json=GOOD, headers={"X-Request-Id": "a b<script>"})
+    assert "script" not in reply.headers["X-Request-Id"]

@@ -1,0 +1,221 @@
+"""The registry: numbers, aliases, calibrations, deletion, refusal, under concurrency."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+from dubito.errors import (
+    BundleRefusedError,
+    ConflictError,
+    InputError,
+    NotFoundError,
+    PreconditionFailedError,
+)
+from dubito.registry import Registry
+from dubito.registry.database import Database
+from dubito.registry.tables import Table
+
+from .conftest import Bundles
+
+
+def _url(folder: Path) -> str:
+    return f"sqlite:///{folder / 'registry.sqlite3'}"
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    opened = Registry(_url(tmp_path), tmp_path / "objects")
+    yield opened
+    opened.close()
+
+
+def _objects(folder: Path) -> list[str]:
+    return sorted(path.stem for path in (folder / "objects").rglob("*") if path.is_file())
+
+
+def test_the_first_version_makes_the_model_and_its_alias_default(
+    registry: Registry, bundles: Bundles, tmp_path: Path
+) -> None:
+    fact = registry.register("digits", bundles("first"), defaults={"num_samples": 32})
+    digest = hashlib.sha256(bundles("first").read_bytes()).hexdigest()
+    assert (fact.model, fact.number, fact.aliases) == ("digits", 1, ("default",))
+    assert fact.digest == digest
+    assert fact.defaults == {"num_samples": 32}
+    assert fact.created_at.tzinfo is not None
+    assert registry.version("digits") == registry.version("digits", "1") == fact
+    assert _objects(tmp_path) == [digest]
+    assert registry.bundle(digest) == bundles("first").read_bytes()
+
+
+def test_a_bundle_may_come_as_bytes(registry: Registry, bundles: Bundles) -> None:
+    fact = registry.register("digits", bundles("first").read_bytes())
+    assert registry.bundle(fact.digest) == bundles("first").read_bytes()
+
+
+def test_a_number_is_never_given_twice_even_after_a_deletion(
+    registry: Registry, bundles: Bundles
+) -> None:
+    registry.register("digits", bundles("first"))
+    registry.register("digits", bundles("second"))
+    registry.delete_version("digits", "2")
+    assert registry.register("digits", bundles("second")).number == 3
+    assert [version.number for version in registry.model("digits").versions] == [1, 3]
+
+
+def test_many_uploads_at_once_get_numbers_of_their_own(
+    registry: Registry, bundles: Bundles
+) -> None:
+    bundle = bundles("first").read_bytes()
+    with ThreadPoolExecutor(8) as pool:
+        facts = list(pool.map(lambda _: registry.register("digits", bundle), range(16)))
+    assert sorted(fact.number for fact in facts) == list(range(1, 17))
+    assert [alias.version for alias in registry.model("digits").aliases] == [1]
+
+
+def test_two_processes_worth_of_registries_share_one_directory(
+    registry: Registry, bundles: Bundles, tmp_path: Path
+) -> None:
+    other = Registry(_url(tmp_path), tmp_path / "objects")
+    registry.register("digits", bundles("first"))
+    assert other.register("digits", bundles("second")).number == 2
+    other.close()
+    assert len(registry.models()[0].versions) == 2
+
+
+@pytest.mark.parametrize("name", ["", "Digits", "1st", "../up", "a/b", "a" * 65, "a\n"])
+def test_a_name_off_the_pattern_is_refused(registry: Registry, bundles: Bundles, name: str) -> None:
+    with pytest.raises(InputError, match="expected"):
+        registry.register(name, bundles("first"))
+    assert registry.models() == ()
+
+
+def test_a_bad_bundle_leaves_nothing_behind(
+    registry: Registry, bundles: Bundles, tmp_path: Path
+) -> None:
+    with pytest.raises(BundleRefusedError):
+        registry.register("digits", bundles("first").read_bytes()[:-100])
+    assert registry.models() == ()
+    assert _objects(tmp_path) == []
+
+
+def test_what_the_proof_raises_leaves_nothing_behind(
+    registry: Registry, bundles: Bundles, tmp_path: Path
+) -> None:
+    def refuse(_: object) -> None:
+        raise BundleRefusedError("does not run here")
+
+    with pytest.raises(BundleRefusedError, match="does not run here"):
+        registry.register("digits", bundles("first"), prove=refuse)
+    assert _objects(tmp_path) == []
+
+
+def test_an_alias_moves_and_counts_its_moves(registry: Registry, bundles: Bundles) -> None:
+    registry.register("digits", bundles("first"))
+    registry.register("digits", bundles("second"))
+    assert registry.set_alias("digits", "best", 1).revision == 1
+    moved = registry.set_alias("digits", "best", 2, if_match=frozenset({1}))
+    assert (moved.version, moved.revision) == (2, 2)
+    assert registry.version("digits", "best").number == 2
+
+
+def test_a_stale_revision_moves_nothing(registry: Registry, bundles: Bundles) -> None:
+    registry.register("digits", bundles("first"))
+    registry.register("digits", bundles("second"))
+    registry.set_alias("digits", "default", 2)
+    with pytest.raises(PreconditionFailedError, match='got "2"'):
+        registry.set_alias("digits", "default", 1, if_match=frozenset({1}))
+    with pytest.raises(PreconditionFailedError, match="no such alias"):
+        registry.set_alias("digits", "fresh", 1, if_match=frozenset({1}))
+    assert registry.version("digits").number == 2
+
+
+def test_of_many_moves_from_one_revision_one_wins(registry: Registry, bundles: Bundles) -> None:
+    registry.register("digits", bundles("first"))
+
+    def move(_: int) -> bool:
+        try:
+            registry.set_alias("digits", "default", 1, if_match=frozenset({1}))
+        except PreconditionFailedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(move, range(8))) == 1
+
+
+def test_a_version_that_an_alias_names_is_kept(registry: Registry, bundles: Bundles) -> None:
+    registry.register("digits", bundles("first"))
+    with pytest.raises(ConflictError, match="`default`"):
+        registry.delete_version("digits", "1")
+    assert registry.version("digits").number == 1
+
+
+def test_a_bundle_goes_with_the_last_version_that_has_it(
+    registry: Registry, bundles: Bundles, tmp_path: Path
+) -> None:
+    registry.register("digits", bundles("first"))
+    for _ in range(2):
+        registry.register("digits", bundles("second"))
+    registry.delete_version("digits", "2")
+    assert len(_objects(tmp_path)) == 2
+    registry.delete_version("digits", "3")
+    assert _objects(tmp_path) == [registry.version("digits").digest]
+
+
+def test_calibrations_are_numbered_kept_and_chosen(registry: Registry, bundles: Bundles) -> None:
+    registry.register("digits", bundles("first"))
+    assert registry.calibration("digits") is None
+    document = {"temperature": 1.0000000000000002, "rows": [0.1, 1e-300]}
+    assert registry.add_calibration("digits", "default", document).number == 1
+    assert registry.add_calibration("digits", "1", {"temperature": 2.0}).number == 2
+    assert registry.version("digits").active_calibration == 2
+    registry.set_active_calibration("digits", "default", 1)
+    active = registry.calibration("digits")
+    assert active is not None
+    assert active.document == document
+    assert registry.set_active_calibration("digits", "default", None) is None
+    assert registry.calibration("digits") is None
+    with pytest.raises(NotFoundError, match="it has 1, 2"):
+        registry.set_active_calibration("digits", "default", 3)
+
+
+def test_calibrations_go_with_their_version(
+    registry: Registry, bundles: Bundles, tmp_path: Path
+) -> None:
+    registry.register("digits", bundles("first"))
+    registry.register("digits", bundles("second"))
+    registry.add_calibration("digits", "2", {"temperature": 2.0})
+    registry.delete_version("digits", "2")
+    database = Database(_url(tmp_path))
+    with database.reading() as session:
+        assert session.scalar(text("SELECT count(*) FROM calibrations")) == 0
+    database.close()
+
+
+@pytest.mark.parametrize("reference", ["9", "nobody", "../1", "999999999999", "0", "-1"])
+def test_an_unknown_version_is_not_found(
+    registry: Registry, bundles: Bundles, reference: str
+) -> None:
+    registry.register("digits", bundles("first"))
+    with pytest.raises(NotFoundError):
+        registry.version("digits", reference)
+
+
+def test_the_migrations_make_the_tables_that_the_code_declares(tmp_path: Path) -> None:
+    database = Database(_url(tmp_path))
+    database.migrate()
+    database.migrate()
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Table.metadata) == []
+        assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
+        assert connection.scalar(text("PRAGMA foreign_keys")) == 1
+    database.close()

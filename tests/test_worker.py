@@ -1,0 +1,177 @@
+"""The device worker: order, bounds, deadlines, cancellation, failures, draining."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+
+import pytest
+
+from dubito.errors import DeadlineError, InputError, QueueFullError, UnavailableError
+from dubito.serving.worker import Check, Worker
+
+LIMIT = 100
+WAIT_S = 20
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    started = Worker(LIMIT)
+    started.start()
+    yield started
+    started.close(WAIT_S)
+
+
+class Gate:
+    """A task that says when it runs, and waits to be let go."""
+
+    def __init__(self) -> None:
+        self.is_running = threading.Event()
+        self.may_end = threading.Event()
+
+    def __call__(self, check: Check) -> str:
+        self.is_running.set()
+        assert self.may_end.wait(WAIT_S)
+        check()
+        return "ended"
+
+
+@pytest.fixture
+def gate(worker: Worker) -> Iterator[Gate]:
+    """Holds the worker busy with work of 10 until it is opened."""
+    held = Gate()
+    worker.submit(worker.reserve(10), held)
+    assert held.is_running.wait(WAIT_S)
+    yield held
+    held.may_end.set()
+
+
+def test_answers_come_back_to_whoever_asked(worker: Worker) -> None:
+    def ask(number: int) -> int:
+        return worker.submit(worker.reserve(1), lambda _: number * number).future.result(WAIT_S)
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(ask, range(64))) == [number * number for number in range(64)]
+    assert worker.queued_work == 0
+
+
+def test_tasks_run_one_at_a_time_in_order(worker: Worker, gate: Gate) -> None:
+    order: list[int] = []
+    jobs = [
+        worker.submit(worker.reserve(1), lambda _, place=place: order.append(place))
+        for place in range(5)
+    ]
+    gate.may_end.set()
+    for job in jobs:
+        job.future.result(WAIT_S)
+    assert order == list(range(5))
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back(worker: Worker, gate: Gate) -> None:
+    kept = worker.reserve(LIMIT - 10)
+    with pytest.raises(QueueFullError, match="rows x samples") as caught:
+        worker.reserve(1)
+    assert caught.value.retry_after_s is not None
+    assert caught.value.retry_after_s >= 1
+    kept.release()
+    kept.release()
+    assert worker.queued_work == 10
+
+
+def test_work_that_never_fits_is_refused_as_input(worker: Worker) -> None:
+    place = worker.reserve(1)
+    with pytest.raises(InputError, match="expected at most 100, got 101"):
+        place.resize(LIMIT + 1)
+    place.resize(LIMIT)
+    place.release()
+    assert worker.queued_work == 0
+
+
+def test_the_place_is_free_once_the_answer_is_there(worker: Worker) -> None:
+    worker.submit(worker.reserve(LIMIT), lambda _: None).future.result(WAIT_S)
+    assert worker.queued_work == 0
+
+
+@pytest.mark.parametrize("error", [ValueError("bad row"), SystemExit(3), KeyboardInterrupt()])
+def test_a_task_that_fails_does_not_end_the_loop(worker: Worker, error: BaseException) -> None:
+    def fail(_: Check) -> None:
+        raise error
+
+    job = worker.submit(worker.reserve(5), fail)
+    assert job.future.exception(WAIT_S) is error
+    assert worker.submit(worker.reserve(5), lambda _: 7).future.result(WAIT_S) == 7
+    assert worker.queued_work == 0
+
+
+def test_an_abandoned_job_is_never_run(worker: Worker, gate: Gate) -> None:
+    ran = threading.Event()
+    job = worker.submit(worker.reserve(5), lambda _: ran.set())
+    job.abandon()
+    assert worker.queued_work == 10
+    gate.may_end.set()
+    worker.submit(worker.reserve(1), lambda _: None).future.result(WAIT_S)
+    assert job.future.cancelled()
+    assert not ran.is_set()
+
+
+def test_a_running_job_that_is_abandoned_ends_at_its_next_check(worker: Worker) -> None:
+    task = Gate()
+    job = worker.submit(worker.reserve(5), task)
+    assert task.is_running.wait(WAIT_S)
+    job.abandon()
+    task.may_end.set()
+    with pytest.raises(CancelledError):
+        job.future.result(WAIT_S)
+
+
+def test_an_expired_job_is_never_run(worker: Worker, gate: Gate) -> None:
+    ran = threading.Event()
+    job = worker.submit(worker.reserve(5), lambda _: ran.set(), deadline_s=time.monotonic() - 1)
+    gate.may_end.set()
+    with pytest.raises(DeadlineError):
+        job.future.result(WAIT_S)
+    assert not ran.is_set()
+
+
+def test_the_heart_beats_while_idle_and_between_chunks(worker: Worker, gate: Gate) -> None:
+    before = worker.heartbeat_age_s
+    gate.may_end.set()
+    worker.submit(worker.reserve(1), lambda check: check()).future.result(WAIT_S)
+    assert worker.heartbeat_age_s < before + WAIT_S
+    assert worker.is_running
+
+
+def test_closing_finishes_what_waits_and_takes_nothing_more() -> None:
+    worker = Worker(LIMIT)
+    worker.start()
+    gate = Gate()
+    worker.submit(worker.reserve(1), gate)
+    assert gate.is_running.wait(WAIT_S)
+    place = worker.reserve(1)
+    waiting = worker.submit(worker.reserve(1), lambda _: "done")
+    closing = threading.Thread(target=worker.close, args=(WAIT_S,))
+    closing.start()
+    while not worker.is_draining:
+        pass
+    with pytest.raises(UnavailableError):
+        worker.reserve(1)
+    with pytest.raises(UnavailableError):
+        worker.submit(place, lambda _: None)
+    gate.may_end.set()
+    closing.join(WAIT_S)
+    assert waiting.future.result(0) == "done"
+    assert not worker.is_running
+
+
+def test_what_is_left_when_the_time_to_drain_is_over_is_told_so() -> None:
+    worker = Worker(LIMIT)
+    worker.start()
+    gate = Gate()
+    worker.submit(worker.reserve(1), gate)
+    assert gate.is_running.wait(WAIT_S)
+    left = worker.submit(worker.reserve(1), lambda _: "done")
+    worker.close(0.01)
+    assert isinstance(left.future.exception(0), UnavailableError)
+    gate.may_end.set()
