@@ -5,8 +5,21 @@ RECIPES: recipe -> splits -> fit -> bundle; the rows held out are for calibratio
 
 from dubito.demo.diabetes import DIABETES
 from dubito.demo.digits import DIGITS, DIGITS_CONCRETE
+from dubito.demo.publish import Published, is_published, publish
 from dubito.demo.recipe import Fitted, Recipe, Rows, Splits
 
 RECIPES: tuple[Recipe, ...] = (DIGITS, DIGITS_CONCRETE, DIABETES)
 
-__all__ = ["DIABETES", "DIGITS", "DIGITS_CONCRETE", "RECIPES", "Fitted", "Recipe", "Rows", "Splits"]
+__all__ = [
+    "DIABETES",
+    "DIGITS",
+    "DIGITS_CONCRETE",
+    "RECIPES",
+    "Fitted",
+    "Published",
+    "Recipe",
+    "Rows",
+    "Splits",
+    "is_published",
+    "publish",
+]
