@@ -2,6 +2,8 @@
 
     console.py     tables, progress, one-line errors
     serve.py       serve
+    demo.py        demo
+    inspect.py     inspect
     models.py      models, register
     predict.py     predict
     calibrate.py   calibrate
@@ -16,11 +18,13 @@ import typer
 
 from dubito.cli.calibrate import calibrate
 from dubito.cli.console import reporting_errors
+from dubito.cli.demo import demo
+from dubito.cli.inspect import inspect
 from dubito.cli.models import models, register
 from dubito.cli.predict import predict
 from dubito.cli.serve import serve
 
-_commands = (serve, register, predict, calibrate, models)
+_commands = (serve, demo, inspect, register, predict, calibrate, models)
 
 
 def make_app() -> typer.Typer:

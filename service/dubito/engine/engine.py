@@ -32,6 +32,7 @@ from dubito_nn.program import DTYPES
 
 _CPU_CHUNK_BYTES = 8 * 2**20  # what a chunk may keep alive and still stay near the cache
 _MASK_SHARE = 4  # of the budget, one part in so many may hold masks between requests
+_MAX_EXECUTIONS = 16  # shapes of rows that stay planned, where dimensions are free
 
 
 @dataclass(eq=False)
@@ -49,7 +50,7 @@ class Engine:
     device: torch.device
     defaults: Sampling
     memory_budget_bytes: int
-    _weights: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
     _executions: dict[tuple[Masks, tuple[object, ...]], Execution] = field(default_factory=dict)
 
     @classmethod
@@ -87,7 +88,7 @@ class Engine:
             Sampling(num_samples, seed, masks, draw),
             memory_budget_bytes,
         )
-        engine._weights = {key: value.to(device) for key, value in bundle.weights.items()}
+        engine.weights = {key: value.to(device) for key, value in bundle.weights.items()}
         if engine._has_fixed_shape:
             engine._try_out()
         return engine
@@ -208,7 +209,7 @@ class Engine:
     ) -> Iterator[Iterator[Tensor]]:
         """For one block of rows after the other, the raw outputs of its passes in order of t."""
         total = len(next(iter(read.values())))
-        execution = self._execution(sampling.masks, read)
+        execution = self.execution(sampling.masks, read)
         per_chunk = self._folded_rows(execution.layouts)
         single = execution.plan.one_at_a_time and sampling.masks == "independent"
         at_once = 1 if single else min(total, per_chunk)
@@ -245,27 +246,30 @@ class Engine:
 
     def _point(self, own: Mapping[str, Tensor]) -> Tensor:
         with torch.no_grad(), self._exact():
-            raw = self.bundle.point.run(own, self._weights, device=self.device)["output"]
+            raw = self.bundle.point.run(own, self.weights, device=self.device)["output"]
         return raw.unsqueeze(0)
 
-    def _execution(self, masks: Masks, read: Mapping[str, Tensor]) -> Execution:
+    def execution(self, masks: Masks, read: Mapping[str, Tensor]) -> Execution:
+        """The plan for rows of that shape, made at the first call and kept."""
         shapes = tuple(tuple(tensor.shape[1:]) for tensor in read.values())
         if (masks, shapes) not in self._executions:
             one = {name: tensor[:1].to(self.device) for name, tensor in read.items()}
             sites = self.bundle.sites
             with torch.no_grad(), self._exact():
-                layouts = look(self.bundle.sampling, one, self._weights, self.device)
+                layouts = look(self.bundle.sampling, one, self.weights, self.device)
                 plan = make_plan(self.bundle.sampling, sites, layouts, shared=masks == "shared")
                 self._executions[masks, shapes] = Execution(
                     self.bundle.sampling,
                     sites,
-                    self._weights,
+                    self.weights,
                     layouts,
                     plan,
                     self.device,
                     masks,
                     self.memory_budget_bytes // _MASK_SHARE,
                 )
+            while len(self._executions) > _MAX_EXECUTIONS:
+                self._executions.pop(next(iter(self._executions)))
         return self._executions[masks, shapes]
 
     def _folded_rows(self, layouts: Layouts) -> int:
@@ -293,20 +297,25 @@ class Engine:
     def _has_fixed_shape(self) -> bool:
         return all(isinstance(size, int) for spec in self.manifest.inputs for size in spec.shape)
 
-    def _try_out(self) -> None:
-        """Plan, and run one made-up row, so that a bundle that does not run is refused now."""
-        made_up = {}
+    def made_up_rows(self) -> dict[str, Tensor]:
+        """Two rows of numbers that the network takes; free dimensions are 8 long."""
+        generator = torch.Generator().manual_seed(0)
+        rows = {}
         for spec in self.manifest.inputs:
-            size = (2, *(int(part) for part in spec.shape))
-            generator = torch.Generator().manual_seed(0)
-            if DTYPES[spec.dtype].is_floating_point:
-                made_up[spec.name] = torch.randn(size, generator=generator).to(DTYPES[spec.dtype])
+            size = (2, *(part if isinstance(part, int) else 8 for part in spec.shape))
+            dtype = DTYPES[spec.dtype]
+            if dtype.is_floating_point:
+                drawn = torch.randn(size, generator=generator)
             else:
-                low, high = spec.low or 0, spec.high if spec.high is not None else 1
-                drawn = torch.randint(low, high + 1, size, generator=generator)
-                made_up[spec.name] = drawn.to(DTYPES[spec.dtype])
+                high = 1 if spec.high is None else spec.high
+                drawn = torch.randint(spec.low or 0, high + 1, size, generator=generator)
+            rows[spec.name] = drawn.to(dtype)
+        return rows
+
+    def _try_out(self) -> None:
+        """Plan, and run made-up rows, so that a bundle that does not run is refused now."""
         try:
-            raw = self.sample(made_up, sampling=Sampling(2, self.defaults.seed))
+            raw = self.sample(self.made_up_rows(), sampling=Sampling(2, self.defaults.seed))
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError) as error:
             raise BundleRefusedError(
                 f"the graph does not run on one row: {str(error).splitlines()[0][:200]}:"

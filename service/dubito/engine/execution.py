@@ -264,18 +264,16 @@ class _Fold:
             elif part.name in self.of_samples:
                 operands.append(_tensor(self.of_samples[part.name]).unsqueeze(axis + 1))
             else:
-                operands.append(_tensor(self._value(part.name, values)).unflatten(axis, shape))
-        result = resolve(node.op)(*operands)
-        return (
-            _tensor(result)
-            .expand(
-                *(
-                    shape[at - axis] if at in (axis, axis + 1) else -1
-                    for at in range(layout.ndim + 1)
-                )
-            )
-            .flatten(axis, axis + 1)
-        )
+                operands.append(_unfolded(_tensor(self._value(part.name, values)), axis, shape))
+        result = _tensor(resolve(node.op)(*operands))
+        size = list(result.shape)
+        size[axis : axis + 2] = shape
+        return result.expand(size).flatten(axis, axis + 1)
+
+
+def _unfolded(value: Tensor, axis: int, shape: tuple[int, int]) -> Tensor:
+    """The folded axis as two: samples, rows."""
+    return value.reshape(*value.shape[:axis], *shape, *value.shape[axis + 1 :])
 
 
 def _placed(drawn: Tensor, site: Site, size: tuple[int, ...]) -> Tensor:

@@ -123,7 +123,7 @@ def _compare(two: Value, three: Value) -> Layout:
 
 
 def _equal_rows(value: Tensor, axis: int) -> bool:
-    first, *others = value.double().split(1, dim=axis)
+    first, *others = torch.split(value.double(), 1, dim=axis)
     noise = 1e-4 * float(first.abs().nan_to_num(posinf=0.0).max()) if first.numel() else 0.0
     return all(
         torch.allclose(first, other, rtol=1e-4, atol=noise, equal_nan=True) for other in others

@@ -69,7 +69,7 @@ def _raw(seed: int, site: int, t: int, kind: int, start: int, count: int) -> NDA
     block, skipped = divmod(start, _BLOCK)
     counter = np.array([block, 0, t, kind], dtype=np.uint64)
     key = np.array([seed, site], dtype=np.uint64)
-    stream = np.random.Philox(counter=counter, key=key)  # type: ignore[arg-type]
+    stream = np.random.Philox(counter=counter, key=key)
     numbers: NDArray[np.uint64] = stream.random_raw(skipped + count)
     return numbers[skipped:]
 

@@ -1,0 +1,231 @@
+"""Concrete dropout: the drop probability is learned by gradient descent.
+
+The Bernoulli mask is relaxed to a continuous one, through which the gradient reaches p. One
+uniform number u per unit (dense) or per channel (spatial) is all the randomness:
+
+    z = σ((log p - log(1-p) + log u - log(1-u)) / temperature)        near 1: dropped
+    y = x · (1-z) / (1-p)
+
+In training mode the layer always rolls its dice, and samples are served with the same relaxed
+mask. In eval mode it is the identity: weight scaling, as for the inverted form of plain dropout.
+That keeps the mean approximately, since the mean of the relaxed z is not exactly p (with
+temperature 0.1 at p = 0.1 it is 0.1012).
+
+The objective needs one term per layer, for the linear map with weight W that follows:
+
+    weight_regulariser · ‖W‖² / (1-p)  +  dropout_regulariser · K · (p log p + (1-p) log(1-p))
+
+K is the number of units or channels. The first keeps p from growing, the second, the negative
+entropy of the masks, from shrinking; the more rows, the smaller both and the smaller p.
+
+Dimensions: B rows, K features or channels.
+Source: Gal, Hron, Kendall 2017, Concrete Dropout, arXiv:1705.07832.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+# Keeps the logarithms finite where float32 draws u = 0 or rounds 1-u to 0.
+_EPSILON = 1e-7
+
+
+class _Concrete(nn.Module):
+    """What the dense and the spatial form share: p, the relaxed mask, the regulariser."""
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        following: nn.Linear | nn.Conv2d | None,
+        drop_prob_init: float,
+        temperature: float,
+        weight_regulariser: float,
+        dropout_regulariser: float,
+    ) -> None:
+        super().__init__()
+        _check(num_features, drop_prob_init, temperature, following)
+        if min(weight_regulariser, dropout_regulariser) < 0.0:
+            raise ValueError(
+                "expected regularisers of at least 0, got "
+                f"{weight_regulariser} and {dropout_regulariser}: use 0 to switch one off"
+            )
+        self.num_features = num_features
+        self.temperature = temperature
+        self.weight_regulariser = weight_regulariser
+        self.dropout_regulariser = dropout_regulariser
+        self.p_logit = nn.Parameter(torch.tensor(math.log(drop_prob_init / (1.0 - drop_prob_init))))
+        # In a tuple, since an attribute would become a child, and its weight belong to two modules.
+        self._following = () if following is None else (following,)
+
+    @property
+    def drop_prob(self) -> Tensor:
+        """The learned drop probability p, a scalar through which gradients flow."""
+        return torch.sigmoid(self.p_logit)
+
+    def regularisation(self) -> Tensor:
+        """Return the layer's term of the objective, in nats per row.
+
+        weight_regulariser · ‖W‖² / (1-p) + dropout_regulariser · K · (p log p + (1-p) log(1-p))
+
+        Without a following layer the first part is 0. Source: Gal 2017, equations 3 and 4.
+        """
+        p, keep = self.drop_prob, torch.sigmoid(-self.p_logit)
+        negative_entropy = torch.xlogy(p, p) + torch.xlogy(keep, keep)
+        term = self.dropout_regulariser * self.num_features * negative_entropy
+        for layer in self._following:
+            term = term + self.weight_regulariser * layer.weight.square().sum() / keep
+        return term
+
+    def extra_repr(self) -> str:
+        """Show what is fixed and what is learned."""
+        return (
+            f"num_features={self.num_features}, drop_prob={self.drop_prob.item():.4g} (learned), "
+            f"temperature={self.temperature:.4g}"
+        )
+
+    def _scale(self, u: Tensor) -> Tensor:
+        """Return (1-z) / (1-p) for uniform numbers u: what the input is multiplied by."""
+        noise = torch.log(u + _EPSILON) - torch.log(1.0 - u + _EPSILON)
+        kept = torch.sigmoid(-(self.p_logit + noise) / self.temperature)
+        return kept / torch.sigmoid(-self.p_logit)
+
+
+class ConcreteDropout(_Concrete):
+    """Concrete dropout of single units, before a linear map.
+
+    y = x · (1-z) / (1-p), one u per element.    (..., K) -> (..., K)
+
+    Args:
+        num_features: K, the units of a row; they scale the entropy of the masks.
+        following: The linear map that the layer precedes, for its ‖W‖²; None leaves that part out.
+        drop_prob_init: p at the start, between 0 and 1, both excluded.
+        temperature: Of the relaxation; 0 would be Bernoulli. The authors use 0.1.
+        weight_regulariser: Factor of ‖W‖² / (1-p); see `concrete_regularisers`.
+        dropout_regulariser: Factor of the negative entropy; see `concrete_regularisers`.
+
+    Raises:
+        ValueError: An argument is out of its range, or `following` takes other than K features.
+
+    Source: Gal, Hron, Kendall 2017, arXiv:1705.07832.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        following: nn.Linear | None = None,
+        drop_prob_init: float = 0.1,
+        temperature: float = 0.1,
+        weight_regulariser: float = 0.0,
+        dropout_regulariser: float = 0.0,
+    ) -> None:
+        super().__init__(
+            num_features,
+            following=following,
+            drop_prob_init=drop_prob_init,
+            temperature=temperature,
+            weight_regulariser=weight_regulariser,
+            dropout_regulariser=dropout_regulariser,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop units in training mode; return x itself in eval mode."""
+        return x * self._scale(torch.rand_like(x)) if self.training else x
+
+
+class ConcreteDropout2d(_Concrete):
+    """Concrete dropout of whole channels, before a convolution.
+
+    y = x · (1-z) / (1-p), one u per row and channel.    (B, K, height, width) -> the same
+
+    Args:
+        num_features: K, the channels; they scale the entropy of the masks.
+        following: The convolution that the layer precedes, for its ‖W‖²; None leaves that part out.
+        drop_prob_init: p at the start, between 0 and 1, both excluded.
+        temperature: Of the relaxation; 0 would be Bernoulli. The authors use 2/3 here.
+        weight_regulariser: Factor of ‖W‖² / (1-p); see `concrete_regularisers`.
+        dropout_regulariser: Factor of the negative entropy; see `concrete_regularisers`.
+
+    Raises:
+        ValueError: An argument is out of its range, or `following` takes other than K channels.
+
+    Source: Gal, Hron, Kendall 2017, arXiv:1705.07832; Tompson et al. 2015 for dropping channels.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        following: nn.Conv2d | None = None,
+        drop_prob_init: float = 0.1,
+        temperature: float = 2.0 / 3.0,
+        weight_regulariser: float = 0.0,
+        dropout_regulariser: float = 0.0,
+    ) -> None:
+        super().__init__(
+            num_features,
+            following=following,
+            drop_prob_init=drop_prob_init,
+            temperature=temperature,
+            weight_regulariser=weight_regulariser,
+            dropout_regulariser=dropout_regulariser,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop channels in training mode; return x itself in eval mode."""
+        return x * self._scale(torch.rand_like(x[:, :, :1, :1])) if self.training else x
+
+
+def concrete_regularisers(num_rows: int, length_scale: float) -> tuple[float, float]:
+    """Return (weight_regulariser, dropout_regulariser) for a loss that is the mean of -log p(y|x).
+
+    weight_regulariser = l² / (2N),  dropout_regulariser = 1 / N
+
+    The authors' regression loss is twice that mean, and so are their factors, l² / N and 2 / N.
+
+    Args:
+        num_rows: N, the rows trained on.
+        length_scale: l of the prior on the weights; larger keeps them and p smaller.
+
+    Raises:
+        ValueError: One of them is not positive.
+
+    Source: Gal, Hron, Kendall 2017, arXiv:1705.07832, equation 2, with W the weights as used.
+    """
+    if num_rows < 1 or length_scale <= 0.0:
+        raise ValueError(
+            f"expected num_rows of at least 1 and a positive length_scale, got {num_rows} and "
+            f"{length_scale}: pass the number of training rows and, say, 0.01"
+        )
+    return length_scale**2 / (2.0 * num_rows), 1.0 / num_rows
+
+
+def _check(
+    num_features: int,
+    drop_prob_init: float,
+    temperature: float,
+    following: nn.Linear | nn.Conv2d | None,
+) -> None:
+    if not 0.0 < drop_prob_init < 1.0:
+        raise ValueError(
+            f"expected drop_prob_init between 0 and 1, both excluded, got {drop_prob_init}: "
+            "the layer learns its logarithms, start at 0.1"
+        )
+    if temperature <= 0.0:
+        raise ValueError(
+            f"expected a positive temperature, got {temperature}: use 0.1 for units, 0.67 for maps"
+        )
+    if num_features < 1:
+        raise ValueError(f"expected at least 1 feature, got {num_features}: pass those of a row")
+    if following is None:
+        return
+    taken = following.in_features if isinstance(following, nn.Linear) else following.in_channels
+    if taken != num_features:
+        raise ValueError(
+            f"expected a following layer with {num_features} inputs, got {taken}: "
+            "bind the layer that takes the output of this one"
+        )

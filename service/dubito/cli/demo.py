@@ -1,0 +1,65 @@
+"""`dubito demo`: three networks on real data, trained, calibrated and registered."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dubito.cli.console import application, messages, output
+from dubito.demo import RECIPES, Published, Recipe, is_published, publish
+from dubito.serving.application import Application
+from dubito_nn import training
+
+_COLUMNS = (
+    SpinnerColumn(),
+    TextColumn("{task.description:<16}"),
+    BarColumn(),
+    TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
+    TimeElapsedColumn(),
+    TextColumn("{task.fields[note]}"),
+)
+
+
+def demo(
+    if_missing: Annotated[
+        bool, typer.Option("--if-missing", help="Make only the models that are not there yet.")
+    ] = False,
+) -> None:
+    """Train, calibrate and register the networks of the demonstration."""
+    with application() as running:
+        wanted = [r for r in RECIPES if not (if_missing and is_published(running, r))]
+        if not wanted:
+            return
+        made = _make(running, wanted)
+    table = Table("model", "version", "train", "calibration", "test", "on the test rows", "time")
+    for one in made:
+        table.add_row(
+            one.model,
+            str(one.version),
+            *(str(rows) for rows in (one.num_train, one.num_calibration, one.num_test)),
+            f"{one.score_name} {one.score:.4g}",
+            f"{one.elapsed_s:.0f} s",
+        )
+    output().print(table)
+    output().print("next: dubito serve", markup=False)
+
+
+def _make(running: Application, recipes: list[Recipe]) -> list[Published]:
+    made = []
+    with Progress(*_COLUMNS, console=messages()) as bar:
+        tasks = [bar.add_task(r.name, total=r.epochs, start=False, note="") for r in recipes]
+        for recipe, task in zip(recipes, tasks, strict=True):
+            bar.start_task(task)
+
+            def show(at: training.Progress, task: int = task) -> None:
+                rates = ", ".join(f"p {rate:.2f}" for rate in at.drop_probs.values())
+                done = "calibrating" if at.epoch == at.epochs else f"loss {at.loss:.3f} {rates}"
+                bar.update(task, completed=at.epoch, note=done)  # type: ignore[arg-type]
+
+            made.append(publish(running, recipe, show))
+            bar.update(task, note="ready")
+            bar.stop_task(task)
+    return made

@@ -1,0 +1,80 @@
+"""`dubito inspect`: what is random in a bundle, and how much of its work T samples share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from dubito.cli.console import output, progress
+from dubito.engine import Engine
+from dubito.engine.cost import cost
+from dubito_nn import Manifest
+
+
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="The bundle, a .dubito file.")],
+    num_samples: Annotated[int, typer.Option(help="T, for the share of the work.", min=2)] = 64,
+) -> None:
+    """Show the sites of a bundle, the work that its samples share, and its warnings."""
+    with progress(f"reading {bundle.name}"):
+        engine = Engine.load(bundle, num_samples=num_samples)
+        counted = cost(engine)
+    manifest, console = engine.manifest, output()
+    console.print(_facts(manifest, engine))
+    console.print(_sites(manifest))
+    console.print(
+        f"one pass {_flops(counted.prefix + counted.suffix)} per row;"
+        f" {counted.prefix_share:.1%} of it runs once, whatever T;"
+        f" T = {num_samples} samples take {counted.over_loop(num_samples):.1%}"
+        " of the work of a loop"
+    )
+    for warning in manifest.warnings:
+        console.print(f"warning: {warning}", markup=False)
+
+
+def _facts(manifest: Manifest, engine: Engine) -> Table:
+    table = Table(show_header=False, box=None)
+    inputs = "; ".join(
+        f"{spec.name} {spec.dtype} ({', '.join(['rows', *map(str, spec.shape)])})"
+        for spec in manifest.inputs
+    )
+    for name, value in (
+        ("task", manifest.task),
+        ("output", f"{manifest.output}, {manifest.num_outputs} per row"),
+        ("classes", ", ".join(manifest.classes[:20]) if manifest.classes else None),
+        ("inputs", inputs),
+        ("weights", f"{sum(t.numel() for t in engine.bundle.weights.values()):,} numbers"),
+        ("size", f"{engine.bundle.size_bytes / 2**20:.2f} MiB"),
+        ("digest", engine.bundle.digest),
+        ("torch", manifest.torch_version),
+        ("notes", manifest.notes),
+    ):
+        if value:
+            table.add_row(name, value)
+    return table
+
+
+def _sites(manifest: Manifest) -> Table:
+    table = Table("site", "module", "operator", "distribution", "p", "acts on", "shape")
+    for site in manifest.sites:
+        rate = "" if site.drop_prob is None else f"{site.drop_prob:.4g}"
+        table.add_row(
+            str(site.index),
+            site.module_path,
+            site.operator,
+            site.distribution,
+            f"{rate} learned" if site.learned else rate,
+            site.granularity,
+            str(site.shape),
+        )
+    return table
+
+
+def _flops(count: int) -> str:
+    for unit, size in (("GFLOP", 10**9), ("MFLOP", 10**6), ("kFLOP", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} FLOP"

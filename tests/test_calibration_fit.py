@@ -1,0 +1,275 @@
+"""The whole fit: splits, what it promises, the report on unseen rows, and bad input."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+
+from dubito.calibration import splits
+from dubito.calibration.evaluate import evaluate_classification, evaluate_regression
+from dubito.calibration.fit import fit_classification, fit_regression
+from dubito.calibration.record import Calibration
+from dubito.calibration.temperature import mean_probabilities
+from dubito.engine.sampling import Sampling
+from dubito.errors import InputError
+
+SAMPLING = Sampling(num_samples=16)
+ASKED = {"sampling": SAMPLING, "alpha": 0.05, "coverage": 0.9, "seed": 0}
+
+
+def classified(
+    num_rows: int = 450, seed: int = 0, temperature: float = 2.0
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Logits that are too sure by a temperature, and labels."""
+    generator = np.random.default_rng(seed)
+    logits_TBC = generator.normal(size=(16, num_rows, 5)) + 4 * generator.normal(
+        size=(1, num_rows, 5)
+    )
+    mean_BC = mean_probabilities(logits_TBC, temperature)
+    uniform_B = generator.random(num_rows)
+    return logits_TBC, (mean_BC.cumsum(axis=-1) < uniform_B[:, None]).sum(axis=-1).clip(max=4)
+
+
+def regressed(
+    num_rows: int = 450, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Means, log-variances that are too small by a factor of 4, and targets; two outputs."""
+    generator = np.random.default_rng(seed)
+    mean_TBD = generator.normal(size=(1, num_rows, 2)) + 0.3 * generator.normal(
+        size=(16, num_rows, 2)
+    )
+    deviation_BD = np.exp(0.5 * generator.normal(size=(num_rows, 2)))
+    target_BD = mean_TBD.mean(axis=0) + deviation_BD * generator.normal(size=(num_rows, 2))
+    return mean_TBD, np.broadcast_to(2 * np.log(deviation_BD / 2), mean_TBD.shape), target_BD
+
+
+def figure(report: dict[str, float | None], name: str) -> float:
+    value = report[name]
+    assert value is not None
+    return value
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(61, 600), st.integers(0, 2**63 - 1), st.integers(1, 8))
+def test_parts_are_disjoint_complete_stratified_and_repeatable(
+    num_rows: int, seed: int, num_classes: int
+) -> None:
+    label_B = np.random.default_rng(num_rows).integers(0, num_classes, num_rows)
+    asked = {"alpha": 0.05, "coverage": 0.9, "seed": seed, "label_B": label_B}
+    parts = splits.parts(num_rows, **asked)
+    together = np.concatenate(list(parts.values()))
+    assert sorted(together.tolist()) == list(range(num_rows))
+    assert {name: len(rows) for name, rows in parts.items()} == splits.sizes(num_rows)
+    for name, rows in parts.items():
+        np.testing.assert_array_equal(rows, splits.parts(num_rows, **asked)[name])
+        share = splits.SHARES[name] / 20
+        counts = np.bincount(label_B[rows], minlength=num_classes)
+        assert np.abs(counts - share * np.bincount(label_B, minlength=num_classes)).max() <= 2
+        assert abs(len(rows) - share * num_rows) <= 1
+
+
+def test_every_row_is_as_likely_as_its_share_to_land_in_a_part() -> None:
+    """2,000 seeds; a count beyond its exact binomial bounds in 1 of 10,000 per row, 61 rows."""
+    counts = np.zeros(61)
+    for seed in range(2000):
+        counts[splits.parts(61, alpha=0.05, coverage=0.9, seed=seed)["ood"]] += 1
+    share = splits.sizes(61)["ood"] / 61
+    low, high = stats.binom.interval(1 - 1e-4, 2000, share)
+    assert counts.min() >= low
+    assert counts.max() <= high
+
+
+def test_a_classification_finds_its_temperature_and_reports_before_and_after() -> None:
+    logits_TBC, label_B = classified(2000)
+    record = fit_classification(logits_TBC, label_B, **ASKED)
+    assert record.temperature == pytest.approx(2.0, rel=0.3)
+    assert record.splits == {"fit": 500, "conformal": 400, "ood": 600, "report": 500}
+    assert record.num_rows == 2000
+    assert sum(one.count for one in record.bins) == 500
+    assert figure(record.report.after, "nll") < figure(record.report.before, "nll")
+    assert figure(record.report.after, "ece") < figure(record.report.before, "ece")
+    assert record.report.before["set_coverage"] is None
+    assert record.warnings == ()
+    assert Calibration.from_json(json.dumps(record.to_json())) == record
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9])
+def test_coverage_and_flags_of_fresh_rows_over_splits_stay_in_their_exact_bounds(
+    coverage: float,
+) -> None:
+    """99.9 % beta-binomial bounds on the sum over 20 data sets; each fails by chance 1 in 1,000.
+
+    The sum of 20 independent counts, by the exact mean and variance and 3.29 deviations.
+    """
+    covered = flagged = 0.0
+    num_sets, num_flags = splits.sizes(120)["conformal"], splits.sizes(120)["ood"]
+    for seed in range(20):
+        logits_TBC, label_B = classified(320, seed)
+        asked = ASKED | {"coverage": coverage, "seed": seed}
+        record = fit_classification(logits_TBC[:, :120], label_B[:120], **asked)
+        fresh = evaluate_classification(logits_TBC[:, 120:], label_B[120:], calibration=record)
+        covered += 200 * figure(fresh.report, "set_coverage")
+        flagged += 200 * figure(fresh.report, "ood_flag_rate")
+    k, a = int(np.ceil((num_sets + 1) * coverage)), int((num_flags + 1) * 0.05)
+    for count, law in (
+        (covered, stats.betabinom(200, k, num_sets + 1 - k)),
+        (flagged, stats.betabinom(200, a, num_flags + 1 - a)),
+    ):
+        assert abs(count - 20 * law.mean()) < 3.29 * np.sqrt(20) * law.std()
+
+
+def test_strange_rows_serve_the_report_and_change_nothing_else() -> None:
+    logits_TBC, label_B = classified()
+    strange_TNC = 0.3 * logits_TBC[:, :80]
+    without = fit_classification(logits_TBC, label_B, **ASKED)
+    record = fit_classification(logits_TBC, label_B, **ASKED, ood_logits_TNC=strange_TNC)
+    assert record.ood == without.ood
+    assert record.temperature == without.temperature
+    assert figure(record.report.after, "ood_auroc") > 0.7
+    assert {"ood_aupr", "ood_fpr95"} <= record.report.after.keys()
+    assert "ood_auroc" not in without.report.after
+    assert "ood_flag_rate" in without.report.after
+
+
+def test_each_fit_sees_its_own_rows_and_the_report_rows_that_no_fit_has_seen() -> None:
+    mean_TBD, _, target_BD = regressed()
+    record = fit_regression(mean_TBD, None, target_BD, **ASKED)
+    parts = splits.parts(450, alpha=0.05, coverage=0.9, seed=0)
+    judged = parts["report"]
+    again = evaluate_regression(mean_TBD[:, judged], None, target_BD[judged], calibration=record)
+    assert again.report == record.report.after
+
+    moved_BD = target_BD.copy()
+    moved_BD[judged] += 1.0
+    moved = fit_regression(mean_TBD, None, moved_BD, **ASKED)
+    assert (moved.noise_variance, moved.conformal, moved.ood) == (
+        record.noise_variance,
+        record.conformal,
+        record.ood,
+    )
+    assert moved.report.after["rmse"] != record.report.after["rmse"]
+
+    moved_BD = target_BD.copy()
+    moved_BD[parts["conformal"]] += 1.0
+    moved = fit_regression(mean_TBD, None, moved_BD, **ASKED)
+    assert moved.noise_variance == record.noise_variance
+    assert moved.conformal != record.conformal
+
+
+def test_a_regression_with_its_own_variance_gets_a_scale_and_one_without_gets_noise() -> None:
+    mean_TBD, log_variance_TBD, target_BD = regressed(2000)
+    scaled = fit_regression(mean_TBD, log_variance_TBD, target_BD, **ASKED)
+    assert scaled.variance_scale == pytest.approx((4.0, 4.0), rel=0.35)
+    assert scaled.noise_variance == (0.0, 0.0)
+    assert figure(scaled.report.after, "nll") < figure(scaled.report.before, "nll")
+    assert figure(scaled.report.after, "interval_coverage") == pytest.approx(0.9, abs=0.06)
+    plain = fit_regression(mean_TBD, None, target_BD, **ASKED)
+    assert plain.variance_scale == (1.0, 1.0)
+    assert min(plain.noise_variance or ()) > 0.3
+    assert plain.report.before["nll"] is None
+    assert figure(plain.report.after, "interval_width") > figure(
+        scaled.report.after, "interval_width"
+    )
+    assert Calibration.from_json(scaled.to_json()) == scaled
+
+
+def test_a_given_noise_precision_is_taken_as_it_is() -> None:
+    mean_TBD, log_variance_TBD, target_BD = regressed()
+    record = fit_regression(mean_TBD, None, target_BD, **ASKED, noise_precision=4.0)
+    assert record.noise_variance == (0.25, 0.25)
+    with pytest.raises(InputError, match="means alone"):
+        fit_regression(mean_TBD, log_variance_TBD, target_BD, **ASKED, noise_precision=4.0)
+
+
+def test_far_rows_of_a_regression_are_told_apart() -> None:
+    mean_TBD, _, target_BD = regressed()
+    far_TND = 4 * (mean_TBD - mean_TBD.mean(axis=0)) + 10
+    record = fit_regression(mean_TBD, None, target_BD[:, :], **ASKED, ood_mean_TND=far_TND)
+    assert figure(record.report.after, "ood_auroc") > 0.99
+    before = evaluate_regression(mean_TBD, None, target_BD, calibration=None)
+    assert before.report["ood_flag_rate"] is None
+
+
+def test_one_output_takes_a_flat_target_and_one_pass_will_do() -> None:
+    mean_TBD, _, target_BD = regressed()
+    asked = ASKED | {"sampling": Sampling(num_samples=1, method="point")}
+    record = fit_regression(mean_TBD[:1, :, :1], None, target_BD[:, 0], **asked)
+    assert len(record.conformal.columns) == 1
+    assert any("same out-of-distribution score" in one for one in record.warnings)
+    assert record.report.after["ood_flag_rate"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("coverage", "alpha", "needed"), [(0.9, 0.05, 61), (0.99, 0.05, 493), (0.9, 0.01, 329)]
+)
+def test_too_few_rows_are_refused_with_the_number_that_would_do(
+    coverage: float, alpha: float, needed: int
+) -> None:
+    asked = ASKED | {"coverage": coverage, "alpha": alpha}
+    logits_TBC, label_B = classified(needed)
+    with pytest.raises(InputError, match=f"at least {needed} labelled rows, got {needed - 1}"):
+        fit_classification(logits_TBC[:, 1:], label_B[1:], **asked)
+    assert fit_classification(logits_TBC, label_B, **asked).num_rows == needed
+
+
+def test_three_rows_are_refused() -> None:
+    logits_TBC, label_B = classified(3)
+    with pytest.raises(InputError, match="got 3"):
+        fit_classification(logits_TBC, label_B, **ASKED)
+
+
+def test_labels_that_cannot_be_used_are_refused_with_the_reason() -> None:
+    logits_TBC, label_B = classified()
+    for wrong, message in (
+        (np.r_[label_B, 0], r"450 in all, got shape \(451,\)"),
+        (np.zeros(450, dtype=np.int64), "at least 2 classes, got only class 0"),
+        (np.full(450, 5), r"in \[0, 5\), got 5"),
+        (label_B - 1, "got -1"),
+        (label_B + 0.5, "integer class indices here, got float64"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit_classification(logits_TBC, wrong, **ASKED)
+
+
+def test_samples_that_cannot_be_used_are_refused_with_the_reason() -> None:
+    logits_TBC, label_B = classified()
+    broken_TBC = logits_TBC.copy()
+    broken_TBC[3, 2, 1] = np.nan
+    for wrong, message in (
+        (broken_TBC, "finite numbers"),
+        (logits_TBC[:8], "expects 16 samples, as the calibration will be bound to, got 8"),
+        (logits_TBC[0], r"shape \(T, B, C or D\)"),
+        (logits_TBC.astype(str), "expects numbers"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit_classification(wrong, label_B, **ASKED)
+    with pytest.raises(InputError, match="`ood logits` expects finite"):
+        fit_classification(logits_TBC, label_B, **ASKED, ood_logits_TNC=broken_TBC)
+
+
+def test_targets_that_cannot_be_used_are_refused_with_the_reason() -> None:
+    mean_TBD, log_variance_TBD, target_BD = regressed()
+    constant_BD = target_BD.copy()
+    constant_BD[:, 1] = 3.0
+    broken_BD = target_BD.copy()
+    broken_BD[0, 0] = np.nan
+    for wrong, message in (
+        (constant_BD, "targets that vary, got 3.0 in every row of output 1"),
+        (broken_BD, "`targets` expects finite numbers"),
+        (target_BD[:, 0], r"expects shape \(450, 2\)"),
+        (np.r_[target_BD, target_BD], r"got \(900, 2\)"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit_regression(mean_TBD, None, wrong, **ASKED)
+    with pytest.raises(InputError, match="the shape of the means"):
+        fit_regression(mean_TBD, log_variance_TBD[:, :9], target_BD, **ASKED)
+
+
+def test_a_class_without_rows_is_warned_of() -> None:
+    logits_TBC, label_B = classified()
+    record = fit_classification(logits_TBC, np.minimum(label_B, 3), **ASKED)
+    assert record.warnings == ("no labelled row is of class index 4: nothing is promised for it",)

@@ -1,0 +1,141 @@
+"""The record's round trip, what it covers, how it is applied, and damaged records."""
+
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dubito.calibration.conformal import ConformalScores
+from dubito.calibration.record import Calibration, Reports
+from dubito.calibration.report import ReliabilityBin
+from dubito.engine.sampling import Sampling
+from dubito.errors import InputError
+from dubito.ood.detector import Detector
+
+CLASSES = Calibration(
+    task="classification",
+    sampling=Sampling(),
+    alpha=0.05,
+    coverage=0.9,
+    temperature=0.1 + 0.2,
+    noise_variance=None,
+    variance_scale=None,
+    ood=Detector("predictive_entropy", 0.05, tuple(np.linspace(0, 1, 99).tolist())),
+    ood_reference=None,
+    conformal=ConformalScores((tuple(np.linspace(0, 1, 19).tolist()),)),
+    splits={"fit": 10, "report": 10},
+    report=Reports({"nll": 1 / 3, "ece": None}, {"nll": 2 / 3}),
+    bins=(ReliabilityBin(0.0, 1 / 15, 0, None, None), ReliabilityBin(1 / 15, 1.0, 3, 0.7, 1.0)),
+    num_rows=20,
+    warnings=("a warning",),
+)
+NUMBERS = replace(
+    CLASSES,
+    task="regression",
+    temperature=None,
+    noise_variance=(0.5, 0.0),
+    variance_scale=(1.0, 2.0),
+    ood_reference=(1.0, 4.0),
+    conformal=ConformalScores(((1.0, 2.0), (3.0, 4.0))),
+    ood=Detector("epistemic_variance", 0.05, (0.1, 0.2)),
+    bins=(),
+)
+
+
+@dataclass(frozen=True)
+class Columns:
+    predictive_entropy: np.ndarray
+    mutual_information: np.ndarray
+    energy: np.ndarray
+
+
+@pytest.mark.parametrize("record", [CLASSES, NUMBERS])
+def test_a_record_comes_back_from_json_as_it_was(record: Calibration) -> None:
+    assert Calibration.from_json(record.to_json()) == record
+    text = json.dumps(record.to_json())
+    assert Calibration.from_json(text) == record
+    assert Calibration.from_json(text.encode()) == record
+
+
+@given(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=20),
+    st.floats(min_value=5e-324, allow_infinity=False),
+)
+def test_every_float_survives_the_round_trip_to_the_last_bit(
+    held_out: list[float], temperature: float
+) -> None:
+    scores = tuple(sorted(held_out))
+    record = replace(CLASSES, temperature=temperature, conformal=ConformalScores((scores,)))
+    again = Calibration.from_json(json.dumps(record.to_json()))
+    assert again.conformal.columns[0] == scores
+    assert again.temperature == temperature
+
+
+def test_it_covers_the_sampling_it_is_bound_to_and_names_what_differs() -> None:
+    assert CLASSES.covers(Sampling()) is None
+    reason = CLASSES.covers(Sampling(num_samples=32, masks="independent"))
+    assert reason is not None
+    assert "num_samples 64 (asked: 32)" in reason
+    assert "masks shared (asked: independent)" in reason
+    assert "seed" not in reason
+    assert CLASSES.covers(Sampling(seed=1)) is not None
+    assert CLASSES.covers(Sampling(method="point")) is not None
+
+
+def test_sets_take_the_record_s_coverage_unless_another_is_asked() -> None:
+    mean_BC = np.array([[0.5, 0.3, 0.2]])  # scores 0.5, 0.7, 0.8; thresholds (k - 1) / 18
+    assert CLASSES.prediction_sets(mean_BC).tolist() == [[True, True, True]]
+    assert CLASSES.prediction_sets(mean_BC, 0.55).tolist() == [[True, False, False]]
+    with pytest.raises(InputError, match="between 0 and 1"):
+        CLASSES.prediction_sets(mean_BC, 0.0)
+
+
+def test_a_regression_s_variance_is_scale_times_its_own_plus_noise() -> None:
+    assert NUMBERS.aleatoric_variance(np.array([[0.0, 3.0]])).tolist() == [[0.5, 6.0]]
+    lower_BD, upper_BD = NUMBERS.intervals(np.zeros((1, 2)), np.array([[1.0, 4.0]]), 0.6)
+    assert lower_BD.tolist() == [[-2.0, -8.0]]
+    assert upper_BD.tolist() == [[2.0, 8.0]]
+    assert NUMBERS.number_scores(np.array([[1.0, 8.0]])).tolist() == [1.5]
+
+
+def test_scores_are_read_off_a_prediction_of_the_right_task() -> None:
+    columns = Columns(np.array([0.5]), np.array([0.1]), np.array([-3.0]))
+    assert CLASSES.class_scores(columns).tolist() == [0.5]
+    with pytest.raises(InputError, match="a calibration of a classification"):
+        NUMBERS.class_scores(columns)
+    with pytest.raises(InputError, match="a calibration of a regression"):
+        CLASSES.number_scores(np.zeros((1, 1)))
+    with pytest.raises(InputError, match="a calibration of a regression"):
+        CLASSES.aleatoric_variance(np.zeros((1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"alpha": "a"}, "alpha: Input should be a valid number"),
+        ({"alpha": 2.0}, "`alpha` expects a number between 0 and 1"),
+        ({"temperature": None}, "its own fitted figures"),
+        ({"temperature": -1.0}, "its own fitted figures"),
+        ({"task": "ranking"}, "task"),
+        ({"unknown": 1}, "unknown: Unexpected keyword"),
+        ({"format_version": 2}, "format_version"),
+        ({"conformal": {"columns": [[0.2, 0.1]]}}, "ascending order"),
+        ({"conformal": {"columns": [[]]}}, "one or more"),
+        ({"conformal": {"columns": [[float("nan")]]}}, "cannot be read"),
+        ({"sampling": {"num_samples": -1}}, "`num_samples` expects at least 2"),
+    ],
+)
+def test_a_damaged_record_is_refused_with_its_place(
+    change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Calibration.from_json(CLASSES.to_json() | change)
+
+
+@pytest.mark.parametrize("text", ["", "{", b"\xff", "[]", "null"])
+def test_what_is_no_record_at_all_is_refused(text: str | bytes) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        Calibration.from_json(text)

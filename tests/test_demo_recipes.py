@@ -1,0 +1,179 @@
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_diabetes, load_digits
+from torch import nn
+
+from dubito.demo import DIABETES, DIGITS, DIGITS_CONCRETE, RECIPES, Fitted, Recipe, Rows, Splits
+from dubito.demo.digits import composites, digit_splits
+from dubito_nn.dropout import ConcreteDropout, ConcreteDropout2d
+from dubito_nn.training import Progress, seeded
+
+DROPOUTS = (nn.Dropout, nn.Dropout2d, ConcreteDropout, ConcreteDropout2d)
+
+
+def _passes(network: nn.Module, rows: NDArray[np.float32], num_samples: int = 64) -> torch.Tensor:
+    """Outputs of T masked passes, stacked: (T, B, C) or (T, B, 2 D)."""
+    dropouts = [module for module in network.modules() if isinstance(module, DROPOUTS)]
+    for module in dropouts:
+        module.train()
+    try:
+        with seeded(0), torch.no_grad():
+            outputs = [network(torch.from_numpy(rows)) for _ in range(num_samples)]
+    finally:
+        network.eval()
+    return torch.stack([o if isinstance(o, torch.Tensor) else torch.cat(o, 1) for o in outputs])
+
+
+def _entropy(fitted: Fitted, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    mean_BC = _passes(fitted.network, rows).double().softmax(2).mean(0)
+    return torch.special.entr(mean_BC).sum(1).numpy()
+
+
+def _parts(splits: Splits) -> tuple[Rows, Rows, Rows]:
+    return splits.train, splits.calibration, splits.test
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_every_row_of_the_data_is_in_exactly_one_part(recipe: Recipe) -> None:
+    data, _ = (
+        load_diabetes(return_X_y=True, scaled=False)
+        if recipe is DIABETES
+        else load_digits(return_X_y=True)
+    )
+    parts = np.concatenate([rows.inputs for rows in _parts(recipe.splits())])
+    scaled = data if recipe is DIABETES else data / 16.0
+    ours = sorted(map(tuple, parts.tolist()))
+    assert ours == sorted(map(tuple, scaled.astype(np.float32).tolist()))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_the_parts_are_the_same_at_each_call_and_of_the_types_that_training_takes(
+    recipe: Recipe,
+) -> None:
+    for first, second in zip(_parts(recipe.splits()), _parts(recipe.splits()), strict=True):
+        assert np.array_equal(first.inputs, second.inputs)
+        assert len(first) == len(first.targets)
+        assert first.inputs.dtype == np.float32
+        assert first.targets.dtype == (np.float64 if recipe is DIABETES else np.int64)
+
+
+def test_the_parts_of_the_digits_hold_the_classes_in_the_same_shares() -> None:
+    shares = [np.bincount(rows.targets) / len(rows) for rows in _parts(digit_splits())]
+    assert np.abs(np.subtract(shares[1:], shares[0])).max() < 0.005
+    assert [len(rows) for rows in _parts(digit_splits())] == [1000, 450, 347]
+
+
+def test_another_seed_splits_the_digits_otherwise() -> None:
+    assert not np.array_equal(digit_splits(0).test.inputs, digit_splits(1).test.inputs)
+
+
+def test_composites_keep_probabilities_and_take_every_pixel_from_one_of_two_digits() -> None:
+    images = torch.arange(1.0, 201.0)[:, None].expand(200, 64)
+    labels = torch.arange(200) % 10
+    with seeded(0):
+        joined, q = composites(images, labels)
+    torch.testing.assert_close(q.sum(1), torch.ones(200))
+    sources = [set(row.tolist()) for row in joined]
+    assert max(len(source) for source in sources) == 2
+    whole = torch.tensor([len(source) == 1 for source in sources])
+    assert 0.6 < whole.float().mean() < 0.9
+    assert torch.equal(q[whole].argmax(1), labels[whole])
+    assert (q[whole].max(1).values == 1.0).all()
+    other = torch.tensor(
+        [int(max(source - {float(i)}, default=i)) for i, source in enumerate(sources, 1)]
+    )
+    mixed = ~whole & ((other - 1) % 10 != labels)
+    own_share = (joined == images).float().mean(1)
+    expected = 0.75 * own_share + 0.025
+    torch.testing.assert_close(q[mixed, labels[mixed]], expected[mixed])
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_a_recipe_gives_the_same_network_twice_and_reports_progress(recipe: Recipe) -> None:
+    told: list[Progress] = []
+    short = replace(recipe, epochs=1)
+    first, second = short.fit(told.append), short.fit()
+    assert [p.epoch for p in told] == [1]
+    assert first.result == second.result
+    rows = recipe.splits().test.inputs
+    assert torch.equal(_passes(first.network, rows, 2), _passes(second.network, rows, 2))
+
+
+def test_the_scale_of_the_target_is_that_of_the_training_rows() -> None:
+    targets = DIABETES.splits().train.targets
+    assert replace(DIABETES, epochs=1).fit().target_scale == (
+        (pytest.approx(targets.mean()),),
+        (pytest.approx(targets.std()),),
+    )
+    assert replace(DIGITS, epochs=1).fit().target_scale is None
+
+
+@pytest.fixture(scope="module")
+def digits() -> Fitted:
+    return DIGITS.fit()
+
+
+def test_the_digits_are_recognised_and_what_is_no_digit_is_doubted(digits: Fitted) -> None:
+    splits = digit_splits()
+    logits = _passes(digits.network, splits.test.inputs).double()
+    assert (logits.softmax(2).mean(0).argmax(1).numpy() == splits.test.targets).mean() >= 0.97
+    # Threshold at a false-alarm rate of 5 %: the conformal quantile of the rows held out.
+    held_out = np.sort(_entropy(digits, splits.calibration.inputs))
+    threshold = held_out[int(np.ceil(0.95 * (len(held_out) + 1))) - 1]
+    noise = np.random.default_rng(0).random((500, 64), dtype=np.float32)
+    asymmetric = splits.test.inputs[np.isin(splits.test.targets, [2, 3, 4, 5, 7])]
+    mirrored = asymmetric.reshape(-1, 8, 8)[:, ::-1].reshape(-1, 64).copy()
+    assert (_entropy(digits, noise) > threshold).mean() >= 0.9
+    assert (_entropy(digits, mirrored) > threshold).mean() >= 0.65
+
+
+@pytest.mark.slow
+def test_the_network_with_learned_rates_recognises_digits_and_has_moved_its_rates() -> None:
+    fitted = DIGITS_CONCRETE.fit()
+    test = digit_splits().test
+    mean = _passes(fitted.network, test.inputs).softmax(2).mean(0)
+    assert (mean.argmax(1).numpy() == test.targets).mean() >= 0.97
+    rates = fitted.result.drop_probs
+    assert rates.keys() == {"convolutions.3", "hidden.0", "head_dropout"}
+    assert all(0.01 < p < 0.6 for p in rates.values())
+    assert max(abs(p - 0.1) for p in rates.values()) > 0.05
+
+
+def test_the_diabetes_network_predicts_better_than_the_mean_and_knows_its_noise() -> None:
+    fitted, test = DIABETES.fit(), DIABETES.splits().test
+    assert fitted.target_scale is not None
+    (mean,), (deviation,) = fitted.target_scale
+    outputs = _passes(fitted.network, test.inputs).double().numpy()
+    mean_TB, log_variance_TB = outputs[:, :, 0], outputs[:, :, 1]
+    target_B = (test.targets[:, 0] - mean) / deviation
+    variance_B = mean_TB.var(0) + np.exp(log_variance_TB).mean(0)
+    error_B = target_B - mean_TB.mean(0)
+    assert np.mean(error_B**2) < 0.75 * np.mean(target_B**2)
+    assert 0.5 < np.mean(error_B**2 / variance_B) < 1.6
+
+
+# torch 2.13 warns of its own code while it decomposes a graph.
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_each_recipe_is_exported_with_its_words(recipe: Recipe, tmp_path: Path) -> None:
+    bundle = replace(recipe, epochs=1).export_to(tmp_path / "demo.dubito")
+    manifest = bundle.manifest
+    assert (manifest.task, manifest.output, manifest.notes) == (
+        recipe.task,
+        recipe.output,
+        recipe.notes,
+    )
+    assert manifest.classes == recipe.classes
+    assert any(site.learned for site in bundle.sites) == (recipe is not DIGITS)
+    assert (manifest.target_scale is not None) == (recipe is DIABETES)
+
+
+def test_a_split_of_another_seed_can_be_put_into_a_recipe() -> None:
+    other = replace(DIGITS, splits=partial(digit_splits, 3), epochs=1)
+    assert np.array_equal(other.splits().test.inputs, digit_splits(3).test.inputs)

@@ -1,0 +1,107 @@
+"""Noise of a regression against data of known noise and a slow reference."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.optimize import minimize_scalar
+
+from dubito.calibration.noise import Noise, fit_noise, mixture_nll
+from dubito.errors import InputError
+
+
+def drawn(
+    num_rows: int, noise: float, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means of 32 passes that spread by 0.5, and targets of one pass plus noise; two outputs."""
+    generator = np.random.default_rng(seed)
+    mean_TBD = generator.normal(size=(1, num_rows, 2)) + 0.5 * generator.normal(
+        size=(32, num_rows, 2)
+    )
+    chosen_B = generator.integers(0, 32, num_rows)
+    target_BD = mean_TBD[chosen_B, np.arange(num_rows)]
+    return mean_TBD, target_BD + noise * generator.normal(size=target_BD.shape) * [1.0, 3.0]
+
+
+def slow_nll(mean_TBD: NDArray[np.float64], variance: object, target_BD: object) -> NDArray:
+    density_TBD = stats.norm.pdf(target_BD, mean_TBD, np.sqrt(variance))
+    return -np.log(density_TBD.mean(axis=0))
+
+
+def test_the_noise_that_targets_were_drawn_with_is_found_again_for_each_output() -> None:
+    """4,000 rows: relative standard error of a variance near 3 % beside the spread of passes."""
+    mean_TBD, target_BD = drawn(4000, 0.7)
+    noise = fit_noise(mean_TBD, None, target_BD)
+    assert noise.variance == pytest.approx((0.49, 0.49 * 9), rel=0.15)
+    assert noise.scale == (1.0, 1.0)
+    assert noise.undetermined == ()
+
+
+def test_the_scale_that_log_variances_are_off_by_is_found_again() -> None:
+    mean_TBD, target_BD = drawn(4000, 0.7)
+    true_D = np.log([0.49, 0.49 * 9])
+    log_variance_TBD = np.broadcast_to(true_D - np.log(5.0), mean_TBD.shape)
+    noise = fit_noise(mean_TBD, log_variance_TBD, target_BD)
+    assert noise.scale == pytest.approx((5.0, 5.0), rel=0.15)
+    assert noise.variance == (0.0, 0.0)
+
+
+def test_the_fit_is_the_minimum_of_the_mixture_s_loss_written_out() -> None:
+    mean_TBD, target_BD = drawn(80, 0.7, seed=1)
+    log_variance_TBD = np.random.default_rng(2).normal(size=mean_TBD.shape)
+    for log_variance in (None, log_variance_TBD):
+        own = 1.0 if log_variance is None else np.exp(log_variance[..., :1])
+        found = minimize_scalar(
+            lambda u, own=own: slow_nll(
+                mean_TBD[..., :1], np.exp(u) * own, target_BD[:, :1]
+            ).mean(),
+            bounds=(-5, 5),
+            method="bounded",
+            options={"xatol": 1e-8},
+        )
+        noise = fit_noise(mean_TBD, log_variance, target_BD)
+        fitted = noise.variance[0] if log_variance is None else noise.scale[0]
+        assert fitted == pytest.approx(np.exp(found.x), rel=1e-4)
+
+
+def test_the_loss_is_the_mixture_s_and_not_that_of_averaged_parameters() -> None:
+    mean_TBD = np.array([-1.0, 1.0]).reshape(2, 1, 1)
+    nll_BD = mixture_nll(mean_TBD, np.full((1, 1, 1), 0.01), np.array([[1.0]]))
+    expected = -(stats.norm.logpdf(0, scale=0.1) - np.log(2))
+    assert nll_BD.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_loss_agrees_with_its_formula_and_does_not_underflow() -> None:
+    mean_TBD, target_BD = drawn(30, 0.7)
+    variance_TBD = np.random.default_rng(3).gamma(2.0, size=mean_TBD.shape)
+    np.testing.assert_allclose(
+        mixture_nll(mean_TBD, variance_TBD, target_BD),
+        slow_nll(mean_TBD, variance_TBD, target_BD),
+        atol=1e-10,
+    )
+    far = mixture_nll(np.zeros((4, 1, 1)), np.full((1, 1, 1), 1e-6), np.array([[100.0]]))
+    assert np.isfinite(far).all()
+
+
+def test_the_component_variance_is_scale_times_its_own_plus_noise() -> None:
+    log_variance_TBD = np.log(np.array([1.0, 3.0])).reshape(2, 1, 1)
+    noise = Noise(variance=(0.5,), scale=(2.0,))
+    assert noise.component_variance(log_variance_TBD, log_variance_TBD).ravel().tolist() == [
+        pytest.approx(2.5),
+        pytest.approx(6.5),
+    ]
+    assert Noise.none(1).component_variance(log_variance_TBD, None).tolist() == [[[0.0]]]
+
+
+def test_a_given_precision_is_one_over_the_variance_and_must_be_positive() -> None:
+    assert Noise.of_precision(4.0, 2).variance == (0.25, 0.25)
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="positive number"):
+            Noise.of_precision(wrong, 1)
+
+
+def test_targets_that_are_met_exactly_leave_the_noise_undetermined_and_finite() -> None:
+    mean_TBD = np.broadcast_to(np.arange(20.0)[None, :, None], (4, 20, 1))
+    noise = fit_noise(mean_TBD, None, mean_TBD[0])
+    assert noise.undetermined == (0,)
+    assert 0 < noise.variance[0] < 1e-6

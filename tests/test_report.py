@@ -1,0 +1,217 @@
+"""Every figure of the report against an independent implementation, to 1e-6."""
+
+from math import erf, exp, pi, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import integrate, stats
+from scipy.special import softmax
+
+from dubito.calibration import report
+
+
+def labelled(
+    num_rows: int = 200, num_classes: int = 4, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    generator = np.random.default_rng(seed)
+    mean_BC = softmax(2 * generator.normal(size=(num_rows, num_classes)), axis=-1)
+    label_B = np.array([generator.choice(num_classes, p=p_C) for p_C in mean_BC])
+    return mean_BC, label_B
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_classification_figures_agree_with_loops(num_classes: int) -> None:
+    mean_BC, label_B = labelled(num_classes=num_classes)
+    sets_BC = mean_BC > 0.3
+    figures = report.classification_figures(mean_BC, label_B, sets_BC)
+    rows = list(zip(mean_BC, label_B, sets_BC, strict=True))
+    brier = sum((p_C[c] - (c == y)) ** 2 for p_C, y, _ in rows for c in range(num_classes)) / len(
+        rows
+    )
+    expected = {
+        "accuracy": sum(p_C.argmax() == y for p_C, y, _ in rows) / len(rows),
+        "nll": -sum(np.log(p_C[y]) for p_C, y, _ in rows) / len(rows),
+        "brier": brier,
+        "ece": slow_ece(mean_BC, label_B),
+        "aurc": slow_aurc(mean_BC, label_B),
+        "set_coverage": sum(set_C[y] for _, y, set_C in rows) / len(rows),
+        "set_size": sum(set_C.sum() for _, _, set_C in rows) / len(rows),
+    }
+    assert figures == pytest.approx(expected, abs=1e-6)
+
+
+def slow_ece(mean_BC: NDArray[np.float64], label_B: NDArray[np.int64]) -> float:
+    total = 0.0
+    for index in range(15):
+        inside = [
+            (p_C.max(), p_C.argmax() == y)
+            for p_C, y in zip(mean_BC, label_B, strict=True)
+            if index / 15 <= p_C.max() < (index + 1) / 15 or (index == 14 and p_C.max() == 1.0)
+        ]
+        if inside:
+            gap = np.mean([right for _, right in inside]) - np.mean([p for p, _ in inside])
+            total += len(inside) / len(label_B) * abs(gap)
+    return total
+
+
+def slow_aurc(mean_BC: NDArray[np.float64], label_B: NDArray[np.int64]) -> float:
+    order = np.argsort(-mean_BC.max(axis=-1))
+    wrong_B = (mean_BC.argmax(axis=-1) != label_B)[order]
+    return float(np.mean([wrong_B[: i + 1].mean() for i in range(len(wrong_B))]))
+
+
+def test_without_sets_and_flags_their_figures_are_none_and_never_nan() -> None:
+    mean_BC, label_B = labelled()
+    figures = report.classification_figures(mean_BC, label_B, None)
+    assert figures["set_coverage"] is None
+    assert figures["set_size"] is None
+    assert report.ood_figures(None, np.zeros(3), None) == {"ood_flag_rate": None}
+    assert set(report.ood_figures(None, np.zeros(3), np.zeros(0)).values()) == {None}
+    assert report.ood_figures(None, np.array([np.nan]), np.ones(2))["ood_auroc"] is None
+
+
+def test_certain_rows_fall_into_the_last_bin_and_wrong_ones_keep_the_loss_finite() -> None:
+    mean_BC = np.array([[1.0, 0.0], [1.0, 0.0]])
+    figures = report.classification_figures(mean_BC, np.array([0, 1]), None)
+    bins = report.reliability_bins(mean_BC, np.array([0, 1]))
+    assert [one.count for one in bins] == [0] * 14 + [2]
+    assert (bins[-1].confidence, bins[-1].accuracy) == (1.0, 0.5)
+    assert bins[0].confidence is None
+    assert figures["ece"] == 0.5
+    assert figures["nll"] is not None
+
+
+def test_bins_are_equal_in_width_and_hold_every_row_once() -> None:
+    mean_BC, label_B = labelled(500)
+    bins = report.reliability_bins(mean_BC, label_B)
+    assert len(bins) == 15
+    assert sum(one.count for one in bins) == 500
+    for index, one in enumerate(bins):
+        assert (one.lower, one.upper) == pytest.approx((index / 15, (index + 1) / 15))
+
+
+def test_rows_of_equal_confidence_count_as_the_mean_over_their_orders() -> None:
+    mean_BC = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]])
+    label_B = np.array([0, 1, 0])
+    orders = ([0, 1, 0], [1, 0, 0])
+    expected = np.mean([[np.mean(wrong[: i + 1]) for i in range(3)] for wrong in orders])
+    assert report.area_under_risk_coverage(mean_BC, label_B) == pytest.approx(expected)
+
+
+def crps_by_integration(
+    mean_T: NDArray[np.float64], variance_T: NDArray[np.float64], target: float
+) -> float:
+    def distribution(x: float) -> float:
+        return float(stats.norm.cdf(x, mean_T, np.sqrt(variance_T)).mean())
+
+    below, _ = integrate.quad(lambda x: distribution(x) ** 2, target - 60, target, limit=400)
+    above, _ = integrate.quad(lambda x: (1 - distribution(x)) ** 2, target, target + 60, limit=400)
+    return below + above
+
+
+def test_the_crps_of_a_mixture_agrees_with_its_integral() -> None:
+    generator = np.random.default_rng(4)
+    mean_TBD = 3 * generator.normal(size=(5, 3, 2))
+    variance_TBD = generator.gamma(2.0, size=(5, 3, 2))
+    target_BD = 3 * generator.normal(size=(3, 2))
+    crps_BD = report.mixture_crps(mean_TBD, variance_TBD, target_BD)
+    for row, output in np.ndindex(3, 2):
+        expected = crps_by_integration(
+            mean_TBD[:, row, output], variance_TBD[:, row, output], target_BD[row, output]
+        )
+        assert crps_BD[row, output] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_crps_of_one_gaussian_is_its_closed_form() -> None:
+    z = 0.7
+    gaussian = z * erf(z / sqrt(2)) + 2 * exp(-(z**2) / 2) / sqrt(2 * pi) - 1 / sqrt(pi)
+    crps_BD = report.mixture_crps(np.zeros((3, 1, 1)), np.full((1, 1, 1), 4.0), np.array([[1.4]]))
+    assert crps_BD.item() == pytest.approx(2 * gaussian, abs=1e-12)
+
+
+def test_the_crps_without_noise_is_that_of_the_samples() -> None:
+    sample_T = np.array([0.0, 1.0, 4.0])
+    pairs = np.abs(sample_T[:, None] - sample_T).mean()
+    crps_BD = report.mixture_crps(sample_T[:, None, None], np.zeros((1, 1, 1)), np.array([[1.0]]))
+    assert crps_BD.item() == pytest.approx(np.abs(sample_T - 1.0).mean() - pairs / 2, abs=1e-12)
+
+
+def test_regression_figures_agree_with_loops() -> None:
+    generator = np.random.default_rng(6)
+    mean_TBD = generator.normal(size=(4, 50, 2))
+    variance_TBD = generator.gamma(2.0, size=(4, 50, 2))
+    target_BD = 2 * generator.normal(size=(50, 2))
+    lower_BD, upper_BD = mean_TBD.mean(axis=0) - 1.5, mean_TBD.mean(axis=0) + 1.5
+    figures = report.regression_figures(
+        mean_TBD, variance_TBD, target_BD, (lower_BD, upper_BD), 0.9
+    )
+    cells = list(np.ndindex(50, 2))
+    score = 0.0
+    for cell in cells:
+        low, high, y = lower_BD[cell], upper_BD[cell], target_BD[cell]
+        score += high - low + 20 * max(low - y, 0) + 20 * max(y - high, 0)
+    density = [
+        np.mean(stats.norm.pdf(target_BD[b, d], mean_TBD[:, b, d], np.sqrt(variance_TBD[:, b, d])))
+        for b, d in cells
+    ]
+    expected = {
+        "rmse": sqrt(
+            np.mean([(mean_TBD[:, b, d].mean() - target_BD[b, d]) ** 2 for b, d in cells])
+        ),
+        "nll": -np.mean(np.log(density)),
+        "crps": np.mean(report.mixture_crps(mean_TBD, variance_TBD, target_BD)),
+        "interval_coverage": np.mean([lower_BD[c] <= target_BD[c] <= upper_BD[c] for c in cells]),
+        "interval_width": 3.0,
+        "interval_score": score / len(cells),
+    }
+    assert figures == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_head_of_means_alone_has_no_density_and_no_interval() -> None:
+    figures = report.regression_figures(
+        np.zeros((3, 4, 1)), np.zeros((1, 1, 1)), np.ones((4, 1)), None, None
+    )
+    assert figures["nll"] is None
+    assert figures["interval_score"] is None
+    assert figures["crps"] == pytest.approx(1.0)
+
+
+def test_an_endless_interval_has_no_width_but_covers() -> None:
+    endless = np.full((2, 1), np.inf)
+    figures = report.regression_figures(
+        np.zeros((2, 2, 1)), np.ones((1, 1, 1)), np.zeros((2, 1)), (-endless, endless), 0.9
+    )
+    assert figures["interval_width"] is None
+    assert figures["interval_coverage"] == 1.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.integers(0, 8), min_size=1, max_size=20),
+    st.lists(st.integers(2, 10), min_size=1, max_size=20),
+)
+def test_ood_figures_agree_with_counting_pairs_and_thresholds(
+    inside: list[int], outside: list[int]
+) -> None:
+    flag_B = np.array(inside) >= 7
+    figures = report.ood_figures(flag_B, np.array(inside, float), np.array(outside, float))
+    pairs = [(o > i) + 0.5 * (o == i) for o in outside for i in inside]
+    levels = sorted({*inside, *outside}, reverse=True)
+    recall, area = 0.0, 0.0
+    false_rates = []
+    for level in levels:
+        true, false = sum(o >= level for o in outside), sum(i >= level for i in inside)
+        area += (true / len(outside) - recall) * true / (true + false)
+        recall = true / len(outside)
+        if recall >= 0.95:
+            false_rates.append(false / len(inside))
+    expected = {
+        "ood_flag_rate": float(np.mean([one >= 7 for one in inside])),
+        "ood_auroc": float(np.mean(pairs)),
+        "ood_aupr": area,
+        "ood_fpr95": min(false_rates),
+    }
+    assert figures == pytest.approx(expected, abs=1e-6)
