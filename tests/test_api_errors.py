@@ -38,7 +38,8 @@ def _check_next(client: httpx.Client) -> None:
     assert client.post(PREDICT, json=GOOD).status_code == 200
 
 
-BAD_FIELDS = {
+Fields = dict[str, object]
+BAD_FIELDS: dict[str, tuple[Fields, list[str]]] = {
     "a wrong shape": ({"inputs": [[1, 2, 3]]}, ["4", "3"]),
     "ragged rows": ({"inputs": [[1, 2, 3, 4], [1, 2]]}, []),
     "text for numbers": ({"inputs": [["a", "b", "c", "d"]]}, []),
@@ -146,8 +147,8 @@ def test_a_json_request_takes_no_query(ready: httpx.Client) -> None:
 def test_what_does_not_exist_has_the_one_error_body(
     ready: httpx.Client, method: str, path: str, status: int
 ) -> None:
-    content = {"json": GOOD} if method == "POST" else {}
-    _check(ready.request(method, path, **content), status)
+    body = GOOD if method == "POST" else None
+    _check(ready.request(method, path, json=body), status)
     _check_next(ready)
 
 
@@ -157,7 +158,9 @@ def test_a_method_that_is_not_allowed_names_those_that_are(ready: httpx.Client) 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "1e9", "999999999999", "\u00b2"])
 def test_a_timeout_that_is_none_is_refused(ready: httpx.Client, text: str) -> None:
-    reply = ready.post(PREDICT, json=GOOD, headers={"X-Request-Timeout-Ms": text.encode("latin-1")})
+    reply = ready.post(
+        PREDICT, json=GOOD, headers={b"X-Request-Timeout-Ms": text.encode("latin-1")}
+    )
     _check(reply, 422, "X-Request-Timeout-Ms")
     _check_next(ready)
 
@@ -247,7 +250,7 @@ def test_a_bad_query_of_a_binary_body_is_refused(ready: httpx.Client) -> None:
     _check_next(ready)
 
 
-CALIBRATE = {
+CALIBRATE: dict[str, tuple[Fields, str]] = {
     "no truths": ({}, "`labels`"),
     "both truths": ({"labels": [0], "targets": [0.0]}, "`labels`"),
     "an unknown class": ({"labels": ["dog"]}, "'dog'"),

@@ -1,8 +1,10 @@
-"""Predictions and calibrations over HTTP: fields, identities, formats, many clients at once."""
+"""Predictions over HTTP: fields, identities, formats, many clients at once."""
 
 from __future__ import annotations
 
 import io
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import log
@@ -11,8 +13,10 @@ from typing import Any
 import httpx
 import numpy as np
 import orjson
+import pytest
 from numpy.typing import NDArray
 
+from dubito.serving.worker import Check
 from dubito.settings import Settings
 
 from .conftest import CLASSES, NUM_FEATURES, Bundles, Server, upload
@@ -33,18 +37,6 @@ CLASSIFICATION = {
     "decision",
     "ood",
 }
-REGRESSION = {
-    "mean",
-    "variance",
-    "epistemic_variance",
-    "aleatoric_variance",
-    "standard_error",
-    "num_samples_used",
-    "quantiles",
-    "interval",
-    "decision",
-    "ood",
-}
 
 
 def _rows(count: int, seed: int = 0) -> NDArray[np.float32]:
@@ -52,7 +44,7 @@ def _rows(count: int, seed: int = 0) -> NDArray[np.float32]:
     return generator.normal(size=(count, NUM_FEATURES)).astype(np.float32)
 
 
-def _npz(**arrays: NDArray[np.generic]) -> bytes:
+def _npz(**arrays: Any) -> bytes:
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     return file.getvalue()
@@ -69,12 +61,6 @@ def _predict(client: httpx.Client, rows: NDArray[np.float32], **fields: Any) -> 
     assert reply.status_code == 200, reply.text
     answer: dict[str, Any] = reply.json()
     return answer
-
-
-def _calibrate(client: httpx.Client, count: int = 120) -> httpx.Response:
-    labels = np.random.default_rng(5).integers(0, len(CLASSES), count)
-    body = {"inputs": _rows(count, seed=3).tolist(), "labels": [CLASSES[i] for i in labels]}
-    return client.post("/v1/models/animals/calibrate", json={**body, "alpha": 0.1})
 
 
 def test_a_reply_has_the_documented_fields_and_nulls_what_no_calibration_covers(
@@ -219,121 +205,6 @@ def test_two_networks_answer_side_by_side(ready: httpx.Client, bundles: Bundles)
     assert first.json()["outputs"]["mean"] != second.json()["outputs"]["mean"]
 
 
-def test_a_calibration_fills_what_was_null(ready: httpx.Client) -> None:
-    answer = _calibrate(ready)
-    assert answer.status_code == 200, answer.text
-    assert set(answer.json()) == {
-        "model",
-        "version",
-        "calibration",
-        "num_rows",
-        "splits",
-        "report",
-        "warnings",
-    }
-    assert answer.json()["calibration"] == 1
-    reply = _predict(ready, _rows(4))
-    outputs = reply["outputs"]
-    assert reply["calibration"] == 1
-    assert all(set(names) <= set(CLASSES) for names in outputs["prediction_set"])
-    assert set(outputs["ood"]) == {"score", "p_value", "flag"}
-    assert all(0 < p <= 1 for p in outputs["ood"]["p_value"])
-    assert [p <= 0.1 for p in outputs["ood"]["p_value"]] == outputs["ood"]["flag"]
-    assert outputs["decision"] is None
-    assert any("selective-risk" in warning for warning in reply["warnings"])
-
-
-def test_the_temperature_of_the_calibration_is_applied(ready: httpx.Client) -> None:
-    raw = _predict(ready, _rows(4))["outputs"]["mean"]
-    _calibrate(ready)
-    page = ready.get("/v1/models/animals/calibration").json()
-    assert page["temperature"] != 1.0
-    reply = _predict(ready, _rows(4), outputs=["mean", "samples"])["outputs"]
-    assert reply["mean"] != raw
-    np.testing.assert_allclose(np.mean(reply["samples"], axis=1), reply["mean"], atol=1e-5)
-    assert _predict(ready, _rows(4), calibration="none")["outputs"]["mean"] == raw
-
-
-def test_a_calibration_does_not_speak_for_other_settings(ready: httpx.Client) -> None:
-    _calibrate(ready)
-    reply = _predict(ready, _rows(2), seed=9)
-    assert reply["calibration"] is None
-    assert reply["outputs"]["ood"] is None
-    assert any("seed 0 (asked: 9)" in warning for warning in reply["warnings"])
-
-
-def test_a_wider_coverage_gives_larger_sets(ready: httpx.Client) -> None:
-    _calibrate(ready)
-    narrow, wide = (
-        sum(map(len, _predict(ready, _rows(30), coverage=share)["outputs"]["prediction_set"]))
-        for share in (0.4, 0.9)
-    )
-    assert narrow < wide
-
-
-def test_one_may_go_back_to_an_earlier_calibration_or_none(ready: httpx.Client) -> None:
-    empty = {"model": "animals", "version": 1, "calibration": None}
-    assert ready.get("/v1/models/animals/calibration").json() == empty
-    for number in (1, 2):
-        assert _calibrate(ready).json()["calibration"] == number
-    path = "/v1/models/animals/versions/1/calibration"
-    assert ready.put(path, json={"active": 1}).json()["calibration"] == 1
-    assert _predict(ready, _rows(1))["calibration"] == 1
-    assert ready.put(path, json={"active": None}).json() == empty
-    assert _predict(ready, _rows(1))["calibration"] is None
-    assert ready.put(path, json={"active": 3}).status_code == 404
-
-
-def test_a_calibration_may_come_as_npz_with_strange_rows(ready: httpx.Client) -> None:
-    labels = np.random.default_rng(5).integers(0, len(CLASSES), 120)
-    body = _npz(inputs=_rows(120, seed=3), labels=labels, ood_inputs=30 * _rows(20, seed=4))
-    reply = ready.post(
-        "/v1/models/animals/versions/default/calibrate?alpha=0.1",
-        content=body,
-        headers={"Content-Type": "application/x-npz"},
-    )
-    assert reply.status_code == 200, reply.text
-    assert "ood_auroc" in reply.json()["report"]["after"]
-
-
-def test_a_regression_answers_in_target_units(client: httpx.Client, bundles: Bundles) -> None:
-    upload(client, "heights", bundles("regression")).raise_for_status()
-    rows = _rows(150)
-    body = {"inputs": rows.tolist()}
-    raw = client.post("/v1/models/heights/predict", json=body).json()["outputs"]
-    assert set(raw) == REGRESSION
-    assert np.array(raw["mean"]).shape == (150, 1)
-    np.testing.assert_allclose(np.mean(raw["mean"]), 10, atol=3)
-    parts = np.add(raw["epistemic_variance"], raw["aleatoric_variance"])
-    np.testing.assert_allclose(raw["variance"], parts, rtol=1e-9)
-    assert raw["interval"] is None
-    noise = np.random.default_rng(1).normal(size=(150, 1))
-    targets = (np.array(raw["mean"]) + noise).tolist()
-    fit = client.post("/v1/models/heights/calibrate", json={**body, "targets": targets})
-    assert fit.status_code == 200, fit.text
-    reply = client.post("/v1/models/heights/predict", json=body).json()
-    lower, upper = (np.array(reply["outputs"]["interval"][end]) for end in ("lower", "upper"))
-    inside = (lower <= targets) & (np.array(targets) <= upper)
-    assert 0.8 <= inside.mean() <= 1.0
-    parts = np.add(reply["outputs"]["epistemic_variance"], reply["outputs"]["aleatoric_variance"])
-    np.testing.assert_allclose(reply["outputs"]["variance"], parts, rtol=1e-9)
-    assert reply["outputs"]["variance"] != raw["variance"]
-
-
-def test_an_interval_without_an_end_is_null_and_said(
-    client: httpx.Client, bundles: Bundles
-) -> None:
-    upload(client, "heights", bundles("regression")).raise_for_status()
-    rows = _rows(150).tolist()
-    targets = np.random.default_rng(1).normal(10, 2, size=150).tolist()
-    client.post("/v1/models/heights/calibrate", json={"inputs": rows, "targets": targets})
-    reply = client.post(
-        "/v1/models/heights/predict", json={"inputs": rows[:1], "coverage": 0.9999}
-    ).json()
-    assert reply["outputs"]["interval"] == {"lower": [[None]], "upper": [[None]]}
-    assert any("too few" in warning for warning in reply["warnings"])
-
-
 def test_a_deadline_that_passes_is_told_and_the_next_request_is_answered(
     ready: httpx.Client,
 ) -> None:
@@ -342,6 +213,50 @@ def test_a_deadline_that_passes_is_told_and_the_next_request_is_answered(
     assert late.status_code == 504
     assert late.json()["type"] == "urn:dubito:error:deadline"
     _predict(ready, _rows(1))
+
+
+class Gate:
+    """A task that says when it runs, and holds the worker until it is let go."""
+
+    def __init__(self) -> None:
+        self.is_running = threading.Event()
+        self.may_end = threading.Event()
+
+    def __call__(self, check: Check) -> None:
+        self.is_running.set()
+        assert self.may_end.wait(30)
+
+
+def test_the_request_of_a_caller_who_went_away_is_dropped(
+    serve: Callable[[Settings], Server], settings: Settings, bundles: Bundles
+) -> None:
+    server = serve(settings)
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        upload(client, "animals", bundles("first")).raise_for_status()
+        _predict(client, _rows(1))
+        worker = server.app.state.access.application.worker
+        gate = Gate()
+        worker.submit(worker.reserve(1), gate)
+        assert gate.is_running.wait(30)
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(PREDICT, json={"inputs": _rows(3).tolist()}, timeout=0.5)
+        deadline_s = time.monotonic() + 30
+        while worker.queued_work > 1:
+            assert time.monotonic() < deadline_s
+        gate.may_end.set()
+        _predict(client, _rows(1))
+
+
+def test_bodies_beyond_the_memory_for_them_wait_outside(
+    serve: Callable[[Settings], Server], settings: Settings, bundles: Bundles
+) -> None:
+    server = serve(settings.model_copy(update={"max_pending_bytes": 1000}))
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        upload(client, "animals", bundles("first")).raise_for_status()
+        with server.app.state.access.application.admitted(990):
+            full = client.post(PREDICT, json={"inputs": _rows(1).tolist()})
+        assert (full.status_code, full.headers["Retry-After"]) == (429, "1")
+        _predict(client, _rows(1))
 
 
 def test_a_queue_that_is_full_says_when_to_come_back(

@@ -48,10 +48,10 @@ def test_every_route_but_health_asks_for_the_key(locked: httpx.Client, settings:
 
 
 @pytest.mark.parametrize(
-    "header", ["", KEY, f"Basic {KEY}", "Bearer ", "Bearer wrong", f"Bearer {KEY}x", "Bearer é"]
+    "header", ["", KEY, f"Basic {KEY}", "Bearer", "Bearer wrong", f"Bearer {KEY}x", "Bearer é"]
 )
 def test_a_wrong_key_is_refused_with_the_one_body(locked: httpx.Client, header: str) -> None:
-    reply = locked.get("/v1/models", headers={"Authorization": header.encode("latin-1")})
+    reply = locked.get("/v1/models", headers={b"Authorization": header.encode("latin-1")})
     assert reply.status_code == 401
     assert reply.headers["WWW-Authenticate"] == "Bearer"
     assert reply.json()["type"] == "urn:dubito:error:unauthorized"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
@@ -59,10 +59,11 @@ def test_answers_come_back_to_whoever_asked(worker: Worker) -> None:
 
 def test_tasks_run_one_at_a_time_in_order(worker: Worker, gate: Gate) -> None:
     order: list[int] = []
-    jobs = [
-        worker.submit(worker.reserve(1), lambda _, place=place: order.append(place))
-        for place in range(5)
-    ]
+
+    def append(place: int) -> Callable[[Check], None]:
+        return lambda _: order.append(place)
+
+    jobs = [worker.submit(worker.reserve(1), append(place)) for place in range(5)]
     gate.may_end.set()
     for job in jobs:
         job.future.result(WAIT_S)

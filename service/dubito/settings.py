@@ -55,7 +55,8 @@ class Settings(BaseSettings):
     )
     max_sample_values: Positive = Field(
         default=4_000_000,
-        description="Most numbers of the output `samples`, in values (T x rows x outputs).",
+        description="Most numbers of the output `samples`, and of the passes that are kept for "
+        "`quantiles`, in values (T x rows x outputs).",
     )
     max_calibration_values: Positive = Field(
         default=64_000_000,
@@ -65,6 +66,11 @@ class Settings(BaseSettings):
     max_queued_work: Positive = Field(
         default=16_000_000,
         description="Most work that may wait or run, in rows x samples; beyond it: 429.",
+    )
+    max_pending_bytes: Positive = Field(
+        default=1 * GiB,
+        description="Most bytes of all bodies that are read, decoded or waiting at once; beyond "
+        "it: 429.",
     )
     max_loaded_versions: Positive = Field(
         default=16,

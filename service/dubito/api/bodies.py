@@ -45,15 +45,27 @@ def media_type(request: Request, allowed: tuple[str, ...]) -> str:
     return given
 
 
+def body_length(request: Request, limit_bytes: int) -> int:
+    """The length that a body announces; the limit where it announces none.
+
+    Raises:
+        TooLargeError: it announces more than the limit.
+    """
+    announced = request.headers.get("content-length", "")
+    if not announced.isdecimal():
+        return limit_bytes
+    if int(announced) > limit_bytes:
+        raise _too_large(int(announced), limit_bytes)
+    return int(announced)
+
+
 async def chunks_within(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
     """The body in pieces.
 
     Raises:
         TooLargeError: it is longer than the limit; by its header if it tells, else once it is.
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit_bytes:
-        raise _too_large(int(announced), limit_bytes)
+    body_length(request, limit_bytes)
     received = 0
     try:
         async for chunk in request.stream():

@@ -20,15 +20,19 @@ from dubito.api.bodies import JSON, NPY, NPZ
 from dubito.errors import InputError
 from dubito.serving.orders import ClassSets, Column
 
-_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
+
+
+def to_json(content: Mapping[str, object]) -> bytes:
+    """JSON of plain values, arrays and columns."""
+    return orjson.dumps(content, default=_to_plain, option=_OPTIONS)
 
 
 def json_response(
     content: Mapping[str, object], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A JSON answer."""
-    body = orjson.dumps(content, default=to_plain, option=_OPTIONS)
-    return Response(body, status, headers=dict(headers or {}), media_type=JSON)
+    return Response(to_json(content), status, headers=dict(headers or {}), media_type=JSON)
 
 
 def wanted_type(request: Request) -> str:
@@ -54,8 +58,7 @@ def columns_response(
         return json_response({**head, "outputs": columns})
     arrays = dict(_flat(columns))
     if wanted == NPZ:
-        text = orjson.dumps(head, default=to_plain, option=_OPTIONS)
-        arrays["reply"] = np.frombuffer(text, dtype=np.uint8)
+        arrays["reply"] = np.frombuffer(to_json(head), dtype=np.uint8)
         return Response(write_npz(arrays), media_type=NPZ)
     if len(arrays) != 1:
         raise InputError(
@@ -83,7 +86,7 @@ def _flat(
             yield f"{prefix}{name}", np.asarray(column)
 
 
-def to_plain(value: object) -> object:
+def _to_plain(value: object) -> object:
     """What orjson shall write for what it does not know."""
     if isinstance(value, ClassSets):
         return value.names()

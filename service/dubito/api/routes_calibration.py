@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from dubito.api.access import Access, access
 from dubito.api.arrays import read_npz
-from dubito.api.bodies import JSON, NPZ, media_type, parse_json, read_body
+from dubito.api.bodies import JSON, NPZ, body_length, media_type, parse_json, read_body
 from dubito.api.errors import FieldProblem, FieldsError
 from dubito.api.pages import calibration_page
 from dubito.api.replies import json_response
@@ -99,15 +99,13 @@ async def _calibrate(request: Request, model: str, version: str) -> Response:
     held = access(request)
     kind = media_type(request, (JSON, NPZ))
     async with deadline(request, held.settings.request_timeout_ms) as deadline_s:
-        place = held.application.reserve()
-        try:
+        length = body_length(request, held.settings.max_body_bytes)
+        with held.application.admitted(length) as place:
             body = await read_body(request, held.settings.max_body_bytes)
             query = request.query_params.multi_items()
             start = partial(_start, held, model, version, kind, body, query, place, deadline_s)
             job = await to_thread.run_sync(start)
             reply = await outcome(job, request)
-        finally:
-            place.release()
     document = reply.document
     content = {
         "model": reply.model,

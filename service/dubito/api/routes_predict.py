@@ -14,7 +14,7 @@ from fastapi.responses import Response
 
 from dubito.api.access import Access, access
 from dubito.api.arrays import read_npy, read_npz
-from dubito.api.bodies import JSON, NPY, NPZ, media_type, parse_json, read_body
+from dubito.api.bodies import JSON, NPY, NPZ, body_length, media_type, parse_json, read_body
 from dubito.api.context import request_id
 from dubito.api.replies import columns_response, wanted_type
 from dubito.api.schemas import PredictBody, PredictOptions, no_query, read_fields, read_query
@@ -59,15 +59,13 @@ async def _predict(request: Request, model: str, version: str) -> Response:
     held = access(request)
     kind = media_type(request, (JSON, NPY, NPZ))
     async with deadline(request, held.settings.request_timeout_ms) as deadline_s:
-        place = held.application.reserve()
-        try:
+        length = body_length(request, held.settings.max_body_bytes)
+        with held.application.admitted(length) as place:
             body = await read_body(request, held.settings.max_body_bytes)
             query = request.query_params.multi_items()
             start = partial(_start, held, model, version, kind, body, query, place, deadline_s)
             job = await to_thread.run_sync(start)
             reply = await outcome(job, request)
-        finally:
-            place.release()
         answer = partial(
             columns_response, _head(reply, request), reply.outputs, wanted_type(request)
         )

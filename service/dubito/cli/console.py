@@ -70,7 +70,9 @@ def application() -> Iterator[Application]:
 def progress(title: str) -> Iterator[None]:
     """A bar that moves while something of unknown length is done."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=messages(), transient=True) as bar:
+    console = messages()
+    is_shown = console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not is_shown) as bar:
         bar.add_task(title, total=None)
         yield
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import numpy as np
-import orjson
 import typer
 from rich.table import Table
 
-from dubito.api.replies import to_plain
+from dubito.api.replies import to_json
 from dubito.cli.console import application, finish, messages, output, read_rows
 from dubito.engine import Inputs
 from dubito.serving.orders import ClassSets, Column, PredictOrder, PredictReply, SamplingOrder
@@ -40,7 +39,7 @@ def predict(
     with application() as running:
         reply = finish(running.predict(order), "predicting")
     if as_json:
-        typer.echo(orjson.dumps(_plain(reply), default=to_plain, option=orjson.OPT_SERIALIZE_NUMPY))
+        typer.echo(to_json(_plain(reply)))
         return
     output().print(_table(reply.outputs))
     for warning in reply.warnings:

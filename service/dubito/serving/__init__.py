@@ -2,6 +2,7 @@
 
     orders.py       what is asked, as frozen dataclasses
     worker.py       one thread that owns the device, and its bounded queue
+    budget.py       a bound on what is held at once
     catalogue.py    engines that are loaded
     sampling.py     a request's choices over the version's defaults
     outputs.py      the columns of a reply

@@ -20,6 +20,7 @@ from dubito.engine import Engine, Inputs, Sampling
 from dubito.errors import InputError
 from dubito.registry import AliasFact, CalibrationFact, ModelFact, Registry, VersionFact
 from dubito.registry.names import DEFAULT_ALIAS
+from dubito.serving.budget import Budget
 from dubito.serving.calibrating import Passes, fit, read_truths
 from dubito.serving.catalogue import Catalogue
 from dubito.serving.orders import (
@@ -50,6 +51,7 @@ class Application:
         self._registry = Registry(settings.database_url, settings.objects_dir)
         self._catalogue = Catalogue(self._load, settings.max_loaded_versions)
         self._worker = Worker(settings.max_queued_work)
+        self._bodies = Budget("bytes of bodies", settings.max_pending_bytes)
 
     def start(self) -> None:
         """Start the device worker."""
@@ -69,6 +71,11 @@ class Application:
         finally:
             self.close()
 
+    @property
+    def worker(self) -> Worker:
+        """The thread that owns the device."""
+        return self._worker
+
     def reserve(self) -> Reservation:
         """A first place in the queue, before a body is read; it grows when its size is known.
 
@@ -77,6 +84,24 @@ class Application:
             UnavailableError: the server drains.
         """
         return self._worker.reserve(1)
+
+    @contextmanager
+    def admitted(self, body_bytes: int) -> Iterator[Reservation]:
+        """A place for a request, and room for its body, both given back at the end.
+
+        Args:
+            body_bytes: length of the body, or the limit where it does not say.
+
+        Raises:
+            QueueFullError: nothing is free.
+            UnavailableError: the server drains.
+        """
+        place = self.reserve()
+        try:
+            with self._bodies.holding(body_bytes):
+                yield place
+        finally:
+            place.release()
 
     def predict(
         self,
@@ -102,11 +127,9 @@ class Application:
             engine = self._catalogue.get(version.digest)
             check_outputs(order.outputs, engine.manifest.task)
             inputs, rows = self._read(engine, order.inputs)
+            values = rows * engine.manifest.num_outputs * passes(sampling)
             if order.outputs and "samples" in order.outputs:
-                self._check_values(
-                    rows * engine.manifest.num_outputs * passes(sampling),
-                    self._settings.max_sample_values,
-                )
+                self._check_values(values, self._settings.max_sample_values)
             place.resize(rows * passes(sampling))
             fact = self._active(version) if order.calibration == "active" else None
 
@@ -266,7 +289,17 @@ class Application:
         check: Check,
     ) -> PredictReply:
         calibration = None if fact is None else Calibration.from_json(fact.document)
-        built = build_outputs(order, engine, inputs, sampling, calibration, check)
+        rows = len(next(iter(inputs.values())))
+        values = rows * engine.manifest.num_outputs * passes(sampling)
+        built = build_outputs(
+            order,
+            engine,
+            inputs,
+            sampling,
+            calibration,
+            check,
+            may_keep_samples=values <= self._settings.max_sample_values,
+        )
         if built.varies is not None:
             self._catalogue.note_variation(version.digest, built.varies)
         return PredictReply(

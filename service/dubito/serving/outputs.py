@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dubito.calibration import mixture
 from dubito.calibration.record import Calibration
 from dubito.engine import Classification, Engine, Regression, Sampling
 from dubito.errors import InputError
@@ -88,6 +89,8 @@ def build_outputs(
     sampling: Sampling,
     calibration: Calibration | None,
     check: Check,
+    *,
+    may_keep_samples: bool,
 ) -> Built:
     """Run the engine and make the columns that are asked for.
 
@@ -98,6 +101,7 @@ def build_outputs(
         sampling: what to draw.
         calibration: the active one, if it shall be used.
         check: called between chunks.
+        may_keep_samples: whether all passes are few enough to keep them for `quantiles`.
     """
     warnings: list[str] = []
     covering = _covering(order, sampling, calibration, warnings)
@@ -107,7 +111,8 @@ def build_outputs(
         dict(inputs),
         sampling=sampling,
         temperature=temperature,
-        keep_samples=_ON_REQUEST in names,
+        keep_samples=_ON_REQUEST in names
+        or ("quantiles" in names and covering is not None and may_keep_samples),
         check=check,
     )
     request = _Request(order, covering, warnings)
@@ -195,9 +200,7 @@ def _regression(prediction: Regression, request: _Request) -> dict[str, Callable
         return {"lower": lower_BD, "upper": upper_BD}
 
     def quantiles() -> Column:
-        if found is not None:
-            request.warnings.append("`quantiles` are not built yet: use `interval`")
-        return None
+        return None if found is None else _quantiles(prediction, found, request)
 
     def ood() -> Column:
         if found is None:
@@ -216,6 +219,20 @@ def _regression(prediction: Regression, request: _Request) -> dict[str, Callable
         "decision": lambda: _decision(request),
         "ood": ood,
     }
+
+
+def _quantiles(prediction: Regression, found: Calibration, request: _Request) -> Column:
+    """Quantiles of the calibrated mixture, by level: both ends of the coverage, and the median."""
+    mean_TBD, noise_TBD = prediction.samples, prediction.noise_samples
+    if mean_TBD is None or noise_TBD is None:
+        request.warnings.append(
+            "`quantiles` is null: passes x rows x outputs are too many to keep; send fewer rows"
+        )
+        return None
+    variance_TBD = found.aleatoric_variance(noise_TBD)
+    coverage = request.order.coverage or found.coverage
+    levels = ((1 - coverage) / 2, 0.5, (1 + coverage) / 2)
+    return {f"{level:.10g}": mixture.quantiles(mean_TBD, variance_TBD, level) for level in levels}
 
 
 def _ood(calibration: Calibration, score_B: NDArray[np.float64]) -> Column:

@@ -1,0 +1,39 @@
+"""Quantiles of the mixture that a Monte Carlo regression predicts.
+
+F(y) = 1/T Σ_t Φ((y - m_t) / σ_t), and the quantile at p is the y with F(y) = p.
+
+It lies between the least and the greatest of the components' own quantiles; bisection halves that
+range until float64 has no room left.
+
+Dimensions: T samples, B rows, D outputs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+_HALVINGS = 60
+
+
+def quantiles(
+    mean_TBD: NDArray[np.float64], variance_TBD: NDArray[np.float64], level: float
+) -> NDArray[np.float64]:
+    """The quantile of each row and output, shape (B, D), in target units.
+
+    Args:
+        mean_TBD: means of the components.
+        variance_TBD: variances of the components, above 0.
+        level: p, in (0, 1).
+    """
+    deviation_TBD = np.sqrt(np.maximum(variance_TBD, np.finfo(np.float64).tiny))
+    own_TBD = mean_TBD + deviation_TBD * float(ndtri(level))
+    lower_BD, upper_BD = own_TBD.min(axis=0), own_TBD.max(axis=0)
+    for _ in range(_HALVINGS):
+        middle_BD = 0.5 * (lower_BD + upper_BD)
+        is_below_BD = ndtr((middle_BD - mean_TBD) / deviation_TBD).mean(axis=0) < level
+        lower_BD = np.where(is_below_BD, middle_BD, lower_BD)
+        upper_BD = np.where(is_below_BD, upper_BD, middle_BD)
+    found_BD: NDArray[np.float64] = 0.5 * (lower_BD + upper_BD)
+    return found_BD

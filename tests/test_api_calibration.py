@@ -1,0 +1,169 @@
+"""Calibrations over HTTP: what they fill in, what they speak for, and going back."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from .conftest import CLASSES, NUM_FEATURES, Bundles, upload
+
+PREDICT = "/v1/models/animals/predict"
+REGRESSION = {
+    "mean",
+    "variance",
+    "epistemic_variance",
+    "aleatoric_variance",
+    "standard_error",
+    "num_samples_used",
+    "quantiles",
+    "interval",
+    "decision",
+    "ood",
+}
+
+
+def _rows(count: int, seed: int = 0) -> NDArray[np.float32]:
+    generator = np.random.default_rng(seed)
+    return generator.normal(size=(count, NUM_FEATURES)).astype(np.float32)
+
+
+def _npz(**arrays: Any) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+def _predict(client: httpx.Client, rows: NDArray[np.float32], **fields: Any) -> dict[str, Any]:
+    reply = client.post(PREDICT, json={"inputs": rows.tolist(), **fields})
+    assert reply.status_code == 200, reply.text
+    answer: dict[str, Any] = reply.json()
+    return answer
+
+
+def _calibrate(client: httpx.Client, count: int = 120) -> httpx.Response:
+    labels = np.random.default_rng(5).integers(0, len(CLASSES), count)
+    body = {"inputs": _rows(count, seed=3).tolist(), "labels": [CLASSES[i] for i in labels]}
+    return client.post("/v1/models/animals/calibrate", json={**body, "alpha": 0.1})
+
+
+def test_a_calibration_fills_what_was_null(ready: httpx.Client) -> None:
+    answer = _calibrate(ready)
+    assert answer.status_code == 200, answer.text
+    assert set(answer.json()) == {
+        "model",
+        "version",
+        "calibration",
+        "num_rows",
+        "splits",
+        "report",
+        "warnings",
+    }
+    assert answer.json()["calibration"] == 1
+    reply = _predict(ready, _rows(4))
+    outputs = reply["outputs"]
+    assert reply["calibration"] == 1
+    assert all(set(names) <= set(CLASSES) for names in outputs["prediction_set"])
+    assert set(outputs["ood"]) == {"score", "p_value", "flag"}
+    assert all(0 < p <= 1 for p in outputs["ood"]["p_value"])
+    assert [p <= 0.1 for p in outputs["ood"]["p_value"]] == outputs["ood"]["flag"]
+    assert outputs["decision"] is None
+    assert any("selective-risk" in warning for warning in reply["warnings"])
+
+
+def test_the_temperature_of_the_calibration_is_applied(ready: httpx.Client) -> None:
+    raw = _predict(ready, _rows(4))["outputs"]["mean"]
+    _calibrate(ready)
+    page = ready.get("/v1/models/animals/calibration").json()
+    assert page["temperature"] != 1.0
+    reply = _predict(ready, _rows(4), outputs=["mean", "samples"])["outputs"]
+    assert reply["mean"] != raw
+    np.testing.assert_allclose(np.mean(reply["samples"], axis=1), reply["mean"], atol=1e-5)
+    assert _predict(ready, _rows(4), calibration="none")["outputs"]["mean"] == raw
+
+
+def test_a_calibration_does_not_speak_for_other_settings(ready: httpx.Client) -> None:
+    _calibrate(ready)
+    reply = _predict(ready, _rows(2), seed=9)
+    assert reply["calibration"] is None
+    assert reply["outputs"]["ood"] is None
+    assert any("seed 0 (asked: 9)" in warning for warning in reply["warnings"])
+
+
+def test_a_wider_coverage_gives_larger_sets(ready: httpx.Client) -> None:
+    _calibrate(ready)
+    narrow, wide = (
+        sum(map(len, _predict(ready, _rows(30), coverage=share)["outputs"]["prediction_set"]))
+        for share in (0.4, 0.9)
+    )
+    assert narrow < wide
+
+
+def test_one_may_go_back_to_an_earlier_calibration_or_none(ready: httpx.Client) -> None:
+    empty = {"model": "animals", "version": 1, "calibration": None}
+    assert ready.get("/v1/models/animals/calibration").json() == empty
+    for number in (1, 2):
+        assert _calibrate(ready).json()["calibration"] == number
+    path = "/v1/models/animals/versions/1/calibration"
+    assert ready.put(path, json={"active": 1}).json()["calibration"] == 1
+    assert _predict(ready, _rows(1))["calibration"] == 1
+    assert ready.put(path, json={"active": None}).json() == empty
+    assert _predict(ready, _rows(1))["calibration"] is None
+    assert ready.put(path, json={"active": 3}).status_code == 404
+
+
+def test_a_calibration_may_come_as_npz_with_strange_rows(ready: httpx.Client) -> None:
+    labels = np.random.default_rng(5).integers(0, len(CLASSES), 120)
+    body = _npz(inputs=_rows(120, seed=3), labels=labels, ood_inputs=30 * _rows(20, seed=4))
+    reply = ready.post(
+        "/v1/models/animals/versions/default/calibrate?alpha=0.1",
+        content=body,
+        headers={"Content-Type": "application/x-npz"},
+    )
+    assert reply.status_code == 200, reply.text
+    assert "ood_auroc" in reply.json()["report"]["after"]
+
+
+def test_a_regression_answers_in_target_units(client: httpx.Client, bundles: Bundles) -> None:
+    upload(client, "heights", bundles("regression")).raise_for_status()
+    rows = _rows(150)
+    body = {"inputs": rows.tolist()}
+    raw = client.post("/v1/models/heights/predict", json=body).json()["outputs"]
+    assert set(raw) == REGRESSION
+    assert np.array(raw["mean"]).shape == (150, 1)
+    np.testing.assert_allclose(np.mean(raw["mean"]), 10, atol=3)
+    parts = np.add(raw["epistemic_variance"], raw["aleatoric_variance"])
+    np.testing.assert_allclose(raw["variance"], parts, rtol=1e-9)
+    assert raw["interval"] is None
+    noise = np.random.default_rng(1).normal(size=(150, 1))
+    targets = (np.array(raw["mean"]) + noise).tolist()
+    fit = client.post("/v1/models/heights/calibrate", json={**body, "targets": targets})
+    assert fit.status_code == 200, fit.text
+    reply = client.post("/v1/models/heights/predict", json=body).json()
+    lower, upper = (np.array(reply["outputs"]["interval"][end]) for end in ("lower", "upper"))
+    inside = (lower <= targets) & (np.array(targets) <= upper)
+    assert 0.8 <= inside.mean() <= 1.0
+    quantiles = reply["outputs"]["quantiles"]
+    assert list(quantiles) == ["0.05", "0.5", "0.95"]
+    below = [(np.array(targets) <= quantiles[level]).mean() for level in quantiles]
+    np.testing.assert_allclose(below, [0.05, 0.5, 0.95], atol=0.1)
+    parts = np.add(reply["outputs"]["epistemic_variance"], reply["outputs"]["aleatoric_variance"])
+    np.testing.assert_allclose(reply["outputs"]["variance"], parts, rtol=1e-9)
+    assert reply["outputs"]["variance"] != raw["variance"]
+
+
+def test_an_interval_without_an_end_is_null_and_said(
+    client: httpx.Client, bundles: Bundles
+) -> None:
+    upload(client, "heights", bundles("regression")).raise_for_status()
+    rows = _rows(150).tolist()
+    targets = np.random.default_rng(1).normal(10, 2, size=150).tolist()
+    client.post("/v1/models/heights/calibrate", json={"inputs": rows, "targets": targets})
+    reply = client.post(
+        "/v1/models/heights/predict", json={"inputs": rows[:1], "coverage": 0.9999}
+    ).json()
+    assert reply["outputs"]["interval"] == {"lower": [[None]], "upper": [[None]]}
+    assert any("too few" in warning for warning in reply["warnings"])

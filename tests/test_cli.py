@@ -1,0 +1,170 @@
+"""The command line on a data directory of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from dubito.cli import main
+
+from .conftest import CLASSES, NUM_FEATURES, Bundles
+
+
+@pytest.fixture(autouse=True)
+def _data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUBITO_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("DUBITO_NUM_SAMPLES", "16")
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+Run = tuple[int, str, str]
+
+
+def _run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object
+) -> Run:
+    """Exit code, stdout and stderr of one command."""
+    monkeypatch.setattr(sys, "argv", ["dubito", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
+
+
+def test_register_predict_calibrate_and_list(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bundles: Bundles,
+    tmp_path: Path,
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(120, NUM_FEATURES)).astype(np.float32)
+    labels = np.random.default_rng(1).integers(0, len(CLASSES), 120)
+    np.save(tmp_path / "rows.npy", rows[:3])
+    (tmp_path / "rows.json").write_text(json.dumps(rows[:3].tolist()))
+    np.savez(tmp_path / "held_out.npz", inputs=rows, labels=labels)
+
+    code, out, _ = _run(capsys, monkeypatch, "register", bundles("first"), "--model", "animals")
+    assert (code, out.startswith("animals version 1")) == (0, True)
+
+    predict = ("predict", "animals", "--inputs")
+    code, table, err = _run(capsys, monkeypatch, *predict, tmp_path / "rows.npy")
+    assert code == 0
+    assert "mutual_information" in table
+    assert "no active calibration" in err
+
+    fit = ("calibrate", "animals", "--data", tmp_path / "held_out.npz", "--alpha", "0.1")
+    code, out, _ = _run(capsys, monkeypatch, *fit)
+    assert (code, "calibration 1" in out, "nll" in out) == (0, True, True)
+
+    replies = [
+        json.loads(_run(capsys, monkeypatch, *predict, tmp_path / name, "--json")[1])
+        for name in ("rows.npy", "rows.json")
+    ]
+    assert replies[0]["calibration"] == 1
+    assert replies[0]["num_samples"] == 16
+    np.testing.assert_allclose(
+        replies[0]["outputs"]["mean"], replies[1]["outputs"]["mean"], atol=1e-6
+    )
+    assert set(replies[0]["outputs"]["prediction_set"][0]) <= set(CLASSES)
+
+    code, table, _ = _run(capsys, monkeypatch, "models")
+    assert code == 0
+    for word in ("animals", "default", "classification"):
+        assert word in table
+
+
+def test_a_regression_shows_its_interval(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bundles: Bundles,
+    tmp_path: Path,
+) -> None:
+    np.save(tmp_path / "rows.npy", np.zeros((2, NUM_FEATURES), np.float32))
+    _run(capsys, monkeypatch, "register", bundles("regression"), "--model", "heights")
+    code, table, _ = _run(
+        capsys, monkeypatch, "predict", "heights", "--inputs", tmp_path / "rows.npy"
+    )
+    assert code == 0
+    assert "aleatoric_variance" in table
+
+
+def test_an_empty_directory_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = _run(capsys, monkeypatch, "models")
+    assert (code, "dubito register" in out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["predict", "nobody", "--inputs", "rows.npy"], "no model 'nobody'"),
+        (["predict", "nobody", "--inputs", "gone.npy"], "gone.npy"),
+        (["predict", "nobody", "--inputs", "broken.npy"], "numpy.save"),
+        (["predict", "nobody", "--inputs", "broken.json"], "JSON"),
+        (["predict", "nobody", "--inputs", "rows.csv"], ".csv"),
+        (["calibrate", "nobody", "--data", "rows.npy"], "numpy.savez"),
+        (["register", "broken.npy", "--model", "animals"], "readable bundle"),
+        (["register", "gone.dubito", "--model", "animals"], "gone.dubito"),
+        (["serve", "--host", "0.0.0.0"], "DUBITO_API_KEY"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_1(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    words: list[str],
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("rows.npy", np.zeros((2, NUM_FEATURES), np.float32))
+    for name in ("broken.npy", "broken.json", "rows.csv"):
+        Path(name).write_bytes(b"broken {")
+    code, _, err = _run(capsys, monkeypatch, *words)
+    assert code == 1
+    assert err.count("\n") == 1, err
+    assert err.startswith("error: ")
+    assert told in err
+
+
+def test_a_bad_setting_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUBITO_PORT", "many")
+    code, _, err = _run(capsys, monkeypatch, "models")
+    assert (code, "DUBITO_PORT" in err) == (1, True)
+
+
+def test_serve_prints_its_address_answers_and_ends_on_a_signal(tmp_path: Path) -> None:
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from dubito.cli import main; main()", "serve", "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert found, line
+        with httpx.Client(base_url=found[0], timeout=60) as client:
+            assert client.get("/health/ready").json()["ready"] is True
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        assert process.returncode in (0, -signal.SIGTERM)
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
