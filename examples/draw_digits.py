@@ -1,7 +1,7 @@
 """Draw how sure the demonstration's digits network is of digits, of mirrored digits and of noise.
 
-    scripts/serve &                       # or against any server: --url
-    .venv/bin/python examples/draw_digits.py docs/digits.svg
+scripts/serve &                       # or against any server: --url
+.venv/bin/python examples/draw_digits.py docs/digits.svg
 """
 
 from __future__ import annotations
