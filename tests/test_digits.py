@@ -1,0 +1,113 @@
+"""The digits network, whole: accuracy, false alarms, and what it makes of rows that are no digit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from dubito.calibration.fit import fit_classification
+from dubito.calibration.record import Calibration
+from dubito.demo import DIGITS, Rows
+from dubito.engine import Engine, Sampling
+
+ALPHA = 0.05
+SAMPLING = Sampling(num_samples=64)
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return Engine.load(DIGITS.export_to(tmp_path_factory.mktemp("digits") / "digits.dubito"))
+
+
+@pytest.fixture(scope="module")
+def held_out() -> Rows:
+    """All rows that the network was not trained on."""
+    splits = DIGITS.splits()
+    return Rows(
+        np.concatenate([splits.calibration.inputs, splits.test.inputs]),
+        np.concatenate([splits.calibration.targets, splits.test.targets]),
+    )
+
+
+@pytest.fixture(scope="module")
+def logits_TBC(engine: Engine, held_out: Rows) -> NDArray[np.float32]:
+    return engine.sample(held_out.inputs, sampling=SAMPLING).numpy()
+
+
+@pytest.fixture(scope="module")
+def calibration(engine: Engine) -> Calibration:
+    rows = DIGITS.splits().calibration
+    return calibrated(engine.sample(rows.inputs, sampling=SAMPLING).numpy(), rows.targets, 0)
+
+
+def calibrated(
+    logits_TBC: NDArray[np.float32], label_B: NDArray[np.generic], seed: int
+) -> Calibration:
+    return fit_classification(
+        logits_TBC, label_B, sampling=SAMPLING, alpha=ALPHA, coverage=0.9, seed=seed
+    )
+
+
+def flagged(engine: Engine, calibration: Calibration, inputs: NDArray[np.float32]) -> float:
+    prediction = engine.predict(
+        inputs, sampling=SAMPLING, temperature=calibration.temperature or 1.0
+    )
+    return float(calibration.ood.flags(calibration.class_scores(prediction)).mean())  # type: ignore[arg-type]
+
+
+def test_held_out_accuracy_is_at_least_97_percent(engine: Engine) -> None:
+    rows = DIGITS.splits().test
+    got = engine.predict(rows.inputs, sampling=SAMPLING)
+    assert (got.label_index == rows.targets).mean() >= 0.97  # type: ignore[union-attr]
+
+
+def test_the_share_of_false_alarms_is_as_stated_over_random_splits(
+    engine: Engine, held_out: Rows, logits_TBC: NDArray[np.float32]
+) -> None:
+    """K of m fresh rows are flagged, K ~ BetaBinomial(m, ⌊α(n+1)⌋, n+1-⌊α(n+1)⌋); 99 % bounds."""
+    for seed in range(20):
+        order = np.random.default_rng(seed).permutation(len(held_out))
+        known, fresh = order[:450], order[450:]
+        calibration = calibrated(logits_TBC[:, known], held_out.targets[known], seed)
+        n, m = len(calibration.ood.held_out), len(fresh)
+        k = int(np.floor(ALPHA * (n + 1)))
+        low, high = stats.betabinom(m, k, n + 1 - k).interval(0.99)
+        share = flagged(engine, calibration, held_out.inputs[fresh])
+        assert low / m <= share <= high / m, seed
+
+
+def test_at_least_80_percent_of_uniform_noise_is_flagged(
+    engine: Engine, calibration: Calibration
+) -> None:
+    noise = np.random.default_rng(0).random((500, 64)).astype(np.float32)
+    assert flagged(engine, calibration, noise) >= 0.8
+
+
+def test_at_least_60_percent_of_digits_mirrored_top_to_bottom_are_flagged(
+    engine: Engine, calibration: Calibration
+) -> None:
+    rows = DIGITS.splits().test
+    chosen = rows.inputs[np.isin(rows.targets, [2, 3, 4, 5, 7])]
+    mirrored = chosen.reshape(-1, 8, 8)[:, ::-1].reshape(-1, 64).copy()
+    assert flagged(engine, calibration, mirrored) >= 0.6
+
+
+def test_identities_of_the_measures_hold_on_every_row(engine: Engine, held_out: Rows) -> None:
+    got = engine.predict(held_out.inputs, sampling=SAMPLING)
+    total = got.expected_entropy + got.mutual_information  # type: ignore[union-attr]
+    np.testing.assert_allclose(got.predictive_entropy, total, atol=1e-12)  # type: ignore[union-attr]
+    assert (got.mutual_information >= 0).all()  # type: ignore[union-attr]
+    assert (got.predictive_entropy <= np.log(10)).all()  # type: ignore[union-attr]
+
+
+def test_many_rows_equal_single_rows(engine: Engine, held_out: Rows) -> None:
+    rows = held_out.inputs[:20]
+    together = engine.sample(rows)
+    alone = torch.cat([engine.sample(rows[i : i + 1]) for i in range(20)], dim=1)
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
