@@ -136,9 +136,9 @@ def test_the_demonstration_reaches_its_accuracy(run: Run) -> None:
 
 def test_learned_rates_stand_in_the_version_and_in_inspect(run: Run) -> None:
     page = json.loads(run(f"curl -s {ADDRESS}/v1/models/digits-concrete/versions/1"))
-    sites = page["manifest"]["sites"]
+    sites = page["sites"]
     assert all(site["learned"] for site in sites)
     assert len({site["drop_prob"] for site in sites}) == len(sites) > 1
     digest = page["digest"]
-    run(f"cp \"$(find data -type f -path '*{digest[2:]}*' -o -name '{digest}*' | head -1)\" c.dubito")
-    assert run("dubito inspect c.dubito").count("learned") == len(sites)
+    bundle = run(f"find data -name '{digest}.dubito'").strip()
+    assert run(f"dubito inspect '{bundle}'").count("learned") == len(sites)
