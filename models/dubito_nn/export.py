@@ -20,7 +20,7 @@ from dubito_nn.lifting.capture import Captured, capture, isolated, unwrapped
 from dubito_nn.lifting.example import Example, FreeDims, read_example
 from dubito_nn.lifting.explain import explain
 from dubito_nn.lifting.inject import inject_dropout
-from dubito_nn.lifting.lift import Lifted, lift, refuse_batch_statistics, without_unserved
+from dubito_nn.lifting.lift import Lifted, lift, refuse_as_recorded, without_unserved
 from dubito_nn.lifting.lower import lower
 from dubito_nn.lifting.prove import prove
 from dubito_nn.manifest import OUTPUTS_OF, InputSpec, Manifest, Output, Task
@@ -128,7 +128,7 @@ def _lift_and_prove(captured: Captured) -> tuple[Lifted, Program]:
 
 def _lifted_and_point(captured: Captured) -> tuple[Lifted, Program]:
     recorded = captured.trace("sampling")
-    refuse_batch_statistics(recorded)
+    refuse_as_recorded(recorded)
     lifted = lift(lower(recorded), captured, draw=True)
     if not lifted.sites:
         raise ExportError(

@@ -26,8 +26,8 @@ from torch.export import Dim, ExportedProgram
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from dubito_nn.errors import ExportError
-from dubito_nn.lifting.example import BATCH, Inputs
-from dubito_nn.lifting.explain import explain
+from dubito_nn.lifting.example import BATCH, ROWS, Inputs
+from dubito_nn.lifting.explain import explain, explain_rows, reason
 from dubito_nn.lifting.selected import PREFIX, Selected
 
 Mode = Literal["sampling", "evaluation"]
@@ -83,7 +83,25 @@ class Captured:
             except ExportError:
                 raise
             except Exception as error:
-                raise ExportError(explain(error, self.running)) from error
+                where = list(self.running)
+                raise ExportError(self._eager_reason(mode) or explain(error, where)) from error
+
+    def _eager_reason(self, mode: Mode) -> str | None:
+        """Why the network does not even run, where that is why it cannot be recorded."""
+        try:
+            self.run(self.inputs.given, mode)
+        except Exception as error:
+            where = self.running[-1] if self.running else WHOLE
+            return (
+                f"module `{where}` fails on the example: {type(error).__name__}:"
+                f" {reason(error)}: give example_inputs as the network takes them"
+            )
+        try:
+            self.run(self.example, mode)
+        except Exception as error:
+            where = self.running[-1] if self.running else WHOLE
+            return explain_rows(f"module `{where}`") + f" With {ROWS} rows: {reason(error)}"
+        return None
 
     def _shapes(self) -> tuple[dict[int, object], ...]:
         rows = Dim(BATCH, min=1, max=_MAX_ROWS)

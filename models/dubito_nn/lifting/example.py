@@ -28,12 +28,14 @@ class Inputs:
 
     Args:
         tensors: `ROWS` rows of each input, by name, at least two of them different.
+        given: the caller's own example.
         bounds: least and greatest value of each integer input in the caller's example.
         by_keyword: whether the network takes its inputs by keyword.
         free_dims: input name → axis → name of the free dimension.
     """
 
     tensors: dict[str, Tensor]
+    given: dict[str, Tensor]
     bounds: dict[str, tuple[int, int]]
     by_keyword: bool
     free_dims: dict[str, dict[int, str]]
@@ -69,7 +71,7 @@ def read_example(network: nn.Module, example: Example, free_dims: FreeDims) -> I
         if not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
     }
     checked = _checked_free_dims(free_dims, own)
-    return Inputs(_different_rows(own), bounds, by_keyword, checked)
+    return Inputs(_different_rows(own), own, bounds, by_keyword, checked)
 
 
 def _named(network: nn.Module, example: Example) -> tuple[dict[str, Tensor], bool]:

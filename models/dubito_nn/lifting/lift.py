@@ -13,17 +13,31 @@ import sympy
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from dubito_nn.errors import ExportError
 from dubito_nn.lifting.capture import Captured, clean_path
 from dubito_nn.lifting.example import BATCH
-from dubito_nn.lifting.rules import EMPTY, RULES, is_random, module_path, shape_source
+from dubito_nn.lifting.explain import explain_values
+from dubito_nn.lifting.rules import (
+    EMPTY,
+    RULES,
+    is_random,
+    module_path,
+    refuse_certain,
+    shape_source,
+)
 from dubito_nn.lifting.selected import PREFIX
 from dubito_nn.manifest import Distribution, Granularity, Site
 from dubito_nn.operators import ALLOWED, name_of
 from dubito_nn.program import Argument, Node, OnDevice, Program, Ref, pruned, sites_in
 
 aten = torch.ops.aten
+_DROPOUTS = (
+    *(aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default),
+    *(aten.feature_alpha_dropout.default, aten.dropout_.default, aten.feature_dropout_.default),
+    *(aten.alpha_dropout_.default, aten.feature_alpha_dropout_.default),
+)
 _IGNORED = ("aten._assert", "aten.sym_constrain", "aten._assert_tensor_metadata")
 _LONG = 2**20  # a limit on a free dimension beyond this is none
 _UNREAD_KEYWORDS = ("pin_memory",)
@@ -48,13 +62,15 @@ class Lifted:
     notices: tuple[str, ...] = ()
 
 
-def refuse_batch_statistics(program: ExportedProgram) -> None:
-    """Refuse normalisation by the statistics of the batch, on the graph as recorded.
+def refuse_as_recorded(program: ExportedProgram) -> None:
+    """Refuse what cannot be seen any more once the graph has been lowered.
 
     Raises:
-        ExportError: naming the module.
+        ExportError: naming the module that drops everything, or normalises by the batch.
     """
     for node in program.graph.nodes:
+        if node.target in _DROPOUTS and node.args[2]:
+            refuse_certain(node, node.args[1])
         if node.target == aten.batch_norm.default and node.args[5]:
             raise ExportError(
                 f"module `{module_path(node)}` normalises by the statistics of the batch"
@@ -256,6 +272,8 @@ class Lifter:
 
     def _plain(self, node: fx.Node) -> None:
         name = name_of(node.target)
+        if free_unbacked_symbols(node.meta.get("val")):
+            raise ExportError(explain_values(f"module `{module_path(node)}`"))
         if name not in ALLOWED:
             raise ExportError(
                 f"module `{module_path(node)}` uses the operator `{name}`, which bundles may not"

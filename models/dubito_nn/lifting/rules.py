@@ -61,6 +61,19 @@ def shape_source(node: fx.Node) -> fx.Node | Sequence[object]:
     return source
 
 
+def refuse_certain(node: fx.Node, drop_prob: float) -> None:
+    """Refuse a layer that drops everything.
+
+    Raises:
+        ExportError: naming the module.
+    """
+    if not 0 <= drop_prob < 1:
+        raise ExportError(
+            f"module `{module_path(node)}` drops with probability {drop_prob:g}, which leaves"
+            " nothing to chance: set it between 0 and 1, or take the layer out"
+        )
+
+
 def _native_dropout(lifter: Lifter, node: fx.Node) -> None:
     x, drop_prob, _ = node.args
     assert isinstance(x, fx.Node)
@@ -68,7 +81,7 @@ def _native_dropout(lifter: Lifter, node: fx.Node) -> None:
     users = {user.args[1]: user for user in node.users}
     assert isinstance(drop_prob, (int, float))
     if drop_prob != 0:
-        _refuse_certain(node, drop_prob)
+        refuse_certain(node, drop_prob)
         keep_prob = 1 - drop_prob
         mask = lifter.site(node, "bernoulli", keep_prob, None)
         if 1 in users:
@@ -91,7 +104,7 @@ def _bernoulli_p(lifter: Lifter, node: fx.Node) -> None:
     if keep_prob == 1:  # a layer that keeps everything is no site
         lifter.names[node] = lifter.constant(node, 1.0).name
         return
-    _refuse_certain(node, 1 - keep_prob)
+    refuse_certain(node, 1 - keep_prob)
     mask = lifter.site(node, "bernoulli", float(keep_prob), None)
     lifter.names[node] = mask.name
 
@@ -168,14 +181,6 @@ def _exponential(lifter: Lifter, node: fx.Node) -> None:
     draw = lifter.site(node, "uniform", 0.5, None)
     log = lifter.emit("aten.log1p.default", lifter.emit("aten.neg.default", draw))
     lifter.names[node] = lifter.emit("aten.mul.Scalar", log, -1 / rate).name
-
-
-def _refuse_certain(node: fx.Node, drop_prob: float) -> None:
-    if not 0 < drop_prob < 1:
-        raise ExportError(
-            f"module `{module_path(node)}` drops with probability {drop_prob:g}, which leaves"
-            " nothing to chance: set it between 0 and 1, or take the layer out"
-        )
 
 
 RULES: dict[str, Callable[[Lifter, fx.Node], None]] = {
