@@ -111,7 +111,9 @@ def _lower_attention(graph: Graph, node: Node) -> None:
     mask = given.get("attn_mask")
     if given.get("is_causal"):
         sizes = [emit(aten.sym_size.int, part, -2) for part in (query, key)]
-        mask = emit(aten.tril.default, emit(aten.ones.default, sizes, dtype=torch.bool))
+        on_cpu = torch.device("cpu")  # stands for the device that the graph runs on
+        ones = emit(aten.ones.default, sizes, dtype=torch.bool, device=on_cpu)
+        mask = emit(aten.tril.default, ones)
     if mask is not None:
         if given.get("is_causal") or mask.meta["val"].dtype == torch.bool:
             hidden = emit(aten.logical_not.default, mask)

@@ -25,6 +25,7 @@ from dubito.engine.layout import Layouts, look
 from dubito.engine.plan import make_plan
 from dubito.engine.prediction import Classification, Prediction, Regression
 from dubito.engine.sampling import Draw, Masks, Sampling
+from dubito.engine.sizes import check_sizes
 from dubito.engine.statistics import ClassificationSums, RegressionSums
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, BundleError, Manifest, load_bundle
@@ -32,6 +33,7 @@ from dubito_nn.program import DTYPES
 
 _CPU_CHUNK_BYTES = 8 * 2**20  # what a chunk may keep alive and still stay near the cache
 _MASK_SHARE = 4  # of the budget, one part in so many may hold masks between requests
+_ALWAYS_ALLOWED_BYTES = 256 * 2**20  # of one value on two rows, however small the budget
 _MAX_EXECUTIONS = 16  # shapes of rows that stay planned, where dimensions are free
 
 
@@ -260,6 +262,10 @@ class Engine:
         """The plan for rows of that shape, made at the first call and kept."""
         shapes = tuple(tuple(tensor.shape[1:]) for tensor in read.values())
         if (masks, shapes) not in self._executions:
+            limit = max(self.memory_budget_bytes, _ALWAYS_ALLOWED_BYTES)
+            for program in (self.bundle.sampling, self.bundle.point):
+                two = {name: tensor[:1].repeat_interleave(2, 0) for name, tensor in read.items()}
+                check_sizes(program, two, self.bundle.weights, limit)
             one = {name: tensor[:1].to(self.device) for name, tensor in read.items()}
             sites = self.bundle.sites
             with self._running():
@@ -330,7 +336,9 @@ class Engine:
     def _try_out(self) -> None:
         """Plan, and run made-up rows, so that a bundle that does not run is refused now."""
         try:
-            raw = self.sample(self.made_up_rows(), sampling=Sampling(2, self.defaults.seed))
+            rows = self.made_up_rows()
+            self.sample(rows, sampling=Sampling(1, method="point"))
+            raw = self.sample(rows, sampling=Sampling(2, self.defaults.seed))
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError) as error:
             raise BundleRefusedError(
                 f"the graph does not run on one row: {str(error).splitlines()[0][:200]}:"
