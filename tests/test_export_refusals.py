@@ -3,6 +3,7 @@
 import copy
 import random
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -230,9 +231,9 @@ def test_a_wrong_declaration_is_refused_with_a_remedy(changes, expected, tmp_pat
 
 def test_what_is_no_module_or_cannot_be_traced_again_is_refused(tmp_path):
     assert "expects a torch.nn.Module, got function" in refusal(counted, tmp_path)
-    kept = layers(nn.Dropout(0.5))
-    kept.last = kept[0](torch.randn(1, 8))
-    assert re.search(r"cannot be copied.*detach tensors", refusal(kept, tmp_path))
+    locked = layers(nn.Dropout(0.5))
+    locked.lock = threading.Lock()
+    assert re.search(r"cannot be copied.*plain values", refusal(locked, tmp_path))
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path):

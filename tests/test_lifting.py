@@ -369,9 +369,9 @@ def test_mean_and_spread_over_random_draws_are_those_of_the_eager_network(name, 
     inputs = {input_name(bundle): x}
 
     def moments(sample: Callable[[], Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        values = torch.stack([sample() for _ in range(400)]).double()
+        values = torch.stack([sample() for _ in range(250)]).double()
         deviations = (values - values.mean(0)) ** 2
-        return values.mean(0), values.var(0) / 400, deviations.mean(0), deviations.var(0) / 400
+        return values.mean(0), values.var(0) / 250, deviations.mean(0), deviations.var(0) / 250
 
     with torch.no_grad():
         eager = moments(lambda: sampling_mode(network)(x))

@@ -2,6 +2,9 @@
 
 import json
 import math
+import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -134,3 +137,153 @@ def test_running_shows_every_node_in_order_and_frees_what_is_done():
     result = program.run({"x": torch.ones(1)}, {}, watch=lambda node, value: seen.append(node.name))
     assert seen == ["x", "a", "b"]
     assert {key: float(value) for key, value in result.items()} == {"output": -1.0, "features": 1.0}
+
+
+Json = dict[str, Any]
+
+
+def small_graph() -> Json:
+    nodes = [
+        {"name": "x", "op": "input", "args": ["input"]},
+        {"name": "omega", "op": "site", "args": [0, [3], {"dtype": "float32"}]},
+        {"name": "relu", "op": "aten.relu.default", "args": [{"ref": "x"}]},
+    ]
+    return {"nodes": nodes, "outputs": {"output": "relu"}}
+
+
+def relu_of(table: Json) -> Json:
+    return next(node for node in table["nodes"] if node["op"] == "aten.relu.default")
+
+
+AGAIN = object()  # stands for the first argument once more
+
+
+def with_operator(op: str, *args: object, **kwargs: object) -> Callable[[Json], object]:
+    def change(table: Json) -> None:
+        first = relu_of(table)["args"][0]
+        given = [first if argument is AGAIN else argument for argument in args]
+        relu_of(table).update(op=op, args=[first, *given], kwargs=kwargs)
+
+    return change
+
+
+def append(node: object) -> Callable[[Json], object]:
+    return lambda table: table["nodes"].append(node)
+
+
+def nested(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+HOSTILE_GRAPHS: dict[str, tuple[Callable[[Json], object], str]] = {
+    **{
+        op: (with_operator(op), rf"`{re.escape(op)}`, which is not on the allow-list")
+        for op in (
+            *("aten.empty.memory_format", "aten.from_file.default", "aten.relu_.default"),
+            *("aten.rand.default", "aten.dropout.default", "aten.as_strided.default"),
+            *("aten.item.default", "os.system", "builtins.eval", "operator.attrgetter"),
+            *("aten.__class__.default", "aten.relu.__call__", "aten.relu", "__import__"),
+        )
+    },
+    "attention that drops": (
+        with_operator("aten.scaled_dot_product_attention.default", dropout_p=0.1),
+        r"expects dropout_p in \[0\], got 0.1",
+    ),
+    "attention that drops by position": (
+        with_operator("aten.scaled_dot_product_attention.default", AGAIN, 1, None, 0.1),
+        r"expects dropout_p in \[0\], got 0.1",
+    ),
+    "a recurrent network that drops": (
+        with_operator("aten.lstm.input", [], [], True, 2, 0.5, True, False, True),
+        r"expects dropout in \[0\], got 0.5",
+    ),
+    "a recurrent network that drops by keyword": (
+        with_operator("aten.gru.input", None, [], True, 2, dropout=0.5),
+        r"expects dropout in \[0\], got 0.5",
+    ),
+    "batch-norm in training": (
+        with_operator("aten.batch_norm.default", None, None, None, None, True, 0.1, 1e-5, False),
+        r"expects training in \[False\], got True",
+    ),
+    "instance-norm that writes": (
+        with_operator(
+            *("aten.instance_norm.default", None, None, AGAIN, AGAIN, True),
+            *(0.1, 1e-5, False),
+        ),
+        r"expects use_input_stats false",
+    ),
+    "a grid sampler beyond its modes": (
+        with_operator("aten.grid_sampler.default", AGAIN, 77, 0, True),
+        r"expects interpolation_mode in \[0, 1, 2\], got 77",
+    ),
+    "a node named twice": (
+        append({"name": "x", "op": "input", "args": ["input"]}),
+        r"node `x` is defined twice",
+    ),
+    "a reference to a later node": (
+        lambda table: table["nodes"].insert(
+            0, {"name": "early", "op": "aten.relu.default", "args": [{"ref": "relu"}]}
+        ),
+        r"node `early` refers to `relu`, which no earlier node defines",
+    ),
+    "a reference to itself": (
+        append({"name": "loop", "op": "aten.relu.default", "args": [{"ref": "loop"}]}),
+        r"node `loop` refers to `loop`",
+    ),
+    "a site of a nonsensical size": (
+        append({"name": "more", "op": "site", "args": [1, ["3"], {"dtype": "float32"}]}),
+        r"a site's size expects integers",
+    ),
+    "a site without a type": (
+        append({"name": "more", "op": "site", "args": [1, [3]]}),
+        r"`site` expects \['int', 'tuple', 'dtype'\]",
+    ),
+    "a deep argument": (
+        append({"name": "more", "op": "aten.relu.default", "args": [nested(30)]}),
+        r"nested deeper than",
+    ),
+    "a huge integer": (
+        append({"name": "more", "op": "aten.relu.default", "args": [10**30]}),
+        r"integers of at most 64 bits",
+    ),
+    "an attribute walk": (
+        append({"name": "more", "op": "aten.relu.default", "args": [{"attr": "__globals__"}]}),
+        r"unknown argument \{'attr': '__globals__'\}",
+    ),
+    "a type that is none": (
+        append({"name": "more", "op": "aten.relu.default", "args": [{"dtype": "load"}]}),
+        r"unknown argument \{'dtype': 'load'\}",
+    ),
+    "a node that is a list": (append(["input"]), r"a node: expects an object, got list"),
+    "a node with more fields": (
+        append({"name": "more", "op": "input", "args": ["x"], "code": "1"}),
+        r"expects the fields name, op, args and maybe kwargs",
+    ),
+    "an output that is not there": (
+        lambda table: table["outputs"].update(output="nowhere"),
+        r"outputs name `nowhere`, which no node defines",
+    ),
+    "an output of another kind": (
+        lambda table: table["outputs"].update(more="input"),
+        r"outputs expects `output` and at most `features`",
+    ),
+    "no nodes": (lambda table: table["nodes"].clear(), r"expects 1 to 200000 nodes"),
+    "a million nodes": (
+        lambda table: table.update(nodes=[{"name": "x"}] * 10**6),
+        r"expects 1 to 200000 nodes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_GRAPHS)
+def test_a_hostile_graph_is_refused_naming_the_first_reason(name):
+    change, expected = HOSTILE_GRAPHS[name]
+    table = small_graph()
+    assert from_json(table, where="graph").of_kind("site")
+    change(table)
+    with pytest.raises(BundleError, match=expected) as raised:
+        from_json(table, where="graph")
+    assert str(raised.value).startswith("graph")

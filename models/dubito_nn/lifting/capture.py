@@ -157,13 +157,18 @@ def capture(
     Raises:
         ExportError: where it cannot be copied, or `features` names no module of it.
     """
+    computed = [
+        value
+        for module in network.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    ]  # such as the weight under torch.nn.utils.weight_norm, which deepcopy refuses
     try:
-        own = copy.deepcopy(network).cpu()
+        own = copy.deepcopy(network, {id(value): value.detach() for value in computed}).cpu()
     except Exception as error:
         raise ExportError(
-            f"the network cannot be copied ({str(error).splitlines()[0][:200]}): detach tensors"
-            " that it keeps as attributes; for torch.nn.utils.weight_norm use"
-            " torch.nn.utils.parametrizations.weight_norm, or remove_weight_norm first"
+            f"the network cannot be copied ({type(error).__name__}: {reason(error)}): keep only"
+            " modules, tensors and plain values as its attributes"
         ) from error
     for parameter in own.parameters():
         parameter.requires_grad_(parameter.is_floating_point())

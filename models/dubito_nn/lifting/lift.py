@@ -6,10 +6,8 @@ input, check every other operator against the allow-list, and name the weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import sympy
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
@@ -28,7 +26,8 @@ from dubito_nn.lifting.rules import (
     shape_source,
 )
 from dubito_nn.lifting.selected import PREFIX
-from dubito_nn.manifest import Distribution, Granularity, Site
+from dubito_nn.lifting.sites import Symbols, describe
+from dubito_nn.manifest import Distribution, Site
 from dubito_nn.operators import ALLOWED, name_of
 from dubito_nn.program import Argument, Node, OnDevice, Program, Ref, pruned, sites_in
 
@@ -143,7 +142,7 @@ class Lifter:
         weights: tensors by name in the network.
         outputs: node name by output.
         names: name in the lifted graph by recorded node.
-        symbols: `batch` or the free dimension's name, by symbol of the recorder.
+        symbols: of the recorder, with their meanings.
         notices: what the user should know.
         count: nodes emitted that the recorded graph does not have.
     """
@@ -156,8 +155,8 @@ class Lifter:
     weights: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     names: dict[fx.Node, str] = field(default_factory=dict)
-    symbols: dict[sympy.Symbol, str] = field(default_factory=dict)
-    notices: dict[str, None] = field(default_factory=dict)
+    symbols: Symbols = field(default_factory=Symbols)
+    notices: list[str] = field(default_factory=list)
     count: int = 0
 
     def take(self, node: fx.Node) -> None:
@@ -198,7 +197,8 @@ class Lifter:
             return self.constant(node, mean, dtype, like=like)
         value = _value(node)
         size = self._size(node, value, like)
-        self.sites.append(self._describe(node, distribution, mean, value))
+        site = describe(node, value, distribution, mean, self.symbols, self.captured)
+        self.sites.append(replace(site, index=len(self.sites)))
         return self.emit("site", len(self.sites) - 1, size, dtype or value.dtype)
 
     def constant(
@@ -236,18 +236,11 @@ class Lifter:
         self.nodes.append(Node(node.name, "weight", (plain,)))
 
     def _learn_symbols(self, name: str, value: Tensor) -> None:
-        for axis, free in {0: BATCH, **self.captured.inputs.free_dims.get(name, {})}.items():
-            expression = _expression(value.shape[axis])
-            if not expression.is_Symbol:
-                raise ExportError(
-                    f"the network works for one size of axis {axis} of input `{name}` only: take"
-                    " sizes from x.shape in forward(), or leave that axis out of free_dims"
-                )
-            if self.symbols.setdefault(expression, free) != free:
-                raise ExportError(
-                    f"the free dimensions `{self.symbols[expression]}` and `{free}` are always of"
-                    " the same size: give them one name in free_dims"
-                )
+        for axis, meaning in {0: BATCH, **self.captured.inputs.free_dims.get(name, {})}.items():
+            symbol = self.symbols.learn(name, axis, value.shape[axis], meaning)
+            sizes = self.recorded.range_constraints.get(symbol)
+            if meaning != BATCH and sizes is not None and sizes.upper < _LONG:
+                self.notices.append(f"input `{name}`: `{meaning}` is at most {sizes.upper}")
 
     def _output(self, node: fx.Node) -> None:
         returned = node.args[0]
@@ -333,56 +326,6 @@ class Lifter:
             for axis, size in enumerate(value.shape)
         )
 
-    def _describe(
-        self, node: fx.Node, distribution: Distribution, mean: float, value: Tensor
-    ) -> Site:
-        path = module_path(node)
-        batch_dim, dims = self._rows_and_rest(path, value)
-        drop_prob, learned = self._drop_prob(path, distribution, mean)
-        return Site(
-            index=len(self.sites),
-            operator=name_of(node.target),
-            distribution=distribution,
-            drop_prob=drop_prob,
-            learned=learned,
-            shape=dims,
-            granularity=_granularity(dims, batch_dim),
-            module_path=path,
-            batch_dim=batch_dim,
-        )
-
-    def _rows_and_rest(self, path: str, value: Tensor) -> tuple[int | None, tuple[int | str, ...]]:
-        batch_dim, rest = None, list[int | str]()
-        for axis, size in enumerate(value.shape):
-            expression = _expression(size)
-            rows = [s for s in expression.free_symbols if self.symbols.get(s) == BATCH]
-            if rows:
-                per_row = sympy.cancel(expression / rows[0])
-                if batch_dim is not None or rows[0] in per_row.free_symbols:
-                    raise ExportError(
-                        f"module `{path}` draws numbers of shape {tuple(value.shape)}, which mixes"
-                        " rows: draw one set of numbers per row"
-                    )
-                batch_dim, expression = axis, per_row
-                if expression == 1:
-                    continue
-            names = {s: sympy.Symbol(self.symbols.get(s, str(s))) for s in expression.free_symbols}
-            renamed = expression.xreplace(names)
-            rest.append(int(renamed) if renamed.is_Integer else str(renamed))
-        return batch_dim, tuple(rest)
-
-    def _drop_prob(
-        self, path: str, distribution: Distribution, mean: float
-    ) -> tuple[float | None, bool]:
-        modules = dict(self.captured.module.network.named_modules())
-        found = getattr(modules.get(path, modules[""]), "drop_prob", None)
-        learned = isinstance(found, Tensor) and found.requires_grad
-        if distribution == "bernoulli":
-            return round(1 - mean, 12), False
-        if isinstance(found, (Tensor, float)):
-            return float(torch.as_tensor(found).detach().double().mean()), learned
-        return None, False
-
 
 def _value(node: fx.Node) -> Tensor:
     """What a random node made in the recording; the values, where it also returns a mask."""
@@ -390,20 +333,3 @@ def _value(node: fx.Node) -> Tensor:
     value = value[0] if isinstance(value, (tuple, list)) else value
     assert isinstance(value, Tensor)
     return value
-
-
-def _expression(size: int | torch.SymInt) -> sympy.Expr:
-    """A size as an expression in the recorder's symbols; nothing is parsed."""
-    node = getattr(size, "node", None)
-    return sympy.Integer(int(size)) if node is None else node.expr
-
-
-def _granularity(shape: Sequence[int | str], batch_dim: int | None) -> Granularity:
-    """What one number of ω acts on, by where the draw's shape has ones."""
-    if batch_dim is None:
-        return "weight" if any(size != 1 for size in shape) else "batch"
-    if all(size == 1 for size in shape):
-        return "path"
-    if shape[-1] == 1:
-        return "channel"
-    return "time" if shape[0] == 1 else "element"

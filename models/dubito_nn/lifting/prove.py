@@ -1,7 +1,8 @@
 """Show on the example that the lifted graph is the network, or refuse it.
 
 Its job, in order: replay what the eager network drew and compare the outputs, and compare the point
-graph with the network in evaluation mode, each at two numbers of rows; see that no row reads
+graph with the network in evaluation mode, each at two numbers of rows and two
+sizes of every free dimension; see that no row reads
 another; see that every site alone changes the output.
 """
 
@@ -38,7 +39,7 @@ def prove(captured: Captured, lifted: Lifted, point: Program) -> Lifted:
         ExportError: with the module and the remedy, where one of the proofs fails.
     """
     with torch.no_grad():
-        for inputs in (captured.example, _fewer(captured.example)):
+        for inputs in (captured.example, _smaller(captured)):
             _replay(captured, lifted, inputs)
             _compare_point(captured, lifted, point, inputs)
         if captured.module.output_name is not None:
@@ -132,5 +133,12 @@ def _equal(one: Tensor, two: Tensor) -> bool:
     return torch.equal(one.nan_to_num(), two.nan_to_num())
 
 
-def _fewer(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor[: len(tensor) - 2] for name, tensor in inputs.items()}
+def _smaller(captured: Captured) -> dict[str, Tensor]:
+    """The example with fewer rows, and one less along every free dimension where that can be."""
+    result = {}
+    for name, tensor in captured.example.items():
+        tensor = tensor[: len(tensor) - 2]
+        for axis in captured.inputs.free_dims.get(name, {}):
+            tensor = tensor.narrow(axis, 0, max(2, tensor.shape[axis] - 1))
+        result[name] = tensor.contiguous()
+    return result
