@@ -39,6 +39,10 @@ _DROPOUTS = (
 )
 _IGNORED = ("aten._assert", "aten.sym_constrain", "aten._assert_tensor_metadata")
 _LONG = 2**20  # a limit on a free dimension beyond this is none
+_BY_SHAPE_ALONE = {  # a view needs strides, and those are a kernel's and a device's own affair
+    "aten.view.default": "aten.reshape.default",
+    "aten._unsafe_view.default": "aten.reshape.default",
+}
 _UNREAD_KEYWORDS = ("pin_memory",)
 
 
@@ -278,7 +282,7 @@ class Lifter:
             if key not in _UNREAD_KEYWORDS
         }
         args = tuple(self.argument(value) for value in node.args)
-        self.nodes.append(Node(node.name, name, args, kwargs))
+        self.nodes.append(Node(node.name, _BY_SHAPE_ALONE.get(name, name), args, kwargs))
         self.names[node] = node.name
 
     def _name(self, node: fx.Node) -> str:
