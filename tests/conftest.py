@@ -73,14 +73,30 @@ def _export_regression(path: Path) -> None:
     )
 
 
+def _export_injected(path: Path) -> None:
+    """A network trained without dropout, doubted behind its hidden layer."""
+    torch.manual_seed(3)
+    hidden = nn.Sequential(nn.Linear(NUM_FEATURES, 16), nn.ReLU())
+    export(
+        nn.Sequential(hidden, nn.Linear(16, len(CLASSES))),
+        torch.randn(3, NUM_FEATURES),
+        path,
+        task="classification",
+        output="logits",
+        classes=CLASSES,
+        drop_prob={"0.1": 0.2},
+    )
+
+
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
-    """Bundles by name, each exported once: `first`, `second`, `regression`."""
+    """Bundles by name, each exported once: `first`, `second`, `regression`, `injected`."""
     folder = tmp_path_factory.mktemp("bundles")
     exports: dict[str, Callable[[Path], None]] = {
         "first": lambda path: _export_classifier(path, seed=0),
         "second": lambda path: _export_classifier(path, seed=1),
         "regression": _export_regression,
+        "injected": _export_injected,
     }
 
     def bundle(name: str) -> Path:

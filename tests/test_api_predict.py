@@ -276,3 +276,17 @@ def test_a_queue_that_is_full_says_when_to_come_back(
         assert too_much.status_code == 422
         assert "at most 64, got 80" in too_much.json()["detail"]
         _predict(client, _rows(4))
+
+
+def test_every_reply_of_a_version_with_injected_dropout_says_so(
+    client: httpx.Client, bundles: Bundles
+) -> None:
+    upload(client, "animals", bundles("injected")).raise_for_status()
+    version = client.get("/v1/models/animals/versions/1").json()
+    assert len([line for line in version["warnings"] if "injected" in line]) == 1
+    for fields in ({}, {"calibration": "none"}, {"method": "point"}, {"outputs": ["mean"]}):
+        warnings = _predict(client, _rows(2), **fields)["warnings"]
+        assert [line for line in warnings if "injected" in line] == [
+            "dropout injected at export: `0.1`: the network was not trained with it, so its spread"
+            " is no posterior's; calibrate before you rely on it"
+        ]

@@ -82,6 +82,16 @@ def test_register_predict_calibrate_and_list(
         assert word in table
 
 
+def test_inspect_prints_every_warning_of_the_bundle_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, bundles: Bundles
+) -> None:
+    code, out, err = _run(capsys, monkeypatch, "inspect", bundles("injected"))
+    assert (code, err) == (0, "")
+    assert "".join(out.splitlines()).count("warning: dropout injected at export: `0.1`") == 1
+    assert out.count("warning: ") == 1
+    assert "warning: " not in _run(capsys, monkeypatch, "inspect", bundles("first"))[1]
+
+
 def test_a_regression_shows_its_interval(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

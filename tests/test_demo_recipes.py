@@ -170,6 +170,7 @@ def test_each_recipe_is_exported_with_its_words(recipe: Recipe, tmp_path: Path) 
         recipe.notes,
     )
     assert manifest.classes == recipe.classes
+    assert manifest.warnings == ()
     assert any(site.learned for site in bundle.sites) == (recipe is not DIGITS)
     assert (manifest.target_scale is not None) == (recipe is DIABETES)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dubito_nn.advice import advise
 from dubito_nn.bundle import Bundle, bundle_bytes, load_bundle
 from dubito_nn.errors import BundleError, ExportError
 from dubito_nn.lifting.capture import Captured, capture, isolated, unwrapped
@@ -107,11 +108,8 @@ def export(
             features=features,
             injected=injected.paths,
             notes=notes,
-            warnings=(
-                *(f"dropout injected at export: module `{path}`" for path in injected.paths),
-                *lifted.notices,
-            ),
         )
+        manifest = replace(manifest, warnings=_warnings(manifest, lifted, captured))
         return _write(Path(path), manifest, lifted, point)
 
 
@@ -257,6 +255,19 @@ def _input_specs(captured: Captured) -> tuple[InputSpec, ...]:
         dtype = str(tensor.dtype).removeprefix("torch.")
         specs.append(InputSpec(name, dtype, shape, low, high))
     return tuple(specs)
+
+
+def _warnings(manifest: Manifest, lifted: Lifted, captured: Captured) -> tuple[str, ...]:
+    """What was injected, what the lifting left out, and what the literature warns of."""
+    advice = advise(
+        lifted.program,
+        tuple(lifted.sites),
+        paths=lifted.paths,
+        modules=dict(captured.module.network.named_modules()),
+        integer_inputs=frozenset(captured.inputs.bounds),
+    )
+    injected = manifest.injection_warning
+    return (*((injected,) if injected else ()), *lifted.notices, *advice)
 
 
 def _write(path: Path, manifest: Manifest, lifted: Lifted, point: Program) -> Bundle:

@@ -117,6 +117,23 @@ class Manifest:
         """The manifest as plain JSON values."""
         return asdict(self)
 
+    @property
+    def injection_warning(self) -> str | None:
+        """What a reader of the spread must know where dropout was set or added at export."""
+        if not self.injected:
+            return None
+        where = named_modules([f"`{path}`" for path in self.injected])
+        return (
+            f"dropout injected at export: {where}: the network was not trained with it, so its"
+            " spread is no posterior's; calibrate before you rely on it"
+        )
+
+
+def named_modules(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
 
 def manifest_from_json(raw: object) -> Manifest:
     """Read a manifest from parsed JSON.

@@ -103,7 +103,8 @@ def build_outputs(
         check: called between chunks.
         may_keep_samples: whether all passes are few enough to keep them for `quantiles`.
     """
-    warnings: list[str] = []
+    injected = engine.manifest.injection_warning
+    warnings = [] if injected is None else [injected]
     covering = _covering(order, sampling, calibration, warnings)
     temperature = (covering.temperature or 1.0) if covering is not None else 1.0
     names = order.outputs or _OUTPUTS[engine.manifest.task]
