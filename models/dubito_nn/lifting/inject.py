@@ -16,7 +16,7 @@ from torch.nn import functional
 from dubito_nn.errors import ExportError
 
 _HOLDS_DROPOUT = (nn.modules.dropout._DropoutNd, nn.MultiheadAttention, nn.RNNBase)
-_PROBABILITIES = ("p", "drop_prob", "dropout")
+_PROBABILITIES = ("p", "drop_prob", "dropout", "dropout_prob", "attention_dropout")
 
 
 class Injection:
