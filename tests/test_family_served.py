@@ -380,6 +380,22 @@ def test_eval_mode_is_deterministic_and_is_the_point_method(
     torch.testing.assert_close(torch.from_numpy(point).float(), first.softmax(1), atol=1e-5, rtol=0)
 
 
+def test_gradients_for_fixed_draws_agree_with_differences(variant: Variant) -> None:
+    network, rows = _network(variant).double(), variant.rows(2)
+    given = {name: p.detach().clone().requires_grad_() for name, p in network.named_parameters()}
+    if rows.is_floating_point():
+        given["input"] = rows.double().requires_grad_()
+
+    def replay(*tensors: Tensor) -> Tensor:
+        own = dict(zip(given, tensors, strict=True))
+        x = own.pop("input", rows)
+        with seeded(3):
+            output: Tensor = torch.func.functional_call(network, own, (x,))
+        return output
+
+    assert torch.autograd.gradcheck(replay, tuple(given.values()), fast_mode=True)
+
+
 def test_sites_name_the_layer_and_its_probability(variant: Variant, bundle: Bundle) -> None:
     assert all(0.0 < (site.drop_prob or 0.0) < 1.0 for site in bundle.sites)
     assert all(site.batch_dim is None for site in bundle.sites) == variant.per_batch
