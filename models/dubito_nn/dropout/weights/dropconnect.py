@@ -6,7 +6,7 @@
 
 In the second, the sum over many weights is taken as normal, with the exact mean and variance, and
 the expectation goes through the activation a, which is why the layer holds it. It is computed
-without sampling: in closed form for ReLU, else by Gauss-Hermite quadrature. Biases are kept.
+without sampling: in closed form for ReLU, else by the trapezoidal rule. Biases are kept.
 
 Dimensions: B rows, I inputs, O outputs.
 Source: Wan, Zeiler, Zhang, LeCun, Fergus 2013, Regularization of neural networks using
@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,7 +26,8 @@ from dubito_nn.dropout.masks import Per, check_per, inverted_mask
 from dubito_nn.dropout.probability import Probability
 from dubito_nn.dropout.weights.maps import LinearMap, check_map, mapped
 
-_NUM_NODES = 32
+# Of the trapezoidal rule, in standard deviations: 49 nodes from -6 to 6.
+_STEP, _REACH = 0.25, 24
 
 
 class DropConnect(nn.Module):
@@ -110,7 +110,8 @@ class DropConnect(nn.Module):
 def gaussian_expectation(activation: nn.Module, mean: Tensor, variance: Tensor) -> Tensor:
     """Return E[a(u)] for independent u ~ Normal(mean, variance), element by element.
 
-    ReLU: μ Φ(μ/σ) + σ φ(μ/σ); else Σ_i w_i a(μ + √2 σ t_i) / √π with 32 Gauss-Hermite nodes.
+    ReLU: μ Φ(μ/σ) + σ φ(μ/σ); else Σ_i φ(t_i) a(μ + σ t_i) / Σ_i φ(t_i), t_i = -6, -5.75, ..., 6.
+    The rule converges exponentially for smooth a; at a kink its error is about 0.002 σ.
 
     Args:
         activation: a; must act on every element alone.
@@ -122,11 +123,12 @@ def gaussian_expectation(activation: nn.Module, mean: Tensor, variance: Tensor) 
     deviation = variance.clamp_min(1e-20).sqrt()
     if isinstance(activation, nn.ReLU):
         ratio = mean / deviation
-        density = torch.exp(-0.5 * ratio.square()) / math.sqrt(2.0 * math.pi)
-        below = 0.5 * (1.0 + torch.erf(ratio / math.sqrt(2.0)))
-        return functional.relu(mean * below + deviation * density)
-    nodes, weights = np.polynomial.hermite.hermgauss(_NUM_NODES)
+        at_zero = torch.exp(-0.5 * ratio.square()) / math.sqrt(2.0 * math.pi)
+        positive = 0.5 * (1.0 + torch.erf(ratio / math.sqrt(2.0)))
+        return functional.relu(mean * positive + deviation * at_zero)
+    nodes = [_STEP * place for place in range(-_REACH, _REACH + 1)]
+    densities = [math.exp(-0.5 * node * node) for node in nodes]
     total = torch.zeros_like(mean)
-    for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
-        total = total + activation(mean + math.sqrt(2.0) * node * deviation) * weight
-    return total / math.sqrt(math.pi)
+    for node, density in zip(nodes, densities, strict=True):
+        total = total + activation(mean + node * deviation) * (density / sum(densities))
+    return total
