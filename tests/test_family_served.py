@@ -452,6 +452,20 @@ def test_the_documented_table_names_every_public_name() -> None:
     assert documented == set(d.__all__)
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+def test_drop_prob_at_export_takes_the_place_of_a_layers_own(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(6, 8), d.Dropout(0.1), d.AlphaDropout(0.2), nn.Linear(8, 3))
+    bundle = export(
+        network,
+        torch.randn(4, 6),
+        tmp_path / "network.dubito",
+        task="classification",
+        output="logits",
+        drop_prob={"1": 0.4, "2": 0.5},
+    )
+    assert [site.drop_prob for site in bundle.sites] == [0.4, 0.5]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_trains_the_network_and_evaluates_it_as_the_cpu_does(variant: Variant) -> None:
