@@ -222,6 +222,7 @@ BAD_ARRAYS = {
     "truncated": _npy(np.zeros((3, 4), np.float32))[:-5],
     "objects": _npy(np.array([{"a": 1}], dtype=object), allow_pickle=True),
     "a lying header": _lying_npy(),
+    "a broken header": _npy(np.zeros((2, 4), np.float32)).replace(b"}", b"("),
     "complex": _npy(np.zeros((2, 4), np.complex64)),
     "nan": _npy(np.full((2, 4), np.nan, np.float32)),
     "shape": _npy(np.zeros((2, 5), np.float32)),
@@ -239,6 +240,15 @@ def test_a_bad_array_is_refused(ready: httpx.Client, name: str) -> None:
         archive.writestr("inputs.npy", BAD_ARRAYS[name])
     headers = {"Content-Type": "application/x-npz"}
     _check(ready.post(PREDICT, content=file.getvalue(), headers=headers), 422)
+    _check_next(ready)
+
+
+def test_a_damaged_archive_is_refused(ready: httpx.Client) -> None:
+    file = io.BytesIO()
+    np.savez(file, inputs=np.zeros((1, 4), np.float32))
+    headers = {"Content-Type": "application/x-npz"}
+    for body in (file.getvalue()[10:], file.getvalue()[:-10], b"PK\x05\x06", b""):
+        _check(ready.post(PREDICT, content=body, headers=headers), 422, "npz")
     _check_next(ready)
 
 

@@ -139,3 +139,24 @@ def test_a_damaged_record_is_refused_with_its_place(
 def test_what_is_no_record_at_all_is_refused(text: str | bytes) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         Calibration.from_json(text)
+
+
+def test_a_summary_names_thresholds_and_not_the_scores_behind_them() -> None:
+    summary = CLASSES.summary()
+    assert summary["ood"] == {
+        "score": "predictive_entropy",
+        "alpha": 0.05,
+        "threshold": CLASSES.ood.threshold,
+        "num_rows": 99,
+    }
+    assert summary["conformal"] == {
+        "thresholds": [CLASSES.conformal.columns[0][17]],
+        "num_rows": 19,
+    }
+    assert summary["report"] == CLASSES.to_json()["report"]
+
+
+def test_a_threshold_that_the_rows_cannot_settle_is_none_in_the_summary() -> None:
+    summary = NUMBERS.summary()
+    assert summary["ood"]["threshold"] is None  # type: ignore[index]
+    assert summary["conformal"]["thresholds"] == [None, None]  # type: ignore[index]

@@ -1,8 +1,6 @@
-"""The digits network, whole: accuracy, false alarms, and what it makes of rows that are no digit."""
+"""The digits network, whole: accuracy, false alarms, and what it makes of other rows."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,7 +34,7 @@ def held_out() -> Rows:
 
 
 @pytest.fixture(scope="module")
-def logits_TBC(engine: Engine, held_out: Rows) -> NDArray[np.float32]:
+def passes(engine: Engine, held_out: Rows) -> NDArray[np.float32]:
     return engine.sample(held_out.inputs, sampling=SAMPLING).numpy()
 
 
@@ -68,13 +66,13 @@ def test_held_out_accuracy_is_at_least_97_percent(engine: Engine) -> None:
 
 
 def test_the_share_of_false_alarms_is_as_stated_over_random_splits(
-    engine: Engine, held_out: Rows, logits_TBC: NDArray[np.float32]
+    engine: Engine, held_out: Rows, passes: NDArray[np.float32]
 ) -> None:
     """K of m fresh rows are flagged, K ~ BetaBinomial(m, ⌊α(n+1)⌋, n+1-⌊α(n+1)⌋); 99 % bounds."""
     for seed in range(20):
         order = np.random.default_rng(seed).permutation(len(held_out))
         known, fresh = order[:450], order[450:]
-        calibration = calibrated(logits_TBC[:, known], held_out.targets[known], seed)
+        calibration = calibrated(passes[:, known], held_out.targets[known], seed)
         n, m = len(calibration.ood.held_out), len(fresh)
         k = int(np.floor(ALPHA * (n + 1)))
         low, high = stats.betabinom(m, k, n + 1 - k).interval(0.99)

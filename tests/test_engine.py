@@ -1,4 +1,4 @@
-"""The engine against slow references: loops over samples, brute force over masks, eager networks."""
+"""The engine against slow references: loops over samples, brute force over masks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from dubito import measures
 from dubito.engine import Classification, Engine, Regression, Sampling
@@ -29,8 +29,8 @@ class DropConnect(nn.Module):
         self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = F.dropout(self.first.weight, 0.4, self.training)
-        return self.last(F.relu(F.linear(x, weight, self.first.bias)))
+        weight = functional.dropout(self.first.weight, 0.4, self.training)
+        return self.last(functional.relu(functional.linear(x, weight, self.first.bias)))
 
 
 class Positional(nn.Module):
@@ -42,7 +42,7 @@ class Positional(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = torch.arange(x.shape[0])
-        steps = F.dropout(self.embed(x).view(-1, 3, 4), 0.3, self.training)
+        steps = functional.dropout(self.embed(x).view(-1, 3, 4), 0.3, self.training)
         return self.last(steps[rows, x.argmax(1) % 3])
 
 
@@ -55,7 +55,7 @@ class FlatIndex(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         index = torch.arange(x.shape[0]) * 3 + x.argmax(1) % 3
-        steps = F.dropout(self.embed(x).view(-1, 3, 4), 0.3, self.training)
+        steps = functional.dropout(self.embed(x).view(-1, 3, 4), 0.3, self.training)
         return self.last(steps.reshape(-1, 4)[index])
 
 
@@ -94,7 +94,7 @@ class Relaxed(nn.Module):
         self.logit = nn.Parameter(torch.tensor(-0.8))
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.relu(self.first(x))
+        hidden = functional.relu(self.first(x))
         uniform = torch.rand_like(hidden).clamp(1e-6, 1 - 1e-6)
         mask = 1 - torch.sigmoid((self.logit + torch.log(uniform / (1 - uniform))) / 0.1)
         return self.last(hidden * mask / (1 - torch.sigmoid(self.logit)))
@@ -321,8 +321,8 @@ def brute_force(network: nn.Sequential, inputs: Tensor, drop_prob: float) -> Ten
         one, two = torch.tensor(bits, dtype=torch.float64).split(widths)  # type: ignore[no-untyped-call]
         kept = sum(bits)
         weight = (1 - drop_prob) ** kept * drop_prob ** (len(bits) - kept)
-        hidden = F.relu(first(inputs.double())) * one / (1 - drop_prob)
-        hidden = F.relu(second(hidden)) * two / (1 - drop_prob)
+        hidden = functional.relu(first(inputs.double())) * one / (1 - drop_prob)
+        hidden = functional.relu(second(hidden)) * two / (1 - drop_prob)
         total += weight * last(hidden).softmax(-1)
     return total
 
@@ -459,6 +459,8 @@ def test_a_free_dimension_may_have_any_length(tmp_path: Path) -> None:
             free_dims={"tokens": {1: "length"}},
         )
     engine = Engine.load(bundle, num_samples=6)
+    with pytest.raises(InputError, match="looks up an entry"):
+        engine.sample(torch.full((1, 5), 20))
     for length in (5, 11):
         tokens = torch.randint(0, 20, (3, length))
         got = engine.sample(tokens)

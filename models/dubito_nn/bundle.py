@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dubito_nn.errors import BundleError
 from dubito_nn.manifest import Manifest, Site, manifest_from_json
-from dubito_nn.program import Program, from_json, sites_in, to_json
+from dubito_nn.program import DTYPES, Program, from_json, sites_in, to_json
 
 MANIFEST, SAMPLING, POINT, WEIGHTS = (
     "manifest.json",
@@ -170,6 +170,8 @@ def _read_weights(content: bytes) -> dict[str, Tensor]:
     if len(weights) > MAX_TENSORS:
         raise BundleError(f"{WEIGHTS} holds {len(weights)} tensors, more than {MAX_TENSORS}")
     for name, tensor in weights.items():
+        if tensor.dtype not in DTYPES.values():
+            raise BundleError(f"{WEIGHTS}: `{name[:80]}` has the type {tensor.dtype}, not served")
         if tensor.is_floating_point() and tensor.isnan().any():
             raise BundleError(f"{WEIGHTS}: `{name[:80]}` holds NaN: train the network again")
     return weights

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 
 from dubito_nn.bundle import Bundle, bundle_bytes, load_bundle
 from dubito_nn.errors import BundleError, ExportError
-from dubito_nn.lifting.capture import Captured, Example, FreeDims, capture, clean_path
+from dubito_nn.lifting.capture import Captured, capture, isolated, unwrapped
+from dubito_nn.lifting.example import Example, FreeDims, read_example
+from dubito_nn.lifting.explain import explain
 from dubito_nn.lifting.inject import inject_dropout
-from dubito_nn.lifting.lift import Lifted, lift, refuse_batch_statistics
+from dubito_nn.lifting.lift import Lifted, lift, refuse_as_recorded, without_unserved
 from dubito_nn.lifting.lower import lower
 from dubito_nn.lifting.prove import prove
 from dubito_nn.manifest import OUTPUTS_OF, InputSpec, Manifest, Output, Task
-from dubito_nn.program import Node, Program, pruned, sites_in
+from dubito_nn.program import Node, Program, pruned
 
 Scale = tuple[float | Sequence[float] | Tensor, float | Sequence[float] | Tensor]
 
@@ -75,41 +77,58 @@ def export(
             output that is not what was declared.
     """
     if task not in OUTPUTS_OF or output not in OUTPUTS_OF[task]:
-        raise ExportError(f"expects task → output as in {OUTPUTS_OF}, got {task!r} → {output!r}")
-    captured = capture(
-        module,
-        example_inputs,
-        output=output,
-        output_name=output_name,
-        features=features,
-        free_dims=free_dims,
-    )
-    injected = inject_dropout(captured.module.network, drop_prob or {})
-    lifted, point = _lifted_and_point(captured)
-    lifted = prove(captured, lifted, point)
-    lifted = _without_dead_sites(lifted)
-    shape = _checked_output(captured, output)
-    names = _class_names(classes, task, output, shape)
-    manifest = Manifest(
-        task=task,
-        output=output,
-        inputs=_input_specs(captured),
-        num_outputs=len(names) if names else shape[-1],
-        sites=tuple(lifted.sites),
-        torch_version=str(torch.__version__),
-        classes=names,
-        target_scale=_scale(target_scale, task, shape[-1]),
-        features=features,
-        injected=injected,
-        notes=notes,
-        warnings=tuple(f"dropout injected at export: module `{name}`" for name in injected),
-    )
-    return _write(Path(path), manifest, lifted, point)
+        raise ExportError(
+            f"expects a task and one of its outputs, {OUTPUTS_OF}, got {task!r} and {output!r}:"
+            " declare what the network returns"
+        )
+    with isolated():
+        network = unwrapped(module)
+        captured = capture(
+            network,
+            read_example(network, example_inputs, free_dims),
+            output=output,
+            output_name=output_name,
+            features=features,
+        )
+        injected = inject_dropout(captured.module.network, drop_prob or {})
+        lifted, point = _lift_and_prove(captured)
+        injected.refuse_silent()
+        shape = _checked_output(captured, output)
+        names = _class_names(classes, task, output, shape)
+        manifest = Manifest(
+            task=task,
+            output=output,
+            inputs=_input_specs(captured),
+            num_outputs=len(names) if names else shape[-1],
+            sites=tuple(lifted.sites),
+            torch_version=str(torch.__version__),
+            classes=names,
+            target_scale=_scale(target_scale, task, shape[-1]),
+            features=features,
+            injected=injected.paths,
+            notes=notes,
+            warnings=(
+                *(f"dropout injected at export: module `{path}`" for path in injected.paths),
+                *lifted.notices,
+            ),
+        )
+        return _write(Path(path), manifest, lifted, point)
+
+
+def _lift_and_prove(captured: Captured) -> tuple[Lifted, Program]:
+    """The lifted graph without what no output needs, and the point graph."""
+    try:
+        lifted, point = _lifted_and_point(captured)
+        return without_unserved(prove(captured, lifted, point)), point
+    except ExportError:
+        raise
+    except Exception as error:  # from torch, or from the network's own code
+        raise ExportError(explain(error, captured.running)) from error
 
 
 def _lifted_and_point(captured: Captured) -> tuple[Lifted, Program]:
     recorded = captured.trace("sampling")
-    refuse_batch_statistics(recorded)
+    refuse_as_recorded(recorded)
     lifted = lift(lower(recorded), captured, draw=True)
     if not lifted.sites:
         raise ExportError(
@@ -144,18 +163,6 @@ def _with_weight_names(program: Program, names: Mapping[str, str]) -> Program:
     return Program(tuple(renamed(node) for node in program.nodes), program.outputs)
 
 
-def _without_dead_sites(lifted: Lifted) -> Lifted:
-    """Drop what no output depends on, and number the sites that are left."""
-    program = pruned(lifted.program)
-    new = {old: position for position, old in enumerate(sites_in(program.nodes))}
-    nodes = tuple(
-        replace(node, args=(new[node.args[0]], *node.args[1:])) if node.op == "site" else node  # type: ignore[index]
-        for node in program.nodes
-    )
-    sites = [replace(lifted.sites[old], index=position) for old, position in new.items()]
-    return replace(lifted, program=Program(nodes, program.outputs), sites=sites)
-
-
 def _checked_output(captured: Captured, output: Output) -> tuple[int, ...]:
     """The output's shape on the example, after its numbers have been held against `output`."""
     result = captured.run(captured.example, "evaluation")["output"]
@@ -167,9 +174,20 @@ def _checked_output(captured: Captured, output: Output) -> tuple[int, ...]:
             f" got {shape}: reduce further axes in forward()"
         )
     if not result.is_floating_point() or not result.isfinite().all():
-        raise ExportError("the output expects finite floating-point numbers on the example")
+        raise ExportError(
+            f"the output expects finite floating-point numbers on the example, got {result.dtype}:"
+            " return scores or means, and give real rows as example_inputs"
+        )
     if output == "sigmoid_logits" and shape[1] != 1:
-        raise ExportError(f"output `sigmoid_logits` expects one number per row, got {shape[1]}")
+        raise ExportError(
+            f"output `sigmoid_logits` expects one number per row, got {shape[1]}: declare"
+            " output='logits' for several classes"
+        )
+    if output == "logits" and (result >= 0).all() and _sums_to_one(result):
+        raise ExportError(
+            "output `logits` expects unnormalised scores, got non-negative numbers that sum to 1 in"
+            " every row: declare output='probs', or return what goes into the softmax"
+        )
     if output in ("probs", "log_probs"):
         probs = result.double() if output == "probs" else result.double().exp()
         if (probs < -1e-6).any() or ((probs.sum(1) - 1).abs() > 1e-2).any():
@@ -179,6 +197,10 @@ def _checked_output(captured: Captured, output: Output) -> tuple[int, ...]:
                 " returns, for instance output='logits'"
             )
     return shape
+
+
+def _sums_to_one(numbers: Tensor) -> bool:
+    return bool(((numbers.double().sum(1) - 1).abs() < 1e-5).all())
 
 
 def _class_names(
@@ -196,7 +218,10 @@ def _class_names(
         )
     names = tuple(str(name) for name in classes or range(count))
     if len(names) != count or len(set(names)) != count:
-        raise ExportError(f"classes expects {count} different names, got {list(names)[:20]}")
+        raise ExportError(
+            f"classes expects {count} different names, one for each output, got"
+            f" {list(names)[:20]}: name them in the order of the outputs"
+        )
     return names
 
 
@@ -207,22 +232,28 @@ def _scale(
         return None
     if task != "regression":
         raise ExportError("target_scale is for regression: leave it out")
-    halves = []
-    for part in scale:
-        numbers = torch.as_tensor(part, dtype=torch.float64).flatten().expand(num_outputs)
-        halves.append(tuple(float(number) for number in numbers))
-    if len(halves) != 2 or min(halves[1]) <= 0 or not torch.tensor(halves).isfinite().all():
-        raise ExportError("target_scale expects finite means and positive standard deviations")
-    return halves[0], halves[1]
+    expected = (
+        f"target_scale expects (mean, standard deviation), each a number or {num_outputs} numbers,"
+        f" finite and the deviation positive, got {str(scale)[:100]}: give those of the training"
+        " targets"
+    )
+    try:
+        mean, deviation = (torch.as_tensor(part, dtype=torch.float64).flatten() for part in scale)
+        halves = torch.stack([part.expand(num_outputs) for part in (mean, deviation)])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ExportError(expected) from error
+    if not halves.isfinite().all() or (halves[1] <= 0).any():
+        raise ExportError(expected)
+    means, deviations = halves.tolist()
+    return tuple(means), tuple(deviations)
 
 
 def _input_specs(captured: Captured) -> tuple[InputSpec, ...]:
     specs = []
     for name, tensor in captured.example.items():
-        free = captured.free_dims.get(name, {})
+        free = captured.inputs.free_dims.get(name, {})
         shape = tuple(free.get(axis, size) for axis, size in enumerate(tensor.shape) if axis)
-        whole = not tensor.is_floating_point() and tensor.dtype != torch.bool
-        low, high = (int(tensor.min()), int(tensor.max())) if whole else (None, None)
+        low, high = captured.inputs.bounds.get(name, (None, None))
         dtype = str(tensor.dtype).removeprefix("torch.")
         specs.append(InputSpec(name, dtype, shape, low, high))
     return tuple(specs)
@@ -234,7 +265,7 @@ def _write(path: Path, manifest: Manifest, lifted: Lifted, point: Program) -> Bu
         for program in (lifted.program, point)
         for node in program.of_kind("weight")
     }
-    weights = {clean_path(key): tensor for key, tensor in lifted.weights.items() if key in used}
+    weights = {key: tensor for key, tensor in lifted.weights.items() if key in used}
     content = bundle_bytes(manifest, lifted.program, point, weights)
     try:
         bundle = load_bundle(content)

@@ -10,7 +10,7 @@ files (`from_file`), and those whose result shape depends on values (`nonzero`, 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -31,7 +31,8 @@ copysign.Scalar logaddexp logaddexp2 xlogy.Tensor xlogy.Scalar_Other xlogy.Scala
 lerp.Scalar lerp.Tensor addcmul addcdiv
 eq.Tensor eq.Scalar ne.Tensor ne.Scalar lt.Tensor lt.Scalar le.Tensor le.Scalar gt.Tensor gt.Scalar
 ge.Tensor ge.Scalar logical_and logical_or logical_xor bitwise_and.Tensor bitwise_and.Scalar
-bitwise_or.Tensor bitwise_or.Scalar bitwise_xor.Tensor bitwise_xor.Scalar
+bitwise_or.Tensor bitwise_or.Scalar bitwise_xor.Tensor bitwise_xor.Scalar __and__.Tensor
+__and__.Scalar __or__.Tensor __or__.Scalar __xor__.Tensor __xor__.Scalar
 where.self where.ScalarSelf where.ScalarOther where.Scalar masked_fill.Scalar masked_fill.Tensor
 sum sum.dim_IntList mean mean.dim prod prod.dim_int amax amin max max.dim max.other min min.dim
 min.other argmax argmin all all.dim all.dims any any.dim any.dims var.correction var.dim var
@@ -39,11 +40,11 @@ std.correction std.dim std var_mean.correction std_mean.correction logsumexp nor
 norm.ScalarOpt_dim linalg_vector_norm cumsum cumprod cummax cummin logcumsumexp topk sort
 sort.stable argsort argsort.stable count_nonzero count_nonzero.dim_IntList
 softmax.int log_softmax.int _softmax _log_softmax _safe_softmax
-linear matmul mm bmm addmm baddbmm mv dot einsum bilinear outer addmv inner tensordot
+linear matmul mm bmm addmm baddbmm mv dot vdot einsum bilinear outer addmv inner tensordot
 conv1d conv2d conv3d conv1d.padding conv2d.padding conv3d.padding conv_transpose1d
 conv_transpose2d.input conv_transpose3d.input convolution
-layer_norm native_layer_norm group_norm native_group_norm _native_batch_norm_legit_no_training
-rms_norm instance_norm cosine_similarity
+layer_norm native_layer_norm group_norm native_group_norm batch_norm
+rms_norm instance_norm cosine_similarity _weight_norm
 max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices avg_pool1d
 avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
 _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
@@ -55,7 +56,8 @@ upsample_nearest2d.vec upsample_nearest3d.vec upsample_linear1d upsample_linear1
 upsample_bilinear2d upsample_bilinear2d.vec upsample_bicubic2d upsample_bicubic2d.vec
 upsample_trilinear3d upsample_trilinear3d.vec _upsample_bilinear2d_aa pixel_shuffle
 pixel_unshuffle channel_shuffle grid_sampler grid_sampler_2d im2col col2im
-view _unsafe_view reshape view_as reshape_as expand expand_as permute transpose.int t unsqueeze
+view _unsafe_view reshape view_as reshape_as expand expand_as broadcast_tensors permute
+transpose.int t unsqueeze
 squeeze squeeze.dim squeeze.dims flatten.using_ints unflatten.int select.int slice.Tensor narrow
 split.Tensor split_with_sizes chunk tensor_split.sections unbind.int cat stack repeat
 repeat_interleave.self_int roll flip movedim.int movedim.intlist contiguous clone alias detach
@@ -70,15 +72,35 @@ rnn_tanh_cell rnn_relu_cell
 sym_size.int sym_numel
 """
 
-_ON_SIZES: dict[str, Callable[..., object]] = {
-    "operator.getitem": operator.getitem,
-    "operator.add": operator.add,
-    "operator.sub": operator.sub,
-    "operator.mul": operator.mul,
-    "operator.floordiv": operator.floordiv,
-    "operator.mod": operator.mod,
-    "operator.neg": operator.neg,
+
+def _on_numbers(function: Callable[..., int | float]) -> Callable[..., int | float]:
+    """The function for numbers only: `(1, 2) * 10**12` in a hostile graph would fill the memory."""
+
+    def checked(*numbers: float) -> int | float:
+        if not all(isinstance(number, (int, float)) for number in numbers):
+            raise TypeError("expects sizes, got something else")
+        return function(*numbers)
+
+    return checked
+
+
+def _item(values: Sequence[object], position: int) -> object:
+    if not isinstance(values, (list, tuple)):
+        raise TypeError(f"expects several values to choose from, got {type(values).__name__}")
+    return values[position]
+
+
+_ON_SIZES: dict[str, tuple[Callable[..., object], Callable[..., object]]] = {
+    "operator.getitem": (operator.getitem, _item),
+    **{
+        f"operator.{function.__name__}": (function, _on_numbers(function))
+        for function in (
+            *(operator.add, operator.sub, operator.mul, operator.floordiv),
+            *(operator.truediv, operator.mod, operator.neg),
+        )
+    },
 }
+"""By name: the function in a recorded graph, and the one that runs in its place."""
 
 ALLOWED = frozenset(
     [f"aten.{name if '.' in name else name + '.default'}" for name in _ALLOWED.split()]
@@ -97,7 +119,7 @@ def resolve(name: str) -> Callable[..., object]:
     if name not in ALLOWED:
         raise KeyError(name)
     if name in _ON_SIZES:
-        return _ON_SIZES[name]
+        return _ON_SIZES[name][1]
     _, packet, overload = name.split(".")
     found: Callable[..., object] = getattr(getattr(torch.ops.aten, packet), overload)
     return found
@@ -107,7 +129,7 @@ def name_of(target: object) -> str:
     """The name under which an fx node's target would stand in a graph; it may not be allowed."""
     if isinstance(target, torch._ops.OpOverload):
         return f"{target.namespace}.{target._schema.name.split('::')[1]}.{target._overloadname}"
-    for name, function in _ON_SIZES.items():
-        if target is function:
+    for name, (recorded, _) in _ON_SIZES.items():
+        if target is recorded:
             return name
     return str(target)

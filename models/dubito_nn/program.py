@@ -28,7 +28,7 @@ MAX_NODES = 200_000
 MAX_NAME = 256
 MAX_NESTING = 4
 MAX_LIST = 100_000
-MAX_INTEGER = 2**62
+MAX_INTEGER = 2**63 - 1
 
 _DTYPES = (
     *("bool", "uint8", "int8", "int16", "int32", "int64"),
@@ -38,13 +38,16 @@ DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in _DTYPES
 _FORMATS: dict[str, torch.memory_format] = {
     name: getattr(torch, name) for name in ("contiguous_format", "preserve_format", "channels_last")
 }
-_RANDOM_UNLESS_ZERO = {
-    "aten.scaled_dot_product_attention.default": (("dropout_p", 4),),
-    "aten.lstm.input": (("dropout", 5), ("train", 6)),
-    "aten.gru.input": (("dropout", 5), ("train", 6)),
-    "aten.rnn_tanh.input": (("dropout", 5), ("train", 6)),
-    "aten.rnn_relu.input": (("dropout", 5), ("train", 6)),
+_RNN_RULES = (("dropout", 5, (0,)), ("train", 6, (False,)))
+_GRID_RULES = (("interpolation_mode", 2, (0, 1, 2)), ("padding_mode", 3, (0, 1, 2)))
+_RESTRICTED: dict[str, tuple[tuple[str, int, tuple[object, ...]], ...]] = {
+    "aten.scaled_dot_product_attention.default": (("dropout_p", 4, (0,)),),
+    "aten.batch_norm.default": (("training", 5, (False,)),),
+    **{f"aten.{rnn}.input": _RNN_RULES for rnn in ("lstm", "gru", "rnn_tanh", "rnn_relu")},
+    **{f"aten.{grid}.default": _GRID_RULES for grid in ("grid_sampler", "grid_sampler_2d")},
 }
+"""Arguments (name, position, values) beyond which an operator rolls dice, writes, or reads memory
+that it should not; the first value stands where the argument is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +63,11 @@ class OnDevice:
 
 
 Argument: TypeAlias = (
-    "None | bool | int | float | str | Ref | OnDevice | torch.dtype | torch.layout"
-    " | torch.memory_format | tuple[Argument, ...]"
+    "bool | int | float | str | Ref | OnDevice | torch.dtype | torch.layout"
+    " | torch.memory_format | tuple[Argument, ...] | None"
 )
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
-Value: TypeAlias = "Tensor | int | float | bool | None | tuple[Value, ...] | list[Value]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+Value: TypeAlias = "Tensor | int | float | bool | tuple[Value, ...] | list[Value] | None"
 SiteSource: TypeAlias = Callable[[int, tuple[int, ...], torch.dtype], Tensor]
 
 
@@ -242,7 +245,9 @@ def _read_node(raw: object, known: set[str], where: str) -> Node:
     kwargs = {_name(key, where): _decode(item, known, where, 0) for key, item in raw_kwargs.items()}
     node = Node(name, op, args, kwargs)
     _check_own_arguments(node, where)
-    _check_not_random(node, where)
+    _check_restricted(node, where)
+    if op == "aten.instance_norm.default":
+        _check_instance_norm(node, where)
     known.add(name)
     return node
 
@@ -260,11 +265,26 @@ def _check_own_arguments(node: Node, where: str) -> None:
             raise BundleError(f"{where}: a site's size expects integers or sizes of earlier nodes")
 
 
-def _check_not_random(node: Node, where: str) -> None:
-    for name, position in _RANDOM_UNLESS_ZERO.get(node.op, ()):
-        value = node.args[position] if len(node.args) > position else node.kwargs.get(name, 0)
-        if value not in (0, False):
-            raise BundleError(f"{where}: `{node.op}` rolls dice of its own ({name} = {value})")
+def _check_restricted(node: Node, where: str) -> None:
+    for name, position, allowed in _RESTRICTED.get(node.op, ()):
+        given = node.args[position] if len(node.args) > position else allowed[0]
+        for value in (given, node.kwargs.get(name, allowed[0])):
+            if value not in allowed:
+                raise BundleError(
+                    f"{where}: `{node.op}` expects {name} in {list(allowed)}, got {value}"
+                )
+
+
+def _check_instance_norm(node: Node, where: str) -> None:
+    """With statistics of its input it would write to the running ones."""
+    given = dict(
+        zip(("running_mean", "running_var", "use_input_stats"), node.args[3:], strict=False)
+    )
+    given |= node.kwargs
+    if given.get("use_input_stats", True) is not False and any(
+        given.get(name) is not None for name in ("running_mean", "running_var")
+    ):
+        raise BundleError(f"{where}: `{node.op}` expects use_input_stats false, or no statistics")
 
 
 def _encode(argument: Argument) -> Json:
@@ -289,7 +309,7 @@ def _decode(raw: object, known: set[str], where: str, depth: int) -> Argument:
         return raw
     if isinstance(raw, int):
         if abs(raw) > MAX_INTEGER:
-            raise BundleError(f"{where}: an integer beyond 2**62")
+            raise BundleError(f"{where}: expects integers of at most 64 bits")
         return raw
     if isinstance(raw, str):
         return _name(raw, where)

@@ -6,23 +6,43 @@ input, check every other operator against the allow-list, and name the weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import sympy
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from dubito_nn.errors import ExportError
-from dubito_nn.lifting.capture import PREFIX, Captured, clean_path
-from dubito_nn.lifting.rules import EMPTY, RULES, is_random, module_path, shape_source
-from dubito_nn.manifest import Distribution, Granularity, Site
+from dubito_nn.lifting.capture import Captured, clean_path
+from dubito_nn.lifting.example import BATCH
+from dubito_nn.lifting.explain import explain_values
+from dubito_nn.lifting.rules import (
+    EMPTY,
+    RULES,
+    is_random,
+    module_path,
+    refuse_certain,
+    shape_source,
+)
+from dubito_nn.lifting.selected import PREFIX
+from dubito_nn.lifting.sites import Symbols, describe
+from dubito_nn.manifest import Distribution, Site
 from dubito_nn.operators import ALLOWED, name_of
-from dubito_nn.program import Argument, Node, OnDevice, Program, Ref
+from dubito_nn.program import Argument, Node, OnDevice, Program, Ref, pruned, sites_in
 
 aten = torch.ops.aten
+_DROPOUTS = (
+    *(aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default),
+    *(aten.feature_alpha_dropout.default, aten.dropout_.default, aten.feature_dropout_.default),
+    *(aten.alpha_dropout_.default, aten.feature_alpha_dropout_.default),
+)
 _IGNORED = ("aten._assert", "aten.sym_constrain", "aten._assert_tensor_metadata")
+_LONG = 2**20  # a limit on a free dimension beyond this is none
+_BY_SHAPE_ALONE = {  # a view needs strides, and those are a kernel's and a device's own affair
+    "aten.view.default": "aten.reshape.default",
+    "aten._unsafe_view.default": "aten.reshape.default",
+}
 _UNREAD_KEYWORDS = ("pin_memory",)
 
 
@@ -35,21 +55,25 @@ class Lifted:
         sites: the random operations, in order of execution.
         weights: tensors by name in the network.
         paths: module path by node name.
+        notices: what the user should know, such as sites that no served output reads.
     """
 
     program: Program
     sites: list[Site]
     weights: dict[str, Tensor]
     paths: dict[str, str]
+    notices: tuple[str, ...] = ()
 
 
-def refuse_batch_statistics(program: ExportedProgram) -> None:
-    """Refuse normalisation by the statistics of the batch, on the graph as recorded.
+def refuse_as_recorded(program: ExportedProgram) -> None:
+    """Refuse what cannot be seen any more once the graph has been lowered.
 
     Raises:
-        ExportError: naming the module.
+        ExportError: naming the module that drops everything, or normalises by the batch.
     """
     for node in program.graph.nodes:
+        if node.target in _DROPOUTS and node.args[2]:
+            refuse_certain(node, node.args[1])
         if node.target == aten.batch_norm.default and node.args[5]:
             raise ExportError(
                 f"module `{module_path(node)}` normalises by the statistics of the batch"
@@ -71,20 +95,62 @@ def lift(program: ExportedProgram, captured: Captured, *, draw: bool) -> Lifted:
     """
     for spec in program.graph_signature.output_specs:
         if spec.kind.name != "USER_OUTPUT":
+            old_norm = str(spec.target).endswith(("_u", "_v"))
             raise ExportError(
                 f"the network writes to its buffer `{clean_path(str(spec.target))}` in the forward"
-                " pass, but a served network never changes: write to it in training mode only"
+                " pass, but a served network never changes: "
+                + (
+                    "use torch.nn.utils.parametrizations.spectral_norm"
+                    if old_norm
+                    else "write to it in the training loop, outside forward()"
+                )
             )
     lifter = Lifter(program, captured, draw)
     for node in program.graph.nodes:
         lifter.take(node)
     paths = {name: module_path(node) for node, name in lifter.names.items()}
     lifted = Program(tuple(lifter.nodes), lifter.outputs)
-    return Lifted(lifted, lifter.sites, lifter.weights, paths)
+    return Lifted(lifted, lifter.sites, lifter.weights, paths, tuple(lifter.notices))
+
+
+def without_unserved(lifted: Lifted) -> Lifted:
+    """Drop what no output depends on, and number the sites that are left."""
+    program = pruned(lifted.program)
+    new = {old: position for position, old in enumerate(sites_in(program.nodes))}
+    nodes = tuple(
+        replace(node, args=(new[int(str(node.args[0]))], *node.args[1:]))
+        if node.op == "site"
+        else node
+        for node in program.nodes
+    )
+    sites = [replace(lifted.sites[old], index=position) for old, position in new.items()]
+    gone = dict.fromkeys(
+        f"module `{site.module_path}` feeds no served output: left out"
+        for site in lifted.sites
+        if site.index not in new
+    )
+    program = Program(nodes, program.outputs)
+    return replace(lifted, program=program, sites=sites, notices=(*lifted.notices, *gone))
 
 
 @dataclass
 class Lifter:
+    """One walk over a recorded graph; the rules of `RULES` write through it.
+
+    Args:
+        recorded: the functional graph.
+        captured: the network it was traced from.
+        draw: whether random nodes become sites.
+        nodes: of the lifted graph so far.
+        sites: so far.
+        weights: tensors by name in the network.
+        outputs: node name by output.
+        names: name in the lifted graph by recorded node.
+        symbols: of the recorder, with their meanings.
+        notices: what the user should know.
+        count: nodes emitted that the recorded graph does not have.
+    """
+
     recorded: ExportedProgram
     captured: Captured
     draw: bool
@@ -93,10 +159,12 @@ class Lifter:
     weights: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     names: dict[fx.Node, str] = field(default_factory=dict)
-    symbols: dict[sympy.Symbol, str] = field(default_factory=dict)
+    symbols: Symbols = field(default_factory=Symbols)
+    notices: list[str] = field(default_factory=list)
     count: int = 0
 
     def take(self, node: fx.Node) -> None:
+        """Carry one recorded node over."""
         if node in self.names:  # a rule has named it already
             return
         if node.op == "placeholder":
@@ -107,6 +175,8 @@ class Lifter:
             raise ExportError(f"module `{module_path(node)}`: a graph cannot hold `{node.op}`")
         elif is_random(node):
             self._random(node)
+        elif node.target == aten._native_batch_norm_legit_no_training.default:
+            self._batch_norm(node)
         elif node.target not in EMPTY and not str(node.target).startswith(_IGNORED):
             self._plain(node)
 
@@ -118,16 +188,36 @@ class Lifter:
         return Ref(name)
 
     def site(
-        self, node: fx.Node, distribution: Distribution, mean: float, dtype: torch.dtype | None
+        self,
+        node: fx.Node,
+        distribution: Distribution,
+        mean: float,
+        dtype: torch.dtype | None,
+        *,
+        like: Ref | None = None,
     ) -> Ref:
-        """The draw ω of a random node, in the node's own shape."""
-        value = node.meta["val"]
-        value = value[0] if isinstance(value, (tuple, list)) else value
-        size, dtype = self._size(node, value), dtype or value.dtype
+        """The draw ω of a random node, in the node's own shape (that of `like`, where given)."""
         if not self.draw:
-            return self.emit("aten.full.default", size, mean, dtype=dtype, device=OnDevice())
-        self.sites.append(self._describe(node, distribution, mean, value))
-        return self.emit("site", len(self.sites) - 1, size, dtype)
+            return self.constant(node, mean, dtype, like=like)
+        value = _value(node)
+        size = self._size(node, value, like)
+        site = describe(node, value, distribution, mean, self.symbols, self.captured)
+        self.sites.append(replace(site, index=len(self.sites)))
+        return self.emit("site", len(self.sites) - 1, size, dtype or value.dtype)
+
+    def constant(
+        self,
+        node: fx.Node,
+        number: float,
+        dtype: torch.dtype | None = None,
+        *,
+        like: Ref | None = None,
+    ) -> Ref:
+        """One number in the shape of a random node."""
+        value = _value(node)
+        size = self._size(node, value, like)
+        dtype = dtype or value.dtype
+        return self.emit("aten.full.default", size, number, dtype=dtype, device=OnDevice())
 
     def _placeholder(self, node: fx.Node) -> None:
         signature = self.recorded.graph_signature
@@ -138,7 +228,7 @@ class Lifter:
         )
         self.names[node] = node.name
         if key is None:
-            name = self.captured.names[sum(n.op == "input" for n in self.nodes)]
+            name = list(self.captured.example)[sum(n.op == "input" for n in self.nodes)]
             self._learn_symbols(name, node.meta["val"])
             self.nodes.append(Node(node.name, "input", (name,)))
             return
@@ -150,22 +240,37 @@ class Lifter:
         self.nodes.append(Node(node.name, "weight", (plain,)))
 
     def _learn_symbols(self, name: str, value: Tensor) -> None:
-        for axis, free in {0: "batch", **self.captured.free_dims.get(name, {})}.items():
-            size = value.shape[axis]
-            if isinstance(size, torch.SymInt):
-                for symbol in size.node.expr.free_symbols:
-                    self.symbols[symbol] = free
+        for axis, meaning in {0: BATCH, **self.captured.inputs.free_dims.get(name, {})}.items():
+            symbol = self.symbols.learn(name, axis, value.shape[axis], meaning)
+            sizes = self.recorded.range_constraints.get(symbol)
+            if meaning != BATCH and sizes is not None and sizes.upper < _LONG:
+                self.notices.append(f"input `{name}`: `{meaning}` is at most {sizes.upper}")
 
     def _output(self, node: fx.Node) -> None:
         returned = node.args[0]
         assert isinstance(returned, (tuple, list))
-        for key, value in zip(("output", "features"), returned, strict=False):
+        for key, value in zip(self.captured.outputs, returned, strict=False):
             if not isinstance(value, fx.Node):
-                raise ExportError("the network returns a constant, no function of its input")
-            self.outputs[key] = self.names[value]
+                raise ExportError(
+                    "the network returns a constant, which is no function of its input: return"
+                    " what it computes"
+                )
+            self.outputs[key] = self._name(value)
+
+    def _batch_norm(self, node: fx.Node) -> None:
+        """By stored statistics; the operator below checks its sizes, the recorded one does not."""
+        x, weight, bias, mean, variance, momentum, eps = (self.argument(a) for a in node.args)
+        statistics = (weight, bias, mean, variance, False, momentum, eps, False)
+        result = self.emit("aten.batch_norm.default", x, *statistics)
+        for user in node.users:
+            if user.args[1] == 0:
+                self.names[user] = result.name
+        self.names[node] = result.name
 
     def _plain(self, node: fx.Node) -> None:
         name = name_of(node.target)
+        if free_unbacked_symbols(node.meta.get("val")):
+            raise ExportError(explain_values(f"module `{module_path(node)}`"))
         if name not in ALLOWED:
             raise ExportError(
                 f"module `{module_path(node)}` uses the operator `{name}`, which bundles may not"
@@ -177,7 +282,7 @@ class Lifter:
             if key not in _UNREAD_KEYWORDS
         }
         args = tuple(self.argument(value) for value in node.args)
-        self.nodes.append(Node(node.name, name, args, kwargs))
+        self.nodes.append(Node(node.name, _BY_SHAPE_ALONE.get(name, name), args, kwargs))
         self.names[node] = node.name
 
     def _name(self, node: fx.Node) -> str:
@@ -189,6 +294,7 @@ class Lifter:
         return self.names[node]
 
     def argument(self, value: object) -> Argument:
+        """A recorded argument as the program holds it."""
         if isinstance(value, fx.Node):
             return Ref(self._name(value))
         if isinstance(value, (tuple, list)):
@@ -205,84 +311,29 @@ class Lifter:
         if rule is None:
             raise ExportError(
                 f"module `{module_path(node)}` rolls dice with `{name_of(node.target)}`, which"
-                f" cannot be lifted: draw with one of {sorted(RULES)}"
+                " cannot be lifted: draw with torch.rand, torch.randn, torch.bernoulli or F.dropout"
             )
         rule(self, node)
 
-    def _size(self, node: fx.Node, value: Tensor) -> tuple[Argument, ...]:
+    def _size(self, node: fx.Node, value: Tensor, like: Ref | None) -> tuple[Argument, ...]:
         """The node's shape as integers and references to earlier size nodes."""
         if all(isinstance(size, int) for size in value.shape):
             return tuple(int(size) for size in value.shape)
         source = shape_source(node)
-        if isinstance(source, fx.Node):
-            like = Ref(self.names[source])
-            return tuple(
-                size if isinstance(size, int) else self.emit("aten.sym_size.int", like, axis)
-                for axis, size in enumerate(value.shape)
-            )
-        return tuple(self.argument(size) for size in source)
-
-    def _describe(
-        self, node: fx.Node, distribution: Distribution, mean: float, value: Tensor
-    ) -> Site:
-        path = module_path(node)
-        batch_dim, dims = self._rows_and_rest(path, value)
-        drop_prob, learned = self._drop_prob(path, distribution, mean)
-        return Site(
-            index=len(self.sites),
-            operator=name_of(node.target),
-            distribution=distribution,
-            drop_prob=drop_prob,
-            learned=learned,
-            shape=dims,
-            granularity=_granularity(dims, batch_dim),
-            module_path=path,
-            batch_dim=batch_dim,
+        if like is None and isinstance(source, fx.Node):
+            like = Ref(self._name(source))
+        if like is None:
+            assert isinstance(source, (tuple, list))
+            return tuple(self.argument(size) for size in source)
+        return tuple(
+            size if isinstance(size, int) else self.emit("aten.sym_size.int", like, axis)
+            for axis, size in enumerate(value.shape)
         )
 
-    def _rows_and_rest(self, path: str, value: Tensor) -> tuple[int | None, tuple[int | str, ...]]:
-        batch_dim, rest = None, list[int | str]()
-        for axis, size in enumerate(value.shape):
-            expression = sympy.Integer(size) if isinstance(size, int) else size.node.expr
-            rows = [s for s in expression.free_symbols if self.symbols.get(s) == "batch"]
-            if rows:
-                per_row = sympy.cancel(expression / rows[0])
-                if batch_dim is not None or rows[0] in per_row.free_symbols:
-                    raise ExportError(
-                        f"module `{path}` draws numbers of shape {tuple(value.shape)}, which mixes"
-                        " rows: draw one set of numbers per row"
-                    )
-                batch_dim, expression = axis, per_row
-                if expression == 1:
-                    continue
-            names = {s: sympy.Symbol(self.symbols.get(s, str(s))) for s in expression.free_symbols}
-            renamed = expression.xreplace(names)
-            rest.append(int(renamed) if renamed.is_Integer else str(renamed))
-        return batch_dim, tuple(rest)
 
-    def _drop_prob(
-        self, path: str, distribution: Distribution, mean: float
-    ) -> tuple[float | None, bool]:
-        network = self.captured.module.network
-        try:
-            module = network.get_submodule(path)
-        except AttributeError:
-            module = network
-        found = getattr(module, "drop_prob", None)
-        learned = isinstance(found, Tensor) and found.requires_grad
-        if distribution == "bernoulli":
-            return round(1 - mean, 12), False
-        if isinstance(found, (Tensor, float)):
-            return float(torch.as_tensor(found).detach().double().mean()), learned
-        return None, False
-
-
-def _granularity(shape: Sequence[int | str], batch_dim: int | None) -> Granularity:
-    """What one number of ω acts on, by where the draw's shape has ones."""
-    if batch_dim is None:
-        return "weight" if any(size != 1 for size in shape) else "batch"
-    if all(size == 1 for size in shape):
-        return "path"
-    if shape[-1] == 1:
-        return "channel"
-    return "time" if shape[0] == 1 else "element"
+def _value(node: fx.Node) -> Tensor:
+    """What a random node made in the recording; the values, where it also returns a mask."""
+    value = node.meta["val"]
+    value = value[0] if isinstance(value, (tuple, list)) else value
+    assert isinstance(value, Tensor)
+    return value

@@ -33,7 +33,8 @@ def lower(program: ExportedProgram) -> ExportedProgram:
         elif node.target == aten.scaled_dot_product_attention.default:
             _lower_attention(graph, node)
     program.graph_module.recompile()
-    return program.run_decompositions({})
+    lowered: ExportedProgram = program.run_decompositions({})
+    return lowered
 
 
 def _emitter(graph: Graph, origin: Node) -> Emit:
@@ -63,7 +64,7 @@ def _lower_rnn(graph: Graph, node: Node) -> None:
         start, end = layer * directions, (layer + 1) * directions
         initial = [emit(aten.slice.Tensor, state, 0, start, end) for state in states]
         call = emit(
-            node.target,  # type: ignore[arg-type]
+            node.target,
             out,
             initial if is_lstm else initial[0],
             own,
@@ -100,19 +101,21 @@ def _lower_attention(graph: Graph, node: Node) -> None:
     emit = _emitter(graph, node)
     query, key, value = given["query"], given["key"], given["value"]
     if given.get("enable_gqa"):
-        groups = query.meta["val"].shape[-3] // key.meta["val"].shape[-3]  # type: ignore[union-attr]
+        groups = query.meta["val"].shape[-3] // key.meta["val"].shape[-3]
         key, value = (
             emit(aten.repeat_interleave.self_int, part, groups, -3) for part in (key, value)
         )
-    scale = given.get("scale") or 1 / math.sqrt(query.meta["val"].shape[-1])  # type: ignore[union-attr]
+    scale = given.get("scale") or 1 / math.sqrt(query.meta["val"].shape[-1])
     scaled = emit(aten.mul.Scalar, query, scale)
     scores = emit(aten.matmul.default, scaled, emit(aten.transpose.int, key, -2, -1))
     mask = given.get("attn_mask")
     if given.get("is_causal"):
         sizes = [emit(aten.sym_size.int, part, -2) for part in (query, key)]
-        mask = emit(aten.tril.default, emit(aten.ones.default, sizes, dtype=torch.bool))
+        on_cpu = torch.device("cpu")  # stands for the device that the graph runs on
+        ones = emit(aten.ones.default, sizes, dtype=torch.bool, device=on_cpu)
+        mask = emit(aten.tril.default, ones)
     if mask is not None:
-        if given.get("is_causal") or mask.meta["val"].dtype == torch.bool:  # type: ignore[union-attr]
+        if given.get("is_causal") or mask.meta["val"].dtype == torch.bool:
             hidden = emit(aten.logical_not.default, mask)
             scores = emit(aten.masked_fill.Scalar, scores, hidden, -math.inf)
         else:

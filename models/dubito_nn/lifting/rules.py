@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from dubito_nn.errors import ExportError
-from dubito_nn.lifting.capture import clean_path
+from dubito_nn.lifting.capture import WHOLE, clean_path
 from dubito_nn.manifest import Distribution
 from dubito_nn.program import Ref
 
@@ -29,6 +29,13 @@ aten = torch.ops.aten
 _RNNS = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
 EMPTY = (aten.empty_like.default, aten.new_empty.default, aten.empty.memory_format)
 _QUIET_RANDOM = (*_RNNS, aten.scaled_dot_product_attention.default)
+_SHAPE_ARGUMENT: dict[object, int] = {
+    aten.randint.default: 1,
+    aten.randint.low: 2,
+    aten.normal.float_float: 2,
+    aten.normal.float_Tensor: 1,
+    aten.new_empty.default: 1,
+}
 
 
 def is_random(node: fx.Node) -> bool:
@@ -40,29 +47,31 @@ def is_random(node: fx.Node) -> bool:
 def module_path(node: fx.Node) -> str:
     """The module whose call recorded the node."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
-    return clean_path(stack[-1][0]) if stack else "(the network itself)"
+    return clean_path(stack[-1][0]) if stack else WHOLE
 
 
 def shape_source(node: fx.Node) -> fx.Node | Sequence[object]:
     """Where the shape of a random node is known from: a tensor that lives, or a list of sizes."""
-    if node.target in (aten.rand.default, aten.randn.default):
-        return node.args[0]  # type: ignore[return-value]
-    if node.target == aten.randint.default:
-        return node.args[1]  # type: ignore[return-value]
-    if node.target in (aten.randint.low, aten.normal.float_float):
-        return node.args[2]  # type: ignore[return-value]
-    tensors = [argument for argument in node.args if isinstance(argument, fx.Node)]
-    source = tensors[0]
-    for argument in tensors:  # normal(mean, std): the one that has the result's rank
-        if argument.meta["val"].ndim > source.meta["val"].ndim:
-            source = argument
-    while source.target in EMPTY:
-        if source.target == aten.new_empty.default:
-            return source.args[1]  # type: ignore[return-value]
-        if source.target == aten.empty.memory_format:
-            return source.args[0]  # type: ignore[return-value]
-        source = source.args[0]  # type: ignore[assignment]
+    source: object = node
+    while isinstance(source, fx.Node) and (source is node or source.target in EMPTY):
+        source = source.args[_SHAPE_ARGUMENT.get(source.target, 0)]
+    if isinstance(source, fx.Node):
+        return source
+    assert isinstance(source, (tuple, list))
     return source
+
+
+def refuse_certain(node: fx.Node, drop_prob: float) -> None:
+    """Refuse a layer that drops everything.
+
+    Raises:
+        ExportError: naming the module.
+    """
+    if not 0 <= drop_prob < 1:
+        raise ExportError(
+            f"module `{module_path(node)}` drops with probability {drop_prob:g}, which leaves"
+            " nothing to chance: set it between 0 and 1, or take the layer out"
+        )
 
 
 def _native_dropout(lifter: Lifter, node: fx.Node) -> None:
@@ -70,9 +79,10 @@ def _native_dropout(lifter: Lifter, node: fx.Node) -> None:
     assert isinstance(x, fx.Node)
     kept = Ref(lifter.names[x])
     users = {user.args[1]: user for user in node.users}
+    assert isinstance(drop_prob, (int, float))
     if drop_prob != 0:
-        _refuse_certain(node, float(drop_prob))  # type: ignore[arg-type]
-        keep_prob = 1 - float(drop_prob)  # type: ignore[arg-type]
+        refuse_certain(node, drop_prob)
+        keep_prob = 1 - drop_prob
         mask = lifter.site(node, "bernoulli", keep_prob, None)
         if 1 in users:
             lifter.names[users[1]] = lifter.emit(
@@ -90,8 +100,12 @@ def _bernoulli_p(lifter: Lifter, node: fx.Node) -> None:
     if isinstance(keep_prob, fx.Node):
         _bernoulli(lifter, node)
         return
-    _refuse_certain(node, 1 - float(keep_prob))  # type: ignore[arg-type]
-    mask = lifter.site(node, "bernoulli", float(keep_prob), None)  # type: ignore[arg-type]
+    assert isinstance(keep_prob, (int, float))
+    if keep_prob == 1:  # a layer that keeps everything is no site
+        lifter.names[node] = lifter.constant(node, 1.0).name
+        return
+    refuse_certain(node, 1 - keep_prob)
+    mask = lifter.site(node, "bernoulli", float(keep_prob), None)
     lifter.names[node] = mask.name
 
 
@@ -105,8 +119,8 @@ def _bernoulli(lifter: Lifter, node: fx.Node) -> None:
 
 
 def _uniform(lifter: Lifter, node: fx.Node) -> None:
-    low, high = (*node.args[1:], *(0.0, 1.0)[len(node.args) - 1 :])
-    _affine(lifter, node, "uniform", float(low), float(high) - float(low))  # type: ignore[arg-type]
+    low, high = _floats(node, 0.0, 1.0)
+    _affine(lifter, node, "uniform", low, high - low)
 
 
 def _rand(lifter: Lifter, node: fx.Node) -> None:
@@ -118,17 +132,27 @@ def _randn(lifter: Lifter, node: fx.Node) -> None:
 
 
 def _normal_like(lifter: Lifter, node: fx.Node) -> None:
-    mean, deviation = (*node.args[1:], *(0.0, 1.0)[len(node.args) - 1 :])
-    _affine(lifter, node, "normal", float(mean), float(deviation))  # type: ignore[arg-type]
+    mean, deviation = _floats(node, 0.0, 1.0)
+    _affine(lifter, node, "normal", mean, deviation)
 
 
 def _normal(lifter: Lifter, node: fx.Node) -> None:
-    draw = lifter.site(node, "normal", 0.0, None)
     mean, deviation = node.args[0], (*node.args, 1.0)[1]
+    if isinstance(mean, fx.Node) and isinstance(deviation, fx.Node):
+        both = [Ref(lifter.names[part]) for part in (mean, deviation)]
+        draw = lifter.site(node, "normal", 0.0, None, like=lifter.emit("aten.add.Tensor", *both))
+    else:
+        draw = lifter.site(node, "normal", 0.0, None)
     for op, argument in (("mul", deviation), ("add", mean)):
         kind = "Tensor" if isinstance(argument, fx.Node) else "Scalar"
         draw = lifter.emit(f"aten.{op}.{kind}", draw, lifter.argument(argument))
     lifter.names[node] = draw.name
+
+
+def _floats(node: fx.Node, *defaults: float) -> list[float]:
+    """The numbers after the first argument, with defaults for those left out."""
+    given = [float(part) for part in node.args[1:] if isinstance(part, (int, float))]
+    return [*given, *defaults[len(given) :]]
 
 
 def _affine(
@@ -153,18 +177,10 @@ def _randint(lifter: Lifter, node: fx.Node) -> None:
 
 
 def _exponential(lifter: Lifter, node: fx.Node) -> None:
-    rate = float((*node.args, 1.0)[1])  # type: ignore[arg-type]
+    (rate,) = _floats(node, 1.0)
     draw = lifter.site(node, "uniform", 0.5, None)
     log = lifter.emit("aten.log1p.default", lifter.emit("aten.neg.default", draw))
     lifter.names[node] = lifter.emit("aten.mul.Scalar", log, -1 / rate).name
-
-
-def _refuse_certain(node: fx.Node, drop_prob: float) -> None:
-    if not 0 < drop_prob < 1:
-        raise ExportError(
-            f"module `{module_path(node)}` drops with probability {drop_prob:g}, which leaves"
-            " nothing to chance: set it between 0 and 1, or take the layer out"
-        )
 
 
 RULES: dict[str, Callable[[Lifter, fx.Node], None]] = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -44,7 +45,7 @@ def read_npy(body: bytes, name: str = "body") -> NDArray[np.generic]:
             raise ValueError(f"shape {shape} of {dtype} needs {expected} bytes, {got} are there")
         file.seek(0)
         array: NDArray[np.generic] = np.load(file, allow_pickle=False)
-    except (ValueError, KeyError, TypeError, EOFError, OverflowError, SyntaxError) as error:
+    except Exception as error:  # numpy's reader of headers lets its tokenizer's errors through too
         raise InputError(
             f"{name}: expected a .npy array of numbers or text, got something else "
             f"({str(error)[:160]}): write it with numpy.save and allow_pickle=False"
@@ -76,11 +77,14 @@ def read_npz(body: bytes, limit_bytes: int) -> dict[str, NDArray[np.generic]]:
     except (
         zipfile.BadZipFile,
         zlib.error,
+        struct.error,
         NotImplementedError,
         RuntimeError,
+        ValueError,
+        LookupError,
         EOFError,
         OSError,
-    ) as error:
+    ) as error:  # zipfile lets all of these through on damaged archives
         raise InputError(
             f"body: expected a .npz file, got something else ({str(error)[:160]}): "
             "write it with numpy.savez"

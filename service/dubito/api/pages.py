@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dubito.calibration.record import Calibration
 from dubito.registry import CalibrationFact, ModelFact, VersionFact
 from dubito.serving.application import Application
 from dubito.serving.orders import VersionPage
@@ -44,13 +45,13 @@ def version_page(page: VersionPage) -> Page:
 
 
 def calibration_page(fact: CalibrationFact) -> Page:
-    """A calibration: its number, then all that was fitted."""
+    """A calibration: its number, then what was fitted, as a reader wants it."""
     return {
         "model": fact.model,
         "version": fact.version,
         "calibration": fact.number,
         "created_at": fact.created_at,
-        **fact.document,
+        **Calibration.from_json(fact.document).summary(),
     }
 
 

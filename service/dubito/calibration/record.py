@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -165,6 +166,25 @@ class Calibration:
         values: dict[str, object] = json.loads(json.dumps(asdict(self), allow_nan=False))
         return values
 
+    def summary(self) -> dict[str, object]:
+        """The record for a reader: thresholds in place of the held-out scores behind them.
+
+        A threshold is None where the rows are too few for the promise.
+        """
+        thresholds = [float(level) for level in self.conformal.thresholds(self.coverage)]
+        return self.to_json() | {
+            "ood": {
+                "score": self.ood.score,
+                "alpha": self.ood.alpha,
+                "threshold": _finite(self.ood.threshold),
+                "num_rows": len(self.ood.held_out),
+            },
+            "conformal": {
+                "thresholds": [_finite(level) for level in thresholds],
+                "num_rows": self.conformal.num_rows,
+            },
+        }
+
     @classmethod
     def from_json(cls, values: Mapping[str, object] | str | bytes) -> Calibration:
         """The record that `to_json` wrote, checked field by field.
@@ -189,6 +209,10 @@ class Calibration:
 
     def _level(self, coverage: float | None) -> float:
         return self.coverage if coverage is None else coverage
+
+
+def _finite(number: float) -> float | None:
+    return number if isfinite(number) else None
 
 
 def _is_ascending(column: tuple[float, ...]) -> bool:

@@ -1,6 +1,6 @@
 """Train a recipe, register its bundle, calibrate it on the rows it held out, and test it.
 
-    fit -> export -> register -> alias -> calibrate -> predict the test rows -> Published
+fit -> export -> register -> alias -> calibrate -> predict the test rows -> Published
 """
 
 from __future__ import annotations

@@ -9,14 +9,16 @@ by the part of the plan that the node runs in.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from dubito_nn import Program
-from dubito_nn.program import Node, Value
 from torch.utils.flop_counter import FlopCounterMode
 
 from dubito.engine.engine import Engine
+from dubito_nn import Program
+from dubito_nn.program import Node, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def cost(engine: Engine) -> Cost:
 def _flops_by_node(
     program: Program, row: dict[str, torch.Tensor], engine: Engine
 ) -> dict[str, int]:
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=_CUSTOM)
     counted: dict[str, int] = {}
     before = 0
 
@@ -69,9 +71,22 @@ def _flops_by_node(
         before = total
 
     def draws(index: int, size: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        return torch.ones(size, dtype=dtype, device=engine.device)
+        return torch.ones(size, dtype=dtype)
 
-    on_device = {name: tensor.to(engine.device) for name, tensor in row.items()}
     with torch.no_grad(), counter:
-        program.run(on_device, engine.weights, draws, device=engine.device, watch=watch)
+        program.run(row, engine.bundle.weights, draws, watch=watch)
     return counted
+
+
+def _recurrent_layer(
+    steps: Sequence[int],
+    to_input: Sequence[int],
+    to_hidden: Sequence[int],
+    *rest: object,
+    **named: object,
+) -> int:
+    """2 · steps · rows · (weights of the input + weights of the state), which torch leaves out."""
+    return 2 * steps[0] * steps[1] * (math.prod(to_input) + math.prod(to_hidden))
+
+
+_CUSTOM = {torch.ops.aten.mkldnn_rnn_layer: _recurrent_layer}

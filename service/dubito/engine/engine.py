@@ -9,7 +9,7 @@ Dimensions: T samples, B rows, C classes, D outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from dubito.engine.layout import Layouts, look
 from dubito.engine.plan import make_plan
 from dubito.engine.prediction import Classification, Prediction, Regression
 from dubito.engine.sampling import Draw, Masks, Sampling
+from dubito.engine.sizes import check_sizes
 from dubito.engine.statistics import ClassificationSums, RegressionSums
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, BundleError, Manifest, load_bundle
@@ -32,6 +33,7 @@ from dubito_nn.program import DTYPES
 
 _CPU_CHUNK_BYTES = 8 * 2**20  # what a chunk may keep alive and still stay near the cache
 _MASK_SHARE = 4  # of the budget, one part in so many may hold masks between requests
+_ALWAYS_ALLOWED_BYTES = 256 * 2**20  # of one value on two rows, however small the budget
 _MAX_EXECUTIONS = 16  # shapes of rows that stay planned, where dimensions are free
 
 
@@ -102,12 +104,19 @@ class Engine:
         """Check rows against the network's inputs; see `dubito.engine.inputs`."""
         return read_inputs(inputs, self.manifest.inputs)
 
-    def sample(self, inputs: Inputs, *, sampling: Sampling | None = None) -> Tensor:
+    def sample(
+        self,
+        inputs: Inputs,
+        *,
+        sampling: Sampling | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> Tensor:
         """The declared outputs of every pass.
 
         Args:
             inputs: rows first.
             sampling: where other than the default.
+            check: called between chunks; whatever it raises ends the sampling.
 
         Returns:
             Shape (T, B, C) or (T, B, D), for `mean_and_log_variance` (T, B, 2, D), on the CPU.
@@ -116,7 +125,7 @@ class Engine:
         read = self.read_inputs(inputs)
         by_rows = [
             torch.cat([raw.cpu() for raw in passes])
-            for passes in self._passes(read, sampling, None)
+            for passes in self._passes(read, sampling, check)
         ]
         return torch.cat(by_rows, dim=1)
 
@@ -234,18 +243,18 @@ class Engine:
         sampling: Sampling,
         check: Callable[[], None] | None,
     ) -> Iterator[Tensor]:
-        with torch.no_grad(), self._exact():
+        with self._running():
             before = execution.prefix(own)
         for first in range(0, sampling.num_samples, samples_at_once):
             if check is not None:
                 check()
             samples = range(first, min(first + samples_at_once, sampling.num_samples))
-            with torch.no_grad(), self._exact():
+            with self._running():
                 raw = execution.run(Chunk(samples, rows), own, before, sampling.seed)
             yield raw
 
     def _point(self, own: Mapping[str, Tensor]) -> Tensor:
-        with torch.no_grad(), self._exact():
+        with self._running():
             raw = self.bundle.point.run(own, self.weights, device=self.device)["output"]
         return raw.unsqueeze(0)
 
@@ -253,9 +262,13 @@ class Engine:
         """The plan for rows of that shape, made at the first call and kept."""
         shapes = tuple(tuple(tensor.shape[1:]) for tensor in read.values())
         if (masks, shapes) not in self._executions:
+            limit = max(self.memory_budget_bytes, _ALWAYS_ALLOWED_BYTES)
+            for program in (self.bundle.sampling, self.bundle.point):
+                two = {name: tensor[:1].repeat_interleave(2, 0) for name, tensor in read.items()}
+                check_sizes(program, two, self.bundle.weights, limit)
             one = {name: tensor[:1].to(self.device) for name, tensor in read.items()}
             sites = self.bundle.sites
-            with torch.no_grad(), self._exact():
+            with self._running():
                 layouts = look(self.bundle.sampling, one, self.weights, self.device)
                 plan = make_plan(self.bundle.sampling, sites, layouts, shared=masks == "shared")
                 self._executions[masks, shapes] = Execution(
@@ -287,11 +300,19 @@ class Engine:
         near = max(1, _CPU_CHUNK_BYTES // layouts.row_bytes)
         return fit if self.device.type == "cuda" else min(fit, max(near, 1))
 
-    def _exact(self) -> AbstractContextManager[None]:
-        """Full float32 products also where cuDNN would round them to TF32."""
-        if self.device.type != "cuda":
-            return nullcontext()
-        return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Without gradients, and in full float32 also where cuDNN would round to TF32."""
+        on_cuda = self.device.type == "cuda"
+        exact = torch.backends.cudnn.flags(allow_tf32=False) if on_cuda else nullcontext()
+        try:
+            with torch.no_grad(), exact:
+                yield
+        except IndexError as error:
+            raise InputError(
+                f"the network looks up an entry that it does not have ({error}): send indices"
+                " within its tables, for instance tokens below the size of the vocabulary"
+            ) from error
 
     @cached_property
     def _has_fixed_shape(self) -> bool:
@@ -315,7 +336,9 @@ class Engine:
     def _try_out(self) -> None:
         """Plan, and run made-up rows, so that a bundle that does not run is refused now."""
         try:
-            raw = self.sample(self.made_up_rows(), sampling=Sampling(2, self.defaults.seed))
+            rows = self.made_up_rows()
+            self.sample(rows, sampling=Sampling(1, method="point"))
+            raw = self.sample(rows, sampling=Sampling(2, self.defaults.seed))
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError) as error:
             raise BundleRefusedError(
                 f"the graph does not run on one row: {str(error).splitlines()[0][:200]}:"

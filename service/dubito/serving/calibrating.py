@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -25,8 +24,6 @@ from dubito.serving.worker import Check
 from dubito_nn import Manifest
 
 Truths = NDArray[np.int64] | NDArray[np.float64]
-
-_PASSES_AT_ONCE = 16_384  # rows x samples between two looks at the deadline
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,12 @@ class Passes:
         check: Check,
     ) -> Passes:
         """Run the engine over all rows."""
-        labelled = _sample(engine, inputs, sampling, check)
-        strange = None if ood_inputs is None else _sample(engine, ood_inputs, sampling, check)
+        labelled = engine.sample(inputs, sampling=sampling, check=check)
+        strange = (
+            None
+            if ood_inputs is None
+            else engine.sample(ood_inputs, sampling=sampling, check=check)
+        )
         return cls(engine.manifest, labelled, strange)
 
 
@@ -108,23 +109,6 @@ def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Samplin
         noise_precision=order.noise_precision,
         ood_mean_TND=None if strange_TND is None else strange_TND.numpy(),
     )
-
-
-def _sample(
-    engine: Engine, inputs: Mapping[str, Tensor], sampling: Sampling, check: Check
-) -> Tensor:
-    """Every pass over all rows, some rows at a time where rows share their masks."""
-    rows = len(next(iter(inputs.values())))
-    step = max(1, _PASSES_AT_ONCE // sampling.num_samples)
-    if sampling.masks == "independent":  # a row's mask is keyed by its place in the request
-        step = rows
-    parts = []
-    for start in range(0, rows, step):
-        check()
-        chunk = {name: tensor[start : start + step] for name, tensor in inputs.items()}
-        parts.append(engine.sample(chunk, sampling=sampling))
-    check()
-    return torch.cat(parts, dim=1)
 
 
 def _labels(given: object, manifest: Manifest) -> NDArray[np.int64]:

@@ -13,6 +13,13 @@ depends_on = None
 
 def upgrade() -> None:
     """Make the four tables."""
+    _create_models()
+    _create_versions()
+    _create_aliases()
+    _create_calibrations()
+
+
+def _create_models() -> None:
     op.create_table(
         "models",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -22,6 +29,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_models"),
         sa.UniqueConstraint("name", name="uq_models_name"),
     )
+
+
+def _create_versions() -> None:
     op.create_table(
         "versions",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -38,6 +48,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("model_id", "number", name="uq_versions_model_id"),
     )
     op.create_index("ix_versions_digest", "versions", ["digest"])
+
+
+def _create_aliases() -> None:
     op.create_table(
         "aliases",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -53,6 +66,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("model_id", "name", name="uq_aliases_model_id"),
     )
     op.create_index("ix_aliases_version_id", "aliases", ["version_id"])
+
+
+def _create_calibrations() -> None:
     op.create_table(
         "calibrations",
         sa.Column("id", sa.Integer(), nullable=False),

@@ -1,0 +1,53 @@
+"""Say in the user's words why a network could not be recorded."""
+
+from __future__ import annotations
+
+import re
+
+from dubito_nn.lifting.example import BATCH
+
+_DATA_DEPENDENT = re.compile(r"data[- ]dependent|aten\._local_scalar_dense", re.IGNORECASE)
+
+
+def explain(error: Exception, running: list[str]) -> str:
+    """A message with the module that was running, the reason and the remedy."""
+    where = f"module `{running[-1]}`" if running else "the network"
+    text = str(error)
+    said = f" torch said: {reason(error)}"
+    if _DATA_DEPENDENT.search(text) or "DataDependent" in type(error).__name__:
+        return explain_values(where) + said
+    if "Constraints violated" in text or "onstraintViolation" in text:
+        if BATCH in text.split("!")[0]:
+            return explain_rows(where) + said
+        return (
+            f"{where} does not work for every size of a free dimension: take sizes from x.shape in"
+            f" forward(), or leave that axis out of free_dims.{said}"
+        )
+    return (
+        f"{where} cannot be recorded as a graph: {type(error).__name__}: {reason(error)}."
+        " Use torch operators on tensors only in forward(), with shapes as in the example"
+    )
+
+
+def explain_values(where: str) -> str:
+    """The message for control flow or shapes that depend on the values of a tensor."""
+    return (
+        f"{where} decides by the values of a tensor (data-dependent control flow), so one graph"
+        " cannot stand for it: replace the `if`, `while`, `.item()` or boolean indexing by"
+        " torch.where or a mask."
+    )
+
+
+def explain_rows(where: str) -> str:
+    """The message for a network that is tied to a number of rows."""
+    return (
+        f"{where} does not work for every number of rows (a fixed size such as view(4, -1), rows"
+        " that are mixed, or a limit on their number): take the number of rows from x.shape[0]."
+    )
+
+
+def reason(error: Exception) -> str:
+    """The line of torch's message that carries the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    details = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+    return (details or lines or ["nothing"])[0][:300].rstrip(".")

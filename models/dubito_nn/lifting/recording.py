@@ -1,0 +1,136 @@
+"""Note down what an eager network draws, as the ω of its sites.
+
+Its job: a dispatch mode that runs every random operator of a network as it is, and keeps the draw
+that explains its result, so that the lifted graph can be fed the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dubito_nn.errors import ExportError
+from dubito_nn.lifting.capture import WHOLE
+from dubito_nn.operators import name_of
+
+_RNNS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+
+
+class DrawRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes down ω of every random operator that an eager network runs, in order.
+
+    Args:
+        running: paths of the modules whose forward pass is under way, kept by the caller.
+    """
+
+    def __init__(self, running: Sequence[str] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.draws: list[Tensor] = []
+        self.paths: list[str] = []
+        self._running = running
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Run the operator; where it rolls dice, keep the ω that explains its result."""
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        name, overload = name_of(func).split(".")[1:]
+        base = name.removesuffix("_")
+        given = _with_defaults(func, args, kwargs)
+        if base == "bernoulli" and overload in ("default", "Tensor"):
+            return self._bernoulli(given, in_place=name.endswith("_"))
+        if base == "normal" and "Tensor" in overload:
+            return self._normal(given)
+        result = func(*args, **kwargs)
+        if base == "native_dropout":
+            self._keep(result[1].to(result[0].dtype))
+        elif base == "bernoulli":
+            if given[1] != 1:  # keeps everything: no site
+                self._keep(result)
+        elif base in _INVERSES:
+            self._keep(_INVERSES[base](result, given))
+        elif "scaled_dot_product" not in base and base not in _RNNS:
+            raise ExportError(
+                f"`{name_of(func)}` rolls dice in a way that cannot be replayed: draw with"
+                " torch.rand, torch.randn or torch.bernoulli"
+            )
+        return result
+
+    def _keep(self, draw: Tensor) -> None:
+        self.draws.append(draw.detach().clone())
+        self.paths.append(self._running[-1] if self._running else WHOLE)
+
+    def _bernoulli(self, given: Sequence[object], *, in_place: bool) -> Tensor:
+        """1[ω < P]: the operator does not tell its ω, so it is drawn here."""
+        like, probability = given[0], given[1] if len(given) > 1 else given[0]
+        assert isinstance(like, Tensor)
+        assert isinstance(probability, Tensor)
+        uniform = torch.rand(like.shape, dtype=probability.dtype)
+        self._keep(uniform)
+        result = (uniform < probability).to(like.dtype)
+        return like.copy_(result) if in_place else result
+
+    def _normal(self, given: Sequence[object]) -> Tensor:
+        """μ + σ ω: where σ is 0 the result does not tell ω, so it is drawn here."""
+        mean, deviation = (torch.as_tensor(part) for part in given[:2])
+        like = mean + deviation
+        draw = torch.randn(like.shape, dtype=like.dtype)
+        self._keep(draw)
+        return mean + deviation * draw
+
+
+def _with_defaults(
+    func: torch._ops.OpOverload, args: Sequence[object], kwargs: Mapping[str, object]
+) -> list[object]:
+    """Positional arguments with the schema's defaults, which callers may leave out."""
+    rest = [a for a in func._schema.arguments if not a.kwarg_only][len(args) :]
+    return [*args, *(kwargs.get(argument.name, argument.default_value) for argument in rest)]
+
+
+def _floats(args: Sequence[object]) -> list[float]:
+    return [float(part) for part in args if isinstance(part, (int, float))]
+
+
+def _as_drawn(result: Tensor, args: Sequence[object]) -> Tensor:
+    return result
+
+
+def _uniform(result: Tensor, args: Sequence[object]) -> Tensor:
+    low, high = _floats(args)[:2]
+    return (result - low) / (high - low)
+
+
+def _normal(result: Tensor, args: Sequence[object]) -> Tensor:
+    mean, deviation = _floats(args)[:2]
+    return (result - mean) / deviation
+
+
+def _integer(result: Tensor, args: Sequence[object]) -> Tensor:
+    low, high = (0.0, *_floats(args))[-2:]
+    return (result.double() - low + 0.5) / (high - low)
+
+
+def _exponential(result: Tensor, args: Sequence[object]) -> Tensor:
+    return -torch.expm1(-result * _floats(args)[0])
+
+
+_INVERSES: dict[str, Callable[[Tensor, Sequence[object]], Tensor]] = {
+    "rand": _as_drawn,
+    "rand_like": _as_drawn,
+    "randn": _as_drawn,
+    "randn_like": _as_drawn,
+    "uniform": _uniform,
+    "normal": _normal,
+    "randint": _integer,
+    "randint_like": _integer,
+    "exponential": _exponential,
+}

@@ -1,0 +1,178 @@
+"""Show that no row of a lifted graph reads another, or refuse it.
+
+Its job, in order: change the input of one row and see the others unmoved; find how each site's draw
+holds the rows; change one row's draws and see the others unmoved; run every row alone with its own
+draws and get its part of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dubito_nn.errors import ExportError
+from dubito_nn.lifting.capture import WHOLE
+from dubito_nn.lifting.draws import random_draws, tolerance
+from dubito_nn.lifting.lift import Lifted
+from dubito_nn.manifest import Site
+from dubito_nn.program import Node, SiteSource, Value
+
+Inputs = Mapping[str, Tensor]
+
+
+def prove_rows(lifted: Lifted, inputs: Inputs) -> Lifted:
+    """Show that rows do not interact; the result knows how its sites hold their rows.
+
+    Raises:
+        ExportError: naming the module from which rows mix.
+    """
+    rows = _count(inputs)
+    draws = random_draws(lifted.sites)
+    before = _output(lifted, inputs, draws)
+    other = _other_first_row(inputs)
+    if not _same(before[1:], _output(lifted, other, draws)[1:]):
+        raise ExportError(_mixed(_first_mixing(lifted, (inputs, draws), (other, draws))))
+    lifted = replace(lifted, sites=_with_row_order(lifted, inputs, draws, before))
+    changed = draws
+    for site in lifted.sites:
+        changed = _row_redrawn(changed, site, rows)
+    if not _same(before[1:], _output(lifted, inputs, changed)[1:]):
+        raise ExportError(_mixed(_first_mixing(lifted, (inputs, draws), (inputs, changed))))
+    for row in range(rows):
+        single = {name: tensor[row : row + 1] for name, tensor in inputs.items()}
+        alone = _output(lifted, single, _row_of(draws, lifted.sites, row, rows))
+        if not _same(before[row : row + 1], alone):
+            raise ExportError(_mixed(WHOLE))
+    return lifted
+
+
+def _mixed(path: str) -> str:
+    return (
+        f"rows interact: the answer for one row depends on its batch-mates, from module `{path}`"
+        " on. Take statistics, sorting and masks per row (x.mean(0), a batch-wide count or index"
+        " mix rows)"
+    )
+
+
+def _count(inputs: Inputs) -> int:
+    return len(next(iter(inputs.values())))
+
+
+def _output(lifted: Lifted, inputs: Inputs, draws: SiteSource) -> Tensor:
+    return lifted.program.run(inputs, lifted.weights, draws)["output"]
+
+
+def _same(one: Tensor, two: Tensor) -> bool:
+    bound = tolerance(one)
+    return one.shape == two.shape and torch.allclose(one, two, bound, bound, equal_nan=True)
+
+
+def _other_first_row(inputs: Inputs) -> dict[str, Tensor]:
+    """The inputs with row 0 replaced by the last row that differs from it."""
+    for row in reversed(range(_count(inputs))):
+        if any(not torch.equal(tensor[0], tensor[row]) for tensor in inputs.values()):
+            break
+    return {name: torch.cat([tensor[row : row + 1], tensor[1:]]) for name, tensor in inputs.items()}
+
+
+def _with_row_order(
+    lifted: Lifted, inputs: Inputs, draws: SiteSource, before: Tensor
+) -> list[Site]:
+    """Find, for draws whose axis holds k numbers per row, whether rows vary slowest or fastest."""
+    rows, sizes = _count(inputs), dict[int, tuple[int, ...]]()
+
+    def note(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        sizes[index] = size
+        return draws(index, size, dtype)
+
+    _output(lifted, inputs, note)
+    found = []
+    for site in lifted.sites:
+        if site.batch_dim is None or sizes[site.index][site.batch_dim] == rows:
+            found.append(site)
+            continue
+        for rows_outer in (True, False):
+            guess = replace(site, rows_outer=rows_outer)
+            after = _output(lifted, inputs, _row_redrawn(draws, guess, rows))
+            if _same(after[1:], before[1:]):
+                found.append(guess)
+                break
+        else:
+            raise ExportError(
+                f"module `{site.module_path}` draws numbers that several rows share: draw one set"
+                " of numbers per row, or one for the whole batch"
+            )
+    return found
+
+
+def _row_redrawn(base: SiteSource, site: Site, rows: int) -> SiteSource:
+    """`base`, but with row 0's part of one site turned around."""
+
+    def draw(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        value = base(index, size, dtype)
+        if index != site.index or site.batch_dim is None:
+            return value
+        shape = (rows, -1) if site.rows_outer else (-1, rows)
+        value = value.movedim(site.batch_dim, 0).clone(memory_format=torch.contiguous_format)
+        split = value.view(*shape, *value.shape[1:])
+        own = split[0] if site.rows_outer else split[:, 0]
+        own.copy_(1 - own)
+        return value.movedim(0, site.batch_dim)
+
+    return draw
+
+
+def _row_of(draws: SiteSource, sites: Sequence[Site], row: int, rows: int) -> SiteSource:
+    """The draws of one row of a larger batch."""
+
+    def draw(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        site = sites[index]
+        if site.batch_dim is None:
+            return draws(index, size, dtype)
+        full = list(size)
+        per_row = full[site.batch_dim]
+        full[site.batch_dim] = per_row * rows
+        value = draws(index, tuple(full), dtype).movedim(site.batch_dim, 0)
+        shape = (rows, per_row) if site.rows_outer else (per_row, rows)
+        split = value.reshape(*shape, *value.shape[1:])
+        own = split[row] if site.rows_outer else split[:, row]
+        return own.movedim(0, site.batch_dim)
+
+    return draw
+
+
+def _first_mixing(
+    lifted: Lifted, one: tuple[Inputs, SiteSource], two: tuple[Inputs, SiteSource]
+) -> str:
+    """Path of the module in which other rows than row 0 first differ between two runs."""
+    before, after = dict[str, Value](), dict[str, Value]()
+    for (inputs, draws), values in ((one, before), (two, after)):
+        lifted.program.run(inputs, lifted.weights, draws, watch=_keep_in(values))
+    for node in lifted.program.nodes:
+        first, second = before[node.name], after[node.name]
+        if node.op == "site" or not isinstance(first, Tensor) or not isinstance(second, Tensor):
+            continue
+        if first.shape == second.shape and _mixes(first, second, _count(one[0])):
+            return lifted.paths.get(node.name, WHOLE)
+    return WHOLE
+
+
+def _mixes(one: Tensor, two: Tensor, rows: int) -> bool:
+    """Whether values differ elsewhere than in row 0, on the first axis as long as the rows."""
+    if torch.equal(one, two):
+        return False
+    for axis, size in enumerate(one.shape):
+        if size == rows:
+            others = (value.narrow(axis, 1, rows - 1) for value in (one, two))
+            return not torch.equal(*others)
+    return all(size % rows for size in one.shape)
+
+
+def _keep_in(values: dict[str, Value]) -> Callable[[Node, Value], None]:
+    def keep(node: Node, value: Value) -> None:
+        values[node.name] = value
+
+    return keep

@@ -1,0 +1,164 @@
+"""The network with one output picked, in the shape that a bundle states.
+
+Its job: a wrapper around the user's module that takes its inputs in a fixed order and returns
+`output` as (rows, C), (rows, D) or (rows, 2, D), and `features` as (rows, F) where asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from dubito_nn.errors import ExportError
+
+PREFIX = "network."
+
+
+class Selected(nn.Module):
+    """The network with one output picked and brought to the shape (rows, C) or (rows, 2, D).
+
+    Args:
+        network: the user's module.
+        keywords: names of its inputs, where it takes them by keyword.
+        output: what its numbers are.
+        output_name: which output of a structured return to take.
+        features: path of the module whose output is returned as well.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        keywords: tuple[str, ...],
+        output: str,
+        output_name: str | None,
+        features: str | None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.output_name = output_name
+        self._keywords = keywords
+        self._output = output
+        self._seen: list[Tensor] = []
+        self.features = features
+        if features is not None:
+            _submodule(network, features).register_forward_hook(self._remember)
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Run the network and return `output`, `features` where asked, and the rest it returns."""
+        self._seen.clear()
+        if self._keywords:
+            returned = self.network(**dict(zip(self._keywords, inputs, strict=True)))
+        else:
+            returned = self.network(*inputs)
+        result = {"output": self._shaped(self._picked(returned))}
+        if self.features is not None:
+            result["features"] = self._feature_rows(inputs[0].shape[0])
+        for position, other in enumerate(_tensors(returned)):
+            # returned too, so that the recorder keeps what they draw: draws are compared in order
+            result[f"unserved_{position}"] = other
+        return result
+
+    def _remember(self, module: nn.Module, args: object, result: object) -> None:
+        if not isinstance(result, Tensor):
+            raise ExportError(
+                f"features `{self.features}` returns {_describe(result)}, expected one tensor:"
+                " name a module that returns one"
+            )
+        self._seen.append(result)
+
+    def _feature_rows(self, rows: int) -> Tensor:
+        if not self._seen:
+            raise ExportError(
+                f"features `{self.features}` did not run in the forward pass: name a module that"
+                " the network calls"
+            )
+        features = self._seen[-1]
+        if features.ndim < 2 or features.shape[0] != rows:
+            raise ExportError(
+                f"features `{self.features}` has the shape {tuple(features.shape)}, expected the"
+                " rows first: name a module that keeps them there"
+            )
+        return features.flatten(1)
+
+    def _picked(self, returned: object) -> Tensor | tuple[Tensor, Tensor]:
+        if self.output_name is not None:
+            returned = _item(returned, self.output_name)
+        if isinstance(returned, Tensor):
+            return returned
+        if self._output == "mean_and_log_variance" and isinstance(returned, (tuple, list)):
+            halves = [half for half in returned if isinstance(half, Tensor)]
+            if len(halves) == len(returned) == 2:
+                return halves[0], halves[1]
+        raise ExportError(
+            f"the network returns {_describe(returned)}, expected one tensor: name the output to"
+            " serve with output_name=..."
+        )
+
+    def _shaped(self, picked: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        if self._output != "mean_and_log_variance":
+            assert isinstance(picked, Tensor)
+            return _as_columns(picked)
+        if isinstance(picked, tuple):
+            mean, log_variance = (_as_columns(half) for half in picked)
+            if mean.shape == log_variance.shape:
+                return torch.stack([mean, log_variance], dim=1)
+            got = f"{tuple(mean.shape)} and {tuple(log_variance.shape)}"
+        elif picked.ndim == 2 and picked.shape[1] % 2 == 0:
+            return torch.stack(list(picked.chunk(2, dim=1)), dim=1)
+        else:
+            got = str(tuple(picked.shape))
+        raise ExportError(
+            "output `mean_and_log_variance` expects a pair of (rows, D) tensors or one (rows, 2 D)"
+            f" tensor, got {got}: return one log-variance for each mean"
+        )
+
+
+def _submodule(network: nn.Module, path: str) -> nn.Module:
+    try:
+        return network.get_submodule(path)
+    except AttributeError as error:
+        paths = [name for name, _ in network.named_modules() if name]
+        raise ExportError(
+            f"features names `{path}`, which is no module of the network: choose one of"
+            f" {paths[:30]}"
+        ) from error
+
+
+def _item(returned: object, name: str) -> object:
+    if isinstance(returned, Mapping) and name in returned:
+        return returned[name]
+    if isinstance(returned, (tuple, list)) and name.isdecimal() and int(name) < len(returned):
+        return returned[int(name)]
+    found = getattr(returned, name, None) if name.isidentifier() else None
+    if found is None or isinstance(returned, Tensor):
+        raise ExportError(
+            f"output_name names `{name}`, but the network returns {_describe(returned)}: choose"
+            " one of its outputs, or leave output_name out for a single tensor"
+        )
+    return found
+
+
+def _tensors(returned: object) -> list[Tensor]:
+    """All tensors in a structured return; none for a single tensor."""
+    if isinstance(returned, Mapping):
+        returned = list(returned.values())
+    if not isinstance(returned, (tuple, list)):
+        return []
+    nested = (_tensors(part) for part in returned)
+    direct = [part for part in returned if isinstance(part, Tensor)]
+    return [*direct, *(tensor for part in nested for tensor in part)]
+
+
+def _describe(returned: object) -> str:
+    if isinstance(returned, Mapping):
+        return f"the outputs {sorted(str(key) for key in returned)}"
+    if isinstance(returned, (tuple, list)):
+        return f"{len(returned)} outputs, named `0` to `{len(returned) - 1}`"
+    return "one tensor" if isinstance(returned, Tensor) else f"a {type(returned).__name__}"
+
+
+def _as_columns(tensor: Tensor) -> Tensor:
+    return tensor.unsqueeze(1) if tensor.ndim == 1 else tensor

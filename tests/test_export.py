@@ -1,0 +1,279 @@
+"""Networks as users bring them: inputs, outputs, types, layers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dubito_nn import Bundle, export
+
+
+def declared(output: str = "logits") -> dict[str, str]:
+    task = "regression" if output.startswith("mean") else "classification"
+    return {"task": task, "output": output}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "network.dubito"
+
+
+def point(bundle: Bundle, **inputs: Tensor) -> Tensor:
+    with torch.no_grad():
+        return bundle.point.run(inputs, bundle.weights)["output"]
+
+
+class Tokens(nn.Module):
+    """Embedding, encoder, masked mean: with a free length, up to 32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.embedding, self.head = nn.Embedding(50, 8), nn.Linear(8, 3)
+        self.layers = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.places = nn.Parameter(torch.randn(1, 32, 8))
+
+    def forward(self, ids: Tensor, padding: Tensor) -> Tensor:
+        embedded = self.embedding(ids) + self.places[:, : ids.shape[1]]
+        mixed = self.layers(embedded, src_key_padding_mask=padding)
+        kept = (~padding).float().unsqueeze(-1)
+        return self.head((mixed * kept).sum(1) / kept.sum(1).clamp_min(1))
+
+
+def test_several_inputs_by_name_with_a_free_length(path):
+    torch.manual_seed(0)
+    network, ids = Tokens(), torch.randint(50, (4, 7))
+    padding = torch.arange(7) >= torch.tensor([7, 4, 2, 6]).unsqueeze(1)
+    lengths = {"ids": {1: "length"}, "padding": {1: "length"}}
+    example = {"ids": ids, "padding": padding}
+    bundle = export(network, example, path, free_dims=lengths, **declared())
+    assert [(spec.name, spec.dtype, spec.shape) for spec in bundle.manifest.inputs] == [
+        ("ids", "int64", ("length",)),
+        ("padding", "bool", ("length",)),
+    ]
+    assert "input `ids`: `length` is at most 32" in bundle.manifest.warnings
+    assert bundle.sites[0].shape == (2, "length", "length")
+    longer = {"ids": torch.randint(50, (3, 20)), "padding": torch.zeros(3, 20, dtype=torch.bool)}
+    with torch.no_grad():
+        torch.testing.assert_close(point(bundle, **longer), network.eval()(**longer))
+
+
+def test_positional_inputs_are_named_as_forward_calls_them(path):
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mixed, self.head = nn.Bilinear(4, 5, 6), nn.Linear(6, 3)
+
+        def forward(self, image: Tensor, table: Tensor) -> Tensor:
+            return self.head(functional.dropout(self.mixed(image, table), 0.3, self.training))
+
+    bundle = export(Both(), (torch.randn(2, 4), torch.randn(2, 5)), path, **declared())
+    assert [spec.name for spec in bundle.manifest.inputs] == ["image", "table"]
+
+
+class TwoHeads(nn.Module):
+    def __init__(self, *, columns: bool) -> None:
+        super().__init__()
+        self.inner, self.heads, self.columns = nn.Linear(8, 16), nn.Linear(16, 2), columns
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        both = self.heads(functional.dropout(self.inner(x), 0.2, self.training))
+        return (both[:, :1], both[:, 1:]) if self.columns else (both[:, 0], both[:, 1])
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        TwoHeads(columns=True),
+        TwoHeads(columns=False),
+        nn.Sequential(nn.Dropout(0.2), nn.Linear(8, 2)),
+    ],
+)
+def test_a_mean_and_a_log_variance_come_as_a_pair_or_as_one_tensor(network, path):
+    x = torch.randn(4, 8)
+    bundle = export(network, x, path, target_scale=(3, [2.0]), **declared("mean_and_log_variance"))
+    assert bundle.manifest.num_outputs == 1
+    assert bundle.manifest.target_scale == ((3.0,), (2.0,))
+    name = bundle.manifest.inputs[0].name
+    result = network.eval()(x)
+    halves = result if isinstance(result, tuple) else result.chunk(2, dim=1)
+    expected = torch.stack([half.reshape(4, 1) for half in halves], dim=1)
+    torch.testing.assert_close(point(bundle, **{name: x}), expected.detach())
+
+
+def test_one_number_per_row_is_a_mean_or_the_logit_of_the_second_class(path):
+    network = nn.Sequential(nn.Dropout(0.2), nn.Linear(8, 1), nn.Flatten(0))
+    assert export(network, torch.randn(2, 8), path, **declared("mean")).manifest.num_outputs == 1
+    binary = export(network, torch.randn(2, 8), path, **declared("sigmoid_logits"))
+    assert binary.manifest.classes == ("0", "1")
+
+
+def test_of_a_structured_return_the_named_output_is_served_and_the_rest_left_out(path):
+    class Auxiliary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.aside = nn.Linear(8, 3), nn.Linear(8, 3)
+            self.main_drop, self.side_drop = nn.Dropout(0.2), nn.Dropout(0.7)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            aside = self.aside(self.side_drop(x))
+            return {"aside": aside, "logits": self.head(self.main_drop(x))}
+
+    bundle = export(Auxiliary(), torch.randn(2, 8), path, output_name="logits", **declared())
+    assert [site.module_path for site in bundle.sites] == ["main_drop"]
+    assert set(bundle.weights) == {"head.weight", "head.bias"}
+    assert bundle.manifest.warnings == ("module `side_drop` feeds no served output: left out",)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_network_keeps_its_floating_point_type(dtype, path):
+    network = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.5), nn.Linear(16, 3)).to(dtype)
+    bundle = export(network, torch.randn(2, 8, dtype=dtype), path, **declared())
+    assert bundle.manifest.inputs[0].dtype == str(dtype).removeprefix("torch.")
+    assert {weight.dtype for weight in bundle.weights.values()} == {dtype}
+
+
+class StochasticDepth(nn.Module):
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.block, self.p = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)), p
+
+    def forward(self, x: Tensor) -> Tensor:
+        result = self.block(x)
+        if self.training:
+            result = result * (torch.rand(x.shape[0], 1, 1, 1) < 1 - self.p) / (1 - self.p)
+        return torch.relu(x + result)
+
+
+class Odd(nn.Module):
+    """Constants, a buffer that is not saved, code without gradients, lower precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head, self.dropout = nn.Linear(8, 8), nn.Linear(8, 3), nn.Dropout(0.2)
+        self.register_buffer("shift", torch.randn(8), persistent=False)
+        self.scale = torch.randn(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.dropout(self.inner(x * self.scale + self.shift + torch.tensor([1.0] * 8)))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            x = self.inner(x)
+        for _ in range(2):
+            x = self.dropout(functional.relu(self.inner(x.float())))
+        return self.head(x)
+
+
+class Sampled(nn.Module):
+    """Gumbel, normal and Bernoulli draws whose parameters are computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+        self.spread = nn.Parameter(torch.randn(1, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, spread = self.inner(x), functional.softplus(self.spread)
+        x = x + functional.gumbel_softmax(x, tau=0.5) + torch.normal(x[:, :1], spread)
+        x = x + torch.distributions.Normal(x, 1.0).rsample() * torch.bernoulli(torch.sigmoid(x))
+        noisy = self.head.weight + 0.1 * torch.randn_like(self.head.weight)
+        return functional.linear(x, noisy)
+
+
+class Cells(nn.Module):
+    """A recurrent cell under one mask for all steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(x.shape[0], 6)
+        mask = functional.dropout(torch.ones_like(state), 0.3, self.training)
+        for step in x.unflatten(1, (2, 4)).unbind(1):
+            state = self.cell(step, state * mask)
+        return self.head(state)
+
+
+def _normalised() -> nn.Module:
+    norm = nn.utils.parametrizations
+    return nn.Sequential(
+        norm.weight_norm(nn.Linear(8, 8)),
+        nn.Dropout(0.1),
+        norm.spectral_norm(nn.Linear(8, 8)),
+        nn.RMSNorm(8),
+        nn.Linear(8, 3),
+    )
+
+
+def _convolutions() -> nn.Module:
+    return nn.Sequential(
+        *(nn.Conv1d(2, 6, 3, groups=2, padding="same"), nn.Dropout1d(0.2), nn.GroupNorm(2, 6)),
+        *(nn.Unflatten(2, (2, 2, 2)), nn.Conv3d(6, 4, 2, padding=1), nn.Dropout3d(0.2)),
+        *(nn.InstanceNorm3d(4, affine=True), nn.Flatten(2, 3), nn.ConvTranspose2d(4, 3, 2)),
+        *(nn.Upsample(scale_factor=2, mode="bilinear"), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    )
+
+
+def _residual() -> nn.Module:
+    blocks = [StochasticDepth(p) for p in (0.2, 0.5, 0.9)]
+    return nn.Sequential(nn.Conv2d(2, 4, 3), *blocks, nn.Flatten(), nn.Linear(64, 3))
+
+
+BROUGHT = {
+    "stochastic depth": (_residual, (2, 6, 6), ["rand.default"] * 3),
+    "odd forms": (Odd, (8,), ["native_dropout.default"] * 3),
+    "computed draws": (
+        Sampled,
+        (8,),
+        [
+            *("exponential.default", "normal.Tensor_Tensor", "normal_functional.default"),
+            *("bernoulli.default", "randn_like.default"),
+        ],
+    ),
+    "cells": (Cells, (8,), ["native_dropout.default"]),
+    "normalised weights": (_normalised, (8,), ["native_dropout.default"]),
+    "convolutions": (_convolutions, (2, 8), ["bernoulli.p"] * 2),
+}
+
+
+@pytest.mark.parametrize("name", BROUGHT)
+def test_what_users_bring_is_lifted_and_its_point_graph_is_evaluation_mode(name, path):
+    torch.manual_seed(0)
+    build, row, operators = BROUGHT[name]
+    network = build().requires_grad_(False).eval()
+    bundle = export(network, torch.randn(1, *row), path, **declared())
+    assert [site.operator.removeprefix("aten.") for site in bundle.sites] == operators
+    if name != "computed draws":
+        x = torch.randn(7, *row)
+        result = point(bundle, **{bundle.manifest.inputs[0].name: x})
+        torch.testing.assert_close(result, network(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of importing torch's own compiler
+def test_what_is_wrapped_for_speed_is_the_network_inside(path):
+    plain = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.5), nn.Linear(16, 3))
+    x = torch.randn(2, 8)
+    digests = {
+        export(wrapped, x, path, **declared()).digest
+        for wrapped in (plain, nn.DataParallel(plain), torch.compile(plain))
+    }
+    assert len(digests) == 1
+
+
+def test_a_layer_that_keeps_everything_is_no_site(path):
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for keep in (1.0, 0.5):
+                x = x * x.new_empty(x.shape[0], 1).bernoulli_(keep) / keep
+            return self.head(x)
+
+    bundle = export(Keeps(), torch.randn(2, 8), path, **declared())
+    assert [site.drop_prob for site in bundle.sites] == [0.5]
+    assert bundle.sites[0].granularity == "path"

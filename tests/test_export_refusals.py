@@ -1,0 +1,308 @@
+"""What cannot be served is refused at export, with the module and the remedy."""
+
+import copy
+import random
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dubito_nn import ExportError, export
+
+Forward = Callable[[nn.Module, Tensor], object]
+
+
+class Written(nn.Module):
+    """A small network whose forward pass is written in the test."""
+
+    def __init__(self, forward: Forward) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+        self.dropout = nn.Dropout(0.5)
+        self.register_buffer("count", torch.zeros(()))
+        self._forward = forward
+
+    def forward(self, x: Tensor) -> object:
+        return self._forward(self, x)
+
+
+def layers(*middle: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(8, 16), *middle, nn.Linear(16, 3))
+
+
+def counted(network: nn.Module, x: Tensor) -> Tensor:
+    network.count += 1
+    return network.head(network.dropout(x))
+
+
+def batch_wide_drop_block(network: nn.Module, x: Tensor) -> Tensor:
+    mask = torch.bernoulli(torch.full_like(x, 0.7))
+    return network.head(x * mask * mask.numel() / mask.sum())
+
+
+def branching(network: nn.Module, x: Tensor) -> Tensor:
+    return network.head(network.dropout(x if x.sum() > 0 else -x))
+
+
+def layer_drop_by_python(network: nn.Module, x: Tensor) -> Tensor:
+    return network.head(network.dropout(network.inner(x) if random.random() < 0.5 else x))
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "multinomial": (
+        lambda: Written(lambda n, x: n.head(x) + torch.multinomial(x.softmax(1), 1)),
+        r"the network itself.*aten.multinomial.default.*draw with",
+    ),
+    "poisson": (
+        lambda: Written(lambda n, x: n.head(torch.poisson(x.exp()))),
+        r"the network itself.*aten.poisson.default.*draw with",
+    ),
+    "no randomness": (lambda: layers(nn.ReLU()), r"no random operation.*drop_prob"),
+    "dropout with p = 0": (lambda: layers(nn.Dropout(0.0)), r"no random operation.*drop_prob"),
+    "p = 1": (lambda: layers(nn.Dropout(1.0)), r"module `1` drops with probability 1.*take"),
+    "p = 1 of whole channels": (
+        lambda: nn.Sequential(nn.Conv1d(2, 3, 1), nn.Dropout1d(1.0), nn.Flatten()),
+        r"module `1` drops with probability 1.*take",
+    ),
+    "a site without effect": (
+        lambda: Written(lambda n, x: n.head(x + 0 * n.dropout(x))),
+        r"module `dropout`.*do not change the output.*take the layer out",
+    ),
+    "a site that nobody reads": (
+        lambda: Written(lambda n, x: (n.dropout(x), n.head(functional.dropout(x, 0.3)))[1]),
+        r"module `dropout`.*no output reads.*take the layer out",
+    ),
+    "one site of two without effect": (
+        lambda: Written(lambda n, x: n.head(functional.dropout(x, 0.3) + 0 * n.dropout(x))),
+        r"module `dropout`.*do not change the output",
+    ),
+    "the mean over rows": (
+        lambda: Written(lambda n, x: n.head(n.dropout(n.inner(x) - x.mean(0)))),
+        r"rows interact.*module `\(the network itself\)`.*per row",
+    ),
+    "softmax over rows": (
+        lambda: layers(nn.Dropout(0.5), nn.Softmax(dim=0)),
+        r"rows interact.*module `2`.*per row",
+    ),
+    "sorted rows": (
+        lambda: Written(lambda n, x: n.head(n.dropout(x))[x[:, 0].argsort()]),
+        r"rows interact.*per row",
+    ),
+    "the maximum of the batch": (
+        lambda: Written(lambda n, x: n.head(n.dropout(x / x.abs().max()))),
+        r"rows interact.*per row",
+    ),
+    "a batch-wide count": (lambda: Written(batch_wide_drop_block), r"rows interact.*per row"),
+    "a branch on values": (lambda: Written(branching), r"data-dependent.*torch.where or a mask"),
+    "an item": (
+        lambda: Written(lambda n, x: n.head(n.dropout(x)) * (2 if x[0, 0].item() > 0 else 1)),
+        r"data-dependent.*torch.where or a mask",
+    ),
+    "boolean indexing": (
+        lambda: Written(lambda n, x: n.head(n.dropout(x[x[:, 0] > 0]))),
+        r"the network itself.*data-dependent.*torch.where or a mask",
+    ),
+    "dice of Python": (lambda: Written(layer_drop_by_python), r"Python's `random`.*torch.rand"),
+    "batch-norm without running statistics": (
+        lambda: layers(nn.BatchNorm1d(16, track_running_stats=False), nn.Dropout(0.5)),
+        r"module `1`.*statistics of the batch.*nn.LayerNorm",
+    ),
+    "functional batch-norm in training": (
+        lambda: Written(
+            lambda n, x: n.head(n.dropout(functional.batch_norm(x, None, None, training=True)))
+        ),
+        r"module `\(the network itself\)`.*statistics of the batch.*nn.LayerNorm",
+    ),
+    "a buffer written": (lambda: Written(counted), r"writes to its buffer `count`.*outside"),
+    "a fixed batch size": (
+        lambda: Written(lambda n, x: n.head(n.dropout(x).view(4, -1))),
+        r"module `head`.*every number of rows.*x.shape\[0\]",
+    ),
+    "a size of four rows": (
+        lambda: Written(lambda n, x: n.head(n.dropout(x)) + torch.ones(4, 1)),
+        r"every number of rows.*x.shape\[0\]",
+    ),
+    "several outputs": (
+        lambda: Written(lambda n, x: {"scores": n.head(n.dropout(x)), "hidden": x}),
+        r"the outputs \['hidden', 'scores'\].*output_name",
+    ),
+    "three axes": (
+        lambda: Written(lambda n, x: n.head(n.dropout(x)).unsqueeze(1)),
+        r"expects the shape \(rows, C\), got \(5, 1, 3\)",
+    ),
+    "one column of logits": (lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 1)), r"sigmoid"),
+    "probabilities declared logits": (
+        lambda: layers(nn.Dropout(0.5)).append(nn.Softmax(1)),
+        r"output='probs'",
+    ),
+    "NaN": (lambda: Written(lambda n, x: n.head(n.dropout(x)).sqrt()), r"NaN or infinity.*rows"),
+    "a constant": (lambda: Written(lambda n, x: torch.ones(2, 3)), r"no random operation"),
+    "no tensor": (lambda: Written(lambda n, x: "nothing"), r"returns a str.*output_name"),
+    "Fourier transform": (
+        lambda: Written(lambda n, x: n.head(n.dropout(torch.fft.fft(x).abs()))),
+        r"operator `aten.fft_fft.default`.*plain torch operators",
+    ),
+    "an error of its own": (
+        lambda: Written(lambda n, x: n.head(x[:, :3])),
+        r"module `head` fails on the example.*give example_inputs as the network takes them",
+    ),
+}
+
+
+def refusal(network: nn.Module, folder: Path, example: object = None, **changes: object) -> str:
+    """The message of the refusal; nothing may have been written."""
+    declared = {"task": "classification", "output": "logits"} | changes
+    path = folder / "network.dubito"
+    with pytest.raises(ExportError) as raised:
+        export(network, torch.randn(4, 8) if example is None else example, path, **declared)
+    assert list(folder.iterdir()) == []
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_network_that_cannot_be_served_is_refused_with_a_remedy(name, tmp_path):
+    torch.manual_seed(0)
+    build, expected = REFUSED[name]
+    network = build()
+    channels = isinstance(network, nn.Sequential) and isinstance(network[0], nn.Conv1d)
+    example = torch.randn(4, 2, 8) if channels else torch.randn(4, 8)
+    assert re.search(expected, refusal(network, tmp_path, example))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"task": "ranking"}, r"expects a task and one of its outputs"),
+        ({"output": "mean"}, r"expects a task and one of its outputs"),
+        ({"classes": ["a", "b"]}, r"classes expects 3 different names.*got \['a', 'b'\]"),
+        ({"classes": ["a", "b", "b"]}, r"classes expects 3 different names"),
+        ({"task": "regression", "output": "mean", "classes": ["a"]}, r"leave them out"),
+        ({"output": "probs"}, r"probabilities that sum to 1.*output='logits'"),
+        ({"output": "log_probs"}, r"probabilities that sum to 1.*output='logits'"),
+        ({"output": "sigmoid_logits"}, r"one number per row, got 3.*output='logits'"),
+        (
+            {"task": "regression", "output": "mean_and_log_variance"},
+            r"a pair of \(rows, D\) tensors or one \(rows, 2 D\).*one log-variance for each mean",
+        ),
+        ({"target_scale": (0.0, 1.0)}, r"target_scale is for regression"),
+        *(
+            (
+                {"task": "regression", "output": "mean", "target_scale": scale},
+                r"target_scale expects \(mean, standard deviation\).*training targets",
+            )
+            for scale in [
+                (0.0, 0.0),
+                (0.0, -1.0),
+                ([1.0, 2.0], 1.0),
+                3.0,
+                (0.0, float("nan")),
+                "ab",
+            ]
+        ),
+        ({"features": "nowhere"}, r"features names `nowhere`.*choose one of \['0', '1', '2'\]"),
+        ({"output_name": "scores"}, r"output_name names `scores`.*leave output_name out"),
+        ({"free_dims": {"elsewhere": {1: "time"}}}, r"`elsewhere`: choose among the inputs"),
+        ({"free_dims": {"input": {0: "time"}}}, r"axis numbers from 1 to 1.*always free"),
+        ({"free_dims": {"input": {1: "batch"}}}, r"plain names other than `batch`"),
+        ({"free_dims": {"input": {1: "width"}}}, r"free_dims"),
+        ({"drop_prob": {"layer*": 0.2}}, r"`layer\*`, which matches no module: choose among"),
+        ({"drop_prob": {"0": 1.5}}, r"drop_prob of `0` expects a probability in \(0, 1\), got 1.5"),
+        ({"drop_prob": {"0": "half"}}, r"drop_prob of `0` expects a probability in \(0, 1\)"),
+        ({"example": torch.randn(())}, r"at least one row, rows first"),
+        ({"example": ()}, r"example_inputs is empty: give one batch"),
+        ({"example": torch.randn(0, 8)}, r"at least one row"),
+        ({"example": [[1.0] * 8]}, r"expects a tensor with at least one row"),
+        ({"example": 3}, r"got int: convert it with torch.as_tensor"),
+        ({"example": torch.zeros(3, 8, dtype=torch.long)}, r"rows that differ.*two real rows"),
+        ({"example": torch.randn(4, 9)}, r"module `0` fails on the example"),
+        ({"example": (torch.randn(4, 8), torch.randn(3, 8))}, r"equally many rows.*\[3, 4\]"),
+        ({"notes": "x" * 20_000}, r"notes: expects a text of at most"),
+    ],
+)
+def test_a_wrong_declaration_is_refused_with_a_remedy(changes, expected, tmp_path):
+    torch.manual_seed(0)
+    assert re.search(expected, refusal(layers(nn.Dropout(0.5)), tmp_path, **changes))
+
+
+def test_what_is_no_module_or_cannot_be_traced_again_is_refused(tmp_path):
+    assert "expects a torch.nn.Module, got function" in refusal(counted, tmp_path)
+    locked = layers(nn.Dropout(0.5))
+    locked.lock = threading.Lock()
+    assert re.search(r"cannot be copied.*plain values", refusal(locked, tmp_path))
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(ExportError, match="cannot write"):
+        export(
+            layers(nn.Dropout(0.5)),
+            torch.randn(2, 8),
+            tmp_path / "nowhere" / "network.dubito",
+            task="classification",
+            output="logits",
+        )
+
+
+def test_export_leaves_the_module_and_every_generator_as_they_were(tmp_path):
+    network = layers(nn.BatchNorm1d(16), nn.Dropout(0.5)).requires_grad_(False)
+    network.train()
+    network[1].eval()
+    before = copy.deepcopy(network.state_dict())
+    torch.manual_seed(3)
+    state, python_state = torch.get_rng_state(), random.getstate()
+    path = tmp_path / "network.dubito"
+    export(
+        network,
+        torch.randn(2, 8, generator=torch.Generator()),
+        path,
+        task="classification",
+        output="logits",
+        features="1",
+        drop_prob={"0": 0.1},
+    )
+    assert [module.training for module in network.modules()] == [True, True, False, True, True]
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert not any(
+        module._forward_hooks or module._forward_pre_hooks for module in network.modules()
+    )
+    assert torch.equal(state, torch.get_rng_state())
+    assert python_state == random.getstate()
+    assert torch.is_grad_enabled()
+
+
+def test_exporting_twice_gives_the_same_bytes_whatever_the_callers_mode(tmp_path):
+    torch.manual_seed(0)
+    network, x = layers(nn.Dropout(0.5), nn.AlphaDropout(0.2)), torch.randn(2, 8)
+    declared = {"task": "classification", "output": "logits"}
+    first = export(network, x, tmp_path / "one.dubito", **declared)
+    torch.manual_seed(1)
+    with torch.inference_mode():
+        second = export(network.eval(), x, tmp_path / "two.dubito", **declared)
+    assert first.digest == second.digest
+    assert (tmp_path / "one.dubito").read_bytes() == (tmp_path / "two.dubito").read_bytes()
+
+
+def test_a_tied_weight_is_stored_once(tmp_path):
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.head = nn.Embedding(50, 8), nn.Linear(8, 50, bias=False)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.head(functional.dropout(self.embedding(ids).mean(1), 0.2, self.training))
+
+    bundle = export(
+        Tied(),
+        torch.arange(14).reshape(2, 7),
+        tmp_path / "network.dubito",
+        task="classification",
+        output="logits",
+    )
+    assert [tuple(weight.shape) for weight in bundle.weights.values()] == [(50, 8)]
+    assert (bundle.manifest.inputs[0].low, bundle.manifest.inputs[0].high) == (0, 13)

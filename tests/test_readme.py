@@ -1,0 +1,145 @@
+"""What the README shows runs, and answers as printed: a real server on the demonstration's data."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+ADDRESS = "http://127.0.0.1:8000"
+TOLERANCE = 0.15  # another processor trains another network; what it says stays the same
+Run = Callable[[str], str]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed"),
+]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def block(language: str, containing: str) -> str:
+    (found,) = [text for text in blocks(language) if containing in text]
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Runs shell commands in a folder of their own, where `dubito` and its server are at hand."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    command = folder / "bin" / "dubito"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dubito "$@"\n')
+    command.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "service"), str(ROOT / "models")]),
+        "DUBITO_DATA_DIR": str(folder / "data"),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "120",
+    }
+
+    def shell(text: str) -> str:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text.replace(ADDRESS, address)],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    address = ADDRESS
+    shell("dubito demo --if-missing")
+    server = subprocess.Popen(
+        ["dubito", "serve", "--port", "0"],
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        executable=str(command),
+    )
+    assert server.stderr is not None
+    address = re.findall(r"http://\S+", server.stderr.readline())[0]
+    drain = threading.Thread(target=server.stderr.read)
+    drain.start()
+    yield shell
+    server.terminate()
+    server.wait(60)
+    drain.join(60)
+    server.stderr.close()
+
+
+def agree(printed: object, got: object, where: str = "reply") -> None:
+    """Same fields and words; numbers within the tolerance."""
+    if isinstance(printed, dict) and isinstance(got, dict):
+        assert set(printed) == set(got), where
+        for key in printed:
+            agree(printed[key], got[key], f"{where}.{key}")
+    elif isinstance(printed, list) and isinstance(got, list):
+        assert len(printed) == len(got), where
+        for position, pair in enumerate(zip(printed, got, strict=True)):
+            agree(*pair, f"{where}[{position}]")
+    elif isinstance(printed, float) and isinstance(got, float):
+        assert got == pytest.approx(printed, abs=TOLERANCE), where
+    else:
+        assert printed == got, where
+
+
+def test_the_first_request_answers_as_printed(run: Run) -> None:
+    reply = json.loads(run(block("bash", "examples/digits.json")))
+    agree(json.loads(block("json", "request_id")), reply)
+
+
+def test_the_same_request_gives_the_same_bytes(run: Run) -> None:
+    request = block("bash", "examples/digits.json")
+    assert run(request) == run(request)
+
+
+def test_a_network_of_ones_own_goes_all_the_way(run: Run) -> None:
+    export = block("python", "dubito_nn.export")
+    engine = block("python", "Engine.load")
+    run(f"cat > own.py <<'PY'\n{export}\n{engine}\nPY\n'{sys.executable}' -W error own.py")
+    shown = run(block("bash", "dubito inspect"))
+    assert "aten.native_dropout.default" in shown
+    assert '"num_samples":200' in shown.replace(" ", "")
+    rows = load_iris()
+    folder = Path(run("pwd").strip())
+    np.savez(folder / "held_out.npz", inputs=rows.data.astype(np.float32), labels=rows.target)
+    assert "calibration 1" in run(block("bash", "dubito calibrate"))
+    request = re.findall(r"`POST (/v1/models/flowers/calibrate)`", README)
+    assert request == ["/v1/models/flowers/calibrate"]
+
+
+def test_the_demonstration_reaches_its_accuracy(run: Run) -> None:
+    page = json.loads(run(f"curl -s {ADDRESS}/v1/models/digits/calibration"))
+    assert page["report"]["after"]["accuracy"] >= 0.97
+
+
+def test_learned_rates_stand_in_the_version_and_in_inspect(run: Run) -> None:
+    page = json.loads(run(f"curl -s {ADDRESS}/v1/models/digits-concrete/versions/1"))
+    sites = page["sites"]
+    assert all(site["learned"] for site in sites)
+    assert len({site["drop_prob"] for site in sites}) == len(sites) > 1
+    digest = page["digest"]
+    bundle = run(f"find data -name '{digest}.dubito'").strip()
+    shown = run(f"dubito inspect '{bundle}'")
+    assert len(re.findall(r"\d learned", shown)) == len(sites)
