@@ -15,7 +15,7 @@ gap            training against held-out rows, and the advice that follows
 diagnose       sparsity, correlation, norms, single units
 """
 
-from dubito_nn.training.constraints import constrain_max_norm, l1_penalty
+from dubito_nn.dropout.max_norm import constrain_max_norm
 from dubito_nn.training.diagnose import Activations, LayerDiagnosis, diagnose
 from dubito_nn.training.gap import Advice, Gap, advise, measure_gap
 from dubito_nn.training.likelihood import (
@@ -40,6 +40,7 @@ from dubito_nn.training.reestimation import reestimate_batch_norm, variance_shif
 from dubito_nn.training.search import Search, Trial, search_drop_prob
 from dubito_nn.training.seeding import seeded
 from dubito_nn.training.stopping import EarlyStopping
+from dubito_nn.training.weights import l1_penalty
 
 __all__ = [
     "Activations",

@@ -20,9 +20,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dubito_nn.training.constraints import unit_norms, weights_of
 from dubito_nn.training.losses import Loss
 from dubito_nn.training.modes import Mode, device_of, mean_loss, outputs_of
+from dubito_nn.training.weights import unit_norms, weights_of
 
 # An activation counts as zero below this share of the root mean square of its layer.
 _SILENT = 1e-3

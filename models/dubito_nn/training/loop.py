@@ -20,13 +20,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dubito_nn.dropout.max_norm import constrain_max_norm
 from dubito_nn.dropout.regularised import total_regularisation
-from dubito_nn.training.constraints import constrain_max_norm, l1_penalty
 from dubito_nn.training.losses import Loss
 from dubito_nn.training.mixing import Augmentation
 from dubito_nn.training.modes import mean_loss
 from dubito_nn.training.seeding import seeded
 from dubito_nn.training.stopping import EarlyStopping
+from dubito_nn.training.weights import l1_penalty
 
 Rows = tuple[Tensor, Tensor]
 Schedule = Literal["one_cycle", "constant"]
@@ -158,7 +159,7 @@ def learned_drop_probs(network: nn.Module) -> dict[str, float]:
     """Return the learned drop probabilities by module path: tensors that need a gradient."""
     found = {path: getattr(module, "drop_prob", None) for path, module in network.named_modules()}
     return {
-        path: p.detach().item()
+        path: p.detach().mean().item()
         for path, p in found.items()
         if isinstance(p, Tensor) and p.requires_grad
     }
