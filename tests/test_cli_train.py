@@ -171,6 +171,7 @@ def test_the_documented_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
         (MLP + "[dropout]\ndrop_prob = 0.0", "no dropout"),
         (MLP + QUICK + "patience = 2\nvalidation_share = 0.0", "expect validation rows"),
         (MLP + QUICK + "device = 'cuda'", "training.device"),
+        (MLP + QUICK + "device = 'gpu'", "got gpu"),
         (MLP + "heteroscedastic = true", "is for targets"),
         (MLP + "[dropout]\nkind = 'concrete'\n[search]\ndrop_prob = [0.1]", "leave it out"),
         (MLP + QUICK.replace("1e-2", "1e30") + "schedule = 'constant'", "finite loss"),
@@ -190,6 +191,55 @@ def test_a_configuration_that_cannot_be_is_one_clear_line(
     assert told in err
     assert err.splitlines()[-1].startswith("error: ")
     assert not (tmp_path / "made.dubito").exists()
+
+
+_IMAGES = {
+    "inputs": np.random.default_rng(1).normal(size=(40, 16)),
+    "labels": np.arange(40) % 2,
+}
+_TOKENS = {
+    "inputs": np.random.default_rng(1).integers(0, 7, (40, 5)),
+    "labels": np.arange(40) % 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("network", "arrays"),
+    [
+        ('kind = "selu"\nhidden = [8, 8]', _IMAGES),
+        ('kind = "cnn"\nimage_shape = [1, 4, 4]\nchannels = [2, 2]\nhidden = 4', _IMAGES),
+        ('kind = "resnet"\nimage_shape = [1, 4, 4]\nchannels = [2, 4]\nblock_size = 2', _IMAGES),
+        ('kind = "rnn"\nhidden = 4\ncell = "gru"', _TOKENS),
+        ('kind = "transformer"\nnum_features = 8\nnum_heads = 2\nnum_layers = 1', _TOKENS),
+    ],
+    ids=["selu", "cnn", "resnet", "rnn", "transformer"],
+)
+def test_every_kind_of_network_leaves_a_bundle(
+    write: Callable[..., Path], network: str, arrays: dict[str, NDArray[np.generic]]
+) -> None:
+    tables = f"[network]\n{network}\n[training]\nepochs = 1\nreestimate_batch_norm = true\n"
+    trained = run(read_config(write(tables)), arrays)
+    prediction = Engine.load(trained.bundle).predict(arrays["inputs"][:3])
+    assert prediction.mean.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("network", "arrays", "told"),
+    [
+        ('kind = "rnn"\nnum_words = 3', _TOKENS, "tokens from 0 to 2"),
+        ('kind = "rnn"', _IMAGES, "token numbers"),
+        ('kind = "resnet"\nimage_shape = [1, 4, 4]', _IMAGES, "smaller block_size"),
+        ('kind = "selu"\n[dropout]\nkind = "concrete"', _IMAGES, "learned rates are for"),
+        ('kind = "rnn"\n[training]\nmixup = 0.2', _TOKENS, "takes tokens"),
+        ('kind = "transformer"', {**_TOKENS, "labels": np.arange(40) % 2 * 1.0}, "real values"),
+        ('kind = "cnn"\nimage_shape = [1, 4, 4]', _regression(), "is for labels"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_rows_says_so(
+    write: Callable[..., Path], network: str, arrays: dict[str, NDArray[np.generic]], told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        run(read_config(write(f"[network]\n{network}\n")), arrays)
 
 
 def test_names_and_places_are_checked_before_the_training(

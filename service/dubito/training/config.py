@@ -58,7 +58,54 @@ class CNNTable(Table):
     cosine_scale: Positive | None = None
 
 
-NetworkTable = Annotated[MLPTable | CNNTable, Field(discriminator="kind")]
+class SELUTable(Table):
+    """A self-normalising network; its p is `dropout.drop_prob`."""
+
+    kind: Literal["selu"]
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 64)
+    standardise: bool = True
+
+
+class ResNetTable(Table):
+    """A residual network for images; `dropout.drop_prob` is that before its head."""
+
+    kind: Literal["resnet"]
+    image_shape: tuple[Count, Count, Count] | None = None
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (16, 32)
+    stochastic_depth: Rate = 0.1
+    dropblock: Rate = 0.1
+    block_size: Count = 3
+
+
+class RNNTable(Table):
+    """A recurrent network for tokens; `dropout.drop_prob` is that of inputs and states."""
+
+    kind: Literal["rnn"]
+    num_words: Count | None = None
+    embedding_size: Count = 32
+    hidden: Count = 64
+    num_layers: Count = 1
+    cell: Literal["lstm", "gru"] = "lstm"
+    word_drop_prob: Rate = 0.1
+
+
+class TransformerTable(Table):
+    """An encoder for tokens; `dropout.drop_prob` is that of all places but attention."""
+
+    kind: Literal["transformer"]
+    num_words: Count | None = None
+    num_features: Count = 32
+    num_heads: Count = 4
+    num_layers: Count = 2
+    attention_drop_prob: Rate = 0.1
+
+
+TokenTable = RNNTable | TransformerTable
+NetworkTable = Annotated[
+    MLPTable | SELUTable | CNNTable | ResNetTable | RNNTable | TransformerTable,
+    Field(discriminator="kind"),
+]
+_KINDS = {"mlp", "selu", "cnn", "resnet", "rnn", "transformer", "standard", "concrete"}
 
 
 class StandardTable(Table):
@@ -150,8 +197,8 @@ def _with_kind(given: dict[str, object]) -> dict[str, object]:
 def _first(error: ValidationError) -> str:
     """The first thing wrong: key, reason, what was given."""
     first = error.errors(include_url=False)[0]
-    kinds = {"mlp", "cnn", "standard", "concrete"}  # pydantic names the member of a union as well
-    key = ".".join(str(part) for part in first["loc"] if part not in kinds)
+    # Pydantic names the member of a union as well.
+    key = ".".join(str(part) for part in first["loc"] if part not in _KINDS)
     reason = first["msg"].removeprefix("Value error, ")
     given = first["input"]
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""

@@ -16,7 +16,7 @@ from torch import nn
 import dubito_nn
 from dubito.errors import InputError
 from dubito.training.build import build_network, output_of
-from dubito.training.config import ConcreteTable, TrainConfig
+from dubito.training.config import ConcreteTable, TokenTable, TrainConfig
 from dubito.training.rows import Arrays, TrainingRows, split_rows
 from dubito_nn import Bundle
 from dubito_nn.training import (
@@ -86,10 +86,14 @@ def run(config: TrainConfig, arrays: Arrays, watch: Watch | None = None) -> Trai
     if not config.bundle.parent.is_dir():
         raise InputError(f"bundle: expected a folder {config.bundle.parent}, got none: make it")
     rows = split_rows(
-        arrays, classes=config.classes, validation_share=table.validation_share, seed=table.seed
+        arrays,
+        classes=config.classes,
+        validation_share=table.validation_share,
+        seed=table.seed,
+        tokens=isinstance(config.network, TokenTable),
     )
-    _check(config, rows)
     try:
+        _check(config, rows)
         search, network, result = _trained(config, rows, watch)
         if table.reestimate_batch_norm:
             reestimate_batch_norm(network, rows.inputs)
@@ -118,8 +122,11 @@ def _check(config: TrainConfig, rows: TrainingRows) -> None:
         raise InputError("search is for fixed rates, concrete dropout learns its own: leave it out")
     if table.label_smoothing > 0.0 and rows.task == "regression":
         raise InputError("training.label_smoothing is for labels, the file has targets")
-    if torch.device(table.device).type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"training.device: expected a device of this machine, got {table.device}")
+    if table.mixup is not None and isinstance(config.network, TokenTable):
+        raise InputError(
+            "training.mixup is for real inputs, the network takes tokens: leave it out"
+        )
+    _check_device(table.device)
     rate = config.search.drop_prob[0] if config.search is not None else None
     with seeded(table.seed):
         network = build_network(config, rows, rate)
@@ -127,6 +134,17 @@ def _check(config: TrainConfig, rows: TrainingRows) -> None:
         raise InputError(
             "the network has no dropout, so all its samples would be equal: set dropout.drop_prob "
             "above 0"
+        )
+
+
+def _check_device(device: str) -> None:
+    try:
+        is_there = torch.device(device).type != "cuda" or torch.cuda.is_available()
+    except RuntimeError:
+        is_there = False
+    if not is_there:
+        raise InputError(
+            f"training.device: expected a device of this machine, got {device}: take cpu"
         )
 
 
