@@ -28,6 +28,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from dubito_nn.errors import ExportError
 from dubito_nn.lifting.example import BATCH, ROWS, Inputs
 from dubito_nn.lifting.explain import explain, explain_rows, reason
+from dubito_nn.lifting.opaque import WholeRecurrence
 from dubito_nn.lifting.selected import PREFIX, Selected
 
 Mode = Literal["sampling", "evaluation"]
@@ -75,7 +76,7 @@ class Captured:
         """
         set_mode(self.module, mode)
         args = tuple(tensor.clone() for tensor in self.example.values())
-        with self._watching():
+        with self._watching(), WholeRecurrence():
             try:
                 return torch.export.export(
                     self.module, args, dynamic_shapes={"inputs": self._shapes()}, strict=False

@@ -17,6 +17,7 @@ from dubito_nn.errors import ExportError
 from dubito_nn.lifting.capture import Captured, clean_path
 from dubito_nn.lifting.example import BATCH
 from dubito_nn.lifting.explain import explain_values
+from dubito_nn.lifting.opaque import recurrent_operators
 from dubito_nn.lifting.rules import (
     EMPTY,
     RULES,
@@ -268,7 +269,8 @@ class Lifter:
         self.names[node] = result.name
 
     def _plain(self, node: fx.Node) -> None:
-        name = name_of(node.target)
+        whole = recurrent_operators().get(node.target)
+        name = f"aten.{whole}.input" if whole else name_of(node.target)
         if free_unbacked_symbols(node.meta.get("val")):
             raise ExportError(explain_values(f"module `{module_path(node)}`"))
         if name not in ALLOWED:

@@ -19,8 +19,9 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
+from dubito_nn.lifting.opaque import recurrent_operators
+
 aten = torch.ops.aten
-_RNNS = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
 Emit = Callable[..., Node]
 
 
@@ -28,7 +29,7 @@ def lower(program: ExportedProgram) -> ExportedProgram:
     """Rewrite RNN and attention dropout, then make the graph functional without decomposing."""
     graph = program.graph
     for node in list(graph.nodes):
-        if node.target in _RNNS:
+        if node.target in recurrent_operators():
             _lower_rnn(graph, node)
         elif node.target == aten.scaled_dot_product_attention.default:
             _lower_attention(graph, node)
@@ -53,7 +54,7 @@ def _lower_rnn(graph: Graph, node: Node) -> None:
     """out_l = rnn_l(dropout(out_{l-1})); hidden states of the layers are put together again."""
     x, hidden, weights, has_biases, num_layers, drop_prob, train, both_ways, batch_first = node.args
     emit = _emitter(graph, node)
-    is_lstm = node.target == aten.lstm.input
+    is_lstm = recurrent_operators()[node.target] == "lstm"
     states = list(hidden) if is_lstm else [hidden]  # type: ignore[arg-type]
     directions = 2 if both_ways else 1
     per_layer = len(weights) // num_layers  # type: ignore[arg-type, operator]

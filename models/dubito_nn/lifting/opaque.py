@@ -1,0 +1,83 @@
+"""Keep recurrent layers whole while a network is recorded.
+
+Its job: let the recorder see one call of `lstm`, `gru`, `rnn_tanh` or `rnn_relu` as one step whose
+shapes follow from a formula. Left alone it runs torch's decomposition to find those shapes, which
+unrolls time and so fixes the number of steps that the example happens to have.
+
+    calls of torch's recurrent functions  →  `dubito_nn.*` in the recording  →  `aten.*.input`
+
+Dimensions: B rows, L steps, H numbers of the state (or of its projection), D directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_NAMES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+_NUM_ARGUMENTS = 9  # those of the overload `input`; packed sequences have another second one
+_REST = (
+    "Tensor[] weights, bool has_biases, int num_layers, float dropout, bool train,"
+    " bool bidirectional, bool batch_first"
+)
+_library: list[torch.library.Library] = []  # held, since operators end with their library
+
+
+@cache
+def recurrent_operators() -> dict[object, str]:
+    """The stand-ins, by operator: the name of the function that each stands for.
+
+    They are known to torch from the first call on, and have shapes only: nothing runs them.
+    """
+    library = torch.library.Library("dubito_nn", "FRAGMENT")  # type: ignore[no-untyped-call]
+    _library.append(library)
+    found: dict[object, str] = {}
+    for name in _NAMES:
+        state, results = ("Tensor[]", "(Tensor, Tensor, Tensor)"), "(Tensor, Tensor)"
+        hidden, returned = state if name == "lstm" else ("Tensor", results)
+        library.define(f"{name}(Tensor input, {hidden} hx, {_REST}) -> {returned}")  # type: ignore[no-untyped-call]
+        torch.library.register_fake(f"dubito_nn::{name}", _shapes, lib=library)
+        found[getattr(torch.ops.dubito_nn, name).default] = name
+    return found
+
+
+class WholeRecurrence(TorchFunctionMode):
+    """While active, torch's recurrent functions record their stand-ins."""
+
+    def __torch_function__(
+        self,
+        func: object,
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Call the stand-in for a recurrent function, and everything else as it is."""
+        name = getattr(func, "__name__", "")
+        is_whole = name in _NAMES and len(args) == _NUM_ARGUMENTS and not kwargs
+        if is_whole and isinstance(args[3], bool):
+            recurrent_operators()
+            return getattr(torch.ops.dubito_nn, name).default(*args)
+        assert callable(func)
+        return func(*args, **(kwargs or {}))
+
+
+def _shapes(
+    x: Tensor,
+    hidden: Tensor | Sequence[Tensor],
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[Tensor, ...]:
+    """Output (B, L, D H) or (L, B, D H), then states shaped as the initial ones."""
+    states = [hidden] if isinstance(hidden, Tensor) else list(hidden)
+    width = states[0].shape[-1] * (2 if bidirectional else 1)
+    output = x.new_empty((*x.shape[:-1], width))
+    return (output, *(torch.empty_like(state) for state in states))
