@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dubito.engine import Engine, Sampling
+from dubito.engine.masks import draw
+from dubito.engine.sampling import Masks
 from dubito_nn import Bundle, export
 from dubito_nn import dropout as d
 from dubito_nn.training import seeded
@@ -313,6 +315,11 @@ def bundle(variant: Variant, tmp_path_factory: pytest.TempPathFactory) -> Bundle
         )
 
 
+@pytest.fixture(scope="module")
+def engine(bundle: Bundle) -> Engine:
+    return Engine.load(bundle)
+
+
 class Recorder(TorchDispatchMode):
     """Keeps the result of every random operator that an eager network runs."""
 
@@ -344,6 +351,29 @@ def test_replayed_draws_give_the_eager_output(variant: Variant, bundle: Bundle, 
     torch.testing.assert_close(graph, eager, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("masks", ["shared", "independent"])
+def test_folded_samples_are_those_of_one_sample_and_one_row_at_a_time(
+    variant: Variant, engine: Engine, masks: Masks
+) -> None:
+    rows, sampling, bundle = variant.rows(3), Sampling(3, 2, masks), engine.bundle
+    name = bundle.manifest.inputs[0].name
+
+    def alone(t: int, row: int) -> Tensor:
+        def source(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+            one, place = range(t, t + 1), range(row, row + 1)
+            site = bundle.sites[index]
+            own = draw(site, 2, one, size, masks=masks, rows=place, dtype=dtype)
+            return own.reshape(size)
+
+        inputs = {name: rows[row : row + 1]}
+        return bundle.sampling.run(inputs, bundle.weights, source)["output"]
+
+    with torch.no_grad():
+        expected = torch.stack([torch.cat([alone(t, row) for row in range(3)]) for t in range(3)])
+    got = engine.sample(rows, sampling=sampling)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
 def _eager_samples(variant: Variant, rows: Tensor) -> Tensor:
     network = _network(variant)
     with seeded(11), torch.no_grad():
@@ -354,12 +384,12 @@ def _eager_samples(variant: Variant, rows: Tensor) -> Tensor:
 
 
 def test_moments_of_served_samples_are_those_of_eager_ones(
-    variant: Variant, bundle: Bundle
+    variant: Variant, engine: Engine
 ) -> None:
     # 4 standard errors of each difference; false alarm 6e-5 for each, the seeds are fixed.
     rows = variant.rows(2)
     eager_TBC = _eager_samples(variant, rows).double()
-    served_TBC = Engine.load(bundle).sample(rows, sampling=Sampling(NUM_SAMPLES, 1)).double()
+    served_TBC = engine.sample(rows, sampling=Sampling(NUM_SAMPLES, 1)).double()
     centre = eager_TBC.mean(0)
     for power in (1, 2):
         eager, served = (eager_TBC - centre) ** power, (served_TBC - centre) ** power
@@ -369,14 +399,14 @@ def test_moments_of_served_samples_are_those_of_eager_ones(
 
 
 def test_eval_mode_is_deterministic_and_is_the_point_method(
-    variant: Variant, bundle: Bundle
+    variant: Variant, engine: Engine
 ) -> None:
     network, rows = _network(variant).eval(), variant.rows(3)
     with torch.no_grad(), Recorder() as recorder:
         first, again = network(rows), network(rows)
     assert not recorder.draws
     assert torch.equal(first, again)
-    point = Engine.load(bundle).predict(rows, sampling=Sampling(method="point")).mean
+    point = engine.predict(rows, sampling=Sampling(method="point")).mean
     torch.testing.assert_close(torch.from_numpy(point).float(), first.softmax(1), atol=1e-5, rtol=0)
 
 
@@ -420,3 +450,31 @@ def test_the_documented_table_names_every_public_name() -> None:
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
     documented = {name for row in rows for name in re.findall(r"`(\w+)", row[2])}
     assert documented == set(d.__all__)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+def test_drop_prob_at_export_takes_the_place_of_a_layers_own(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(6, 8), d.Dropout(0.1), d.AlphaDropout(0.2), nn.Linear(8, 3))
+    bundle = export(
+        network,
+        torch.randn(4, 6),
+        tmp_path / "network.dubito",
+        task="classification",
+        output="logits",
+        drop_prob={"1": 0.4, "2": 0.5},
+    )
+    assert [site.drop_prob for site in bundle.sites] == [0.4, 0.5]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_trains_the_network_and_evaluates_it_as_the_cpu_does(variant: Variant) -> None:
+    network, rows = _network(variant), variant.rows(3)
+    with torch.no_grad():
+        expected = network.eval()(rows)
+    network.cuda().train()
+    network(rows.cuda()).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    with torch.no_grad():
+        got = network.eval()(rows.cuda()).cpu()
+    torch.testing.assert_close(got, expected, atol=1e-3, rtol=1e-3)

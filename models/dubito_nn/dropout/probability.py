@@ -10,6 +10,8 @@ from torch import nn
 class Probability:
     """A class attribute that lets only probabilities in: 0 ≤ p ≤ 1, or p < 1 on request.
 
+    The number lies in the layer's `vars()` under its own name, like any other attribute.
+
     Args:
         below_one: Whether p = 1 is refused, for variants that divide by 1-p and keep no zeros.
 
@@ -32,13 +34,11 @@ class Probability:
     def __get__(self, instance: nn.Module | None, owner: type) -> Probability | float:
         if instance is None:
             return self
-        value: float = instance.__dict__[f"_{self._name}"]
+        value: float = instance.__dict__[self._name]
         return value
 
     def __set__(self, instance: nn.Module, value: float) -> None:
-        instance.__dict__[f"_{self._name}"] = checked(
-            value, name=self._name, below_one=self._below_one
-        )
+        instance.__dict__[self._name] = checked(value, name=self._name, below_one=self._below_one)
 
 
 def checked(value: float, *, name: str = "drop_prob", below_one: bool = False) -> float:

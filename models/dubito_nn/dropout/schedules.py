@@ -9,6 +9,8 @@ section 3, scheduled DropBlock.
 
 from __future__ import annotations
 
+from typing import Protocol, cast
+
 from torch import nn
 
 from dubito_nn.dropout.probability import checked
@@ -32,6 +34,10 @@ def linear_over_depth(final: float, num_blocks: int) -> tuple[float, ...]:
     return tuple(final * block / num_blocks for block in range(1, num_blocks + 1))
 
 
+class _WithProbability(Protocol):
+    drop_prob: float
+
+
 class LinearSchedule:
     """Raises p of the layers of a network from 0 to their own value while it is trained.
 
@@ -51,14 +57,18 @@ class LinearSchedule:
     def __init__(
         self, network: nn.Module, num_steps: int, kinds: tuple[type[nn.Module], ...]
     ) -> None:
-        layers = [module for module in network.modules() if isinstance(module, kinds)]
+        layers = [
+            cast("_WithProbability", module)
+            for module in network.modules()
+            if isinstance(module, kinds)
+        ]
         if not layers or num_steps < 1:
             names = [kind.__name__ for kind in kinds]
             raise ValueError(
                 f"expected num_steps of at least 1 and a network with layers of {names}, got "
                 f"{num_steps} and {len(layers)} layers: name the classes to raise p of"
             )
-        self._layers = [(layer, float(getattr(layer, "drop_prob"))) for layer in layers]  # noqa: B009
+        self._layers = [(layer, layer.drop_prob) for layer in layers]
         self._num_steps = num_steps
         self._done = 0
         self._set()
@@ -71,4 +81,4 @@ class LinearSchedule:
     def _set(self) -> None:
         share = min(1.0, self._done / self._num_steps)
         for layer, final in self._layers:
-            layer.drop_prob = final * share  # type: ignore[assignment]
+            layer.drop_prob = final * share

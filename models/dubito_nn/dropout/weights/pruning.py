@@ -111,7 +111,8 @@ def _narrow(chain: nn.Sequential, before: int, after: int) -> None:
     inputs = reader.is_kept.shape[1]
     read = reader.is_kept.transpose(0, 1).reshape(units, -1).any(dim=1)
     kept = torch.nonzero(read).flatten()
-    columns = (kept[:, None] * (inputs // units) + torch.arange(inputs // units)).flatten()
+    width = inputs // units
+    columns = (kept[:, None] * width + torch.arange(width, device=kept.device)).flatten()
     chain[before] = _selected(writer, kept, 0)
     chain[after] = _selected(reader, columns, 1)
 

@@ -123,6 +123,7 @@ class SparseLinear(_Sparse):
             a mean over N rows, raised from 0 in the first epochs (the attribute may be set).
         threshold: log α above which a weight is pruned.
         per: `row`: noise of its own for every row; `batch`: one network for all rows of a call.
+            The attribute may be set after training.
 
     Raises:
         ValueError: An argument is out of range.
@@ -163,6 +164,7 @@ class SparseConv2d(_Sparse):
         divergence_weight: Factor of the divergence in `regularisation()`, as for `SparseLinear`.
         threshold: log α above which a weight is pruned.
         per: `row`: noise of its own for every row; `batch`: one network for all rows of a call.
+            The attribute may be set after training.
 
     Raises:
         ValueError: An argument is out of range.
