@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import torch
 import uvicorn
@@ -24,6 +25,13 @@ Bundles = Callable[[str], Path]
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_every_time() -> None:
+    """Tests draw the same weights and rows in every run and in every order."""
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002  # for code under test that reads the global generator
 
 
 class Pair(nn.Module):
