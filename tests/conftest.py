@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 import torch
 import uvicorn
@@ -31,7 +30,6 @@ def _one_thread() -> None:
 def _same_numbers_every_time() -> None:
     """Tests draw the same weights and rows in every run and in every order."""
     torch.manual_seed(0)
-    np.random.seed(0)  # noqa: NPY002  # for code under test that reads the global generator
 
 
 class Pair(nn.Module):
