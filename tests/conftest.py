@@ -26,6 +26,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers_every_time() -> None:
+    """Tests draw the same weights and rows in every run and in every order."""
+    torch.manual_seed(0)
+
+
 class Pair(nn.Module):
     """A regression network with a mean and a log-variance head."""
 

@@ -274,7 +274,7 @@ def test_what_depends_on_no_draw_runs_once_per_row_and_what_on_no_row_once_per_s
         "aten.linear.default",
         "aten.relu.default",
     ]
-    assert [node.op for node in plan.masks] == ["site", "site"]
+    assert [node.op for node in plan.masks] == ["site", "aten.mul.Scalar"] * 2
     assert [node.op for node in plan.suffix].count("aten.linear.default") == 2
 
 

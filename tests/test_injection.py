@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from dubito_nn import Bundle, ExportError, export
+from dubito_nn.dropout import ConcreteDropout, VariationalLSTM
 
 
 @pytest.fixture
@@ -123,3 +124,23 @@ def test_a_module_without_a_tensor_to_drop_from_is_refused(written):
 
     with pytest.raises(ExportError, match=r"`pairs` does not return a tensor.*name a module"):
         written(Net(), {"pairs": 0.3}, 8)
+
+
+def test_p_of_a_layer_of_several_parts_is_overridden_and_not_doubled(written) -> None:
+    class Sequence(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = VariationalLSTM(4, 5, 0.3)
+            self.last = nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.lstm(x)[0][:, -1])
+
+    bundle = written(Sequence(), {"lstm": 0.45}, 3, 4)
+    assert {site.drop_prob for site in bundle.sites} == {0.45}
+
+
+def test_a_learned_p_is_not_overridden(written) -> None:
+    network = nn.Sequential(nn.Linear(4, 6), ConcreteDropout(6), nn.Linear(6, 3))
+    with pytest.raises(ExportError, match=r"module `1` learned its p.* leave it out"):
+        written(network, {"1": 0.2}, 4)

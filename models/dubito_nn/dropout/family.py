@@ -10,7 +10,11 @@ from typing import Protocol
 
 from torch import nn
 
-from dubito_nn.dropout.concrete import ConcreteDropout, ConcreteDropout2d, concrete_regularisers
+from dubito_nn.dropout.units.concrete import (
+    ConcreteDropout,
+    ConcreteDropout2d,
+    concrete_regularisers,
+)
 
 
 class DropoutFamily(Protocol):

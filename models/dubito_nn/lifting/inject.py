@@ -94,7 +94,13 @@ def _innermost(paths: list[str], modules: Mapping[str, nn.Module]) -> list[str]:
 def _set(module: nn.Module, probability: float, path: str, done: Injection) -> None:
     one_layer = isinstance(module, nn.RNNBase) and module.num_layers == 1
     for name in _PROBABILITIES:
-        if isinstance(vars(module).get(name), float) and not one_layer:
+        present = getattr(module, name, None)
+        if isinstance(present, Tensor) and name == "drop_prob":
+            raise ExportError(
+                f"drop_prob: module `{path}` learned its p, {float(present.detach().mean()):.3g} on"
+                " average, which is not overridden: leave it out of the pattern"
+            )
+        if isinstance(present, float) and not one_layer:
             setattr(module, name, probability)
             return
     done.silent.add(path)

@@ -1,6 +1,6 @@
 """How each random operator's result follows from its draw ω.
 
-native_dropout(x, p)      x · ω / (1 - p)           ω ~ Bernoulli(1 - p)
+native_dropout(x, p)      x · (ω / (1 - p))         ω ~ Bernoulli(1 - p)
 bernoulli(p)              ω                         ω ~ Bernoulli(p)
 bernoulli(P), P a tensor  1[ω < P]                  ω ~ Uniform[0, 1)
 rand, uniform(a, b)       a + (b - a) ω             ω ~ Uniform[0, 1)
@@ -88,8 +88,8 @@ def _native_dropout(lifter: Lifter, node: fx.Node) -> None:
             lifter.names[users[1]] = lifter.emit(
                 "aten._to_copy.default", mask, dtype=torch.bool
             ).name
-        masked = lifter.emit("aten.mul.Tensor", kept, mask)
-        kept = lifter.emit("aten.mul.Scalar", masked, 1 / keep_prob)
+        scaled = lifter.emit("aten.mul.Scalar", mask, 1 / keep_prob)  # once per sample, not per row
+        kept = lifter.emit("aten.mul.Tensor", kept, scaled)
     if 0 in users:
         lifter.names[users[0]] = kept.name
     lifter.names[node] = kept.name

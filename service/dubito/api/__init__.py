@@ -8,7 +8,7 @@
     schemas.py      JSON in
     replies.py      JSON out
     waiting.py      waiting for a job: deadline and disconnection
-    routes_*.py     the paths
+    routes/         the paths
     factory.py      `create_app`
 
 Routes know no mathematics.

@@ -16,11 +16,11 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from dubito import __version__
-from dubito.api import routes_calibration, routes_health, routes_models, routes_predict
 from dubito.api.access import Access
 from dubito.api.auth import AuthMiddleware, check_bind
 from dubito.api.context import ContextMiddleware, request_id
 from dubito.api.errors import FieldsError, error_response, read_problems, status_response
+from dubito.api.routes import calibration, health, models, predict
 from dubito.api.schemas import ProblemPage
 from dubito.errors import DubitoError
 from dubito.serving.application import Application
@@ -62,8 +62,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     bearer = [Depends(HTTPBearer(auto_error=False, description="the server's key"))]
-    app.include_router(routes_health.router, responses=_RESPONSES)
-    for routes in (routes_models, routes_predict, routes_calibration):
+    app.include_router(health.router, responses=_RESPONSES)
+    for routes in (models, predict, calibration):
         app.include_router(routes.router, responses=_RESPONSES, dependencies=bearer)
     app.add_exception_handler(DubitoError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_fields)

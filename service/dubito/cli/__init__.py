@@ -7,6 +7,7 @@
     models.py      models, register
     predict.py     predict
     calibrate.py   calibrate
+    train.py       train
 
 A new command is a function in its own file and one line in `_commands` below. Every command works
 through the application facade, as the routes do.
@@ -23,8 +24,9 @@ from dubito.cli.inspect import inspect
 from dubito.cli.models import models, register
 from dubito.cli.predict import predict
 from dubito.cli.serve import serve
+from dubito.cli.train import train
 
-_commands = (serve, demo, inspect, register, predict, calibrate, models)
+_commands = (serve, demo, train, inspect, register, predict, calibrate, models)
 
 
 def make_app() -> typer.Typer:

@@ -21,8 +21,9 @@ from torch import Tensor
 from dubito.engine.execution import Chunk, Execution
 from dubito.engine.heads import log_probabilities, logits, mean_and_variance
 from dubito.engine.inputs import Inputs, read_inputs
-from dubito.engine.layout import Layouts, look
-from dubito.engine.plan import make_plan
+from dubito.engine.layout import look
+from dubito.engine.placement import on_device
+from dubito.engine.plan import Plan, make_plan
 from dubito.engine.prediction import Classification, Prediction, Regression
 from dubito.engine.sampling import Draw, Masks, Sampling
 from dubito.engine.sizes import check_sizes
@@ -90,7 +91,7 @@ class Engine:
             Sampling(num_samples, seed, masks, draw),
             memory_budget_bytes,
         )
-        engine.weights = {key: value.to(device) for key, value in bundle.weights.items()}
+        engine.weights = on_device(bundle, engine.device)
         if engine._has_fixed_shape:
             engine._try_out()
         return engine
@@ -219,9 +220,10 @@ class Engine:
         """For one block of rows after the other, the raw outputs of its passes in order of t."""
         total = len(next(iter(read.values())))
         execution = self.execution(sampling.masks, read)
-        per_chunk = self._folded_rows(execution.layouts)
+        per_chunk = self._folded_rows(execution.plan)
         single = execution.plan.one_at_a_time and sampling.masks == "independent"
-        at_once = 1 if single else min(total, per_chunk)
+        in_prefix = max(1, self.memory_budget_bytes // execution.plan.prefix_row_bytes)
+        at_once = 1 if single else min(total, per_chunk, in_prefix)
         for first in range(0, total, at_once):
             rows = range(first, min(first + at_once, total))
             own = {
@@ -285,20 +287,21 @@ class Engine:
                 self._executions.pop(next(iter(self._executions)))
         return self._executions[masks, shapes]
 
-    def _folded_rows(self, layouts: Layouts) -> int:
+    def _folded_rows(self, plan: Plan) -> int:
         """How many samples x rows a chunk may hold.
 
         Raises:
             InputError: where the budget does not hold one.
         """
-        fit = self.memory_budget_bytes // layouts.row_bytes
-        if fit < 1:
+        row_bytes = max(plan.prefix_row_bytes, plan.suffix_row_bytes)
+        if row_bytes > self.memory_budget_bytes:
             raise InputError(
                 f"the memory budget of {self.memory_budget_bytes} bytes expects one row to fit,"
-                f" which takes {layouts.row_bytes}: raise memory_budget_bytes"
+                f" which takes {row_bytes}: raise memory_budget_bytes"
             )
-        near = max(1, _CPU_CHUNK_BYTES // layouts.row_bytes)
-        return fit if self.device.type == "cuda" else min(fit, max(near, 1))
+        fit = self.memory_budget_bytes // plan.suffix_row_bytes
+        near = max(1, _CPU_CHUNK_BYTES // plan.suffix_row_bytes)
+        return fit if self.device.type == "cuda" else min(fit, near)
 
     @contextmanager
     def _running(self) -> Iterator[None]:

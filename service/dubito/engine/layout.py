@@ -10,7 +10,7 @@ Nothing of this is taken from the bundle, so a wrong statement in it cannot misl
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -63,11 +63,11 @@ class Layouts:
 
     Args:
         of: layout by node name; None for tuples and lists.
-        row_bytes: greatest number of bytes alive at once, per row.
+        row_bytes: by node name, how many bytes one more row adds.
     """
 
     of: Mapping[str, Layout]
-    row_bytes: int
+    row_bytes: Mapping[str, int]
 
 
 def look(
@@ -103,7 +103,8 @@ def look(
             program.run(repeated, weights, draws, device=device, watch=watch)
         seen.append(values)
     of = {node.name: _compare(seen[0][node.name], seen[1][node.name]) for node in program.nodes}
-    return Layouts(of, _row_bytes(program, *seen))
+    row_bytes = {name: _bytes(seen[1][name]) - _bytes(seen[0][name]) for name in of}
+    return Layouts(of, row_bytes)
 
 
 def _compare(two: Value, three: Value) -> Layout:
@@ -130,15 +131,30 @@ def _equal_rows(value: Tensor, axis: int) -> bool:
     )
 
 
-def _row_bytes(program: Program, two: Mapping[str, Value], three: Mapping[str, Value]) -> int:
-    """Peak, over the nodes in order, of the bytes that one more row keeps alive."""
-    grown = {name: _bytes(three[name]) - _bytes(two[name]) for name in three}
-    alive, peak = 0, 1
-    dying = program.last_uses()
-    for position, node in enumerate(program.nodes):
-        alive += grown[node.name]
+def peak_row_bytes(
+    nodes: Sequence[Node], row_bytes: Mapping[str, int], kept: Collection[str]
+) -> int:
+    """Peak, over some nodes in order, of the bytes that one more row keeps alive; at least 1.
+
+    Args:
+        nodes: in order of execution; what they read from elsewhere counts while it is read.
+        row_bytes: by node name.
+        kept: names that stay alive to the end.
+    """
+    last = {node.name: position for position, node in enumerate(nodes)}
+    for position, node in enumerate(nodes):
+        last.update(dict.fromkeys(node.references(), position))
+    dying: dict[int, list[str]] = {}
+    for name, position in last.items():
+        if name not in kept:
+            dying.setdefault(position, []).append(name)
+    own = {node.name for node in nodes}
+    alive = sum(row_bytes[name] for name in last if name not in own)
+    peak = max(1, alive)
+    for position, node in enumerate(nodes):
+        alive += row_bytes[node.name]
         peak = max(peak, alive)
-        alive -= sum(grown[name] for name in dying.get(position, ()))
+        alive -= sum(row_bytes[name] for name in dying.get(position, ()))
     return peak
 
 

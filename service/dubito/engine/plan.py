@@ -13,10 +13,10 @@ row axis is right (`Rows.tileable`); otherwise the nodes that make it are repeat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from dubito.engine.layout import Layouts, Rows, Size
+from dubito.engine.layout import Layouts, Rows, Size, peak_row_bytes
 from dubito_nn import Site
 from dubito_nn.program import Node, Program
 
@@ -33,6 +33,8 @@ class Plan:
         from_prefix: names that the suffix reads from the prefix.
         from_masks: names that the suffix reads from the masks.
         one_at_a_time: a site's draw has no row axis, so samples cannot be folded together.
+        prefix_row_bytes: greatest number of bytes alive at once in the prefix, per row.
+        suffix_row_bytes: the same in the suffix, per row and sample.
     """
 
     static: tuple[Node, ...]
@@ -42,6 +44,8 @@ class Plan:
     from_prefix: frozenset[str]
     from_masks: frozenset[str]
     one_at_a_time: bool
+    prefix_row_bytes: int
+    suffix_row_bytes: int
 
 
 def make_plan(program: Program, sites: tuple[Site, ...], layouts: Layouts, *, shared: bool) -> Plan:
@@ -73,15 +77,23 @@ def make_plan(program: Program, sites: tuple[Site, ...], layouts: Layouts, *, sh
                 suffix.add(name)
                 queue.append(name)
     sizes = {name for name in names if isinstance(layouts.of[name], Size)}
+    sizes = {name for name in names if isinstance(layouts.of[name], Size)}
     static = {name for name in names if not on_x[name] and not on_draw[name]} - sizes
+    others = set(names) - static
+    from_prefix, from_masks = from_prefix - suffix, from_masks - suffix
+    prefix_nodes = _needed(program, _closure(by_name, from_prefix, layouts) & others)
+    suffix_nodes = _needed(program, suffix)
+    output = {program.outputs["output"]}
     return Plan(
-        static=_needed(program, static, static),
-        prefix=_needed(program, _closure(by_name, from_prefix, layouts), set(names) - static),
-        masks=_needed(program, _closure(by_name, from_masks, layouts), set(names) - static),
-        suffix=tuple(node for node in program.nodes if node.name in suffix),
-        from_prefix=frozenset(from_prefix - suffix),
-        from_masks=frozenset(from_masks - suffix),
+        static=_needed(program, static),
+        prefix=prefix_nodes,
+        masks=_needed(program, _closure(by_name, from_masks, layouts) & others),
+        suffix=suffix_nodes,
+        from_prefix=frozenset(from_prefix),
+        from_masks=frozenset(from_masks),
         one_at_a_time=one_at_a_time,
+        prefix_row_bytes=peak_row_bytes(prefix_nodes, layouts.row_bytes, from_prefix),
+        suffix_row_bytes=peak_row_bytes(suffix_nodes, layouts.row_bytes, output),
     )
 
 
@@ -125,5 +137,5 @@ def _closure(by_name: Mapping[str, Node], names: Iterable[str], layouts: Layouts
     return found
 
 
-def _needed(program: Program, names: set[str], allowed: set[str]) -> tuple[Node, ...]:
-    return tuple(node for node in program.nodes if node.name in names and node.name in allowed)
+def _needed(program: Program, names: Collection[str]) -> tuple[Node, ...]:
+    return tuple(node for node in program.nodes if node.name in names)

@@ -40,7 +40,7 @@ class _Concrete(nn.Module):
         self,
         num_features: int,
         *,
-        following: nn.Linear | nn.Conv2d | None,
+        following: nn.Linear | nn.Conv1d | nn.Conv2d | None,
         drop_prob_init: float,
         temperature: float,
         weight_regulariser: float,
@@ -137,6 +137,49 @@ class ConcreteDropout(_Concrete):
         return x * self._scale(torch.rand_like(x)) if self.training else x
 
 
+class ConcreteDropout1d(_Concrete):
+    """Concrete dropout of whole channels of a sequence, before a convolution.
+
+    y = x · (1-z) / (1-p), one u per row and channel.    (B, K, length) -> the same
+
+    Args:
+        num_features: K, the channels; they scale the entropy of the masks.
+        following: The convolution that the layer precedes, for its ‖W‖²; None leaves that part out.
+        drop_prob_init: p at the start, between 0 and 1, both excluded.
+        temperature: Of the relaxation; 0 would be Bernoulli. The authors use 2/3 here.
+        weight_regulariser: Factor of ‖W‖² / (1-p); see `concrete_regularisers`.
+        dropout_regulariser: Factor of the negative entropy; see `concrete_regularisers`.
+
+    Raises:
+        ValueError: An argument is out of its range, or `following` takes other than K channels.
+
+    Source: Gal, Hron, Kendall 2017, arXiv:1705.07832; Tompson et al. 2015 for dropping channels.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        following: nn.Conv1d | None = None,
+        drop_prob_init: float = 0.1,
+        temperature: float = 2.0 / 3.0,
+        weight_regulariser: float = 0.0,
+        dropout_regulariser: float = 0.0,
+    ) -> None:
+        super().__init__(
+            num_features,
+            following=following,
+            drop_prob_init=drop_prob_init,
+            temperature=temperature,
+            weight_regulariser=weight_regulariser,
+            dropout_regulariser=dropout_regulariser,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop channels in training mode; return x itself in eval mode."""
+        return x * self._scale(torch.rand_like(x[:, :, :1])) if self.training else x
+
+
 class ConcreteDropout2d(_Concrete):
     """Concrete dropout of whole channels, before a convolution.
 
@@ -180,35 +223,50 @@ class ConcreteDropout2d(_Concrete):
         return x * self._scale(torch.rand_like(x[:, :, :1, :1])) if self.training else x
 
 
-def concrete_regularisers(num_rows: int, length_scale: float) -> tuple[float, float]:
-    """Return (weight_regulariser, dropout_regulariser) for a loss that is the mean of -log p(y|x).
+def concrete_regularisers(
+    num_rows: int, length_scale: float, *, noise_precision: float | None = None
+) -> tuple[float, float]:
+    """Return (weight_regulariser, dropout_regulariser) for the loss that is trained with.
 
-    weight_regulariser = l² / (2N),  dropout_regulariser = 1 / N
+    classification, or regression with a second head for the noise: mean of -log p(y|x)
+        weight_regulariser = l² / (2N),   dropout_regulariser = 1 / N
+    regression with noise of known precision τ: mean of (y - ŷ)²
+        weight_regulariser = l² / (τ N),  dropout_regulariser = 2 / (τ N)
 
-    The authors' regression loss is twice that mean, and so are their factors, l² / N and 2 / N.
+    The second is the first times 2/τ, since (y - ŷ)² is -log p(y|x) times 2/τ, up to a constant.
+    The authors' heteroscedastic loss is twice the mean of -log p, and so are their factors.
 
     Args:
         num_rows: N, the rows trained on.
         length_scale: l of the prior on the weights; larger keeps them and p smaller.
+        noise_precision: τ, one over the variance of the noise, for the mean squared error; None
+            for a loss that is a negative log-likelihood.
 
     Raises:
         ValueError: One of them is not positive.
 
-    Source: Gal, Hron, Kendall 2017, arXiv:1705.07832, equation 2, with W the weights as used.
+    Source: Gal, Hron, Kendall 2017, arXiv:1705.07832, equation 2, with W the weights as used; Gal
+    2016, Uncertainty in deep learning (thesis), for τ.
     """
     if num_rows < 1 or length_scale <= 0.0:
         raise ValueError(
             f"expected num_rows of at least 1 and a positive length_scale, got {num_rows} and "
             f"{length_scale}: pass the number of training rows and, say, 0.01"
         )
-    return length_scale**2 / (2.0 * num_rows), 1.0 / num_rows
+    if noise_precision is not None and not noise_precision > 0.0:
+        raise ValueError(
+            f"expected a positive noise_precision, got {noise_precision}: "
+            "it is 1 / variance of the noise; None where the loss is a likelihood"
+        )
+    factor = 1.0 if noise_precision is None else 2.0 / noise_precision
+    return factor * length_scale**2 / (2.0 * num_rows), factor / num_rows
 
 
 def _check(
     num_features: int,
     drop_prob_init: float,
     temperature: float,
-    following: nn.Linear | nn.Conv2d | None,
+    following: nn.Linear | nn.Conv1d | nn.Conv2d | None,
 ) -> None:
     if not 0.0 < drop_prob_init < 1.0:
         raise ValueError(

@@ -1,0 +1,1 @@
+"""Dropout along sequences: time steps, states, words, positions."""

@@ -1,0 +1,1 @@
+"""Dropout of activations: units, channels, blocks."""

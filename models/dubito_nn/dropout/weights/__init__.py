@@ -1,0 +1,1 @@
+"""Dropout of weights, and noise that is learned for each weight."""
