@@ -14,6 +14,13 @@ from torch.nn import functional
 
 from dubito_nn import export
 from dubito_nn.advice import TEXTS
+from dubito_nn.dropout import (
+    DropConnect,
+    GaussianDropout,
+    RecurrentDropoutGRU,
+    RecurrentDropoutLSTM,
+    VariationalLSTM,
+)
 from dubito_nn.networks import CNN, MLP
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "warnings.md"
@@ -71,7 +78,10 @@ class Loop(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         state = memory = x.new_zeros(x.shape[0], 6)
-        once = self.drop(torch.ones_like(state)) if self.what == "once" else state
+        once = self.drop(torch.ones_like(state)) if self.what in ("once", "repeated") else state
+        masks = self.drop(torch.ones(x.shape[0], 5, 6)) if self.what == "cut" else state
+        if self.what == "repeated":
+            masks = once.unsqueeze(1).expand(-1, 5, -1)
         for step in range(5):
             if isinstance(self.cell, nn.LSTMCell):
                 state, memory = self.cell(x[:, step], (state, memory))
@@ -84,6 +94,8 @@ class Loop(nn.Module):
                 state = self.drop(state)
             elif self.what == "once":
                 state = state * once
+            elif self.what in ("cut", "repeated"):
+                state = state * masks[:, step]
         return self.head(self.last(state))
 
 
@@ -98,6 +110,17 @@ class Layers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         outputs = self.rnn(x)[0][:, -1]
         return self.head(self.drop(outputs) if self.drop.p else outputs)
+
+
+class Ours(nn.Module):
+    """One of our recurrent layers, dropout, a head."""
+
+    def __init__(self, rnn: nn.Module) -> None:
+        super().__init__()
+        self.rnn, self.drop, self.head = rnn, nn.Dropout(0.3), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(self.rnn(x)[0][:, -1]))
 
 
 class Words(nn.Module):
@@ -226,6 +249,10 @@ CASES = {
     "state of a GRU cell": Case(
         lambda: Loop("state", nn.GRUCell), TIME, {"recurrent-state": "`drop` (p = 0.3)"}
     ),
+    "state, masks cut from one draw": Case(
+        lambda: Loop("cut"), TIME, {"recurrent-state": "`drop` (p = 0.3)"}
+    ),
+    "state, one mask repeated": Case(lambda: Loop("repeated"), TIME, {}),
     "state, one mask": Case(lambda: Loop("once"), TIME, {}),
     "state of a cell, one mask": Case(lambda: Loop("once", nn.GRUCell), TIME, {}),
     "update of the state": Case(lambda: Loop("update"), TIME, {}),
@@ -239,6 +266,23 @@ CASES = {
     "weights of the first layer": Case(
         lambda: Connect(last=False), FLAT, {"no-dropout-at-the-end": "`two`"}
     ),
+    "our dropout of states": Case(
+        lambda: Ours(RecurrentDropoutLSTM(4, 6, 0.3, on="state")),
+        TIME,
+        {"recurrent-state": "`rnn.dropout` (p = 0.3)"},
+    ),
+    "our dropout of updates": Case(
+        lambda: Ours(RecurrentDropoutGRU(4, 6, 0.3, on="update")), TIME, {}
+    ),
+    "our variational dropout": Case(lambda: Ours(VariationalLSTM(4, 6, 0.2)), TIME, {}),
+    "weights dropped by row": Case(
+        lambda: nn.Sequential(
+            DropConnect(nn.Linear(8, 6), 0.5, per="row"), nn.Dropout(), nn.Linear(6, 3)
+        ),
+        FLAT,
+        {},
+    ),
+    "Gaussian noise on a map": Case(lambda: cnn(GaussianDropout(0.4)), IMAGE, {}),
     "our MLP": Case(lambda: MLP(8, (8, 8), 3), FLAT, {}),
     "our CNN": Case(lambda: CNN((2, 8, 8), channels=(4, 4), hidden=8, num_classes=3), (128,), {}),
 }

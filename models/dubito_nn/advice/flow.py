@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dubito_nn.program import Node, Program
 
@@ -23,7 +23,32 @@ def names(text: str) -> frozenset[str]:
 
 _SHAPE_ONLY = names("sym_size sym_numel zeros_like ones_like full_like new_zeros new_ones new_full")
 """Operators that read the size of their argument, not its numbers."""
+_CUTS = names("select slice narrow unbind split split_with_sizes chunk operator.getitem")
+_REPEATS = names("expand expand_as repeat repeat_interleave broadcast_tensors")
 Stop = frozenset[str]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A draw, or the part of one that a step of a loop cuts out for itself.
+
+    Args:
+        site: its index.
+        cuts: how the part was cut out; equal parts are cut out equally.
+        is_repeated: whether the numbers were repeated, after which cuts tell nothing.
+    """
+
+    site: int
+    cuts: tuple[str, ...] = ()
+    is_repeated: bool = False
+
+    def after(self, node: Node) -> Draw:
+        """What a node made of draws and weights makes of it."""
+        if base(node) in _REPEATS:
+            return replace(self, is_repeated=True)
+        if base(node) in _CUTS and not self.is_repeated:
+            return replace(self, cuts=(*self.cuts, f"{node.op} {node.args[1:]}"))
+        return self
 
 
 def base(node: Node) -> str:
@@ -38,12 +63,12 @@ class Meeting:
 
     Args:
         node: its name.
-        sites: indices of the draws.
+        draws: that it brings.
         data: names of the values that depend on the inputs, among its arguments.
     """
 
     node: str
-    sites: frozenset[int]
+    draws: frozenset[Draw]
     data: tuple[str, ...]
 
 
@@ -56,7 +81,7 @@ class Flow:
         order: position by name.
         data: names of the arguments that depend on an input, by name of such a value.
         readers: names of the nodes that read a value and depend on an input.
-        noise: sites by name of a value made of draws and weights alone.
+        noise: draws by name of a value made of draws and weights alone.
         made_by: operators on the way from a site's draw to the data, by site.
         meetings: by site, in order of execution.
         output: name of the value that is served.
@@ -66,7 +91,7 @@ class Flow:
     order: dict[str, int] = field(default_factory=dict)
     data: dict[str, tuple[str, ...]] = field(default_factory=dict)
     readers: dict[str, list[str]] = field(default_factory=dict)
-    noise: dict[str, frozenset[int]] = field(default_factory=dict)
+    noise: dict[str, frozenset[Draw]] = field(default_factory=dict)
     made_by: dict[int, set[str]] = field(default_factory=dict)
     meetings: dict[int, list[Meeting]] = field(default_factory=dict)
     output: str = ""
@@ -84,24 +109,24 @@ class Flow:
         if node.op == "input":
             self.data[node.name] = ()
         elif node.op == "site":
-            self.noise[node.name] = frozenset({int(str(node.args[0]))})
+            self.noise[node.name] = frozenset({Draw(int(str(node.args[0])))})
         elif node.op != "weight" and base(node) not in _SHAPE_ONLY:
             self._combine(node)
 
     def _combine(self, node: Node) -> None:
         read = tuple(dict.fromkeys(node.references()))
         data = tuple(name for name in read if name in self.data)
-        sites = frozenset[int]().union(*(self.noise.get(name, ()) for name in read))
+        draws = frozenset[Draw]().union(*(self.noise.get(name, ()) for name in read))
         if data:
             self.data[node.name] = data
             for name in data:
                 self.readers.setdefault(name, []).append(node.name)
-            for site in sites:
-                self.meetings.setdefault(site, []).append(Meeting(node.name, sites, data))
-        elif sites:
-            self.noise[node.name] = sites
-            for site in sites:
-                self.made_by.setdefault(site, set()).add(base(node))
+            for site in {draw.site for draw in draws}:
+                self.meetings.setdefault(site, []).append(Meeting(node.name, draws, data))
+        elif draws:
+            self.noise[node.name] = frozenset(draw.after(node) for draw in draws)
+            for draw in draws:
+                self.made_by.setdefault(draw.site, set()).add(base(node))
 
     def kind(self, name: str) -> str:
         """The operator of a value, without its overload; `input` for an input."""

@@ -45,7 +45,7 @@ class Place:
 
     Args:
         is_drop: whether it multiplies units by a mask and does nothing else to them: not alpha
-            dropout, which keeps mean and variance, nor paths, weights or added noise.
+            dropout, which keeps mean and variance, nor paths, weights or Gaussian noise.
         is_input: whether its data come straight from a floating-point input.
         is_attention: whether its data are weights of an attention.
         convolution: the convolution whose map it works on, by node name.
@@ -79,6 +79,7 @@ def place_of(site: Site, flow: Flow, integer_inputs: frozenset[str]) -> Place:
     return Place(
         is_drop=site.granularity in _ON_UNITS
         and site.drop_prob is not None
+        and site.distribution != "normal"
         and bool(nodes)
         and all(flow.kind(name) in _MULTIPLIES for name in nodes),
         is_input=kinds == {"input"} and not named <= integer_inputs,

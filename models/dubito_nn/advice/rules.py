@@ -26,11 +26,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, product
 
 from torch import nn
 
-from dubito_nn.advice.flow import Flow, names
+from dubito_nn.advice.flow import Draw, Flow, names
 from dubito_nn.advice.places import CELLS, MAPS, Place, place_of
 from dubito_nn.advice.texts import (
     ATTENTION_RATE,
@@ -66,6 +67,16 @@ class Network:
     places: tuple[Place, ...]
     paths: Mapping[str, str]
     modules: Mapping[str, nn.Module]
+
+    @cached_property
+    def uses(self) -> dict[Draw, list[str]]:
+        """Names of the nodes that bring a draw, or a part of one, to the data."""
+        found: dict[Draw, list[str]] = {}
+        for meetings in self.flow.meetings.values():
+            for meeting in meetings:
+                for draw in meeting.draws:
+                    found.setdefault(draw, []).append(meeting.node)
+        return found
 
 
 Finding = tuple[str, str]
@@ -131,7 +142,7 @@ def _rate(site: Site, place: Place) -> str | None:
         return None
     if site.drop_prob >= VERY_HIGH_RATE - _SLACK:
         return "very-high-rate"
-    if site.learned or site.granularity not in ("element", "channel", "time"):
+    if site.learned or not place.is_drop:
         return None
     for is_here, limit, code in (
         (place.is_input, INPUT_RATE, "input-rate"),
@@ -148,19 +159,19 @@ def _recurrent_state(network: Network) -> Iterator[Finding]:
     """Recurrences whose state passes a fresh mask on every way to the state of the next step.
 
     A recurrence is seen where the same weights are used three times or more, each use reading
-    what the one before it gave. A draw used in one step only is fresh; one draw used in all steps
-    is the variational mask, which is right. Masks drawn for all steps at once are not told apart.
+    what the one before it gave. A draw, or a part of one, that is used in one step only is fresh;
+    one that is used in all steps is the variational mask, which is right.
     """
     flow = network.flow
     for steps in _recurrences(flow):
         fresh_in_every_step = set[int]()
         for one, two in pairwise(steps):
-            fresh = _fresh(flow, one, two)
-            meetings = frozenset(m.node for site in fresh for m in flow.meetings[site])
+            fresh = _fresh(network, one, two)
+            meetings = frozenset(node for draw in fresh for node in network.uses[draw])
             states = product(_state_of(flow, one), _state_of(flow, two))
             if any(flow.reaches(before, after, meetings) for before, after in states):
                 break
-            fresh_in_every_step |= fresh
+            fresh_in_every_step |= {draw.site for draw in fresh}
         else:
             for index in sorted(fresh_in_every_step):
                 yield "recurrent-state", _described(network.sites[index])
@@ -192,14 +203,15 @@ def _state_of(flow: Flow, step: Node) -> tuple[str, ...]:
     return tuple(name for name in step.references() if name in flow.data)
 
 
-def _fresh(flow: Flow, one: Node, two: Node) -> set[int]:
-    """Sites whose draws meet the data between two nodes and nowhere else."""
-    start, end = flow.order[one.name], flow.order[two.name]
-    return {
-        site
-        for site, meetings in flow.meetings.items()
-        if all(start < flow.order[meeting.node] < end for meeting in meetings)
-    }
+def _fresh(network: Network, one: Node, two: Node) -> list[Draw]:
+    """Draws that meet the data between two nodes and nowhere else."""
+    order = network.flow.order
+    start, end = order[one.name], order[two.name]
+    return [
+        draw
+        for draw, nodes in network.uses.items()
+        if all(start < order[node] < end for node in nodes)
+    ]
 
 
 def _no_dropout_at_the_end(network: Network) -> Iterator[Finding]:
