@@ -124,6 +124,37 @@ def test_a_single_step_is_a_training_too() -> None:
     assert len(result.losses) == 1
 
 
+def test_a_parameter_moves_by_the_factor_of_its_rate_in_the_first_step() -> None:
+    # The first step of Adam has the length of the learning rate in every coordinate.
+    inputs, targets = torch.ones(4, 2), torch.ones(4, 3)
+    with seeded(0):
+        network = nn.Linear(2, 3)
+    weight, bias = network.weight.detach().clone(), network.bias.detach().clone()
+    train(
+        network,
+        inputs,
+        targets,
+        loss=squared_error,
+        epochs=1,
+        learning_rate=1e-3,
+        rate_factors={"bias": 10.0},
+        schedule="constant",
+    )
+    assert (network.weight - weight).abs().allclose(torch.tensor(1e-3), rtol=1e-3)
+    assert (network.bias - bias).abs().allclose(torch.tensor(1e-2), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"), [({"biass": 2.0}, r"got \['biass'\]"), ({"bias": 0.0}, "above 0")]
+)
+def test_rate_factors_of_no_parameter_or_out_of_range_are_refused(
+    factors: dict[str, float], message: str
+) -> None:
+    inputs, targets = _line()
+    with pytest.raises(ValueError, match=message):
+        train(nn.Linear(1, 1), inputs, targets, loss=squared_error, epochs=1, rate_factors=factors)
+
+
 def test_augmentation_changes_what_the_network_sees() -> None:
     seen: list[Tensor] = []
 

@@ -13,7 +13,7 @@ Dimensions: B rows of a minibatch, N rows in all, C classes, D outputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,6 +78,7 @@ def train(
     epochs: int,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
+    rate_factors: Mapping[str, float] | None = None,
     schedule: Schedule = "one_cycle",
     weight_decay: float = 0.0,
     l1: float = 0.0,
@@ -103,6 +104,9 @@ def train(
         batch_size: Rows of a minibatch; the last one of an epoch may be smaller.
         learning_rate: The peak of the one-cycle schedule (Smith 2018, arXiv:1708.07120), or the
             constant rate.
+        rate_factors: Factor of the learning rate by a parameter's own name, the last part of its
+            path: `{"log_variance": 10.0}` lets the noise of sparse layers move faster. Other
+            parameters have 1.
         schedule: `one_cycle` or `constant`; the latter suits a patience.
         weight_decay: λ of the penalty λ/2 · ‖W‖², on weights of two and more axes: not on biases,
             norms and learned drop probabilities.
@@ -130,8 +134,9 @@ def train(
     place = torch.device(device)
     network.to(place).train()
     steps = epochs * math.ceil(len(inputs) / batch_size)
-    optimiser = torch.optim.Adam(_groups(network, weight_decay), lr=learning_rate)
-    rate = _rate(optimiser, schedule, learning_rate, steps)
+    groups = _groups(network, weight_decay, learning_rate, rate_factors or {})
+    optimiser = torch.optim.Adam(groups)
+    rate = _rate(optimiser, schedule, steps)
     descent = _Descent(network, loss, optimiser, rate, augment, l1, clip_norm, max_norm)
     stopping = None if patience is None else EarlyStopping(patience)
     order = torch.Generator().manual_seed(seed)
@@ -205,21 +210,39 @@ class _Descent:
 
 
 def _rate(
-    optimiser: torch.optim.Optimizer, schedule: Schedule, learning_rate: float, steps: int
+    optimiser: torch.optim.Optimizer, schedule: Schedule, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if schedule == "one_cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps)
+        peaks = [group["lr"] for group in optimiser.param_groups]
+        return torch.optim.lr_scheduler.OneCycleLR(optimiser, peaks, total_steps=steps)
     if schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
     raise ValueError(f"expected the schedule one_cycle or constant, got {schedule!r}")
 
 
-def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    weights = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
+def _groups(
+    network: nn.Module,
+    weight_decay: float,
+    learning_rate: float,
+    factors: Mapping[str, float],
+) -> list[dict[str, object]]:
+    """The parameters by what they have in common: weight decay and rate."""
+    members: dict[tuple[float, float], list[nn.Parameter]] = {}
+    names = set()
+    for path, parameter in network.named_parameters():
+        names.add(name := path.rpartition(".")[2])
+        decay = weight_decay if parameter.ndim > 1 else 0.0
+        members.setdefault((decay, factors.get(name, 1.0)), []).append(parameter)
+    if unknown := sorted(set(factors) - names):
+        raise ValueError(
+            f"expected rate_factors by names of parameters, got {unknown}: "
+            f"the network has {sorted(names)}"
+        )
+    if any(not factor > 0.0 for factor in factors.values()):
+        raise ValueError(f"expected rate_factors above 0, got {dict(factors)}: 1 changes nothing")
     return [
-        {"params": weights, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": decay, "lr": learning_rate * factor}
+        for (decay, factor), parameters in members.items()
     ]
 
 
