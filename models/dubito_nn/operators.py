@@ -14,7 +14,10 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
+from torch import Tensor
 
+MAX_INTEGER = 2**63 - 1
+MAX_PARTS = 10_000
 _ALLOWED = """
 abs acos acosh asin asinh atan atanh ceil cos cosh deg2rad digamma erf erfc erfinv exp exp2 expm1
 floor frac lgamma log log10 log1p log2 neg positive rad2deg reciprocal round round.decimals rsqrt
@@ -51,10 +54,10 @@ _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2
 adaptive_max_pool3d
 pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d
 replication_pad2d replication_pad3d
-upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_nearest1d.vec
-upsample_nearest2d.vec upsample_nearest3d.vec upsample_linear1d upsample_linear1d.vec
-upsample_bilinear2d upsample_bilinear2d.vec upsample_bicubic2d upsample_bicubic2d.vec
-upsample_trilinear3d upsample_trilinear3d.vec _upsample_bilinear2d_aa pixel_shuffle
+upsample_nearest1d.vec upsample_nearest2d.vec upsample_nearest3d.vec upsample_linear1d.vec
+upsample_bilinear2d.vec upsample_bicubic2d.vec upsample_trilinear3d.vec
+_upsample_bilinear2d_aa.vec
+pixel_shuffle
 pixel_unshuffle channel_shuffle grid_sampler grid_sampler_2d im2col col2im
 view _unsafe_view reshape view_as reshape_as expand expand_as broadcast_tensors permute
 transpose.int t unsqueeze
@@ -79,9 +82,39 @@ def _on_numbers(function: Callable[..., int | float]) -> Callable[..., int | flo
     def checked(*numbers: float) -> int | float:
         if not all(isinstance(number, (int, float)) for number in numbers):
             raise TypeError("expects sizes, got something else")
-        return function(*numbers)
+        result = function(*numbers)
+        if abs(result) > MAX_INTEGER:  # or products of products would never end
+            raise OverflowError("a size beyond 64 bits")
+        return result
 
     return checked
+
+
+def _in_parts(operator_name: str) -> Callable[..., object]:
+    """An operator that cuts a tensor, refused before it makes millions of parts."""
+    function = _overload(operator_name)
+
+    def checked(tensor: Tensor, how: int | Sequence[int] = 0, dim: int = 0) -> object:
+        if operator_name == "aten.unbind.int":
+            assert isinstance(how, int)
+            parts, arguments = tensor.shape[how], (how,)
+        else:
+            size, arguments = tensor.shape[dim], (how, dim)  # type: ignore[assignment]
+            if isinstance(how, int):
+                parts = size // max(1, how) if operator_name == "aten.split.Tensor" else how
+            else:
+                parts = len(how)
+        if parts > MAX_PARTS:
+            raise ValueError(f"a tensor cut into {parts} parts, more than {MAX_PARTS}")
+        return function(tensor, *arguments)
+
+    return checked
+
+
+def _overload(name: str) -> Callable[..., object]:
+    _, packet, overload = name.split(".")
+    found: Callable[..., object] = getattr(getattr(torch.ops.aten, packet), overload)
+    return found
 
 
 def _item(values: Sequence[object], position: int) -> object:
@@ -102,6 +135,14 @@ _ON_SIZES: dict[str, tuple[Callable[..., object], Callable[..., object]]] = {
 }
 """By name: the function in a recorded graph, and the one that runs in its place."""
 
+_CUTTING = frozenset(
+    f"aten.{name}"
+    for name in (
+        *("split.Tensor", "split_with_sizes.default", "chunk.default"),
+        *("tensor_split.sections", "unbind.int"),
+    )
+)
+
 ALLOWED = frozenset(
     [f"aten.{name if '.' in name else name + '.default'}" for name in _ALLOWED.split()]
     + list(_ON_SIZES)
@@ -120,9 +161,7 @@ def resolve(name: str) -> Callable[..., object]:
         raise KeyError(name)
     if name in _ON_SIZES:
         return _ON_SIZES[name][1]
-    _, packet, overload = name.split(".")
-    found: Callable[..., object] = getattr(getattr(torch.ops.aten, packet), overload)
-    return found
+    return _in_parts(name) if name in _CUTTING else _overload(name)
 
 
 def name_of(target: object) -> str:

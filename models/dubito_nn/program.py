@@ -21,14 +21,13 @@ import torch
 from torch import Tensor
 
 from dubito_nn.errors import BundleError
-from dubito_nn.operators import ALLOWED, resolve
+from dubito_nn.operators import ALLOWED, MAX_INTEGER, resolve
 
 OWN_OPS = frozenset({"input", "weight", "site"})
-MAX_NODES = 200_000
+MAX_NODES = 50_000
 MAX_NAME = 256
 MAX_NESTING = 4
 MAX_LIST = 100_000
-MAX_INTEGER = 2**63 - 1
 
 _DTYPES = (
     *("bool", "uint8", "int8", "int16", "int32", "int64"),
@@ -43,11 +42,15 @@ _GRID_RULES = (("interpolation_mode", 2, (0, 1, 2)), ("padding_mode", 3, (0, 1, 
 _RESTRICTED: dict[str, tuple[tuple[str, int, tuple[object, ...]], ...]] = {
     "aten.scaled_dot_product_attention.default": (("dropout_p", 4, (0,)),),
     "aten.batch_norm.default": (("training", 5, (False,)),),
+    **{
+        f"aten.div.{kind}_mode": (("rounding_mode", 2, (None, "floor")),)
+        for kind in ("Tensor", "Scalar")
+    },  # of integers, a division cut towards zero can end the process
     **{f"aten.{rnn}.input": _RNN_RULES for rnn in ("lstm", "gru", "rnn_tanh", "rnn_relu")},
     **{f"aten.{grid}.default": _GRID_RULES for grid in ("grid_sampler", "grid_sampler_2d")},
 }
-"""Arguments (name, position, values) beyond which an operator rolls dice, writes, or reads memory
-that it should not; the first value stands where the argument is left out."""
+"""Arguments (name, position, values) beyond which an operator rolls dice, writes, or does to
+memory or process what it should not; the first value stands where the argument is left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ def parse_json(body: bytes) -> Mapping[str, object]:
     except orjson.JSONDecodeError as error:
         raise InputError(
             f"body: expected JSON, got something that breaks at line {error.lineno}, "
-            f"column {error.colno} ({error.msg}): JSON knows no NaN and no Infinity"
+            f"column {error.colno} ({error.msg}): correct it there (JSON has no NaN or Infinity)"
         ) from error
     if not isinstance(parsed, dict):
         raise InputError(

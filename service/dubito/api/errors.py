@@ -18,6 +18,8 @@ from starlette.responses import Response
 from dubito.errors import DubitoError, InputError
 
 _TYPE = "urn:dubito:error:"
+_MAX_PROBLEMS = 10
+_MAX_WORDS = 300
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,13 @@ class FieldsError(InputError):
     kind = "fields"
 
     def __init__(self, problems: Sequence[FieldProblem]) -> None:
-        told = "; ".join(f"`{problem.path}`: {problem.message}" for problem in problems)
-        super().__init__(told)
-        self.problems = tuple(problems)
+        self.problems = tuple(
+            FieldProblem(problem.path[:_MAX_WORDS], problem.message[:_MAX_WORDS])
+            for problem in problems[:_MAX_PROBLEMS]
+        )
+        told = "; ".join(f"`{problem.path}`: {problem.message}" for problem in self.problems)
+        more = len(problems) - len(self.problems)
+        super().__init__(f"{told}; and {more} more" if more else told)
 
 
 def fields_error(error: ValidationError, *, where: str = "") -> FieldsError:

@@ -15,6 +15,7 @@ from dubito.api.errors import FieldProblem, FieldsError, fields_error
 from dubito.serving.orders import SamplingOrder
 
 Body = TypeVar("Body", bound=BaseModel)
+_MAX_UNKNOWN = 10
 
 Rows = Annotated[
     object,
@@ -48,7 +49,9 @@ class SamplingFields(_Schema):
     method: Literal["mc", "point", "moments", "ensemble"] | None = Field(
         default=None, description="`moments` and `ensemble` are not built yet."
     )
-    members: list[int | str] | None = Field(default=None, description="Not built yet.")
+    members: list[int | str] | None = Field(
+        fail_fast=True, default=None, description="Not built yet."
+    )
     tolerance: float | None = Field(default=None, description="Not built yet.")
 
     def order(self) -> SamplingOrder:
@@ -74,7 +77,9 @@ class PredictOptions(SamplingFields):
         default="active", description="`none` gives the raw figures."
     )
     outputs: list[str] | None = Field(
-        default=None, description="Names of the outputs wanted; `samples` only on request."
+        fail_fast=True,
+        default=None,
+        description="Names of the outputs wanted; `samples` only on request.",
     )
 
 
@@ -140,6 +145,11 @@ def read_fields(schema: type[Body], fields: Mapping[str, object]) -> Body:
     Raises:
         FieldsError: a wrong type, an unknown field, or one that is missing.
     """
+    unknown = [name for name in fields if name not in schema.model_fields]
+    if len(unknown) > _MAX_UNKNOWN:
+        raise FieldsError(
+            [FieldProblem(unknown[0], f"unknown field, as are {len(unknown) - 1} others")]
+        )
     try:
         return schema.model_validate(fields, strict=True)
     except ValidationError as error:

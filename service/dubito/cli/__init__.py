@@ -21,12 +21,12 @@ from dubito.cli.calibrate import calibrate
 from dubito.cli.console import reporting_errors
 from dubito.cli.demo import demo
 from dubito.cli.inspect import inspect
-from dubito.cli.models import models, register
+from dubito.cli.models import alias, models, register
 from dubito.cli.predict import predict
 from dubito.cli.serve import serve
 from dubito.cli.train import train
 
-_commands = (serve, demo, train, inspect, register, predict, calibrate, models)
+_commands = (serve, demo, train, inspect, register, alias, predict, calibrate, models)
 
 
 def make_app() -> typer.Typer:

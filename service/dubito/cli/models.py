@@ -1,4 +1,4 @@
-"""`dubito models` and `dubito register`."""
+"""`dubito models`, `dubito register` and `dubito alias`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from dubito.cli.console import application, output, progress
+from dubito.registry.names import DEFAULT_ALIAS
 
 
 def register(
@@ -22,6 +23,22 @@ def register(
         shutil.copyfile(bundle, path)
         fact = running.register(model, path)
     output().print(f"{fact.model} version {fact.number} ({fact.digest[:12]})", markup=False)
+    if DEFAULT_ALIAS not in fact.aliases:
+        output().print(
+            f"another version keeps answering until: dubito alias {model} {fact.number}",
+            markup=False,
+        )
+
+
+def alias(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    version: Annotated[int, typer.Argument(help="Number of the version.")],
+    name: Annotated[str, typer.Option(help="The alias.")] = DEFAULT_ALIAS,
+) -> None:
+    """Point an alias to a version; requests without a version go where `default` points."""
+    with application() as running:
+        fact = running.set_alias(model, name, version)
+    output().print(f"{fact.model}: {fact.name} is version {fact.version}", markup=False)
 
 
 def models() -> None:

@@ -16,6 +16,12 @@ from dubito.cli.console import application, finish, messages, output, read_rows
 from dubito.engine import Inputs
 from dubito.serving.orders import ClassSets, Column, PredictOrder, PredictReply, SamplingOrder
 
+_SHOWN = (
+    *("label", "mean", "standard_error", "predictive_entropy", "mutual_information"),
+    *("epistemic_variance", "aleatoric_variance", "prediction_set", "interval lower"),
+    *("interval upper", "ood p_value", "ood flag"),
+)
+
 
 def predict(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
@@ -28,7 +34,7 @@ def predict(
 ) -> None:
     """Predict the rows of a file with their uncertainty."""
     rows = read_rows(inputs)
-    if isinstance(rows, dict) and list(rows) == ["inputs"]:
+    if isinstance(rows, dict) and "inputs" in rows:  # a request's body, or labelled rows
         rows = rows["inputs"]
     order = PredictOrder(
         model=model,
@@ -58,12 +64,13 @@ def _plain(reply: PredictReply) -> dict[str, object]:
 
 
 def _table(outputs: Mapping[str, Column]) -> Table:
-    """One line per row, one column per output that is a figure or a word per row."""
+    """One line per row, one column per output of `_SHOWN`: what fits a terminal."""
     table = Table("row")
     shown: list[list[str]] = []
     for name, column in _flat(outputs):
-        table.add_column(name, justify="right")
-        shown.append(column)
+        if name in _SHOWN:
+            table.add_column(name.replace("_", " "), justify="right", overflow="fold")
+            shown.append(column)
     for row, cells in enumerate(zip(*shown, strict=True)):
         table.add_row(str(row), *cells)
     return table
@@ -75,7 +82,7 @@ def _flat(outputs: Mapping[str, Column]) -> list[tuple[str, list[str]]]:
         if isinstance(column, ClassSets):
             flat.append((name, [", ".join(names) for names in column.names()]))
         elif isinstance(column, list):
-            flat.append((name, column))
+            flat.append((name, [str(value) for value in column]))
         elif isinstance(column, Mapping):
             flat.extend((f"{name} {part}", cells) for part, cells in _flat(column))
         elif isinstance(column, np.ndarray) and column[0].size == 1:

@@ -7,6 +7,7 @@ and refuse it where one value would not fit the budget.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -21,28 +22,35 @@ META = torch.device("meta")
 def check_sizes(
     program: Program, rows: Mapping[str, Tensor], weights: Mapping[str, Tensor], limit_bytes: int
 ) -> None:
-    """Refuse a graph that does not run, or that makes a value larger than the limit.
+    """Refuse a graph that does not run, or that keeps more alive at once than the limit.
+
+    A value counts with its shape, also where torch would let entries share memory.
 
     Args:
         program: the graph.
         rows: two made-up rows of every input.
         weights: tensors by key.
-        limit_bytes: for one value, on those two rows.
+        limit_bytes: for the values alive at once, on those two rows.
 
     Raises:
         BundleRefusedError: naming the node.
     """
     at: Node | None = None
+    alive, sizes = 0, dict[str, int]()
+    dying, positions = program.last_uses(), count()
 
     def watch(node: Node, value: Value) -> None:
-        nonlocal at
+        nonlocal at, alive
         at = node
-        size = _bytes(value)
-        if size > limit_bytes:
+        sizes[node.name] = 0 if node.op == "weight" else _bytes(value)
+        alive += sizes[node.name]
+        if alive > limit_bytes:
             raise BundleRefusedError(
-                f"node `{node.name}` ({node.op}) makes {size} bytes of two rows, more than"
+                f"node `{node.name}` ({node.op}) brings two rows to {alive} bytes, more than"
                 f" the budget of {limit_bytes}: raise DUBITO_MEMORY_BUDGET_BYTES if that is meant"
             )
+        for name in dying.get(next(positions), ()):
+            alive -= sizes.pop(name)
 
     def draws(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(size, dtype=dtype, device=META)

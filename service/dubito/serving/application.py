@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -36,6 +37,8 @@ from dubito.serving.sampling import merge_sampling, passes
 from dubito.serving.worker import Check, Job, Reservation, Worker
 from dubito.settings import Settings
 
+_LEFT_OVER_AFTER_S = 3600
+
 
 class Application:
     """Registry, loaded engines and the device worker behind one door.
@@ -48,6 +51,7 @@ class Application:
         self._settings = settings
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         settings.incoming_dir.mkdir(exist_ok=True)
+        _clear_left_overs(settings.incoming_dir)
         self._registry = Registry(settings.database_url, settings.objects_dir)
         self._catalogue = Catalogue(self._load, settings.max_loaded_versions)
         self._worker = Worker(settings.max_queued_work)
@@ -342,14 +346,20 @@ class Application:
         )
 
     def _read(self, engine: Engine, given: Inputs) -> tuple[dict[str, Tensor], int]:
+        for rows in given.values() if isinstance(given, Mapping) else [given]:
+            if isinstance(rows, Sequence):  # counted before millions of lists become an array
+                self._check_rows(len(rows))
         inputs = engine.read_inputs(given)
-        rows = len(next(iter(inputs.values())))
+        num_rows = len(next(iter(inputs.values())))
+        self._check_rows(num_rows)
+        return inputs, num_rows
+
+    def _check_rows(self, rows: int) -> None:
         if rows > self._settings.max_rows:
             raise InputError(
                 f"`inputs` expects at most {self._settings.max_rows} rows, got {rows}: "
                 "send them in several requests"
             )
-        return inputs, rows
 
     def _check_values(self, values: int, limit: int) -> None:
         if values > limit:
@@ -357,6 +367,14 @@ class Application:
                 f"passes x rows x outputs: expected at most {limit} numbers, got {values}: "
                 "send fewer rows or ask for fewer samples"
             )
+
+
+def _clear_left_overs(folder: Path) -> None:
+    """Remove what killed uploads left behind; younger files may still be on their way."""
+    for path in folder.glob("*.dubito"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _LEFT_OVER_AFTER_S:
+                path.unlink()
 
 
 def _check_share(name: str, value: float | None) -> None:

@@ -37,7 +37,9 @@ class ClassSets:
         ]
 
 
-Column = NDArray[np.generic] | list[str] | ClassSets | Mapping[str, "Column"] | None
+Column = (
+    NDArray[np.generic] | list[str] | list[str | None] | ClassSets | Mapping[str, "Column"] | None
+)
 
 
 @dataclass(frozen=True)

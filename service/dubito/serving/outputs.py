@@ -124,7 +124,7 @@ def build_outputs(
         columns = _regression(prediction, request)
     columns[_ON_REQUEST] = lambda: _rows_first(prediction.samples)
     outputs = {name: columns[name]() for name in names}
-    _warn_non_finite(outputs, warnings)
+    _warn_non_finite({"mean": prediction.mean, **outputs}, warnings)
     varies = None if sampling.method == "point" else _varies(prediction)
     return Built(outputs, tuple(warnings), varies, covering)
 
@@ -168,8 +168,12 @@ def _classification(
         return None if found is None else _ood(found, found.class_scores(prediction))
 
     names = prediction.classes
+    known_B = [bool(np.isfinite(row_C).all()) for row_C in prediction.mean]
     return {
-        "label": lambda: [names[index] for index in prediction.label_index.tolist()],
+        "label": lambda: [
+            names[index] if is_known else None
+            for index, is_known in zip(prediction.label_index.tolist(), known_B, strict=True)
+        ],
         "mean": lambda: prediction.mean,
         "variance": lambda: prediction.variance,
         "standard_error": lambda: prediction.standard_error,
