@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from dubito.serving.application import Application
 from dubito.settings import Settings
 
 from .conftest import Bundles, Server, upload
@@ -106,6 +108,44 @@ def test_broken_json_is_refused(ready: httpx.Client, body: bytes) -> None:
 def test_single_fields_are_named_with_their_paths(ready: httpx.Client) -> None:
     reply = ready.post(PREDICT, json={**GOOD, "seed": "x", "nonsense": 1, "outputs": [3]})
     assert {field["path"] for field in reply.json()["fields"]} == {"seed", "nonsense", "outputs.0"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {**GOOD, "outputs": [1] * 100_000},
+        {**GOOD, **{f"field{position}": 1 for position in range(100_000)}},
+        {**GOOD, "x" * 1_000_000: 1},
+        {"inputs": [[]] * 1_000_000},
+    ],
+    ids=["wrong outputs", "unknown fields", "a long name", "empty rows"],
+)
+def test_a_body_that_is_wrong_in_many_places_gets_a_short_answer(
+    ready: httpx.Client, body: dict[str, object]
+) -> None:
+    reply = ready.post(PREDICT, json=body)
+    _check(reply, 422)
+    assert len(reply.content) < 10_000
+    _check_next(ready)
+
+
+def test_a_network_that_overflows_names_no_class(ready: httpx.Client) -> None:
+    body = {"inputs": [[3e38] * 4, [0.0] * 4], "outputs": ["label", "variation_ratio"]}
+    reply = ready.post(PREDICT, json=body).json()
+    assert [label is None for label in reply["outputs"]["label"]] == [True, False]
+    assert [ratio is None for ratio in reply["outputs"]["variation_ratio"]] == [True, False]
+    assert any("overflows" in warning for warning in reply["warnings"])
+
+
+def test_what_a_killed_upload_left_is_removed_at_the_next_start(settings: Settings) -> None:
+    settings.incoming_dir.mkdir(parents=True)
+    old, young = (settings.incoming_dir / name for name in ("old.dubito", "young.dubito"))
+    old.write_bytes(b"half")
+    young.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    with Application(settings).running():
+        assert not old.exists()
+        assert young.exists()
 
 
 @pytest.mark.parametrize(
