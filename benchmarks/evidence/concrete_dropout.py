@@ -4,9 +4,10 @@
 
 y = 2x + 8 + Normal(0, 1), x ~ Normal(0, 1). 1-1024-1024-1024 with two heads, concrete dropout in
 front of every map, inputs and heads included; p starts at 0.1; length-scale 1e-4; batch 20; Adam
-1e-3, constant. K = 20 samples of every one of 1,000 test rows are drawn by the engine from the
-exported bundle, `masks="independent"`: a mask of its own for every row, as in the source. The rows
-are drawn here; --data is taken for the sake of one command line and not read.
+1e-3, constant. Weights start as in the source, Glorot uniform, and biases at 0. K = 20 samples of
+every one of 1,000 test rows are drawn by the engine from the exported bundle, with
+`masks="independent"`: a mask of its own for every row, as in the source. The rows are drawn here;
+--data is taken for the sake of one command line and not read.
 
     RMSE            of the mean over the K samples
     epistemic std   root of the mean over rows of the variance of the K means
@@ -27,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from record import parser, print_table, training_bar, write
-from torch import Tensor
+from torch import Tensor, nn
 
 from dubito.engine import Engine, Regression
 from dubito_nn import export
@@ -100,6 +101,7 @@ def measured(num_rows: int, epochs: int, settings: Settings, seed: int) -> dict[
     hidden = (settings.width,) * 3
     with seeded(seed):
         network = MLP(1, hidden, 1, dropout=family, drop_inputs=True, heteroscedastic=True)
+        _initialise(network)
     with training_bar(f"N = {num_rows}, seed {seed}") as show:
         result = train(
             network,
@@ -139,6 +141,14 @@ def _answers(network: MLP, x: Tensor, test_x: Tensor, settings: Settings, seed: 
     answers = engine.predict(test_x)
     assert isinstance(answers, Regression)
     return answers
+
+
+def _initialise(network: MLP) -> None:
+    """Glorot uniform weights and biases of 0."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
 
 def _line(num_rows: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
