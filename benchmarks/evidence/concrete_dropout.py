@@ -10,6 +10,7 @@ every one of 1,000 test rows are drawn by the engine from the exported bundle, w
 --data is taken for the sake of one command line and not read.
 
     RMSE            of the mean over the K samples
+    noise           RMSE of the true line on the same test rows: what nothing can beat
     epistemic std   root of the mean over rows of the variance of the K means
     aleatoric std   root of the mean over rows and samples of exp(log variance)
     p, hidden       mean of the four layers in front of maps that take 1024 units
@@ -44,7 +45,14 @@ REFERENCE = {
     1000: (1.036, 0.014, 0.232, 0.644, 1.222),
     10_000: (1.0037, 0.005, 0.15, 0.531, 1.125),
 }
-NAMES = ("rmse", "rmse_error", "drop_prob_hidden", "epistemic_std", "aleatoric_std")
+NAMES = (
+    "rmse",
+    "rmse_error",
+    "rmse_of_truth",
+    "drop_prob_hidden",
+    "epistemic_std",
+    "aleatoric_std",
+)
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,7 @@ def measured(num_rows: int, epochs: int, settings: Settings, seed: int) -> dict[
     drop_probs = list(result.drop_probs.values())
     return {
         "rmse": float(np.sqrt(np.mean(error**2))),
+        "rmse_of_truth": float((test_y - (2.0 * test_x + 8.0)).square().mean().sqrt()),
         "epistemic_std": float(np.sqrt(answers.epistemic_variance.mean())),
         "aleatoric_std": float(np.sqrt(answers.aleatoric_variance.mean())),
         "drop_prob_input": drop_probs[0],
@@ -169,9 +178,10 @@ def _summary(runs: list[dict[str, float]]) -> dict[str, float]:
 def _show(figures: dict[str, dict[str, float]]) -> None:
     rows: list[tuple[object, ...]] = []
     for num_rows, found in figures.items():
-        rows.append((num_rows, "published", *REFERENCE[int(num_rows)]))
+        rmse, error, *others = REFERENCE[int(num_rows)]
+        rows.append((num_rows, "published", rmse, error, "", *others))
         rows.append((num_rows, "here", *(found[name] for name in NAMES)))
-    head = ("N", "", "RMSE", "± se", "p, hidden", "epistemic std", "aleatoric std")
+    head = ("N", "", "RMSE", "± se", "noise", "p, hidden", "epistemic std", "aleatoric std")
     print_table("Concrete dropout, y = 2x + 8 + N(0, 1)", head, rows)
 
 
