@@ -181,7 +181,7 @@ def _show(figures: dict[str, dict[str, float]]) -> None:
         rmse, error, *others = REFERENCE[int(num_rows)]
         rows.append((num_rows, "published", rmse, error, "", *others))
         rows.append((num_rows, "here", *(found[name] for name in NAMES)))
-    head = ("N", "", "RMSE", "± se", "noise", "p, hidden", "epistemic std", "aleatoric std")
+    head = ("N", "", "RMSE", "± se", "noise", "hidden p", "epistemic", "aleatoric")
     print_table("Concrete dropout, y = 2x + 8 + N(0, 1)", head, rows)
 
 

@@ -45,13 +45,13 @@ class Settings:
     """What the published figure leaves open, and how it was chosen here."""
 
     hidden: tuple[int, ...] = (300, 100)
-    epochs: int = 60
+    epochs: int = 70
     tuning_epochs: int = 20
     batch_size: int = 128
     learning_rate: float = 2e-3
     noise_rate_factor: float = 10.0
     tuning_rate: float = 1e-3
-    divergence_peak: float = 1.5
+    divergence_peak: float = 2.0
     warm_up_share: float = 0.4
     threshold: float = 3.0
     num_samples: int = 50
