@@ -17,6 +17,7 @@ Source: Ghiasi, Lin, Le 2018, arXiv:1810.12890; the schedule of p: section 3 the
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -30,6 +31,7 @@ class _DropBlock(nn.Module):
 
     drop_prob = Probability()
     _axes: tuple[int, str]
+    _pool: Callable[[Tensor, int, int], Tensor]
 
     def __init__(self, drop_prob: float = 0.1, block_size: int = 7) -> None:
         super().__init__()
@@ -72,7 +74,8 @@ class _DropBlock(nn.Module):
         return f"drop_prob={self.drop_prob}, block_size={self.block_size}"
 
     def _blocks(self, seeds: Tensor) -> Tensor:
-        raise NotImplementedError
+        edges = (self.block_size - 1,) * (2 * (seeds.ndim - 2))
+        return self._pool(functional.pad(seeds, edges), self.block_size, 1)
 
     def _check_fit(self, places: tuple[int, ...]) -> None:
         if min(places) < self.block_size:
@@ -99,10 +102,7 @@ class DropBlock1d(_DropBlock):
     """
 
     _axes = (3, "(rows, channels, length)")
-
-    def _blocks(self, seeds: Tensor) -> Tensor:
-        edge = self.block_size - 1
-        return functional.max_pool1d(functional.pad(seeds, (edge, edge)), self.block_size, 1)
+    _pool = staticmethod(functional.max_pool1d)
 
 
 class DropBlock2d(_DropBlock):
@@ -122,8 +122,4 @@ class DropBlock2d(_DropBlock):
     """
 
     _axes = (4, "(rows, channels, height, width)")
-
-    def _blocks(self, seeds: Tensor) -> Tensor:
-        edge = self.block_size - 1
-        padded = functional.pad(seeds, (edge, edge, edge, edge))
-        return functional.max_pool2d(padded, self.block_size, 1)
+    _pool = staticmethod(functional.max_pool2d)
