@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     figures = errors(engine_of(digits, settings), digits, settings)
     print_table(
         "MNIST, perceptron with dropout: error, %",
-        ("", "published", "here"),
+        ("", "reference", "here"),
         [("weight scaling", "1.55", figures["point"])]
         + [
             (f"T = {count}", "1.58" if count == 50 else "", figures[str(count)])
