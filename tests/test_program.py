@@ -288,3 +288,48 @@ def test_a_hostile_graph_is_refused_naming_the_first_reason(name):
     with pytest.raises(BundleError, match=expected) as raised:
         from_json(table, where="graph")
     assert str(raised.value).startswith("graph")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "bilinear2d", "bicubic2d")],
+)
+def test_upsampling_is_allowed_only_with_scales_that_follow_from_the_sizes(name):
+    """With scales of their own the kernels read outside the image."""
+    assert f"aten.{name}.vec" in ALLOWED
+    assert f"aten.{name}.default" not in ALLOWED
+
+
+@pytest.mark.parametrize("overload", ["Tensor_mode", "Scalar_mode"])
+def test_a_division_cut_towards_zero_is_refused_and_a_floored_one_is_not(overload):
+    """The least integer cut by -1 ends the process."""
+
+    def graph(mode: str) -> dict[str, object]:
+        ref = {"ref": "x"}
+        divide = {
+            "name": "quotient",
+            "op": f"aten.div.{overload}",
+            "args": [ref, 2 if overload == "Scalar_mode" else ref],
+            "kwargs": {"rounding_mode": mode},
+        }
+        nodes = [{"name": "x", "op": "input", "args": ["x"]}, divide]
+        return {"nodes": nodes, "outputs": {"output": "quotient"}}
+
+    assert from_json(graph("floor"), where="graph").outputs == {"output": "quotient"}
+    with pytest.raises(BundleError, match="rounding_mode"):
+        from_json(graph("trunc"), where="graph")
+
+
+def test_a_tensor_is_not_cut_into_more_parts_than_a_graph_could_use():
+    whole = torch.zeros(20_000, 1)
+    for name, arguments in (
+        ("aten.unbind.int", (0,)),
+        ("aten.split.Tensor", (1, 0)),
+        ("aten.chunk.default", (20_000, 0)),
+        ("aten.tensor_split.sections", (20_000, 0)),
+    ):
+        with pytest.raises(ValueError, match="more than 10000"):
+            resolve(name)(whole, *arguments)
+    assert len(resolve("aten.split.Tensor")(whole, 5_000)) == 4
+    assert len(resolve("aten.unbind.int")(torch.zeros(2, 3), dim=1)) == 3
+    assert len(resolve("aten.chunk.default")(torch.zeros(2, 3), chunks=3, dim=1)) == 3

@@ -10,11 +10,11 @@ files (`from_file`), and those whose result shape depends on values (`nonzero`, 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import torch
-from torch import Tensor
 
 MAX_INTEGER = 2**63 - 1
 MAX_PARTS = 10_000
@@ -90,23 +90,18 @@ def _on_numbers(function: Callable[..., int | float]) -> Callable[..., int | flo
     return checked
 
 
-def _in_parts(operator_name: str) -> Callable[..., object]:
+def _in_parts(name: str) -> Callable[..., object]:
     """An operator that cuts a tensor, refused before it makes millions of parts."""
-    function = _overload(operator_name)
+    function = _overload(name)
+    assert isinstance(function, torch._ops.OpOverload)
+    names = [argument.name for argument in function._schema.arguments]
 
-    def checked(tensor: Tensor, how: int | Sequence[int] = 0, dim: int = 0) -> object:
-        if operator_name == "aten.unbind.int":
-            assert isinstance(how, int)
-            parts, arguments = tensor.shape[how], (how,)
-        else:
-            size, arguments = tensor.shape[dim], (how, dim)  # type: ignore[assignment]
-            if isinstance(how, int):
-                parts = size // max(1, how) if operator_name == "aten.split.Tensor" else how
-            else:
-                parts = len(how)
+    def checked(*args: object, **kwargs: object) -> object:
+        given: dict[str, Any] = dict(zip(names, args, strict=False)) | kwargs
+        parts = _PARTS[name](given["self"].shape[given.get("dim", 0)], given)
         if parts > MAX_PARTS:
             raise ValueError(f"a tensor cut into {parts} parts, more than {MAX_PARTS}")
-        return function(tensor, *arguments)
+        return function(*args, **kwargs)
 
     return checked
 
@@ -135,13 +130,14 @@ _ON_SIZES: dict[str, tuple[Callable[..., object], Callable[..., object]]] = {
 }
 """By name: the function in a recorded graph, and the one that runs in its place."""
 
-_CUTTING = frozenset(
-    f"aten.{name}"
-    for name in (
-        *("split.Tensor", "split_with_sizes.default", "chunk.default"),
-        *("tensor_split.sections", "unbind.int"),
-    )
-)
+_PARTS: dict[str, Callable[[int, Mapping[str, Any]], int]] = {
+    "aten.unbind.int": lambda size, given: size,
+    "aten.split.Tensor": lambda size, given: size // max(1, given["split_size"]),
+    "aten.split_with_sizes.default": lambda size, given: len(given["split_sizes"]),
+    "aten.chunk.default": lambda size, given: given["chunks"],
+    "aten.tensor_split.sections": lambda size, given: given["sections"],
+}
+"""How many parts an operator cuts an axis of that size into, by its arguments."""
 
 ALLOWED = frozenset(
     [f"aten.{name if '.' in name else name + '.default'}" for name in _ALLOWED.split()]
@@ -161,7 +157,7 @@ def resolve(name: str) -> Callable[..., object]:
         raise KeyError(name)
     if name in _ON_SIZES:
         return _ON_SIZES[name][1]
-    return _in_parts(name) if name in _CUTTING else _overload(name)
+    return _in_parts(name) if name in _PARTS else _overload(name)
 
 
 def name_of(target: object) -> str:
