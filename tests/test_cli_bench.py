@@ -40,7 +40,10 @@ def test_it_prints_a_line_for_every_t_and_says_that_rows_were_made_up(bench: Ben
     code, out, err = bench("first", *QUICK, "--samples", "4,8", "--batch", "1,3")
     assert (code, err) == (0, "")
     starts = [line.split()[1] for line in out.splitlines() if line.startswith("│")]
-    assert starts == ["4", "8", "point", "plain", "point", "4", "8"]
+    assert [start for start in starts if start != "moments"] == [  # which a network may refuse
+        *("4", "8", "point"),
+        *("plain", "point", "4", "8"),
+    ]
     assert "B = 3" in out
     assert "rows: made up" in out
     assert "against T = 400" in out

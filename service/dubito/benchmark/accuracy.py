@@ -9,6 +9,7 @@ reference: weight scaling (`point`) and whatever else the engine offers without 
 The reference is put together from blocks of passes, each under its own seed (Chan's rule):
 
     mean = mean of the blocks' means,  variance = mean of their variances + variance of their means
+    error of the mean = sqrt(mean of their squared standard errors / number of blocks)
 
 Dimensions: T samples, B rows, K classes or outputs.
 """
@@ -45,16 +46,13 @@ class Reference:
         num_samples: how many.
         mean: (B, K) over the passes.
         variance: (B, K) over the passes, ddof = 0; of a regression the epistemic part.
+        error: root mean square over rows and outputs of its own standard error.
     """
 
     num_samples: int
     mean: Numbers
     variance: Numbers
-
-    @property
-    def error(self) -> float:
-        """Root mean square over rows and outputs of its own standard error, σ / √T."""
-        return float(np.sqrt(self.variance.mean() / self.num_samples))
+    error: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +111,7 @@ def reference(
         clock: in seconds.
     """
     size = min(BLOCK, num_samples)
-    means, variances = list[Numbers](), list[Numbers]()
+    means, variances, squares = list[Numbers](), list[Numbers](), list[float]()
     start = clock()
     for block in range(max(1, num_samples // size)):
         if block and clock() - start > limit_s:
@@ -122,12 +120,14 @@ def reference(
         made = engine.predict(rows, sampling=replace(engine.defaults, num_samples=size, seed=seed))
         means.append(made.mean)
         variances.append(variance_over_passes(made))
+        squares.append(float(np.square(made.standard_error).mean()))
         if step is not None:
             step(size * len(means))
     return Reference(
         num_samples=size * len(means),
         mean=np.mean(means, axis=0),
         variance=np.mean(variances, axis=0) + np.var(means, axis=0),
+        error=float(np.sqrt(np.mean(squares) / len(squares))),
     )
 
 
