@@ -293,12 +293,12 @@ class Engine:
     def _has_fixed_shape(self) -> bool:
         return all(isinstance(size, int) for spec in self.manifest.inputs for size in spec.shape)
 
-    def made_up_rows(self) -> dict[str, Tensor]:
-        """Two rows of numbers that the network takes; free dimensions are 8 long."""
+    def made_up_rows(self, count: int = 2) -> dict[str, Tensor]:
+        """Rows of numbers that the network takes; free dimensions are 8 long."""
         generator = torch.Generator().manual_seed(0)
         rows = {}
         for spec in self.manifest.inputs:
-            size = (2, *(part if isinstance(part, int) else 8 for part in spec.shape))
+            size = (count, *(part if isinstance(part, int) else 8 for part in spec.shape))
             dtype = DTYPES[spec.dtype]
             if dtype.is_floating_point:
                 drawn = torch.randn(size, generator=generator)
