@@ -115,4 +115,5 @@ def plain_forward(engine: Engine, rows: Rows) -> Tensor:
     exact = torch.backends.cudnn.flags(allow_tf32=False) if on_cuda else nullcontext()
     with torch.no_grad(), exact:
         moved = {name: tensor.to(engine.device) for name, tensor in rows.items()}
-        return engine.bundle.point.run(moved, engine.weights, device=engine.device)["output"].cpu()
+        placed = engine.placed
+        return placed.point.run(moved, placed.weights, device=engine.device)["output"].cpu()
