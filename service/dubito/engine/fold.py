@@ -21,6 +21,8 @@ from dubito_nn.operators import resolve
 from dubito_nn.program import Node, Ref, SiteSource, Value, bind, step
 
 _ARITHMETIC = frozenset(f"aten.{name}.Tensor" for name in ("add", "sub", "mul", "div"))
+_PRODUCTS = frozenset(("aten.matmul.default", "aten.bmm.default"))
+_FAR = 4  # widths between the rows of a matrix, from which copying it pays
 Values = dict[str, Value]
 
 
@@ -186,6 +188,10 @@ class Fold:
         if node.op in _ARITHMETIC and self._broadcasts(node):
             return self._arithmetic(node, overwrite)
         known = {name: self.value(name) for name in node.references()}
+        if node.op in _PRODUCTS and self.device.type == "cpu":
+            known = {name: compact(value) for name, value in known.items()}
+        if node.op == "aten.linear.default":  # else a product per step of a transposed sequence
+            known = {name: contiguous(value) for name, value in known.items()}
         if overwrite is not None:
             args = [bind(argument, known, self.device) for argument in node.args]
             if may_hold(*args):
@@ -268,6 +274,27 @@ def steps_with(nodes: Sequence[Node], forms: Sequence[Form], result: str) -> Ste
 def unfolded(value: Tensor, axis: int, shape: tuple[int, int]) -> Tensor:
     """The folded axis as two: samples, rows."""
     return value.view(*value.shape[:axis], *shape, *value.shape[axis + 1 :])
+
+
+def compact(value: Value) -> Value:
+    """Matrices whose rows lie together in memory.
+
+    Attention's heads are cut out of wider rows, so that a matrix is spread over many pages. On a
+    CPU its product then takes several times as long as with a copy.
+    """
+    if not isinstance(value, Tensor) or value.ndim < 3:
+        return value
+    row, column = value.stride()[-2:]
+    if column == 1 and row >= _FAR * value.shape[-1]:
+        return value.contiguous()
+    if row == 1 and column >= _FAR * value.shape[-2]:
+        return value.mT.contiguous().mT
+    return value
+
+
+def contiguous(value: Value) -> Value:
+    """A tensor of rows in one piece."""
+    return value.contiguous() if isinstance(value, Tensor) and value.ndim > 2 else value
 
 
 def as_tensor(value: object) -> Tensor:

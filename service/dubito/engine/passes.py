@@ -11,6 +11,7 @@ chunk is cut in half and the run goes on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -176,7 +177,7 @@ class Passes:
             return min(total, rows), min(sampling.num_samples, folded)
         if plan.one_at_a_time:
             return (1 if sampling.masks == "independent" else min(total, folded)), 1
-        rows = min(total, folded)
+        rows = math.ceil(total / math.ceil(total / folded))  # tiles of about equal size
         return rows, max(1, folded // rows)
 
     def _block_rows(self, tile: int) -> int:
