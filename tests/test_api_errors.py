@@ -69,7 +69,6 @@ BAD_FIELDS: dict[str, tuple[Fields, list[str]]] = {
     "members": ({**GOOD, "members": [1, 2]}, ["`members`", "not built yet"]),
     "moments": ({**GOOD, "method": "moments"}, ["`method`", "not built yet", "`mc`"]),
     "ensemble": ({**GOOD, "method": "ensemble"}, ["`method`", "not built yet"]),
-    "stratified": ({**GOOD, "draw": "stratified"}, ["`draw`", "not built yet", "`iid`"]),
     "samples beyond the bound": ({**GOOD, "outputs": ["samples"], "num_samples": 10_000}, ["1000"]),
 }
 

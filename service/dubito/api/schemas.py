@@ -44,7 +44,7 @@ class SamplingFields(_Schema):
         default=None, description="One mask per pass for all rows, or one per row."
     )
     draw: Literal["iid", "stratified"] | None = Field(
-        default=None, description="`stratified` is not built yet."
+        default=None, description="`stratified` spreads the masks evenly over the passes."
     )
     method: Literal["mc", "point", "moments", "ensemble"] | None = Field(
         default=None, description="`moments` and `ensemble` are not built yet."

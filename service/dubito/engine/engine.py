@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dubito.engine.additivity import left_over
 from dubito.engine.execution import Chunk, Execution
 from dubito.engine.heads import log_probabilities, logits, mean_and_variance
 from dubito.engine.inputs import Inputs, read_inputs
@@ -75,7 +76,7 @@ class Engine:
             num_samples: default T.
             seed: default key of the masks.
             masks: default, `shared` or `independent`.
-            draw: default, `iid`.
+            draw: default, `iid` or `stratified`.
             memory_budget_bytes: for the values of one chunk.
 
         Raises:
@@ -174,18 +175,18 @@ class Engine:
         temperature: float,
         keep_samples: bool,
     ) -> dict[str, Tensor]:
-        count = 1 if sampling.method == "point" else sampling.num_samples
+        left = self._left if sampling.draw == "stratified" else None
         kept: dict[str, list[Tensor]] = {}
         sums: ClassificationSums | RegressionSums
         if self.manifest.task == "classification":
-            sums = ClassificationSums(count)
+            sums = ClassificationSums(left)
             for raw in passes:
                 log_probs = log_probabilities(raw, self.manifest.output, temperature)
                 sums.add(log_probs, logits(raw, self.manifest.output))
                 if keep_samples:
                     kept.setdefault("samples", []).append(log_probs.exp())
         else:
-            sums = RegressionSums()
+            sums = RegressionSums(left)
             for raw in passes:
                 mean, noise = mean_and_variance(raw, self.manifest)
                 sums.add(mean, noise)
@@ -252,7 +253,7 @@ class Engine:
                 check()
             samples = range(first, min(first + samples_at_once, sampling.num_samples))
             with self._running():
-                raw = execution.run(Chunk(samples, rows), own, before, sampling.seed)
+                raw = execution.run(Chunk(samples, rows), own, before, sampling.key)
             yield raw
 
     def _point(self, own: Mapping[str, Tensor]) -> Tensor:
@@ -318,6 +319,12 @@ class Engine:
             ) from error
 
     @cached_property
+    def _left(self) -> float:
+        """What a stratified draw leaves of a nearly normal output, measured once."""
+        rows = {name: tensor.to(self.device) for name, tensor in self.made_up_rows().items()}
+        return left_over(self.bundle, self.weights, self.device, rows)
+
+    @cached_property
     def _has_fixed_shape(self) -> bool:
         return all(isinstance(size, int) for spec in self.manifest.inputs for size in spec.shape)
 
@@ -342,6 +349,8 @@ class Engine:
             rows = self.made_up_rows()
             self.sample(rows, sampling=Sampling(1, method="point"))
             raw = self.sample(rows, sampling=Sampling(2, self.defaults.seed))
+            if self.defaults.draw == "stratified":
+                self._left  # noqa: B018  # measured now, and not in the first request
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError) as error:
             raise BundleRefusedError(
                 f"the graph does not run on one row: {str(error).splitlines()[0][:200]}:"

@@ -18,7 +18,7 @@ from torch import Tensor
 from dubito.engine.layout import Layouts, Rows, Size
 from dubito.engine.masks import draw
 from dubito.engine.plan import Plan
-from dubito.engine.sampling import Masks
+from dubito.engine.sampling import Key, Masks
 from dubito_nn import Program, Site
 from dubito_nn.operators import resolve
 from dubito_nn.program import Node, Ref, Value, step
@@ -69,7 +69,7 @@ class Execution:
     masks: Masks
     cache_bytes: int
     _static: Values = field(default_factory=dict)
-    _kept: OrderedDict[tuple[int, range], Values] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[tuple[Key, range], Values] = field(default_factory=OrderedDict)
     _dying: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -86,20 +86,20 @@ class Execution:
         rows = len(next(iter(inputs.values())))
         return self._run(self.plan.prefix, rows, inputs, None, self.plan.from_prefix)
 
-    def run(self, chunk: Chunk, inputs: Mapping[str, Tensor], before: Values, seed: int) -> Tensor:
+    def run(self, chunk: Chunk, inputs: Mapping[str, Tensor], before: Values, key: Key) -> Tensor:
         """The declared output of some samples of some rows.
 
         Args:
             chunk: which samples and rows.
             inputs: of those rows.
             before: what `prefix` returned for those rows.
-            seed: key of the draws.
+            key: of the draws.
 
         Returns:
             Shape (samples, rows, ...).
         """
-        of_samples = self._of_samples(chunk.samples, seed) if self.plan.masks else {}
-        fold = _Fold(self, chunk, seed, inputs, before, of_samples)
+        of_samples = self._of_samples(chunk.samples, key) if self.plan.masks else {}
+        fold = _Fold(self, chunk, key, inputs, before, of_samples)
         folded = fold.run()
         layout = self.layouts.of[self.program.outputs["output"]]
         assert isinstance(layout, Rows)
@@ -107,7 +107,7 @@ class Execution:
         return folded.reshape(len(chunk.samples), len(chunk.rows), *folded.shape[1:])
 
     def draws(
-        self, chunk: Chunk, seed: int, *, per_row: bool
+        self, chunk: Chunk, key: Key, *, per_row: bool
     ) -> Callable[[int, tuple[int, ...], torch.dtype], Tensor]:
         """A source of draws for a chunk, in the folded size that the graph asks for."""
 
@@ -120,11 +120,12 @@ class Execution:
             masks: Masks = self.masks if per_row else "shared"
             drawn = draw(
                 site,
-                seed,
+                key.seed,
                 chunk.samples,
                 tuple(own),
                 masks=masks,
                 rows=chunk.rows,
+                kind=key.draw,
                 dtype=dtype,
             ).to(self.device)
             if site.batch_dim is None:
@@ -135,18 +136,18 @@ class Execution:
 
         return source
 
-    def _of_samples(self, samples: range, seed: int) -> Values:
-        key = (seed, samples)
-        if key not in self._kept:
+    def _of_samples(self, samples: range, key: Key) -> Values:
+        place = (key, samples)
+        if place not in self._kept:
             chunk = Chunk(samples, range(1))
-            source = self.draws(chunk, seed, per_row=False)
-            self._kept[key] = self._run(
+            source = self.draws(chunk, key, per_row=False)
+            self._kept[place] = self._run(
                 self.plan.masks, len(samples), {}, source, self.plan.from_masks
             )
             while len(self._kept) > 1 and sum(map(_bytes, self._kept.values())) > self.cache_bytes:
                 self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        self._kept.move_to_end(place)
+        return self._kept[place]
 
     def _run(
         self,
@@ -176,14 +177,14 @@ class _Fold:
 
     execution: Execution
     chunk: Chunk
-    seed: int
+    key: Key
     inputs: Mapping[str, Tensor]
     of_rows: Values
     of_samples: Values
 
     def run(self) -> Tensor:
         execution, chunk = self.execution, self.chunk
-        source = execution.draws(chunk, self.seed, per_row=True)
+        source = execution.draws(chunk, self.key, per_row=True)
         values: Values = {}
         for position, node in enumerate(execution.plan.suffix):
             layout = execution.layouts.of[node.name]

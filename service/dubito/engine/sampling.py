@@ -11,10 +11,23 @@ from typing import Literal, get_args
 from dubito.errors import InputError
 
 Masks = Literal["shared", "independent"]
-Draw = Literal["iid"]
+Draw = Literal["iid", "stratified"]
 Method = Literal["mc", "point"]
 
 SEED_LIMIT = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What the draws of a prediction depend on beside t and place.
+
+    Args:
+        seed: key of the counter-based generator.
+        draw: `iid` or `stratified`.
+    """
+
+    seed: int
+    draw: Draw = "iid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +38,7 @@ class Sampling:
         num_samples: T, the number of masked passes; at least 2 for `mc` (a spread needs two).
         seed: key of the counter-based generator, in [0, 2**63).
         masks: `shared` (one ω_t for all rows) or `independent` (keyed by the row's place too).
-        draw: `iid`, T independent draws.
+        draw: `iid`, T independent draws, or `stratified`, spread evenly in blocks of 16.
         method: `mc` (Monte Carlo) or `point` (weight scaling, one pass).
 
     Raises:
@@ -54,3 +67,8 @@ class Sampling:
             raise InputError(
                 f"`seed` expects an integer in [0, 2**63), got {self.seed}: choose one in it"
             )
+
+    @property
+    def key(self) -> Key:
+        """What the draws depend on beside t and place."""
+        return Key(self.seed, self.draw)

@@ -46,13 +46,11 @@ def _refuse_unbuilt(order: SamplingOrder) -> None:
     unbuilt = {
         "tolerance": order.tolerance is not None,
         "members": order.members is not None,
-        "draw": order.draw == "stratified",
         "method": order.method in ("moments", "ensemble"),
     }
     remedies = {
         "tolerance": "leave it out or null, and choose num_samples",
         "members": "leave it out or null",
-        "draw": "use `iid`",
         "method": "use `mc` or `point`",
     }
     for name, is_asked in unbuilt.items():
