@@ -52,7 +52,11 @@ class SamplingFields(_Schema):
     members: list[int | str] | None = Field(
         fail_fast=True, default=None, description="Not built yet."
     )
-    tolerance: float | None = Field(default=None, description="Not built yet.")
+    tolerance: float | None = Field(
+        default=None,
+        description="A row stops when the standard error of all its outputs is at most this; "
+        "num_samples is then the most.",
+    )
 
     def order(self) -> SamplingOrder:
         """These choices, as the service takes them."""

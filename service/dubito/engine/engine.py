@@ -19,16 +19,15 @@ import torch
 from torch import Tensor
 
 from dubito.engine.additivity import left_over
-from dubito.engine.execution import Chunk, Execution
-from dubito.engine.heads import log_probabilities, logits, mean_and_variance
+from dubito.engine.execution import Execution
 from dubito.engine.inputs import Inputs, read_inputs
 from dubito.engine.layout import look
 from dubito.engine.placement import on_device
 from dubito.engine.plan import Plan, make_plan
-from dubito.engine.prediction import Classification, Prediction, Regression
+from dubito.engine.prediction import Classification, Column, Prediction, Regression
 from dubito.engine.sampling import Draw, Masks, Sampling
 from dubito.engine.sizes import check_sizes
-from dubito.engine.statistics import ClassificationSums, RegressionSums
+from dubito.engine.streaming import SAMPLES, PointPass, Stream, Tally, until
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, BundleError, Manifest, load_bundle
 from dubito_nn.program import DTYPES
@@ -113,7 +112,7 @@ class Engine:
         sampling: Sampling | None = None,
         check: Callable[[], None] | None = None,
     ) -> Tensor:
-        """The declared outputs of every pass.
+        """The declared outputs of all num_samples passes, whatever the tolerance.
 
         Args:
             inputs: rows first.
@@ -125,9 +124,10 @@ class Engine:
         """
         sampling = sampling or self.defaults
         read = self.read_inputs(inputs)
+        count = range(sampling.num_samples)
         by_rows = [
-            torch.cat([raw.cpu() for raw in passes])
-            for passes in self._passes(read, sampling, check)
+            torch.cat([raw.cpu() for raw in stream.passes(count)])
+            for stream in self._streams(read, sampling, check)
         ]
         return torch.cat(by_rows, dim=1)
 
@@ -150,58 +150,38 @@ class Engine:
             check: called between chunks; whatever it raises ends the prediction.
 
         Raises:
-            InputError: for rows that the network does not take, or a temperature not above 0.
+            InputError: for rows that the network does not take, a temperature not above 0, or all
+                passes with a tolerance.
         """
         sampling = sampling or self.defaults
         if not 0 < temperature < float("inf"):
             raise InputError(f"`temperature` expects a number above 0, got {temperature}")
         read = self.read_inputs(inputs)
-        parts = [
-            self._summed(passes, sampling, temperature, keep_samples)
-            for passes in self._passes(read, sampling, check)
-        ]
+        if keep_samples and sampling.tolerance is not None:
+            raise InputError(
+                "all passes were asked for with a `tolerance`, where rows take different numbers"
+                " of them: leave one of the two out"
+            )
+        left = self._left if sampling.draw == "stratified" else None
+        parts = []
+        for stream in self._streams(read, sampling, check):
+            tally = Tally(self.manifest, temperature, left, keep_samples)
+            if isinstance(stream, Stream) and sampling.tolerance is not None:
+                parts.append(until(stream, tally, sampling.num_samples, sampling.tolerance))
+                continue
+            for raw in stream.passes(range(sampling.num_samples)):
+                tally.add(raw)
+            parts.append(tally.columns())
         columns = {
-            key: torch.cat([part[key] for part in parts], dim=1 if "samples" in key else 0)
+            key: torch.cat([part[key] for part in parts], dim=1 if key in SAMPLES else 0)
             .cpu()
             .numpy()
             for key in parts[0]
         }
         return self._prediction(columns, sampling)
 
-    def _summed(
-        self,
-        passes: Iterator[Tensor],
-        sampling: Sampling,
-        temperature: float,
-        keep_samples: bool,
-    ) -> dict[str, Tensor]:
-        left = self._left if sampling.draw == "stratified" else None
-        kept: dict[str, list[Tensor]] = {}
-        sums: ClassificationSums | RegressionSums
-        if self.manifest.task == "classification":
-            sums = ClassificationSums(left)
-            for raw in passes:
-                log_probs = log_probabilities(raw, self.manifest.output, temperature)
-                sums.add(log_probs, logits(raw, self.manifest.output))
-                if keep_samples:
-                    kept.setdefault("samples", []).append(log_probs.exp())
-        else:
-            sums = RegressionSums(left)
-            for raw in passes:
-                mean, noise = mean_and_variance(raw, self.manifest)
-                sums.add(mean, noise)
-                if keep_samples:
-                    kept.setdefault("samples", []).append(mean)
-                    kept.setdefault("noise_samples", []).append(noise)
-        return sums.measures() | {key: torch.cat(chunks) for key, chunks in kept.items()}
-
-    def _prediction(
-        self,
-        columns: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]],
-        sampling: Sampling,
-    ) -> Prediction:
-        rows = len(columns["mean"])
-        used = np.full(rows, 1 if sampling.method == "point" else sampling.num_samples)
+    def _prediction(self, columns: dict[str, Column], sampling: Sampling) -> Prediction:
+        used = columns.pop("num_samples_used").astype(np.int64)
         if self.manifest.task == "regression":
             return Regression(sampling=sampling, num_samples_used=used, **columns)
         return Classification(
@@ -212,13 +192,13 @@ class Engine:
             **columns,
         )
 
-    def _passes(
+    def _streams(
         self,
         read: Mapping[str, Tensor],
         sampling: Sampling,
         check: Callable[[], None] | None,
-    ) -> Iterator[Iterator[Tensor]]:
-        """For one block of rows after the other, the raw outputs of its passes in order of t."""
+    ) -> Iterator[Stream | PointPass]:
+        """One block of rows after the other."""
         total = len(next(iter(read.values())))
         execution = self.execution(sampling.masks, read)
         per_chunk = self._folded_rows(execution.plan)
@@ -232,29 +212,13 @@ class Engine:
                 for name, tensor in read.items()
             }
             if sampling.method == "point":
-                yield iter([self._point(own)])
-            else:
-                samples = 1 if execution.plan.one_at_a_time else max(1, per_chunk // len(rows))
-                yield self._block(execution, own, rows, samples, sampling, check)
-
-    def _block(
-        self,
-        execution: Execution,
-        own: Mapping[str, Tensor],
-        rows: range,
-        samples_at_once: int,
-        sampling: Sampling,
-        check: Callable[[], None] | None,
-    ) -> Iterator[Tensor]:
-        with self._running():
-            before = execution.prefix(own)
-        for first in range(0, sampling.num_samples, samples_at_once):
-            if check is not None:
-                check()
-            samples = range(first, min(first + samples_at_once, sampling.num_samples))
+                yield PointPass(self._point(own))
+                continue
             with self._running():
-                raw = execution.run(Chunk(samples, rows), own, before, sampling.key)
-            yield raw
+                before = execution.prefix(own)
+            yield Stream(
+                execution, own, before, rows, per_chunk, sampling.key, self._running, check
+            )
 
     def _point(self, own: Mapping[str, Tensor]) -> Tensor:
         with self._running():

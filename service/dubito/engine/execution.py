@@ -86,6 +86,20 @@ class Execution:
         rows = len(next(iter(inputs.values())))
         return self._run(self.plan.prefix, rows, inputs, None, self.plan.from_prefix)
 
+    def of_some_rows(self, before: Values, rows: Tensor) -> Values:
+        """What `prefix` would return for some of its rows.
+
+        Args:
+            before: what it returned for all.
+            rows: their places among all, on the device.
+        """
+        part = dict(before)
+        for name, value in before.items():
+            layout = self.layouts.of[name]
+            if isinstance(layout, Rows) and layout.axis is not None:
+                part[name] = _tensor(value).index_select(layout.axis, rows)
+        return part
+
     def run(self, chunk: Chunk, inputs: Mapping[str, Tensor], before: Values, key: Key) -> Tensor:
         """The declared output of some samples of some rows.
 

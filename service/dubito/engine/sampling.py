@@ -1,6 +1,6 @@
-"""What one prediction is drawn with: the five settings that a calibration is bound to.
+"""What one prediction is drawn with: the six settings that a calibration is bound to.
 
-Its job: name T, seed, masks, draw and method once, check them, and compare them.
+Its job: name T, seed, masks, draw, method and tolerance once, check them, and compare them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class Sampling:
         masks: `shared` (one ω_t for all rows) or `independent` (keyed by the row's place too).
         draw: `iid`, T independent draws, or `stratified`, spread evenly in blocks of 16.
         method: `mc` (Monte Carlo) or `point` (weight scaling, one pass).
+        tolerance: a row stops when the standard error of all its outputs is at most this, with T
+            the most; in probabilities or in target units; None: every row takes T samples.
 
     Raises:
         InputError: where a setting is out of its bounds.
@@ -50,6 +52,7 @@ class Sampling:
     masks: Masks = "shared"
     draw: Draw = "iid"
     method: Method = "mc"
+    tolerance: float | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (("masks", Masks), ("draw", Draw), ("method", Method)):
@@ -66,6 +69,21 @@ class Sampling:
         if not 0 <= self.seed < SEED_LIMIT:
             raise InputError(
                 f"`seed` expects an integer in [0, 2**63), got {self.seed}: choose one in it"
+            )
+        self._check_tolerance()
+
+    def _check_tolerance(self) -> None:
+        if self.tolerance is None:
+            return
+        if isinstance(self.tolerance, bool) or not 0 < self.tolerance < float("inf"):
+            raise InputError(
+                f"`tolerance` expects a number above 0, got {self.tolerance}: such as 0.01, or"
+                " leave it out and every row takes num_samples passes"
+            )
+        if self.method != "mc":
+            raise InputError(
+                f"`tolerance` expects method `mc`, got `{self.method}`, which has no standard"
+                " error: leave one of them out"
             )
 
     @property

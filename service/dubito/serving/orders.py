@@ -53,7 +53,7 @@ class SamplingOrder:
         draw: `stratified` or `iid`.
         method: `mc` or `point`; `moments` and `ensemble` are known and not built yet.
         members: versions of an ensemble; not built yet.
-        tolerance: standard error at which sampling stops; not built yet.
+        tolerance: standard error at which a row stops, with T the most.
     """
 
     num_samples: int | None = None
