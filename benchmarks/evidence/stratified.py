@@ -44,9 +44,10 @@ HEAD = ("network", "T", "gain", "MI iid", "MI", "MI corrected", "se rms", "se me
 class Settings:
     """Rows, seeds and samples."""
 
-    rows: int = 30
+    rows: int = 20
     seeds: int = 500
-    samples: tuple[int, ...] = (16, 24, 32, 50, 64)
+    iid_seeds: int = 100
+    samples: tuple[int, ...] = (16, 24, 32, 64)
     reference_samples: int = 20_000
     tested_samples: int = 64
     seed: int = 0
@@ -69,7 +70,8 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, object]]:
     settings, effort = Settings(seed=options.seed), Effort()
     names = (*NAMES, "demo")
     if options.quick:
-        settings = replace(settings, rows=3, seeds=4, samples=(16, 24), reference_samples=200)
+        settings = replace(settings, rows=3, seeds=4, iid_seeds=4)
+        settings = replace(settings, samples=(16, 24), reference_samples=200)
         effort, names = Effort(1, 200, 1), NAMES
     start = time.perf_counter()
     figures: dict[str, dict[str, object]] = {}
@@ -115,8 +117,9 @@ def _answers(
     engine: Engine, rows: torch.Tensor, num_samples: int, kind: str, settings: Settings
 ) -> Answers:
     how: Draw = "stratified" if kind == "stratified" else "iid"
+    seeds = settings.seeds if kind == "stratified" else settings.iid_seeds
     found = []
-    for seed in range(settings.seed, settings.seed + settings.seeds):
+    for seed in range(settings.seed, settings.seed + seeds):
         answer = engine.predict(rows, sampling=Sampling(num_samples, seed, draw=how))
         assert isinstance(answer, Classification)
         found.append(answer)

@@ -64,7 +64,7 @@ class Engine:
         num_samples: int = 64,
         seed: int = 0,
         masks: Masks = "shared",
-        draw: Draw = "iid",
+        draw: Draw = "stratified",
         memory_budget_bytes: int = 512 * 2**20,
     ) -> Engine:
         """Read a bundle, bring it to a device, plan it, and try it on one made-up row.
@@ -75,7 +75,7 @@ class Engine:
             num_samples: default T.
             seed: default key of the masks.
             masks: default, `shared` or `independent`.
-            draw: default, `iid` or `stratified`.
+            draw: default, `stratified` or `iid`.
             memory_budget_bytes: for the values of one chunk.
 
         Raises:

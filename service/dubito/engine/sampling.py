@@ -38,7 +38,7 @@ class Sampling:
         num_samples: T, the number of masked passes; at least 2 for `mc` (a spread needs two).
         seed: key of the counter-based generator, in [0, 2**63).
         masks: `shared` (one ω_t for all rows) or `independent` (keyed by the row's place too).
-        draw: `iid`, T independent draws, or `stratified`, spread evenly in blocks of 16.
+        draw: `stratified`, spread evenly in blocks of 16, or `iid`, T independent draws.
         method: `mc` (Monte Carlo) or `point` (weight scaling, one pass).
         tolerance: a row stops when the standard error of all its outputs is at most this, with T
             the most; in probabilities or in target units; None: every row takes T samples.
@@ -50,7 +50,7 @@ class Sampling:
     num_samples: int = 64
     seed: int = 0
     masks: Masks = "shared"
-    draw: Draw = "iid"
+    draw: Draw = "stratified"
     method: Method = "mc"
     tolerance: float | None = None
 

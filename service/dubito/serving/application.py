@@ -208,7 +208,7 @@ class Application:
             BundleRefusedError: it cannot be read or run; nothing is stored.
         """
         settings = self._settings
-        sampling = Sampling(num_samples=settings.num_samples, seed=settings.seed)
+        sampling = Sampling(settings.num_samples, settings.seed, draw=settings.draw)
         return self._registry.register(
             model,
             path,
