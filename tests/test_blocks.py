@@ -173,7 +173,7 @@ def test_what_is_additive_has_no_interactions_and_a_small_error(tmp_path: Path) 
     found = bundle(network, tmp_path, task="regression")
     engine = Engine.load(found)
     assert (
-        interactions(found, engine.weights, engine.device, {found.manifest.inputs[0].name: rows(2)})
+        interactions(found, engine.placed, engine.device, {found.manifest.inputs[0].name: rows(2)})
         < 1e-9
     )
     with torch.no_grad():
@@ -205,11 +205,11 @@ def test_products_of_two_units_are_interactions_alone(tmp_path: Path) -> None:
     found = bundle(Product(), tmp_path, task="regression")
     engine = Engine.load(found)
     share = interactions(
-        found, engine.weights, engine.device, {found.manifest.inputs[0].name: rows(200)}
+        found, engine.placed, engine.device, {found.manifest.inputs[0].name: rows(200)}
     )
     assert share == pytest.approx(1, abs=0.15)
     assert (
-        left_over(found, engine.weights, engine.device, {found.manifest.inputs[0].name: rows(2)})
+        left_over(found, engine.placed, engine.device, {found.manifest.inputs[0].name: rows(2)})
         > 0.5
     )
 

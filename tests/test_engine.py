@@ -269,8 +269,7 @@ def test_what_depends_on_no_draw_runs_once_per_row_and_what_on_no_row_once_per_s
     plain: Bundle,
 ) -> None:
     engine = Engine.load(plain)
-    (execution,) = engine._executions.values()
-    plan = execution.plan
+    plan = engine.pieces("shared", engine.read_inputs(rows(1))).execution.plan
     assert [node.op for node in plan.prefix if node.op.startswith("aten")] == [
         "aten.linear.default",
         "aten.relu.default",

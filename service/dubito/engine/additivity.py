@@ -31,6 +31,7 @@ from torch import Tensor
 
 from dubito.engine.heads import logits, mean_and_variance
 from dubito.engine.masks import draw
+from dubito.engine.placement import Placed
 from dubito.engine.strata import remainder
 from dubito.engine.streams import raw_words
 from dubito_nn import Bundle
@@ -43,19 +44,19 @@ _SEED = 0
 
 
 def left_over(
-    bundle: Bundle, weights: Mapping[str, Tensor], device: torch.device, rows: Mapping[str, Tensor]
+    bundle: Bundle, network: Placed, device: torch.device, rows: Mapping[str, Tensor]
 ) -> float:
     """The share a, in [0, 1].
 
     Args:
         bundle: the lifted network.
-        weights: tensors by key, on the device.
+        network: its programs and weights on the device.
         device: to run on.
         rows: made-up rows of every input, on the device.
     """
     if not bundle.sites:
         return 0.0
-    found = interactions(bundle, weights, device, rows)
+    found = interactions(bundle, network, device, rows)
     columns = 2 if bundle.manifest.output == "sigmoid_logits" else bundle.manifest.num_outputs
     is_curved = bundle.manifest.task == "classification" and columns > 2
     steps = fmean(remainder(site) for site in bundle.sites)
@@ -63,7 +64,7 @@ def left_over(
 
 
 def interactions(
-    bundle: Bundle, weights: Mapping[str, Tensor], device: torch.device, rows: Mapping[str, Tensor]
+    bundle: Bundle, network: Placed, device: torch.device, rows: Mapping[str, Tensor]
 ) -> float:
     """Share of the variance that products of units make; `UNKNOWN` where it cannot be measured."""
     products = total = 0.0
@@ -73,7 +74,10 @@ def interactions(
             try:
                 with torch.no_grad():
                     one, other, mixed, rest = (
-                        _scores(bundle, bundle.sampling.run(row, weights, source, device=device))
+                        _scores(
+                            bundle,
+                            network.sampling.run(row, network.weights, source, device=device),
+                        )
                         for source in (_Source(bundle, pair, turn, device) for turn in range(4))
                     )
             except (RuntimeError, ValueError, IndexError):  # made-up rows do not fit every network

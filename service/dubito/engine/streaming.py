@@ -15,17 +15,15 @@ Dimensions: T samples, B rows, C classes, D outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import count
 
 import torch
 from torch import Tensor
 
-from dubito.engine.execution import Chunk, Execution, Values
 from dubito.engine.heads import log_probabilities, logits, mean_and_variance
-from dubito.engine.sampling import Key
+from dubito.engine.passes import Tile
 from dubito.engine.statistics import ClassificationSums, RegressionSums
 from dubito_nn import Manifest
 
@@ -33,64 +31,6 @@ Columns = dict[str, Tensor]
 SAMPLES = ("samples", "noise_samples")  # columns whose first axis is T
 _FIRST_LOOK = 32
 _EQUAL = 1e-14  # samples nearer to each other than this, relative to their mean, are equal
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Some rows of a request, ready for any samples.
-
-    Args:
-        execution: the plan.
-        inputs: of these rows, on the device.
-        before: what the prefix made of them.
-        rows: their places in the request.
-        folded: most samples x rows of one chunk.
-        key: of the draws.
-        running: what a chunk runs in.
-        check: called between chunks; whatever it raises ends the stream.
-    """
-
-    execution: Execution
-    inputs: Mapping[str, Tensor]
-    before: Values
-    rows: range
-    folded: int
-    key: Key
-    running: Callable[[], AbstractContextManager[None]]
-    check: Callable[[], None] | None = None
-
-    def passes(self, samples: range) -> Iterator[Tensor]:
-        """The raw outputs of some samples in chunks, each (T, B, ...), in order of t."""
-        single = self.execution.plan.one_at_a_time
-        at_once = 1 if single else max(1, self.folded // len(self.rows))
-        for first in range(samples.start, samples.stop, at_once):
-            if self.check is not None:
-                self.check()
-            chunk = Chunk(range(first, min(first + at_once, samples.stop)), self.rows)
-            with self.running():
-                raw = self.execution.run(chunk, self.inputs, self.before, self.key)
-            yield raw
-
-    def take(self, places: Tensor) -> Stream:
-        """The stream of some of its rows; for independent masks they must be neighbours."""
-        start = self.rows.start + int(places[0])
-        return replace(
-            self,
-            inputs={name: tensor[places] for name, tensor in self.inputs.items()},
-            before=self.execution.of_some_rows(self.before, places),
-            rows=range(start, start + len(places)),
-        )
-
-
-@dataclass(frozen=True)
-class PointPass:
-    """The one pass of the method `point`."""
-
-    raw: Tensor
-
-    def passes(self, samples: range) -> Iterator[Tensor]:
-        """That pass, (1, B, ...)."""
-        yield self.raw
 
 
 @dataclass
@@ -161,17 +101,17 @@ def looks(num_samples: int) -> Iterator[int]:
             yield number
 
 
-def until(stream: Stream, tally: Tally, num_samples: int, tolerance: float) -> Columns:
+def until(tile: Tile, tally: Tally, num_samples: int, tolerance: float) -> Columns:
     """The columns of rows that each take as many samples as they need.
 
     Args:
-        stream: the rows.
+        tile: the rows.
         tally: empty.
         num_samples: T, the most.
         tolerance: bounds the standard error of every output.
     """
     answered: list[tuple[Tensor, Columns]] = []
-    going = [(stream, tally, torch.arange(len(stream.rows)))]
+    going = [(tile, tally, torch.arange(len(tile.rows)))]
     start = 0
     for stop in looks(num_samples):
         still = []
@@ -181,7 +121,7 @@ def until(stream: Stream, tally: Tally, num_samples: int, tolerance: float) -> C
             done = sums.is_within(tolerance) | (stop == num_samples)
             if done.any():
                 answered.append((places[done.cpu()], sums.take(done.nonzero()[:, 0]).columns()))
-            for kept in _runs((~done).nonzero()[:, 0], stream.execution.masks):
+            for kept in _runs((~done).nonzero()[:, 0], tile.execution.masks):
                 rest = part if len(kept) == len(done) else part.take(kept)
                 still.append((rest, sums.take(kept), places[kept.cpu()]))
         going, start = still, stop
