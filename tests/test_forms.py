@@ -48,7 +48,14 @@ def reference(bundle: Bundle, inputs: Tensor, sampling: Sampling) -> Tensor:
     def passes(t: int) -> Tensor:
         def source(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
             site = bundle.sites[index]
-            own = draw(site, sampling.seed, range(t, t + 1), (1, *size[1:]), dtype=dtype)
+            own = draw(
+                site,
+                sampling.seed,
+                range(t, t + 1),
+                (1, *size[1:]),
+                kind=sampling.draw,
+                dtype=dtype,
+            )
             return own.reshape(1, *size[1:]).expand(size)
 
         name = bundle.manifest.inputs[0].name

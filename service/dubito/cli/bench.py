@@ -53,7 +53,7 @@ def bench(
     seconds: Annotated[float, typer.Option(help="Limit of the reference, and of each B.")] = 30.0,
     seed: Annotated[int, typer.Option(help="Seed of the masks.")] = 0,
     masks: Annotated[str, typer.Option(help="shared or independent.")] = "shared",
-    draw_: Annotated[str, typer.Option("--draw", help="How the T passes are drawn.")] = "iid",
+    draw_: Annotated[str, typer.Option("--draw", help="stratified or iid.")] = "stratified",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of torch.", min=1)] = None,
     budget_ms: Annotated[float | None, typer.Option(help="Name the largest T within it.")] = None,

@@ -29,7 +29,11 @@ def predict(
     version: Annotated[str, typer.Option(help="Number or alias.")] = "default",
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
+    draw: Annotated[str | None, typer.Option(help="stratified or iid.")] = None,
     method: Annotated[str | None, typer.Option(help="mc or point.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Standard error at which a row stops.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
     """Predict the rows of a file with their uncertainty."""
@@ -40,7 +44,9 @@ def predict(
         model=model,
         version=version,
         inputs=cast(Inputs, rows),
-        sampling=SamplingOrder(num_samples=num_samples, seed=seed, method=method),
+        sampling=SamplingOrder(
+            num_samples=num_samples, seed=seed, draw=draw, method=method, tolerance=tolerance
+        ),
     )
     with application() as running:
         reply = finish(running.predict(order), "predicting")

@@ -15,6 +15,7 @@ from dubito.engine.execution import Execution
 from dubito.engine.fold import as_tensor
 from dubito.engine.forms import About, Linear, Skipped, Thinned, branches, chains, linear_maps
 from dubito.engine.rates import Rates
+from dubito.engine.sampling import Key
 
 AnyForm: TypeAlias = "Thinned | Linear | Skipped"
 ROWS = (1, 4, 8, 16, 32, 64)
@@ -158,7 +159,7 @@ def wants_all_samples(forms: Sequence[AnyForm]) -> bool:
 
 
 def _about(execution: Execution) -> About:
-    some = execution.of_samples(range(_SEEN_SAMPLES), 0)
+    some = execution.of_samples(range(_SEEN_SAMPLES), Key(0))
 
     def density(mask: str) -> float:
         value = as_tensor(some[mask])

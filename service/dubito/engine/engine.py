@@ -11,26 +11,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dubito.engine.additivity import left_over
 from dubito.engine.choice import options
 from dubito.engine.execution import Execution
-from dubito.engine.heads import log_probabilities, logits, mean_and_variance
 from dubito.engine.inputs import Inputs, read_inputs
 from dubito.engine.layout import look
 from dubito.engine.passes import BUDGET_PARTS, Passes
 from dubito.engine.placement import Placed, placed
 from dubito.engine.plan import make_plan
-from dubito.engine.prediction import Classification, Prediction, Regression
+from dubito.engine.prediction import Classification, Column, Prediction, Regression
 from dubito.engine.rates import rates
 from dubito.engine.sampling import Draw, Masks, Sampling
 from dubito.engine.sizes import check_sizes
-from dubito.engine.statistics import ClassificationSums, RegressionSums
+from dubito.engine.streaming import SAMPLES, Columns, Tally, until
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, BundleError, Manifest, load_bundle
 from dubito_nn.program import DTYPES
@@ -67,7 +67,7 @@ class Engine:
         num_samples: int = 64,
         seed: int = 0,
         masks: Masks = "shared",
-        draw: Draw = "iid",
+        draw: Draw = "stratified",
         memory_budget_bytes: int = 512 * 2**20,
     ) -> Engine:
         """Read a bundle, bring it to a device, plan it, and try it on one made-up row.
@@ -78,7 +78,7 @@ class Engine:
             num_samples: default T.
             seed: default key of the masks.
             masks: default, `shared` or `independent`.
-            draw: default, `iid`.
+            draw: default, `stratified` or `iid`.
             memory_budget_bytes: for the values of one chunk.
 
         Raises:
@@ -115,7 +115,7 @@ class Engine:
         sampling: Sampling | None = None,
         check: Callable[[], None] | None = None,
     ) -> Tensor:
-        """The declared outputs of every pass.
+        """The declared outputs of all num_samples passes, whatever the tolerance.
 
         Args:
             inputs: rows first.
@@ -153,59 +153,52 @@ class Engine:
             check: called between chunks; whatever it raises ends the prediction.
 
         Raises:
-            InputError: for rows that the network does not take, or a temperature not above 0.
+            InputError: for rows that the network does not take, a temperature not above 0, or all
+                passes with a tolerance.
         """
         sampling = sampling or self.defaults
         if not 0 < temperature < float("inf"):
             raise InputError(f"`temperature` expects a number above 0, got {temperature}")
         read = self.read_inputs(inputs)
+        if keep_samples and sampling.tolerance is not None:
+            raise InputError(
+                "all passes were asked for with a `tolerance`, where rows take different numbers"
+                " of them: leave one of the two out"
+            )
         with self._running():
-            parts = [
-                self._summed(passes, sampling, temperature, keep_samples)
-                for passes in self._passes(read, sampling, check)
-            ]
+            parts = list(self._parts(read, sampling, temperature, keep_samples, check))
         columns = {
-            key: torch.cat([part[key] for part in parts], dim=1 if "samples" in key else 0)
+            key: torch.cat([part[key] for part in parts], dim=1 if key in SAMPLES else 0)
             .cpu()
             .numpy()
             for key in parts[0]
         }
         return self._prediction(columns, sampling)
 
-    def _summed(
+    def _parts(
         self,
-        passes: Iterator[Tensor],
+        read: Mapping[str, Tensor],
         sampling: Sampling,
         temperature: float,
         keep_samples: bool,
-    ) -> dict[str, Tensor]:
-        count = 1 if sampling.method == "point" else sampling.num_samples
-        kept: dict[str, list[Tensor]] = {}
-        sums: ClassificationSums | RegressionSums
-        if self.manifest.task == "classification":
-            sums = ClassificationSums(count)
+        check: Callable[[], None] | None,
+    ) -> Iterator[Columns]:
+        """The columns of some rows after the others."""
+        left = self._left if sampling.draw == "stratified" and sampling.method == "mc" else None
+        empty = partial(Tally, self.manifest, temperature, left, keep_samples)
+        if sampling.tolerance is not None:
+            tiles = self.pieces(sampling.masks, read).tiles(read, sampling, check)
+            for tile in tiles:
+                yield until(tile, empty(), sampling.num_samples, sampling.tolerance)
+            return
+        for passes in self._passes(read, sampling, check):
+            tally = empty()
             for raw in passes:
-                log_probs = log_probabilities(raw, self.manifest.output, temperature)
-                sums.add(log_probs, logits(raw, self.manifest.output))
-                if keep_samples:
-                    kept.setdefault("samples", []).append(log_probs.exp())
-        else:
-            sums = RegressionSums()
-            for raw in passes:
-                mean, noise = mean_and_variance(raw, self.manifest)
-                sums.add(mean, noise)
-                if keep_samples:
-                    kept.setdefault("samples", []).append(mean)
-                    kept.setdefault("noise_samples", []).append(noise)
-        return sums.measures() | {key: torch.cat(chunks) for key, chunks in kept.items()}
+                tally.add(raw)
+            yield tally.columns()
 
-    def _prediction(
-        self,
-        columns: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]],
-        sampling: Sampling,
-    ) -> Prediction:
-        rows = len(columns["mean"])
-        used = np.full(rows, 1 if sampling.method == "point" else sampling.num_samples)
+    def _prediction(self, columns: dict[str, Column], sampling: Sampling) -> Prediction:
+        used = columns.pop("num_samples_used").astype(np.int64)
         if self.manifest.task == "regression":
             return Regression(sampling=sampling, num_samples_used=used, **columns)
         return Classification(
@@ -248,7 +241,7 @@ class Engine:
             execution = self._plan(masks, read)
             found = options(execution, rates(self.device), self.defaults.num_samples)
             self._planned[key] = Passes(
-                execution, self.memory_budget_bytes, self.defaults.seed, found
+                execution, self.memory_budget_bytes, self.defaults.key, found
             )
             while len(self._planned) > _MAX_PLANNED:
                 self._planned.pop(next(iter(self._planned)))
@@ -290,6 +283,12 @@ class Engine:
             ) from error
 
     @cached_property
+    def _left(self) -> float:
+        """What a stratified draw leaves of a nearly normal output, measured once."""
+        rows = {name: tensor.to(self.device) for name, tensor in self.made_up_rows().items()}
+        return left_over(self.bundle, self.placed, self.device, rows)
+
+    @cached_property
     def _has_fixed_shape(self) -> bool:
         return all(isinstance(size, int) for spec in self.manifest.inputs for size in spec.shape)
 
@@ -315,6 +314,8 @@ class Engine:
             self.sample(rows, sampling=Sampling(1, method="point"))
             raw = self.sample(rows, sampling=Sampling(2, self.defaults.seed))
             self._time_forms(rows)
+            if self.defaults.draw == "stratified":
+                self._left  # noqa: B018  # measured now, and not in the first request
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError) as error:
             raise BundleRefusedError(
                 f"the graph does not run on one row: {str(error).splitlines()[0][:200]}:"

@@ -17,7 +17,7 @@ from dubito.engine.fold import Chunk, Fold, Form, Packs, Steps, Values, as_tenso
 from dubito.engine.layout import Layouts, Rows, Size
 from dubito.engine.masks import draw
 from dubito.engine.plan import Plan
-from dubito.engine.sampling import Masks
+from dubito.engine.sampling import Key, Masks
 from dubito_nn import Program, Site
 from dubito_nn.program import Node, SiteSource, step
 
@@ -48,7 +48,7 @@ class Execution:
     masks: Masks
     cache_bytes: int
     static: Values = field(default_factory=dict)
-    _kept: OrderedDict[int, _Kept] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[Key, _Kept] = field(default_factory=OrderedDict)
     _steps: dict[tuple[Form, ...], Steps] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class Execution:
         rows: range,
         inputs: Mapping[str, Tensor],
         before: Values,
-        seed: int,
+        key: Key,
         forms: tuple[Form, ...] = (),
         packs: Packs | None = None,
     ) -> Tensor:
@@ -81,9 +81,9 @@ class Execution:
             rows: places of the rows in their request.
             inputs: of those rows.
             before: what `prefix` returned for those rows.
-            seed: key of the draws.
+            key: of the draws.
             forms: that take the place of nodes.
-            packs: weights gathered for that seed so far.
+            packs: weights gathered for that key so far.
 
         Returns:
             Shape (samples, rows, ...).
@@ -93,11 +93,11 @@ class Execution:
             layouts=self.layouts.of,
             weights=self.weights,
             device=self.device,
-            source=self.draws(samples, rows, seed, per_row=True),
+            source=self.draws(samples, rows, key, per_row=True),
             inputs=inputs,
             static=self.static,
             of_rows=before,
-            of_samples=self.of_samples(samples, seed),
+            of_samples=self.of_samples(samples, key),
             packs={} if packs is None else packs,
         )
         folded = fold.run(self._steps_with(forms))
@@ -106,7 +106,7 @@ class Execution:
         assert layout.axis == 0
         return folded.reshape(len(samples), len(rows), *folded.shape[1:])
 
-    def draws(self, samples: range, rows: range, seed: int, *, per_row: bool) -> SiteSource:
+    def draws(self, samples: range, rows: range, key: Key, *, per_row: bool) -> SiteSource:
         """A source of draws for samples of rows, in the folded size that the graph asks for."""
 
         def source(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -117,11 +117,12 @@ class Execution:
             masks: Masks = self.masks if per_row else "shared"
             drawn = draw(
                 site,
-                seed,
+                key.seed,
                 samples,
                 tuple(own),
                 masks=masks,
                 rows=rows,
+                kind=key.draw,
                 dtype=dtype,
             ).to(self.device)
             if site.batch_dim is None:
@@ -132,27 +133,27 @@ class Execution:
 
         return source
 
-    def of_samples(self, samples: range, seed: int) -> Values:
+    def of_samples(self, samples: range, key: Key) -> Values:
         """What the suffix needs of the samples alone; kept for the next request where it fits."""
         if not self.plan.masks:
             return {}
         per_sample = sum(self.layouts.row_bytes[name] for name in self.plan.from_masks)
         if self.plan.one_at_a_time or samples.stop * per_sample > self.cache_bytes:
-            return self._drawn(samples, seed)
-        kept = self._kept.setdefault(seed, _Kept())
-        self._kept.move_to_end(seed)
+            return self._drawn(samples, key)
+        kept = self._kept.setdefault(key, _Kept())
+        self._kept.move_to_end(key)
         at_once = max(1, _PIECE_BYTES // max(1, per_sample))
         for first in range(kept.count, samples.stop, at_once):
             piece = range(first, min(first + at_once, samples.stop))
-            kept.add(self._drawn(piece, seed), piece, self.layouts)
+            kept.add(self._drawn(piece, key), piece, self.layouts)
         while len(self._kept) > 1 and sum(part.bytes for part in self._kept.values()) > (
             self.cache_bytes
         ):
             self._kept.popitem(last=False)
         return kept.of(samples, self.layouts)
 
-    def _drawn(self, samples: range, seed: int) -> Values:
-        source = self.draws(samples, range(1), seed, per_row=False)
+    def _drawn(self, samples: range, key: Key) -> Values:
+        source = self.draws(samples, range(1), key, per_row=False)
         return self._run(self.plan.masks, len(samples), {}, source, self.plan.from_masks)
 
     def _steps_with(self, forms: tuple[Form, ...]) -> Steps:
@@ -184,7 +185,7 @@ class Execution:
 
 @dataclass
 class _Kept:
-    """The masks of the first samples of a seed."""
+    """The masks of the first samples of a key."""
 
     count: int = 0
     values: Values = field(default_factory=dict)

@@ -23,11 +23,92 @@ from dubito.engine.execution import Execution
 from dubito.engine.fold import Packs, Values, as_tensor
 from dubito.engine.layout import Rows
 from dubito.engine.rates import seconds_of
-from dubito.engine.sampling import Sampling
+from dubito.engine.sampling import Key, Sampling
 from dubito.errors import InputError
 
 CPU_CHUNK_BYTES = 16 * 2**20  # what a chunk may keep alive and still stay near the cache
 BUDGET_PARTS = 4
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some rows of a request, ready for any samples.
+
+    Args:
+        execution: the planned graph.
+        inputs: of these rows, on the device.
+        before: what the prefix made of them.
+        rows: their places in the request.
+        at_once: samples that are folded at once.
+        key: of the draws.
+        forms: in use.
+        packs: gathered weights.
+        check: called before every chunk; whatever it raises ends the passes.
+    """
+
+    execution: Execution
+    inputs: Mapping[str, Tensor]
+    before: Values
+    rows: range
+    at_once: int
+    key: Key
+    forms: tuple[AnyForm, ...]
+    packs: Packs
+    check: Callable[[], None] | None
+
+    def passes(self, samples: range) -> Iterator[Tensor]:
+        """The raw outputs of some samples in chunks, each (T, B, ...), in order of t."""
+        first, at_once = samples.start, self.at_once
+        while first < samples.stop:
+            if self.check is not None:
+                self.check()
+            chunk = range(first, min(first + at_once, samples.stop))
+            try:
+                raw = self.execution.run(
+                    chunk, self.rows, self.inputs, self.before, self.key, self.forms, self.packs
+                )
+            except RuntimeError as error:
+                if not _is_out_of_memory(error) or at_once == 1:
+                    raise
+                at_once = max(1, at_once // 2)
+                continue
+            first = chunk.stop
+            yield raw
+
+    def cut(self, within: slice) -> Tile:
+        """Neighbouring rows, as views."""
+        length = within.stop - within.start
+        return replace(
+            self,
+            inputs={name: tensor[within] for name, tensor in self.inputs.items()},
+            before=self._before(lambda value, axis: value.narrow(axis, within.start, length)),
+            rows=self.rows[within],
+        )
+
+    def take(self, places: Tensor) -> Tile:
+        """Some of the rows, copied; for independent masks they must be neighbours.
+
+        Args:
+            places: among these rows, ascending, on the device.
+        """
+        start = self.rows.start + int(places[0])
+        single = self.execution.plan.one_at_a_time
+        return replace(
+            self,
+            inputs={name: tensor[places] for name, tensor in self.inputs.items()},
+            before=self._before(lambda value, axis: value.index_select(axis, places)),
+            rows=range(start, start + len(places)),
+            at_once=1 if single else max(1, self.at_once * len(self.rows) // len(places)),
+        )
+
+    def _before(self, part: Callable[[Tensor, int], Tensor]) -> Values:
+        """The prefix's values of some of the rows."""
+        values = dict(self.before)
+        for name, value in self.before.items():
+            layout = self.execution.layouts.of[name]
+            if isinstance(layout, Rows) and layout.axis is not None:
+                values[name] = part(as_tensor(value), layout.axis)
+        return values
 
 
 @dataclass(frozen=True)
@@ -37,7 +118,7 @@ class Passes:
     Args:
         execution: the planned graph.
         budget_bytes: of the whole engine.
-        seed: whose gathered weights are kept between calls.
+        key: whose gathered weights are kept between calls.
         options: forms to choose from.
         forced: the forms to use, where they are not to be chosen.
         packs: gathered weights.
@@ -45,7 +126,7 @@ class Passes:
 
     execution: Execution
     budget_bytes: int
-    seed: int = 0
+    key: Key | None = None
     options: Sequence[Option] = ()
     forced: tuple[AnyForm, ...] | None = None
     packs: Packs = field(default_factory=dict)
@@ -63,25 +144,29 @@ class Passes:
             sampling: T, seed and masks.
             check: called before every chunk; whatever it raises ends the passes.
         """
+        for tile in self.tiles(read, sampling, check):
+            yield tile.passes(range(sampling.num_samples))
+
+    def tiles(
+        self,
+        read: Mapping[str, Tensor],
+        sampling: Sampling,
+        check: Callable[[], None] | None,
+    ) -> Iterator[Tile]:
+        """Some rows after the others, ready for any of their samples; arguments as of `blocks`."""
         total = len(next(iter(read.values())))
         forms = self._forms(total, sampling)
-        packs = self.packs if sampling.seed == self.seed else {}
+        packs = self.packs if sampling.key == self.key else {}
         tile, samples = self._tile(total, sampling, forms)
         for block, own in self._on_device(read, self._block_rows(tile)):
             before = self.execution.prefix(own)
             for start in range(block.start, block.stop, tile):
                 rows = range(start, min(start + tile, block.stop))
-                within = slice(rows.start - block.start, rows.stop - block.start)
-                yield self._tile_passes(
-                    {name: tensor[within] for name, tensor in own.items()},
-                    self._of_tile(before, within),
-                    rows,
-                    samples,
-                    sampling,
-                    forms,
-                    packs,
-                    check,
+                whole = Tile(
+                    self.execution, own, before, block, 0, sampling.key, forms, packs, check
                 )
+                within = slice(rows.start - block.start, rows.stop - block.start)
+                yield replace(whole.cut(within), at_once=samples)
 
     def rows(self, read: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
         """The rows on the device, as many at once as one pass of them may take.
@@ -116,7 +201,7 @@ class Passes:
 
         def run(forms: tuple[AnyForm, ...], rows: int, packed: bool) -> float:
             made = {name: tensor[:1].repeat_interleave(rows, 0) for name, tensor in row.items()}
-            trial = replace(self, forced=forms, seed=sampling.seed if packed else -1)
+            trial = replace(self, forced=forms, key=sampling.key if packed else None)
 
             def consume() -> None:
                 for passes in trial.blocks(made, sampling, None):
@@ -129,32 +214,6 @@ class Passes:
         self.packs.clear()
         return replace(self, options=options)
 
-    def _tile_passes(
-        self,
-        own: Mapping[str, Tensor],
-        before: Values,
-        rows: range,
-        at_once: int,
-        sampling: Sampling,
-        forms: tuple[AnyForm, ...],
-        packs: Packs,
-        check: Callable[[], None] | None,
-    ) -> Iterator[Tensor]:
-        first = 0
-        while first < sampling.num_samples:
-            if check is not None:
-                check()
-            samples = range(first, min(first + at_once, sampling.num_samples))
-            try:
-                raw = self.execution.run(samples, rows, own, before, sampling.seed, forms, packs)
-            except RuntimeError as error:
-                if not _is_out_of_memory(error) or at_once == 1:
-                    raise
-                at_once = max(1, at_once // 2)
-                continue
-            first = samples.stop
-            yield raw
-
     def _forms(self, total: int, sampling: Sampling) -> tuple[AnyForm, ...]:
         """The forms for calls of that size: the same for every tile of a call."""
         if self.forced is not None:
@@ -165,7 +224,7 @@ class Passes:
             total,
             sampling.num_samples,
             limit,
-            packed=sampling.seed == self.seed,
+            packed=sampling.key == self.key,
         )
 
     def _tile(self, total: int, sampling: Sampling, forms: tuple[AnyForm, ...]) -> tuple[int, int]:
@@ -204,18 +263,6 @@ class Passes:
                 " memory_budget_bytes"
             )
         return max(1, self._near(limit) // plan.suffix_row_bytes)
-
-    def _of_tile(self, before: Values, within: slice) -> Values:
-        """The prefix's values of some rows of the block."""
-        sliced: Values = {}
-        for name, value in before.items():
-            layout = self.execution.layouts.of[name]
-            if isinstance(layout, Rows) and layout.axis is not None:
-                value = as_tensor(value).narrow(
-                    layout.axis, within.start, within.stop - within.start
-                )
-            sliced[name] = value
-        return sliced
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -50,10 +50,10 @@ class SamplingOrder:
         num_samples: T, in passes.
         seed: seed of the masks.
         masks: `shared` or `independent`.
-        draw: `iid`; `stratified` is known and not built yet.
+        draw: `stratified` or `iid`.
         method: `mc` or `point`; `moments` and `ensemble` are known and not built yet.
         members: versions of an ensemble; not built yet.
-        tolerance: standard error at which sampling stops; not built yet.
+        tolerance: standard error at which a row stops, with T the most.
     """
 
     num_samples: int | None = None

@@ -26,8 +26,8 @@ def merge_sampling(
     _refuse_unbuilt(order)
     asked = {key: value for key, value in asdict(order).items() if value is not None}
     chosen = asdict(Sampling()) | dict(defaults) | asked
-    if chosen["method"] == "point":
-        chosen["num_samples"] = 1  # one pass is all there is to a point prediction
+    if chosen["method"] == "point":  # one pass is all there is to it
+        chosen["num_samples"], chosen["tolerance"] = 1, order.tolerance
     sampling = Sampling(**chosen)
     if sampling.num_samples > max_num_samples:
         raise InputError(
@@ -38,21 +38,17 @@ def merge_sampling(
 
 
 def passes(sampling: Sampling) -> int:
-    """How often each row goes through the network."""
+    """How often each row goes through the network, at most."""
     return 1 if sampling.method == "point" else sampling.num_samples
 
 
 def _refuse_unbuilt(order: SamplingOrder) -> None:
     unbuilt = {
-        "tolerance": order.tolerance is not None,
         "members": order.members is not None,
-        "draw": order.draw == "stratified",
         "method": order.method in ("moments", "ensemble"),
     }
     remedies = {
-        "tolerance": "leave it out or null, and choose num_samples",
         "members": "leave it out or null",
-        "draw": "use `iid`",
         "method": "use `mc` or `point`",
     }
     for name, is_asked in unbuilt.items():
