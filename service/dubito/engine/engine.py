@@ -27,6 +27,7 @@ from dubito.engine.passes import BUDGET_PARTS, Passes
 from dubito.engine.placement import Placed, placed
 from dubito.engine.plan import make_plan
 from dubito.engine.prediction import Classification, Column, Prediction, Regression
+from dubito.engine.products import run
 from dubito.engine.rates import rates
 from dubito.engine.sampling import Draw, Masks, Sampling
 from dubito.engine.sizes import check_sizes
@@ -227,7 +228,7 @@ class Engine:
 
     def _point(self, rows: Mapping[str, Tensor]) -> Tensor:
         point, weights = self.placed.point, self.placed.weights
-        return point.run(rows, weights, device=self.device)["output"].unsqueeze(0)
+        return run(point, rows, weights, self.device).unsqueeze(0)
 
     def pieces(self, masks: Masks, read: Mapping[str, Tensor]) -> Passes:
         """The plan for rows of that shape, made at the first call and kept.
