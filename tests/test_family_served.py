@@ -429,8 +429,17 @@ def test_gradients_for_fixed_draws_agree_with_differences(variant: Variant) -> N
 def test_sites_name_the_layer_and_its_probability(variant: Variant, bundle: Bundle) -> None:
     assert all(0.0 < (site.drop_prob or 0.0) < 1.0 for site in bundle.sites)
     assert all(site.batch_dim is None for site in bundle.sites) == variant.per_batch
+    layers = [m for m in _network(variant).modules() if type(m).__name__ == variant.layer]
+    stated = {_number(layer.drop_prob) for layer in layers}
+    if variant.name == "variational lstm":
+        stated.add(0.2)  # of its inputs
+    assert {site.drop_prob for site in bundle.sites} == stated
     is_learned = variant.layer.startswith(("Concrete", "Learned", "Sparse"))
     assert all(site.learned == is_learned for site in bundle.sites)
+
+
+def _number(drop_prob: Tensor | float) -> float:
+    return drop_prob.double().mean().item() if isinstance(drop_prob, Tensor) else drop_prob
 
 
 def _public_layers() -> set[str]:

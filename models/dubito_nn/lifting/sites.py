@@ -21,6 +21,9 @@ from dubito_nn.manifest import Distribution, Granularity, Site
 from dubito_nn.operators import name_of
 
 Shape = tuple[int | str, ...]
+_DRAWS_ALONE = ("aten.bernoulli.p", "aten.bernoulli.Tensor")  # others apply their mask too
+_PROBABILITIES = ("drop_prob", "p")
+_ROUNDING = 1e-9
 
 
 class Symbols:
@@ -94,16 +97,20 @@ def describe(
     path = module_path(node)
     batch_dim, shape = symbols.split(value.shape, path)
     drop_prob, learned = _drop_prob(captured, path, distribution, mean)
+    own = None
+    if name_of(node.target) in _DRAWS_ALONE:
+        own = _of_the_layer(captured, path, round(1 - mean, 12))
     return Site(
         index=0,
         operator=name_of(node.target),
         distribution=distribution,
-        drop_prob=drop_prob,
+        drop_prob=drop_prob if own is None else own,
         learned=learned,
         shape=shape,
         granularity=_granularity(shape, batch_dim),
         module_path=path,
         batch_dim=batch_dim,
+        keep_prob=None if own is None else mean,
     )
 
 
@@ -115,10 +122,25 @@ def _drop_prob(
         return round(1 - mean, 12), False
     modules = dict(captured.module.network.named_modules(remove_duplicate=False))
     found = getattr(modules.get(path, modules[""]), "drop_prob", None)
-    if not isinstance(found, (Tensor, float)):
-        return None, False
-    learned = isinstance(found, Tensor) and found.requires_grad
-    return float(torch.as_tensor(found).detach().double().mean()), learned
+    if isinstance(found, Tensor):
+        return found.detach().double().mean().item(), found.requires_grad
+    return (found, False) if isinstance(found, float) else (None, False)
+
+
+def _of_the_layer(captured: Captured, path: str, drawn: float) -> float | None:
+    """The p of a layer that draws with another one; None where it draws with a p of its own.
+
+    DropBlock draws the seeds of blocks: their rate follows from p and the size of the map.
+    """
+    module = dict(captured.module.network.named_modules(remove_duplicate=False)).get(path)
+    held = [value for value in vars(module).values() if isinstance(value, float)] if module else []
+    if any(abs(value - drawn) < _ROUNDING for value in held):
+        return None
+    for name in _PROBABILITIES:
+        stated = getattr(module, name, None)
+        if isinstance(stated, float) and 0 < stated < 1 and abs(stated - drawn) > _ROUNDING:
+            return stated
+    return None
 
 
 def _expression(size: int | torch.SymInt) -> sympy.Expr:

@@ -84,8 +84,7 @@ def _distributed(site: Site, raw: NDArray[np.uint64], dtype: torch.dtype) -> Ten
         return torch.from_numpy((raw >> np.uint64(40)) * 2.0**-24).to(dtype)
     uniform = (raw >> np.uint64(11)) * 2.0**-53
     if site.distribution == "bernoulli":
-        assert site.drop_prob is not None
-        return torch.from_numpy(uniform < 1 - site.drop_prob).to(dtype)
+        return torch.from_numpy(uniform < site.bernoulli_mean).to(dtype)
     if site.distribution == "normal":
         return torch.from_numpy(ndtri(uniform + 2.0**-54)).to(dtype)
     return torch.from_numpy(uniform).to(dtype)
