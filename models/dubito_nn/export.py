@@ -20,6 +20,7 @@ from dubito_nn.errors import BundleError, ExportError
 from dubito_nn.lifting.capture import Captured, capture, isolated, unwrapped
 from dubito_nn.lifting.example import Example, FreeDims, read_example
 from dubito_nn.lifting.explain import explain
+from dubito_nn.lifting.granularity import with_granularity
 from dubito_nn.lifting.inject import inject_dropout
 from dubito_nn.lifting.lift import Lifted, lift, refuse_as_recorded, without_unserved
 from dubito_nn.lifting.lower import lower
@@ -117,7 +118,8 @@ def _lift_and_prove(captured: Captured) -> tuple[Lifted, Program]:
     """The lifted graph without what no output needs, and the point graph."""
     try:
         lifted, point = _lifted_and_point(captured)
-        return without_unserved(prove(captured, lifted, point)), point
+        lifted = without_unserved(prove(captured, lifted, point))
+        return with_granularity(lifted, captured.example), point
     except ExportError:
         raise
     except Exception as error:  # from torch, or from the network's own code

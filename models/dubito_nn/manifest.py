@@ -20,7 +20,7 @@ MAX_TEXT = 10_000
 Task = Literal["classification", "regression"]
 Output = Literal["logits", "log_probs", "probs", "sigmoid_logits", "mean", "mean_and_log_variance"]
 Distribution = Literal["bernoulli", "uniform", "normal"]
-Granularity = Literal["element", "channel", "time", "path", "weight", "batch"]
+Granularity = Literal["element", "channel", "token", "time", "path", "weight", "batch"]
 
 OUTPUTS_OF: dict[str, tuple[str, ...]] = {
     "classification": ("logits", "log_probs", "probs", "sigmoid_logits"),

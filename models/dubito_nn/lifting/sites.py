@@ -1,7 +1,7 @@
 """Describe a random node as a row of the site table.
 
-Its job: tell, from the symbols in the shape of a draw, which axis holds the rows and what one
-number of the draw acts on; and read the drop probability from the node or its module.
+Its job: tell, from the symbols in the shape of a draw, which axis holds the rows, and read the drop
+probability from the node or its module.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dubito_nn.errors import ExportError
 from dubito_nn.lifting.capture import Captured
 from dubito_nn.lifting.example import BATCH
 from dubito_nn.lifting.rules import module_path
-from dubito_nn.manifest import Distribution, Granularity, Site
+from dubito_nn.manifest import Distribution, Site
 from dubito_nn.operators import name_of
 
 Shape = tuple[int | str, ...]
@@ -107,7 +107,7 @@ def describe(
         drop_prob=drop_prob if own is None else own,
         learned=learned,
         shape=shape,
-        granularity=_granularity(shape, batch_dim),
+        granularity="element",  # until the whole graph is known
         module_path=path,
         batch_dim=batch_dim,
         keep_prob=None if own is None else mean,
@@ -147,14 +147,3 @@ def _expression(size: int | torch.SymInt) -> sympy.Expr:
     """A size as an expression in the recorder's symbols; nothing is parsed."""
     node = getattr(size, "node", None)
     return sympy.Integer(int(size)) if node is None else cast(sympy.Expr, node.expr)
-
-
-def _granularity(shape: Sequence[int | str], batch_dim: int | None) -> Granularity:
-    """What one number of ω acts on, by where the draw's shape has ones."""
-    if batch_dim is None:
-        return "weight" if any(size != 1 for size in shape) else "batch"
-    if all(size == 1 for size in shape):
-        return "path"
-    if shape[-1] == 1:
-        return "channel"
-    return "time" if shape[0] == 1 else "element"
