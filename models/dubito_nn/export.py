@@ -64,8 +64,9 @@ def export(
         features: path of the module whose output is the feature vector.
         target_scale: mean and standard deviation of the target, where the network was trained on
             the standardised one.
-        drop_prob: pattern of module paths (as in `fnmatch`) to a drop probability in (0, 1) that
-            takes the place of theirs, or of a dropout put behind them; stated in the manifest.
+        drop_prob: pattern of module paths (as in `fnmatch`, whose `*` crosses dots) to a drop
+            probability in (0, 1) that takes the place of theirs, or of a dropout put behind them;
+            of patterns that match one module the last counts. Stated in the manifest.
         free_dims: input name → axis → name of a further dimension that may vary.
         notes: free text kept with the bundle.
 
@@ -92,7 +93,7 @@ def export(
             output_name=output_name,
             features=features,
         )
-        injected = inject_dropout(captured.module.network, drop_prob or {})
+        injected = inject_dropout(captured, {} if drop_prob is None else drop_prob)
         lifted, point = _lift_and_prove(captured)
         injected.refuse_silent()
         shape = _checked_output(captured, output)

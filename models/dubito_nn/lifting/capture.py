@@ -85,9 +85,9 @@ class Captured:
                 raise
             except Exception as error:
                 where = list(self.running)
-                raise ExportError(self._eager_reason(mode) or explain(error, where)) from error
+                raise ExportError(self.eager_reason(mode) or explain(error, where)) from error
 
-    def _eager_reason(self, mode: Mode) -> str | None:
+    def eager_reason(self, mode: Mode) -> str | None:
         """Why the network does not even run, where that is why it cannot be recorded."""
         try:
             self.run(self.inputs.given, mode)

@@ -124,7 +124,8 @@ def _drop_prob(
     found = getattr(modules.get(path, modules[""]), "drop_prob", None)
     if isinstance(found, Tensor):
         return found.detach().double().mean().item(), found.requires_grad
-    return (found, False) if isinstance(found, float) else (None, False)
+    other = getattr(modules.get(path, modules[""]), "p", found)
+    return (found, False) if isinstance(found, float) and found == other else (None, False)
 
 
 def _of_the_layer(captured: Captured, path: str, drawn: float) -> float | None:
