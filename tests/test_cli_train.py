@@ -277,6 +277,15 @@ _ROWS = _arrays()["inputs"]
             {
                 "inputs": _ROWS,
                 "labels": np.arange(90) % 3,
+                "validation_inputs": _ROWS[:20, :3],
+                "validation_labels": np.zeros(20, int),
+            },
+            r"validation_inputs: expected rows of shape \(4,\) like inputs, got \(3,\)",
+        ),
+        (
+            {
+                "inputs": _ROWS,
+                "labels": np.arange(90) % 3,
                 "validation_inputs": _ROWS,
                 "validation_labels": np.array(["ant"] * 90),
             },

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,22 @@ def branching(network: nn.Module, x: Tensor) -> Tensor:
 
 def layer_drop_by_python(network: nn.Module, x: Tensor) -> Tensor:
     return network.head(network.dropout(network.inner(x) if random.random() < 0.5 else x))
+
+
+def seeded_inside(network: nn.Module, x: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    return network.head(network.dropout(x))
+
+
+class Holding(nn.Module):
+    """Draws from a generator that it holds."""
+
+    def __init__(self, generator: random.Random | np.random.Generator) -> None:
+        super().__init__()
+        self.generator, self.dropout, self.head = generator, nn.Dropout(0.5), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.dropout(x)) * (1.0 + self.generator.random())
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
@@ -108,6 +125,15 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         r"the network itself.*data-dependent.*torch.where or a mask",
     ),
     "dice of Python": (lambda: Written(layer_drop_by_python), r"Python's `random`.*torch.rand"),
+    "a generator of Python": (lambda: Holding(random.Random(0)), r"Python's `random`.*torch.rand"),
+    "a generator of NumPy": (
+        lambda: Holding(np.random.default_rng(0)),
+        r"draws from Python's `random` or NumPy.*torch.rand",
+    ),
+    "a seed set in the forward pass": (
+        lambda: Written(seeded_inside),
+        r"seeds torch's random numbers in the forward pass.*outside forward",
+    ),
     "batch-norm without running statistics": (
         lambda: layers(nn.BatchNorm1d(16, track_running_stats=False), nn.Dropout(0.5)),
         r"module `1`.*statistics of the batch.*nn.LayerNorm",

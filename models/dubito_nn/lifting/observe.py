@@ -20,12 +20,11 @@ from dubito_nn.lifting.explain import explain
 from dubito_nn.operators import name_of
 
 _SLACK = 1e-6
-_SEED = 0
 
 
 @dataclass(frozen=True)
 class Observed:
-    """One pass in each mode, from the same seed.
+    """One pass in each mode, from the same state of the generator.
 
     Args:
         point: the output in evaluation mode.
@@ -79,9 +78,9 @@ def observe(captured: Captured) -> Observed:
     """
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_SEED)
+            state = torch.get_rng_state()
             point = captured.run(captured.example, "evaluation")["output"]
-            torch.manual_seed(_SEED)
+            torch.set_rng_state(state)
             with _Rates(captured.running) as seen:
                 sample = captured.run(captured.example, "sampling")["output"]
     except ExportError:

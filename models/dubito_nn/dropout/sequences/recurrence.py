@@ -90,7 +90,14 @@ def gru_over_time(
 def _start(
     x_BLK: Tensor, rnn: nn.RNNBase, h: Tensor | None, c: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    zeros_BH = x_BLK.new_zeros(x_BLK.shape[0], rnn.hidden_size)
+    expected = (1, x_BLK.shape[0], rnn.hidden_size)
+    for given in (h, c):
+        if given is not None and tuple(given.shape) != expected:
+            raise ValueError(
+                f"expected a state of shape (1, rows, hidden units), here {expected}, got "
+                f"{tuple(given.shape)}: one layer comes first, state.unsqueeze(0) adds its axis"
+            )
+    zeros_BH = x_BLK.new_zeros(expected[1:])
     return (zeros_BH if h is None else h[0]), (zeros_BH if c is None else c[0])
 
 
