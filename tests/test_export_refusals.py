@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dubito.engine import Engine
 from dubito_nn import ExportError, export
+from dubito_nn.dropout import DropBlock2d, RecurrentDropoutGRU, TimeTiedDropout, VariationalLSTM
 
 Forward = Callable[[nn.Module, Tensor], object]
 
@@ -332,3 +334,52 @@ def test_a_tied_weight_is_stored_once(tmp_path):
     )
     assert [tuple(weight.shape) for weight in bundle.weights.values()] == [(50, 8)]
     assert (bundle.manifest.inputs[0].low, bundle.manifest.inputs[0].high) == (0, 13)
+
+
+class Steps(nn.Module):
+    """The last output of a recurrent layer."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.head = layer, nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x)[0][:, -1])
+
+
+@pytest.mark.parametrize(
+    "layer", [VariationalLSTM(4, 5, 0.3), RecurrentDropoutGRU(4, 5, 0.3)], ids=["lstm", "gru"]
+)
+def test_unrolled_layers_have_one_length_and_say_so(tmp_path, layer):
+    network, path = Steps(layer), tmp_path / "network.dubito"
+    declared = {"task": "classification", "output": "logits"}
+    with pytest.raises(ExportError, match=r"one of them.*one bundle per length.*TimeTiedDropout"):
+        export(network, torch.randn(3, 6, 4), path, **declared, free_dims={"x": {1: "time"}})
+    assert export(network, torch.randn(3, 6, 4), path, **declared).sites
+
+
+def test_lstm_with_time_tied_dropout_around_it_takes_any_length(tmp_path):
+    network = nn.Sequential(TimeTiedDropout(0.3), Steps(nn.LSTM(4, 5, batch_first=True)))
+    bundle = export(
+        network,
+        torch.randn(3, 6, 4),
+        tmp_path / "network.dubito",
+        task="classification",
+        output="logits",
+        free_dims={"input": {1: "time"}},
+    )
+    assert Engine.load(bundle).sample(torch.randn(2, 9, 4)).shape == (64, 2, 3)
+
+
+def test_the_map_that_dropblock_drops_from_has_one_size(tmp_path):
+    pool = nn.AdaptiveAvgPool2d(1)
+    network = nn.Sequential(DropBlock2d(0.1, 2), pool, nn.Flatten(), nn.Linear(2, 3))
+    with pytest.raises(ExportError, match=r"DropBlock.*one bundle per size"):
+        export(
+            network,
+            torch.randn(3, 2, 6, 6),
+            tmp_path / "network.dubito",
+            task="classification",
+            output="logits",
+            free_dims={"input": {2: "height"}},
+        )

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dubito_nn.dropout.masks import check_fixed
+
 
 def lstm_over_time(
     rnn: nn.LSTM,
@@ -90,6 +92,12 @@ def gru_over_time(
 def _start(
     x_BLK: Tensor, rnn: nn.RNNBase, h: Tensor | None, c: Tensor | None
 ) -> tuple[Tensor, Tensor]:
+    check_fixed(
+        x_BLK.shape[1],
+        "number of time steps of a recurrent layer with dropout inside, whose loop is written out",
+        "leave that axis out of free_dims and export one bundle per length, or pad to one length;"
+        " nn.LSTM and nn.GRU with TimeTiedDropout around them take any length",
+    )
     expected = (1, x_BLK.shape[0], rnn.hidden_size)
     for given in (h, c):
         if given is not None and tuple(given.shape) != expected:

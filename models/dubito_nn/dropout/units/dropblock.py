@@ -22,7 +22,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dubito_nn.dropout.masks import check_axes, keep_mask
+from dubito_nn.dropout.masks import check_axes, check_fixed, keep_mask
 from dubito_nn.dropout.probability import Probability
 
 
@@ -60,6 +60,12 @@ class _DropBlock(nn.Module):
         """Drop blocks in training mode; return x itself in eval mode."""
         check_axes(x, *self._axes)
         places = tuple(x.shape[2:])
+        for size in places:
+            check_fixed(
+                size,
+                "size of a map that DropBlock drops from, which its rate follows from",
+                "leave that axis out of free_dims and export one bundle per size, or resize",
+            )
         self._check_fit(places)
         if not self.training or self.drop_prob == 0.0:
             return x
