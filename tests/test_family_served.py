@@ -461,6 +461,24 @@ def test_the_documented_table_names_every_public_name() -> None:
     assert documented == set(d.__all__)
 
 
+def test_the_readme_has_every_variant_and_how_it_is_served() -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    served = {
+        name: how.strip()
+        for layers, _, _, how in re.findall(r"^\| (`\w.*) \| (.*) \| (.*) \| (.*) \|$", text, re.M)
+        for name in re.findall(r"`(\w+)`", layers)
+    }
+    words = {
+        frozenset({False}): "folded",
+        frozenset({True}): "one at a time",
+        frozenset({False, True}): 'folded; `per="batch"` one at a time',
+    }
+    assert served == {
+        layer: words[frozenset(v.per_batch for v in VARIANTS if v.layer == layer)]
+        for layer in _public_layers()
+    }
+
+
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 def test_drop_prob_at_export_takes_the_place_of_a_layers_own(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(6, 8), d.Dropout(0.1), d.AlphaDropout(0.2), nn.Linear(8, 3))
