@@ -35,9 +35,11 @@ class _DropBlock(nn.Module):
 
     def __init__(self, drop_prob: float = 0.1, block_size: int = 7) -> None:
         super().__init__()
-        if block_size < 1:
+        is_count = isinstance(block_size, int) and not isinstance(block_size, bool)
+        if not is_count or block_size < 1:
             raise ValueError(
-                f"expected block_size of at least 1, got {block_size}: 1 drops single places"
+                f"expected a whole block_size of at least 1, got {block_size!r}: "
+                "1 drops single places"
             )
         self.drop_prob = drop_prob
         self.block_size = block_size
