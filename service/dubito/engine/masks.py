@@ -7,7 +7,7 @@ samples are the 32, whatever the chunk, the batch or the device.
     place     position in the flattened draw of one row; for `independent` masks row r of a request
               takes the places r·E to (r + 1)·E - 1 of a stream of its own kind
     uniform   u = floor(raw / 2^11) · 2^-53, for 32-bit floats cut to 24 bits so that u < 1 holds
-    bernoulli 1[u < 1 - p]
+    bernoulli 1[u < P(ω = 1)]
     normal    Φ⁻¹(u + 2^-54)
 
 A `stratified` draw takes the place of `iid` raw numbers by those of `dubito.engine.strata`; all
