@@ -234,6 +234,8 @@ def test_a_network_that_cannot_be_served_is_refused_with_a_remedy(name, tmp_path
         ),
         ({"features": "nowhere"}, r"features names `nowhere`.*choose one of \['0', '1', '2'\]"),
         ({"output_name": "scores"}, r"output_name names `scores`.*leave output_name out"),
+        ({"free_dims": [1]}, r"input name → axis → name, got \[1\]"),
+        ({"free_dims": {"input": [1]}}, r"input name → axis → name"),
         ({"free_dims": {"elsewhere": {1: "time"}}}, r"`elsewhere`: choose among the inputs"),
         ({"free_dims": {"input": {0: "time"}}}, r"axis numbers from 1 to 1.*always free"),
         ({"free_dims": {"input": {1: "batch"}}}, r"plain names other than `batch`"),
@@ -382,4 +384,12 @@ def test_the_map_that_dropblock_drops_from_has_one_size(tmp_path):
             task="classification",
             output="logits",
             free_dims={"input": {2: "height"}},
+        )
+
+
+@pytest.mark.parametrize("path", ["", None, 3])
+def test_a_path_that_names_no_file_is_refused(path):
+    with pytest.raises(ExportError, match="path expects the name of a file"):
+        export(
+            layers(nn.Dropout()), torch.randn(2, 8), path, task="classification", output="logits"
         )

@@ -84,6 +84,8 @@ def export(
             f"expects a task and one of its outputs, {OUTPUTS_OF}, got {task!r} and {output!r}:"
             " declare what the network returns"
         )
+    if not isinstance(path, (str, os.PathLike)) or not Path(path).name:
+        raise ExportError(f"path expects the name of a file, got {path!r}: end it in .dubito")
     with isolated():
         network = unwrapped(module)
         captured = capture(
