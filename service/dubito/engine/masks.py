@@ -68,8 +68,7 @@ def draw(
     if kind == "stratified":
         places = Places(seed, site.index, masks == "shared", start, count)
         if site.distribution == "bernoulli":
-            assert site.drop_prob is not None
-            bits = kept(places, samples, 1 - site.drop_prob)
+            bits = kept(places, samples, site.bernoulli_mean)
             return torch.from_numpy(bits).to(dtype).reshape(shape)
         raw = words(places, samples)
     else:
