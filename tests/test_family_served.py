@@ -362,7 +362,8 @@ def test_folded_samples_are_those_of_one_sample_and_one_row_at_a_time(
         def source(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
             one, place = range(t, t + 1), range(row, row + 1)
             site = bundle.sites[index]
-            own = draw(site, 2, one, size, masks=masks, rows=place, dtype=dtype)
+            how = {"masks": masks, "rows": place, "kind": sampling.draw, "dtype": dtype}
+            own = draw(site, 2, one, size, **how)  # type: ignore[arg-type]
             return own.reshape(size)
 
         inputs = {name: rows[row : row + 1]}
