@@ -243,6 +243,8 @@ def test_a_manifest_that_breaks_a_rule_is_refused(bundle, change, expected):
         ("drop_prob", 1.5),
         ("drop_prob", None),
         ("drop_prob", True),
+        ("keep_prob", -0.1),
+        ("keep_prob", "half"),
         ("granularity", "atom"),
         ("batch_dim", -1),
         ("learned", "yes"),
@@ -252,6 +254,17 @@ def test_a_manifest_that_breaks_a_rule_is_refused(bundle, change, expected):
 def test_a_site_that_breaks_a_rule_is_refused(bundle, field, value):
     content = changed(bundle[1], "manifest.json", lambda m: m["sites"][0].update({field: value}))
     assert "manifest: sites" in refused(content)
+
+
+def test_a_site_that_keeps_with_a_probability_must_be_bernoulli(bundle):
+    change = {"distribution": "normal", "keep_prob": 0.5}
+    content = changed(bundle[1], "manifest.json", lambda m: m["sites"][0].update(change))
+    assert "keep_prob expects null" in refused(content)
+
+
+def test_a_bundle_of_an_earlier_build_says_nothing_of_keep_prob(bundle):
+    content = changed(bundle[1], "manifest.json", lambda m: m["sites"][0].pop("keep_prob"))
+    assert load_bundle(content).sites == bundle[0].sites
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def smallest_p(sites: tuple[Site, ...], num_samples: int, units: int = 20_000) -
                 name = "norm" if site.distribution == "normal" else "uniform"
                 found.append(float(stats.kstest(sample, name).pvalue))
                 continue
-            keep = 1 - site.drop_prob
+            keep = site.bernoulli_mean
             both = int((sample[::2] * sample[1::2]).sum())
             found.append(float(stats.binomtest(int(sample.sum()), units, keep).pvalue))
             found.append(float(stats.binomtest(both, units // 2, keep**2).pvalue))

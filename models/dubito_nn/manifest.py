@@ -20,7 +20,7 @@ MAX_TEXT = 10_000
 Task = Literal["classification", "regression"]
 Output = Literal["logits", "log_probs", "probs", "sigmoid_logits", "mean", "mean_and_log_variance"]
 Distribution = Literal["bernoulli", "uniform", "normal"]
-Granularity = Literal["element", "channel", "time", "path", "weight", "batch"]
+Granularity = Literal["element", "channel", "token", "time", "path", "weight", "batch"]
 
 OUTPUTS_OF: dict[str, tuple[str, ...]] = {
     "classification": ("logits", "log_probs", "probs", "sigmoid_logits"),
@@ -56,13 +56,15 @@ class Site:
         index: position in the order of execution; a key of the generator.
         operator: the `aten` operator it was.
         distribution: of ω: `bernoulli` (1 keeps), `uniform` on [0, 1) or standard `normal`.
-        drop_prob: probability of dropping, where known.
+        drop_prob: probability of dropping, as the layer states it, where known.
         learned: whether `drop_prob` was learned in training.
         shape: of one draw, without the rows.
         granularity: what one number of ω acts on.
         module_path: the module whose call rolled the dice.
         batch_dim: axis that holds the rows; None where all rows share the draw by nature.
         rows_outer: on that axis, rows vary slowest (row x k) or fastest (k x row).
+        keep_prob: P(ω = 1) of a Bernoulli draw where it is not 1 - drop_prob, as for DropBlock,
+            where one draw drops a whole block; else None.
     """
 
     index: int
@@ -75,6 +77,13 @@ class Site:
     module_path: str
     batch_dim: int | None
     rows_outer: bool = True
+    keep_prob: float | None = None
+
+    @property
+    def bernoulli_mean(self) -> float:
+        """P(ω = 1) of a Bernoulli draw."""
+        assert self.drop_prob is not None
+        return 1 - self.drop_prob if self.keep_prob is None else self.keep_prob
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +225,18 @@ def _input_spec(raw: object, where: str) -> InputSpec:
 
 
 def _site(raw: object, where: str) -> Site:
+    if isinstance(raw, dict):  # bundles of earlier builds say nothing of it
+        raw = {"keep_prob": None, **raw}
     table = _table(raw, Site, where)
-    drop_prob = _optional(table["drop_prob"], _number, where)
+    drop_prob, keep_prob = (
+        _optional(table[key], _number, where) for key in ("drop_prob", "keep_prob")
+    )
     distribution = _one_of(table["distribution"], get_args(Distribution), where)
-    if drop_prob is not None and not 0 <= drop_prob <= 1:
-        raise BundleError(f"{where}: drop_prob expects a number in [0, 1], got {drop_prob}")
+    for key, number in (("drop_prob", drop_prob), ("keep_prob", keep_prob)):
+        if number is not None and not 0 <= number <= 1:
+            raise BundleError(f"{where}: {key} expects a number in [0, 1], got {number}")
+    if keep_prob is not None and distribution != "bernoulli":
+        raise BundleError(f"{where}: keep_prob expects null for a {distribution} site")
     if distribution == "bernoulli" and drop_prob is None:
         raise BundleError(f"{where}: a bernoulli site expects its drop_prob")
     for key in ("learned", "rows_outer"):
@@ -237,6 +253,7 @@ def _site(raw: object, where: str) -> Site:
         module_path=_text(table["module_path"], where),
         batch_dim=_optional(table["batch_dim"], lambda v, at: _integer(v, 0, 16, at), where),
         rows_outer=table["rows_outer"] is True,
+        keep_prob=keep_prob,
     )
 
 
