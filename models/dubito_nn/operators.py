@@ -92,9 +92,7 @@ def _on_numbers(function: Callable[..., int | float]) -> Callable[..., int | flo
 
 def _in_parts(name: str) -> Callable[..., object]:
     """An operator that cuts a tensor, refused before it makes millions of parts."""
-    function = _overload(name)
-    assert isinstance(function, torch._ops.OpOverload)
-    names = [argument.name for argument in function._schema.arguments]
+    function, names = _overload(name), argument_names(name)
 
     def checked(*args: object, **kwargs: object) -> object:
         given: dict[str, Any] = dict(zip(names, args, strict=False)) | kwargs
@@ -106,9 +104,16 @@ def _in_parts(name: str) -> Callable[..., object]:
     return checked
 
 
-def _overload(name: str) -> Callable[..., object]:
+@cache
+def argument_names(name: str) -> tuple[str, ...]:
+    """Names of the arguments of an allowed `aten` operator, in order."""
+    return tuple(argument.name for argument in _overload(name)._schema.arguments)
+
+
+def _overload(name: str) -> torch._ops.OpOverload[..., object]:
     _, packet, overload = name.split(".")
-    found: Callable[..., object] = getattr(getattr(torch.ops.aten, packet), overload)
+    found = getattr(getattr(torch.ops.aten, packet), overload)
+    assert isinstance(found, torch._ops.OpOverload)
     return found
 
 

@@ -24,7 +24,7 @@ from dubito_nn.errors import BundleError
 from dubito_nn.operators import ALLOWED, MAX_INTEGER, resolve
 
 OWN_OPS = frozenset({"input", "weight", "site"})
-MAX_NODES = 50_000
+MAX_NODES = 20_000  # a proof looks at each several times
 MAX_NAME = 256
 MAX_NESTING = 4
 MAX_LIST = 100_000
