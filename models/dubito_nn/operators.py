@@ -110,6 +110,27 @@ def argument_names(name: str) -> tuple[str, ...]:
     return tuple(argument.name for argument in _overload(name)._schema.arguments)
 
 
+@cache
+def marked_arguments(name: str) -> dict[str, type]:
+    """Arguments of an allowed operator that are a type, layout or memory format, by name.
+
+    torch takes numbers for them as well, and reads beyond its tables where they name nothing.
+    """
+    return {
+        argument.name: kind
+        for argument in (_overload(name)._schema.arguments if name.startswith("aten.") else ())
+        for word, kind in _MARKS.items()
+        if word in str(argument.real_type)
+    }
+
+
+_MARKS: dict[str, type] = {
+    "ScalarType": torch.dtype,
+    "Layout": torch.layout,
+    "MemoryFormat": torch.memory_format,
+}
+
+
 def _overload(name: str) -> torch._ops.OpOverload[..., object]:
     _, packet, overload = name.split(".")
     found = getattr(getattr(torch.ops.aten, packet), overload)

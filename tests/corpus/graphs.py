@@ -92,6 +92,26 @@ _appended(
     *("a layout of compressed rows", "unknown argument"),
     node("a", "aten.zeros.default", [2], layout={"layout": "sparse_csr"}),
 )
+_appended(
+    *("a number for a type", "expects dtype as a dtype"),
+    node("a", "aten.to.dtype", ref("x"), 2**63 - 1),
+)
+_appended(
+    *("a small number for a type", "expects dtype as a dtype"),
+    node("a", "aten.log_softmax.int", ref("x"), 0, -1),
+)
+_appended(
+    *("a size for a type", "expects dtype as a dtype"),
+    node("a", "aten.sum.default", ref("x"), dtype=ref("rows")),
+)
+_appended(
+    *("a number for a memory format", "expects memory_format as a memory_format"),
+    node("a", "aten.clone.default", ref("x"), memory_format=99),
+)
+_appended(
+    *("a number for a layout", "expects layout as a layout"),
+    node("a", "aten.zeros.default", [2], layout=77),
+)
 _appended("an unknown weight", "is not declared", node("a", "weight", "../../etc/passwd"))
 _appended("an unknown input", "is not declared", node("a", "input", "y"))
 _appended("an input that is a reference", "`input` expects", node("a", "input", ref("x")))
