@@ -86,7 +86,7 @@ def test_a_factory_with_its_weights_becomes_a_bundle(
     assert engine.manifest.classes == ("ant", "bee", "cat")
     assert engine.manifest.notes == "from the shell"
     rows = torch.randn(3, 4)
-    point = engine.bundle.point.run({"input": rows}, engine.weights)["output"]
+    point = engine.bundle.point.run({"input": rows}, engine.bundle.weights)["output"]
     torch.testing.assert_close(point, network().eval()(rows))
 
 
