@@ -5,9 +5,12 @@ Its job: frozen records, their JSON, and a reader that trusts nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, TypeVar, get_args
+
+import torch
 
 from dubito_nn.errors import BundleError
 from dubito_nn.program import DTYPES
@@ -16,6 +19,8 @@ FORMAT_VERSION = 1
 MAX_SITES = 10_000
 MAX_CLASSES = 100_000
 MAX_TEXT = 10_000
+_NO_TEXT = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f\\ud800-\\udfff]")
+_SIZE = re.compile(r"[A-Za-z0-9_ ()+*/-]{1,200}")
 
 Task = Literal["classification", "regression"]
 Output = Literal["logits", "log_probs", "probs", "sigmoid_logits", "mean", "mean_and_log_variance"]
@@ -163,6 +168,8 @@ def manifest_from_json(raw: object) -> Manifest:
     sites = _tuple(table["sites"], _site, MAX_SITES, "manifest: sites")
     if not inputs or len({spec.name for spec in inputs}) != len(inputs):
         raise BundleError("manifest: expects at least one input, each with a name of its own")
+    if not sites:
+        raise BundleError("manifest: expects at least one site, or all samples would be equal")
     if [site.index for site in sites] != list(range(len(sites))):
         raise BundleError("manifest: sites expects the indices 0, 1, 2, ... in order")
     return Manifest(
@@ -212,16 +219,35 @@ def _digests(raw: object) -> dict[str, str]:
 
 def _input_spec(raw: object, where: str) -> InputSpec:
     table = _table(raw, InputSpec, where)
-    bounds = [
-        _optional(table[key], lambda v, at: _integer(v, -(2**62), 2**62, at), where)
-        for key in ("low", "high")
-    ]
+    name = _text(table["name"], where)
+    if not name:
+        raise BundleError(f"{where}: expects a name")
+    dtype = _one_of(table["dtype"], tuple(DTYPES), where)
     return InputSpec(
-        _text(table["name"], where),
-        _one_of(table["dtype"], tuple(DTYPES), where),
-        _tuple(table["shape"], _dimension, 16, where),
-        *bounds,
+        name,
+        dtype,
+        _tuple(table["shape"], _input_size, 16, where),
+        *_bounds(table["low"], table["high"], DTYPES[dtype], where),
     )
+
+
+def _bounds(
+    low: object, high: object, dtype: torch.dtype, where: str
+) -> tuple[int, int] | tuple[None, None]:
+    """Least and greatest value of an integer input; both or none."""
+    if low is None and high is None:
+        return None, None
+    if dtype.is_floating_point or dtype == torch.bool or low is None or high is None:
+        raise BundleError(f"{where}: low and high expect an input of integers, and both numbers")
+    least, most = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+    first = _integer(low, max(least, -(2**62)), min(most, 2**62), f"{where}: low")
+    return first, _integer(high, first, min(most, 2**62), f"{where}: high, not below low,")
+
+
+def _input_size(raw: object, where: str) -> int | str:
+    if isinstance(raw, str) and not (raw.isidentifier() and len(raw) <= 64):
+        raise BundleError(f"{where}: a free dimension expects a plain name, got {raw[:40]!r}")
+    return _dimension(raw, where)
 
 
 def _site(raw: object, where: str) -> Site:
@@ -284,6 +310,8 @@ def _one_of(raw: object, allowed: Sequence[str], where: str) -> str:
 def _text(raw: object, where: str) -> str:
     if not isinstance(raw, str) or len(raw) > MAX_TEXT:
         raise BundleError(f"{where}: expects a text of at most {MAX_TEXT} characters")
+    if _NO_TEXT.search(raw):
+        raise BundleError(f"{where}: expects a text without control characters")
     return raw
 
 
@@ -301,5 +329,7 @@ def _number(raw: object, where: str) -> float:
 
 def _dimension(raw: object, where: str) -> int | str:
     if isinstance(raw, str):
-        return _text(raw, where)
+        if not _SIZE.fullmatch(raw):
+            raise BundleError(f"{where}: expects a size or the name of one, got {raw[:40]!r}")
+        return raw
     return _integer(raw, 0, 2**40, where)

@@ -82,6 +82,11 @@ class Settings(BaseSettings):
     memory_budget_bytes: Positive = Field(
         default=512 * MiB, description="Memory that one chunk of passes may take, in bytes."
     )
+    proof_timeout_ms: Positive = Field(
+        default=1500,
+        description="Processor time that the proof of an upload may take, in milliseconds; every "
+        "16 MiB of the bundle add a second.",
+    )
     request_timeout_ms: Positive = Field(
         default=60_000,
         description="Deadline of a request without X-Request-Timeout-Ms, in milliseconds.",

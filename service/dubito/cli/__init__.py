@@ -3,6 +3,7 @@
     console.py     tables, progress, one-line errors
     serve.py       serve
     demo.py        demo
+    bring.py       export, import
     inspect.py     inspect
     bench.py       bench
     models.py      models, register
@@ -19,6 +20,7 @@ from __future__ import annotations
 import typer
 
 from dubito.cli.bench import bench
+from dubito.cli.bring import export, import_
 from dubito.cli.calibrate import calibrate
 from dubito.cli.console import reporting_errors
 from dubito.cli.demo import demo
@@ -28,7 +30,10 @@ from dubito.cli.predict import predict
 from dubito.cli.serve import serve
 from dubito.cli.train import train
 
-_commands = (serve, demo, train, inspect, bench, register, alias, predict, calibrate, models)
+_commands = (
+    *(serve, demo, train, export, import_, inspect, bench),
+    *(register, alias, predict, calibrate, models),
+)
 
 
 def make_app() -> typer.Typer:
@@ -41,7 +46,7 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     for command in _commands:
-        app.command()(command)
+        app.command(command.__name__.rstrip("_"))(command)
     return app
 
 

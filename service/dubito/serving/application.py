@@ -213,7 +213,9 @@ class Application:
             model,
             path,
             defaults=asdict(sampling),
-            prove=lambda bundle: Engine.load(bundle, device=settings.device),
+            prove=lambda bundle: Engine.load(
+                bundle, device=settings.device, proof_limit_s=settings.proof_timeout_ms / 1000
+            ),
         )
 
     def models(self) -> tuple[ModelFact, ...]:
