@@ -16,6 +16,8 @@ from torch import nn
 from dubito.settings import Settings
 from dubito_nn import export
 
+from .postgres import Postgres, find_programs, running
+
 CLASSES = ("ant", "bee", "cat")
 NUM_FEATURES = 4
 Bundles = Callable[[str], Path]
@@ -115,6 +117,33 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
         return path
 
     return bundle
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server, one per session."""
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL's server program is not installed (Debian: postgresql)")
+    pytest.importorskip("psycopg")
+    with running(programs) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    """The URL of a fresh database on PostgreSQL."""
+    with postgres.fresh() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a fresh database, on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'registry.sqlite3'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
 
 
 class Server:

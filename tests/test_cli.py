@@ -17,6 +17,7 @@ import torch
 
 from dubito.cli import main
 from dubito_nn import export
+from dubito.registry.database import Database
 
 from .conftest import CLASSES, NUM_FEATURES, Bundles
 
@@ -146,6 +147,27 @@ def test_an_error_is_one_line_and_exit_code_1(
     assert err.count("\n") == 1, err
     assert err.startswith("error: ")
     assert told in err
+
+
+def test_old_tables_are_named_until_they_are_upgraded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'old.sqlite3'}"
+    database = Database(url)
+    database.upgrade("0001")
+    database.close()
+    monkeypatch.setenv("DUBITO_DATABASE_URL", url)
+    for words in (["models"], ["serve", "--port", "0"]):
+        code, _, err = _run(capsys, monkeypatch, *words)
+        assert (code, err.count("\n")) == (1, 1)
+        assert "`dubito db upgrade`" in err
+    code, out, _ = _run(capsys, monkeypatch, "db", "current")
+    assert (code, "0001, this build needs" in out, "`dubito db upgrade`" in out) == (0, True, True)
+    code, out, _ = _run(capsys, monkeypatch, "db", "upgrade")
+    assert (code, "from 0001 to" in out) == (0, True)
+    code, out, _ = _run(capsys, monkeypatch, "db", "current")
+    assert (code, "upgrade" in out) == (0, False)
+    assert _run(capsys, monkeypatch, "models")[0] == 0
 
 
 def test_a_bad_setting_is_named(

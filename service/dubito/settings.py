@@ -26,6 +26,11 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         default=Path("./data"), description="Folder that holds all state: database and bundles."
     )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="Database by URL, such as postgresql://user:password@host/name; none: SQLite "
+        "in the data folder.",
+    )
     host: str = Field(default="127.0.0.1", description="Address that the server binds to.")
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 takes any free port.")
     api_key: SecretStr | None = Field(
@@ -104,8 +109,10 @@ class Settings(BaseSettings):
         return key
 
     @property
-    def database_url(self) -> str:
-        """The SQLAlchemy URL of the embedded database."""
+    def registry_url(self) -> str:
+        """The URL of the database, with its password."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
         return f"sqlite:///{self.data_dir / 'dubito.sqlite3'}"
 
     @property

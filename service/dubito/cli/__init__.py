@@ -6,6 +6,7 @@
     inspect.py     inspect
     bench.py       bench
     models.py      models, register
+    database.py    db upgrade, db current
     predict.py     predict
     calibrate.py   calibrate
     train.py       train
@@ -21,6 +22,7 @@ import typer
 from dubito.cli.bench import bench
 from dubito.cli.calibrate import calibrate
 from dubito.cli.console import reporting_errors
+from dubito.cli.database import database
 from dubito.cli.demo import demo
 from dubito.cli.inspect import inspect
 from dubito.cli.models import alias, models, register
@@ -29,6 +31,7 @@ from dubito.cli.serve import serve
 from dubito.cli.train import train
 
 _commands = (serve, demo, train, inspect, bench, register, alias, predict, calibrate, models)
+_groups = {"db": database}
 
 
 def make_app() -> typer.Typer:
@@ -42,6 +45,8 @@ def make_app() -> typer.Typer:
     )
     for command in _commands:
         app.command()(command)
+    for name, group in _groups.items():
+        app.add_typer(group, name=name)
     return app
 
 
