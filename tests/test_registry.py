@@ -28,7 +28,7 @@ from .conftest import Bundles
 def _open(url: str, folder: Path) -> Registry:
     database = Database(url)
     database.upgrade()
-    return Registry(database, Objects(folder / "objects"))
+    return Registry(database, Objects.local(folder / "objects"))
 
 
 @pytest.fixture

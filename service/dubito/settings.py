@@ -31,6 +31,19 @@ class Settings(BaseSettings):
         description="Database by URL, such as postgresql://user:password@host/name; none: SQLite "
         "in the data folder.",
     )
+    object_store_url: str | None = Field(
+        default=None,
+        description="Bundles by URL, s3://bucket/prefix or file:///folder; none: in the data "
+        "folder. Endpoint, region and credentials of S3 come from the variables AWS_*.",
+    )
+    object_store_allow_http: bool = Field(
+        default=False, description="Allow an S3 endpoint on loopback without encryption."
+    )
+    object_cache_bytes: Positive = Field(
+        default=10 * GiB,
+        description="Most bytes of bundles from S3 that the data folder keeps; the least lately "
+        "used leave first.",
+    )
     host: str = Field(default="127.0.0.1", description="Address that the server binds to.")
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 takes any free port.")
     api_key: SecretStr | None = Field(
@@ -119,6 +132,11 @@ class Settings(BaseSettings):
     def objects_dir(self) -> Path:
         """The folder of the object store."""
         return self.data_dir / "objects"
+
+    @property
+    def cache_dir(self) -> Path:
+        """The folder of bundles that were downloaded."""
+        return self.data_dir / "cache"
 
     @property
     def incoming_dir(self) -> Path:

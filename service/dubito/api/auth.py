@@ -6,12 +6,12 @@ It stands before the router, so that a route nobody thought of is shut as well.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dubito.addresses import is_loopback
 from dubito.api.context import request_id
 from dubito.api.errors import error_response
 from dubito.errors import InputError, UnauthorizedError
@@ -71,13 +71,3 @@ def check_bind(settings: Settings) -> None:
         f"host {settings.host}: expected a loopback address or a key, got neither: "
         "set DUBITO_API_KEY, or add --insecure to serve anyone who can reach the port"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

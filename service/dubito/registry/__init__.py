@@ -6,6 +6,7 @@
     database.py    connections and transactions
     rows.py        from names to rows, and from rows to facts
     objects.py     bundles by SHA-256 in an object store
+    cache.py       those of a distant store, kept here
     registry.py    the operations
 
 It knows neither HTTP nor the engine.

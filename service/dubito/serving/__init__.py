@@ -1,6 +1,7 @@
 """What stands between a route (or the command line) and the engine.
 
     orders.py       what is asked, as frozen dataclasses
+    opening.py      the registry of the settings
     worker.py       one thread that owns the device, and its bounded queue
     budget.py       a bound on what is held at once
     catalogue.py    engines that are loaded

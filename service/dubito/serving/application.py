@@ -19,13 +19,12 @@ from torch import Tensor
 from dubito.calibration.record import Calibration
 from dubito.engine import Engine, Inputs, Sampling
 from dubito.errors import InputError
-from dubito.registry import AliasFact, CalibrationFact, ModelFact, Registry, VersionFact
-from dubito.registry.database import Database
+from dubito.registry import AliasFact, CalibrationFact, ModelFact, VersionFact
 from dubito.registry.names import DEFAULT_ALIAS
-from dubito.registry.objects import Objects
 from dubito.serving.budget import Budget
 from dubito.serving.calibrating import Passes, check_sampling, fit, read_truths
 from dubito.serving.catalogue import Catalogue
+from dubito.serving.opening import open_registry
 from dubito.serving.orders import (
     CalibrateOrder,
     CalibrateReply,
@@ -54,7 +53,7 @@ class Application:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         settings.incoming_dir.mkdir(exist_ok=True)
         _clear_left_overs(settings.incoming_dir)
-        self._registry = Registry(Database(settings.registry_url), Objects(settings.objects_dir))
+        self._registry = open_registry(settings)
         self._catalogue = Catalogue(self._load, settings.max_loaded_versions)
         self._worker = Worker(settings.max_queued_work)
         self._bodies = Budget("bytes of bodies", settings.max_pending_bytes)
