@@ -5,7 +5,9 @@
     demo.py        demo
     inspect.py     inspect
     bench.py       bench
-    models.py      models, register
+    models.py      register, models, show
+    lifecycle.py   alias, unalias, retire, restore, delete
+    device.py      load, unload
     database.py    db upgrade, db current
     predict.py     predict
     calibrate.py   calibrate
@@ -24,13 +26,18 @@ from dubito.cli.calibrate import calibrate
 from dubito.cli.console import reporting_errors
 from dubito.cli.database import database
 from dubito.cli.demo import demo
+from dubito.cli.device import load, unload
 from dubito.cli.inspect import inspect
-from dubito.cli.models import alias, models, register
+from dubito.cli.lifecycle import alias, delete, restore, retire, unalias
+from dubito.cli.models import models, register, show
 from dubito.cli.predict import predict
 from dubito.cli.serve import serve
 from dubito.cli.train import train
 
-_commands = (serve, demo, train, inspect, bench, register, alias, predict, calibrate, models)
+_commands = (
+    *(serve, demo, train, inspect, bench, register, models, show, predict, calibrate),
+    *(alias, unalias, retire, restore, delete, load, unload),
+)
 _groups = {"db": database}
 
 

@@ -47,6 +47,10 @@ class Registry:
         """Close the connections."""
         self._database.close()
 
+    def changes(self) -> int:
+        """A number that grows with every change, whoever makes it."""
+        return self._database.changes()
+
     def register(
         self,
         model: str,
@@ -223,6 +227,15 @@ class Registry:
             _note(session, actor, "alias", model, version, alias=alias, before=before)
             session.flush()
             return rows.alias_fact(row)
+
+    def alias(self, model: str, alias: str) -> AliasFact:
+        """One alias.
+
+        Raises:
+            NotFoundError: no such model or alias.
+        """
+        with self._database.reading() as session:
+            return rows.alias_fact(rows.find_alias(session, model, alias))
 
     def check_move(
         self, model: str, alias: str, version: int, *, if_match: frozenset[int] | None = None
