@@ -182,6 +182,25 @@ def test_the_life_of_a_version(
     assert run("show", "animals", 2)[0] == 1
 
 
+def test_registry_check_and_audit(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bundles: Bundles,
+    tmp_path: Path,
+) -> None:
+    _run(capsys, monkeypatch, "register", bundles("first"), "--model", "animals")
+    code, out, _ = _run(capsys, monkeypatch, "registry", "check")
+    assert (code, out.strip()) == (0, "1 models, 1 versions, 1 objects: no problems, no orphans")
+    code, out, _ = _run(capsys, monkeypatch, "registry", "audit")
+    assert (code, "upload" in out, "local" in out) == (0, True, True)
+    assert _run(capsys, monkeypatch, "registry", "audit", "nobody")[0] == 1
+    (path,) = (tmp_path / "data" / "objects").rglob("*.dubito")
+    path.rename(path.with_name("0" * 64 + ".dubito"))
+    code, out, _ = _run(capsys, monkeypatch, "registry", "check", "--fix", "--older-than", "0")
+    assert code == 1
+    assert "got none" in out
+
+
 def test_load_and_unload_ask_the_server_that_runs(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -9,6 +9,7 @@
     lifecycle.py   alias, unalias, retire, restore, delete
     device.py      load, unload
     database.py    db upgrade, db current
+    registry.py    registry check, registry audit
     predict.py     predict
     calibrate.py   calibrate
     train.py       train
@@ -31,6 +32,7 @@ from dubito.cli.inspect import inspect
 from dubito.cli.lifecycle import alias, delete, restore, retire, unalias
 from dubito.cli.models import models, register, show
 from dubito.cli.predict import predict
+from dubito.cli.registry import registry
 from dubito.cli.serve import serve
 from dubito.cli.train import train
 
@@ -38,7 +40,7 @@ _commands = (
     *(serve, demo, train, inspect, bench, register, models, show, predict, calibrate),
     *(alias, unalias, retire, restore, delete, load, unload),
 )
-_groups = {"db": database}
+_groups = {"db": database, "registry": registry}
 
 
 def make_app() -> typer.Typer:

@@ -8,6 +8,7 @@
     objects.py     bundles by SHA-256 in an object store
     cache.py       those of a distant store, kept here
     registry.py    the operations
+    check.py       whether it is all whole
     following.py   facts kept while nothing changes
 
 It knows neither HTTP nor the engine.
