@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from dubito.errors import (
     BundleRefusedError,
@@ -272,3 +272,31 @@ def test_the_audit_says_who_changed_what_and_outlives_it(
     assert changes[3].details == {"alias": "best", "before": 2}
     assert all(before.at <= after.at for before, after in pairwise(changes))
     assert [change.model for change in registry.audit(limit=2)] == ["others", "digits"]
+
+
+def test_a_model_of_many_versions_is_read_in_a_handful_of_queries(
+    database_url: str, bundles: Bundles, tmp_path: Path
+) -> None:
+    database = Database(database_url)
+    database.upgrade()
+    registry = Registry(database, Objects.local(tmp_path / "objects"))
+    queries: list[str] = []
+
+    def note(*arguments: object) -> None:
+        queries.append(str(arguments[2]))
+
+    def count() -> int:
+        queries.clear()
+        assert registry.models() == (registry.model("digits"),)
+        return len(queries)
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    for _ in range(2):
+        registry.register("digits", bundles("first"))
+        registry.add_calibration("digits", "1", {"rows": [0.1] * 1000})
+    few = count()
+    assert not any("document" in query for query in queries)
+    for _ in range(8):
+        registry.register("digits", bundles("first"))
+    assert count() == few
+    registry.close()

@@ -18,6 +18,7 @@ from dubito.errors import DubitoError, UnavailableError
 from dubito.registry.database import Database
 from dubito.registry.names import DEFAULT_ALIAS
 from dubito.registry.objects import Objects, StoredObject
+from dubito.registry.rows import WHOLE
 from dubito.registry.tables import ModelRow, VersionRow
 
 ORPHAN_AGE_S = 3600.0
@@ -76,7 +77,7 @@ def check(
     named: dict[str, int] = {}
     num_versions = 0
     with database.reading() as session:
-        models = session.scalars(select(ModelRow).order_by(ModelRow.name)).all()
+        models = session.scalars(select(ModelRow).order_by(ModelRow.name).options(*WHOLE)).all()
         for model in models:
             problems += _model_problems(model)
             num_versions += len(model.versions)

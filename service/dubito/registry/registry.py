@@ -108,7 +108,7 @@ class Registry:
     def models(self) -> tuple[ModelFact, ...]:
         """All models by name."""
         with self._database.reading() as session:
-            found = session.scalars(select(ModelRow).order_by(ModelRow.name))
+            found = session.scalars(select(ModelRow).order_by(ModelRow.name).options(*rows.WHOLE))
             return tuple(rows.model_fact(row) for row in found)
 
     def model(self, name: str) -> ModelFact:
@@ -118,7 +118,7 @@ class Registry:
             NotFoundError: no model of that name.
         """
         with self._database.reading() as session:
-            return rows.model_fact(rows.find_model(session, name))
+            return rows.model_fact(rows.find_model(session, name, *rows.WHOLE))
 
     def version(self, model: str, reference: str = DEFAULT_ALIAS) -> VersionFact:
         """One version by its number or an alias.

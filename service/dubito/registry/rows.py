@@ -5,26 +5,34 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm.interfaces import ORMOption
 
 from dubito.errors import NotFoundError
 from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
 from dubito.registry.names import version_number
 from dubito.registry.tables import AliasRow, AuditRow, CalibrationRow, ModelRow, VersionRow
 
+# A model with all that its fact tells, in a handful of queries however many versions it has.
+WHOLE = (
+    selectinload(ModelRow.aliases),
+    selectinload(ModelRow.versions).selectinload(VersionRow.aliases),
+    selectinload(ModelRow.versions).selectinload(VersionRow.calibrations),
+)
 
-def model_or_none(session: Session, name: str) -> ModelRow | None:
+
+def model_or_none(session: Session, name: str, *options: ORMOption) -> ModelRow | None:
     """The row of a model, if there is one."""
-    return session.scalar(select(ModelRow).where(ModelRow.name == name))
+    return session.scalar(select(ModelRow).where(ModelRow.name == name).options(*options))
 
 
-def find_model(session: Session, name: str) -> ModelRow:
-    """The row of a model.
+def find_model(session: Session, name: str, *options: ORMOption) -> ModelRow:
+    """The row of a model, loaded as the options say.
 
     Raises:
         NotFoundError: no model of that name.
     """
-    row = model_or_none(session, name)
+    row = model_or_none(session, name, *options)
     if row is None:
         raise NotFoundError(f"no model {name[:64]!r}: GET /v1/models lists those that exist")
     return row

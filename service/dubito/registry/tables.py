@@ -108,7 +108,7 @@ class CalibrationRow(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"))
     number: Mapped[int]
-    document: Mapped[dict[str, object]] = mapped_column(JSON)
+    document: Mapped[dict[str, object]] = mapped_column(JSON, deferred=True)  # may be large
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
 
     version: Mapped[VersionRow] = relationship(back_populates="calibrations")
