@@ -24,7 +24,7 @@ RUN pip install --no-deps -c constraints.txt ${TORCH_INDEX_URL:+--index-url "$TO
 COPY pyproject.toml README.md LICENSE ./
 COPY service service
 COPY models models
-RUN pip install -c constraints.txt .
+RUN pip install -c constraints.txt '.[postgres]'
 
 RUN useradd --system --uid 10001 --no-create-home dubito \
     && mkdir /data \

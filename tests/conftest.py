@@ -16,6 +16,9 @@ from torch import nn
 from dubito.settings import Settings
 from dubito_nn import export
 
+from . import postgres as postgres_server
+from . import s3 as s3_server
+
 CLASSES = ("ant", "bee", "cat")
 NUM_FEATURES = 4
 Bundles = Callable[[str], Path]
@@ -115,6 +118,47 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
         return path
 
     return bundle
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgres_server.Postgres]:
+    """A PostgreSQL server, one per session."""
+    programs = postgres_server.find_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL's server program is not installed (Debian: postgresql)")
+    pytest.importorskip("psycopg")
+    with postgres_server.running(programs) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_session() -> Iterator[s3_server.S3]:
+    with s3_server.running() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_session: s3_server.S3, monkeypatch: pytest.MonkeyPatch) -> s3_server.S3:
+    """An S3 server, one per session, that the environment names."""
+    for name, value in s3_session.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_session
+
+
+@pytest.fixture
+def postgres_url(postgres: postgres_server.Postgres) -> Iterator[str]:
+    """The URL of a fresh database on PostgreSQL."""
+    with postgres.fresh() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a fresh database, on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'registry.sqlite3'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
 
 
 class Server:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from dubito_nn import export
 from dubito_nn.advice import TEXTS
 from dubito_nn.dropout import (
+    DropBlock2d,
     DropConnect,
     GaussianDropout,
     RecurrentDropoutGRU,
@@ -213,6 +214,10 @@ CASES = {
         {},
     ),
     "blocks of a map": Case(lambda: cnn(DropBlock()), IMAGE, {}),
+    "our blocks of a map": Case(lambda: cnn(DropBlock2d(0.3, 3)), IMAGE, {}),
+    "our blocks of a map, p 0.5": Case(  # of which one seed in twenty-five drops a block
+        lambda: cnn(DropBlock2d(0.5, 3)), IMAGE, {"convolution-rate": "`2` (p = 0.5)"}
+    ),
     "after batch-norm": Case(lambda: normalised(0.3, before=False), IMAGE, {}),
     "after batch-norm, p 0.35": Case(
         lambda: normalised(0.35, before=False), IMAGE, {"batch-norm-rate": "`4` (p = 0.35)"}

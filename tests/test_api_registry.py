@@ -29,7 +29,7 @@ def test_an_upload_makes_the_model_and_its_alias(client: httpx.Client, bundles: 
     page = client.get("/v1/models/animals").json()
     assert client.get("/v1/models").json() == {"models": [page]}
     assert page["aliases"] == {"default": {"version": 1, "revision": 1}}
-    assert page["versions"][0]["state"] == "stored"
+    assert page["versions"][0]["state"] == "available"
     client.post("/v1/models/animals/predict", json=GOOD).raise_for_status()
     assert client.get("/v1/models/animals").json()["versions"][0]["state"] == "loaded"
 
@@ -171,7 +171,14 @@ def test_health_says_live_ready_and_whether_samples_vary(ready: httpx.Client) ->
     assert reply.status_code == 200
     assert reply.json()["ready"] is True
     assert reply.json()["models"] == [
-        {"model": "animals", "version": 1, "state": "loaded", "samples_vary": True}
+        {
+            "model": "animals",
+            "version": 1,
+            "state": "loaded",
+            "reason": None,
+            "pinned": False,
+            "samples_vary": True,
+        }
     ]
 
 
@@ -188,6 +195,7 @@ def test_a_worker_whose_heart_is_old_is_not_live(
 
 def test_openapi_lists_the_paths_and_the_docs_are_there(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
+    one = "/v1/models/{model}/versions/{version}"
     assert set(paths) == {
         "/health/live",
         "/health/ready",
@@ -195,6 +203,8 @@ def test_openapi_lists_the_paths_and_the_docs_are_there(client: httpx.Client) ->
         "/v1/models/{model}",
         "/v1/models/{model}/versions",
         "/v1/models/{model}/versions/{version}",
+        *(f"{one}/{action}" for action in ("load", "unload", "retire", "restore")),
+        "/v1/models/{model}/audit",
         "/v1/models/{model}/aliases/{alias}",
         "/v1/models/{model}/predict",
         "/v1/models/{model}/versions/{version}/predict",

@@ -137,21 +137,24 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["../evil.json", "/etc/passwd", "data.pkl", "a/../manifest.json"])
 def test_an_entry_that_does_not_belong_is_refused(bundle, name):
-    message = refused(zipped(entries_of(bundle[1]) | {name: b"{}"}))
-    assert message.startswith(f"unexpected entry `{name}`")
+    entries = entries_of(bundle[1])
+    assert "expects 4 entries, got 5" in refused(zipped(entries | {name: b"{}"}))
+    weights = entries.pop("weights.safetensors")
+    message = refused(zipped(entries | {name: weights}))
+    assert f"expects the entry `weights.safetensors` in this place, got `{name}`" in message
 
 
 def test_entries_missing_doubled_compressed_or_altered_are_refused(bundle):
     entries = entries_of(bundle[1])
     missing = {name: entries[name] for name in NAMES[:-1]}
-    assert "missing ['weights.safetensors']" in refused(zipped(missing))
+    assert "expects 4 entries, got 3" in refused(zipped(missing))
     assert "is compressed" in refused(zipped(entries, zipfile.ZIP_DEFLATED))
     altered = entries | {"point.json": entries["point.json"].replace(b"relu", b"gelu")}
     assert "point.json does not have the SHA-256" in refused(zipped(altered))
     file = io.BytesIO(bundle[1])
     with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("point.json", entries["point.json"])
-    assert "twice" in refused(file.getvalue())
+    assert "expects 4 entries, got 5" in refused(file.getvalue())
 
 
 def append(node: object) -> Callable[[Json], object]:
@@ -219,7 +222,7 @@ def test_a_point_graph_that_draws_is_refused(bundle):
         ({"classes": ["a", "a", "b"]}, r"classes expects 3 different names"),
         ({"classes": None}, r"classes: expects a list"),
         ({"inputs": []}, r"at least one input"),
-        ({"sites": []}, r"every site of the manifest"),
+        ({"sites": []}, r"at least one site"),
         ({"target_scale": [[0.0], [1.0]]}, r"two lists of 3 numbers"),
         ({"target_scale": [[0.0] * 3, [0.0] * 3]}, r"positive standard deviations"),
         ({"digests": {}}, r"sampling.json does not have the SHA-256"),
@@ -243,6 +246,8 @@ def test_a_manifest_that_breaks_a_rule_is_refused(bundle, change, expected):
         ("drop_prob", 1.5),
         ("drop_prob", None),
         ("drop_prob", True),
+        ("keep_prob", -0.1),
+        ("keep_prob", "half"),
         ("granularity", "atom"),
         ("batch_dim", -1),
         ("learned", "yes"),
@@ -252,6 +257,17 @@ def test_a_manifest_that_breaks_a_rule_is_refused(bundle, change, expected):
 def test_a_site_that_breaks_a_rule_is_refused(bundle, field, value):
     content = changed(bundle[1], "manifest.json", lambda m: m["sites"][0].update({field: value}))
     assert "manifest: sites" in refused(content)
+
+
+def test_a_site_that_keeps_with_a_probability_must_be_bernoulli(bundle):
+    change = {"distribution": "normal", "keep_prob": 0.5}
+    content = changed(bundle[1], "manifest.json", lambda m: m["sites"][0].update(change))
+    assert "keep_prob expects null" in refused(content)
+
+
+def test_a_bundle_of_an_earlier_build_says_nothing_of_keep_prob(bundle):
+    content = changed(bundle[1], "manifest.json", lambda m: m["sites"][0].pop("keep_prob"))
+    assert load_bundle(content).sites == bundle[0].sites
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from dubito.cli import main
+from dubito.registry.database import Database
 from dubito_nn import export
 
 from .conftest import CLASSES, NUM_FEATURES, Bundles
@@ -146,6 +148,97 @@ def test_an_error_is_one_line_and_exit_code_1(
     assert err.count("\n") == 1, err
     assert err.startswith("error: ")
     assert told in err
+
+
+def test_the_life_of_a_version(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, bundles: Bundles
+) -> None:
+    for name in ("first", "second"):
+        _run(capsys, monkeypatch, "register", bundles(name), "--model", "animals")
+
+    def run(*words: object) -> Run:
+        return _run(capsys, monkeypatch, *words)
+
+    code, out, _ = run("show", "animals")
+    assert code == 0
+    for word in ("animals 1", "default", "made for a test", "by local", "torch"):
+        assert word in out, out
+    assert "revision 1" in run("alias", "animals", 1, "--name", "best")[1]
+    code, _, err = run("alias", "animals", 2, "--name", "best", "--revision", 2)
+    assert (code, "If-Match" in err) == (1, True)
+    code, out, _ = run("alias", "animals", 2, "--name", "best", "--revision", 1)
+    assert (code, "revision 2" in out) == (0, True)
+    code, _, err = run("retire", "animals", 2, "--reason", "worse")
+    assert (code, "`best`" in err) == (1, True)
+    assert run("unalias", "animals", "best")[0] == 0
+    assert run("unalias", "animals", "default")[0] == 1
+    assert run("retire", "animals", 2, "--reason", "worse")[0] == 0
+    assert "worse" in run("show", "animals", 2)[1]
+    assert "retired" in run("models")[1]
+    assert run("alias", "animals", 2)[0] == 1
+    assert run("restore", "animals", 2)[0] == 0
+    assert run("delete", "animals", 1)[0] == 1
+    assert run("delete", "animals", 2)[0] == 0
+    assert run("show", "animals", 2)[0] == 1
+
+
+def test_registry_check_and_audit(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bundles: Bundles,
+    tmp_path: Path,
+) -> None:
+    _run(capsys, monkeypatch, "register", bundles("first"), "--model", "animals")
+    code, out, _ = _run(capsys, monkeypatch, "registry", "check")
+    assert (code, out.strip()) == (0, "1 models, 1 versions, 1 objects: no problems, no orphans")
+    code, out, _ = _run(capsys, monkeypatch, "registry", "audit")
+    assert (code, "upload" in out, "local" in out) == (0, True, True)
+    assert _run(capsys, monkeypatch, "registry", "audit", "nobody")[0] == 1
+    (path,) = (tmp_path / "data" / "objects").rglob("*.dubito")
+    path.rename(path.with_name("0" * 64 + ".dubito"))
+    code, out, _ = _run(capsys, monkeypatch, "registry", "check", "--fix", "--older-than", "0")
+    assert code == 1
+    assert "got none" in out
+
+
+def test_load_and_unload_ask_the_server_that_runs(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    ready: httpx.Client,
+) -> None:
+    url = str(ready.base_url)
+    code, out, _ = _run(capsys, monkeypatch, "load", "animals", "--url", url)
+    assert (code, "version 1 is loaded" in out) == (0, True)
+    code, out, _ = _run(capsys, monkeypatch, "unload", "animals", "1", "--url", url)
+    assert (code, "is available" in out) == (0, True)
+    code, _, err = _run(capsys, monkeypatch, "load", "nobody", "--url", url)
+    assert (code, "no model 'nobody'" in err) == (1, True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        monkeypatch.setenv("DUBITO_PORT", str(free.getsockname()[1]))
+    code, _, err = _run(capsys, monkeypatch, "load", "animals")
+    assert (code, "`dubito serve`" in err) == (1, True)
+    assert _run(capsys, monkeypatch, "load", "animals", "--url", "file:///etc")[0] == 1
+
+
+def test_old_tables_are_named_until_they_are_upgraded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'old.sqlite3'}"
+    database = Database(url)
+    database.upgrade("0001")
+    database.close()
+    monkeypatch.setenv("DUBITO_DATABASE_URL", url)
+    for words in (["models"], ["serve", "--port", "0"]):
+        code, _, err = _run(capsys, monkeypatch, *words)
+        assert (code, err.count("\n")) == (1, 1)
+        assert "`dubito db upgrade`" in err
+    code, out, _ = _run(capsys, monkeypatch, "db", "current")
+    assert (code, "0001, this build needs" in out, "`dubito db upgrade`" in out) == (0, True, True)
+    code, out, _ = _run(capsys, monkeypatch, "db", "upgrade")
+    assert (code, "from 0001 to" in out) == (0, True)
+    code, out, _ = _run(capsys, monkeypatch, "db", "current")
+    assert (code, "upgrade" in out) == (0, False)
+    assert _run(capsys, monkeypatch, "models")[0] == 0
 
 
 def test_a_bad_setting_is_named(

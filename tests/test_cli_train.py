@@ -168,6 +168,11 @@ def test_the_documented_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
         (MLP + "[dropout]\ndrop_prob = 1.5", "dropout.drop_prob: "),
         (MLP + "[dropout]\ndrop_prob = -0.1", "got -0.1"),
         (MLP + "[search]\ndrop_prob = [0.1, 1.0]", "search.drop_prob"),
+        (MLP + "[dropout]\ndrop_prob = '0.2'", "dropout.drop_prob: "),
+        (MLP + "[training]\nepochs = '2'", "training.epochs: "),
+        (MLP + "[training]\nepochs = true", "training.epochs: "),
+        (MLP + "drop_inputs = 1", "network.drop_inputs: "),
+        ("classes = ['a', 'a', 'b']\n" + MLP, "classes: expected different names, got a, a, b"),
         (MLP + "[dropout]\ndrop_prob = 0.0", "no dropout"),
         (MLP + QUICK + "patience = 2\nvalidation_share = 0.0", "expect validation rows"),
         (MLP + QUICK + "device = 'cuda'", "training.device"),
@@ -272,6 +277,15 @@ _ROWS = _arrays()["inputs"]
         (
             {"inputs": _ROWS, "targets": np.arange(90.0), "validation_inputs": _ROWS},
             "give both or neither",
+        ),
+        (
+            {
+                "inputs": _ROWS,
+                "labels": np.arange(90) % 3,
+                "validation_inputs": _ROWS[:20, :3],
+                "validation_labels": np.zeros(20, int),
+            },
+            r"validation_inputs: expected rows of shape \(4,\) like inputs, got \(3,\)",
         ),
         (
             {

@@ -181,3 +181,14 @@ def test_the_cell_takes_the_same_weights_as_torchs_layer() -> None:
     layer = d.VariationalLSTM(4, 5, 0.3).eval()
     layer.rnn.load_state_dict(trained.state_dict())
     torch.testing.assert_close(layer(_rows())[0], trained(_rows())[0])
+
+
+@pytest.mark.parametrize("name", ["VariationalLSTM", "VariationalGRU", "RecurrentDropoutLSTM"])
+def test_a_state_without_its_layers_axis_is_refused_in_both_modes(name: str) -> None:
+    layer = getattr(d, name)(4, 5, 0.3)
+    state = torch.randn(2, 5)
+    given = (state, state) if name.endswith("LSTM") else state
+    with pytest.raises(ValueError, match=r"here \(1, 2, 5\), got \(2, 5\).*unsqueeze\(0\)"):
+        layer.train()(torch.randn(2, 3, 4), given)
+    with pytest.raises((ValueError, RuntimeError)):
+        layer.eval()(torch.randn(2, 3, 4), given)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from dubito_nn import ExportError, export
 from dubito_nn import dropout as d
+from dubito_nn.training import EarlyStopping
 
 WITH_P: dict[str, Callable[[float], nn.Module]] = {
     "Dropout": d.Dropout,
@@ -208,3 +210,43 @@ def test_regularisers_of_a_squared_error_are_those_of_a_likelihood_times_two_ove
         pytest.approx(0.01 / 50),
         pytest.approx(2 / 50),
     )
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: d.Dropout(True), r"in \[0, 1\], got True"),
+        (lambda: d.Dropout("0.5"), r"in \[0, 1\], got '0.5'"),  # type: ignore[arg-type]
+        (lambda: d.StochasticDepth(None), r"in \[0, 1\], got None"),  # type: ignore[arg-type]
+        (lambda: d.DropBlock2d(0.1, 2.5), "whole block_size.*got 2.5"),  # type: ignore[arg-type]
+        (lambda: d.DropBlock1d(0.1, True), "whole block_size.*got True"),
+        (lambda: d.ConcreteDropout(4, temperature=NAN), "positive temperature, got nan"),
+        (lambda: d.ConcreteDropout(4, weight_regulariser=NAN), "regularisers of at least 0"),
+        (lambda: d.concrete_regularisers(100, NAN), "positive length_scale"),
+        (lambda: d.ConcreteDropout(4)(torch.zeros(2, 5)), r"expected 4 features, got 5"),
+        (lambda: d.ConcreteDropout2d(4)(torch.zeros(2, 4)), "rows, channels, height"),
+        (
+            lambda: d.ConcreteDropout1d(4, following=nn.Conv2d(4, 2, 1)),  # type: ignore[arg-type]
+            "of the kind Conv1d, got Conv2d",
+        ),
+        (lambda: d.SparseLinear(2, 2, threshold=NAN), "threshold of log α, got nan"),
+        (lambda: d.WordTypeDropout(nn.Linear(2, 2)), "expected an nn.Embedding, got Linear"),  # type: ignore[arg-type]
+        (
+            lambda: d.DropConnect(nn.Linear(2, 2), activation=nn.Softmax(1)),
+            "acts on every number alone, got Softmax",
+        ),
+        (lambda: EarlyStopping(3, NAN), "min_improvement of at least 0"),
+    ],
+)
+def test_arguments_that_were_taken_for_others_are_refused(
+    make: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_numbers_of_numpy_are_probabilities() -> None:
+    assert d.Dropout(np.float32(0.5)).drop_prob == 0.5  # type: ignore[arg-type]

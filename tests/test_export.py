@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dubito_nn import Bundle, export
+from dubito_nn import Bundle, export, load_bundle
+from dubito_nn.dropout import DropBlock2d
 
 
 def declared(output: str = "logits") -> dict[str, str]:
@@ -277,3 +278,27 @@ def test_a_layer_that_keeps_everything_is_no_site(path):
     bundle = export(Keeps(), torch.randn(2, 8), path, **declared())
     assert [site.drop_prob for site in bundle.sites] == [0.5]
     assert bundle.sites[0].granularity == "path"
+
+
+def test_a_site_states_the_p_of_its_layer_and_is_drawn_with_its_own(path):
+    body = [nn.Conv2d(1, 2, 3), DropBlock2d(0.3, 3), nn.Flatten(), nn.Linear(72, 3)]
+    bundle = export(nn.Sequential(*body), torch.randn(2, 1, 8, 8), path, **declared())
+    (site,) = bundle.sites
+    assert site.drop_prob == 0.3
+    assert site.keep_prob == 1 - body[1].seed_prob((6, 6))
+    assert load_bundle(path).sites == bundle.sites
+
+
+def test_a_probability_that_a_layer_holds_under_another_name_is_stated_as_drawn(path):
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop_prob, self.late_drop_prob, self.head = 0.3, 0.1, nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for p in (self.drop_prob, self.late_drop_prob):
+                x = x * torch.bernoulli(torch.ones_like(x), 1 - p)
+            return self.head(x)
+
+    bundle = export(Two(), torch.randn(2, 8), path, **declared())
+    assert [(site.drop_prob, site.keep_prob) for site in bundle.sites] == [(0.3, None), (0.1, None)]

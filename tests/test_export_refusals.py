@@ -7,12 +7,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dubito.engine import Engine
 from dubito_nn import ExportError, export
+from dubito_nn.dropout import DropBlock2d, RecurrentDropoutGRU, TimeTiedDropout, VariationalLSTM
 
 Forward = Callable[[nn.Module, Tensor], object]
 
@@ -51,6 +54,22 @@ def branching(network: nn.Module, x: Tensor) -> Tensor:
 
 def layer_drop_by_python(network: nn.Module, x: Tensor) -> Tensor:
     return network.head(network.dropout(network.inner(x) if random.random() < 0.5 else x))
+
+
+def seeded_inside(network: nn.Module, x: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    return network.head(network.dropout(x))
+
+
+class Holding(nn.Module):
+    """Draws from a generator that it holds."""
+
+    def __init__(self, generator: random.Random | np.random.Generator) -> None:
+        super().__init__()
+        self.generator, self.dropout, self.head = generator, nn.Dropout(0.5), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.dropout(x)) * (1.0 + self.generator.random())
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
@@ -108,6 +127,15 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         r"the network itself.*data-dependent.*torch.where or a mask",
     ),
     "dice of Python": (lambda: Written(layer_drop_by_python), r"Python's `random`.*torch.rand"),
+    "a generator of Python": (lambda: Holding(random.Random(0)), r"Python's `random`.*torch.rand"),
+    "a generator of NumPy": (
+        lambda: Holding(np.random.default_rng(0)),
+        r"draws from Python's `random` or NumPy.*torch.rand",
+    ),
+    "a seed set in the forward pass": (
+        lambda: Written(seeded_inside),
+        r"seeds torch's random numbers in the forward pass.*outside forward",
+    ),
     "batch-norm without running statistics": (
         lambda: layers(nn.BatchNorm1d(16, track_running_stats=False), nn.Dropout(0.5)),
         r"module `1`.*statistics of the batch.*nn.LayerNorm",
@@ -206,6 +234,8 @@ def test_a_network_that_cannot_be_served_is_refused_with_a_remedy(name, tmp_path
         ),
         ({"features": "nowhere"}, r"features names `nowhere`.*choose one of \['0', '1', '2'\]"),
         ({"output_name": "scores"}, r"output_name names `scores`.*leave output_name out"),
+        ({"free_dims": [1]}, r"input name → axis → name, got \[1\]"),
+        ({"free_dims": {"input": [1]}}, r"input name → axis → name"),
         ({"free_dims": {"elsewhere": {1: "time"}}}, r"`elsewhere`: choose among the inputs"),
         ({"free_dims": {"input": {0: "time"}}}, r"axis numbers from 1 to 1.*always free"),
         ({"free_dims": {"input": {1: "batch"}}}, r"plain names other than `batch`"),
@@ -306,3 +336,60 @@ def test_a_tied_weight_is_stored_once(tmp_path):
     )
     assert [tuple(weight.shape) for weight in bundle.weights.values()] == [(50, 8)]
     assert (bundle.manifest.inputs[0].low, bundle.manifest.inputs[0].high) == (0, 13)
+
+
+class Steps(nn.Module):
+    """The last output of a recurrent layer."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.head = layer, nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x)[0][:, -1])
+
+
+@pytest.mark.parametrize(
+    "layer", [VariationalLSTM(4, 5, 0.3), RecurrentDropoutGRU(4, 5, 0.3)], ids=["lstm", "gru"]
+)
+def test_unrolled_layers_have_one_length_and_say_so(tmp_path, layer):
+    network, path = Steps(layer), tmp_path / "network.dubito"
+    declared = {"task": "classification", "output": "logits"}
+    with pytest.raises(ExportError, match=r"one of them.*one bundle per length.*TimeTiedDropout"):
+        export(network, torch.randn(3, 6, 4), path, **declared, free_dims={"x": {1: "time"}})
+    assert export(network, torch.randn(3, 6, 4), path, **declared).sites
+
+
+def test_lstm_with_time_tied_dropout_around_it_takes_any_length(tmp_path):
+    network = nn.Sequential(TimeTiedDropout(0.3), Steps(nn.LSTM(4, 5, batch_first=True)))
+    bundle = export(
+        network,
+        torch.randn(3, 6, 4),
+        tmp_path / "network.dubito",
+        task="classification",
+        output="logits",
+        free_dims={"input": {1: "time"}},
+    )
+    assert Engine.load(bundle).sample(torch.randn(2, 9, 4)).shape == (64, 2, 3)
+
+
+def test_the_map_that_dropblock_drops_from_has_one_size(tmp_path):
+    pool = nn.AdaptiveAvgPool2d(1)
+    network = nn.Sequential(DropBlock2d(0.1, 2), pool, nn.Flatten(), nn.Linear(2, 3))
+    with pytest.raises(ExportError, match=r"DropBlock.*one bundle per size"):
+        export(
+            network,
+            torch.randn(3, 2, 6, 6),
+            tmp_path / "network.dubito",
+            task="classification",
+            output="logits",
+            free_dims={"input": {2: "height"}},
+        )
+
+
+@pytest.mark.parametrize("path", ["", None, 3])
+def test_a_path_that_names_no_file_is_refused(path):
+    with pytest.raises(ExportError, match="path expects the name of a file"):
+        export(
+            layers(nn.Dropout()), torch.randn(2, 8), path, task="classification", output="logits"
+        )

@@ -362,7 +362,8 @@ def test_folded_samples_are_those_of_one_sample_and_one_row_at_a_time(
         def source(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
             one, place = range(t, t + 1), range(row, row + 1)
             site = bundle.sites[index]
-            own = draw(site, 2, one, size, masks=masks, rows=place, dtype=dtype)
+            how = {"masks": masks, "rows": place, "kind": sampling.draw, "dtype": dtype}
+            own = draw(site, 2, one, size, **how)  # type: ignore[arg-type]
             return own.reshape(size)
 
         inputs = {name: rows[row : row + 1]}
@@ -429,8 +430,17 @@ def test_gradients_for_fixed_draws_agree_with_differences(variant: Variant) -> N
 def test_sites_name_the_layer_and_its_probability(variant: Variant, bundle: Bundle) -> None:
     assert all(0.0 < (site.drop_prob or 0.0) < 1.0 for site in bundle.sites)
     assert all(site.batch_dim is None for site in bundle.sites) == variant.per_batch
+    layers = [m for m in _network(variant).modules() if type(m).__name__ == variant.layer]
+    stated = {_number(layer.drop_prob) for layer in layers}
+    if variant.name == "variational lstm":
+        stated.add(0.2)  # of its inputs
+    assert {site.drop_prob for site in bundle.sites} == stated
     is_learned = variant.layer.startswith(("Concrete", "Learned", "Sparse"))
     assert all(site.learned == is_learned for site in bundle.sites)
+
+
+def _number(drop_prob: Tensor | float) -> float:
+    return drop_prob.double().mean().item() if isinstance(drop_prob, Tensor) else drop_prob
 
 
 def _public_layers() -> set[str]:
@@ -450,6 +460,24 @@ def test_the_documented_table_names_every_public_name() -> None:
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
     documented = {name for row in rows for name in re.findall(r"`(\w+)", row[2])}
     assert documented == set(d.__all__)
+
+
+def test_the_readme_has_every_variant_and_how_it_is_served() -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    served = {
+        name: how.strip()
+        for layers, _, _, how in re.findall(r"^\| (`\w.*) \| (.*) \| (.*) \| (.*) \|$", text, re.M)
+        for name in re.findall(r"`(\w+)`", layers)
+    }
+    words = {
+        frozenset({False}): "folded",
+        frozenset({True}): "one at a time",
+        frozenset({False, True}): 'folded; `per="batch"` one at a time',
+    }
+    assert served == {
+        layer: words[frozenset(v.per_batch for v in VARIANTS if v.layer == layer)]
+        for layer in _public_layers()
+    }
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from dubito_nn import Bundle, ExportError, export
-from dubito_nn.dropout import ConcreteDropout, VariationalLSTM
+from dubito_nn.dropout import ConcreteDropout, DropBlock2d, VariationalLSTM
 
 
 @pytest.fixture
@@ -144,3 +144,111 @@ def test_a_learned_p_is_not_overridden(written) -> None:
     network = nn.Sequential(nn.Linear(4, 6), ConcreteDropout(6), nn.Linear(6, 3))
     with pytest.raises(ExportError, match=r"module `1` learned its p.* leave it out"):
         written(network, {"1": 0.2}, 4)
+
+
+class Power(nn.Module):
+    """Generalised mean: its p is no probability."""
+
+    def __init__(self, drop: float = 0.0) -> None:
+        super().__init__()
+        self.p, self.drop = 3.0, drop
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.nn.functional.dropout(x, self.drop, self.training) if self.drop else x
+        return x.clamp(min=1e-6).pow(self.p).mean(-1, keepdim=True).pow(1 / self.p)
+
+
+def test_a_number_that_is_no_probability_is_left_alone(written):
+    plain = nn.Sequential(nn.Linear(8, 8), Power(), nn.Dropout(0.2), nn.Linear(1, 3)).eval()
+    bundle = written(plain, {"1": 0.1}, 8)
+    assert table(bundle) == [("1", 0.1), ("2", 0.2)]  # dropout behind it
+    x = torch.randn(3, 8)
+    with torch.no_grad():
+        point = bundle.point.run({"input": x}, bundle.weights)["output"]
+        torch.testing.assert_close(point, plain(x))
+
+
+def test_a_layer_that_drops_by_other_means_than_the_number_is_refused(written):
+    drops = nn.Sequential(nn.Linear(8, 8), Power(0.3), nn.Linear(1, 3))
+    with pytest.raises(ExportError, match=r"`1` draws random.*`p` did not change.*set p in the"):
+        written(drops, {"1": 0.1}, 8)
+
+
+class Kept(nn.Module):
+    """Drops with what was computed once, or with one of several numbers."""
+
+    def __init__(self, **numbers: float) -> None:
+        super().__init__()
+        vars(self).update(numbers)
+        self.keep = 1 - next(iter(numbers.values()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.bernoulli(torch.ones_like(x), self.kept()) if self.training else x
+
+    def kept(self) -> float:
+        return self.keep
+
+
+class Read(Kept):
+    """Drops with `p`."""
+
+    def kept(self) -> float:
+        return 1 - self.p
+
+
+class Compared(Read):
+    """Drops with `p`, where uniform numbers are below it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (torch.rand_like(x) >= self.p) if self.training else x
+
+
+class KeepRate(Kept):
+    """`p` is the probability of keeping."""
+
+    def kept(self) -> float:
+        return self.p
+
+
+@pytest.mark.parametrize(
+    "layer", [Kept(drop_prob=0.49), Kept(rate=0.5), KeepRate(p=0.9)], ids=["stale", "rate", "keep"]
+)
+def test_an_override_that_does_not_take_is_refused(written, layer):
+    with pytest.raises(ExportError, match=r"module `1` draws random numbers itself"):
+        written(nn.Sequential(nn.Linear(8, 6), layer, nn.Linear(6, 3)), {"1": 0.1}, 8)
+
+
+def test_of_two_numbers_the_one_that_is_dropped_with_is_set(written):
+    layers = [Read(p=0.5, drop_prob=0.4), Compared(p=0.5), Compared(p=0.3, drop_prob=0.4)]
+    bundle = written(nn.Sequential(nn.Linear(8, 6), *layers, nn.Linear(6, 3)), {"[123]": 0.1}, 8)
+    assert table(bundle) == [("1", 0.1), ("2", None), ("3", None)]  # the last two do not tell
+    below = [n for n in bundle.sampling.nodes if n.op == "aten.ge.Scalar"]
+    assert [node.args[1] for node in below] == [0.1, 0.1]
+
+
+def test_p_of_a_layer_whose_draws_follow_from_it_is_overridden(written):
+    image = nn.Sequential(
+        nn.Conv2d(1, 4, 3), DropBlock2d(0.1, 2), DropBlock2d(0.0, 2), nn.Flatten(), nn.Linear(64, 3)
+    )
+    bundle = written(image, {"[12]": 0.3}, 1, 6, 6)
+    assert table(bundle) == [("1", 0.3), ("2", 0.3)]
+    gamma = 0.3 * 16 / 9 / 4
+    assert [site.keep_prob for site in bundle.sites] == pytest.approx([1 - gamma] * 2)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        ({"0": 0.3, "[0]": 0.2}, [("0", 0.2), ("2", 0.5), ("4", 0.5)]),
+        ({"2": 0.3, "*": 0.2}, [(str(place), 0.2) for place in range(6)]),
+        ({"*": 0.2, "2": 0.3}, [(str(p), 0.3 if p == 2 else 0.2) for p in range(6)]),
+    ],
+)
+def test_of_patterns_that_match_one_module_the_last_counts(written, patterns, expected):
+    assert table(written(network(0.5), patterns, 8)) == expected
+
+
+@pytest.mark.parametrize("given", [[("1", 0.3)], "1", {1: 0.3}])
+def test_drop_prob_in_another_form_is_refused(written, given):
+    with pytest.raises(ExportError, match="drop_prob expects patterns of module paths"):
+        written(network(0.5), given, 8)

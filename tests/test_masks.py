@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from scipy import stats
 
 from dubito.engine.masks import draw
 from dubito.engine.sampling import Draw
+from dubito.engine.strata import remainder
 from dubito_nn import Site
 
 FALSE_ALARM = 1e-6
@@ -39,6 +42,13 @@ def test_bernoulli_draws_keep_with_the_stated_probability(drop_prob: float, kind
     kept = int(bits.sum())
     assert set(bits.unique().tolist()) <= {0.0, 1.0}
     assert stats.binomtest(kept, bits.numel(), 1 - drop_prob).pvalue > FALSE_ALARM
+
+
+def test_a_draw_that_drops_a_block_keeps_with_its_own_probability(kind: Draw) -> None:
+    block = replace(site(drop_prob=0.3), keep_prob=0.96)
+    bits = draw(block, 1, range(200), (500,), kind=kind)
+    assert stats.binomtest(int(bits.sum()), bits.numel(), 0.96).pvalue > FALSE_ALARM
+    assert remainder(block) == pytest.approx(remainder(site(drop_prob=0.04)))
 
 
 def test_bernoulli_draws_are_independent_over_units_and_samples() -> None:

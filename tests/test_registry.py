@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from dubito.errors import (
     BundleRefusedError,
@@ -21,18 +20,20 @@ from dubito.errors import (
 )
 from dubito.registry import Registry
 from dubito.registry.database import Database
-from dubito.registry.tables import Table
+from dubito.registry.objects import Objects
 
 from .conftest import Bundles
 
 
-def _url(folder: Path) -> str:
-    return f"sqlite:///{folder / 'registry.sqlite3'}"
+def _open(url: str, folder: Path) -> Registry:
+    database = Database(url)
+    database.upgrade()
+    return Registry(database, Objects.local(folder / "objects"))
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    opened = Registry(_url(tmp_path), tmp_path / "objects")
+def registry(database_url: str, tmp_path: Path) -> Iterator[Registry]:
+    opened = _open(database_url, tmp_path)
     yield opened
     opened.close()
 
@@ -81,9 +82,9 @@ def test_many_uploads_at_once_get_numbers_of_their_own(
 
 
 def test_two_processes_worth_of_registries_share_one_directory(
-    registry: Registry, bundles: Bundles, tmp_path: Path
+    registry: Registry, bundles: Bundles, database_url: str, tmp_path: Path
 ) -> None:
-    other = Registry(_url(tmp_path), tmp_path / "objects")
+    other = _open(database_url, tmp_path)
     registry.register("digits", bundles("first"))
     assert other.register("digits", bundles("second")).number == 2
     other.close()
@@ -188,13 +189,13 @@ def test_calibrations_are_numbered_kept_and_chosen(registry: Registry, bundles: 
 
 
 def test_calibrations_go_with_their_version(
-    registry: Registry, bundles: Bundles, tmp_path: Path
+    registry: Registry, bundles: Bundles, database_url: str
 ) -> None:
     registry.register("digits", bundles("first"))
     registry.register("digits", bundles("second"))
     registry.add_calibration("digits", "2", {"temperature": 2.0})
     registry.delete_version("digits", "2")
-    database = Database(_url(tmp_path))
+    database = Database(database_url)
     with database.reading() as session:
         assert session.scalar(text("SELECT count(*) FROM calibrations")) == 0
     database.close()
@@ -209,13 +210,93 @@ def test_an_unknown_version_is_not_found(
         registry.version("digits", reference)
 
 
-def test_the_migrations_make_the_tables_that_the_code_declares(tmp_path: Path) -> None:
-    database = Database(_url(tmp_path))
-    database.migrate()
-    database.migrate()
-    with database.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, Table.metadata) == []
-        assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
-        assert connection.scalar(text("PRAGMA foreign_keys")) == 1
-    database.close()
+def test_a_retired_version_gets_no_alias_until_it_is_restored(
+    registry: Registry, bundles: Bundles
+) -> None:
+    registry.register("digits", bundles("first"))
+    registry.register("digits", bundles("second"))
+    with pytest.raises(ConflictError, match="`default`"):
+        registry.retire("digits", "1", "worse")
+    retired = registry.retire("digits", "2", "leaks the labels")
+    assert retired.retired_at is not None
+    assert registry.version("digits", "2").retired_reason == "leaks the labels"
+    with pytest.raises(ConflictError, match="leaks the labels"):
+        registry.set_alias("digits", "default", 2)
+    assert registry.version("digits").number == 1
+    assert registry.restore("digits", "2").retired_at is None
+    assert registry.set_alias("digits", "default", 2).version == 2
+
+
+def test_an_alias_is_deleted_unless_it_is_default(registry: Registry, bundles: Bundles) -> None:
+    registry.register("digits", bundles("first"))
+    registry.set_alias("digits", "best", 1)
+    with pytest.raises(PreconditionFailedError):
+        registry.delete_alias("digits", "best", if_match=frozenset({2}))
+    registry.delete_alias("digits", "best", if_match=frozenset({1}))
+    with pytest.raises(NotFoundError, match="no alias 'best'"):
+        registry.delete_alias("digits", "best")
+    with pytest.raises(ConflictError, match="move it instead"):
+        registry.delete_alias("digits", "default")
+    assert [alias.name for alias in registry.model("digits").aliases] == ["default"]
+
+
+def test_the_audit_says_who_changed_what_and_outlives_it(
+    registry: Registry, bundles: Bundles
+) -> None:
+    assert registry.register("digits", bundles("first"), actor="ann").uploader == "ann"
+    registry.register("digits", bundles("second"))
+    registry.set_alias("digits", "best", 2, actor="bob")
+    registry.set_alias("digits", "best", 1, actor="bob")
+    registry.delete_alias("digits", "best", actor="bob")
+    registry.add_calibration("digits", "2", {}, actor="cat")
+    registry.set_active_calibration("digits", "2", None)
+    registry.retire("digits", "2", "worse")
+    registry.restore("digits", "2")
+    registry.delete_version("digits", "2", actor="ann")
+    with pytest.raises(NotFoundError):
+        registry.set_alias("digits", "best", 2)
+    registry.register("others", bundles("first"))
+    changes = registry.audit("digits")[::-1]
+    assert [(change.actor, change.action, change.version) for change in changes] == [
+        ("ann", "upload", 1),
+        ("anonymous", "upload", 2),
+        ("bob", "alias", 2),
+        ("bob", "alias", 1),
+        ("bob", "alias-delete", 1),
+        ("cat", "calibrate", 2),
+        ("anonymous", "activate", 2),
+        ("anonymous", "retire", 2),
+        ("anonymous", "restore", 2),
+        ("ann", "delete", 2),
+    ]
+    assert changes[3].details == {"alias": "best", "before": 2}
+    assert all(before.at <= after.at for before, after in pairwise(changes))
+    assert [change.model for change in registry.audit(limit=2)] == ["others", "digits"]
+
+
+def test_a_model_of_many_versions_is_read_in_a_handful_of_queries(
+    database_url: str, bundles: Bundles, tmp_path: Path
+) -> None:
+    database = Database(database_url)
+    database.upgrade()
+    registry = Registry(database, Objects.local(tmp_path / "objects"))
+    queries: list[str] = []
+
+    def note(*arguments: object) -> None:
+        queries.append(str(arguments[2]))
+
+    def count() -> int:
+        queries.clear()
+        assert registry.models() == (registry.model("digits"),)
+        return len(queries)
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    for _ in range(2):
+        registry.register("digits", bundles("first"))
+        registry.add_calibration("digits", "1", {"rows": [0.1] * 1000})
+    few = count()
+    assert not any("document" in query for query in queries)
+    for _ in range(8):
+        registry.register("digits", bundles("first"))
+    assert count() == few
+    registry.close()

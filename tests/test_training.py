@@ -12,6 +12,7 @@ from dubito_nn.training import (
     cross_entropy,
     gaussian_nll,
     learned_drop_probs,
+    measure_gap,
     seeded,
     squared_error,
     train,
@@ -242,3 +243,45 @@ def test_training_on_a_gpu_leaves_its_generator_where_it_stood() -> None:
     result = train(network, inputs, targets, loss=gaussian_nll, epochs=2, device="cuda")
     assert math.isfinite(result.losses[-1])
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("heteroscedastic", [False, True])
+def test_targets_of_another_shape_than_the_output_are_refused(heteroscedastic: bool) -> None:
+    # They would be broadcast to N x N, and the network would learn the mean of all targets.
+    inputs, targets = _line(20)
+    network = MLP(1, (4,), 1, heteroscedastic=heteroscedastic)
+    loss = gaussian_nll if heteroscedastic else squared_error
+    message = r"output's shape \(B, D\), here \(20, 1\), got \(20,\): use targets\[:, None\]"
+    with pytest.raises(ValueError, match=message):
+        train(network, inputs, targets[:, 0], loss=loss, epochs=1)
+    rows = (inputs, targets[:, 0])
+    with pytest.raises(ValueError, match=message):
+        measure_gap(network, rows, rows, loss)
+
+
+@pytest.mark.parametrize(
+    "setting", ["learning_rate", "weight_decay", "l1"], ids=lambda name: f"{name} nan"
+)
+def test_a_setting_that_is_not_a_number_is_refused(setting: str) -> None:
+    inputs, targets = _line(20)
+    with pytest.raises(ValueError, match="change the one out of range"):
+        train(
+            _network(StandardFamily(0.2)),
+            inputs,
+            targets,
+            loss=gaussian_nll,
+            epochs=1,
+            **{setting: math.nan},  # type: ignore[arg-type]
+        )
+
+
+@pytest.mark.parametrize("num_rows", [33, 17, 16, 1])
+def test_a_network_with_batch_norm_trains_on_any_number_of_rows_but_one(num_rows: int) -> None:
+    inputs, targets = _line(num_rows)
+    network = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Dropout(0.1), nn.Linear(4, 1))
+    if num_rows == 1:
+        with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+            train(network, inputs, targets, loss=squared_error, epochs=1, batch_size=16)
+        return
+    result = train(network, inputs, targets, loss=squared_error, epochs=2, batch_size=16)
+    assert len(result.losses) == 2

@@ -128,3 +128,34 @@ def test_heads_and_figures_that_do_not_fit_say_so() -> None:
     samples = sampled_outputs(pair, _rows(4)[0], num_samples=2)
     with pytest.raises(TypeError, match="mean_and_log_variance"):
         log_likelihood(samples, _rows(4)[1], head="mean", noise_precision=1.0)
+
+
+@pytest.mark.parametrize(
+    ("head", "num_outputs", "told"),
+    [
+        ("logits", 1, "a class index per row"),
+        ("logits", 3, "real values go with the head `mean`"),
+        ("mean", 3, "output's shape"),
+        ("mean_and_log_variance", 1, "for one tensor"),
+        ("median", 1, "expected the head `logits`, `mean`"),
+    ],
+)
+def test_a_search_whose_targets_do_not_go_with_the_head_is_refused(
+    head: str, num_outputs: int, told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        search_drop_prob(
+            lambda p: nn.Linear(5, num_outputs),
+            lambda network: None,
+            (0.1,),
+            _rows(4),
+            head=head,  # type: ignore[arg-type]
+        )
+
+
+def test_a_search_without_held_out_rows_is_refused() -> None:
+    x, y = _rows(4)
+    with pytest.raises(ValueError, match="at least one, got 0 and 0"):
+        search_drop_prob(
+            lambda p: nn.Linear(5, 1), lambda network: None, (0.1,), (x[:0], y[:0]), head="mean"
+        )

@@ -236,3 +236,19 @@ def test_a_network_trained_without_dropout_can_be_doubted(build, rows, drop_prob
     assert len(bundle.manifest.injected) == sites
     assert bundle.manifest.warnings[0] == bundle.manifest.injection_warning
     assert Engine.load(bundle).sample(inputs).std(0).min() > 0
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Llama"])
+def test_a_language_model_without_a_mask_exports(tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    build = text(name, **(GPT2 if name == "GPT2" else LLAMA))
+    bundle = export(
+        build(),
+        {"input_ids": torch.randint(1, VOCABULARY, (4, 6))},
+        tmp_path / "network.dubito",
+        task="classification",
+        output="logits",
+        output_name="logits",
+        drop_prob=None if name == "GPT2" else {"*.self_attn": 0.1},
+    )
+    assert len(bundle.sites) > 1

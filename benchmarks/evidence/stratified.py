@@ -44,10 +44,10 @@ HEAD = ("network", "T", "gain", "MI iid", "MI", "MI corrected", "se rms", "se me
 class Settings:
     """Rows, seeds and samples."""
 
-    rows: int = 16
+    rows: int = 20
     seeds: int = 500
     iid_seeds: int = 100
-    samples: tuple[int, ...] = (16, 32, 64)
+    samples: tuple[int, ...] = (16, 24, 32, 64)
     reference_samples: int = 20_000
     tested_samples: int = 64
     seed: int = 0
@@ -170,12 +170,11 @@ def smallest_p(sites: tuple[Site, ...], num_samples: int, units: int = 20_000) -
     for site in sites:
         drawn = draw(site, 0, range(num_samples), (units,), kind="stratified").numpy()
         for sample in drawn:
-            if site.distribution != "bernoulli":
+            if site.drop_prob is None:
                 name = "norm" if site.distribution == "normal" else "uniform"
                 found.append(float(stats.kstest(sample, name).pvalue))
                 continue
-            assert site.drop_prob is not None
-            keep = 1 - site.drop_prob
+            keep = site.bernoulli_mean
             both = int((sample[::2] * sample[1::2]).sum())
             found.append(float(stats.binomtest(int(sample.sum()), units, keep).pvalue))
             found.append(float(stats.binomtest(both, units // 2, keep**2).pvalue))

@@ -15,18 +15,21 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from dubito_nn.archive import read_archive
 from dubito_nn.errors import BundleError
 from dubito_nn.manifest import Manifest, Site, manifest_from_json
-from dubito_nn.program import DTYPES, Program, from_json, sites_in, to_json
+from dubito_nn.program import Program, from_json, sites_in, to_json
+from dubito_nn.strict_json import parse
+from dubito_nn.tensors import read_tensors
 
 MANIFEST, SAMPLING, POINT, WEIGHTS = (
     "manifest.json",
@@ -35,8 +38,8 @@ MANIFEST, SAMPLING, POINT, WEIGHTS = (
     "weights.safetensors",
 )
 ENTRIES = (MANIFEST, SAMPLING, POINT, WEIGHTS)
-MAX_JSON_BYTES = 64 * 2**20
-MAX_TENSORS = 100_000
+MAX_JSON_BYTES = 8 * 2**20
+_LIMITS = {name: MAX_JSON_BYTES for name in ENTRIES} | {WEIGHTS: 2**32}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # entries carry no time, so that equal networks give equal files
 
 
@@ -90,13 +93,12 @@ def load_bundle(source: str | Path | bytes) -> Bundle:
     Raises:
         BundleError: naming the first reason why the file is not a sound bundle.
     """
-    content = source if isinstance(source, bytes) else _read_file(Path(source))
-    entries = _read_entries(content)
-    manifest = manifest_from_json(_parse(entries[MANIFEST], MANIFEST))
+    entries, digest, size = _read(source)
+    manifest = manifest_from_json(parse(entries.pop(MANIFEST), MANIFEST))
     _check_digests(manifest, entries)
-    sampling = from_json(_parse(entries[SAMPLING], SAMPLING), where=SAMPLING)
-    point = from_json(_parse(entries[POINT], POINT), where=POINT)
-    weights = _read_weights(entries[WEIGHTS])
+    sampling = from_json(parse(entries.pop(SAMPLING), SAMPLING), where=SAMPLING)
+    point = from_json(parse(entries.pop(POINT), POINT), where=POINT)
+    weights = read_tensors(entries.pop(WEIGHTS), WEIGHTS)
     for name, program in ((SAMPLING, sampling), (POINT, point)):
         _check_names(program, manifest, weights, name)
     if sites_in(point.nodes):
@@ -104,77 +106,25 @@ def load_bundle(source: str | Path | bytes) -> Bundle:
     drawn = sites_in(sampling.nodes)
     if sorted(drawn) != list(range(len(manifest.sites))):
         raise BundleError(f"{SAMPLING}: expects every site of the manifest to be drawn once")
-    digest = hashlib.sha256(content).hexdigest()
-    return Bundle(manifest, sampling, point, weights, digest, len(content))
+    return Bundle(manifest, sampling, point, weights, digest, size)
 
 
-def _read_file(path: Path) -> bytes:
+def _read(source: str | Path | bytes) -> tuple[dict[str, bytes], str, int]:
+    """The entries, the file's SHA-256 and its size."""
+    if isinstance(source, bytes):
+        return *read_archive(io.BytesIO(source), len(source), _LIMITS), len(source)
     try:
-        return path.read_bytes()
+        with open(source, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return *read_archive(file, size, _LIMITS), size
     except OSError as error:
-        raise BundleError(f"cannot read `{path}`: {error.strerror or error}") from error
-
-
-def _read_entries(content: bytes) -> dict[str, bytes]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            infos = archive.infolist()
-            _check_infos(infos, len(content))
-            return {info.filename: archive.read(info) for info in infos}
-    except BundleError:
-        raise
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise BundleError(
-            f"not a readable bundle, {error}: send the file that `dubito_nn.export` wrote, whole"
-        ) from error
-
-
-def _check_infos(infos: list[zipfile.ZipInfo], size: int) -> None:
-    names = [info.filename for info in infos]
-    for name in names:
-        if name not in ENTRIES:
-            raise BundleError(f"unexpected entry `{name[:80]}`: a bundle holds {list(ENTRIES)}")
-    if sorted(names) != sorted(ENTRIES):
-        missing = sorted(set(ENTRIES) - set(names))
-        raise BundleError(f"entries missing or twice there, missing {missing}: export it again")
-    for info in infos:
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-            raise BundleError(f"entry `{info.filename}` is compressed: entries are stored as is")
-        if info.flag_bits & 0x1:
-            raise BundleError(f"entry `{info.filename}` is encrypted")
-        if info.file_size > (size if info.filename == WEIGHTS else MAX_JSON_BYTES):
-            raise BundleError(f"entry `{info.filename}` is larger than it may be")
-    if sum(info.file_size for info in infos) > size:
-        raise BundleError("the entries overlap: together they are larger than the file")
-
-
-def _parse(content: bytes, name: str) -> object:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{name} is not readable JSON: {str(error)[:100]}") from error
+        raise BundleError(f"cannot read `{source}`: {error.strerror or error}") from error
 
 
 def _check_digests(manifest: Manifest, entries: Mapping[str, bytes]) -> None:
-    for name in (SAMPLING, POINT, WEIGHTS):
-        found = hashlib.sha256(entries[name]).hexdigest()
-        if (manifest.digests or {}).get(name) != found:
+    for name, content in entries.items():
+        if (manifest.digests or {}).get(name) != hashlib.sha256(content).hexdigest():
             raise BundleError(f"{name} does not have the SHA-256 that the manifest states")
-
-
-def _read_weights(content: bytes) -> dict[str, Tensor]:
-    try:
-        weights = safetensors.torch.load(content)
-    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise BundleError(f"{WEIGHTS} is not readable: {str(error)[:100]}") from error
-    if len(weights) > MAX_TENSORS:
-        raise BundleError(f"{WEIGHTS} holds {len(weights)} tensors, more than {MAX_TENSORS}")
-    for name, tensor in weights.items():
-        if tensor.dtype not in DTYPES.values():
-            raise BundleError(f"{WEIGHTS}: `{name[:80]}` has the type {tensor.dtype}, not served")
-        if tensor.is_floating_point() and tensor.isnan().any():
-            raise BundleError(f"{WEIGHTS}: `{name[:80]}` holds NaN: train the network again")
-    return weights
 
 
 def _check_names(

@@ -20,6 +20,7 @@ from dubito_nn.errors import BundleError, ExportError
 from dubito_nn.lifting.capture import Captured, capture, isolated, unwrapped
 from dubito_nn.lifting.example import Example, FreeDims, read_example
 from dubito_nn.lifting.explain import explain
+from dubito_nn.lifting.granularity import with_granularity
 from dubito_nn.lifting.inject import inject_dropout
 from dubito_nn.lifting.lift import Lifted, lift, refuse_as_recorded, without_unserved
 from dubito_nn.lifting.lower import lower
@@ -63,8 +64,9 @@ def export(
         features: path of the module whose output is the feature vector.
         target_scale: mean and standard deviation of the target, where the network was trained on
             the standardised one.
-        drop_prob: pattern of module paths (as in `fnmatch`) to a drop probability in (0, 1) that
-            takes the place of theirs, or of a dropout put behind them; stated in the manifest.
+        drop_prob: pattern of module paths (as in `fnmatch`, whose `*` crosses dots) to a drop
+            probability in (0, 1) that takes the place of theirs, or of a dropout put behind them;
+            of patterns that match one module the last counts. Stated in the manifest.
         free_dims: input name → axis → name of a further dimension that may vary.
         notes: free text kept with the bundle.
 
@@ -82,6 +84,8 @@ def export(
             f"expects a task and one of its outputs, {OUTPUTS_OF}, got {task!r} and {output!r}:"
             " declare what the network returns"
         )
+    if not isinstance(path, (str, os.PathLike)) or not Path(path).name:
+        raise ExportError(f"path expects the name of a file, got {path!r}: end it in .dubito")
     with isolated():
         network = unwrapped(module)
         captured = capture(
@@ -91,7 +95,7 @@ def export(
             output_name=output_name,
             features=features,
         )
-        injected = inject_dropout(captured.module.network, drop_prob or {})
+        injected = inject_dropout(captured, {} if drop_prob is None else drop_prob)
         lifted, point = _lift_and_prove(captured)
         injected.refuse_silent()
         shape = _checked_output(captured, output)
@@ -117,7 +121,8 @@ def _lift_and_prove(captured: Captured) -> tuple[Lifted, Program]:
     """The lifted graph without what no output needs, and the point graph."""
     try:
         lifted, point = _lifted_and_point(captured)
-        return without_unserved(prove(captured, lifted, point)), point
+        lifted = without_unserved(prove(captured, lifted, point))
+        return with_granularity(lifted, captured.example), point
     except ExportError:
         raise
     except Exception as error:  # from torch, or from the network's own code

@@ -5,9 +5,12 @@ Its job: frozen records, their JSON, and a reader that trusts nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, TypeVar, get_args
+
+import torch
 
 from dubito_nn.errors import BundleError
 from dubito_nn.program import DTYPES
@@ -16,11 +19,13 @@ FORMAT_VERSION = 1
 MAX_SITES = 10_000
 MAX_CLASSES = 100_000
 MAX_TEXT = 10_000
+_NO_TEXT = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f\\ud800-\\udfff]")
+_SIZE = re.compile(r"[A-Za-z0-9_ ()+*/-]{1,200}")
 
 Task = Literal["classification", "regression"]
 Output = Literal["logits", "log_probs", "probs", "sigmoid_logits", "mean", "mean_and_log_variance"]
 Distribution = Literal["bernoulli", "uniform", "normal"]
-Granularity = Literal["element", "channel", "time", "path", "weight", "batch"]
+Granularity = Literal["element", "channel", "token", "time", "path", "weight", "batch"]
 
 OUTPUTS_OF: dict[str, tuple[str, ...]] = {
     "classification": ("logits", "log_probs", "probs", "sigmoid_logits"),
@@ -56,13 +61,15 @@ class Site:
         index: position in the order of execution; a key of the generator.
         operator: the `aten` operator it was.
         distribution: of ω: `bernoulli` (1 keeps), `uniform` on [0, 1) or standard `normal`.
-        drop_prob: probability of dropping, where known.
+        drop_prob: probability of dropping, as the layer states it, where known.
         learned: whether `drop_prob` was learned in training.
         shape: of one draw, without the rows.
         granularity: what one number of ω acts on.
         module_path: the module whose call rolled the dice.
         batch_dim: axis that holds the rows; None where all rows share the draw by nature.
         rows_outer: on that axis, rows vary slowest (row x k) or fastest (k x row).
+        keep_prob: P(ω = 1) of a Bernoulli draw where it is not 1 - drop_prob, as for DropBlock,
+            where one draw drops a whole block; else None.
     """
 
     index: int
@@ -75,6 +82,13 @@ class Site:
     module_path: str
     batch_dim: int | None
     rows_outer: bool = True
+    keep_prob: float | None = None
+
+    @property
+    def bernoulli_mean(self) -> float:
+        """P(ω = 1) of a Bernoulli draw."""
+        assert self.drop_prob is not None
+        return 1 - self.drop_prob if self.keep_prob is None else self.keep_prob
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +168,8 @@ def manifest_from_json(raw: object) -> Manifest:
     sites = _tuple(table["sites"], _site, MAX_SITES, "manifest: sites")
     if not inputs or len({spec.name for spec in inputs}) != len(inputs):
         raise BundleError("manifest: expects at least one input, each with a name of its own")
+    if not sites:
+        raise BundleError("manifest: expects at least one site, or all samples would be equal")
     if [site.index for site in sites] != list(range(len(sites))):
         raise BundleError("manifest: sites expects the indices 0, 1, 2, ... in order")
     return Manifest(
@@ -203,24 +219,50 @@ def _digests(raw: object) -> dict[str, str]:
 
 def _input_spec(raw: object, where: str) -> InputSpec:
     table = _table(raw, InputSpec, where)
-    bounds = [
-        _optional(table[key], lambda v, at: _integer(v, -(2**62), 2**62, at), where)
-        for key in ("low", "high")
-    ]
+    name = _text(table["name"], where)
+    if not name:
+        raise BundleError(f"{where}: expects a name")
+    dtype = _one_of(table["dtype"], tuple(DTYPES), where)
     return InputSpec(
-        _text(table["name"], where),
-        _one_of(table["dtype"], tuple(DTYPES), where),
-        _tuple(table["shape"], _dimension, 16, where),
-        *bounds,
+        name,
+        dtype,
+        _tuple(table["shape"], _input_size, 16, where),
+        *_bounds(table["low"], table["high"], DTYPES[dtype], where),
     )
 
 
+def _bounds(
+    low: object, high: object, dtype: torch.dtype, where: str
+) -> tuple[int, int] | tuple[None, None]:
+    """Least and greatest value of an integer input; both or none."""
+    if low is None and high is None:
+        return None, None
+    if dtype.is_floating_point or dtype == torch.bool or low is None or high is None:
+        raise BundleError(f"{where}: low and high expect an input of integers, and both numbers")
+    least, most = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+    first = _integer(low, max(least, -(2**62)), min(most, 2**62), f"{where}: low")
+    return first, _integer(high, first, min(most, 2**62), f"{where}: high, not below low,")
+
+
+def _input_size(raw: object, where: str) -> int | str:
+    if isinstance(raw, str) and not (raw.isidentifier() and len(raw) <= 64):
+        raise BundleError(f"{where}: a free dimension expects a plain name, got {raw[:40]!r}")
+    return _dimension(raw, where)
+
+
 def _site(raw: object, where: str) -> Site:
+    if isinstance(raw, dict):  # bundles of earlier builds say nothing of it
+        raw = {"keep_prob": None, **raw}
     table = _table(raw, Site, where)
-    drop_prob = _optional(table["drop_prob"], _number, where)
+    drop_prob, keep_prob = (
+        _optional(table[key], _number, where) for key in ("drop_prob", "keep_prob")
+    )
     distribution = _one_of(table["distribution"], get_args(Distribution), where)
-    if drop_prob is not None and not 0 <= drop_prob <= 1:
-        raise BundleError(f"{where}: drop_prob expects a number in [0, 1], got {drop_prob}")
+    for key, number in (("drop_prob", drop_prob), ("keep_prob", keep_prob)):
+        if number is not None and not 0 <= number <= 1:
+            raise BundleError(f"{where}: {key} expects a number in [0, 1], got {number}")
+    if keep_prob is not None and distribution != "bernoulli":
+        raise BundleError(f"{where}: keep_prob expects null for a {distribution} site")
     if distribution == "bernoulli" and drop_prob is None:
         raise BundleError(f"{where}: a bernoulli site expects its drop_prob")
     for key in ("learned", "rows_outer"):
@@ -237,6 +279,7 @@ def _site(raw: object, where: str) -> Site:
         module_path=_text(table["module_path"], where),
         batch_dim=_optional(table["batch_dim"], lambda v, at: _integer(v, 0, 16, at), where),
         rows_outer=table["rows_outer"] is True,
+        keep_prob=keep_prob,
     )
 
 
@@ -267,6 +310,8 @@ def _one_of(raw: object, allowed: Sequence[str], where: str) -> str:
 def _text(raw: object, where: str) -> str:
     if not isinstance(raw, str) or len(raw) > MAX_TEXT:
         raise BundleError(f"{where}: expects a text of at most {MAX_TEXT} characters")
+    if _NO_TEXT.search(raw):
+        raise BundleError(f"{where}: expects a text without control characters")
     return raw
 
 
@@ -284,5 +329,7 @@ def _number(raw: object, where: str) -> float:
 
 def _dimension(raw: object, where: str) -> int | str:
     if isinstance(raw, str):
-        return _text(raw, where)
+        if not _SIZE.fullmatch(raw):
+            raise BundleError(f"{where}: expects a size or the name of one, got {raw[:40]!r}")
+        return raw
     return _integer(raw, 0, 2**40, where)

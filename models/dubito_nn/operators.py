@@ -92,9 +92,7 @@ def _on_numbers(function: Callable[..., int | float]) -> Callable[..., int | flo
 
 def _in_parts(name: str) -> Callable[..., object]:
     """An operator that cuts a tensor, refused before it makes millions of parts."""
-    function = _overload(name)
-    assert isinstance(function, torch._ops.OpOverload)
-    names = [argument.name for argument in function._schema.arguments]
+    function, names = _overload(name), argument_names(name)
 
     def checked(*args: object, **kwargs: object) -> object:
         given: dict[str, Any] = dict(zip(names, args, strict=False)) | kwargs
@@ -106,9 +104,37 @@ def _in_parts(name: str) -> Callable[..., object]:
     return checked
 
 
-def _overload(name: str) -> Callable[..., object]:
+@cache
+def argument_names(name: str) -> tuple[str, ...]:
+    """Names of the arguments of an allowed `aten` operator, in order."""
+    return tuple(argument.name for argument in _overload(name)._schema.arguments)
+
+
+@cache
+def marked_arguments(name: str) -> dict[str, type]:
+    """Arguments of an allowed operator that are a type, layout or memory format, by name.
+
+    torch takes numbers for them as well, and reads beyond its tables where they name nothing.
+    """
+    return {
+        argument.name: kind
+        for argument in (_overload(name)._schema.arguments if name.startswith("aten.") else ())
+        for word, kind in _MARKS.items()
+        if word in str(argument.real_type)
+    }
+
+
+_MARKS: dict[str, type] = {
+    "ScalarType": torch.dtype,
+    "Layout": torch.layout,
+    "MemoryFormat": torch.memory_format,
+}
+
+
+def _overload(name: str) -> torch._ops.OpOverload[..., object]:
     _, packet, overload = name.split(".")
-    found: Callable[..., object] = getattr(getattr(torch.ops.aten, packet), overload)
+    found = getattr(getattr(torch.ops.aten, packet), overload)
+    assert isinstance(found, torch._ops.OpOverload)
     return found
 
 

@@ -21,10 +21,16 @@ import torch
 from torch import Tensor
 
 from dubito_nn.errors import BundleError
-from dubito_nn.operators import ALLOWED, MAX_INTEGER, resolve
+from dubito_nn.operators import (
+    ALLOWED,
+    MAX_INTEGER,
+    argument_names,
+    marked_arguments,
+    resolve,
+)
 
 OWN_OPS = frozenset({"input", "weight", "site"})
-MAX_NODES = 50_000
+MAX_NODES = 20_000  # a proof looks at each several times
 MAX_NAME = 256
 MAX_NESTING = 4
 MAX_LIST = 100_000
@@ -248,6 +254,7 @@ def _read_node(raw: object, known: set[str], where: str) -> Node:
     kwargs = {_name(key, where): _decode(item, known, where, 0) for key, item in raw_kwargs.items()}
     node = Node(name, op, args, kwargs)
     _check_own_arguments(node, where)
+    _check_marked(node, where)
     _check_restricted(node, where)
     if op == "aten.instance_norm.default":
         _check_instance_norm(node, where)
@@ -266,6 +273,17 @@ def _check_own_arguments(node: Node, where: str) -> None:
         size = node.args[1]
         if not isinstance(size, tuple) or not all(type(d) in (int, Ref) for d in size):
             raise BundleError(f"{where}: a site's size expects integers or sizes of earlier nodes")
+
+
+def _check_marked(node: Node, where: str) -> None:
+    """What is a type, a layout or a memory format is given as one, never as a number."""
+    marked = {} if node.op in OWN_OPS else marked_arguments(node.op)
+    if not marked:
+        return
+    given = {**dict(zip(argument_names(node.op), node.args, strict=False)), **node.kwargs}
+    for name, kind in marked.items():
+        if given.get(name) is not None and not isinstance(given[name], kind):
+            raise BundleError(f"{where}: `{node.op}` expects {name} as a {kind.__name__}")
 
 
 def _check_restricted(node: Node, where: str) -> None:

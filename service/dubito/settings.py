@@ -6,14 +6,18 @@ Sizes are in bytes or rows, times in milliseconds (`*_ms`), as in JSON.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MiB = 2**20
 GiB = 2**30
+
+_NAME = "[a-z][a-z0-9._-]{0,63}"
+_PINNED = re.compile(f"{_NAME}(@({_NAME}|[1-9][0-9]{{0,8}}))?")
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -25,6 +29,24 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(
         default=Path("./data"), description="Folder that holds all state: database and bundles."
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="Database by URL, such as postgresql://user:password@host/name; none: SQLite "
+        "in the data folder.",
+    )
+    object_store_url: str | None = Field(
+        default=None,
+        description="Bundles by URL, s3://bucket/prefix or file:///folder; none: in the data "
+        "folder. Endpoint, region and credentials of S3 come from the variables AWS_*.",
+    )
+    object_store_allow_http: bool = Field(
+        default=False, description="Allow an S3 endpoint on loopback without encryption."
+    )
+    object_cache_bytes: Positive = Field(
+        default=10 * GiB,
+        description="Most bytes of bundles from S3 that the data folder keeps; the least lately "
+        "used leave first.",
     )
     host: str = Field(default="127.0.0.1", description="Address that the server binds to.")
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 takes any free port.")
@@ -79,8 +101,34 @@ class Settings(BaseSettings):
         default=16,
         description="Versions kept on the device, in versions; the least lately used leaves first.",
     )
+    max_loaded_bytes: Positive = Field(
+        default=4 * GiB,
+        description="Memory that the weights of loaded versions may take, in bytes; the least "
+        "lately used leave first.",
+    )
+    pinned_models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Models that are loaded at start and never leave, with commas: digits or "
+        "digits@best; the server is ready when they are.",
+    )
+    warm_up_rows: Annotated[tuple[Positive, ...], NoDecode] = Field(
+        default=(1, 16),
+        description="Batch sizes, in rows, that a version runs once while it is loaded, with "
+        "commas; empty: none.",
+    )
+    poll_ms: Positive = Field(
+        default=500,
+        le=60_000,
+        description="Time between two looks at the database for what other servers changed, in "
+        "milliseconds.",
+    )
     memory_budget_bytes: Positive = Field(
         default=512 * MiB, description="Memory that one chunk of passes may take, in bytes."
+    )
+    proof_timeout_ms: Positive = Field(
+        default=1500,
+        description="Processor time that the proof of an upload may take, in milliseconds; every "
+        "16 MiB of the bundle add a second.",
     )
     request_timeout_ms: Positive = Field(
         default=60_000,
@@ -103,15 +151,37 @@ class Settings(BaseSettings):
             raise ValueError("expected a key, got an empty string: unset DUBITO_API_KEY or fill it")
         return key
 
+    @field_validator("pinned_models", "warm_up_rows", mode="before")
+    @classmethod
+    def _split_at_commas(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        return tuple(part.strip() for part in given.split(",") if part.strip())
+
+    @field_validator("pinned_models")
+    @classmethod
+    def _pins_are_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not _PINNED.fullmatch(name):
+                raise ValueError(f"expected MODEL or MODEL@ALIAS, got {name[:80]!r}: correct it")
+        return names
+
     @property
-    def database_url(self) -> str:
-        """The SQLAlchemy URL of the embedded database."""
+    def registry_url(self) -> str:
+        """The URL of the database, with its password."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
         return f"sqlite:///{self.data_dir / 'dubito.sqlite3'}"
 
     @property
     def objects_dir(self) -> Path:
         """The folder of the object store."""
         return self.data_dir / "objects"
+
+    @property
+    def cache_dir(self) -> Path:
+        """The folder of bundles that were downloaded."""
+        return self.data_dir / "cache"
 
     @property
     def incoming_dir(self) -> Path:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dubito_nn.advice.flow import Flow, names
+from dubito_nn.flow import Flow, names
 from dubito_nn.manifest import Site
 
 CONVOLUTIONS = names(
@@ -36,7 +36,7 @@ _ENDS_THE_MAP = names(
 )
 """Behind these the numbers of a convolution are features, not a map over places."""
 _MULTIPLIES = names("mul div where masked_fill")
-_ON_UNITS = ("element", "channel", "time")
+_ON_UNITS = ("element", "channel", "token", "time")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ from itertools import pairwise, product
 
 from torch import nn
 
-from dubito_nn.advice.flow import Draw, Flow, names
 from dubito_nn.advice.places import CELLS, MAPS, Place, place_of
 from dubito_nn.advice.texts import (
     ATTENTION_RATE,
@@ -41,6 +40,7 @@ from dubito_nn.advice.texts import (
     TEXTS,
     VERY_HIGH_RATE,
 )
+from dubito_nn.flow import Draw, Flow, names
 from dubito_nn.manifest import Site, named_modules
 from dubito_nn.program import Node, Program
 

@@ -20,6 +20,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dubito_nn.errors import ExportError
+
 Per = Literal["row", "batch"]
 
 
@@ -82,6 +84,21 @@ def check_axes(x: Tensor, ndim: int, axes: str) -> None:
             f"expected an input of shape {axes}, got {tuple(x.shape)}: reshape it, or take the "
             "layer for that number of axes"
         )
+
+
+def check_fixed(size: int | torch.SymInt, what: str, remedy: str) -> None:
+    """See, while a network is exported, that a size which its graph is made for is not free.
+
+    Args:
+        size: As the input has it.
+        what: The layer's name for it, for the message.
+        remedy: What to do.
+
+    Raises:
+        ExportError: `free_dims` names it.
+    """
+    if isinstance(size, torch.SymInt) and torch.compiler.is_exporting():
+        raise ExportError(f"free_dims names the {what}, but a bundle holds one of them: {remedy}")
 
 
 def check_per(per: str) -> Per:

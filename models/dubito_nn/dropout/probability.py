@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import overload
 
 from torch import nn
@@ -50,12 +51,14 @@ def checked(value: float, *, name: str = "drop_prob", below_one: bool = False) -
         below_one: Whether 1 is refused.
 
     Raises:
-        ValueError: It is not in [0, 1], or not in [0, 1).
+        ValueError: It is no number in [0, 1], or not in [0, 1).
     """
-    if not (0.0 <= value < 1.0 or (value == 1.0 and not below_one)):
+    given: object = value
+    is_number = isinstance(given, Real) and not isinstance(given, bool)
+    if not is_number or not (0.0 <= value < 1.0 or (value == 1.0 and not below_one)):
         span = "[0, 1)" if below_one else "[0, 1]"
         raise ValueError(
-            f"expected {name} in {span}, got {value}: it is the probability of dropping, "
+            f"expected {name} in {span}, got {value!r}: it is the probability of dropping, "
             "0.5 drops every second one"
         )
     return float(value)

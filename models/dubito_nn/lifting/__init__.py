@@ -1,1 +1,1 @@
-"""From a module to a lifted graph: capture, lower, lift, prove, in this order."""
+"""From a module to a lifted graph: capture, lower, lift, prove, granularity, in this order."""

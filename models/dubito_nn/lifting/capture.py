@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -34,6 +34,7 @@ from dubito_nn.lifting.selected import PREFIX, Selected
 Mode = Literal["sampling", "evaluation"]
 WHOLE = "(the network itself)"
 _MAX_ROWS = 2**31 - 1
+_SEED = 6_180_339_887  # one that no forward pass is likely to set itself
 _KEEPS_STATISTICS = (nn.modules.batchnorm._NormBase, _SpectralNorm)
 
 
@@ -85,9 +86,9 @@ class Captured:
                 raise
             except Exception as error:
                 where = list(self.running)
-                raise ExportError(self._eager_reason(mode) or explain(error, where)) from error
+                raise ExportError(self.eager_reason(mode) or explain(error, where)) from error
 
-    def _eager_reason(self, mode: Mode) -> str | None:
+    def eager_reason(self, mode: Mode) -> str | None:
         """Why the network does not even run, where that is why it cannot be recorded."""
         try:
             self.run(self.inputs.given, mode)
@@ -116,14 +117,20 @@ class Captured:
         """Keep the path of the module that is running, so that a refusal can name it."""
         hooks = []
         self.running.clear()
-        state = _python_randomness()
+        own = _own_generators(self.module.network)
+        state, seed = _python_randomness(own), torch.initial_seed()
 
         def refuse_python_draws() -> None:
-            if _python_randomness() != state:
-                where = self.running[-1] if self.running else WHOLE
+            where = self.running[-1] if self.running else WHOLE
+            if _python_randomness(own) != state:
                 raise ExportError(
                     f"module `{where}` draws from Python's `random` or NumPy, which a graph cannot"
                     " hold: draw with torch.rand in forward()"
+                )
+            if torch.initial_seed() != seed:
+                raise ExportError(
+                    f"module `{where}` seeds torch's random numbers in the forward pass, so all its"
+                    " samples would be equal, but a graph cannot hold that: seed outside forward()"
                 )
 
         for name, module in self.module.network.named_modules():
@@ -236,7 +243,7 @@ def isolated() -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         warnings.simplefilter("ignore")
-        torch.manual_seed(0)
+        torch.manual_seed(_SEED)
         torch.backends.mha.set_fastpath_enabled(False)
         Distribution.set_default_validate_args(False)
         try:
@@ -247,8 +254,19 @@ def isolated() -> Iterator[None]:
             random.setstate(python_state)
 
 
-def _python_randomness() -> tuple[object, ...]:
+def _own_generators(network: nn.Module) -> list[random.Random | np.random.Generator]:
+    """Generators of Python and NumPy that modules hold."""
+    held = (value for module in network.modules() for value in vars(module).values())
+    return [value for value in held if isinstance(value, (random.Random, np.random.Generator))]
+
+
+def _python_randomness(
+    own: Sequence[random.Random | np.random.Generator] = (),
+) -> tuple[object, ...]:
     """The state of the generators that a graph cannot hold."""
+    held = [
+        g.getstate() if isinstance(g, random.Random) else str(g.bit_generator.state) for g in own
+    ]
     state = np.random.get_state(legacy=False)  # noqa: NPY002 - it is read, not drawn from
     assert isinstance(state, dict)
-    return random.getstate(), state["state"]["key"].tobytes(), state["state"]["pos"]
+    return random.getstate(), state["state"]["key"].tobytes(), state["state"]["pos"], *held

@@ -40,8 +40,7 @@ def _random(site: Site, size: tuple[int, ...]) -> Tensor:
     uniform = torch.rand(size, dtype=torch.float64)
     if site.distribution == "uniform":
         return uniform
-    assert site.drop_prob is not None
-    return (uniform >= site.drop_prob).double()
+    return (uniform < site.bernoulli_mean).double()
 
 
 _KEPT = {"bernoulli": 1.0, "uniform": 0.5, "normal": 0.0}

@@ -128,7 +128,13 @@ def _checked_free_dims(
     free_dims: FreeDims, example: Mapping[str, Tensor]
 ) -> dict[str, dict[int, str]]:
     checked: dict[str, dict[int, str]] = {}
-    for name, axes in (free_dims or {}).items():
+    given = {} if free_dims is None else free_dims
+    if not isinstance(given, Mapping) or not all(isinstance(a, Mapping) for a in given.values()):
+        raise ExportError(
+            f"free_dims expects input name → axis → name, got {str(free_dims)[:100]}: write it as"
+            " {'tokens': {1: 'length'}}"
+        )
+    for name, axes in given.items():
         if name not in example:
             raise ExportError(
                 f"free_dims names the input `{name}`: choose among the inputs {list(example)}"

@@ -1,7 +1,9 @@
 """Put dropout where a network has none, or change how much it drops.
 
 Its job: on a private copy, set p of the named modules, or add a dropout behind their output, so
-that a network trained with p = 0 can be doubted as well.
+that a network trained with p = 0 can be doubted as well. Of a layer that is not torch's, a number
+under a likely name is taken for its p only if the network, run with another number there, drops
+with what was asked and is the same in evaluation mode.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dubito_nn.errors import ExportError
+from dubito_nn.lifting.capture import Captured
+from dubito_nn.lifting.observe import Observed, observe
 
 _HOLDS_DROPOUT = (nn.modules.dropout._DropoutNd, nn.MultiheadAttention, nn.RNNBase)
 _PROBABILITIES = ("p", "drop_prob", "dropout", "dropout_prob", "attention_dropout")
@@ -58,13 +62,40 @@ class Injection:
         return dropped if rest is None else (dropped, *rest)
 
 
-def inject_dropout(network: nn.Module, drop_prob: Mapping[str, float]) -> Injection:
-    """Apply the overrides in place; of nested matches of a pattern the innermost count.
+def inject_dropout(captured: Captured, drop_prob: Mapping[str, float]) -> Injection:
+    """Apply the overrides in place.
+
+    Of nested matches of a pattern the innermost count; of patterns that match one module the last.
 
     Raises:
-        ExportError: for a pattern that matches no module, or a p outside (0, 1).
+        ExportError: for a pattern that matches no module, a p outside (0, 1), or a layer that
+            drops, but not with a number that could be set.
     """
     done = Injection()
+    wanted = _wanted(captured.module.network, drop_prob)
+    modules = dict(captured.module.network.named_modules())
+    before: Observed | None = None
+    for path, probability in wanted.items():
+        module = modules[path]
+        if _is_set(module, probability):
+            continue
+        before = before or observe(captured)
+        if not _governs(captured, path, probability, before):
+            _refuse_own(path, module, before)
+            done.silent.add(path)
+            module.register_forward_hook(partial(done.drop_output, probability, path))
+    done.paths = tuple(wanted)
+    return done
+
+
+def _wanted(network: nn.Module, drop_prob: Mapping[str, float]) -> dict[str, float]:
+    """P by path."""
+    wanted: dict[str, float] = {}
+    if not isinstance(drop_prob, Mapping) or not all(isinstance(name, str) for name in drop_prob):
+        raise ExportError(
+            f"drop_prob expects patterns of module paths with a probability each, got"
+            f" {str(drop_prob)[:100]}: write it as {{'encoder.*': 0.1}}"
+        )
     modules = {name: module for name, module in network.named_modules() if name}
     for pattern, probability in drop_prob.items():
         is_number = isinstance(probability, (int, float)) and not isinstance(probability, bool)
@@ -79,10 +110,8 @@ def inject_dropout(network: nn.Module, drop_prob: Mapping[str, float]) -> Inject
                 f"drop_prob names `{pattern}`, which matches no module: choose among"
                 f" {list(modules)[:30]}"
             )
-        for path in paths:
-            _set(modules[path], probability, path, done)
-        done.paths = tuple(dict.fromkeys((*done.paths, *paths)))
-    return done
+        wanted.update(dict.fromkeys(paths, float(probability)))
+    return wanted
 
 
 def _innermost(paths: list[str], modules: Mapping[str, nn.Module]) -> list[str]:
@@ -91,17 +120,54 @@ def _innermost(paths: list[str], modules: Mapping[str, nn.Module]) -> list[str]:
     return [p for p in outside if not any(other.startswith(f"{p}.") for other in outside)]
 
 
-def _set(module: nn.Module, probability: float, path: str, done: Injection) -> None:
-    one_layer = isinstance(module, nn.RNNBase) and module.num_layers == 1
-    for name in _PROBABILITIES:
-        present = getattr(module, name, None)
-        if isinstance(present, Tensor) and name == "drop_prob":
-            raise ExportError(
-                f"drop_prob: module `{path}` learned its p, {float(present.detach().mean()):.3g} on"
-                " average, which is not overridden: leave it out of the pattern"
-            )
-        if isinstance(present, float) and not one_layer:
+def _is_set(module: nn.Module, probability: float) -> bool:
+    """Set p of a layer of torch, whose meaning is known; False for any other layer."""
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        module.p = probability
+        return True
+    several = isinstance(module, nn.RNNBase) and module.num_layers > 1
+    if several or isinstance(module, nn.MultiheadAttention):
+        vars(module)["dropout"] = probability
+        return True
+    return False
+
+
+def _governs(captured: Captured, path: str, probability: float, before: Observed) -> bool:
+    """Set the number that a layer drops with, if it has one under a likely name."""
+    module = captured.module.network.get_submodule(path)
+    if isinstance(module, nn.RNNBase):  # one layer has nothing between layers
+        return False
+    learned = getattr(module, "drop_prob", None)
+    if isinstance(learned, Tensor):
+        raise ExportError(
+            f"drop_prob: module `{path}` learned its p, {float(learned.detach().mean()):.3g} on"
+            " average, which is not overridden: leave it out of the pattern"
+        )
+    held = {name: getattr(module, name, None) for name in _PROBABILITIES}
+    numbers = {name: value for name, value in held.items() if isinstance(value, float)}
+    for old in dict.fromkeys(numbers.values()):
+        names = [name for name, value in numbers.items() if value == old]
+        for name in names:
             setattr(module, name, probability)
-            return
-    done.silent.add(path)
-    module.register_forward_hook(partial(done.drop_output, probability, path))
+        if before.becomes(observe(captured), path, old, probability):
+            return True
+        for name in names:
+            setattr(module, name, old)
+    return False
+
+
+def _refuse_own(path: str, module: nn.Module, before: Observed) -> None:
+    """Put no second dropout behind a layer that drops by itself.
+
+    Raises:
+        ExportError: naming the module.
+    """
+    if not any(where == path for where, _ in before.rates):
+        return
+    names = [name for name in _PROBABILITIES if isinstance(getattr(module, name, None), float)]
+    tried = f"its {' and '.join(f'`{name}`' for name in names)} did not change what it drops"
+    raise ExportError(
+        f"drop_prob: module `{path}` draws random numbers itself, and"
+        f" {tried if names else 'holds its p under no known name'}: set p in the module before the"
+        " export, or name a module inside it or behind it"
+    )

@@ -1,9 +1,11 @@
 """Bring hidden randomness into the open before the graph is made functional.
 
-Its job: rewrite the two fused operators that roll dice inside themselves, on the recorded graph:
+Its job: rewrite the two fused operators that roll dice inside themselves, on the recorded graph,
+and one that is no more than a difference:
 
     RNN of L layers with dropout   →  one call per layer with a dropout node between
     attention with dropout         →  scores, softmax, dropout, product
+    diff along an axis             →  x[1:] - x[:-1]
 
 Left as they are, the first would lose its dropout when decomposed, the second could not take a
 mask from outside. Fused calls without dropout stay fused.
@@ -14,6 +16,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -23,6 +26,7 @@ from dubito_nn.lifting.opaque import recurrent_operators
 
 aten = torch.ops.aten
 Emit = Callable[..., Node]
+_END = 2**63 - 1
 
 
 def lower(program: ExportedProgram) -> ExportedProgram:
@@ -33,6 +37,8 @@ def lower(program: ExportedProgram) -> ExportedProgram:
             _lower_rnn(graph, node)
         elif node.target == aten.scaled_dot_product_attention.default:
             _lower_attention(graph, node)
+        elif node.target == aten.diff.default:
+            _lower_diff(graph, node)
     program.graph_module.recompile()
     lowered: ExportedProgram = program.run_decompositions({})
     return lowered
@@ -126,4 +132,24 @@ def _lower_attention(graph: Graph, node: Node) -> None:
         weights = emit(aten.softmax.int, scores, -1)
     dropped = emit(aten.dropout.default, weights, drop_prob, True)
     node.replace_all_uses_with(emit(aten.matmul.default, dropped, value))
+    graph.erase_node(node)
+
+
+def _lower_diff(graph: Graph, node: Node) -> None:
+    """Neighbours' differences along an axis; of truth values, whether neighbours differ."""
+    emit = _emitter(graph, node)
+    named: dict[str, Any] = {"n": 1, "dim": -1, "prepend": None, "append": None}
+    named |= dict(zip(named, node.args[1:], strict=False)) | node.kwargs
+    value: Any = node.args[0]
+    axis = named["dim"]
+    before, after = named["prepend"], named["append"]
+    parts = [part for part in (before, value, after) if part is not None]
+    if len(parts) > 1:
+        value = emit(aten.cat.default, parts, axis)
+    is_truth = node.meta["val"].dtype == torch.bool
+    for _ in range(named["n"]):
+        later = emit(aten.slice.Tensor, value, axis, 1, _END)
+        earlier = emit(aten.slice.Tensor, value, axis, 0, -1)
+        value = emit(aten.ne.Tensor if is_truth else aten.sub.Tensor, later, earlier)
+    node.replace_all_uses_with(value)
     graph.erase_node(node)

@@ -1,7 +1,7 @@
 """Describe a random node as a row of the site table.
 
-Its job: tell, from the symbols in the shape of a draw, which axis holds the rows and what one
-number of the draw acts on; and read the drop probability from the node or its module.
+Its job: tell, from the symbols in the shape of a draw, which axis holds the rows, and read the drop
+probability from the node or its module.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from dubito_nn.errors import ExportError
 from dubito_nn.lifting.capture import Captured
 from dubito_nn.lifting.example import BATCH
 from dubito_nn.lifting.rules import module_path
-from dubito_nn.manifest import Distribution, Granularity, Site
+from dubito_nn.manifest import Distribution, Site
 from dubito_nn.operators import name_of
 
 Shape = tuple[int | str, ...]
+_DRAWS_ALONE = ("aten.bernoulli.p", "aten.bernoulli.Tensor")  # others apply their mask too
+_PROBABILITIES = ("drop_prob", "p")
+_ROUNDING = 1e-9
 
 
 class Symbols:
@@ -94,16 +97,20 @@ def describe(
     path = module_path(node)
     batch_dim, shape = symbols.split(value.shape, path)
     drop_prob, learned = _drop_prob(captured, path, distribution, mean)
+    own = None
+    if name_of(node.target) in _DRAWS_ALONE:
+        own = _of_the_layer(captured, path, round(1 - mean, 12))
     return Site(
         index=0,
         operator=name_of(node.target),
         distribution=distribution,
-        drop_prob=drop_prob,
+        drop_prob=drop_prob if own is None else own,
         learned=learned,
         shape=shape,
-        granularity=_granularity(shape, batch_dim),
+        granularity="element",  # until the whole graph is known
         module_path=path,
         batch_dim=batch_dim,
+        keep_prob=None if own is None else mean,
     )
 
 
@@ -115,24 +122,29 @@ def _drop_prob(
         return round(1 - mean, 12), False
     modules = dict(captured.module.network.named_modules(remove_duplicate=False))
     found = getattr(modules.get(path, modules[""]), "drop_prob", None)
-    if not isinstance(found, (Tensor, float)):
-        return None, False
-    learned = isinstance(found, Tensor) and found.requires_grad
-    return float(torch.as_tensor(found).detach().double().mean()), learned
+    if isinstance(found, Tensor):
+        return found.detach().double().mean().item(), found.requires_grad
+    other = getattr(modules.get(path, modules[""]), "p", found)
+    return (found, False) if isinstance(found, float) and found == other else (None, False)
+
+
+def _of_the_layer(captured: Captured, path: str, drawn: float) -> float | None:
+    """The p of a layer that draws with another one; None where it draws with a p of its own.
+
+    DropBlock draws the seeds of blocks: their rate follows from p and the size of the map.
+    """
+    module = dict(captured.module.network.named_modules(remove_duplicate=False)).get(path)
+    held = [value for value in vars(module).values() if isinstance(value, float)] if module else []
+    if any(abs(value - drawn) < _ROUNDING for value in held):
+        return None
+    for name in _PROBABILITIES:
+        stated = getattr(module, name, None)
+        if isinstance(stated, float) and 0 < stated < 1 and abs(stated - drawn) > _ROUNDING:
+            return stated
+    return None
 
 
 def _expression(size: int | torch.SymInt) -> sympy.Expr:
     """A size as an expression in the recorder's symbols; nothing is parsed."""
     node = getattr(size, "node", None)
     return sympy.Integer(int(size)) if node is None else cast(sympy.Expr, node.expr)
-
-
-def _granularity(shape: Sequence[int | str], batch_dim: int | None) -> Granularity:
-    """What one number of ω acts on, by where the draw's shape has ones."""
-    if batch_dim is None:
-        return "weight" if any(size != 1 for size in shape) else "batch"
-    if all(size == 1 for size in shape):
-        return "path"
-    if shape[-1] == 1:
-        return "channel"
-    return "time" if shape[0] == 1 else "element"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dubito_nn.training.losses import Output
+from dubito_nn.training.losses import Output, check_targets
 from dubito_nn.training.modes import device_of, in_mode
 from dubito_nn.training.seeding import seeded
 
@@ -71,7 +71,8 @@ def log_likelihood(
         noise_precision: τ in inverse squared units of the target, for a head of means alone.
 
     Raises:
-        ValueError: A head of means without a positive τ.
+        ValueError: A head of means without a positive τ, an unknown head, or targets that do not
+            go with it.
     """
     each_TB = torch.stack([_log_density(o, targets, head, noise_precision) for o in samples])
     return torch.logsumexp(each_TB, dim=0) - math.log(len(samples))
@@ -88,6 +89,7 @@ def best_noise_precision(samples: list[Output], target_BD: Tensor) -> float:
         target_BD: Values of held-out rows.
     """
     mean_TBD = torch.stack([_tensor(sample) for sample in samples])
+    check_targets(mean_TBD[0], target_BD)
     squared = (mean_TBD.mean(dim=0) - target_BD.cpu().double()).square().mean()
     centre = -math.log(max(float(squared), 1e-12))
     for width, count in ((_WIDEST, _NUM_COARSE), (0.5, _NUM_FINE)):
@@ -105,6 +107,7 @@ def _log_density(
 ) -> Tensor:
     targets = targets.cpu()
     if head == "logits":
+        _check_labels(_tensor(output), targets)
         return -functional.cross_entropy(_tensor(output), targets, reduction="none")
     if head == "mean":
         if noise_precision is None or not noise_precision > 0.0:
@@ -114,10 +117,27 @@ def _log_density(
             )
         mean_BD = _tensor(output)
         log_variance_BD = torch.full_like(mean_BD, -math.log(noise_precision))
-    else:
+    elif head == "mean_and_log_variance" and not isinstance(output, Tensor):
         mean_BD, log_variance_BD = output
+    else:
+        raise ValueError(
+            "expected the head `logits`, `mean` (one tensor), or `mean_and_log_variance` (a pair),"
+            f" got {head!r} for {'one tensor' if isinstance(output, Tensor) else 'a pair'}"
+        )
+    check_targets(mean_BD, targets)
     squared_BD = (targets.double() - mean_BD).square() * torch.exp(-log_variance_BD)
     return -0.5 * (log_variance_BD + squared_BD + math.log(2.0 * math.pi)).sum(dim=1)
+
+
+def _check_labels(logits_BC: Tensor, labels: Tensor) -> None:
+    num_classes = logits_BC.shape[1]
+    is_index = not labels.is_floating_point() and labels.shape == logits_BC.shape[:1]
+    if num_classes < 2 or not is_index or labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            "the head `logits` expects at least two of them and a class index per row below their "
+            f"number, got {num_classes} and targets {labels.dtype} of shape {tuple(labels.shape)}: "
+            "real values go with the head `mean`"
+        )
 
 
 def _joined(parts: list[Output]) -> Output:

@@ -101,7 +101,8 @@ def train(
         targets: Class indices (N,) or values (N, D), as the loss takes them.
         loss: Takes the network's output and the targets, returns the mean over rows.
         epochs: Passes over the rows, at most.
-        batch_size: Rows of a minibatch; the last one of an epoch may be smaller.
+        batch_size: Rows of a minibatch; the last one of an epoch may be smaller, but where the
+            network has batch-norms a single row that is left over joins the one before.
         learning_rate: The peak of the one-cycle schedule (Smith 2018, arXiv:1708.07120), or the
             constant rate.
         rate_factors: Factor of the learning rate by a parameter's own name, the last part of its
@@ -133,7 +134,8 @@ def train(
     _check_validation(validation, patience)
     place = torch.device(device)
     network.to(place).train()
-    steps = epochs * math.ceil(len(inputs) / batch_size)
+    sizes = _batch_sizes(network, len(inputs), batch_size)
+    steps = epochs * len(sizes)
     groups = _groups(network, weight_decay, learning_rate, rate_factors or {})
     optimiser = torch.optim.Adam(groups)
     rate = _rate(optimiser, schedule, steps)
@@ -144,7 +146,7 @@ def train(
     held_out: list[float] = []
     with seeded(seed, place):
         for epoch in range(1, epochs + 1):
-            batches = torch.split(torch.randperm(len(inputs), generator=order), batch_size)
+            batches = torch.split(torch.randperm(len(inputs), generator=order), sizes)
             losses.append(_finite(descent.over(inputs, targets, batches, place), epoch))
             if validation is not None:
                 held_out.append(mean_loss(network, *validation, loss))
@@ -209,6 +211,18 @@ class _Descent:
         return objective.detach()
 
 
+def _batch_sizes(network: nn.Module, num_rows: int, batch_size: int) -> list[int]:
+    """Rows of each minibatch; a batch-norm has no variance of a single one."""
+    sizes = [batch_size] * (num_rows // batch_size)
+    rest = num_rows - sum(sizes)
+    has_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+    if rest == 1 and sizes and has_norm:
+        sizes[-1] += rest
+    elif rest:
+        sizes.append(rest)
+    return sizes
+
+
 def _rate(
     optimiser: torch.optim.Optimizer, schedule: Schedule, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
@@ -266,17 +280,18 @@ def _check_rows(inputs: Tensor, targets: Tensor) -> None:
 def _check_settings(
     epochs: int, batch_size: int, learning_rate: float, weight_decay: float
 ) -> None:
-    if min(epochs, batch_size) < 1 or learning_rate <= 0.0 or weight_decay < 0.0:
+    is_rate = math.isfinite(learning_rate) and learning_rate > 0.0
+    if min(epochs, batch_size) < 1 or not is_rate or not 0.0 <= weight_decay < math.inf:
         raise ValueError(
-            "expected epochs and batch_size of at least 1, a positive learning_rate and a "
-            f"weight_decay of at least 0, got {epochs}, {batch_size}, {learning_rate} and "
+            "expected epochs and batch_size of at least 1, a positive and finite learning_rate and "
+            f"a weight_decay of at least 0, got {epochs}, {batch_size}, {learning_rate} and "
             f"{weight_decay}: change the one out of range"
         )
 
 
 def _check_limits(l1: float, max_norm: float | None, clip_norm: float | None) -> None:
     bounds = (bound for bound in (max_norm, clip_norm) if bound is not None)
-    if l1 < 0.0 or any(not bound > 0.0 for bound in bounds):
+    if not 0.0 <= l1 < math.inf or any(not bound > 0.0 for bound in bounds):
         raise ValueError(
             "expected an l1 of at least 0, a max_norm and a clip_norm above 0 or None, got "
             f"{l1}, {max_norm} and {clip_norm}: change the one out of range"

@@ -51,8 +51,30 @@ def smoothed_cross_entropy(smoothing: float) -> Loss:
 
 
 def squared_error(output: Output, target_BD: Tensor) -> Tensor:
-    """Return the mean over rows of Σ_d (y - ŷ)², in squared units of the target."""
-    return (_single(output) - target_BD).square().sum(dim=1).mean()
+    """Return the mean over rows of Σ_d (y - ŷ)², in squared units of the target.
+
+    Raises:
+        ValueError: The targets have another shape than the output.
+    """
+    mean_BD = _single(output)
+    check_targets(mean_BD, target_BD)
+    return (mean_BD - target_BD).square().sum(dim=1).mean()
+
+
+def check_targets(output_BD: Tensor, target_BD: Tensor) -> None:
+    """See that real-valued targets have the output's shape, since others would be broadcast.
+
+    Raises:
+        ValueError: They have another.
+    """
+    expected, got = tuple(output_BD.shape), tuple(target_BD.shape)
+    if len(expected) != 2 or expected != got:
+        remedy = (
+            "use targets[:, None]" if expected == (*got, 1) else "one row of D values per input"
+        )
+        raise ValueError(
+            f"expected targets of the output's shape (B, D), here {expected}, got {got}: {remedy}"
+        )
 
 
 def gaussian_nll(output: Output, target_BD: Tensor) -> Tensor:
@@ -66,6 +88,7 @@ def gaussian_nll(output: Output, target_BD: Tensor) -> Tensor:
 
     Raises:
         TypeError: The network has one head.
+        ValueError: The targets have another shape than the mean.
 
     Source: Kendall and Gal 2017, arXiv:1703.04977, equation 8.
     """
@@ -75,6 +98,7 @@ def gaussian_nll(output: Output, target_BD: Tensor) -> Tensor:
             "give the network a second head (heteroscedastic=True)"
         )
     mean_BD, log_variance_BD = output
+    check_targets(mean_BD, target_BD)
     squared_BD = (target_BD - mean_BD).square() * torch.exp(-log_variance_BD)
     return 0.5 * (log_variance_BD + squared_BD + math.log(2.0 * math.pi)).sum(dim=1).mean()
 

@@ -72,14 +72,21 @@ def search_drop_prob(
         fit: Trains the network in place, on other rows than these.
         drop_probs: Candidates, from 0 to below 1.
         validation: Inputs (B, ...) and targets of held-out rows.
-        head: What the network's output is.
+        head: What the network's output is: `logits` (B, C), `mean` (B, D), or the pair
+            `mean_and_log_variance`, (B, D) each.
         num_samples: T.
         seed: Of the weights at the start and of the masks.
 
     Raises:
-        ValueError: There is no candidate, or one is out of range.
+        ValueError: There is no candidate, or one is out of range; there are no validation rows, or
+            their targets do not go with the head.
     """
     check_drop_probs(drop_probs)
+    if len(validation[0]) == 0 or len(validation[0]) != len(validation[1]):
+        raise ValueError(
+            f"expected as many validation targets as inputs and at least one, got "
+            f"{len(validation[1])} and {len(validation[0])}: hold rows out"
+        )
     best: Search | None = None
     trials: list[Trial] = []
     for drop_prob in drop_probs:

@@ -22,7 +22,7 @@ class EarlyStopping:
     """
 
     def __init__(self, patience: int | None, min_improvement: float = 0.0) -> None:
-        if (patience is not None and patience < 1) or min_improvement < 0.0:
+        if (patience is not None and patience < 1) or not 0.0 <= min_improvement < math.inf:
             raise ValueError(
                 "expected a patience of at least 1 epoch and a min_improvement of at least 0, got "
                 f"{patience} and {min_improvement}: use 10 and 0"

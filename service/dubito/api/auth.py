@@ -6,17 +6,20 @@ It stands before the router, so that a route nobody thought of is shut as well.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dubito.addresses import is_loopback
 from dubito.api.context import request_id
 from dubito.api.errors import error_response
 from dubito.errors import InputError, UnauthorizedError
+from dubito.registry.names import ANONYMOUS
 from dubito.settings import Settings
 
+KEY_NAME = "key"  # the one key of the settings has no other name
+_ACTOR = "dubito.actor"
 _OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
 
 
@@ -34,12 +37,11 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request through, or answer 401."""
-        if (
-            scope["type"] == "lifespan"
-            or self._key is None
-            or scope["path"] in _OPEN_PATHS
-            or _is_key(Headers(scope=scope).get("authorization", ""), self._key)
-        ):
+        if scope["type"] == "lifespan" or self._key is None or scope["path"] in _OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        if _is_key(Headers(scope=scope).get("authorization", ""), self._key):
+            scope[_ACTOR] = KEY_NAME
             await self._app(scope, receive, send)
             return
         error = UnauthorizedError(
@@ -48,6 +50,12 @@ class AuthMiddleware:
         )
         response = error_response(error, request_id(HTTPConnection(scope)))
         await response(scope, receive, send)
+
+
+def actor(request: HTTPConnection) -> str:
+    """The name of the key that a request came with, for the audit."""
+    name: str = request.scope.get(_ACTOR, ANONYMOUS)
+    return name
 
 
 def _is_key(header: str, key: bytes) -> bool:
@@ -71,13 +79,3 @@ def check_bind(settings: Settings) -> None:
         f"host {settings.host}: expected a loopback address or a key, got neither: "
         "set DUBITO_API_KEY, or add --insecure to serve anyone who can reach the port"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dubito.calibration.record import Calibration
-from dubito.registry import CalibrationFact, ModelFact, VersionFact
-from dubito.serving.application import Application
-from dubito.serving.orders import VersionPage
+from dubito.registry import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
+from dubito.serving.library import Library
+from dubito.serving.orders import HealthLine, VersionPage
 
 Page = dict[str, object]
 
 
-def model_page(fact: ModelFact, application: Application) -> Page:
+def model_page(fact: ModelFact, library: Library) -> Page:
     """A model with its versions and aliases."""
     return {
         "model": fact.name,
@@ -19,9 +19,7 @@ def model_page(fact: ModelFact, application: Application) -> Page:
             alias.name: {"version": alias.version, "revision": alias.revision}
             for alias in fact.aliases
         },
-        "versions": [
-            _summary(version, application.is_loaded(version)) for version in fact.versions
-        ],
+        "versions": [_summary(version, *library.state(version)) for version in fact.versions],
     }
 
 
@@ -31,7 +29,8 @@ def version_page(page: VersionPage) -> Page:
     manifest = dict(fact.manifest)
     return {
         "model": fact.model,
-        **_summary(fact, page.is_loaded),
+        **_summary(fact, page.state, page.reason),
+        "torch_version": manifest.get("torch_version"),
         "warnings": manifest.get("warnings", []),
         "notes": manifest.get("notes"),
         "sites": manifest.pop("sites", []),
@@ -55,14 +54,55 @@ def calibration_page(fact: CalibrationFact) -> Page:
     }
 
 
-def _summary(fact: VersionFact, is_loaded: bool) -> Page:
+def alias_page(fact: AliasFact) -> Page:
+    """An alias."""
+    return {
+        "model": fact.model,
+        "alias": fact.name,
+        "version": fact.version,
+        "revision": fact.revision,
+    }
+
+
+def audit_page(facts: tuple[AuditFact, ...]) -> Page:
+    """Changes, the newest first."""
+    return {
+        "changes": [
+            {
+                "at": fact.at,
+                "actor": fact.actor,
+                "action": fact.action,
+                "model": fact.model,
+                "version": fact.version,
+                "details": fact.details,
+            }
+            for fact in facts
+        ]
+    }
+
+
+def health_line(line: HealthLine) -> Page:
+    """A loaded version, or a pinned model."""
+    return {
+        "model": line.model,
+        "version": line.version,
+        "state": line.state,
+        "reason": line.reason,
+        "pinned": line.is_pinned,
+        "samples_vary": line.varies,
+    }
+
+
+def _summary(fact: VersionFact, state: str, reason: str | None) -> Page:
     return {
         "version": fact.number,
         "aliases": fact.aliases,
-        "state": "loaded" if is_loaded else "stored",
+        "state": state,
+        "reason": reason,
         "task": fact.manifest.get("task"),
         "output": fact.manifest.get("output"),
         "digest": fact.digest,
         "size_bytes": fact.size_bytes,
         "created_at": fact.created_at,
+        "uploader": fact.uploader,
     }

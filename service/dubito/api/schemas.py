@@ -118,6 +118,12 @@ class AliasBody(_Schema):
     version: int = Field(ge=1, description="Number of the version.")
 
 
+class RetireBody(_Schema):
+    """Why a version shall answer no more."""
+
+    reason: str = Field(min_length=1, max_length=500, description="Told to whoever asks for it.")
+
+
 class ActiveBody(_Schema):
     """Which calibration shall be active."""
 

@@ -3,9 +3,14 @@
     console.py     tables, progress, one-line errors
     serve.py       serve
     demo.py        demo
+    bring.py       export, import
     inspect.py     inspect
     bench.py       bench
-    models.py      models, register
+    models.py      register, models, show
+    lifecycle.py   alias, unalias, retire, restore, delete
+    device.py      load, unload
+    database.py    db upgrade, db current
+    registry.py    registry check, registry audit
     predict.py     predict
     calibrate.py   calibrate
     train.py       train
@@ -19,16 +24,26 @@ from __future__ import annotations
 import typer
 
 from dubito.cli.bench import bench
+from dubito.cli.bring import export, import_
 from dubito.cli.calibrate import calibrate
 from dubito.cli.console import reporting_errors
+from dubito.cli.database import database
 from dubito.cli.demo import demo
+from dubito.cli.device import load, unload
 from dubito.cli.inspect import inspect
-from dubito.cli.models import alias, models, register
+from dubito.cli.lifecycle import alias, delete, restore, retire, unalias
+from dubito.cli.models import models, register, show
 from dubito.cli.predict import predict
+from dubito.cli.registry import registry
 from dubito.cli.serve import serve
 from dubito.cli.train import train
 
-_commands = (serve, demo, train, inspect, bench, register, alias, predict, calibrate, models)
+_commands = (
+    *(serve, demo, train, export, import_, inspect, bench),
+    *(register, models, show, predict, calibrate),
+    *(alias, unalias, retire, restore, delete, load, unload),
+)
+_groups = {"db": database, "registry": registry}
 
 
 def make_app() -> typer.Typer:
@@ -41,7 +56,9 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     for command in _commands:
-        app.command()(command)
+        app.command(command.__name__.rstrip("_"))(command)
+    for name, group in _groups.items():
+        app.add_typer(group, name=name)
     return app
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from dubito.cli.console import application, finish, messages, output, read_arrays
+from dubito.cli.console import application, finish, local_actor, messages, output, read_arrays
 from dubito.errors import InputError
 from dubito.serving.orders import CalibrateOrder, SamplingOrder
 
@@ -45,6 +45,7 @@ def calibrate(
         alpha=alpha,
         coverage=coverage,
         sampling=SamplingOrder(num_samples=num_samples, seed=seed),
+        actor=local_actor(),
     )
     with application() as running:
         reply = finish(running.calibrate(order), "calibrating")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
 from collections.abc import Iterator
@@ -75,6 +76,14 @@ def progress(title: str) -> Iterator[None]:
     with Progress(*columns, console=console, transient=True, disable=not is_shown) as bar:
         bar.add_task(title, total=None)
         yield
+
+
+def local_actor() -> str:
+    """Who runs the command, for the audit of the registry."""
+    try:
+        return f"local:{getpass.getuser()}"[:64]
+    except (KeyError, OSError):  # a user without an entry, as in some containers
+        return "local"
 
 
 def finish(job: Job[T], title: str) -> T:

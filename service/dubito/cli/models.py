@@ -1,4 +1,4 @@
-"""`dubito models`, `dubito register` and `dubito alias`."""
+"""`dubito register`, `dubito models` and `dubito show`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from dubito.cli.console import application, output, progress
+from dubito.cli.console import application, local_actor, output, progress
 from dubito.registry.names import DEFAULT_ALIAS
+
+_MINUTE = "%Y-%m-%d %H:%M"
 
 
 def register(
@@ -19,9 +22,9 @@ def register(
 ) -> None:
     """Verify a bundle and store it as the next version of a model."""
     title = f"registering {bundle.name}"
-    with application() as running, running.incoming() as path, progress(title):
+    with application() as running, running.library.incoming() as path, progress(title):
         shutil.copyfile(bundle, path)
-        fact = running.register(model, path)
+        fact = running.library.register(model, path, actor=local_actor())
     output().print(f"{fact.model} version {fact.number} ({fact.digest[:12]})", markup=False)
     if DEFAULT_ALIAS not in fact.aliases:
         output().print(
@@ -30,32 +33,54 @@ def register(
         )
 
 
-def alias(
+def show(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
-    version: Annotated[int, typer.Argument(help="Number of the version.")],
-    name: Annotated[str, typer.Option(help="The alias.")] = DEFAULT_ALIAS,
+    version: Annotated[str, typer.Argument(help="Number or alias.")] = DEFAULT_ALIAS,
 ) -> None:
-    """Point an alias to a version; requests without a version go where `default` points."""
+    """Show what is known of a version: provenance, sites, warnings, calibrations."""
     with application() as running:
-        fact = running.set_alias(model, name, version)
-    output().print(f"{fact.model}: {fact.name} is version {fact.version}", markup=False)
+        page = running.library.page(model, version)
+    fact, manifest = page.version, page.version.manifest
+    table = Table(show_header=False, box=None)
+    retired = None if fact.retired_at is None else f"{fact.retired_at:{_MINUTE}} {page.reason}"
+    sites, warnings = manifest.get("sites"), manifest.get("warnings")
+    for name, value in (
+        ("version", f"{fact.model} {fact.number}"),
+        ("aliases", ", ".join(fact.aliases)),
+        ("retired", retired),
+        ("task", str(manifest.get("task"))),
+        ("digest", fact.digest),
+        ("size", f"{fact.size_bytes / 2**20:.2f} MiB"),
+        ("uploaded", f"{fact.created_at:{_MINUTE}} by {fact.uploader}"),
+        ("torch", str(manifest.get("torch_version"))),
+        ("notes", manifest.get("notes")),
+        ("sites", str(len(sites)) if isinstance(sites, list) else None),
+        ("calibrations", ", ".join(map(str, fact.calibrations)) or "none"),
+        ("active", "none" if fact.active_calibration is None else str(fact.active_calibration)),
+    ):
+        if value:
+            table.add_row(name, escape(str(value)))
+    output().print(table)
+    for warning in warnings if isinstance(warnings, list) else ():
+        output().print(f"warning: {warning}", markup=False)
 
 
 def models() -> None:
     """List the models of the data directory."""
     table = Table("model", "version", "aliases", "task", "size", "calibration", "created")
     with application() as running:
-        for fact in running.models():
+        for fact in running.library.models():
             for version in fact.versions:
                 active = version.active_calibration
+                retired = [] if version.retired_at is None else ["retired"]
                 table.add_row(
                     fact.name,
                     str(version.number),
-                    ", ".join(version.aliases),
+                    ", ".join([*version.aliases, *retired]),
                     str(version.manifest.get("task", "")),
                     f"{version.size_bytes / 2**20:.2f} MiB",
                     "none" if active is None else str(active),
-                    f"{version.created_at:%Y-%m-%d %H:%M}",
+                    f"{version.created_at:{_MINUTE}}",
                 )
     if table.row_count:
         output().print(table)

@@ -12,6 +12,7 @@ import uvicorn
 
 from dubito.api import check_bind, create_app
 from dubito.cli.console import messages
+from dubito.cli.database import prepare_database
 from dubito.settings import Settings
 
 
@@ -34,6 +35,7 @@ def serve(
         | {name: value for name, value in chosen.items() if value is not None}
     )
     check_bind(settings)
+    prepare_database(settings)  # said here in one line, rather than by a server that fails
     _log_to_stderr()
     config = uvicorn.Config(
         create_app(settings),

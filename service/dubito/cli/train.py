@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dubito.cli.console import application, messages, output, read_arrays
+from dubito.cli.console import application, local_actor, messages, output, read_arrays
 from dubito.errors import InputError
 from dubito.registry.names import check_name
 from dubito.training import TrainConfig, Trained, read_config, run
@@ -48,9 +48,9 @@ def train(
     output().print(f"bundle: {read.bundle}", markup=False, soft_wrap=True)
     if register is None:
         return
-    with application() as running, running.incoming() as path:
+    with application() as running, running.library.incoming() as path:
         shutil.copyfile(read.bundle, path)
-        fact = running.register(register, path)
+        fact = running.library.register(register, path, actor=local_actor())
     output().print(f"registered: {fact.model} version {fact.number}", markup=False)
 
 

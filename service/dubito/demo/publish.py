@@ -45,8 +45,8 @@ class Published:
 
 def is_published(application: Application, recipe: Recipe) -> bool:
     """Whether the model exists and its default version has a calibration."""
-    names = [model.name for model in application.models()]
-    return recipe.name in names and application.calibration(recipe.name) is not None
+    names = [model.name for model in application.library.models()]
+    return recipe.name in names and application.library.page(recipe.name).calibration is not None
 
 
 def publish(
@@ -63,10 +63,10 @@ def publish(
     """
     start_s = time.monotonic()
     splits = recipe.splits()
-    with application.incoming() as path:
+    with application.library.incoming() as path:
         recipe.export_to(path, progress)
-        version = application.register(recipe.name, path)
-    application.set_alias(recipe.name, DEFAULT_ALIAS, version.number)
+        version = application.library.register(recipe.name, path)
+    application.library.set_alias(recipe.name, DEFAULT_ALIAS, version.number)
     held_out = splits.calibration
     truth = {"labels" if recipe.task == "classification" else "targets": held_out.targets}
     order = CalibrateOrder(model=recipe.name, inputs=held_out.inputs, **truth)  # type: ignore[arg-type]

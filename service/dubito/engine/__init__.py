@@ -8,6 +8,7 @@ placement    programs and weights on a device
 plan         what runs once, once per row, once per sample, once per both
 forms        cheaper ways to compute parts of the last, and `choice` of them by `rates`
 passes       rows and samples in pieces that fit memory and cache
+products     linear maps by the faster library
 execution    what is kept between the pieces
 fold         one piece: samples and rows folded into one axis, memory by `reuse`
 heads        the network's numbers as probabilities or in target units

@@ -19,7 +19,7 @@ from dubito.engine.sampling import Key
 
 AnyForm: TypeAlias = "Thinned | Linear | Skipped"
 ROWS = (1, 4, 8, 16, 32, 64)
-_SLOWEST_S = 0.1  # of one timed call: then fewer rows must do
+_SLOWEST_S = 0.05  # of one timed call: then fewer rows must do
 _MARGIN = 1.05  # by which a form must be faster
 _SEEN_SAMPLES = 8  # whose masks tell how much of them is 0
 _TURNS = 3  # of which the least counts

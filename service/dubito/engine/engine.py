@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dubito.engine.additivity import left_over
 from dubito.engine.choice import options
+from dubito.engine.clock import Clock
 from dubito.engine.execution import Execution
 from dubito.engine.inputs import Inputs, read_inputs
 from dubito.engine.layout import look
@@ -27,13 +28,22 @@ from dubito.engine.passes import BUDGET_PARTS, Passes
 from dubito.engine.placement import Placed, placed
 from dubito.engine.plan import make_plan
 from dubito.engine.prediction import Classification, Column, Prediction, Regression
+from dubito.engine.products import run
+from dubito.engine.proof import (
+    check_output,
+    check_rows,
+    check_sound,
+    fitting_size,
+    made_up_rows,
+    refusing,
+)
 from dubito.engine.rates import rates
 from dubito.engine.sampling import Draw, Masks, Sampling
-from dubito.engine.sizes import check_sizes
+from dubito.engine.sizes import Limits, warm_up
 from dubito.engine.streaming import SAMPLES, Columns, Tally, until
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, BundleError, Manifest, load_bundle
-from dubito_nn.program import DTYPES
+from dubito_nn.program import Node, Value
 
 _ALWAYS_ALLOWED_BYTES = 256 * 2**20  # of one value on two rows, however small the budget
 _TIMED = 64  # samples at most, when forms are timed at load
@@ -58,6 +68,9 @@ class Engine:
     defaults: Sampling
     memory_budget_bytes: int
     _planned: dict[tuple[Masks, tuple[object, ...]], Passes] = field(default_factory=dict)
+    _clock: Clock = field(default_factory=lambda: Clock(None))
+    _free: int = 8
+    _sound: set[tuple[object, ...]] = field(default_factory=set)
 
     @classmethod
     def load(
@@ -69,6 +82,7 @@ class Engine:
         masks: Masks = "shared",
         draw: Draw = "stratified",
         memory_budget_bytes: int = 512 * 2**20,
+        proof_limit_s: float | None = None,
     ) -> Engine:
         """Read a bundle, bring it to a device, plan it, and try it on one made-up row.
 
@@ -80,6 +94,8 @@ class Engine:
             masks: default, `shared` or `independent`.
             draw: default, `stratified` or `iid`.
             memory_budget_bytes: for the values of one chunk.
+            proof_limit_s: processor time that showing that a small bundle runs may take, of a
+                bundle that is loaded to be proved and not to answer; None: no limit.
 
         Raises:
             BundleRefusedError: where the bundle is unsound or does not run.
@@ -88,15 +104,25 @@ class Engine:
             bundle = source if isinstance(source, Bundle) else load_bundle(source)
         except BundleError as error:
             raise BundleRefusedError(str(error)) from error
-        engine = cls(
-            bundle,
-            torch.device(device),
-            placed(bundle, torch.device(device)),
-            Sampling(num_samples, seed, masks, draw),
-            memory_budget_bytes,
-        )
-        if engine._has_fixed_shape:
-            engine._try_out()
+        warm_up()
+        clock = Clock(proof_limit_s, bundle.size_bytes)
+        free = fitting_size(bundle, Limits(_allowed_bytes(memory_budget_bytes), clock))
+        with refusing():
+            engine = cls(
+                bundle,
+                torch.device(device),
+                placed(bundle, torch.device(device)),
+                Sampling(num_samples, seed, masks, draw),
+                memory_budget_bytes,
+                _clock=clock,
+                _free=free,
+            )
+            rows = engine.made_up_rows()
+            engine._sound.add(_shapes(rows))
+            engine._try_out(rows)
+            if proof_limit_s is None:
+                engine._prepare(rows)
+        engine._clock = Clock(None)
         return engine
 
     @property
@@ -227,7 +253,7 @@ class Engine:
 
     def _point(self, rows: Mapping[str, Tensor]) -> Tensor:
         point, weights = self.placed.point, self.placed.weights
-        return point.run(rows, weights, device=self.device)["output"].unsqueeze(0)
+        return run(point, rows, weights, self.device).unsqueeze(0)
 
     def pieces(self, masks: Masks, read: Mapping[str, Tensor]) -> Passes:
         """The plan for rows of that shape, made at the first call and kept.
@@ -248,14 +274,14 @@ class Engine:
         return self._planned[key]
 
     def _plan(self, masks: Masks, read: Mapping[str, Tensor]) -> Execution:
-        limit = max(self.memory_budget_bytes, _ALWAYS_ALLOWED_BYTES)
-        for program in (self.bundle.sampling, self.bundle.point):
-            two = {name: tensor[:1].repeat_interleave(2, 0) for name, tensor in read.items()}
-            check_sizes(program, two, self.bundle.weights, limit)
+        if _shapes(read) not in self._sound:
+            limits = Limits(_allowed_bytes(self.memory_budget_bytes), self._clock)
+            check_sound(self.bundle, read, limits)
         one = {name: tensor[:1].to(self.device) for name, tensor in read.items()}
         sites, program, weights = self.bundle.sites, self.placed.sampling, self.placed.weights
         with self._running():
-            layouts = look(program, one, weights, self.device)
+            layouts = look(program, one, weights, self.device, self._watch)
+            check_rows(layouts.of[program.outputs["output"]])
             plan = make_plan(program, sites, layouts, shared=masks == "shared")
             return Execution(
                 program,
@@ -288,40 +314,29 @@ class Engine:
         rows = {name: tensor.to(self.device) for name, tensor in self.made_up_rows().items()}
         return left_over(self.bundle, self.placed, self.device, rows)
 
-    @cached_property
-    def _has_fixed_shape(self) -> bool:
-        return all(isinstance(size, int) for spec in self.manifest.inputs for size in spec.shape)
-
     def made_up_rows(self, count: int = 2) -> dict[str, Tensor]:
-        """Rows of numbers that the network takes; free dimensions are 8 long."""
-        generator = torch.Generator().manual_seed(0)
-        rows = {}
-        for spec in self.manifest.inputs:
-            size = (count, *(part if isinstance(part, int) else 8 for part in spec.shape))
-            dtype = DTYPES[spec.dtype]
-            if dtype.is_floating_point:
-                drawn = torch.randn(size, generator=generator)
-            else:
-                high = 1 if spec.high is None else spec.high
-                drawn = torch.randint(spec.low or 0, high + 1, size, generator=generator)
-            rows[spec.name] = drawn.to(dtype)
-        return rows
+        """Rows of numbers that the network takes; free dimensions as long as it needs."""
+        return made_up_rows(self.manifest.inputs, self._free, count)
 
-    def _try_out(self) -> None:
+    def _try_out(self, rows: Mapping[str, Tensor]) -> None:
         """Plan, and run made-up rows, so that a bundle that does not run is refused now."""
-        try:
-            rows = self.made_up_rows()
-            self.sample(rows, sampling=Sampling(1, method="point"))
-            raw = self.sample(rows, sampling=Sampling(2, self.defaults.seed))
-            self._time_forms(rows)
-            if self.defaults.draw == "stratified":
-                self._left  # noqa: B018  # measured now, and not in the first request
-        except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError) as error:
-            raise BundleRefusedError(
-                f"the graph does not run on one row: {str(error).splitlines()[0][:200]}:"
-                " export the network again"
-            ) from error
-        self._check_output(raw)
+        self.pieces(self.defaults.masks, rows)
+        three = {name: tensor[[0, 1, 0]].to(self.device) for name, tensor in rows.items()}
+        point, weights = self.placed.point, self.placed.weights
+        with self._running():
+            made = point.run(three, weights, device=self.device, watch=self._watch)
+        check_output(made["output"], self.manifest, rows=3)
+        raw = self.sample(rows, sampling=Sampling(2, self.defaults.seed))
+        check_output(raw[0], self.manifest, rows=2)
+
+    def _prepare(self, rows: Mapping[str, Tensor]) -> None:
+        """Measure now what the first request would else wait for."""
+        self._time_forms(rows)
+        if self.defaults.draw == "stratified":
+            self._left  # noqa: B018
+
+    def _watch(self, node: Node, value: Value) -> None:
+        self._clock.check(f"node `{node.name}`")
 
     def _time_forms(self, rows: Mapping[str, Tensor]) -> None:
         sampling = replace(self.defaults, num_samples=min(self.defaults.num_samples, _TIMED))
@@ -330,14 +345,9 @@ class Engine:
             with self._running():
                 self._planned["shared", _shapes(rows)] = planned.timed(rows, sampling)
 
-    def _check_output(self, raw: Tensor) -> None:
-        columns = 1 if self.manifest.output == "sigmoid_logits" else self.manifest.num_outputs
-        pair = (2,) if self.manifest.output == "mean_and_log_variance" else ()
-        if tuple(raw.shape[2:]) != (*pair, columns):
-            raise BundleRefusedError(
-                f"the graph returns rows of shape {tuple(raw.shape[2:])}, the manifest states"
-                f" {(*pair, columns)}: export the network again"
-            )
+
+def _allowed_bytes(budget_bytes: int) -> int:
+    return max(budget_bytes, _ALWAYS_ALLOWED_BYTES)
 
 
 def _shapes(read: Mapping[str, Tensor]) -> tuple[object, ...]:

@@ -17,9 +17,10 @@ from dubito.engine.fold import Chunk, Fold, Form, Packs, Steps, Values, as_tenso
 from dubito.engine.layout import Layouts, Rows, Size
 from dubito.engine.masks import draw
 from dubito.engine.plan import Plan
+from dubito.engine.products import compute
 from dubito.engine.sampling import Key, Masks
 from dubito_nn import Program, Site
-from dubito_nn.program import Node, SiteSource, step
+from dubito_nn.program import Node, SiteSource
 
 _PIECE_BYTES = 16 * 2**20  # of masks made at once: making them takes a few times their memory
 
@@ -179,7 +180,7 @@ class Execution:
                 needed = self.layouts.of[name]
                 if isinstance(needed, Size):
                     values[name] = needed.at(rows)
-            values[node.name] = step(node, values, inputs, self.weights, source, self.device)
+            values[node.name] = compute(node, values, inputs, self.weights, source, self.device)
         return {name: values[name] for name in wanted}
 
 

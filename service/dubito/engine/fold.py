@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from dubito.engine.layout import Layout, Rows, Size
+from dubito.engine.products import compute
 from dubito.engine.reuse import may_hold, overwriting
 from dubito_nn.operators import resolve
-from dubito_nn.program import Node, Ref, SiteSource, Value, bind, step
+from dubito_nn.program import Node, Ref, SiteSource, Value, bind
 
 _ARITHMETIC = frozenset(f"aten.{name}.Tensor" for name in ("add", "sub", "mul", "div"))
 _PRODUCTS = frozenset(("aten.matmul.default", "aten.bmm.default"))
@@ -190,13 +191,11 @@ class Fold:
         known = {name: self.value(name) for name in node.references()}
         if node.op in _PRODUCTS and self.device.type == "cpu":
             known = {name: compact(value) for name, value in known.items()}
-        if node.op == "aten.linear.default":  # else a product per step of a transposed sequence
-            known = {name: contiguous(value) for name, value in known.items()}
         if overwrite is not None:
             args = [bind(argument, known, self.device) for argument in node.args]
             if may_hold(*args):
                 return overwrite(*args, **node.kwargs)
-        return step(node, known, {}, self.weights, self.source, self.device)
+        return compute(node, known, {}, self.weights, self.source, self.device)
 
     def _repeated(self, value: Tensor, axis: int) -> Tensor:
         times = len(self.chunk.samples)
@@ -290,11 +289,6 @@ def compact(value: Value) -> Value:
     if row == 1 and column >= _FAR * value.shape[-2]:
         return value.mT.contiguous().mT
     return value
-
-
-def contiguous(value: Value) -> Value:
-    """A tensor of rows in one piece."""
-    return value.contiguous() if isinstance(value, Tensor) and value.ndim > 2 else value
 
 
 def as_tensor(value: object) -> Tensor:

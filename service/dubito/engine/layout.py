@@ -10,7 +10,7 @@ Nothing of this is taken from the bundle, so a wrong statement in it cannot misl
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -77,6 +77,7 @@ def look(
     inputs: Mapping[str, Tensor],
     weights: Mapping[str, Tensor],
     device: torch.device,
+    watch: Callable[[Node, Value], None] | None = None,
 ) -> Layouts:
     """Run the graph on two and on three copies of one row and compare.
 
@@ -85,32 +86,47 @@ def look(
         inputs: one row of every input.
         weights: tensors by key, on `device`.
         device: to run on.
+        watch: is shown every node with its value, in both runs.
     """
 
     def draws(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         # equal for all rows, so that only positions can make equal rows differ
         return torch.full(size, 0.5, dtype=dtype, device=device)
 
-    seen: list[dict[str, Value]] = []
-    for rows in (2, 3):
-        values: dict[str, Value] = {}
+    two: dict[str, Value] = {}
+    of: dict[str, Layout] = {}
+    row_bytes: dict[str, int] = {}
+    shape: dict[str, tuple[int, ...]] = {}
 
-        def watch(node: Node, value: Value, values: dict[str, Value] = values) -> None:
-            values[node.name] = value
+    def note(node: Node, value: Value) -> None:
+        if watch is not None:
+            watch(node, value)
+        two[node.name] = _without_numbers(value)
+        shape[node.name] = tuple(value.shape) if isinstance(value, Tensor) else ()
 
+    def compare(node: Node, value: Value) -> None:
+        if watch is not None:
+            watch(node, value)
+        before = two.pop(node.name)
+        of[node.name] = _compare(before, value)
+        row_bytes[node.name] = _bytes(value) - _bytes(before)
+
+    for rows, see in ((2, note), (3, compare)):
         repeated = {
             name: tensor[:1].expand(rows, *tensor.shape[1:]) for name, tensor in inputs.items()
         }
         with torch.no_grad():
-            program.run(repeated, weights, draws, device=device, watch=watch)
-        seen.append(values)
-    of = {node.name: _compare(seen[0][node.name], seen[1][node.name]) for node in program.nodes}
-    row_bytes = {name: _bytes(seen[1][name]) - _bytes(seen[0][name]) for name in of}
-    shape = {
-        name: tuple(value.shape) if isinstance(value, Tensor) else ()
-        for name, value in seen[0].items()
-    }
+            program.run(repeated, weights, draws, device=device, watch=see)
     return Layouts(of, row_bytes, shape)
+
+
+def _without_numbers(value: Value) -> Value:
+    """The value's shape; the numbers of all nodes at once would not fit."""
+    if isinstance(value, Tensor):
+        return value.to("meta")
+    if isinstance(value, (tuple, list)):
+        return tuple(_without_numbers(part) for part in value)
+    return value
 
 
 def _compare(two: Value, three: Value) -> Layout:

@@ -7,7 +7,7 @@ samples are the 32, whatever the chunk, the batch or the device.
     place     position in the flattened draw of one row; for `independent` masks row r of a request
               takes the places r·E to (r + 1)·E - 1 of a stream of its own kind
     uniform   u = floor(raw / 2^11) · 2^-53, for 32-bit floats cut to 24 bits so that u < 1 holds
-    bernoulli 1[u < 1 - p]
+    bernoulli 1[u < P(ω = 1)]
     normal    Φ⁻¹(u + 2^-54)
 
 A `stratified` draw takes the place of `iid` raw numbers by those of `dubito.engine.strata`; all
@@ -68,8 +68,7 @@ def draw(
     if kind == "stratified":
         places = Places(seed, site.index, masks == "shared", start, count)
         if site.distribution == "bernoulli":
-            assert site.drop_prob is not None
-            bits = kept(places, samples, 1 - site.drop_prob)
+            bits = kept(places, samples, site.bernoulli_mean)
             return torch.from_numpy(bits).to(dtype).reshape(shape)
         raw = words(places, samples)
     else:
@@ -84,8 +83,7 @@ def _distributed(site: Site, raw: NDArray[np.uint64], dtype: torch.dtype) -> Ten
         return torch.from_numpy((raw >> np.uint64(40)) * 2.0**-24).to(dtype)
     uniform = (raw >> np.uint64(11)) * 2.0**-53
     if site.distribution == "bernoulli":
-        assert site.drop_prob is not None
-        return torch.from_numpy(uniform < 1 - site.drop_prob).to(dtype)
+        return torch.from_numpy(uniform < site.bernoulli_mean).to(dtype)
     if site.distribution == "normal":
         return torch.from_numpy(ndtri(uniform + 2.0**-54)).to(dtype)
     return torch.from_numpy(uniform).to(dtype)

@@ -27,6 +27,8 @@ from dubito.engine.sampling import Key, Sampling
 from dubito.errors import InputError
 
 CPU_CHUNK_BYTES = 16 * 2**20  # what a chunk may keep alive and still stay near the cache
+_CHUNKS = (0.5, 3.0)  # times that: other sizes that are tried at load
+_TRIED_ROWS, _TRIED_BYTES, _TURNS, _MARGIN = 16, 96 * 2**20, 3, 1.05
 BUDGET_PARTS = 4
 
 
@@ -122,6 +124,7 @@ class Passes:
         options: forms to choose from.
         forced: the forms to use, where they are not to be chosen.
         packs: gathered weights.
+        chunk_share: of the usual chunk on a CPU, as found at load.
     """
 
     execution: Execution
@@ -130,6 +133,7 @@ class Passes:
     options: Sequence[Option] = ()
     forced: tuple[AnyForm, ...] | None = None
     packs: Packs = field(default_factory=dict)
+    chunk_share: float = 1.0
 
     def blocks(
         self,
@@ -200,19 +204,40 @@ class Passes:
         """
 
         def run(forms: tuple[AnyForm, ...], rows: int, packed: bool) -> float:
-            made = {name: tensor[:1].repeat_interleave(rows, 0) for name, tensor in row.items()}
-            trial = replace(self, forced=forms, key=sampling.key if packed else None)
-
-            def consume() -> None:
-                for passes in trial.blocks(made, sampling, None):
-                    for _ in passes:
-                        pass
-
-            return seconds_of(consume, self.execution.device)
+            key = sampling.key if packed else None
+            return replace(self, forced=forms, key=key)._seconds(row, rows, sampling)
 
         options = [timed(option, run) for option in self.options]
         self.packs.clear()
-        return replace(self, options=options)
+        made = replace(self, options=options)
+        return replace(made, chunk_share=made._best_share(row, sampling))
+
+    def _best_share(self, row: Mapping[str, Tensor], sampling: Sampling) -> float:
+        """The size of chunks that is fastest; the usual one where nothing is clearly faster."""
+        row_bytes = self.execution.plan.suffix_row_bytes
+        count = min(sampling.num_samples, max(2, _TRIED_BYTES // (_TRIED_ROWS * row_bytes)))
+        if self.execution.device.type != "cpu" or count * _TRIED_ROWS * row_bytes < CPU_CHUNK_BYTES:
+            return 1.0
+        trials = {share: replace(self, chunk_share=share, packs={}) for share in (1.0, *_CHUNKS)}
+        some = replace(sampling, num_samples=count)
+        turns = [
+            {share: trial._seconds(row, _TRIED_ROWS, some) for share, trial in trials.items()}
+            for _ in range(_TURNS)
+        ]
+        least = {share: min(turn[share] for turn in turns) for share in trials}
+        best = min(least, key=lambda share: least[share])
+        return best if least[1.0] > _MARGIN * least[best] else 1.0
+
+    def _seconds(self, row: Mapping[str, Tensor], rows: int, sampling: Sampling) -> float:
+        """Time of all passes of copies of a row."""
+        made = {name: tensor[:1].repeat_interleave(rows, 0) for name, tensor in row.items()}
+
+        def consume() -> None:
+            for passes in self.blocks(made, sampling, None):
+                for _ in passes:
+                    pass
+
+        return seconds_of(consume, self.execution.device)
 
     def _forms(self, total: int, sampling: Sampling) -> tuple[AnyForm, ...]:
         """The forms for calls of that size: the same for every tile of a call."""
@@ -245,7 +270,7 @@ class Passes:
 
     def _near(self, limit: int) -> int:
         on_cpu = self.execution.device.type == "cpu"
-        return min(limit, CPU_CHUNK_BYTES) if on_cpu else limit
+        return min(limit, int(self.chunk_share * CPU_CHUNK_BYTES)) if on_cpu else limit
 
     def _folded_rows(self) -> int:
         """How many samples x rows a chunk may hold.

@@ -16,6 +16,8 @@ from functools import lru_cache
 
 import torch
 
+from dubito.engine.products import linear
+
 _SIDE = 512
 _COPIED = 2**23  # float32 numbers, beyond most caches
 _REPEATS = 3
@@ -70,7 +72,7 @@ def rates(device: torch.device) -> Rates:
             small.add(1.0)
 
     return Rates(
-        flops_per_s=2 * _SIDE**3 / _least(lambda: square @ square, device),
+        flops_per_s=2 * _SIDE**3 / _least(lambda: linear(square, square), device),
         bytes_per_s=8 * _COPIED / _least(lambda: to.copy_(long), device),
         operator_s=_least(many_small, device) / 50,
     )

@@ -103,9 +103,9 @@ def remainder(site: Site) -> float:
         return 1 / BLOCK**2
     if site.distribution == "normal":
         return _NORMAL_REMAINDER
-    assert site.drop_prob is not None
-    spread = BLOCK * site.drop_prob * (1 - site.drop_prob)
-    fraction = BLOCK * site.drop_prob % 1
+    drop_prob = 1 - site.bernoulli_mean
+    spread = BLOCK * drop_prob * (1 - drop_prob)
+    fraction = BLOCK * drop_prob % 1
     return fraction * (1 - fraction) / spread if spread > 0 else 0.0
 
 

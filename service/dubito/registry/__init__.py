@@ -2,14 +2,19 @@
 
     facts.py       frozen dataclasses, the only things that leave this package
     tables.py      the relational tables
-    database.py    connections, transactions, migrations
+    schema.py      their revision, and the migrations to it
+    database.py    connections and transactions
+    rows.py        from names to rows, and from rows to facts
     objects.py     bundles by SHA-256 in an object store
+    cache.py       those of a distant store, kept here
     registry.py    the operations
+    check.py       whether it is all whole
+    following.py   facts kept while nothing changes
 
 It knows neither HTTP nor the engine.
 """
 
-from dubito.registry.facts import AliasFact, CalibrationFact, ModelFact, VersionFact
+from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
 from dubito.registry.registry import Registry
 
-__all__ = ["AliasFact", "CalibrationFact", "ModelFact", "Registry", "VersionFact"]
+__all__ = ["AliasFact", "AuditFact", "CalibrationFact", "ModelFact", "Registry", "VersionFact"]

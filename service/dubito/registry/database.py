@@ -1,72 +1,123 @@
-"""Connections, transactions and migrations of the relational database.
+"""Connections and transactions of the relational database, SQLite or PostgreSQL.
 
-SQLite runs in WAL mode with foreign keys and a busy timeout. Transactions that write take the
-write lock when they begin (`BEGIN IMMEDIATE`), so that two of them never meet half-way; those
-that read begin plainly. Another database by URL needs neither, and gets neither.
+SQLite runs in WAL mode with foreign keys and a busy timeout; transactions that write take the
+write lock when they begin (`BEGIN IMMEDIATE`). On PostgreSQL every transaction that writes first
+updates the one row of `changes`, so that writers come one after the other there too, and those
+that read see one snapshot. The number in that row tells other servers that something changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, select, update
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
+
+from dubito.errors import InputError, UnavailableError
+from dubito.registry import schema
+from dubito.registry.tables import ChangesRow
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
 _BUSY_TIMEOUT_S = 30.0
+_CONNECT_TIMEOUT_S = 10
+_RETRY_AFTER_S = 1.0
 _WRITES = "dubito_writes"
 
 
 class Database:
-    """One database by its SQLAlchemy URL.
+    """One database by its URL.
 
     Args:
-        url: SQLAlchemy URL, such as `sqlite:///data/dubito.sqlite3`.
+        url: `sqlite:///data/dubito.sqlite3` or `postgresql://user:password@host/name`.
+
+    Raises:
+        InputError: the URL is of another kind, or its driver is not installed.
     """
 
     def __init__(self, url: str) -> None:
-        is_sqlite = url.startswith("sqlite")
-        self._engine = create_engine(
-            url,
-            json_serializer=_to_json,
-            json_deserializer=orjson.loads,
-            pool_size=8,
-            max_overflow=56,
-            connect_args={"timeout": _BUSY_TIMEOUT_S} if is_sqlite else {},
-        )
-        if is_sqlite:
+        parsed = _parse(url)
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.shown_url = parsed.render_as_string(hide_password=True)
+        self._engine = _open(parsed, self.is_sqlite)
+        self._reading, self._writing = self._engine, self._engine
+        if self.is_sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
-        self._writing = self._engine.execution_options(**{_WRITES: True})
+            self._writing = self._engine.execution_options(**{_WRITES: True})
+        else:
+            self._reading = self._engine.execution_options(isolation_level="REPEATABLE READ")
 
-    def migrate(self) -> None:
-        """Bring the tables to the newest form; nothing happens where they are."""
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        with self._writing.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+    def prepare(self) -> None:
+        """Make sure that the tables are those of this build.
+
+        A SQLite database without tables gets them; every other one is changed by `upgrade` alone.
+
+        Raises:
+            UnavailableError: the tables are older or newer than this build, or not there.
+        """
+        with self._reachable():
+            with self._engine.connect() as connection:
+                state = schema.state(connection)
+            if self.is_sqlite and state.is_empty:
+                self.upgrade()
+            else:
+                schema.check(state, self.shown_url)
+
+    def upgrade(self, revision: str = schema.NEWEST) -> None:
+        """Bring the tables to a revision; nothing happens where they are there.
+
+        Args:
+            revision: a number of `migrations/versions`.
+
+        Raises:
+            UnavailableError: the tables are newer than this build.
+        """
+        with self._reachable(), self._writing.begin() as connection:
+            schema.upgrade(connection, revision, self.shown_url)
+
+    def schema_state(self) -> schema.SchemaState:
+        """Which revision the tables have, and which this build has."""
+        with self._reachable(), self._engine.connect() as connection:
+            return schema.state(connection)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session for one consistent look."""
-        with Session(self._engine) as session, session.begin():
+        """A session for one consistent look.
+
+        Raises:
+            UnavailableError: the database cannot be reached.
+        """
+        with self._reachable(), Session(self._reading) as session, session.begin():
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """A session that holds the write lock from its beginning; commits unless it raises."""
-        with Session(self._writing) as session, session.begin():
+        """A session that holds the write lock from its beginning; commits unless it raises.
+
+        Raises:
+            UnavailableError: the database cannot be reached.
+        """
+        with self._reachable(), Session(self._writing) as session, session.begin():
+            session.execute(update(ChangesRow).values(number=ChangesRow.number + 1))
             yield session
+
+    def changes(self) -> int:
+        """A number that grows with every transaction that writes.
+
+        Raises:
+            UnavailableError: the database cannot be reached.
+        """
+        with self._reachable(), self._engine.connect() as connection:
+            return connection.scalar(select(ChangesRow.number)) or 0
 
     @property
     def engine(self) -> Engine:
@@ -76,6 +127,56 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        try:
+            yield
+        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+            raise UnavailableError(
+                f"the database {self.shown_url} does not answer "
+                f"({str(error.__cause__ or error).splitlines()[0][:200]}): "
+                "check that it runs and that DUBITO_DATABASE_URL names it, then try again",
+                retry_after_s=_RETRY_AFTER_S,
+            ) from error
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    if parsed is not None and parsed.drivername in ("postgres", "postgresql"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    is_known = parsed is not None and parsed.drivername in ("sqlite", "postgresql+psycopg")
+    if parsed is None or not is_known or parsed.database in (None, "", ":memory:"):
+        kind = "no URL" if parsed is None else f"{parsed.drivername}:// and {parsed.database}"
+        raise InputError(
+            f"database: expected sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME, "
+            f"got {kind}: correct DUBITO_DATABASE_URL"
+        )
+    return parsed
+
+
+def _open(url: URL, is_sqlite: bool) -> Engine:
+    timeout: dict[str, object] = (
+        {"timeout": _BUSY_TIMEOUT_S} if is_sqlite else {"connect_timeout": _CONNECT_TIMEOUT_S}
+    )
+    try:
+        return create_engine(
+            url,
+            json_serializer=_to_json,
+            json_deserializer=orjson.loads,
+            pool_size=8,
+            max_overflow=56 if is_sqlite else 24,
+            pool_pre_ping=not is_sqlite,
+            connect_args=timeout,
+        )
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"database: expected the module {error.name} for {url.drivername}, got none: "
+            "pip install 'dubito[postgres]'"
+        ) from error
 
 
 def _to_json(value: object) -> str:

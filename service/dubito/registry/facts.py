@@ -34,7 +34,8 @@ class VersionFact:
 
     `digest` is the SHA-256 of the bundle in hexadecimal, `size_bytes` its size; `manifest` is the
     bundle's own, with the site table; `defaults` are the sampling choices of requests that make
-    none; `calibrations` lists the numbers that exist.
+    none; `calibrations` lists the numbers that exist. `uploader` says whose key it came with.
+    A version that is retired, at `retired_at` and for `retired_reason`, answers no requests.
     """
 
     model: str
@@ -47,6 +48,9 @@ class VersionFact:
     calibrations: tuple[int, ...]
     aliases: tuple[str, ...]
     created_at: datetime
+    uploader: str
+    retired_at: datetime | None
+    retired_reason: str | None
 
 
 @dataclass(frozen=True)
@@ -57,3 +61,15 @@ class ModelFact:
     versions: tuple[VersionFact, ...]
     aliases: tuple[AliasFact, ...]
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class AuditFact:
+    """One change: who made it, when, to which model and version, and its details."""
+
+    at: datetime
+    actor: str
+    action: str
+    model: str
+    version: int | None
+    details: Mapping[str, object]

@@ -8,6 +8,7 @@ from dubito.errors import InputError
 
 NAME_PATTERN = "^[a-z][a-z0-9._-]{0,63}$"
 DEFAULT_ALIAS = "default"
+ANONYMOUS = "anonymous"  # who comes without a key, where none is asked
 
 _NAME = re.compile(NAME_PATTERN)
 _NUMBER = re.compile("[1-9][0-9]{0,8}")

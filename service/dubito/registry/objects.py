@@ -1,54 +1,270 @@
-"""Bundles as immutable objects named by their SHA-256, in a local folder through obstore."""
+"""Bundles as immutable objects named by their SHA-256, in a folder or an S3 bucket, by obstore.
+
+What is read has the digest that it was asked by. Objects of a bucket are downloaded once, into a
+verified local cache.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import obstore
-from obstore.store import LocalStore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, S3Store
 
-from dubito.errors import DubitoError
+from dubito.addresses import is_loopback
+from dubito.errors import DubitoError, InputError, UnavailableError
+from dubito.registry.cache import Cache
+
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_PREFIX = "bundles"
+_SUFFIX = ".dubito"
+_RETRY_AFTER_S = 5.0
+_RETRIES = 3
+_RETRY_FOR = timedelta(seconds=20)
+_PIECE_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object as the store lists it."""
+
+    digest: str
+    size_bytes: int
+    stored_at: datetime
 
 
 class Objects:
     """An object store of bundles.
 
     Args:
-        folder: the local folder; made where it is missing.
+        store: where they lie.
+        shown: name of the place, for messages.
+        folder: the folder of a local store.
+        cache: of a distant store.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._store = LocalStore(folder.absolute(), mkdir=True)
+    def __init__(
+        self,
+        store: LocalStore | S3Store,
+        shown: str,
+        *,
+        folder: Path | None = None,
+        cache: Cache | None = None,
+    ) -> None:
+        self._store = store
+        self._shown = shown
+        self._folder = folder
+        self._cache = cache
 
-    def put(self, digest: str, source: Path | bytes) -> None:
-        """Store a bundle; an object of that digest is left as it is."""
-        if not self.has(digest):
-            obstore.put(self._store, _key(digest), source)
+    @classmethod
+    def local(cls, folder: Path) -> Objects:
+        """Objects in a folder, which is made where it is missing."""
+        with _folder_errors():
+            store = LocalStore(folder.absolute(), mkdir=True)
+        return cls(store, str(folder), folder=folder.absolute())
 
-    def get(self, digest: str) -> bytes:
-        """The bytes of a bundle.
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        cache: Cache,
+        *,
+        allow_http: bool = False,
+        environment: Mapping[str, str] = os.environ,
+    ) -> Objects:
+        """Objects by URL.
+
+        Args:
+            url: `s3://BUCKET/PREFIX` or `file:///FOLDER`.
+            cache: where objects of a bucket are kept.
+            allow_http: whether a loopback endpoint may be spoken to without encryption.
+            environment: holds the endpoint, the region and the credentials, as for every S3 client.
 
         Raises:
-            DubitoError: the database names an object that the store does not hold.
+            InputError: another kind of URL, or an endpoint that may not be spoken to.
         """
-        try:
-            return obstore.get(self._store, _key(digest)).bytes().to_bytes()
-        except FileNotFoundError as error:
-            raise DubitoError(f"object {digest} is missing from the store") from error
+        parts = urlsplit(url)
+        if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
+            return cls.local(Path(parts.path))
+        if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
+            raise InputError(
+                "object store: expected s3://BUCKET/PREFIX or file:///FOLDER, got "
+                f"{parts.scheme or 'no scheme'}: correct DUBITO_OBJECT_STORE_URL"
+            )
+        endpoint = next((environment[key] for key in _ENDPOINTS if environment.get(key)), None)
+        is_http = _check_endpoint(endpoint, allow_http)
+        store = S3Store(
+            parts.netloc,
+            prefix=parts.path.strip("/") or None,
+            client_options={
+                "allow_http": is_http,
+                "connect_timeout": timedelta(seconds=5),
+                "timeout": timedelta(minutes=10),
+            },
+            retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_FOR},
+            config={"endpoint": endpoint} if endpoint else {},
+        )
+        return cls(store, f"s3://{parts.netloc}{parts.path}", cache=cache)
+
+    def put(self, digest: str, source: Path | bytes) -> None:
+        """Store a bundle; an object of that digest and size is left as it is.
+
+        Args:
+            digest: SHA-256 of the bundle.
+            source: the bundle.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        with self._reachable():
+            if self._size(digest) != size:
+                obstore.put(self._store, _key(digest), source)
+                self._settle(digest)
+
+    def get(self, digest: str) -> bytes:
+        """The bytes of a bundle, which have that digest.
+
+        Raises:
+            DubitoError: the store does not hold the object, or holds it damaged.
+            UnavailableError: the store does not answer.
+        """
+        if self._cache is not None:
+            content = self._cache.get(digest)
+            return self._cache.fill(digest, self._pieces(digest)) if content is None else content
+        content = b"".join(self._pieces(digest))
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise DubitoError(f"object {digest} is damaged")
+        return content
+
+    def actual_digest(self, digest: str) -> str:
+        """The SHA-256 of what the store holds under a digest, read from the store itself.
+
+        Raises:
+            DubitoError: the store does not hold the object.
+            UnavailableError: the store does not answer.
+        """
+        found = hashlib.sha256()
+        for piece in self._pieces(digest):
+            found.update(piece)
+        return found.hexdigest()
 
     def has(self, digest: str) -> bool:
-        """Whether a bundle of that digest is stored."""
-        try:
-            obstore.head(self._store, _key(digest))
-        except FileNotFoundError:
-            return False
-        return True
+        """Whether a bundle of that digest is stored.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        with self._reachable():
+            return self._size(digest) is not None
 
     def delete(self, digest: str) -> None:
-        """Remove a bundle; one that is not there is no error."""
-        if self.has(digest):
-            obstore.delete(self._store, _key(digest))
+        """Remove a bundle; one that is not there is no error.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        with self._reachable():
+            if self._size(digest) is not None:
+                obstore.delete(self._store, _key(digest))
+        if self._cache is not None:
+            self._cache.drop(digest)
+
+    def stored(self) -> Iterator[StoredObject]:
+        """All objects.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        with self._reachable():
+            for batch in obstore.list(self._store, prefix=_PREFIX):
+                for meta in batch:
+                    name = meta["path"].rpartition("/")[2]
+                    digest = name.removesuffix(_SUFFIX)
+                    if meta["path"].endswith(_key(digest)):
+                        yield StoredObject(digest, meta["size"], meta["last_modified"])
+
+    def unfinished(self) -> Iterator[Path]:
+        """Files that killed writers left in a folder; a bucket hides them itself."""
+        if self._folder is not None:
+            yield from (self._folder / _PREFIX).glob(f"*/*{_SUFFIX}#*")
+
+    def _pieces(self, digest: str) -> Iterator[bytes]:
+        with self._reachable():
+            try:
+                for piece in obstore.get(self._store, _key(digest)).stream(_PIECE_BYTES):
+                    yield bytes(piece)
+            except FileNotFoundError as error:
+                raise DubitoError(f"object {digest} is missing from {self._shown}") from error
+
+    def _size(self, digest: str) -> int | None:
+        try:
+            return obstore.head(self._store, _key(digest))["size"]
+        except FileNotFoundError:
+            return None
+
+    def _settle(self, digest: str) -> None:
+        """Have the disk hold what a folder shows, before a row may name it."""
+        if self._folder is None:
+            return
+        path = self._folder / _key(digest)
+        for place in (path, path.parent, path.parent.parent, self._folder):
+            handle = os.open(place, os.O_RDONLY)
+            try:
+                with suppress(OSError):  # some systems do not sync folders
+                    os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        try:
+            yield
+        except (BaseError, FileNotFoundError) as error:  # the latter: no such bucket
+            raise UnavailableError(
+                f"the object store {self._shown} does not answer ({type(error).__name__}): check "
+                "that it runs, that the bucket exists and that the credentials are right",
+                retry_after_s=_RETRY_AFTER_S,
+            ) from error
+
+
+def _check_endpoint(endpoint: str | None, allow_http: bool) -> bool:
+    """Whether an endpoint is spoken to without encryption.
+
+    Raises:
+        InputError: it would be, and is not loopback or not allowed.
+    """
+    if endpoint is None:
+        return False
+    parts = urlsplit(endpoint)
+    if parts.scheme == "https":
+        return False
+    if parts.scheme == "http" and allow_http and is_loopback(parts.hostname or ""):
+        return True
+    raise InputError(
+        f"object store: expected an https endpoint, got {parts.scheme}://{parts.hostname}: use "
+        "https (http is for a loopback endpoint, with DUBITO_OBJECT_STORE_ALLOW_HTTP=true)"
+    )
+
+
+@contextmanager
+def _folder_errors() -> Iterator[None]:
+    try:
+        yield
+    except BaseError as error:
+        raise InputError(
+            f"object store: expected a folder that can be written, got none ({error}): "
+            "choose another one"
+        ) from error
 
 
 def _key(digest: str) -> str:
-    return f"bundles/{digest[:2]}/{digest}.dubito"
+    return f"{_PREFIX}/{digest[:2]}/{digest}{_SUFFIX}"

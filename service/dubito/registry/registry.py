@@ -3,7 +3,7 @@
 Flow of an upload: verify the bundle, put the object, then insert the row; a crash between the
 last two leaves only an object that nothing names. Flow of a deletion: delete the row, then, under
 the write lock, the object if no row names it any more. Objects are put again under that lock
-where a deletion came between.
+where a deletion came between. Every change writes a line of the audit in its own transaction.
 """
 
 from __future__ import annotations
@@ -15,36 +15,41 @@ from pathlib import Path
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
-from dubito.errors import (
-    BundleRefusedError,
-    ConflictError,
-    NotFoundError,
-    PreconditionFailedError,
-)
+from dubito.errors import BundleRefusedError, ConflictError, PreconditionFailedError
+from dubito.registry import rows
 from dubito.registry.database import Database
-from dubito.registry.facts import AliasFact, CalibrationFact, ModelFact, VersionFact
-from dubito.registry.names import DEFAULT_ALIAS, check_name, version_number
+from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
+from dubito.registry.names import ANONYMOUS, DEFAULT_ALIAS, check_name
 from dubito.registry.objects import Objects
-from dubito.registry.tables import AliasRow, CalibrationRow, ModelRow, VersionRow
+from dubito.registry.tables import AliasRow, AuditRow, CalibrationRow, ModelRow, VersionRow
 from dubito_nn import Bundle, BundleError, load_bundle
 
 
 class Registry:
     """Models and their versions, over a database and an object store.
 
+    The `actor` of every change is the name of the key that it was made with.
+
     Args:
-        database_url: SQLAlchemy URL; its tables are migrated at once.
-        objects_dir: folder of the bundles.
+        database: its tables are made where it is new.
+        objects: the bundles.
+
+    Raises:
+        UnavailableError: the tables are older or newer than this build.
     """
 
-    def __init__(self, database_url: str, objects_dir: Path) -> None:
-        self._objects = Objects(objects_dir)
-        self._database = Database(database_url)
-        self._database.migrate()
+    def __init__(self, database: Database, objects: Objects) -> None:
+        self._objects = objects
+        self._database = database
+        self._database.prepare()
 
     def close(self) -> None:
         """Close the connections."""
         self._database.close()
+
+    def changes(self) -> int:
+        """A number that grows with every change, whoever makes it."""
+        return self._database.changes()
 
     def register(
         self,
@@ -53,6 +58,7 @@ class Registry:
         *,
         defaults: Mapping[str, object] | None = None,
         prove: Callable[[Bundle], object] | None = None,
+        actor: str = ANONYMOUS,
     ) -> VersionFact:
         """Verify and store a bundle as the next version of a model.
 
@@ -63,6 +69,7 @@ class Registry:
             source: the bundle, as a file or as bytes.
             defaults: sampling choices of requests that make none.
             prove: called with the bundle before anything is stored; what it raises ends it.
+            actor: who uploads.
 
         Raises:
             BundleRefusedError: the bundle is damaged, hostile or unknown; nothing is stored.
@@ -75,7 +82,7 @@ class Registry:
         self._objects.put(bundle.digest, source)
         with self._database.writing() as session:
             self._objects.put(bundle.digest, source)
-            row = _model_or_none(session, model)
+            row = rows.model_or_none(session, model)
             is_new = row is None
             if row is None:
                 row = ModelRow(name=model, next_version=1)
@@ -87,20 +94,22 @@ class Registry:
                 size_bytes=bundle.size_bytes,
                 manifest=bundle.manifest.to_json(),
                 defaults=dict(defaults or {}),
+                uploader=actor,
             )
             row.next_version += 1
             session.add(version)
             if is_new:
                 session.add(AliasRow(model=row, version=version, name=DEFAULT_ALIAS))
+            _note(session, actor, "upload", model, version.number, digest=bundle.digest)
             session.flush()
             session.refresh(version)
-            return _version_fact(version)
+            return rows.version_fact(version)
 
     def models(self) -> tuple[ModelFact, ...]:
         """All models by name."""
         with self._database.reading() as session:
-            rows = session.scalars(select(ModelRow).order_by(ModelRow.name))
-            return tuple(_model_fact(row) for row in rows)
+            found = session.scalars(select(ModelRow).order_by(ModelRow.name).options(*rows.WHOLE))
+            return tuple(rows.model_fact(row) for row in found)
 
     def model(self, name: str) -> ModelFact:
         """One model.
@@ -109,7 +118,7 @@ class Registry:
             NotFoundError: no model of that name.
         """
         with self._database.reading() as session:
-            return _model_fact(_model(session, name))
+            return rows.model_fact(rows.find_model(session, name, *rows.WHOLE))
 
     def version(self, model: str, reference: str = DEFAULT_ALIAS) -> VersionFact:
         """One version by its number or an alias.
@@ -118,35 +127,79 @@ class Registry:
             NotFoundError: no such model, version or alias.
         """
         with self._database.reading() as session:
-            return _version_fact(_version(session, model, reference))
+            return rows.version_fact(rows.find_version(session, model, reference))
 
     def bundle(self, digest: str) -> bytes:
         """The bytes of a bundle by its SHA-256."""
         return self._objects.get(digest)
 
-    def delete_version(self, model: str, reference: str) -> None:
+    def delete_version(self, model: str, reference: str, *, actor: str = ANONYMOUS) -> str | None:
         """Delete a version, its calibrations, and its bundle where no other version has it.
+
+        Returns:
+            The digest of the bundle if it is gone, else None.
 
         Raises:
             NotFoundError: no such model or version.
             ConflictError: an alias names the version.
         """
         with self._database.writing() as session:
-            version = _version(session, model, reference)
-            if version.aliases:
-                names = ", ".join(f"`{alias.name}`" for alias in version.aliases)
-                raise ConflictError(
-                    f"version {version.number} of `{model}`: expected one that no alias names, "
-                    f"got one named by {names}: move the alias to another version first"
-                )
+            version = rows.find_version(session, model, reference)
+            _refuse_aliased(version)
             digest = version.digest
+            _note(session, actor, "delete", model, version.number, digest=digest)
             session.delete(version)
         with self._database.writing() as session:
-            if not session.scalar(select(exists().where(VersionRow.digest == digest))):
-                self._objects.delete(digest)
+            if session.scalar(select(exists().where(VersionRow.digest == digest))):
+                return None
+            self._objects.delete(digest)
+            return digest
+
+    def retire(
+        self, model: str, reference: str, reason: str, *, actor: str = ANONYMOUS
+    ) -> VersionFact:
+        """Let a version answer no requests any more, and be named by no alias; it is kept.
+
+        Args:
+            model: name of the model.
+            reference: number of the version.
+            reason: told to whoever asks for it, at most 500 characters.
+            actor: who retires it.
+
+        Raises:
+            NotFoundError: no such model or version.
+            ConflictError: an alias names the version.
+        """
+        with self._database.writing() as session:
+            version = rows.find_version(session, model, reference)
+            _refuse_aliased(version)
+            version.retired_at = datetime.now(UTC)
+            version.retired_reason = reason
+            _note(session, actor, "retire", model, version.number, reason=reason)
+            session.flush()
+            return rows.version_fact(version)
+
+    def restore(self, model: str, reference: str, *, actor: str = ANONYMOUS) -> VersionFact:
+        """Take a retirement back; a version that is not retired is left as it is.
+
+        Raises:
+            NotFoundError: no such model or version.
+        """
+        with self._database.writing() as session:
+            version = rows.find_version(session, model, reference)
+            version.retired_at = version.retired_reason = None
+            _note(session, actor, "restore", model, version.number)
+            session.flush()
+            return rows.version_fact(version)
 
     def set_alias(
-        self, model: str, alias: str, version: int, *, if_match: frozenset[int] | None = None
+        self,
+        model: str,
+        alias: str,
+        version: int,
+        *,
+        if_match: frozenset[int] | None = None,
+        actor: str = ANONYMOUS,
     ) -> AliasFact:
         """Point an alias to a version; make the alias where it is new.
 
@@ -155,29 +208,79 @@ class Registry:
             alias: name of the alias.
             version: number of the version.
             if_match: revisions of which the present one must be one; None: any or none.
+            actor: who moves it.
 
         Raises:
             NotFoundError: no such model or version.
+            ConflictError: the version is retired.
             PreconditionFailedError: the alias has another revision, or does not exist.
         """
-        check_name("alias", alias)
         with self._database.writing() as session:
-            target = _version(session, model, str(version))
-            row = session.scalar(
-                select(AliasRow).where(AliasRow.model_id == target.model_id, AliasRow.name == alias)
-            )
-            _check_revision(alias, row.revision if row else None, if_match)
+            target, row = _check_move(session, model, alias, version, if_match)
+            before = None if row is None else row.version.number
             if row is None:
                 row = AliasRow(model=target.model, version=target, name=alias, revision=1)
                 session.add(row)
             else:
                 row.version = target
                 row.revision += 1
+            _note(session, actor, "alias", model, version, alias=alias, before=before)
             session.flush()
-            return _alias_fact(row)
+            return rows.alias_fact(row)
+
+    def alias(self, model: str, alias: str) -> AliasFact:
+        """One alias.
+
+        Raises:
+            NotFoundError: no such model or alias.
+        """
+        with self._database.reading() as session:
+            return rows.alias_fact(rows.find_alias(session, model, alias))
+
+    def check_move(
+        self, model: str, alias: str, version: int, *, if_match: frozenset[int] | None = None
+    ) -> VersionFact:
+        """The version that an alias shall point to, if `set_alias` would not refuse it now.
+
+        Raises:
+            DubitoError: as `set_alias`.
+        """
+        with self._database.reading() as session:
+            return rows.version_fact(_check_move(session, model, alias, version, if_match)[0])
+
+    def delete_alias(
+        self,
+        model: str,
+        alias: str,
+        *,
+        if_match: frozenset[int] | None = None,
+        actor: str = ANONYMOUS,
+    ) -> None:
+        """Delete an alias other than `default`.
+
+        Raises:
+            NotFoundError: no such model or alias.
+            ConflictError: it is `default`.
+            PreconditionFailedError: the alias has another revision.
+        """
+        with self._database.writing() as session:
+            row = rows.find_alias(session, model, alias)
+            if alias == DEFAULT_ALIAS:
+                raise ConflictError(
+                    f"alias `{DEFAULT_ALIAS}` of `{model}`: expected another alias, since requests "
+                    "without a version go where this one points: move it instead"
+                )
+            _check_revision(alias, row.revision, if_match)
+            _note(session, actor, "alias-delete", model, row.version.number, alias=alias)
+            session.delete(row)
 
     def add_calibration(
-        self, model: str, reference: str, document: Mapping[str, object]
+        self,
+        model: str,
+        reference: str,
+        document: Mapping[str, object],
+        *,
+        actor: str = ANONYMOUS,
     ) -> CalibrationFact:
         """Keep a calibration under the version's next number and make it active.
 
@@ -185,7 +288,7 @@ class Registry:
             NotFoundError: no such model or version.
         """
         with self._database.writing() as session:
-            version = _version(session, model, reference)
+            version = rows.find_version(session, model, reference)
             last = session.scalar(
                 select(func.max(CalibrationRow.number)).where(
                     CalibrationRow.version_id == version.id
@@ -194,8 +297,9 @@ class Registry:
             row = CalibrationRow(version=version, number=(last or 0) + 1, document=dict(document))
             session.add(row)
             version.active_calibration = row.number
+            _note(session, actor, "calibrate", model, version.number, calibration=row.number)
             session.flush()
-            return _calibration_fact(row)
+            return rows.calibration_fact(row)
 
     def calibration(
         self, model: str, reference: str = DEFAULT_ALIAS, number: int | None = None
@@ -206,12 +310,14 @@ class Registry:
             NotFoundError: no such model, version or calibration.
         """
         with self._database.reading() as session:
-            version = _version(session, model, reference)
+            version = rows.find_version(session, model, reference)
             wanted = version.active_calibration if number is None else number
-            return None if wanted is None else _calibration_fact(_calibration(version, wanted))
+            if wanted is None:
+                return None
+            return rows.calibration_fact(rows.find_calibration(version, wanted))
 
     def set_active_calibration(
-        self, model: str, reference: str, number: int | None
+        self, model: str, reference: str, number: int | None, *, actor: str = ANONYMOUS
     ) -> CalibrationFact | None:
         """Make a calibration of a version the active one, or none of them.
 
@@ -219,10 +325,24 @@ class Registry:
             NotFoundError: no such model, version or calibration.
         """
         with self._database.writing() as session:
-            version = _version(session, model, reference)
-            row = None if number is None else _calibration(version, number)
+            version = rows.find_version(session, model, reference)
+            row = None if number is None else rows.find_calibration(version, number)
             version.active_calibration = number
-            return None if row is None else _calibration_fact(row)
+            _note(session, actor, "activate", model, version.number, calibration=number)
+            return None if row is None else rows.calibration_fact(row)
+
+    def audit(self, model: str | None = None, *, limit: int = 1000) -> tuple[AuditFact, ...]:
+        """The last changes, the newest first; of one model, or of all.
+
+        Args:
+            model: name of a model, also of one that is gone.
+            limit: most changes.
+        """
+        query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
+        if model is not None:
+            query = query.where(AuditRow.model == model)
+        with self._database.reading() as session:
+            return tuple(rows.audit_fact(row) for row in session.scalars(query))
 
 
 def verify_bundle(source: Path | bytes) -> Bundle:
@@ -237,6 +357,21 @@ def verify_bundle(source: Path | bytes) -> Bundle:
         raise BundleRefusedError(str(error)) from error
 
 
+def _check_move(
+    session: Session, model: str, alias: str, version: int, if_match: frozenset[int] | None
+) -> tuple[VersionRow, AliasRow | None]:
+    check_name("alias", alias)
+    target = rows.find_version(session, model, str(version))
+    row = rows.alias_or_none(session, target.model, alias)
+    _check_revision(alias, row.revision if row else None, if_match)
+    if target.retired_at is not None:
+        raise ConflictError(
+            f"version {target.number} of `{model}`: expected one that is not retired, got one that "
+            f"is ({target.retired_reason}): restore it first, or choose another"
+        )
+    return target, row
+
+
 def _check_revision(alias: str, present: int | None, wanted: frozenset[int] | None) -> None:
     if wanted is None or present in wanted:
         return
@@ -247,88 +382,16 @@ def _check_revision(alias: str, present: int | None, wanted: frozenset[int] | No
     )
 
 
-def _model_or_none(session: Session, name: str) -> ModelRow | None:
-    return session.scalar(select(ModelRow).where(ModelRow.name == name))
-
-
-def _model(session: Session, name: str) -> ModelRow:
-    row = _model_or_none(session, name)
-    if row is None:
-        raise NotFoundError(f"no model {name[:64]!r}: GET /v1/models lists those that exist")
-    return row
-
-
-def _version(session: Session, model: str, reference: str) -> VersionRow:
-    parent = _model(session, model)
-    number = version_number(reference)
-    query = select(VersionRow).where(VersionRow.model_id == parent.id)
-    if number is None:
-        query = query.join(AliasRow, AliasRow.version_id == VersionRow.id).where(
-            AliasRow.name == reference
+def _refuse_aliased(version: VersionRow) -> None:
+    if version.aliases:
+        names = ", ".join(f"`{alias.name}`" for alias in version.aliases)
+        raise ConflictError(
+            f"version {version.number} of `{version.model.name}`: expected one that no alias "
+            f"names, got one named by {names}: move the alias to another version first"
         )
-    else:
-        query = query.where(VersionRow.number == number)
-    row = session.scalar(query)
-    if row is None:
-        kind = "alias" if number is None else "version"
-        raise NotFoundError(
-            f"model `{model}` has no {kind} {reference[:64]!r}: "
-            f"GET /v1/models/{model} lists its versions and aliases"
-        )
-    return row
 
 
-def _calibration(version: VersionRow, number: int) -> CalibrationRow:
-    for row in version.calibrations:
-        if row.number == number:
-            return row
-    known = ", ".join(str(row.number) for row in version.calibrations) or "none"
-    raise NotFoundError(
-        f"version {version.number} of `{version.model.name}` has no calibration {number}: "
-        f"it has {known}"
-    )
-
-
-def _model_fact(row: ModelRow) -> ModelFact:
-    return ModelFact(
-        name=row.name,
-        versions=tuple(_version_fact(version) for version in row.versions),
-        aliases=tuple(_alias_fact(alias) for alias in row.aliases),
-        created_at=_utc(row.created_at),
-    )
-
-
-def _version_fact(row: VersionRow) -> VersionFact:
-    return VersionFact(
-        model=row.model.name,
-        number=row.number,
-        digest=row.digest,
-        size_bytes=row.size_bytes,
-        manifest=row.manifest,
-        defaults=row.defaults,
-        active_calibration=row.active_calibration,
-        calibrations=tuple(calibration.number for calibration in row.calibrations),
-        aliases=tuple(alias.name for alias in row.aliases),
-        created_at=_utc(row.created_at),
-    )
-
-
-def _alias_fact(row: AliasRow) -> AliasFact:
-    return AliasFact(
-        model=row.model.name, name=row.name, version=row.version.number, revision=row.revision
-    )
-
-
-def _calibration_fact(row: CalibrationRow) -> CalibrationFact:
-    return CalibrationFact(
-        model=row.version.model.name,
-        version=row.version.number,
-        number=row.number,
-        document=row.document,
-        created_at=_utc(row.created_at),
-    )
-
-
-def _utc(moment: datetime) -> datetime:
-    """A moment as it was stored; SQLite forgets that it was UTC."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+def _note(
+    session: Session, actor: str, action: str, model: str, version: int, **details: object
+) -> None:
+    session.add(AuditRow(actor=actor, action=action, model=model, version=version, details=details))

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import JSON, DateTime, ForeignKey, MetaData, String, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+_BIG = BigInteger().with_variant(Integer(), "sqlite")  # SQLite's integers are big
 
 
 def _now() -> datetime:
@@ -51,11 +62,14 @@ class VersionRow(Table):
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
     number: Mapped[int]
     digest: Mapped[str] = mapped_column(String(64), index=True)
-    size_bytes: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(_BIG)
     manifest: Mapped[dict[str, object]] = mapped_column(JSON)
     defaults: Mapped[dict[str, object]] = mapped_column(JSON)
     active_calibration: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+    uploader: Mapped[str] = mapped_column(String(64), server_default="anonymous")
+    retired_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    retired_reason: Mapped[str | None] = mapped_column(String(500))
 
     model: Mapped[ModelRow] = relationship(back_populates="versions")
     aliases: Mapped[list[AliasRow]] = relationship(
@@ -94,7 +108,30 @@ class CalibrationRow(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"))
     number: Mapped[int]
-    document: Mapped[dict[str, object]] = mapped_column(JSON)
+    document: Mapped[dict[str, object]] = mapped_column(JSON, deferred=True)  # may be large
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
 
     version: Mapped[VersionRow] = relationship(back_populates="calibrations")
+
+
+class ChangesRow(Table):
+    """One row, whose number grows with every transaction that writes; writers queue for it."""
+
+    __tablename__ = "changes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(_BIG)
+
+
+class AuditRow(Table):
+    """Who changed what and when; it names, so that it outlives what it tells of."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+    actor: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(32))
+    model: Mapped[str] = mapped_column(String(64), index=True)
+    version: Mapped[int | None]
+    details: Mapped[dict[str, object]] = mapped_column(JSON)

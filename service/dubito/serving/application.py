@@ -6,42 +6,35 @@ the queue → the worker runs the engine → columns with the calibration → re
 
 from __future__ import annotations
 
-import os
-import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
-from pathlib import Path
+from contextlib import contextmanager
 
 from torch import Tensor
 
 from dubito.calibration.record import Calibration
 from dubito.engine import Engine, Inputs, Sampling
 from dubito.errors import InputError
-from dubito.registry import AliasFact, CalibrationFact, ModelFact, Registry, VersionFact
-from dubito.registry.names import DEFAULT_ALIAS
+from dubito.registry import CalibrationFact, VersionFact
 from dubito.serving.budget import Budget
 from dubito.serving.calibrating import Passes, check_sampling, fit, read_truths
-from dubito.serving.catalogue import Catalogue
+from dubito.serving.library import Library
+from dubito.serving.opening import open_registry
 from dubito.serving.orders import (
     CalibrateOrder,
     CalibrateReply,
     Health,
     PredictOrder,
     PredictReply,
-    VersionPage,
 )
 from dubito.serving.outputs import build_outputs, check_outputs
+from dubito.serving.pins import Pins
 from dubito.serving.sampling import merge_sampling, passes
 from dubito.serving.worker import Check, Job, Reservation, Worker
 from dubito.settings import Settings
 
-_LEFT_OVER_AFTER_S = 3600
-
 
 class Application:
-    """Registry, loaded engines and the device worker behind one door.
+    """The library of models and the device worker behind one door.
 
     Args:
         settings: where the state lies, and the bounds.
@@ -50,10 +43,9 @@ class Application:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        settings.incoming_dir.mkdir(exist_ok=True)
-        _clear_left_overs(settings.incoming_dir)
-        self._registry = Registry(settings.database_url, settings.objects_dir)
-        self._catalogue = Catalogue(self._load, settings.max_loaded_versions)
+        self._registry = open_registry(settings)
+        self._library = Library(self._registry, settings)
+        self._pins = Pins(self._library, settings.pinned_models)
         self._worker = Worker(settings.max_queued_work)
         self._bodies = Budget("bytes of bodies", settings.max_pending_bytes)
 
@@ -61,9 +53,17 @@ class Application:
         """Start the device worker."""
         self._worker.start()
 
+    def serve(self) -> None:
+        """Start as a server: follow what others change, and keep loaded what is pinned."""
+        self._library.facts.start()
+        self.start()
+        self._pins.start()
+
     def close(self) -> None:
         """Finish what waits, then close everything."""
         self._worker.close(self._settings.drain_timeout_ms / 1000)
+        self._pins.close()
+        self._library.facts.close()
         self._registry.close()
 
     @contextmanager
@@ -74,6 +74,11 @@ class Application:
             yield self
         finally:
             self.close()
+
+    @property
+    def library(self) -> Library:
+        """The models, and which of them are loaded."""
+        return self._library
 
     @property
     def worker(self) -> Worker:
@@ -125,17 +130,18 @@ class Application:
             DubitoError: of the class that names the reason.
         """
         with self._place(reservation) as place:
-            version = self._registry.version(order.model, order.version)
+            version = self._library.version(order.model, order.version)
             sampling = self._sampling(order, version)
             _check_share("coverage", order.coverage)
-            engine = self._catalogue.get(version.digest)
+            engine = self._library.engine(version)
             check_outputs(order.outputs, engine.manifest.task)
             inputs, rows = self._read(engine, order.inputs)
             values = rows * engine.manifest.num_outputs * passes(sampling)
             if order.outputs and "samples" in order.outputs:
                 self._check_values(values, self._settings.max_sample_values)
             place.resize(rows * passes(sampling))
-            fact = self._active(version) if order.calibration == "active" else None
+            is_raw = order.calibration == "none"
+            fact = None if is_raw else self._library.active_calibration(version)
 
             def task(check: Check) -> PredictReply:
                 return self._run_predict(order, version, engine, inputs, sampling, fact, check)
@@ -160,12 +166,12 @@ class Application:
             DubitoError: of the class that names the reason.
         """
         with self._place(reservation) as place:
-            version = self._registry.version(order.model, order.version)
+            version = self._library.version(order.model, order.version)
             sampling = self._sampling(order, version)
             check_sampling(sampling)
             _check_share("alpha", order.alpha)
             _check_share("coverage", order.coverage)
-            engine = self._catalogue.get(version.digest)
+            engine = self._library.engine(version)
             inputs, rows = self._read(engine, order.inputs)
             truths = read_truths(order, engine.manifest, rows)
             ood_inputs: dict[str, Tensor] | None = None
@@ -182,77 +188,10 @@ class Application:
                 taken = Passes.take(engine, inputs, ood_inputs, sampling, check)
                 document = fit(taken, truths, order, sampling).to_json()
                 check()
-                fact = self._registry.add_calibration(version.model, str(version.number), document)
+                fact = self._library.add_calibration(version, document, actor=order.actor)
                 return CalibrateReply(version.model, version.number, fact.number, document)
 
             return self._worker.submit(place, task, deadline_s=deadline_s)
-
-    @contextmanager
-    def incoming(self) -> Iterator[Path]:
-        """A private file for a bundle that is on its way in; gone afterwards."""
-        handle, name = tempfile.mkstemp(dir=self._settings.incoming_dir, suffix=".dubito")
-        os.close(handle)
-        try:
-            yield Path(name)
-        finally:
-            Path(name).unlink(missing_ok=True)
-
-    def register(self, model: str, path: Path) -> VersionFact:
-        """Prove that a bundle loads and store it as the model's next version.
-
-        Args:
-            model: name of the model.
-            path: the bundle; nobody may write to it meanwhile.
-
-        Raises:
-            BundleRefusedError: it cannot be read or run; nothing is stored.
-        """
-        settings = self._settings
-        sampling = Sampling(settings.num_samples, settings.seed, draw=settings.draw)
-        return self._registry.register(
-            model,
-            path,
-            defaults=asdict(sampling),
-            prove=lambda bundle: Engine.load(bundle, device=settings.device),
-        )
-
-    def models(self) -> tuple[ModelFact, ...]:
-        """All models."""
-        return self._registry.models()
-
-    def model(self, name: str) -> ModelFact:
-        """One model."""
-        return self._registry.model(name)
-
-    def version(self, model: str, reference: str = DEFAULT_ALIAS) -> VersionPage:
-        """One version with its state and active calibration."""
-        return self._page(self._registry.version(model, reference))
-
-    def is_loaded(self, version: VersionFact) -> bool:
-        """Whether a version is on the device."""
-        return self._catalogue.is_loaded(version.digest)
-
-    def set_alias(
-        self, model: str, alias: str, version: int, *, if_match: frozenset[int] | None = None
-    ) -> AliasFact:
-        """Point an alias to a version."""
-        return self._registry.set_alias(model, alias, version, if_match=if_match)
-
-    def delete_version(self, model: str, reference: str) -> None:
-        """Delete a version that no alias names."""
-        digest = self._registry.version(model, reference).digest
-        self._registry.delete_version(model, reference)
-        self._catalogue.drop(digest)
-
-    def calibration(self, model: str, reference: str = DEFAULT_ALIAS) -> CalibrationFact | None:
-        """The active calibration of a version."""
-        return self._registry.calibration(model, reference)
-
-    def set_active_calibration(
-        self, model: str, reference: str, number: int | None
-    ) -> CalibrationFact | None:
-        """Make another calibration the active one, or none."""
-        return self._registry.set_active_calibration(model, reference, number)
 
     def is_live(self) -> bool:
         """Whether the device worker beats."""
@@ -261,26 +200,13 @@ class Application:
 
     def health(self) -> Health:
         """The state of the worker and of every loaded version."""
-        loaded = tuple(
-            self._page(version)
-            for model in self._registry.models()
-            for version in model.versions
-            if self._catalogue.is_loaded(version.digest)
-        )
         is_live, is_draining = self.is_live(), self._worker.is_draining
         return Health(
             is_live=is_live,
-            is_ready=is_live and not is_draining,
+            is_ready=is_live and not is_draining and self._pins.are_loaded,
             is_draining=is_draining,
             heartbeat_age_s=self._worker.heartbeat_age_s,
-            loaded=loaded,
-        )
-
-    def _load(self, digest: str) -> Engine:
-        return Engine.load(
-            self._registry.bundle(digest),
-            device=self._settings.device,
-            memory_budget_bytes=self._settings.memory_budget_bytes,
+            lines=self._pins.lines(),
         )
 
     def _run_predict(
@@ -306,7 +232,7 @@ class Application:
             may_keep_samples=values <= self._settings.max_sample_values,
         )
         if built.varies is not None:
-            self._catalogue.note_variation(version.digest, built.varies)
+            self._library.catalogue.note_variation(version.digest, built.varies)
         return PredictReply(
             model=version.model,
             version=version.number,
@@ -325,21 +251,6 @@ class Application:
         except BaseException:
             place.release()
             raise
-
-    def _page(self, version: VersionFact) -> VersionPage:
-        return VersionPage(
-            version=version,
-            is_loaded=self._catalogue.is_loaded(version.digest),
-            varies=self._catalogue.varies(version.digest),
-            calibration=self._active(version),
-        )
-
-    def _active(self, version: VersionFact) -> CalibrationFact | None:
-        if version.active_calibration is None:
-            return None
-        return self._registry.calibration(
-            version.model, str(version.number), version.active_calibration
-        )
 
     def _sampling(self, order: PredictOrder | CalibrateOrder, version: VersionFact) -> Sampling:
         return merge_sampling(
@@ -368,14 +279,6 @@ class Application:
                 f"passes x rows x outputs: expected at most {limit} numbers, got {values}: "
                 "send fewer rows or ask for fewer samples"
             )
-
-
-def _clear_left_overs(folder: Path) -> None:
-    """Remove what killed uploads left behind; younger files may still be on their way."""
-    for path in folder.glob("*.dubito"):
-        with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > _LEFT_OVER_AFTER_S:
-                path.unlink()
 
 
 def _check_share(name: str, value: float | None) -> None:

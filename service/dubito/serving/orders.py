@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dubito.engine import Inputs, Sampling
 from dubito.registry import CalibrationFact, VersionFact
+from dubito.registry.names import ANONYMOUS
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class CalibrateOrder:
         coverage: of sets and intervals, in (0, 1).
         noise_precision: 1 / noise variance of a regression, per target unit squared; None: fitted.
         sampling: choices that differ from the version's defaults.
+        actor: who asks, for the audit.
     """
 
     model: str
@@ -127,6 +129,7 @@ class CalibrateOrder:
     coverage: float = 0.9
     noise_precision: float | None = None
     sampling: SamplingOrder = SamplingOrder()
+    actor: str = ANONYMOUS
 
 
 @dataclass(frozen=True)
@@ -143,13 +146,38 @@ class CalibrateReply:
 class VersionPage:
     """All that is known of one version.
 
-    `varies` says whether the samples of its last Monte Carlo prediction differed; None before.
+    Args:
+        version: the version.
+        state: `available`, `loading`, `loaded`, `failed` or `retired`, on this server.
+        reason: why it failed, or why it is retired.
+        calibration: the active one.
     """
 
     version: VersionFact
-    is_loaded: bool
-    varies: bool | None
+    state: str
+    reason: str | None
     calibration: CalibrationFact | None
+
+
+@dataclass(frozen=True)
+class HealthLine:
+    """A version that is loaded, or a pinned model whether it is or not.
+
+    Args:
+        model: name of the model.
+        version: number; None where a pinned model does not exist.
+        state: `available`, `loading`, `loaded`, `failed` or `missing`.
+        reason: why it failed or is missing.
+        is_pinned: whether the server is not ready without it.
+        varies: whether the samples of its last Monte Carlo prediction differed; None before.
+    """
+
+    model: str
+    version: int | None
+    state: str
+    reason: str | None
+    is_pinned: bool
+    varies: bool | None
 
 
 @dataclass(frozen=True)
@@ -160,4 +188,4 @@ class Health:
     is_ready: bool
     is_draining: bool
     heartbeat_age_s: float
-    loaded: tuple[VersionPage, ...]
+    lines: tuple[HealthLine, ...]

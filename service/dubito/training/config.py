@@ -11,14 +11,22 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from dubito.errors import InputError
 
-Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Positive = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
 
 
 class Table(BaseModel):
@@ -43,9 +51,9 @@ class MLPTable(Table):
 
     kind: Literal["mlp"]
     hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 64)
-    drop_inputs: bool = False
-    heteroscedastic: bool = False
-    standardise: bool = True
+    drop_inputs: StrictBool = False
+    heteroscedastic: StrictBool = False
+    standardise: StrictBool = True
 
 
 class CNNTable(Table):
@@ -63,7 +71,7 @@ class SELUTable(Table):
 
     kind: Literal["selu"]
     hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 64)
-    standardise: bool = True
+    standardise: StrictBool = True
 
 
 class ResNetTable(Table):
@@ -120,7 +128,7 @@ class ConcreteTable(Table):
     """Dropout that learns its rates."""
 
     kind: Literal["concrete"]
-    drop_prob_init: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    drop_prob_init: Annotated[float, Field(strict=True, gt=0.0, lt=1.0)] = 0.1
     length_scale: Positive = 1e-2
 
 
@@ -142,16 +150,18 @@ class TrainingTable(Table):
     mixup: Positive | None = None
     validation_share: Rate = 0.2
     patience: Count | None = None
-    reestimate_batch_norm: bool = False
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    reestimate_batch_norm: StrictBool = False
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     device: str = "cpu"
 
 
 class SearchTable(Table):
     """Which drop probabilities are tried."""
 
-    drop_prob: Annotated[tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(min_length=1)]
-    num_samples: Annotated[int, Field(ge=2)] = 64
+    drop_prob: Annotated[
+        tuple[Annotated[float, Field(strict=True, gt=0.0, lt=1.0)], ...], Field(min_length=1)
+    ]
+    num_samples: Annotated[int, Field(strict=True, ge=2)] = 64
 
 
 class TrainConfig(Table):
@@ -165,6 +175,13 @@ class TrainConfig(Table):
     dropout: DropoutTable = StandardTable()
     training: TrainingTable = TrainingTable()
     search: SearchTable | None = None
+
+    @field_validator("classes")
+    @classmethod
+    def _refuse_equal_names(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and len(set(names)) != len(names):
+            raise ValueError(f"expected different names, got {', '.join(names)}")
+        return names
 
 
 def read_config(path: Path) -> TrainConfig:

@@ -76,6 +76,11 @@ def split_rows(
     pairs = [(_inputs(arrays["inputs"], "inputs", tokens), arrays[truth])]
     if "validation_inputs" in arrays:
         held_out = _inputs(arrays["validation_inputs"], "validation_inputs", tokens)
+        if held_out.shape[1:] != pairs[0][0].shape[1:]:
+            raise InputError(
+                f"validation_inputs: expected rows of shape {tuple(pairs[0][0].shape[1:])} like "
+                f"inputs, got {tuple(held_out.shape[1:])}: hold out rows of the same data"
+            )
         pairs.append((held_out, arrays[f"validation_{truth}"]))
     for inputs, truths in pairs:
         _check_lengths(inputs, truths, truth)

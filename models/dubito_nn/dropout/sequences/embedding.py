@@ -45,6 +45,10 @@ class WordTypeDropout(nn.Module):
 
     def __init__(self, embedding: nn.Embedding, drop_prob: float = 0.1, per: Per = "row") -> None:
         super().__init__()
+        if not isinstance(embedding, nn.Embedding):
+            raise ValueError(
+                f"expected an nn.Embedding, got {type(embedding).__name__}: words lie there"
+            )
         self.embedding = embedding
         self.drop_prob = drop_prob
         self.per = check_per(per)

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dubito_nn.dropout.masks import check_fixed
+
 
 def lstm_over_time(
     rnn: nn.LSTM,
@@ -90,7 +92,20 @@ def gru_over_time(
 def _start(
     x_BLK: Tensor, rnn: nn.RNNBase, h: Tensor | None, c: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    zeros_BH = x_BLK.new_zeros(x_BLK.shape[0], rnn.hidden_size)
+    check_fixed(
+        x_BLK.shape[1],
+        "number of time steps of a recurrent layer with dropout inside, whose loop is written out",
+        "leave that axis out of free_dims and export one bundle per length, or pad to one length;"
+        " nn.LSTM and nn.GRU with TimeTiedDropout around them take any length",
+    )
+    expected = (1, x_BLK.shape[0], rnn.hidden_size)
+    for given in (h, c):
+        if given is not None and tuple(given.shape) != expected:
+            raise ValueError(
+                f"expected a state of shape (1, rows, hidden units), here {expected}, got "
+                f"{tuple(given.shape)}: one layer comes first, state.unsqueeze(0) adds its axis"
+            )
+    zeros_BH = x_BLK.new_zeros(expected[1:])
     return (zeros_BH if h is None else h[0]), (zeros_BH if c is None else c[0])
 
 

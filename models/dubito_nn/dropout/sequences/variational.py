@@ -57,12 +57,21 @@ class TimeTiedDropout(nn.Module):
 
 
 class _Places(nn.Module):
-    """The three places of dropout around a recurrence."""
+    """The three places of dropout around a recurrence, and their rates."""
+
+    _kind: type[nn.LSTM | nn.GRU]
 
     def __init__(
-        self, drop_prob: float, input_drop_prob: float | None, output_drop_prob: float | None
+        self,
+        input_size: int,
+        hidden_size: int,
+        drop_prob: float = 0.3,
+        *,
+        input_drop_prob: float | None = None,
+        output_drop_prob: float | None = None,
     ) -> None:
         super().__init__()
+        self.rnn = self._kind(input_size, hidden_size, batch_first=True)
         self.input_dropout = TimeTiedDropout(_or(input_drop_prob, drop_prob))
         self.state_dropout = TimeTiedDropout(drop_prob)
         self.output_dropout = TimeTiedDropout(_or(output_drop_prob, drop_prob))
@@ -100,17 +109,8 @@ class VariationalLSTM(_Places):
     Source: Gal and Ghahramani 2016, arXiv:1512.05287.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        drop_prob: float = 0.3,
-        *,
-        input_drop_prob: float | None = None,
-        output_drop_prob: float | None = None,
-    ) -> None:
-        super().__init__(drop_prob, input_drop_prob, output_drop_prob)
-        self.rnn = nn.LSTM(input_size, hidden_size, batch_first=True)
+    rnn: nn.LSTM
+    _kind = nn.LSTM
 
     def forward(
         self, x_BLK: Tensor, state: tuple[Tensor, Tensor] | None = None
@@ -143,17 +143,8 @@ class VariationalGRU(_Places):
     Source: Gal and Ghahramani 2016, arXiv:1512.05287.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        drop_prob: float = 0.3,
-        *,
-        input_drop_prob: float | None = None,
-        output_drop_prob: float | None = None,
-    ) -> None:
-        super().__init__(drop_prob, input_drop_prob, output_drop_prob)
-        self.rnn = nn.GRU(input_size, hidden_size, batch_first=True)
+    rnn: nn.GRU
+    _kind = nn.GRU
 
     def forward(self, x_BLK: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run over the time steps, from the state (1, B, H) or from zeros."""

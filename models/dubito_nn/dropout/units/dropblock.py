@@ -22,7 +22,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dubito_nn.dropout.masks import check_axes, keep_mask
+from dubito_nn.dropout.masks import check_axes, check_fixed, keep_mask
 from dubito_nn.dropout.probability import Probability
 
 
@@ -35,9 +35,11 @@ class _DropBlock(nn.Module):
 
     def __init__(self, drop_prob: float = 0.1, block_size: int = 7) -> None:
         super().__init__()
-        if block_size < 1:
+        is_count = isinstance(block_size, int) and not isinstance(block_size, bool)
+        if not is_count or block_size < 1:
             raise ValueError(
-                f"expected block_size of at least 1, got {block_size}: 1 drops single places"
+                f"expected a whole block_size of at least 1, got {block_size!r}: "
+                "1 drops single places"
             )
         self.drop_prob = drop_prob
         self.block_size = block_size
@@ -60,6 +62,12 @@ class _DropBlock(nn.Module):
         """Drop blocks in training mode; return x itself in eval mode."""
         check_axes(x, *self._axes)
         places = tuple(x.shape[2:])
+        for size in places:
+            check_fixed(
+                size,
+                "size of a map that DropBlock drops from, which its rate follows from",
+                "leave that axis out of free_dims and export one bundle per size, or resize",
+            )
         self._check_fit(places)
         if not self.training or self.drop_prob == 0.0:
             return x

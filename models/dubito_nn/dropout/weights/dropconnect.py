@@ -65,6 +65,11 @@ class DropConnect(nn.Module):
         self.drop_prob = drop_prob
         self.activation = activation
         self.per = check_per(per)
+        if activation is not None and inference == "gaussian" and not _is_by_element(activation):
+            raise ValueError(
+                f"expected an activation that acts on every number alone, got "
+                f"{type(activation).__name__}: put it behind the layer, or take inference='mean'"
+            )
         if inference not in ("mean", "gaussian"):
             raise ValueError(f"expected inference `mean` or `gaussian`, got {inference!r}")
         if per == "row" and not isinstance(layer, nn.Linear):
@@ -105,6 +110,24 @@ class DropConnect(nn.Module):
             return u
         activated: Tensor = self.activation(u)
         return activated
+
+
+def _is_by_element(activation: nn.Module) -> bool:
+    """Whether a change of one number leaves what becomes of the others as it was."""
+    one = torch.linspace(-1.0, 1.0, 8).reshape(2, 4)
+    two = one.clone()
+    two[0, 0] += 0.5
+    training = activation.training
+    activation.eval()
+    try:
+        with torch.no_grad():
+            before, after = activation(one), activation(two)
+    except RuntimeError:  # it takes another number of units, so that this cannot be tried
+        return True
+    finally:
+        activation.train(training)
+    same_shape: bool = before.shape == one.shape
+    return same_shape and torch.equal(before.flatten()[1:], after.flatten()[1:])
 
 
 def gaussian_expectation(activation: nn.Module, mean: Tensor, variance: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ Molchanov, Ashukha, Vetrov 2017, arXiv:1701.05369, equation 14 for the divergenc
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -56,6 +58,8 @@ class _Sparse(nn.Module):
         self.log_variance = nn.Parameter(torch.full_like(layer.weight, _LOG_VARIANCE_INIT))
         self.register_buffer("is_kept", torch.ones_like(layer.weight))
         self.divergence_weight = divergence_weight
+        if math.isnan(threshold):
+            raise ValueError("expected a threshold of log α, got nan: use 3, where p is 0.95")
         self.threshold = threshold
         self.per = check_per(per)
 

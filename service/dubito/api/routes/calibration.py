@@ -11,6 +11,7 @@ from fastapi.responses import Response
 
 from dubito.api.access import Access, access
 from dubito.api.arrays import read_npz
+from dubito.api.auth import actor
 from dubito.api.bodies import JSON, NPZ, body_length, media_type, parse_json, read_body
 from dubito.api.errors import FieldProblem, FieldsError
 from dubito.api.pages import calibration_page
@@ -103,7 +104,9 @@ async def _calibrate(request: Request, model: str, version: str) -> Response:
         with held.application.admitted(length) as place:
             body = await read_body(request, held.settings.max_body_bytes)
             query = request.query_params.multi_items()
-            start = partial(_start, held, model, version, kind, body, query, place, deadline_s)
+            start = partial(
+                _start, held, model, version, kind, body, query, place, deadline_s, actor(request)
+            )
             job = await to_thread.run_sync(start)
             reply = await outcome(job, request)
     document = reply.document
@@ -125,6 +128,7 @@ def _start(
     query: list[tuple[str, str]],
     place: Reservation,
     deadline_s: float,
+    who: str,
 ) -> Job[CalibrateReply]:
     """Decode a body and queue what it asks."""
     options: CalibrateOptions
@@ -147,6 +151,7 @@ def _start(
         coverage=options.coverage,
         noise_precision=options.noise_precision,
         sampling=options.order(),
+        actor=who,
     )
     return held.application.calibrate(order, reservation=place, deadline_s=deadline_s)
 
@@ -170,7 +175,7 @@ def _named(arrays: dict[str, object]) -> dict[str, object]:
 
 
 def _active(held: Access, model: str, version: str) -> Response:
-    page = held.application.version(model, version)
+    page = held.application.library.page(model, version)
     if page.calibration is not None:
         return json_response(calibration_page(page.calibration))
     fact = page.version
@@ -181,6 +186,6 @@ async def _activate(request: Request, model: str, version: str) -> Response:
     media_type(request, (JSON,))
     body = read_fields(ActiveBody, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
     held = access(request)
-    change = held.application.set_active_calibration
+    change = partial(held.application.library.set_active_calibration, actor=actor(request))
     await to_thread.run_sync(change, model, version, body.active)
     return await to_thread.run_sync(_active, held, model, version)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dubito.api.access import access
+from dubito.api.pages import health_line
 from dubito.api.replies import json_response
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -21,23 +21,15 @@ async def live(request: Request) -> Response:
     return json_response({"live": is_live}, 200 if is_live else 503, None if is_live else _RETRY)
 
 
-@router.get("/ready", summary="Whether predictions are taken, and the state of what is loaded")
+@router.get("/ready", summary="Whether predictions are taken and what is pinned is loaded")
 async def ready(request: Request) -> Response:
     """200 when ready and not draining, else 503."""
-    health = await to_thread.run_sync(access(request).application.health)
+    health = access(request).application.health()
     content = {
         "ready": health.is_ready,
         "live": health.is_live,
         "draining": health.is_draining,
-        "models": [
-            {
-                "model": page.version.model,
-                "version": page.version.number,
-                "state": "loaded",
-                "samples_vary": page.varies,
-            }
-            for page in health.loaded
-        ],
+        "models": [health_line(line) for line in health.lines],
     }
     is_ready = health.is_ready
     return json_response(content, 200 if is_ready else 503, None if is_ready else _RETRY)

@@ -6,7 +6,7 @@ Its job: with ω_t known, a chain `mask, linear, pointwise, mask, linear, ...` i
     y = W₂[:, K₂]·m₂[K₂] f(W₁[K₂, K₁]·m₁[K₁] h[K₁] + b₁[K₂]) + b₂        K: the units with m ≠ 0
 
 At rate p a layer between two masks takes (1-p)² of the multiply-adds. The weights of every sample
-are gathered once per seed and kept. Units come first, so that gathering them copies whole rows.
+are gathered once per seed and kept.
 
 Dimensions: B rows, F units, K kept ones.
 
@@ -19,13 +19,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from dubito.engine.fold import Fold, as_tensor
 from dubito.engine.forms.about import About
 from dubito.engine.layout import Layouts, Rows
 from dubito.engine.plan import Plan
+from dubito.engine.products import laid_out, linear
 from dubito.engine.rates import Work
 from dubito_nn.operators import resolve
 from dubito_nn.program import Node, Ref, bind
@@ -68,17 +68,11 @@ class Packed:
 
     Args:
         kept: (K,) units of the chain's input; None for all.
-        layers: per layer its weight (K', K) and its bias (K', 1) or None.
+        layers: per layer its weight (K', K) and its bias (K',) or None.
     """
 
     kept: Tensor | None
     layers: tuple[tuple[Tensor, Tensor | None], ...]
-
-    @property
-    def bytes(self) -> int:
-        """Memory that they take."""
-        parts = [part for layer in self.layers for part in layer if part is not None]
-        return sum(part.nbytes for part in parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +124,7 @@ class Thinned:
                 bias = None if bias is None else bias.index_select(0, rows)
             if columns is not None and mask is not None:
                 weight = weight.index_select(1, columns) * mask[columns]
-            packed.append((weight, None if bias is None else bias.unsqueeze(1)))
+            packed.append((laid_out(weight), bias))
         return Packed(kept[0], tuple(packed))
 
     def work(self, about: About, rows: int, num_samples: int) -> tuple[Work, Work]:
@@ -165,21 +159,19 @@ class Thinned:
 
     def run(self, fold: Fold) -> Tensor:
         """The chain's output, (samples · rows, F)."""
-        rows = len(fold.chunk.rows)
-        whole = None if self.source not in fold.of_rows else _units_first(fold, self.source, 0)
         result: Tensor | None = None
         for position, t in enumerate(fold.chunk.samples):
             packed = self._packed(fold, position, t)
-            units = whole if whole is not None else _units_first(fold, self.source, position)
+            units = fold.of_sample(self.source, position)
             if packed.kept is not None:
-                units = units.index_select(0, packed.kept)
+                units = units.index_select(1, packed.kept)
             for layer, (weight, bias) in zip(self.layers, packed.layers, strict=True):
-                units = weight @ units if bias is None else torch.addmm(bias, weight, units)
+                units = linear(units, weight, bias)
                 for node in layer.pointwise:
                     units = _apply(node, units, fold)
             if result is None:
-                result = units.new_empty(len(fold.chunk.samples), rows, len(units))
-            result[position] = units.t()
+                result = units.new_empty(len(fold.chunk.samples), *units.shape)
+            result[position] = units
         assert result is not None
         return result.flatten(0, 1)
 
@@ -303,11 +295,6 @@ def _weights(linear: Node, static: Mapping[str, object]) -> tuple[Tensor, Tensor
     weight, bias = (*names, None)[:2]
     assert weight is not None
     return as_tensor(static[weight]), None if bias is None else as_tensor(static[bias])
-
-
-def _units_first(fold: Fold, name: str, position: int) -> Tensor:
-    """(F, B) of one sample."""
-    return fold.of_sample(name, position).t().contiguous()
 
 
 def _apply(node: Node, units: Tensor, fold: Fold) -> Tensor:

@@ -1,0 +1,79 @@
+"""`/v1/models/{model}/aliases`: names that point to versions, moved by compare-and-set."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from dubito.api.access import access
+from dubito.api.auth import actor
+from dubito.api.bodies import JSON, media_type, parse_json, read_body
+from dubito.api.pages import alias_page
+from dubito.api.replies import json_response
+from dubito.api.schemas import AliasBody, read_fields
+from dubito.errors import PreconditionFailedError
+from dubito.registry import AliasFact
+
+router = APIRouter(prefix="/v1/models", tags=["aliases"])
+
+_ALIAS_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {JSON: {"schema": AliasBody.model_json_schema()}},
+    }
+}
+_SMALL_BODY_BYTES = 4096
+
+
+@router.get("/{model}/aliases/{alias}", summary="One alias")
+def get_alias(request: Request, model: str, alias: str) -> Response:
+    """Where an alias points; its `ETag` is what `If-Match` wants."""
+    return _answer(access(request).application.library.alias(model, alias))
+
+
+@router.put(
+    "/{model}/aliases/{alias}", summary="Point an alias to a version", openapi_extra=_ALIAS_BODY
+)
+async def put_alias(request: Request, model: str, alias: str) -> Response:
+    """Move an alias once the version is loaded, or make it; `If-Match` names its revision."""
+    media_type(request, (JSON,))
+    body = read_fields(AliasBody, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
+    call = partial(
+        access(request).application.library.set_alias,
+        model,
+        alias,
+        body.version,
+        if_match=_if_match(request),
+        actor=actor(request),
+    )
+    return _answer(await to_thread.run_sync(call))
+
+
+@router.delete("/{model}/aliases/{alias}", status_code=204, summary="Delete an alias")
+def delete_alias(request: Request, model: str, alias: str) -> Response:
+    """Delete an alias other than `default`; `If-Match` names its revision."""
+    library = access(request).application.library
+    library.delete_alias(model, alias, if_match=_if_match(request), actor=actor(request))
+    return Response(status_code=204)
+
+
+def _answer(fact: AliasFact) -> Response:
+    return json_response(alias_page(fact), headers={"ETag": f'"{fact.revision}"'})
+
+
+def _if_match(request: Request) -> frozenset[int] | None:
+    """The revisions that `If-Match` names; None without the header, or for `*`."""
+    header = request.headers.get("if-match")
+    if header is None or header.strip() == "*":
+        return None
+    revisions = frozenset(int(tag) for tag in re.findall(r'"(\d{1,9})"', header))
+    if not revisions:
+        raise PreconditionFailedError(
+            f'If-Match: expected a revision such as "3", got {header[:40]!r}: '
+            "take it from the ETag of the last change, or from the model's page"
+        )
+    return revisions

@@ -1,0 +1,66 @@
+"""`dubito load` and `dubito unload`: they ask the server that runs, since the device is its own."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from dubito.cli.console import output, progress
+from dubito.errors import InputError, UnavailableError
+from dubito.registry.names import DEFAULT_ALIAS
+from dubito.settings import Settings
+
+Model = Annotated[str, typer.Argument(help="Name of the model.")]
+Version = Annotated[str, typer.Argument(help="Number or alias.")]
+Url = Annotated[
+    str | None,
+    typer.Option(help="The server. Default: http at DUBITO_HOST and DUBITO_PORT."),
+]
+
+
+def load(model: Model, version: Version = DEFAULT_ALIAS, url: Url = None) -> None:
+    """Have the running server bring a version to its device."""
+    with progress(f"loading {model}"):
+        _ask("load", model, version, url)
+
+
+def unload(model: Model, version: Version = DEFAULT_ALIAS, url: Url = None) -> None:
+    """Have the running server free what a version takes on its device."""
+    _ask("unload", model, version, url)
+
+
+def _ask(action: str, model: str, version: str, url: str | None) -> None:
+    settings = Settings()
+    root = url or f"http://{settings.host}:{settings.port}"
+    if not root.startswith(("http://", "https://")):
+        raise InputError(f"--url: expected http:// or https://, got {root!r}: correct it")
+    parts = ("v1", "models", model, "versions", version, action)
+    path = "/".join([root.rstrip("/"), *(quote(part, safe="") for part in parts)])
+    headers = {}
+    if settings.api_key is not None:
+        headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
+    request = urllib.request.Request(path, data=b"", headers=headers, method="POST")
+    try:
+        with urllib.request.urlopen(request) as answer:
+            page = json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise UnavailableError(_detail(error)) from error
+    except (urllib.error.URLError, ValueError) as error:
+        raise UnavailableError(
+            f"no server answers at {root} ({getattr(error, 'reason', error)}): "
+            "start one with `dubito serve`, or name it with --url"
+        ) from error
+    output().print(f"{model} version {page['version']} is {page['state']}", markup=False)
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"the server answered {error.code}: check --url"

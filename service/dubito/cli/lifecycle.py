@@ -1,0 +1,74 @@
+"""`dubito alias`, `unalias`, `retire`, `restore`, `delete`: what becomes of a version."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dubito.cli.console import application, local_actor, output
+from dubito.registry.names import DEFAULT_ALIAS
+
+Model = Annotated[str, typer.Argument(help="Name of the model.")]
+Version = Annotated[int, typer.Argument(help="Number of the version.", min=1)]
+Revision = Annotated[
+    int | None,
+    typer.Option(help="Only if the alias has this revision; `dubito alias` prints it.", min=1),
+]
+
+
+def alias(
+    model: Model,
+    version: Version,
+    name: Annotated[str, typer.Option(help="The alias.")] = DEFAULT_ALIAS,
+    revision: Revision = None,
+) -> None:
+    """Point an alias to a version; requests without a version go where `default` points."""
+    with application() as running:
+        fact = running.library.set_alias(
+            model, name, version, if_match=_only(revision), actor=local_actor()
+        )
+    output().print(
+        f"{fact.model}: {fact.name} is version {fact.version} (revision {fact.revision})",
+        markup=False,
+    )
+
+
+def unalias(
+    model: Model,
+    name: Annotated[str, typer.Argument(help="The alias; not `default`.")],
+    revision: Revision = None,
+) -> None:
+    """Delete an alias."""
+    with application() as running:
+        running.library.delete_alias(model, name, if_match=_only(revision), actor=local_actor())
+    output().print(f"{model}: {name} is gone", markup=False)
+
+
+def retire(
+    model: Model,
+    version: Version,
+    reason: Annotated[str, typer.Option(help="Told to whoever asks for the version.")],
+) -> None:
+    """Let a version that no alias names answer no requests any more; it is kept."""
+    with application() as running:
+        running.library.retire(model, str(version), reason[:500], actor=local_actor())
+    output().print(f"{model} version {version} is retired: {reason}", markup=False)
+
+
+def restore(model: Model, version: Version) -> None:
+    """Take the retirement of a version back."""
+    with application() as running:
+        running.library.restore(model, str(version), actor=local_actor())
+    output().print(f"{model} version {version} answers again", markup=False)
+
+
+def delete(model: Model, version: Version) -> None:
+    """Delete a version that no alias names, with its calibrations."""
+    with application() as running:
+        running.library.delete_version(model, str(version), actor=local_actor())
+    output().print(f"{model} version {version} is gone", markup=False)
+
+
+def _only(revision: int | None) -> frozenset[int] | None:
+    return None if revision is None else frozenset([revision])

@@ -1,0 +1,80 @@
+"""`dubito registry`: whether it is whole, and who changed what."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from dubito.cli.console import application, output, progress
+from dubito.registry.check import CheckReport
+from dubito.registry.check import check as check_registry
+from dubito.registry.database import Database
+from dubito.serving.opening import open_objects
+from dubito.settings import Settings
+
+registry = typer.Typer(
+    help="Check that the registry is whole; see who changed what.", no_args_is_help=True
+)
+
+
+@registry.command()
+def check(
+    fix: Annotated[bool, typer.Option("--fix", help="Remove orphans of that age.")] = False,
+    older_than: Annotated[
+        int, typer.Option(help="Minutes; younger orphans may be uploads on their way.", min=0)
+    ] = 60,
+) -> None:
+    """Look at every row and read every bundle; exit code 1 where something is not whole."""
+    settings = Settings()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.registry_url)
+    try:
+        database.prepare()
+        with progress("checking"):
+            report = check_registry(
+                database, open_objects(settings), fix=fix, min_age_s=older_than * 60
+            )
+    finally:
+        database.close()
+    _print(report)
+    if report.problems:
+        raise typer.Exit(1)
+
+
+@registry.command()
+def audit(
+    model: Annotated[str | None, typer.Argument(help="Name of a model; none: of all.")] = None,
+) -> None:
+    """Show the last 1000 changes, the newest first."""
+    table = Table("when", "who", "what", "model", "version", "details")
+    with application() as running:
+        for change in running.library.audit(model):
+            details = ", ".join(f"{name} {value}" for name, value in change.details.items())
+            table.add_row(
+                f"{change.at:%Y-%m-%d %H:%M:%S}",
+                escape(change.actor),
+                change.action,
+                change.model,
+                "" if change.version is None else str(change.version),
+                escape(details),
+            )
+    output().print(table)
+
+
+def _print(report: CheckReport) -> None:
+    def line(text: str) -> None:
+        output().print(text, markup=False, soft_wrap=True)
+
+    for problem in report.problems:
+        line(f"problem: {problem}")
+    for orphan in report.orphans:
+        done = "removed" if orphan.is_removed else "not named by any version"
+        size = f"{orphan.size_bytes} bytes, {orphan.age_s / 60:.0f} minutes old"
+        line(f"orphan: {orphan.name} ({size}): {done}")
+    line(
+        f"{report.num_models} models, {report.num_versions} versions, {report.num_objects} objects:"
+        f" {len(report.problems) or 'no'} problems, {len(report.orphans) or 'no'} orphans"
+    )

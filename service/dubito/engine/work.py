@@ -1,0 +1,216 @@
+"""How much work a node is, by the shapes of its arguments and of its value.
+
+Its job: an estimate that is known before anything runs on numbers, so that a stranger's graph can
+be refused that would keep the device busy for hours. It only has to be right to a factor of a few.
+
+The unit is one tenth of a nanosecond of one processor core: UNITS_PER_S of them are a second.
+
+    passing over a value     10 per entry
+    functions in series      200 per entry
+    products of matrices     0.4 per multiply-add in float32, more in other types
+    sorting                  50 per entry and level
+    recurrence               200 000 per step and layer, whatever its width, and its products
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dubito_nn.operators import argument_names
+from dubito_nn.program import Node
+
+UNITS_PER_S = 10**10
+_STEP = 200_000
+_PASS, _SERIES, _SORT, _SCATTERED = 10, 200, 50, 50
+_PER_PRODUCT = {torch.float32: 0.4, torch.float64: 0.8}
+_OTHER_PRODUCT = 10.0  # of integers and of short floats, which take no fast kernel
+_BY_SERIES = """
+acos acosh asin asinh atan atanh atan2 tan digamma lgamma erfinv pow logcumsumexp hypot remainder
+fmod floor_divide logit xlogy sinc prod cumprod norm linalg_vector_norm grid_sampler
+grid_sampler_2d upsample_bicubic2d _upsample_bilinear2d_aa
+"""
+_IN_SERIES = frozenset(_BY_SERIES.split())
+_SORTING = frozenset(["sort", "argsort", "topk", "cummax", "cummin"])
+_BY_INDEX = """
+index index_select gather take_along_dim scatter scatter_add index_put index_add embedding
+bucketize col2im
+"""
+_SCATTERING = frozenset(_BY_INDEX.split())
+Given = Mapping[str, Any]
+
+
+def units(node: Node, args: Sequence[object], kwargs: Mapping[str, object], value: object) -> float:
+    """The work of a node.
+
+    Args:
+        node: the node.
+        args: its arguments, references replaced by tensors of any device.
+        kwargs: those given by name.
+        value: what it made; None where it has not run yet.
+    """
+    if not node.op.startswith("aten."):
+        return 0.0
+    kind = node.op.split(".")[1]
+    given = _by_name(node, args, kwargs)
+    entries = sum(t.numel() for t in _tensors([*args, *kwargs.values(), value]))
+    per_entry = _PASS
+    if kind in _IN_SERIES:
+        per_entry = _SERIES
+    elif kind in _SORTING:
+        per_entry = _SORT * max(1, entries.bit_length())
+    elif kind in _SCATTERING:
+        per_entry = _SCATTERED
+    further = _FURTHER.get(kind)
+    made = next(_tensors([value]), None)
+    return per_entry * entries + (further(given, made) if further and made is not None else 0.0)
+
+
+def recurrent_units(node: Node, args: Sequence[object], kwargs: Mapping[str, object]) -> float:
+    """The work of a recurrent layer, which must be known before even its shape is asked for."""
+    given = _by_name(node, args, kwargs)
+    tensor: Tensor = given["input"]
+    steps, rows = tensor.shape[:2]
+    if given["batch_first"]:
+        steps, rows = rows, steps
+    weights = sum(tensor.numel() for tensor in _tensors(given["params"]))
+    layers = int(given["num_layers"]) * (2 if given["bidirectional"] else 1)
+    return steps * (_STEP * max(1, layers) + rows * weights * _per_product(tensor))
+
+
+RECURRENT = frozenset(f"aten.{kind}.input" for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu"))
+
+
+def hidden_bytes(
+    node: Node, args: Sequence[object], kwargs: Mapping[str, object], value: object
+) -> float:
+    """What a node keeps beside its arguments and its value, in bytes, where that may be more.
+
+    A convolution of other types than float32 first copies every window that its kernel sees; an
+    `einsum` of three tensors makes products of two; attention whose values are of another width
+    than its queries, or not of four axes, keeps all scores.
+    """
+    kind = node.op.split(".")[1] if node.op.startswith("aten.") else ""
+    made = next(_tensors([value]), None)
+    if made is None or not (kind.startswith("conv") or kind in _HIDING):
+        return 0.0
+    given = _by_name(node, args, kwargs)
+    if kind == "einsum":
+        products = _einsum(given, made) / _per_product(made)
+        return made.element_size() * products if len(given["tensors"]) > 2 else 0.0
+    if kind == "scaled_dot_product_attention":
+        query: Tensor = given["query"]
+        fused = query.ndim == 4 and query.shape[-1] == given["value"].shape[-1]
+        scores = query.numel() // max(1, query.shape[-1]) * given["key"].shape[-2]
+        return 0.0 if fused else float(query.element_size() * scores)
+    weight: Tensor = given["weight"]
+    if weight.dtype == torch.float32 or not weight.numel():
+        return 0.0
+    windows = max(made.numel(), given["input"].numel()) / max(1, weight.shape[0])
+    return float(weight.element_size() * windows * weight.numel() / weight.shape[0])
+
+
+_HIDING = frozenset(["einsum", "scaled_dot_product_attention"])
+
+
+def _by_name(node: Node, args: Sequence[object], kwargs: Mapping[str, object]) -> Given:
+    return {**dict(zip(argument_names(node.op), args, strict=False)), **kwargs}
+
+
+def _per_product(tensor: Tensor) -> float:
+    return _PER_PRODUCT.get(tensor.dtype, _OTHER_PRODUCT)
+
+
+def _contraction(of: str, axis: int = -1) -> Callable[[Given, Tensor], float]:
+    """As many products per entry of the result as one axis of that argument is long."""
+
+    def count(given: Given, made: Tensor) -> float:
+        tensor: Tensor = given[of]
+        length = tensor.shape[axis] if tensor.ndim else 1
+        return max(1, made.numel()) * length * _per_product(tensor)
+
+    return count
+
+
+def _tensordot(given: Given, made: Tensor) -> float:
+    sizes = given["self"].numel() * given["other"].numel() * max(1, made.numel())
+    return float(math.isqrt(sizes)) * _per_product(made)
+
+
+def _einsum(given: Given, made: Tensor) -> float:
+    """The product of all axes, as if every combination of them were visited."""
+    equation = str(given["equation"]).replace(" ", "")
+    sizes: dict[str, int] = {}
+    for term, tensor in zip(equation.split("->")[0].split(","), given["tensors"], strict=False):
+        head, dots, tail = term.partition("...")
+        hidden = [f".{n}" for n in range(tensor.ndim - len(head) - len(tail), 0, -1)]
+        for label, size in zip([*head, *hidden * bool(dots), *tail], tensor.shape, strict=False):
+            sizes[label] = max(sizes.get(label, 1), size)
+    return math.prod(sizes.values()) * _per_product(made)
+
+
+def _bilinear(given: Given, made: Tensor) -> float:
+    weight: Tensor = given["weight"]
+    return made.numel() * math.prod(weight.shape[1:]) * _per_product(weight)
+
+
+def _convolution(given: Given, made: Tensor) -> float:
+    weight: Tensor = given["weight"]
+    per_entry = weight.numel() / max(1, weight.shape[0])
+    source: Tensor = given["input"] if given.get("transposed") else made
+    return source.numel() * per_entry * _per_product(weight)
+
+
+def _transposed(given: Given, made: Tensor) -> float:
+    return _convolution({**given, "transposed": True}, made)
+
+
+def _pool(axes: int) -> Callable[[Given, Tensor], float]:
+    def count(given: Given, made: Tensor) -> float:
+        kernel: int | Sequence[int] = given["kernel_size"]
+        sizes = [kernel] if isinstance(kernel, int) else list(kernel)
+        return made.numel() * math.prod(sizes * axes if len(sizes) == 1 else sizes) * _PASS
+
+    return count
+
+
+def _attention(given: Given, made: Tensor) -> float:
+    query: Tensor = given["query"]
+    key: Tensor = given["key"]
+    scores = query.numel() // max(1, query.shape[-1]) * key.shape[-2]
+    width = query.shape[-1] + int(given["value"].shape[-1])
+    return scores * (width * _per_product(query) + 5 * _PASS)
+
+
+def _cell(given: Given, made: Tensor) -> float:
+    tensor: Tensor = given["input"]
+    weights = int(given["w_ih"].numel() + given["w_hh"].numel())
+    return tensor.shape[0] * weights * _per_product(tensor)
+
+
+_FURTHER: dict[str, Callable[[Given, Tensor], float]] = {
+    **{kind: _contraction("self") for kind in ("matmul", "mm", "bmm", "mv", "dot", "vdot")},
+    **{"inner": _contraction("self"), "linear": _contraction("input")},
+    **{"addmm": _contraction("mat1"), "baddbmm": _contraction("batch1")},
+    **{"addmv": _contraction("mat"), "tensordot": _tensordot, "einsum": _einsum},
+    **{"bilinear": _bilinear, "scaled_dot_product_attention": _attention},
+    **{f"conv{axes}d": _convolution for axes in (1, 2, 3)},
+    **{f"conv_transpose{axes}d": _transposed for axes in (1, 2, 3)},
+    "convolution": _convolution,
+    **{f"{kind}_pool{axes}d": _pool(axes) for kind in ("max", "avg") for axes in (1, 2, 3)},
+    **{f"max_pool{axes}d_with_indices": _pool(axes) for axes in (2, 3)},
+    **{f"{kind}_cell": _cell for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu")},
+}
+
+
+def _tensors(values: object) -> Iterator[Tensor]:
+    """All tensors in nested lists."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            yield from _tensors(value)

@@ -1,0 +1,113 @@
+"""Facts that requests ask for again and again, kept while nothing in the database changes.
+
+Every transaction that writes raises one number (`Database.changes`). A thread looks at it a few
+times a second; where it grew, everything that is kept is forgotten. So requests cost no query, and
+what another server changed is seen after at most one look. While the database does not answer,
+what was read last is still given out.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import TypeVar, cast
+
+import structlog
+
+from dubito.errors import DubitoError
+
+T = TypeVar("T")
+
+_MAX_FACTS = 256
+_log = structlog.get_logger(__name__)
+
+
+class Following:
+    """Facts by key.
+
+    It keeps nothing before it is started: a short-lived process reads through.
+
+    Args:
+        changes: the number that grows with every change.
+        interval_s: time between two looks at it.
+    """
+
+    def __init__(self, changes: Callable[[], int], interval_s: float) -> None:
+        self._changes = changes
+        self._interval_s = interval_s
+        self._lock = threading.Lock()
+        self._facts: OrderedDict[Hashable, object] = OrderedDict()
+        self._generation = 0
+        self._listeners: list[Callable[[], None]] = []
+        self._ends = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Follow the changes in a thread.
+
+        Raises:
+            UnavailableError: the database does not answer.
+        """
+        seen = self._changes()
+        self._thread = threading.Thread(
+            target=self._follow, args=(seen,), name="dubito-follower", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._ends.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.forget()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Have a function called after every change; it must be quick."""
+        self._listeners.append(listener)
+
+    def get(self, key: Hashable, read: Callable[[], T]) -> T:
+        """The fact of a key, read where it is not kept.
+
+        Args:
+            key: names the fact.
+            read: reads it from the database.
+        """
+        with self._lock:
+            if key in self._facts:
+                self._facts.move_to_end(key)
+                return cast(T, self._facts[key])
+            generation = self._generation
+        fact = read()
+        with self._lock:
+            if self._thread is not None and generation == self._generation:
+                self._facts[key] = fact
+                while len(self._facts) > _MAX_FACTS:
+                    self._facts.popitem(last=False)
+        return fact
+
+    def forget(self) -> None:
+        """Forget all facts, and tell the listeners; called after every change that is made here."""
+        with self._lock:
+            self._generation += 1
+            self._facts.clear()
+        for listener in self._listeners:
+            listener()
+
+    def _follow(self, seen: int) -> None:
+        is_reached = True
+        while not self._ends.wait(self._interval_s):
+            try:
+                number = self._changes()
+            except DubitoError as error:
+                if is_reached:
+                    _log.warning("changes of other servers are not seen", reason=error.detail)
+                is_reached = False
+                continue
+            if not is_reached:
+                _log.info("changes of other servers are seen again")
+            is_reached = True
+            if number != seen:
+                seen = number
+                self.forget()

@@ -1,0 +1,31 @@
+"""How much an engine holds, and giving memory back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+
+import torch
+
+from dubito.engine import Engine
+
+
+def weight_bytes(engine: Engine) -> int:
+    """Bytes of an engine's weights, in the bundle and on the device; shared ones once."""
+    storages = {
+        (storage.device, storage.data_ptr()): storage.nbytes()
+        for tensors in (engine.bundle.weights, engine.placed.weights)
+        for storage in (tensor.untyped_storage() for tensor in tensors.values())
+    }
+    return sum(storages.values())
+
+
+def give_back() -> None:
+    """Free what nothing refers to any more, and return it to the device and to the system."""
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing where no GPU is in use
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed pages otherwise
+        if trim is not None:
+            trim(0)

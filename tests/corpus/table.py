@@ -1,0 +1,10 @@
+"""Every hostile case by name: importing the modules of cases fills the table."""
+
+from __future__ import annotations
+
+from . import documents, files, graphs, sizes, weights
+from .cases import CASES
+
+MODULES = (files, documents, weights, graphs, sizes)
+
+__all__ = ["CASES", "MODULES"]

@@ -1,0 +1,204 @@
+"""kill -9 at random moments: what was acknowledged is there, nothing is there by halves."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TextIO
+
+import httpx
+import pytest
+
+from dubito.registry import ModelFact, Registry
+from dubito.registry.check import check
+from dubito.registry.database import Database
+from dubito.registry.objects import Objects
+
+from .conftest import Bundles, upload
+from .processes import environment, serving
+from .victim import ALIASES, LABELS, MODEL, ROWS
+
+pytestmark = pytest.mark.slow
+
+NUM_KILLS = 50  # on each of two databases
+NUM_SERVER_KILLS = 6
+LONGEST_LIFE_S = 0.25  # after the first acknowledged change
+Change = Mapping[str, object]
+
+
+class Zygote:
+    """A process that forks victims without importing everything again."""
+
+    def __init__(self, bundle: Path, data_dir: Path, settings: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("victim.py")), str(bundle)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(data_dir, settings),
+        )
+
+    def live_and_die(self, seed: int, life_s: float) -> list[Change]:
+        """Let a victim live for a time; the changes that it acknowledged."""
+        into, out = self._pipes()
+        into.write(f"{seed}\n")
+        into.flush()
+        pid = int(out.readline().removeprefix("pid "))
+        lines = []
+        while (line := out.readline()) != "ready\n":
+            lines.append(line)
+        threading.Event().wait(life_s)  # the random moment itself: nothing is waited for
+        os.kill(pid, signal.SIGKILL)
+        while (line := out.readline()) != "gone\n":
+            lines.append(line)
+        return [json.loads(line) for line in lines]
+
+    def close(self) -> None:
+        into, out = self._pipes()
+        into.close()
+        self._process.wait(30)
+        out.close()
+
+    def _pipes(self) -> tuple[TextIO, TextIO]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        return self._process.stdin, self._process.stdout
+
+
+class Truth:
+    """All that was acknowledged so far, and whether a registry has it."""
+
+    def __init__(self) -> None:
+        self.digests: dict[int, str] = {}
+        self.aliases: dict[str, tuple[int, int]] = {}
+        self.calibrations: dict[int, int] = {}
+        self.counts: Counter[str] = Counter()
+
+    def add(self, change: Change) -> None:
+        kind = str(change["change"])
+        self.counts[kind] += 1
+        number = int(str(change["version"]))
+        if kind == "upload":
+            self.digests[number] = str(change["digest"])
+        elif kind == "alias":
+            self.aliases[str(change["alias"])] = (int(str(change["revision"])), number)
+        else:
+            self.calibrations[number] = int(str(change["calibration"]))
+
+    def assert_kept(self, model: ModelFact) -> None:
+        versions = {version.number: version for version in model.versions}
+        for number, digest in self.digests.items():
+            assert versions[number].digest == digest
+        for number, calibration in self.calibrations.items():
+            assert calibration in versions[number].calibrations
+        found = {alias.name: (alias.revision, alias.version) for alias in model.aliases}
+        for name, (revision, number) in self.aliases.items():
+            # A move may have been written and not have been acknowledged any more.
+            assert found[name][0] >= revision
+            assert found[name] == (revision, number) or found[name][0] > revision
+
+
+@pytest.fixture
+def zygote(database_url: str, bundles: Bundles, tmp_path: Path) -> Iterator[Zygote]:
+    settings = {"DUBITO_DATABASE_URL": database_url, "DUBITO_WARM_UP_ROWS": ""}
+    made = Zygote(bundles("first"), tmp_path / "data", settings)
+    yield made
+    made.close()
+
+
+def test_after_a_hundred_kills_every_acknowledged_change_is_there_and_nothing_by_halves(
+    zygote: Zygote, database_url: str, tmp_path: Path
+) -> None:
+    database = Database(database_url)
+    database.upgrade()
+    objects = Objects.local(tmp_path / "data" / "objects")
+    truth, draw = Truth(), random.Random(0)
+    num_orphans = 0
+    for seed in range(NUM_KILLS):
+        for change in zygote.live_and_die(seed, draw.uniform(0, LONGEST_LIFE_S)):
+            truth.add(change)
+        registry = Registry(database, objects)
+        model = registry.model(MODEL)
+        truth.assert_kept(model)
+        report = check(database, objects)
+        assert report.problems == ()
+        num_orphans = len(report.orphans)
+        uploads = [c for c in registry.audit(limit=10**6) if c.action == "upload"]
+        assert len(uploads) == len(model.versions) == report.num_versions
+        assert [version.number for version in model.versions] == list(
+            range(1, len(model.versions) + 1)
+        )
+    print(f"{NUM_KILLS} kills, acknowledged {dict(truth.counts)}, {num_orphans} orphans")
+    assert set(truth.counts) == {"upload", "alias", "calibrate"}
+    report = check(database, objects, fix=True, min_age_s=0)
+    assert (report.problems, check(database, objects).orphans) == ((), ())
+    database.close()
+
+
+def _until_killed(change: Callable[[], Change], truth: Truth, lock: threading.Lock) -> None:
+    """Change over and over and note what is acknowledged, until the server is gone."""
+    while True:
+        try:
+            done = change()
+        except httpx.TransportError:
+            return
+        with lock:
+            truth.add(done)
+
+
+def test_a_server_that_is_killed_comes_back_with_all_that_it_acknowledged(
+    bundles: Bundles, tmp_path: Path
+) -> None:
+    truth, lock, draw = Truth(), threading.Lock(), random.Random(1)
+    path = f"/v1/models/{MODEL}"
+    for turn in range(NUM_SERVER_KILLS):
+        with (
+            serving(tmp_path / "data", {}) as server,
+            httpx.Client(base_url=server.url, timeout=60) as client,
+            ThreadPoolExecutor(3) as pool,
+        ):
+
+            def send() -> Change:
+                reply = upload(client, MODEL, bundles("first"))
+                assert reply.status_code == 201, reply.text
+                number = reply.json()["version"]
+                page = client.get(f"{path}/versions/{number}").json()
+                return {"change": "upload", "version": number, "digest": page["digest"]}
+
+            def move() -> Change:
+                alias, number = draw.choice(ALIASES), 1
+                reply = client.put(f"{path}/aliases/{alias}", json={"version": number})
+                assert reply.status_code == 200, reply.text
+                return {"change": "alias", **reply.json()}
+
+            def fit() -> Change:
+                body = {"inputs": ROWS.tolist(), "labels": LABELS.tolist()}
+                reply = client.post(f"{path}/versions/1/calibrate", json=body)
+                assert reply.status_code == 200, reply.text
+                return {"change": "calibrate", **reply.json()}
+
+            truth.add(send())
+            running: list[Future[None]] = [
+                pool.submit(_until_killed, change, truth, lock) for change in (send, move, fit)
+            ]
+            threading.Event().wait(draw.uniform(0.2, 1.5))  # the random moment itself
+            server.process.kill()
+            for future in running:
+                future.result(60)
+        assert turn < NUM_SERVER_KILLS
+    database = Database(f"sqlite:///{tmp_path / 'data' / 'dubito.sqlite3'}")
+    objects = Objects.local(tmp_path / "data" / "objects")
+    registry = Registry(database, objects)
+    truth.assert_kept(registry.model(MODEL))
+    assert check(database, objects).problems == ()
+    print(f"{NUM_SERVER_KILLS} kills of a server, acknowledged {dict(truth.counts)}")
+    registry.close()

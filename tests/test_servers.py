@@ -1,0 +1,128 @@
+"""Two server processes on one PostgreSQL and one S3 bucket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from dubito.registry.cache import Cache
+from dubito.registry.check import check
+from dubito.registry.database import Database
+from dubito.registry.objects import Objects
+
+from .conftest import CLASSES, NUM_FEATURES, Bundles, upload
+from .processes import serving
+from .s3 import S3
+
+pytestmark = [pytest.mark.slow, pytest.mark.postgres]
+
+MODEL = "/v1/models/animals"
+GOOD = {"inputs": [[0.1, 0.2, 0.3, 0.4]]}
+SEEN_WITHIN_S = 2.0
+NUM_UPLOADS = 200
+
+
+class Pair:
+    """Clients of two servers, and the registry that they share."""
+
+    def __init__(self, clients: list[httpx.Client], database: Database, objects: Objects) -> None:
+        self.first, self.second = clients
+        self.database = database
+        self.objects = objects
+
+
+@pytest.fixture
+def pair(postgres_url: str, s3: S3, tmp_path: Path) -> Iterator[Pair]:
+    bucket = s3.bucket()
+    settings = {
+        "DUBITO_DATABASE_URL": postgres_url,
+        "DUBITO_OBJECT_STORE_URL": f"s3://{bucket}/bundles",
+        "DUBITO_OBJECT_STORE_ALLOW_HTTP": "true",
+    }
+    database = Database(postgres_url)
+    database.upgrade()
+    cache = Cache(tmp_path / "cache", 10**9)
+    objects = Objects.open(settings["DUBITO_OBJECT_STORE_URL"], cache, allow_http=True)
+    with ExitStack() as stack:
+        stack.callback(database.close)
+        servers = [stack.enter_context(serving(tmp_path / name, settings)) for name in "ab"]
+        clients = [
+            stack.enter_context(httpx.Client(base_url=server.url, timeout=120))
+            for server in servers
+        ]
+        for client in clients:
+            client.get("/health/ready").raise_for_status()
+        yield Pair(clients, database, objects)
+
+
+def _seen_after_s(is_seen: Callable[[], bool]) -> float:
+    """Seconds until it is; every look is a request."""
+    began_s = time.monotonic()
+    was_seen = False
+    while not was_seen:
+        was_seen = is_seen()
+        took_s = time.monotonic() - began_s
+        assert took_s < SEEN_WITHIN_S
+    return took_s
+
+
+def test_servers_see_each_others_changes_within_two_seconds(pair: Pair, bundles: Bundles) -> None:
+    first, second = pair.first, pair.second
+
+    def answer() -> dict[str, object]:
+        reply: dict[str, object] = second.post(f"{MODEL}/predict", json=GOOD).json()
+        return reply
+
+    took_s: dict[str, list[float]] = {"upload": [], "alias": [], "calibration": [], "retire": []}
+    upload(first, "animals", bundles("first")).raise_for_status()
+    took_s["upload"].append(_seen_after_s(lambda: second.get(MODEL).status_code == 200))
+    assert answer()["version"] == 1  # the first prediction of a process is slow: not what is asked
+    for number in range(2, 12):
+        name = "second" if number % 2 == 0 else "first"
+        upload(first, "animals", bundles(name)).raise_for_status()
+        versions = f"{MODEL}/versions/{number}"
+        took_s["upload"].append(
+            _seen_after_s(lambda path=versions: second.get(path).status_code == 200)  # type: ignore[misc]
+        )
+        first.put(f"{MODEL}/aliases/default", json={"version": number}).raise_for_status()
+        took_s["alias"].append(_seen_after_s(lambda n=number: answer().get("version") == n))  # type: ignore[misc]
+    rows = np.random.default_rng(0).normal(size=(120, NUM_FEATURES)).tolist()
+    labels = np.random.default_rng(1).integers(0, len(CLASSES), 120).tolist()
+    for number in range(1, 4):
+        body = {"inputs": rows, "labels": labels}
+        first.post(f"{MODEL}/calibrate", json=body).raise_for_status()
+        took_s["calibration"].append(
+            _seen_after_s(lambda n=number: answer().get("calibration") == n)  # type: ignore[misc]
+        )
+    first.post(f"{MODEL}/versions/2/retire", json={"reason": "worse"}).raise_for_status()
+    retired = f"{MODEL}/versions/2/predict"
+    took_s["retire"].append(_seen_after_s(lambda: second.post(retired, json=GOOD).is_error))
+    print({name: f"at most {max(times):.2f} s of {len(times)}" for name, times in took_s.items()})
+
+
+def test_200_uploads_at_once_through_two_servers_get_200_numbers(
+    pair: Pair, bundles: Bundles
+) -> None:
+    def send(place: int) -> int:
+        client = (pair.first, pair.second)[place % 2]
+        reply = upload(client, "animals", bundles(("first", "second")[place // 2 % 2]))
+        reply.raise_for_status()
+        number: int = reply.json()["version"]
+        return number
+
+    with ThreadPoolExecutor(32) as pool:
+        numbers = list(pool.map(send, range(NUM_UPLOADS)))
+    assert sorted(numbers) == list(range(1, NUM_UPLOADS + 1))
+    page = pair.second.get(MODEL).json()
+    assert [version["version"] for version in page["versions"]] == sorted(numbers)
+    assert page["aliases"]["default"] == {"version": 1, "revision": 1}
+    report = check(pair.database, pair.objects)
+    assert (report.num_versions, report.num_objects) == (NUM_UPLOADS, 2)
+    assert (report.problems, report.orphans) == ((), ())

@@ -1,0 +1,145 @@
+"""Versions come and go under load: no failed or mixed reply, and the memory comes back."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from torch import nn
+
+from dubito.settings import Settings
+from dubito_nn import export
+
+from .conftest import Bundles, Server, upload
+from .processes import serving
+
+pytestmark = pytest.mark.slow
+
+MODEL = "/v1/models/animals"
+ALIASES = ("default", "best")
+NUM_PREDICTIONS = 2_000  # of each alias
+NUM_MOVES = 20  # of each alias
+NUM_LOADS = 50
+VERSIONS = (1, 2, 3)
+BODIES = [{"inputs": [[0.1 * place, 0.2, -0.3, 0.4]]} for place in range(10)]
+
+
+class Progress:
+    """How many predictions of an alias are done; a mover waits for a number of them."""
+
+    def __init__(self) -> None:
+        self._done = 0
+        self._changed = threading.Condition()
+
+    def add(self) -> None:
+        with self._changed:
+            self._done += 1
+            self._changed.notify_all()
+
+    def wait_for(self, number: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._done >= number, 300)
+
+
+def test_every_reply_through_alias_moves_is_that_of_the_version_it_names(
+    serve: Callable[[Settings], Server], settings: Settings, bundles: Bundles
+) -> None:
+    # Room for two of three versions: a move loads the third while the others answer.
+    url = serve(settings.model_copy(update={"max_loaded_versions": 2})).url
+    with httpx.Client(base_url=url, timeout=60) as client:
+        for name in ("first", "second", "injected"):
+            upload(client, "animals", bundles(name)).raise_for_status()
+        client.put(f"{MODEL}/aliases/best", json={"version": 2}).raise_for_status()
+        own = {
+            (number, place): client.post(f"{MODEL}/versions/{number}/predict", json=body).json()
+            for number in VERSIONS
+            for place, body in enumerate(BODIES)
+        }
+    progress = {alias: Progress() for alias in ALIASES}
+
+    def ask(alias: str) -> Counter[int]:
+        seen: Counter[int] = Counter()
+        with httpx.Client(base_url=url, timeout=60) as client:
+            for turn in range(NUM_PREDICTIONS // 2):
+                place = turn % len(BODIES)
+                reply = client.post(f"{MODEL}/versions/{alias}/predict", json=BODIES[place])
+                assert reply.status_code == 200, reply.text
+                page = reply.json()
+                expected = own[page["version"], place]
+                assert page["outputs"] == expected["outputs"]
+                assert page["warnings"] == expected["warnings"]
+                seen[page["version"]] += 1
+                progress[alias].add()
+        return seen
+
+    def move(alias: str) -> None:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            for turn in range(NUM_MOVES):
+                progress[alias].wait_for((turn + 1) * NUM_PREDICTIONS // (NUM_MOVES + 1))
+                path = f"{MODEL}/aliases/{alias}"
+                at = client.get(path)
+                target = {"version": at.json()["version"] % len(VERSIONS) + 1}
+                moved = client.put(path, json=target, headers={"If-Match": at.headers["ETag"]})
+                assert moved.status_code == 200, moved.text
+
+    with ThreadPoolExecutor(6) as pool:
+        asking = [(alias, pool.submit(ask, alias)) for alias in ALIASES for _ in range(2)]
+        moving = [pool.submit(move, alias) for alias in ALIASES]
+        for future in moving:
+            future.result(600)
+        for alias in ALIASES:
+            seen = sum((done.result(600) for name, done in asking if name == alias), Counter())
+            print(alias, dict(seen))
+            assert seen.total() == NUM_PREDICTIONS
+            assert set(seen) == set(VERSIONS)
+
+
+def _wide(path: Path) -> Path:
+    """A bundle of 16 MiB, so that what stays behind is seen."""
+    width = 2048
+    network = nn.Sequential(
+        nn.Linear(4, width),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(width, width),
+        nn.Linear(width, 3),
+    )
+    export(network, torch.randn(2, 4), path, task="classification", output="logits")
+    return path
+
+
+def _resident_bytes(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_memory_comes_back_from_fifty_loads_and_unloads(tmp_path: Path) -> None:
+    with serving(tmp_path / "data", {}) as server:
+        pid = server.process.pid
+        with httpx.Client(base_url=server.url, timeout=120) as client:
+            upload(client, "animals", _wide(tmp_path / "wide.dubito")).raise_for_status()
+
+            def cycle() -> tuple[int, int]:
+                client.post(f"{MODEL}/versions/1/load").raise_for_status()
+                loaded = _resident_bytes(pid)
+                client.post(f"{MODEL}/versions/1/unload").raise_for_status()
+                return loaded, _resident_bytes(pid)
+
+            _, baseline = cycle()
+            sizes = [cycle() for _ in range(NUM_LOADS)]
+    loaded, after = sizes[-1]
+    worst = max(size for _, size in sizes)
+    mib = 2**20
+    print(
+        f"{baseline / mib:.0f} MiB, {after / mib:.0f} after {NUM_LOADS} (worst {worst / mib:.0f})"
+    )
+    assert loaded > baseline + 14 * mib
+    assert worst < 1.05 * baseline
