@@ -22,6 +22,7 @@ from dubito.engine.execution import Chunk, Execution
 from dubito.engine.heads import log_probabilities, logits, mean_and_variance
 from dubito.engine.inputs import Inputs, read_inputs
 from dubito.engine.layout import look
+from dubito.engine.moments import OutputMoments, Propagation
 from dubito.engine.placement import on_device
 from dubito.engine.plan import Plan, make_plan
 from dubito.engine.prediction import Classification, Prediction, Regression
@@ -120,10 +121,14 @@ class Engine:
             check: called between chunks; whatever it raises ends the sampling.
 
         Returns:
-            Shape (T, B, C) or (T, B, D), for `mean_and_log_variance` (T, B, 2, D), on the CPU.
+            Shape (T, B, C) or (T, B, D), for `mean_and_log_variance` (T, B, 2, D), on the CPU. With
+            method `moments` T fixed points that have the moments of the outputs.
         """
         sampling = sampling or self.defaults
         read = self.read_inputs(inputs)
+        if sampling.method == "moments":
+            found = [part.at_nodes(self.manifest.output) for part in self._moments(read, check)]
+            return torch.cat([raw.cpu() for raw in found], dim=1)
         by_rows = [
             torch.cat([raw.cpu() for raw in passes])
             for passes in self._passes(read, sampling, check)
@@ -155,10 +160,16 @@ class Engine:
         if not 0 < temperature < float("inf"):
             raise InputError(f"`temperature` expects a number above 0, got {temperature}")
         read = self.read_inputs(inputs)
-        parts = [
-            self._summed(passes, sampling, temperature, keep_samples)
-            for passes in self._passes(read, sampling, check)
-        ]
+        if sampling.method == "moments":
+            parts = [
+                moments.columns(self.manifest, temperature, keep_nodes=keep_samples)
+                for moments in self._moments(read, check)
+            ]
+        else:
+            parts = [
+                self._summed(passes, sampling, temperature, keep_samples)
+                for passes in self._passes(read, sampling, check)
+            ]
         columns = {
             key: torch.cat([part[key] for part in parts], dim=1 if "samples" in key else 0)
             .cpu()
@@ -167,6 +178,37 @@ class Engine:
         }
         return self._prediction(columns, sampling)
 
+    def output_moments(
+        self, inputs: Inputs, *, check: Callable[[], None] | None = None
+    ) -> OutputMoments:
+        """Mean and variance of the declared outputs by moment propagation, on the CPU.
+
+        Args:
+            inputs: rows first.
+            check: called between blocks of rows; whatever it raises ends the propagation.
+
+        Raises:
+            InputError: for rows that the network does not take, or an operator without a rule.
+        """
+        return OutputMoments.joined(list(self._moments(self.read_inputs(inputs), check)))
+
+    def _moments(
+        self, read: Mapping[str, Tensor], check: Callable[[], None] | None
+    ) -> Iterator[OutputMoments]:
+        row_bytes = self.execution("shared", read).layouts.row_bytes
+        blocks = self._propagation.blocks(read, row_bytes, self.memory_budget_bytes, check)
+        while True:
+            with self._running():
+                moments = next(blocks, None)
+            if moments is None:
+                return
+            yield moments
+
+    @cached_property
+    def _propagation(self) -> Propagation:
+        bundle, output = self.bundle, self.manifest.output
+        return Propagation(bundle.sampling, bundle.sites, output, self.weights, self.device)
+
     def _summed(
         self,
         passes: Iterator[Tensor],
@@ -174,11 +216,10 @@ class Engine:
         temperature: float,
         keep_samples: bool,
     ) -> dict[str, Tensor]:
-        count = 1 if sampling.method == "point" else sampling.num_samples
         kept: dict[str, list[Tensor]] = {}
         sums: ClassificationSums | RegressionSums
         if self.manifest.task == "classification":
-            sums = ClassificationSums(count)
+            sums = ClassificationSums(sampling.passes)
             for raw in passes:
                 log_probs = log_probabilities(raw, self.manifest.output, temperature)
                 sums.add(log_probs, logits(raw, self.manifest.output))
@@ -199,8 +240,7 @@ class Engine:
         columns: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]],
         sampling: Sampling,
     ) -> Prediction:
-        rows = len(columns["mean"])
-        used = np.full(rows, 1 if sampling.method == "point" else sampling.num_samples)
+        used = np.full(len(columns["mean"]), sampling.passes)
         if self.manifest.task == "regression":
             return Regression(sampling=sampling, num_samples_used=used, **columns)
         return Classification(

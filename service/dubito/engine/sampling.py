@@ -12,7 +12,7 @@ from dubito.errors import InputError
 
 Masks = Literal["shared", "independent"]
 Draw = Literal["iid"]
-Method = Literal["mc", "point"]
+Method = Literal["mc", "point", "moments"]
 
 SEED_LIMIT = 2**63
 
@@ -26,7 +26,8 @@ class Sampling:
         seed: key of the counter-based generator, in [0, 2**63).
         masks: `shared` (one ω_t for all rows) or `independent` (keyed by the row's place too).
         draw: `iid`, T independent draws.
-        method: `mc` (Monte Carlo) or `point` (weight scaling, one pass).
+        method: `mc` (Monte Carlo), `point` (weight scaling, one pass) or `moments` (mean and
+            variance propagated in one pass).
 
     Raises:
         InputError: where a setting is out of its bounds.
@@ -44,7 +45,7 @@ class Sampling:
             if value not in get_args(allowed):
                 choices = " or ".join(f"`{choice}`" for choice in get_args(allowed))
                 raise InputError(f"`{name}` expects {choices}, got `{value}`: choose one of them")
-        fewest = 1 if self.method == "point" else 2
+        fewest = 2 if self.method == "mc" else 1
         if isinstance(self.num_samples, bool) or self.num_samples < fewest:
             raise InputError(
                 f"`num_samples` expects at least {fewest} for method `{self.method}`,"
@@ -54,3 +55,8 @@ class Sampling:
             raise InputError(
                 f"`seed` expects an integer in [0, 2**63), got {self.seed}: choose one in it"
             )
+
+    @property
+    def passes(self) -> int:
+        """How often each row goes through the network."""
+        return self.num_samples if self.method == "mc" else 1

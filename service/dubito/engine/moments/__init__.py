@@ -1,0 +1,28 @@
+"""Moment propagation: mean and variance of the outputs in one pass, without sampling.
+
+Its job: walk the lifted graph f(x, ω) once with random values in place of draws. What does not
+depend on ω stays a plain tensor and is exact; what does carries a mean and a variance per element.
+
+nodes         quadrature nodes of a site's distribution
+values        what a node of the graph may hold: drawn, product, spread
+activations   moments of pointwise functions of a Gaussian
+arithmetic    sums and products
+mixing        linear maps, convolutions, averages
+maxima        maximum over windows
+shapes        reshaping, cutting, joining
+propagation   the walk, and what it refuses
+outputs       the columns that come out
+
+The diagonal assumption: elements of a value are uncorrelated, but for the outputs of the last
+linear map, whose covariance is W diag(v) Wᵀ. Masks that several elements share (channels, paths)
+are followed through the next linear map; what mixes such elements afterwards is refused.
+
+Source: Wang and Manning 2013, Fast dropout training; Gast and Roth 2018, arXiv:1805.11327; Postels
+et al. 2019, arXiv:1908.00598; Frey and Hinton 1999, Variational learning in nonlinear Gaussian
+belief networks; Clark 1961, The greatest of a finite set of random variables.
+"""
+
+from dubito.engine.moments.outputs import NUM_NODES, OutputMoments
+from dubito.engine.moments.propagation import Propagation
+
+__all__ = ["NUM_NODES", "OutputMoments", "Propagation"]
