@@ -67,7 +67,10 @@ BAD_FIELDS: dict[str, tuple[Fields, list[str]]] = {
     "an unknown calibration": ({**GOOD, "calibration": "best"}, ["`calibration`"]),
     "tolerance": ({**GOOD, "tolerance": 0.01}, ["`tolerance`", "not built yet"]),
     "members": ({**GOOD, "members": [1, 2]}, ["`members`", "not built yet"]),
-    "moments": ({**GOOD, "method": "moments"}, ["`method`", "not built yet", "`mc`"]),
+    "samples of moments": (
+        {**GOOD, "method": "moments", "outputs": ["samples"]},
+        ["`moments`", "`samples`", "`mc`"],
+    ),
     "ensemble": ({**GOOD, "method": "ensemble"}, ["`method`", "not built yet"]),
     "stratified": ({**GOOD, "draw": "stratified"}, ["`draw`", "not built yet", "`iid`"]),
     "samples beyond the bound": ({**GOOD, "outputs": ["samples"], "num_samples": 10_000}, ["1000"]),

@@ -290,3 +290,30 @@ def test_every_reply_of_a_version_with_injected_dropout_says_so(
             "dropout injected at export: `0.1`: the network was not trained with it, so its spread"
             " is no posterior's; calibrate before you rely on it"
         ]
+
+
+def test_moments_take_one_pass_and_are_near_many_samples(ready: httpx.Client) -> None:
+    reply = _predict(ready, _rows(6), method="moments")
+    assert (reply["num_samples"], reply["method"]) == (1, "moments")
+    outputs = reply["outputs"]
+    many = _predict(ready, _rows(6), num_samples=5000)["outputs"]
+    np.testing.assert_allclose(outputs["mean"], many["mean"], atol=0.01)
+    np.testing.assert_allclose(outputs["mutual_information"], many["mutual_information"], atol=0.01)
+    assert outputs["num_samples_used"] == [1] * 6
+    assert not np.any(outputs["standard_error"])
+    assert outputs["mutual_information_corrected"] == outputs["mutual_information"]
+    again = _predict(ready, _rows(6), method="moments", seed=7, num_samples=3)
+    assert again["outputs"] == outputs
+
+
+def test_a_network_that_moments_cannot_pass_is_refused_by_operator_and_module(
+    client: httpx.Client, bundles: Bundles
+) -> None:
+    upload(client, "animals", bundles("normalised")).raise_for_status()
+    body = {"inputs": _rows(2).tolist(), "method": "moments"}
+    refused = client.post(PREDICT, json=body)
+    assert refused.status_code == 422
+    for word in ("`moments`", "aten.layer_norm.default", "module `2`", "behind the random `1`"):
+        assert word in refused.json()["detail"]
+    assert "use method `mc`" in refused.json()["detail"]
+    _predict(client, _rows(2))

@@ -47,7 +47,9 @@ class SamplingFields(_Schema):
         default=None, description="`stratified` is not built yet."
     )
     method: Literal["mc", "point", "moments", "ensemble"] | None = Field(
-        default=None, description="`moments` and `ensemble` are not built yet."
+        default=None,
+        description="`mc`: T masked passes; `point`: one pass with weight scaling; `moments`: mean "
+        "and variance propagated in one pass, without sampling. `ensemble` is not built yet.",
     )
     members: list[int | str] | None = Field(
         fail_fast=True, default=None, description="Not built yet."

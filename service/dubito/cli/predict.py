@@ -29,7 +29,7 @@ def predict(
     version: Annotated[str, typer.Option(help="Number or alias.")] = "default",
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
-    method: Annotated[str | None, typer.Option(help="mc or point.")] = None,
+    method: Annotated[str | None, typer.Option(help="mc, point or moments.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
     """Predict the rows of a file with their uncertainty."""

@@ -15,6 +15,8 @@ Draw = Literal["iid"]
 Method = Literal["mc", "point", "moments"]
 
 SEED_LIMIT = 2**63
+NUM_NODES = 256
+"""Fixed points that stand in for passes with method `moments`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,8 @@ class Sampling:
     def passes(self) -> int:
         """How often each row goes through the network."""
         return self.num_samples if self.method == "mc" else 1
+
+    @property
+    def num_returned(self) -> int:
+        """Samples that `Engine.sample` returns: the passes, or the fixed points of `moments`."""
+        return NUM_NODES if self.method == "moments" else self.passes

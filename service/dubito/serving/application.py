@@ -33,7 +33,7 @@ from dubito.serving.orders import (
     VersionPage,
 )
 from dubito.serving.outputs import build_outputs, check_outputs
-from dubito.serving.sampling import merge_sampling, passes
+from dubito.serving.sampling import merge_sampling
 from dubito.serving.worker import Check, Job, Reservation, Worker
 from dubito.settings import Settings
 
@@ -129,12 +129,12 @@ class Application:
             sampling = self._sampling(order, version)
             _check_share("coverage", order.coverage)
             engine = self._catalogue.get(version.digest)
-            check_outputs(order.outputs, engine.manifest.task)
+            check_outputs(order.outputs, engine.manifest.task, sampling)
             inputs, rows = self._read(engine, order.inputs)
-            values = rows * engine.manifest.num_outputs * passes(sampling)
+            values = rows * engine.manifest.num_outputs * sampling.num_returned
             if order.outputs and "samples" in order.outputs:
                 self._check_values(values, self._settings.max_sample_values)
-            place.resize(rows * passes(sampling))
+            place.resize(rows * sampling.passes)
             fact = self._active(version) if order.calibration == "active" else None
 
             def task(check: Check) -> PredictReply:
@@ -172,10 +172,10 @@ class Application:
                 ood_inputs, ood_rows = self._read(engine, order.ood_inputs)
                 rows += ood_rows
             self._check_values(
-                rows * engine.manifest.num_outputs * passes(sampling),
+                rows * engine.manifest.num_outputs * sampling.num_returned,
                 self._settings.max_calibration_values,
             )
-            place.resize(rows * passes(sampling))
+            place.resize(rows * sampling.passes)
 
             def task(check: Check) -> CalibrateReply:
                 taken = Passes.take(engine, inputs, ood_inputs, sampling, check)
@@ -294,7 +294,7 @@ class Application:
     ) -> PredictReply:
         calibration = None if fact is None else Calibration.from_json(fact.document)
         rows = len(next(iter(inputs.values())))
-        values = rows * engine.manifest.num_outputs * passes(sampling)
+        values = rows * engine.manifest.num_outputs * sampling.num_returned
         built = build_outputs(
             order,
             engine,

@@ -51,7 +51,7 @@ class SamplingOrder:
         seed: seed of the masks.
         masks: `shared` or `independent`.
         draw: `iid`; `stratified` is known and not built yet.
-        method: `mc` or `point`; `moments` and `ensemble` are known and not built yet.
+        method: `mc`, `point` or `moments`; `ensemble` is known and not built yet.
         members: versions of an ensemble; not built yet.
         tolerance: standard error at which sampling stops; not built yet.
     """

@@ -50,7 +50,7 @@ _ON_REQUEST = "samples"
 
 @dataclass(frozen=True)
 class Built:
-    """Columns, warnings, and whether the samples differed (None for a point prediction)."""
+    """Columns, warnings, and whether the samples differed (None where none were drawn)."""
 
     outputs: Mapping[str, Column]
     warnings: tuple[str, ...]
@@ -67,12 +67,14 @@ class _Request:
     warnings: list[str] = field(default_factory=list)
 
 
-def check_outputs(names: Sequence[str] | None, task: str) -> None:
-    """Refuse names of outputs that a task does not have.
+def check_outputs(names: Sequence[str] | None, task: str, sampling: Sampling) -> None:
+    """Refuse names of outputs that a task or a method does not have.
 
     Raises:
         InputError: a name is unknown, or the list is empty.
     """
+    if _ON_REQUEST in (names or ()) and sampling.method == "moments":
+        raise InputError("method `moments` makes no masked passes: for `samples` use method `mc`")
     known = (*_OUTPUTS[task], _ON_REQUEST)
     unknown = [name for name in names or () if name not in known]
     if unknown or (names is not None and not names):
@@ -125,7 +127,7 @@ def build_outputs(
     columns[_ON_REQUEST] = lambda: _rows_first(prediction.samples)
     outputs = {name: columns[name]() for name in names}
     _warn_non_finite({"mean": prediction.mean, **outputs}, warnings)
-    varies = None if sampling.method == "point" else _varies(prediction)
+    varies = _varies(prediction) if sampling.method == "mc" else None
     return Built(outputs, tuple(warnings), varies, covering)
 
 

@@ -26,8 +26,8 @@ def merge_sampling(
     _refuse_unbuilt(order)
     asked = {key: value for key, value in asdict(order).items() if value is not None}
     chosen = asdict(Sampling()) | dict(defaults) | asked
-    if chosen["method"] == "point":
-        chosen["num_samples"] = 1  # one pass is all there is to a point prediction
+    if chosen["method"] in ("point", "moments"):
+        chosen["num_samples"] = 1  # one pass is all there is to them
     sampling = Sampling(**chosen)
     if sampling.num_samples > max_num_samples:
         raise InputError(
@@ -37,23 +37,18 @@ def merge_sampling(
     return sampling
 
 
-def passes(sampling: Sampling) -> int:
-    """How often each row goes through the network."""
-    return 1 if sampling.method == "point" else sampling.num_samples
-
-
 def _refuse_unbuilt(order: SamplingOrder) -> None:
     unbuilt = {
         "tolerance": order.tolerance is not None,
         "members": order.members is not None,
         "draw": order.draw == "stratified",
-        "method": order.method in ("moments", "ensemble"),
+        "method": order.method == "ensemble",
     }
     remedies = {
         "tolerance": "leave it out or null, and choose num_samples",
         "members": "leave it out or null",
         "draw": "use `iid`",
-        "method": "use `mc` or `point`",
+        "method": "use `mc`, `point` or `moments`",
     }
     for name, is_asked in unbuilt.items():
         if is_asked:

@@ -22,7 +22,7 @@ et al. 2019, arXiv:1908.00598; Frey and Hinton 1999, Variational learning in non
 belief networks; Clark 1961, The greatest of a finite set of random variables.
 """
 
-from dubito.engine.moments.outputs import NUM_NODES, OutputMoments
+from dubito.engine.moments.outputs import OutputMoments
 from dubito.engine.moments.propagation import Propagation
 
-__all__ = ["NUM_NODES", "OutputMoments", "Propagation"]
+__all__ = ["OutputMoments", "Propagation"]

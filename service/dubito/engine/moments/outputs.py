@@ -30,10 +30,10 @@ from torch import Tensor
 
 from dubito.engine.heads import mean_and_variance
 from dubito.engine.moments.values import Spread
+from dubito.engine.sampling import NUM_NODES
 from dubito.errors import InputError
 from dubito_nn import Manifest
 
-NUM_NODES = 256
 MAX_JOINT = 128
 _SEED = 20_000  # of the scrambling, the same for every prediction
 

@@ -19,7 +19,7 @@ from dubito.engine.layout import peak_row_bytes
 from dubito.engine.moments.arithmetic import ARITHMETIC, ON_DRAWS, calculated, of_draws
 from dubito.engine.moments.layers import LAYERS, Call
 from dubito.engine.moments.nodes import nodes_of
-from dubito.engine.moments.outputs import NUM_NODES, OutputMoments
+from dubito.engine.moments.outputs import OutputMoments
 from dubito.engine.moments.values import (
     Drawn,
     Held,
@@ -29,6 +29,7 @@ from dubito.engine.moments.values import (
     sites_of,
     spread,
 )
+from dubito.engine.sampling import NUM_NODES
 from dubito.errors import InputError
 from dubito_nn import Program, Site
 from dubito_nn.program import Node, Ref, Value, bind, step
