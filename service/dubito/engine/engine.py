@@ -178,19 +178,16 @@ class Engine:
         }
         return self._prediction(columns, sampling)
 
-    def output_moments(
-        self, inputs: Inputs, *, check: Callable[[], None] | None = None
-    ) -> OutputMoments:
+    def output_moments(self, inputs: Inputs) -> OutputMoments:
         """Mean and variance of the declared outputs by moment propagation, on the CPU.
 
         Args:
             inputs: rows first.
-            check: called between blocks of rows; whatever it raises ends the propagation.
 
         Raises:
             InputError: for rows that the network does not take, or an operator without a rule.
         """
-        return OutputMoments.joined(list(self._moments(self.read_inputs(inputs), check)))
+        return OutputMoments.joined(list(self._moments(self.read_inputs(inputs), None)))
 
     def _moments(
         self, read: Mapping[str, Tensor], check: Callable[[], None] | None
@@ -258,6 +255,8 @@ class Engine:
         check: Callable[[], None] | None,
     ) -> Iterator[Iterator[Tensor]]:
         """For one block of rows after the other, the raw outputs of its passes in order of t."""
+        if sampling.method == "ensemble":
+            raise InputError("method `ensemble` expects several networks, got one: use `Ensemble`")
         total = len(next(iter(read.values())))
         execution = self.execution(sampling.masks, read)
         per_chunk = self._folded_rows(execution.plan)

@@ -12,7 +12,7 @@ from dubito.errors import InputError
 
 Masks = Literal["shared", "independent"]
 Draw = Literal["iid"]
-Method = Literal["mc", "point", "moments"]
+Method = Literal["mc", "point", "moments", "ensemble"]
 
 SEED_LIMIT = 2**63
 NUM_NODES = 256
@@ -28,8 +28,8 @@ class Sampling:
         seed: key of the counter-based generator, in [0, 2**63).
         masks: `shared` (one ω_t for all rows) or `independent` (keyed by the row's place too).
         draw: `iid`, T independent draws.
-        method: `mc` (Monte Carlo), `point` (weight scaling, one pass) or `moments` (mean and
-            variance propagated in one pass).
+        method: `mc` (Monte Carlo), `point` (weight scaling, one pass), `moments` (mean and
+            variance propagated in one pass) or `ensemble` (T passes of each of several networks).
 
     Raises:
         InputError: where a setting is out of its bounds.
@@ -47,7 +47,7 @@ class Sampling:
             if value not in get_args(allowed):
                 choices = " or ".join(f"`{choice}`" for choice in get_args(allowed))
                 raise InputError(f"`{name}` expects {choices}, got `{value}`: choose one of them")
-        fewest = 2 if self.method == "mc" else 1
+        fewest = 1 if self.method in ("point", "moments") else 2
         if isinstance(self.num_samples, bool) or self.num_samples < fewest:
             raise InputError(
                 f"`num_samples` expects at least {fewest} for method `{self.method}`,"
@@ -60,8 +60,8 @@ class Sampling:
 
     @property
     def passes(self) -> int:
-        """How often each row goes through the network."""
-        return self.num_samples if self.method == "mc" else 1
+        """How often each row goes through the network, or through each of an ensemble's."""
+        return 1 if self.method in ("point", "moments") else self.num_samples
 
     @property
     def num_returned(self) -> int:

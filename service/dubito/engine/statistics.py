@@ -100,6 +100,7 @@ class ClassificationSums:
             "expected_entropy": expected_B,
             "mutual_information": predictive_B - expected_B,
             "mutual_information_corrected": self._corrected(predictive_B, expected_B),
+            "vote_share": self._votes_BC.double() / count,
             # a pass that overflowed votes for nothing
             "variation_ratio": (1 - self._votes_BC.amax(-1) / count) + 0 * expected_B,
             "energy": self._energy_B / count,

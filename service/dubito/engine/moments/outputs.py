@@ -144,6 +144,7 @@ class OutputMoments:
             "expected_entropy": expected_B,
             "mutual_information": mutual_B,
             "mutual_information_corrected": mutual_B,
+            "vote_share": share_BC,
             # where the network overflows nothing is known
             "variation_ratio": 1 - share_BC.amax(-1) + 0 * expected_B,
             "energy": -energy_BN.mean(-1).double(),
