@@ -41,6 +41,7 @@ def _check_next(client: httpx.Client) -> None:
 
 
 Fields = dict[str, object]
+ENSEMBLE = {**GOOD, "method": "ensemble"}
 BAD_FIELDS: dict[str, tuple[Fields, list[str]]] = {
     "a wrong shape": ({"inputs": [[1, 2, 3]]}, ["4", "3"]),
     "ragged rows": ({"inputs": [[1, 2, 3, 4], [1, 2]]}, []),
@@ -66,12 +67,16 @@ BAD_FIELDS: dict[str, tuple[Fields, list[str]]] = {
     "a coverage of 1": ({**GOOD, "coverage": 1.0}, ["`coverage`", "between 0 and 1"]),
     "an unknown calibration": ({**GOOD, "calibration": "best"}, ["`calibration`"]),
     "tolerance": ({**GOOD, "tolerance": 0.01}, ["`tolerance`", "not built yet"]),
-    "members": ({**GOOD, "members": [1, 2]}, ["`members`", "not built yet"]),
+    "members of no ensemble": ({**GOOD, "members": [1, 2]}, ["`members`", "`ensemble`", "`mc`"]),
+    "an ensemble of none": ({**GOOD, "method": "ensemble"}, ["`members`", "got method"]),
+    "an ensemble of one": ({**ENSEMBLE, "members": [1]}, ["`members`", "2 to 16", "got 1"]),
+    "an ensemble of too many": ({**ENSEMBLE, "members": [1] * 10_000}, ["2 to 16", "got 10000"]),
+    "a member twice": ({**ENSEMBLE, "members": [1, "default"]}, ["different versions", "got 1"]),
+    "members of no name": ({**ENSEMBLE, "members": [1.5]}, ["`members"]),
     "samples of moments": (
         {**GOOD, "method": "moments", "outputs": ["samples"]},
         ["`moments`", "`samples`", "`mc`"],
     ),
-    "ensemble": ({**GOOD, "method": "ensemble"}, ["`method`", "not built yet"]),
     "stratified": ({**GOOD, "draw": "stratified"}, ["`draw`", "not built yet", "`iid`"]),
     "samples beyond the bound": ({**GOOD, "outputs": ["samples"], "num_samples": 10_000}, ["1000"]),
 }

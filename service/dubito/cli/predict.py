@@ -29,7 +29,10 @@ def predict(
     version: Annotated[str, typer.Option(help="Number or alias.")] = "default",
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
-    method: Annotated[str | None, typer.Option(help="mc, point or moments.")] = None,
+    method: Annotated[str | None, typer.Option(help="mc, point, moments or ensemble.")] = None,
+    members: Annotated[
+        str | None, typer.Option(help="Versions of an ensemble, with commas: 1,2,best.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
     """Predict the rows of a file with their uncertainty."""
@@ -40,7 +43,12 @@ def predict(
         model=model,
         version=version,
         inputs=cast(Inputs, rows),
-        sampling=SamplingOrder(num_samples=num_samples, seed=seed, method=method),
+        sampling=SamplingOrder(
+            num_samples=num_samples,
+            seed=seed,
+            method=method,
+            members=None if members is None else members.split(","),
+        ),
     )
     with application() as running:
         reply = finish(running.predict(order), "predicting")
@@ -56,6 +64,7 @@ def _plain(reply: PredictReply) -> dict[str, object]:
     return {
         "model": reply.model,
         "version": reply.version,
+        **({} if reply.members is None else {"members": reply.members}),
         **asdict(reply.sampling),
         "calibration": reply.calibration,
         "warnings": reply.warnings,

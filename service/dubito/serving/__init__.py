@@ -4,6 +4,7 @@
     worker.py       one thread that owns the device, and its bounded queue
     budget.py       a bound on what is held at once
     catalogue.py    engines that are loaded
+    members.py      the networks that answer: one version or several
     sampling.py     a request's choices over the version's defaults
     outputs.py      the columns of a reply
     calibrating.py  labelled rows to a calibration

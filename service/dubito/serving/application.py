@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -24,6 +24,14 @@ from dubito.registry.names import DEFAULT_ALIAS
 from dubito.serving.budget import Budget
 from dubito.serving.calibrating import Passes, fit, read_truths
 from dubito.serving.catalogue import Catalogue
+from dubito.serving.members import (
+    Predictor,
+    count_networks,
+    find_members,
+    num_values,
+    predictor,
+    refuse_ensemble,
+)
 from dubito.serving.orders import (
     CalibrateOrder,
     CalibrateReply,
@@ -38,6 +46,16 @@ from dubito.serving.worker import Check, Job, Reservation, Worker
 from dubito.settings import Settings
 
 _LEFT_OVER_AFTER_S = 3600
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What a prediction was made with."""
+
+    version: VersionFact
+    members: tuple[int, ...] | None
+    sampling: Sampling
+    fact: CalibrationFact | None
 
 
 class Application:
@@ -128,17 +146,19 @@ class Application:
             version = self._registry.version(order.model, order.version)
             sampling = self._sampling(order, version)
             _check_share("coverage", order.coverage)
-            engine = self._catalogue.get(version.digest)
+            members = find_members(self._registry, order.model, order.sampling.members)
+            engine = predictor(self._catalogue, version, members)
             check_outputs(order.outputs, engine.manifest.task, sampling)
             inputs, rows = self._read(engine, order.inputs)
-            values = rows * engine.manifest.num_outputs * sampling.num_returned
             if order.outputs and "samples" in order.outputs:
-                self._check_values(values, self._settings.max_sample_values)
-            place.resize(rows * sampling.passes)
+                limit = self._settings.max_sample_values
+                self._check_values(num_values(rows, engine, sampling), limit)
+            place.resize(rows * sampling.passes * count_networks(engine))
             fact = self._active(version) if order.calibration == "active" else None
+            head = _Head(version, tuple(one.number for one in members) or None, sampling, fact)
 
             def task(check: Check) -> PredictReply:
-                return self._run_predict(order, version, engine, inputs, sampling, fact, check)
+                return self._run_predict(order, head, engine, inputs, check)
 
             return self._worker.submit(place, task, deadline_s=deadline_s)
 
@@ -162,6 +182,7 @@ class Application:
         with self._place(reservation) as place:
             version = self._registry.version(order.model, order.version)
             sampling = self._sampling(order, version)
+            refuse_ensemble(sampling)
             _check_share("alpha", order.alpha)
             _check_share("coverage", order.coverage)
             engine = self._catalogue.get(version.digest)
@@ -171,10 +192,8 @@ class Application:
             if order.ood_inputs is not None:
                 ood_inputs, ood_rows = self._read(engine, order.ood_inputs)
                 rows += ood_rows
-            self._check_values(
-                rows * engine.manifest.num_outputs * sampling.num_returned,
-                self._settings.max_calibration_values,
-            )
+            limit = self._settings.max_calibration_values
+            self._check_values(num_values(rows, engine, sampling), limit)
             place.resize(rows * sampling.passes)
 
             def task(check: Check) -> CalibrateReply:
@@ -285,16 +304,14 @@ class Application:
     def _run_predict(
         self,
         order: PredictOrder,
-        version: VersionFact,
-        engine: Engine,
+        head: _Head,
+        engine: Predictor,
         inputs: dict[str, Tensor],
-        sampling: Sampling,
-        fact: CalibrationFact | None,
         check: Check,
     ) -> PredictReply:
+        version, sampling, fact = head.version, head.sampling, head.fact
         calibration = None if fact is None else Calibration.from_json(fact.document)
-        rows = len(next(iter(inputs.values())))
-        values = rows * engine.manifest.num_outputs * sampling.num_returned
+        values = num_values(len(next(iter(inputs.values()))), engine, sampling)
         built = build_outputs(
             order,
             engine,
@@ -309,6 +326,7 @@ class Application:
         return PredictReply(
             model=version.model,
             version=version.number,
+            members=head.members,
             sampling=sampling,
             calibration=fact.number if fact is not None and built.calibration is not None else None,
             warnings=built.warnings,
@@ -345,7 +363,7 @@ class Application:
             order.sampling, version.defaults, max_num_samples=self._settings.max_num_samples
         )
 
-    def _read(self, engine: Engine, given: Inputs) -> tuple[dict[str, Tensor], int]:
+    def _read(self, engine: Predictor, given: Inputs) -> tuple[dict[str, Tensor], int]:
         for rows in given.values() if isinstance(given, Mapping) else [given]:
             if isinstance(rows, Sequence):  # counted before millions of lists become an array
                 self._check_rows(len(rows))

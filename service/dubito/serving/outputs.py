@@ -17,8 +17,9 @@ from torch import Tensor
 
 from dubito.calibration import mixture
 from dubito.calibration.record import Calibration
-from dubito.engine import Classification, Engine, Regression, Sampling
+from dubito.engine import Classification, Ensemble, Regression, Sampling
 from dubito.errors import InputError
+from dubito.serving.members import Predictor
 from dubito.serving.orders import ClassSets, Column, PredictOrder
 from dubito.serving.worker import Check
 
@@ -86,7 +87,7 @@ def check_outputs(names: Sequence[str] | None, task: str, sampling: Sampling) ->
 
 def build_outputs(
     order: PredictOrder,
-    engine: Engine,
+    engine: Predictor,
     inputs: Mapping[str, Tensor],
     sampling: Sampling,
     calibration: Calibration | None,
@@ -98,15 +99,16 @@ def build_outputs(
 
     Args:
         order: coverage, names of the outputs.
-        engine: of the version.
+        engine: of the version, or of several.
         inputs: checked rows.
         sampling: what to draw.
         calibration: the active one, if it shall be used.
         check: called between chunks.
         may_keep_samples: whether all passes are few enough to keep them for `quantiles`.
     """
-    injected = engine.manifest.injection_warning
-    warnings = [] if injected is None else [injected]
+    engines = engine.members if isinstance(engine, Ensemble) else (engine,)
+    injected = [one.manifest.injection_warning for one in engines]
+    warnings = list(dict.fromkeys(line for line in injected if line is not None))
     covering = _covering(order, sampling, calibration, warnings)
     temperature = (covering.temperature or 1.0) if covering is not None else 1.0
     names = order.outputs or _OUTPUTS[engine.manifest.task]
@@ -139,6 +141,11 @@ def _covering(
 ) -> Calibration | None:
     if order.calibration == "none":
         warnings.append("raw figures: the request asked for no calibration")
+        return None
+    if sampling.method == "ensemble":
+        warnings.append(
+            "raw figures, and null where a calibration is needed: no calibration covers an ensemble"
+        )
         return None
     if calibration is None:
         warnings.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from dubito.engine import Sampling
@@ -25,7 +25,13 @@ def merge_sampling(
     """
     _refuse_unbuilt(order)
     asked = {key: value for key, value in asdict(order).items() if value is not None}
+    asked.pop("members", None)
     chosen = asdict(Sampling()) | dict(defaults) | asked
+    if (chosen["method"] == "ensemble") != (order.members is not None):
+        raise InputError(
+            f"`members` belongs to method `ensemble`, got method `{chosen['method']}` and members"
+            f" {_shown(order.members)}: give both or neither"
+        )
     if chosen["method"] in ("point", "moments"):
         chosen["num_samples"] = 1  # one pass is all there is to them
     sampling = Sampling(**chosen)
@@ -40,15 +46,11 @@ def merge_sampling(
 def _refuse_unbuilt(order: SamplingOrder) -> None:
     unbuilt = {
         "tolerance": order.tolerance is not None,
-        "members": order.members is not None,
         "draw": order.draw == "stratified",
-        "method": order.method == "ensemble",
     }
     remedies = {
         "tolerance": "leave it out or null, and choose num_samples",
-        "members": "leave it out or null",
         "draw": "use `iid`",
-        "method": "use `mc`, `point` or `moments`",
     }
     for name, is_asked in unbuilt.items():
         if is_asked:
@@ -56,3 +58,7 @@ def _refuse_unbuilt(order: SamplingOrder) -> None:
                 f"`{name}`: {getattr(order, name)!r} is not built yet in this version of Dubito: "
                 f"{remedies[name]}"
             )
+
+
+def _shown(members: Sequence[object] | None) -> str:
+    return "none" if members is None else ", ".join(map(str, members[:8]))[:100] or "none"
