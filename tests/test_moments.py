@@ -179,6 +179,28 @@ def test_a_path_that_is_dropped_as_one_is_exact(tmp_path: Path) -> None:
     np.testing.assert_allclose(got.variance, covariance.diagonal(dim1=-2, dim2=-1), rtol=1e-3)
 
 
+class MixedSteps(nn.Module):
+    """A mask tied over time, and then a linear map along time: each line hangs on one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = TimeTiedDropout(0.3)
+        self.over_time, self.last = nn.Linear(3, 4), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        steps = x.reshape(-1, 3, 2)
+        steps = self.drop(steps) if mask is None else steps * mask / 0.7
+        return self.last(self.over_time(steps.transpose(1, 2)).flatten(1))
+
+
+def test_what_hangs_on_one_number_stays_so_through_linear_maps(tmp_path: Path) -> None:
+    network = MixedSteps()
+    engine = engine_of(network, tmp_path)
+    network.double()
+    exact = over_all_masks(lambda mask: network(rows(3).double(), mask.reshape(1, 1, 2)), 2, 0.3)
+    check_exact(engine, rows(3), *exact)
+
+
 def monte_carlo(engine: Engine, inputs: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
     raw = engine.sample(inputs, sampling=Sampling(num_samples, 3)).double()
     return raw.mean(0), raw.std(0)
@@ -436,6 +458,17 @@ class Tied(nn.Module):
         return self.last(functional.relu(steps).flatten(1))
 
 
+class Repeated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = x.reshape(-1, 3, 2)
+        mask = functional.dropout(steps[:, :1] * 2, 0.3)
+        return self.last((steps * mask).flatten(1))
+
+
 class Entangled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -444,6 +477,18 @@ class Entangled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.drop(x)
         return self.last(torch.cat([hidden, hidden.exp()], 1))
+
+
+class StepsFirst(nn.Module):
+    """Time steps on the first axis, masks tied over them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop, self.first, self.last = TimeTiedDropout(0.3), nn.Linear(2, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = self.drop(x.reshape(-1, 3, 2)).transpose(0, 1)
+        return self.last(functional.relu(self.first(steps)).mean(0))
 
 
 def weights_dropped() -> nn.Module:
@@ -470,6 +515,8 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
     "a skip connection": (Skip, ["aten.add.Tensor", "`drop`", "same draws"]),
     "attention": (Attention, ["`attend"]),
     "masks tied over time": (Tied, ["aten.linear.default", "module `last`", "`drop`", "share"]),
+    "rows on the second axis": (StepsFirst, ["aten.transpose.int", "`drop`", "first axis"]),
+    "a random value that is repeated": (Repeated, ["aten.mul.Tensor", "repeated"]),
     "parts of the same draws": (Entangled, ["aten.linear.default", "`drop`", "joined"]),
     "dropped weights": (weights_dropped, ["`0`", "weights are dropped"]),
     "a norm": (normalised, ["aten.layer_norm.default", "module `2`", "`1`", "no rule"]),
@@ -483,7 +530,8 @@ def test_what_would_come_out_wrong_is_refused_by_operator_and_module(
 ) -> None:
     build, words = REFUSED[name]
     engine = engine_of(build(), tmp_path)
-    with pytest.raises(InputError, match="use method `mc`") as caught:
-        engine.predict(rows(2), sampling=MOMENTS)
+    for count in (1, 2):
+        with pytest.raises(InputError, match="use method `mc`") as caught:
+            engine.predict(rows(count), sampling=MOMENTS)
     for word in ["`moments`", *words]:
         assert word in str(caught.value), str(caught.value)

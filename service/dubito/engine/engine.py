@@ -192,8 +192,8 @@ class Engine:
     def _moments(
         self, read: Mapping[str, Tensor], check: Callable[[], None] | None
     ) -> Iterator[OutputMoments]:
-        row_bytes = self.execution("shared", read).layouts.row_bytes
-        blocks = self._propagation.blocks(read, row_bytes, self.memory_budget_bytes, check)
+        layouts = self.execution("shared", read).layouts
+        blocks = self._propagation.blocks(read, layouts, self.memory_budget_bytes, check)
         while True:
             with self._running():
                 moments = next(blocks, None)

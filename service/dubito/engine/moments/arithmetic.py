@@ -104,46 +104,47 @@ def _threshold(name: str, drawn: Drawn, args: Arguments) -> tuple[Tensor, Tensor
     return nodes, _behind_nodes(weights, ndim)
 
 
-def scaled(x: Random, factor: Tensor | float) -> Random:
-    """A value times what depends on no draw."""
-    if isinstance(x, Drawn):
-        raise AssertionError("draws take part by `of_draws` or `multiplied`")
+def scaled(x: Product | Spread, factor: Tensor | float) -> Product | Spread:
+    """A value times what depends on no draw.
+
+    Raises:
+        RefusedError: the value would be repeated.
+    """
+    _check_kept(x, factor)
     if isinstance(x, Product):
         if isinstance(factor, Tensor) and factor.numel() > 1:
             if x.law.has_offset:
                 return scaled(x.collapsed(), factor)
             base = scaled(x.base, factor) if isinstance(x.base, Spread) else x.base * factor
-            assert not isinstance(base, (Drawn, Product))
-            return replace(x, base=base, places=_grown(x.places, base.shape))
-        law = Law(x.law.factor * factor, x.law.offset * factor, x.law.weights)
-        return replace(x, law=law)
-    grown = x.mean * factor
+            assert not isinstance(base, Product)
+            return replace(x, base=base)
+        number = _number(factor)
+        return replace(x, law=Law(x.law.factor * number, x.law.offset * number, x.law.weights))
     joint, before = None, x.joint
-    if before is not None and grown.shape == x.mean.shape:
-        each = torch.as_tensor(factor).expand(grown.shape)
+    if before is not None:
+        each = torch.as_tensor(factor, device=x.mean.device).expand(x.shape)
         joint = lambda: before() * each.unsqueeze(-1) * each.unsqueeze(-2)  # noqa: E731
-    square = factor.square() if isinstance(factor, Tensor) else factor**2
     return replace(
         x,
-        mean=grown,
-        variance=x.variance * square,
+        mean=x.mean * factor,
+        variance=x.variance * (factor * factor),
         deviation=None if x.deviation is None else x.deviation * factor,
-        places=_grown(x.places, grown.shape),
         joint=joint,
     )
 
 
-def shifted(x: Random, by: Tensor | float) -> Random:
-    """A value plus what depends on no draw."""
+def shifted(x: Product | Spread, by: Tensor | float) -> Product | Spread:
+    """A value plus what depends on no draw.
+
+    Raises:
+        RefusedError: the value would be repeated.
+    """
+    _check_kept(x, by)
     if isinstance(x, Product):
         if not isinstance(by, Tensor) or by.numel() == 1:
-            return replace(x, law=replace(x.law, offset=x.law.offset + by))
+            return replace(x, law=replace(x.law, offset=x.law.offset + _number(by)))
         x = x.collapsed()
-    assert isinstance(x, Spread)
-    mean = x.mean + by
-    if mean.shape != x.mean.shape:
-        raise RefusedError("a value is repeated by a sum")
-    return replace(x, mean=mean)
+    return replace(x, mean=x.mean + by)
 
 
 def multiplied(x: Random, drawn: Drawn) -> Product:
@@ -252,7 +253,7 @@ def calculated(
         return of_draws(op, args, kwargs)
     name = op.split(".")[1]
     if name == "neg":
-        return scaled(_random(args[0]), -1.0)
+        return scaled(_value(args[0]), -1.0)
     left, right, *rest = args
     if name in ("add", "sub", "rsub"):
         alpha = float(kwargs.get("alpha", rest[0] if rest else 1))  # type: ignore[arg-type]
@@ -329,10 +330,14 @@ def _equal(one: Tensor | None, other: Tensor | None) -> bool:
     return torch.equal(one, other)
 
 
-def _grown(places: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
-    if places is None or tuple(places.shape) == tuple(shape):
-        return places
-    raise RefusedError("a random value is repeated by arithmetic")
+def _check_kept(x: Product | Spread, operand: Tensor | float) -> None:
+    """Repeated elements would share all their noise, of which nothing would be known."""
+    if isinstance(operand, Tensor) and np.broadcast_shapes(x.shape, operand.shape) != x.shape:
+        raise RefusedError("a random value is repeated by arithmetic")
+
+
+def _number(operand: Tensor | float) -> Tensor | float:
+    return operand.reshape(()) if isinstance(operand, Tensor) else operand
 
 
 def _behind_nodes(at_K: Tensor, ndim: int) -> Tensor:
@@ -356,6 +361,6 @@ def _plain(value: object) -> Tensor | float:
     raise RefusedError("an operand that is no number")
 
 
-def _random(value: object) -> Random:
-    assert isinstance(value, (Drawn, Product, Spread))
-    return value
+def _value(operand: object) -> Product | Spread:
+    assert isinstance(operand, (Product, Spread))
+    return operand

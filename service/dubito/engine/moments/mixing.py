@@ -72,6 +72,9 @@ def linear(x: Spread, weight_CJ: Tensor, square_CJ: Tensor, bias_C: Tensor | Non
         raise RefusedError(_SHARED)
     size = _block_size(lines)
     sums = _block_sums(x.deviation, weight_CJ, size)
+    if sums.shape[-1] == 1:  # each line hangs on one number, and so do its outputs
+        variance = functional.linear(x.variance, square_CJ)
+        return Spread(mean, variance, x.sites, sums[..., 0], x.places[..., :1].expand(mean.shape))
     variance = functional.linear(x.variance, square_CJ) + sums.square().sum(-1)
     own, joint = _joint(x, weight_CJ), None
     if own is not None:
@@ -185,9 +188,8 @@ def _as_one(x: Spread, mean: Tensor, apply: Map, squared: Map) -> Spread:
 
 
 def _of_one_row(x: Spread) -> Tensor:
+    """`places` of the first row; they are the same in all."""
     assert x.places is not None
-    if not torch.equal(x.places[0], x.places[-1]):
-        raise RefusedError("elements share draws, and rows are not on the first axis")
     return x.places[0]
 
 

@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from dubito.engine.layout import peak_row_bytes
+from dubito.engine.layout import Layout, Layouts, Rows, peak_row_bytes
 from dubito.engine.moments.arithmetic import ARITHMETIC, ON_DRAWS, calculated, of_draws
 from dubito.engine.moments.layers import LAYERS, Call
 from dubito.engine.moments.nodes import nodes_of
@@ -88,7 +88,7 @@ class Propagation:
     def blocks(
         self,
         read: Mapping[str, Tensor],
-        row_bytes: Mapping[str, int],
+        layouts: Layouts,
         budget_bytes: int,
         check: Callable[[], None] | None,
     ) -> Iterator[OutputMoments]:
@@ -96,7 +96,7 @@ class Propagation:
 
         Args:
             read: checked rows by input name.
-            row_bytes: by node name, what one more row adds to its value.
+            layouts: where each value holds its rows, and what one more adds.
             budget_bytes: for what is alive at once.
             check: called before each block; whatever it raises ends the propagation.
 
@@ -106,8 +106,8 @@ class Propagation:
         shapes = tuple(rows.shape[1:] for rows in read.values())
         if shapes not in self._row_bytes:
             output = self._program.outputs["output"]
-            peak = peak_row_bytes(self._program.nodes, row_bytes, {output})
-            at_nodes = 2 * NUM_NODES * row_bytes[output]
+            peak = peak_row_bytes(self._program.nodes, layouts.row_bytes, {output})
+            at_nodes = 2 * NUM_NODES * layouts.row_bytes[output]
             self._row_bytes[shapes] = _AT_ONCE * max(peak, at_nodes)
         of_row = self._row_bytes[shapes]
         if of_row > budget_bytes:
@@ -121,13 +121,15 @@ class Propagation:
             if check is not None:
                 check()
             own = {name: rows[first : first + at_once] for name, rows in read.items()}
-            yield self.run({name: rows.to(self._device) for name, rows in own.items()})
+            own = {name: rows.to(self._device) for name, rows in own.items()}
+            yield self.run(own, layouts.of)
 
-    def run(self, inputs: Mapping[str, Tensor]) -> OutputMoments:
+    def run(self, inputs: Mapping[str, Tensor], layouts: Mapping[str, Layout]) -> OutputMoments:
         """Moments of the declared outputs.
 
         Args:
             inputs: by name, rows first, on the device.
+            layouts: where each value holds its rows.
 
         Raises:
             InputError: an operator has no rule, or its result would be wrong.
@@ -140,6 +142,7 @@ class Propagation:
             if node.name not in draws:
                 try:
                     values[node.name] = self._step(node, values, inputs, rows)
+                    _check_rows_first(values[node.name], layouts[node.name])
                 except RefusedError as reason:
                     raise self._refusal(node, values, str(reason)) from reason
                 if node.name in self._of_draws:
@@ -175,17 +178,20 @@ class Propagation:
             for name in node.references()
         )
         on_draws = all(isinstance(values[name], Drawn) for name in random)
-        if node.op in ON_DRAWS and on_draws and (not meets_rows or node.op not in ARITHMETIC):
-            return of_draws(node.op, args, kwargs)
-        if node.op in ARITHMETIC:
-            return calculated(node.op, args, kwargs, meets_rows=meets_rows)
-        rule = LAYERS.get(node.op)
-        if rule is None:
-            raise RefusedError("the operator has no rule")
         try:
-            return rule(Call(node.op, args, kwargs, lambda at: self._squared(node, at, args)))
-        except (TypeError, ValueError) as error:
-            raise RefusedError(f"unusual arguments ({error})") from error
+            if node.op in ON_DRAWS and on_draws and (not meets_rows or node.op not in ARITHMETIC):
+                return of_draws(node.op, args, kwargs)
+            if node.op in ARITHMETIC:
+                return calculated(node.op, args, kwargs, meets_rows=meets_rows)
+            if node.op not in LAYERS:
+                raise RefusedError("the operator has no rule")
+            call = Call(node.op, args, kwargs, lambda at: self._squared(node, at, args))
+            return LAYERS[node.op](call)
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, ValueError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise RefusedError(f"the rule does not take these arguments ({reason})") from error
 
     def _is_last_softmax(self, node: Node, args: Sequence[object]) -> bool:
         x = args[0]
@@ -250,6 +256,14 @@ def _moments(value: Held) -> OutputMoments:
         return OutputMoments(value, torch.zeros_like(value), None)
     assert isinstance(value, (Drawn, Product, Spread))
     return OutputMoments.of(spread(value))
+
+
+def _check_rows_first(value: Held, layout: Layout) -> None:
+    """Which elements share a draw is read off one row, which must be an entry of the first axis."""
+    if isinstance(value, (Product, Spread)) and value.places is not None:
+        assert isinstance(layout, Rows)
+        if (layout.axis, layout.per_row) != (0, 1):
+            raise RefusedError("elements share draws, and rows are not on the first axis")
 
 
 def _is_random(value: Held) -> bool:
