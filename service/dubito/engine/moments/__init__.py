@@ -7,14 +7,16 @@ nodes         quadrature nodes of a site's distribution
 values        what a node of the graph may hold: drawn, product, spread
 activations   moments of pointwise functions of a Gaussian
 arithmetic    sums and products
+common        noise that units have in common
 mixing        linear maps, convolutions, averages
 maxima        maximum over windows
 shapes        reshaping, cutting, joining
 propagation   the walk, and what it refuses
 outputs       the columns that come out
 
-The diagonal assumption: elements of a value are uncorrelated, but for the outputs of the last
-linear map, whose covariance is W diag(v) Wᵀ. Masks that several elements share (channels, paths)
+Elements of a value count as uncorrelated, but for the 8 largest directions of a hidden linear map,
+which the units behind it have in common, and the outputs of the last one, whose covariance is
+full. Masks that several elements share (channels, paths)
 are followed through the next linear map; what mixes such elements afterwards is refused.
 
 Source: Wang and Manning 2013, Fast dropout training; Gast and Roth 2018, arXiv:1805.11327; Postels

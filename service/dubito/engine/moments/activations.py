@@ -1,4 +1,4 @@
-"""Mean and variance of a pointwise function of a Gaussian variable.
+"""Mean, variance and mean slope of a pointwise function of a Gaussian variable.
 
 With x ~ N(m, v), σ = √v, a = m / σ, φ and Φ of the standard normal at a:
 
@@ -30,8 +30,9 @@ FAR = 8.0  # standard deviations from the kink, where max(x, 0) is x or 0 to flo
 TINY = 1e-30
 
 Two = tuple[Tensor, Tensor]
+Three = tuple[Tensor, Tensor, Tensor]
 Arguments = tuple[object, ...]
-Rule = Callable[[Tensor, Tensor, Arguments], Two]
+Rule = Callable[[Tensor, Tensor, Arguments], Three]
 
 SMOOTH = frozenset(
     f"aten.{name}.default"
@@ -52,21 +53,21 @@ def activated(op: str, x: Spread, args: Arguments, kwargs: Mapping[str, object])
         kwargs: further named arguments of the operator.
     """
     if op in SMOOTH:
-        mean, variance = _by_quadrature(op, x, args, kwargs)
+        mean, variance, slope = _by_quadrature(op, x, args, kwargs)
     else:
-        mean, variance = _CLOSED[op](x.mean, x.total(), (*args, *kwargs.values()))
-    return x.bent(mean, variance)
+        mean, variance, slope = _CLOSED[op](x.mean, x.total(), (*args, *kwargs.values()))
+    return x.bent_with(mean, variance, slope)
 
 
-def rectified(mean: Tensor, variance: Tensor) -> Two:
-    """Moments of max(x, 0)."""
+def rectified(mean: Tensor, variance: Tensor) -> Three:
+    """Moments of max(x, 0), and Φ."""
     sigma = variance.sqrt()
     a = (mean / sigma.clamp_min(TINY)).clamp_(-FAR, FAR)
     left, first = standard_moments(a)
     # (a² + 1) Φ + a φ - (a Φ + φ)², in units of v
     share = a.sub_(first).mul_(first).add_(left)
     new_mean = torch.maximum(mean.clamp_min(0), first.mul_(sigma))
-    return new_mean, share.mul_(variance).clamp_min_(0)
+    return new_mean, share.mul_(variance).clamp_min_(0), left
 
 
 def standard_moments(a: Tensor) -> Two:
@@ -76,35 +77,35 @@ def standard_moments(a: Tensor) -> Two:
     return left, density.addcmul_(a, left)
 
 
-def _rectified(mean: Tensor, variance: Tensor, _: Arguments) -> Two:
+def _rectified(mean: Tensor, variance: Tensor, _: Arguments) -> Three:
     return rectified(mean, variance)
 
 
-def _leaky(mean: Tensor, variance: Tensor, args: Arguments) -> Two:
+def _leaky(mean: Tensor, variance: Tensor, args: Arguments) -> Three:
     """Moments of s x + (1-s) max(x, 0), with Cov(x, max(x, 0)) = v Φ."""
     slope = float(args[0]) if args else 0.01  # type: ignore[arg-type]
-    right_mean, right_var = rectified(mean, variance)
-    left = ndtr((mean / variance.sqrt().clamp_min(TINY)).clamp_(-FAR, FAR))
+    right_mean, right_var, left = rectified(mean, variance)
     rest = 1 - slope
     covariance = 2 * slope * rest * variance * left
     return (
         slope * mean + rest * right_mean,
         (slope**2 * variance + rest**2 * right_var + covariance).clamp_min(0),
+        slope + rest * left,
     )
 
 
-def _elu(mean: Tensor, variance: Tensor, args: Arguments) -> Two:
+def _elu(mean: Tensor, variance: Tensor, args: Arguments) -> Three:
     alpha, scale, input_scale = (float(part) for part in (*args, 1.0, 1.0, 1.0)[:3])  # type: ignore[arg-type]
     if len(args) == 1:
         scale, input_scale = 1.0, 1.0
     return _two_sided(mean, variance, alpha * scale, scale, input_scale)
 
 
-def _selu(mean: Tensor, variance: Tensor, _: Arguments) -> Two:
+def _selu(mean: Tensor, variance: Tensor, _: Arguments) -> Three:
     return _two_sided(mean, variance, _SELU_SCALE * _SELU_ALPHA, _SELU_SCALE, 1.0)
 
 
-def _two_sided(mean: Tensor, variance: Tensor, left: float, right: float, rate: float) -> Two:
+def _two_sided(mean: Tensor, variance: Tensor, left: float, right: float, rate: float) -> Three:
     """Moments of right · x above 0 and left · (e^(rate x) - 1) below; in float64, as it cancels."""
     m, v = mean.double(), variance.double().clamp_min(TINY)
     sigma = v.sqrt()
@@ -119,18 +120,19 @@ def _two_sided(mean: Tensor, variance: Tensor, left: float, right: float, rate: 
     new_mean = right * above_mean + left * (one - below)
     square = right**2 * above_square + left**2 * (two - 2 * one + below)
     new_variance = (square - new_mean.square()).clamp_min(0)
-    return new_mean.to(mean.dtype), new_variance.to(mean.dtype)
+    slope = right * ndtr(a) + left * rate * one
+    return new_mean.to(mean.dtype), new_variance.to(mean.dtype), slope.to(mean.dtype)
 
 
-def _exponential(mean: Tensor, variance: Tensor, _: Arguments) -> Two:
+def _exponential(mean: Tensor, variance: Tensor, _: Arguments) -> Three:
     grown = (mean + variance / 2).exp()
-    return grown, grown.square() * variance.expm1()
+    return grown, grown.square() * variance.expm1(), grown
 
 
-def _by_quadrature(op: str, x: Spread, args: Arguments, kwargs: Mapping[str, object]) -> Two:
+def _by_quadrature(op: str, x: Spread, args: Arguments, kwargs: Mapping[str, object]) -> Three:
     function, sigma = resolve(op), x.total().sqrt()
     at_K, weight_K = gauss_hermite(_NUM_NODES)
-    mean, square = torch.zeros_like(x.mean), torch.zeros_like(x.mean)
+    mean, square, slope = (torch.zeros_like(x.mean) for _ in range(3))
     centre = function(x.mean, *args, **kwargs)
     assert isinstance(centre, Tensor)
     for at, weight in zip(at_K.tolist(), weight_K.tolist(), strict=True):
@@ -139,7 +141,9 @@ def _by_quadrature(op: str, x: Spread, args: Arguments, kwargs: Mapping[str, obj
         off = value - centre
         mean.add_(off, alpha=weight)
         square.addcmul_(off, off, value=weight)
-    return centre + mean, (square - mean.square()).clamp_min(0)
+        slope.add_(off, alpha=weight * at)  # E z φ = σ E φ'
+    slope.div_(sigma.clamp_min(TINY))
+    return centre + mean, (square - mean.square()).clamp_min(0), slope
 
 
 def _density(a: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from dubito.engine.moments.values import (
     Spread,
     sites_of,
     spread,
+    with_common,
     without_joint,
 )
 from dubito_nn.operators import resolve
@@ -129,6 +130,7 @@ def scaled(x: Product | Spread, factor: Tensor | float) -> Product | Spread:
         mean=x.mean * factor,
         variance=x.variance * (factor * factor),
         deviation=None if x.deviation is None else x.deviation * factor,
+        common=None if x.common is None else x.common.scaled(factor),
         joint=joint,
     )
 
@@ -159,7 +161,7 @@ def multiplied(x: Random, drawn: Drawn) -> Product:
         nodes = _behind_nodes(drawn.nodes, len(x.shape))
         law = Law(x.law.factor * nodes, x.law.offset * nodes, x.law.weights)
         return replace(x, law=law)
-    base = spread(x)
+    base = with_common(x)
     if drawn.site in base.sites:
         raise RefusedError("the same draws are used twice on one path")
     return product(base, drawn)

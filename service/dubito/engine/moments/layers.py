@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from dubito.engine.moments import mixing
 from dubito.engine.moments.activations import ACTIVATIONS, HOMOGENEOUS, activated
 from dubito.engine.moments.arithmetic import scaled, shifted
+from dubito.engine.moments.common import Directions
 from dubito.engine.moments.maxima import max_pooled
 from dubito.engine.moments.shapes import JOINTS, SHAPES, joined, moved
 from dubito.engine.moments.values import (
@@ -27,6 +29,7 @@ from dubito.engine.moments.values import (
     Spread,
     spread,
     standing,
+    with_common,
 )
 from dubito_nn.operators import resolve
 
@@ -40,12 +43,14 @@ class Call:
         args: bound positional arguments.
         kwargs: bound named arguments.
         squared: gives the argument at a position, a weight, squared.
+        directions: gives the largest directions of the matrix (C, J) at a position.
     """
 
     op: str
     args: Sequence[object]
     kwargs: Mapping[str, object]
     squared: Callable[[int], Tensor]
+    directions: Callable[[int, bool], Directions]
 
     def x(self) -> Drawn | Product | Spread:
         """The first argument, which must be the random one.
@@ -112,26 +117,28 @@ class _Average:
 
 def _linear(call: Call) -> Held:
     weight, bias = call.named(("weight", None), ("bias", None))
-    return mixing.linear(
-        spread(call.x()), _tensor(weight), call.squared(1), cast("Tensor | None", bias)
-    )
+    bias = None if bias is None else _tensor(bias)
+    directions = partial(call.directions, 1, False)
+    return mixing.linear(with_common(call.x()), _tensor(weight), call.squared(1), bias, directions)
 
 
 def _matmul(call: Call) -> Held:
     weight = call.args[1]
-    x = spread(call.x())
+    x = with_common(call.x())
     if not isinstance(weight, Tensor) or weight.ndim != 2:
         raise RefusedError("a product with other than a matrix of weights")
-    return mixing.linear(x, weight.t(), call.squared(1).t(), None)
+    directions = partial(call.directions, 1, True)
+    return mixing.linear(x, weight.t(), call.squared(1).t(), None, directions)
 
 
 def _addmm(call: Call) -> Held:
     bias, x, weight = call.args[:3]
-    if call.kwargs or not isinstance(x, (Drawn, Product, Spread)) or not isinstance(weight, Tensor):
+    if call.kwargs or not isinstance(x, (Drawn, Product, Spread)):
         raise RefusedError("a weight or another argument is random")
-    if not isinstance(bias, Tensor):
-        raise RefusedError("a bias that is random")
-    return mixing.linear(spread(x), weight.t(), call.squared(2).t(), bias)
+    directions = partial(call.directions, 2, True)
+    return mixing.linear(
+        with_common(x), _tensor(weight).t(), call.squared(2).t(), _tensor(bias), directions
+    )
 
 
 def _convolve(call: Call) -> Held:
@@ -163,7 +170,7 @@ def _activate(call: Call) -> Held:
             return replace(x, base=_pointwise(call, x.base))
         if x.law.is_switch:
             return _switched(call, x)
-    return activated(call.op, spread(x), tuple(call.args[1:]), call.kwargs)
+    return activated(call.op, with_common(x), tuple(call.args[1:]), call.kwargs)
 
 
 def _switched(call: Call, x: Product) -> Product:

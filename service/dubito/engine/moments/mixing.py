@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dubito.engine.moments.common import MIN_WIDTH, Directions, pairs_of
 from dubito.engine.moments.values import RefusedError, Spread, distinct
 
 _MAX_PAIRED = 32  # outputs whose covariance is taken pair by pair
@@ -48,8 +49,21 @@ class Weights(Protocol):
         ...
 
 
-def linear(x: Spread, weight_CJ: Tensor, square_CJ: Tensor, bias_C: Tensor | None) -> Spread:
+def linear(
+    x: Spread,
+    weight_CJ: Tensor,
+    square_CJ: Tensor,
+    bias_C: Tensor | None,
+    directions: Callable[[], Directions],
+) -> Spread:
     """A linear map of the last axis.
+
+    Args:
+        x: (B, J), or with further axes between.
+        weight_CJ: W.
+        square_CJ: W².
+        bias_C: b.
+        directions: gives the largest directions of W, for hidden layers.
 
     Raises:
         RefusedError: elements that share noise in a way that cannot be followed.
@@ -57,9 +71,10 @@ def linear(x: Spread, weight_CJ: Tensor, square_CJ: Tensor, bias_C: Tensor | Non
     _check_parts(x)
     mean = functional.linear(x.mean, weight_CJ, bias_C)
     if x.places is None:
-        variance = functional.linear(x.variance, square_CJ)
-        return Spread(mean, variance, x.sites, joint=_joint(x, weight_CJ))
-    places = _of_one_row(x)
+        return _unshared(x, mean, weight_CJ, square_CJ, directions)
+    x = x.folded()
+    assert x.places is not None
+    places, shared = _of_one_row(x), x.places
     if _is_one(places):
         apply, squared = (partial(functional.linear, weight=w) for w in (weight_CJ, square_CJ))
         return _as_one(x, mean, apply, squared)
@@ -74,12 +89,30 @@ def linear(x: Spread, weight_CJ: Tensor, square_CJ: Tensor, bias_C: Tensor | Non
     sums = _block_sums(x.deviation, weight_CJ, size)
     if sums.shape[-1] == 1:  # each line hangs on one number, and so do its outputs
         variance = functional.linear(x.variance, square_CJ)
-        return Spread(mean, variance, x.sites, sums[..., 0], x.places[..., :1].expand(mean.shape))
+        return Spread(mean, variance, x.sites, sums[..., 0], shared[..., :1].expand(mean.shape))
     variance = functional.linear(x.variance, square_CJ) + sums.square().sum(-1)
-    own, joint = _joint(x, weight_CJ), None
+    own, joint = _joint(x, weight_CJ, None), None
     if own is not None:
         joint = lambda: own() + sums @ sums.mT  # noqa: E731
     return Spread(mean, variance, x.sites, None, out, joint=joint)
+
+
+def _unshared(
+    x: Spread,
+    mean: Tensor,
+    weight_CJ: Tensor,
+    square_CJ: Tensor,
+    directions: Callable[[], Directions],
+) -> Spread:
+    variance = functional.linear(x.variance, square_CJ)
+    if mean.ndim == 2 and min(weight_CJ.shape) > MIN_WIDTH:
+        variance, common = directions().split(x.variance, x.common, variance)
+        return Spread(mean, variance, x.sites, common=common, joint=_joint(x, weight_CJ, None))
+    mixed = None
+    if x.common is not None:
+        mixed = functional.linear(x.common.factors, weight_CJ)
+        variance = variance + mixed.square().sum(-2)
+    return Spread(mean, variance, x.sites, joint=_joint(x, weight_CJ, mixed))
 
 
 def convolution(
@@ -161,22 +194,29 @@ def _check_parts(x: Spread) -> None:
         raise RefusedError("parts that depend on the same draws were joined and are mixed now")
 
 
-def _joint(x: Spread, weight_CJ: Tensor) -> Callable[[], Tensor] | None:
-    """W diag(v) Wᵀ; for a few outputs as one product of v with W_c ⊙ W_p over all pairs (c, p)."""
+def _joint(x: Spread, weight_CJ: Tensor, mixed_BRC: Tensor | None) -> Callable[[], Tensor] | None:
+    """W diag(v) Wᵀ + W Fᵀ F Wᵀ; for a few outputs v times W_c ⊙ W_p of all pairs (c, p)."""
     if x.mean.ndim != 2:
         return None
-    variance_BJ, count = x.variance, len(weight_CJ)
-    if count > _MAX_PAIRED:
-        return lambda: (variance_BJ.unsqueeze(1) * weight_CJ) @ weight_CJ.T
+    variance_BJ, count, common = x.variance, len(weight_CJ), x.common
+
+    def plain() -> Tensor:
+        return (variance_BJ.unsqueeze(1) * weight_CJ) @ weight_CJ.T
 
     def paired() -> Tensor:
-        one, other = torch.triu_indices(count, count, device=weight_CJ.device)
-        pairs_BP = functional.linear(variance_BJ, weight_CJ[one] * weight_CJ[other])
-        joint_BCC = pairs_BP.new_empty(len(pairs_BP), count, count)
-        joint_BCC[:, one, other] = joint_BCC[:, other, one] = pairs_BP
-        return joint_BCC
+        one, other, square = pairs_of(count)
+        return functional.linear(variance_BJ, weight_CJ[one] * weight_CJ[other])[:, square]
 
-    return paired
+    def both() -> Tensor:
+        own_BCC = paired() if count <= _MAX_PAIRED else plain()
+        if common is None:
+            return own_BCC
+        factors_BRC = mixed_BRC
+        if factors_BRC is None:
+            factors_BRC = functional.linear(common.factors, weight_CJ)
+        return own_BCC + factors_BRC.mT @ factors_BRC
+
+    return both
 
 
 def _as_one(x: Spread, mean: Tensor, apply: Map, squared: Map) -> Spread:

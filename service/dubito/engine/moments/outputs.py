@@ -57,7 +57,9 @@ class OutputMoments:
         """The moments of a value."""
         is_joint = value.joint is not None and value.mean.shape[-1] <= MAX_JOINT
         covariance = value.joint() if is_joint and value.joint is not None else None
-        return cls(value.mean, value.total(), covariance)
+        if covariance is not None:
+            return cls(value.mean, covariance.diagonal(dim1=-2, dim2=-1), covariance)
+        return cls(value.mean, value.total(), None)
 
     @classmethod
     def joined(cls, parts: Sequence[OutputMoments]) -> OutputMoments:

@@ -10,6 +10,7 @@ and kept, which doubles the memory of the linear maps behind a draw.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from dubito.engine.layout import Layout, Layouts, Rows, peak_row_bytes
 from dubito.engine.moments.arithmetic import ARITHMETIC, ON_DRAWS, calculated, of_draws
+from dubito.engine.moments.common import Directions
 from dubito.engine.moments.layers import LAYERS, Call
 from dubito.engine.moments.nodes import nodes_of
 from dubito.engine.moments.outputs import OutputMoments
@@ -82,6 +84,7 @@ class Propagation:
         self._nodes = [node for node in program.nodes if node.name not in self._constants]
         self._dying = Program(tuple(self._nodes), program.outputs).last_uses()
         self._squares: dict[str, Tensor] = {}
+        self._directions: dict[tuple[str, bool], Directions] = {}
         self._draws: dict[tuple[object, ...], dict[str, Held]] = {}
         self._row_bytes: dict[tuple[object, ...], int] = {}
 
@@ -185,8 +188,9 @@ class Propagation:
                 return calculated(node.op, args, kwargs, meets_rows=meets_rows)
             if node.op not in LAYERS:
                 raise RefusedError("the operator has no rule")
-            call = Call(node.op, args, kwargs, lambda at: self._squared(node, at, args))
-            return LAYERS[node.op](call)
+            squared = partial(self._squared, node, args)
+            directions = partial(self._directions_of, node, args)
+            return LAYERS[node.op](Call(node.op, args, kwargs, squared, directions))
         except torch.OutOfMemoryError:
             raise
         except (TypeError, ValueError, RuntimeError) as error:
@@ -222,7 +226,7 @@ class Propagation:
             is_raw=True,
         )
 
-    def _squared(self, node: Node, position: int, args: Sequence[object]) -> Tensor:
+    def _squared(self, node: Node, args: Sequence[object], position: int) -> Tensor:
         """The weight at a position of the arguments, squared; kept where it is a constant."""
         weight, ref = args[position], node.args[position]
         if not isinstance(weight, Tensor):
@@ -232,6 +236,20 @@ class Propagation:
         if ref.name not in self._squares:
             self._squares[ref.name] = weight.square()
         return self._squares[ref.name]
+
+    def _directions_of(
+        self, node: Node, args: Sequence[object], position: int, is_transposed: bool
+    ) -> Directions:
+        """The largest directions of a matrix of weights; kept where it is a constant."""
+        weight, ref = args[position], node.args[position]
+        assert isinstance(weight, Tensor)
+        weight_CJ = weight.t() if is_transposed else weight
+        if not isinstance(ref, Ref) or ref.name not in self._constants:
+            return Directions.of(weight_CJ)
+        key = (ref.name, is_transposed)
+        if key not in self._directions:
+            self._directions[key] = Directions.of(weight_CJ)
+        return self._directions[key]
 
     def _refusal(self, node: Node, values: Mapping[str, Held], reason: str) -> InputError:
         reads = set(node.references())

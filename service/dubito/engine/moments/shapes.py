@@ -44,6 +44,7 @@ def moved(op: str, x: Random, move: Move) -> Held:
         return _moved_draws(x, of_places)
     if isinstance(x, Product):
         return _moved_product(op, x, move, of_places)
+    x = x.folded()
     parts = [
         None if part is None else function(part)
         for part, function in (

@@ -28,6 +28,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from dubito.engine.moments.common import Common
 from dubito_nn.program import Value
 
 Number: TypeAlias = "Tensor | float"
@@ -160,6 +161,7 @@ class Spread:
         deviation: signed size of the noise that elements of one place share; None: none, or lost.
         places: which number each element shares; None: nothing is shared.
         is_entangled: parts that depend on the same draws were joined.
+        common: noise that the elements of a layer have in common, beside `variance`.
         joint: gives the covariance of the elements of each row, (B, C, C), where it is known.
     """
 
@@ -169,6 +171,7 @@ class Spread:
     deviation: Tensor | None = None
     places: Tensor | None = None
     is_entangled: bool = False
+    common: Common | None = None
     joint: Callable[[], Tensor] | None = None
 
     @property
@@ -178,13 +181,26 @@ class Spread:
 
     def total(self) -> Tensor:
         """Variance of every element, shared noise included."""
-        if self.deviation is None:
-            return self.variance
-        return self.variance + self.deviation.square()
+        total = self.variance if self.common is None else self.variance + self.common.variance
+        return total if self.deviation is None else total + self.deviation.square()
+
+    def folded(self) -> Spread:
+        """The same with the common noise counted as each element's own."""
+        if self.common is None:
+            return self
+        return replace(self, variance=self.variance + self.common.variance, common=None)
 
     def bent(self, mean: Tensor, variance: Tensor) -> Spread:
         """What a pointwise function makes of it: the sizes of shared noise are lost."""
         return Spread(mean, variance, self.sites, None, self.places, self.is_entangled)
+
+    def bent_with(self, mean: Tensor, variance: Tensor, slope: Tensor) -> Spread:
+        """The same where E φ' is known: common noise stays, times the slope."""
+        if self.common is None or self.places is not None:
+            return self.bent(mean, variance)
+        common = self.common.scaled(slope)
+        own = (variance - common.variance).clamp_min_(0)
+        return Spread(mean, own, self.sites, None, None, self.is_entangled, common)
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,8 +258,13 @@ class Product:
                 variance = (variance + mean * (2 * f_g) + g_var).clamp_min_(0)
         if base is None:
             return Spread(new_mean, variance, self.sites, deviation, self.places)
-        places = self.places
-        variance = variance + base.total() * (f_var + f_mean * f_mean)
+        places, common = self.places, None
+        square = f_var + f_mean * f_mean
+        if base.common is not None and places is None and base.places is None:
+            common = base.common.scaled(f_mean)
+            variance = variance + base.variance * square + base.common.variance * f_var
+        else:
+            variance = variance + base.total() * square
         if base.places is not None and places is None:
             places = base.places
             if base.deviation is not None:  # what the elements shared, they share in the mean of f
@@ -254,7 +275,7 @@ class Product:
                 raise RefusedError("elements share noise of two sites in different ways")
             if deviation is not None:
                 variance, deviation = variance + deviation.square(), None
-        return Spread(new_mean, variance, self.sites, deviation, places, base.is_entangled)
+        return Spread(new_mean, variance, self.sites, deviation, places, base.is_entangled, common)
 
 
 Random: TypeAlias = Drawn | Product | Spread
@@ -262,11 +283,12 @@ Held: TypeAlias = "Random | Value | tuple[Random, ...]"
 
 
 def spread(value: Random) -> Spread:
-    """Any random value as mean and variance.
+    """Any random value as mean and variance per element."""
+    return with_common(value).folded()
 
-    Raises:
-        RefusedError: where draws stand alone, without a value that they act on.
-    """
+
+def with_common(value: Random) -> Spread:
+    """Any random value as mean and variance, with the noise that its elements have in common."""
     if isinstance(value, Spread):
         return value
     if isinstance(value, Product):
