@@ -5,7 +5,7 @@ masks        the draws ω, from a counter-based generator
 layout       where every value of the graph holds its rows
 plan         what runs once, once per row, once per sample, once per both
 execution    samples and rows folded into one axis, in chunks
-moments      mean and variance in one pass, without sampling
+propagation  mean and variance in one pass, without sampling
 heads        the network's numbers as probabilities or in target units
 statistics   streaming sums over the passes
 prediction   the columns that come out

@@ -22,10 +22,10 @@ from dubito.engine.execution import Chunk, Execution
 from dubito.engine.heads import log_probabilities, logits, mean_and_variance
 from dubito.engine.inputs import Inputs, read_inputs
 from dubito.engine.layout import look
-from dubito.engine.moments import OutputMoments, Propagation
 from dubito.engine.placement import on_device
 from dubito.engine.plan import Plan, make_plan
 from dubito.engine.prediction import Classification, Prediction, Regression
+from dubito.engine.propagation import OutputMoments, Propagation
 from dubito.engine.sampling import Draw, Masks, Sampling
 from dubito.engine.sizes import check_sizes
 from dubito.engine.statistics import ClassificationSums, RegressionSums

@@ -11,7 +11,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dubito.engine.moments.values import Drawn, Held, Product, Random, RefusedError, Spread, spread
+from dubito.engine.propagation.values import (
+    Drawn,
+    Held,
+    Product,
+    Random,
+    RefusedError,
+    Spread,
+    spread,
+)
 
 SHAPES = frozenset(
     f"aten.{name}"

@@ -29,7 +29,7 @@ from scipy.stats import qmc
 from torch import Tensor
 
 from dubito.engine.heads import mean_and_variance
-from dubito.engine.moments.values import Spread
+from dubito.engine.propagation.values import Spread
 from dubito.engine.sampling import NUM_NODES
 from dubito.errors import InputError
 from dubito_nn import Manifest

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from dubito.engine.layout import Layout, Layouts, Rows, peak_row_bytes
-from dubito.engine.moments.arithmetic import ARITHMETIC, ON_DRAWS, calculated, of_draws
-from dubito.engine.moments.common import Directions
-from dubito.engine.moments.layers import LAYERS, Call
-from dubito.engine.moments.nodes import nodes_of
-from dubito.engine.moments.outputs import OutputMoments
-from dubito.engine.moments.values import (
+from dubito.engine.propagation.arithmetic import ARITHMETIC, ON_DRAWS, calculated, of_draws
+from dubito.engine.propagation.common import Directions
+from dubito.engine.propagation.layers import LAYERS, Call
+from dubito.engine.propagation.nodes import nodes_of
+from dubito.engine.propagation.outputs import OutputMoments
+from dubito.engine.propagation.values import (
     Drawn,
     Held,
     Product,

@@ -11,7 +11,7 @@ common        noise that units have in common
 mixing        linear maps, convolutions, averages
 maxima        maximum over windows
 shapes        reshaping, cutting, joining
-propagation   the walk, and what it refuses
+walk          the walk, and what it refuses
 outputs       the columns that come out
 
 Elements of a value count as uncorrelated, but for the 8 largest directions of a hidden linear map,
@@ -24,7 +24,7 @@ et al. 2019, arXiv:1908.00598; Frey and Hinton 1999, Variational learning in non
 belief networks; Clark 1961, The greatest of a finite set of random variables.
 """
 
-from dubito.engine.moments.outputs import OutputMoments
-from dubito.engine.moments.propagation import Propagation
+from dubito.engine.propagation.outputs import OutputMoments
+from dubito.engine.propagation.walk import Propagation
 
 __all__ = ["OutputMoments", "Propagation"]
