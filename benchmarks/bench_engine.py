@@ -1,116 +1,184 @@
-"""T passes of the engine against a loop of T forward passes, in one run.
+"""T passes of the engine against a loop of T forward passes and against other libraries.
 
-    scripts/bench                      the whole table, about ten minutes on two cores
-    scripts/bench --samples 20 --batches 1 16
+    scripts/bench                                  everything; installs the other libraries first
+    scripts/bench --networks mlp lstm --samples 20 --batches 1 16      prints, and writes nothing
+    scripts/bench --device cuda --samples 50 200 --batches 1 16 128 1024
 
-Both sides get fresh inputs at every timed call and are timed in turn; the figure is the minimum of
-the repetitions. The loop is what users write today:
+All sides run in one process and take turns, each call with fresh rows; rows start and answers end
+on the host; the figure is the minimum of the repetitions. The engine's side is `Engine.predict`
+with all measures; the others return the passes alone. `new seed` is the engine where every call
+has another seed, so that no mask is kept from the call before. README.md says the rest.
 
-    torch.stack([model(x).softmax(-1) for _ in range(T)])
-
-The engine's side is `Engine.predict`, with mean, variance, standard error and all measures.
+A full run writes results/bench_engine.json (bench_engine_cuda.json) and the table in README.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import os
-import platform
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from networks import CASES, Case
+from peers import LOOP, PEERS, Peer, Standing, make_peer, peer_versions, standing
+from rate import matrix_rate
+from tables import line, put_between_markers, section
 from torch import Tensor, nn
 
-import dubito
-from dubito.engine import Engine
-from dubito_nn import export
+from dubito.benchmark import Limits, describe_machine, interleaved
+from dubito.engine import Engine, Sampling
+from dubito_nn import Bundle, export
 
 HERE = Path(__file__).parent
+ENGINE, NEW_SEED, PLAIN = "engine", "new seed", "plain"
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What is timed on one network at one T, and what became of the peers that cannot be.
+
+    Args:
+        calls: by name.
+        peers: those among them that are peers.
+        failed: the other peers' reasons.
+    """
+
+    calls: Mapping[str, Callable[[Tensor], object]]
+    peers: Mapping[str, Peer]
+    failed: Mapping[str, str]
 
 
 def main() -> None:
     arguments = _arguments()
-    rows = []
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    torch.backends.cudnn.allow_tf32 = False  # as in the engine: float32 is float32
+    device = torch.device(arguments.device)
+    rates = [matrix_rate(device)]
+    rows: list[Row] = []
     for case in CASES:
-        torch.manual_seed(0)
-        network = case.build()
-        engine = _engine(network, case, arguments.samples)
-        for batch in arguments.batches:
-            rows.append(_measure(case, network, engine, batch, arguments))
-            print(_line(rows[-1]), flush=True)
-    result = {"machine": _machine(), "samples": arguments.samples, "rows": rows}
-    path = HERE / "results" / "bench_engine.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"\n{_table(result)}\nwritten to {path.relative_to(Path.cwd())}")
+        if case.key not in arguments.networks:
+            continue
+        for row in _measured(case, device, arguments):
+            rows.append(row)
+            print(line(row), flush=True)
+        rates.append(matrix_rate(device))
+    result = {
+        "machine": {**asdict(describe_machine(device)), "commit": _commit()},
+        "peers": peer_versions(),
+        "matrix_flops": max(rates),
+        "rows": [_with_share(row, max(rates)) for row in rows],
+    }
+    print(f"\n{section(result)}")
+    _write(result, arguments, device)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--samples", type=int, default=50, help="T")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 128], help="B")
-    parser.add_argument("--repeats", type=int, default=7, help="of the fast cases")
-    parser.add_argument("--seconds", type=float, default=60, help="after which a case stops, at 3")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    keys = [case.key for case in CASES]
+    parser.add_argument("--networks", nargs="+", choices=keys, default=keys)
+    parser.add_argument("--samples", type=int, nargs="+", default=[50], help="T")
+    parser.add_argument("--batches", type=int, nargs="+", help="B, instead of each network's own")
+    parser.add_argument("--repeats", type=int, default=7, help="timed calls of each side")
+    parser.add_argument("--seconds", type=float, default=60, help="after which 3 calls are enough")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--results", type=Path, help="JSON goes there, and README.md stays")
     return parser.parse_args()
 
 
-def _engine(network: nn.Module, case: Case, samples: int) -> Engine:
+def _measured(case: Case, device: torch.device, arguments: argparse.Namespace) -> Iterator[Row]:
+    torch.manual_seed(0)
+    network = case.build()
+    bundle = _bundle(case, network)
+    for samples in arguments.samples:
+        sides = _sides(network, bundle, samples, device)
+        for batch in arguments.batches or case.aims:
+            yield _row(case, sides, samples, batch, arguments, len(bundle.sites))
+
+
+def _bundle(case: Case, network: nn.Module) -> Bundle:
     with tempfile.TemporaryDirectory() as folder:
-        bundle = export(
+        return export(
             network,
             torch.randn(4, *case.shape),
             Path(folder) / "network.dubito",
             task="classification",
             output="logits",
         )
-    return Engine.load(bundle, num_samples=samples)
 
 
-def _measure(
-    case: Case, network: nn.Module, engine: Engine, batch: int, arguments: argparse.Namespace
-) -> dict[str, object]:
-    samples = arguments.samples
-
-    def loop(x: Tensor) -> Tensor:
-        return torch.stack([network(x).softmax(-1) for _ in range(samples)])
-
-    def one_forward(x: Tensor) -> Tensor:
-        return network(x).softmax(-1)
-
-    sides: dict[str, Callable[[Tensor], object]] = {
-        "loop": loop,
-        "engine": engine.predict,
-        "one_forward": one_forward,
+def _sides(network: nn.Module, bundle: Bundle, samples: int, device: torch.device) -> Sides:
+    peers, failed = dict[str, Peer](), dict[str, str]()
+    for name in PEERS:
+        try:
+            peers[name] = make_peer(name, network, samples, device)
+        except ModuleNotFoundError as error:
+            failed[name] = f"not installed: {error}"
+        except (ImportError, ValueError) as error:
+            failed[name] = str(error)
+    plain = make_peer(LOOP, network, 1, device).network.eval()
+    engine = Engine.load(bundle, device=str(device), num_samples=samples)
+    redrawing = Engine.load(bundle, device=str(device))  # its own, so that it evicts nobody's masks
+    seeds = itertools.count(1)
+    calls: dict[str, Callable[[Tensor], object]] = {
+        PLAIN: lambda x: plain(x.to(device)).softmax(-1).cpu(),
+        ENGINE: engine.predict,
+        NEW_SEED: lambda x: redrawing.predict(x, sampling=Sampling(samples, next(seeds))),
     }
-    inputs = _fresh(case, batch)
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    network.train()
+    calls |= {name: peer.sample for name, peer in peers.items()}
+    return Sides(calls, peers, failed)
+
+
+def _row(
+    case: Case,
+    sides: Sides,
+    samples: int,
+    batch: int,
+    arguments: argparse.Namespace,
+    sites: int,
+) -> Row:
+    fresh = _fresh(case, batch)
+    limits = Limits(arguments.repeats, min(3, arguments.repeats), arguments.seconds)
     with torch.no_grad():
-        for side in sides.values():
-            side(next(inputs))
-        start = time.perf_counter()
-        for repeat in range(arguments.repeats):
-            if repeat >= 3 and time.perf_counter() - start > arguments.seconds:
-                break
-            for name, side in sides.items():
-                x = next(inputs)
-                before = time.perf_counter()
-                side(x)
-                seconds[name].append(time.perf_counter() - before)
-    best = {f"{name}_s": min(times) for name, times in seconds.items()}
+        found = {name: standing(peer, next(fresh)) for name, peer in sides.peers.items()}
+        found |= {name: Standing(0, False, reason) for name, reason in sides.failed.items()}
+        calls = {
+            name: call
+            for name, call in sides.calls.items()
+            if name not in found or found[name].failed is None
+        }
+        timings = interleaved(calls, lambda: next(fresh), limits)
+    best_s = {name: timing.minimum_s for name, timing in timings.items()}
+    running = [name for name in found if name in best_s]
+    full = [name for name in running if name == LOOP or found[name].is_full(sites)]
     return {
+        "key": case.key,
         "network": case.name,
+        "samples": samples,
         "batch": batch,
-        "repeats": len(seconds["loop"]),
-        **best,
-        "ratio": best["loop_s"] / best["engine_s"],
-        "forwards": best["engine_s"] / best["one_forward_s"],
+        "calls": len(timings[ENGINE].seconds),
+        "minimum_s": best_s,
+        "median_s": {name: timing.median_s for name, timing in timings.items()},
+        "sites": sites,
+        "peers": {name: asdict(one) for name, one in found.items()},
+        **_ratio("full", full, best_s),
+        **_ratio("any", running, best_s),
+        "aim": case.aims.get(batch) if samples == 50 else None,
+        "forwards": best_s[ENGINE] / best_s[PLAIN],
+        "kept_flops": case.kept_flops(samples, batch) if case.kept_flops else None,
     }
+
+
+def _ratio(kind: str, names: Sequence[str], best_s: Mapping[str, float]) -> Row:
+    best = min(names, key=lambda name: best_s[name])
+    return {f"best_{kind}": best, f"ratio_{kind}": best_s[best] / best_s[ENGINE]}
 
 
 def _fresh(case: Case, batch: int) -> Iterator[Tensor]:
@@ -119,46 +187,36 @@ def _fresh(case: Case, batch: int) -> Iterator[Tensor]:
         yield torch.randn(batch, *case.shape, generator=generator)
 
 
-def _machine() -> dict[str, object]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
+def _with_share(row: Row, rate: float) -> Row:
+    """Share of the machine's product rate that the engine reached, counting kept units alone."""
+    kept = row["kept_flops"]
+    seconds = row["minimum_s"][ENGINE]  # type: ignore[index]
+    return {**row, "matrix_share": None if kept is None else kept / seconds / rate}
+
+
+def _write(result: Row, arguments: argparse.Namespace, device: torch.device) -> None:
+    has_all = len(set(arguments.networks)) == len(CASES)
+    is_full = has_all and (device.type != "cpu" or not arguments.batches)
+    name = "bench_engine" if device.type == "cpu" else f"bench_engine_{device.type}"
+    if arguments.results is None and not is_full:
+        print("not all networks at their own B: nothing is written; --results FILE writes JSON")
+        return
+    path = arguments.results or HERE / "results" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written to {path}")
+    if arguments.results is None:
+        put_between_markers(HERE / "README.md", name, section(result))
+
+
+def _commit() -> str:
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        cwd=HERE,
     )
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "dubito": dubito.__version__,
-        "commit": commit.stdout.strip(),
-    }
-
-
-def _processor() -> str:
-    """The model's name where Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
-def _line(row: dict[str, object]) -> str:
-    return (
-        f"{row['network']}, B = {row['batch']}: loop {row['loop_s'] * 1e3:.1f} ms,"  # type: ignore[operator]
-        f" engine {row['engine_s'] * 1e3:.1f} ms, {row['ratio']:.1f}x"  # type: ignore[operator]
-    )
-
-
-def _table(result: dict[str, object]) -> str:
-    lines = [
-        "| network | B | loop, ms | engine, ms | loop / engine | engine / one forward |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in result["rows"]:  # type: ignore[union-attr]
-        lines.append(
-            f"| {row['network']} | {row['batch']} | {row['loop_s'] * 1e3:.1f}"
-            f" | {row['engine_s'] * 1e3:.1f} | {row['ratio']:.1f} | {row['forwards']:.1f} |"
-        )
-    return "\n".join(lines)
+    return asked.stdout.strip()
 
 
 if __name__ == "__main__":

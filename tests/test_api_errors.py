@@ -66,7 +66,16 @@ BAD_FIELDS: dict[str, tuple[Fields, list[str]]] = {
     "no outputs": ({**GOOD, "outputs": []}, ["predictive_entropy"]),
     "a coverage of 1": ({**GOOD, "coverage": 1.0}, ["`coverage`", "between 0 and 1"]),
     "an unknown calibration": ({**GOOD, "calibration": "best"}, ["`calibration`"]),
-    "tolerance": ({**GOOD, "tolerance": 0.01}, ["`tolerance`", "not built yet"]),
+    "a tolerance of 0": ({**GOOD, "tolerance": 0.0}, ["`tolerance`", "above 0"]),
+    "a tolerance below 0": ({**GOOD, "tolerance": -1}, ["`tolerance`", "above 0"]),
+    "a tolerance without samples": (
+        {**GOOD, "tolerance": 0.01, "method": "point"},
+        ["`tolerance`", "`mc`"],
+    ),
+    "a tolerance and all samples": (
+        {**GOOD, "tolerance": 0.01, "outputs": ["samples"]},
+        ["`tolerance`", "different numbers"],
+    ),
     "members of no ensemble": ({**GOOD, "members": [1, 2]}, ["`members`", "`ensemble`", "`mc`"]),
     "an ensemble of none": ({**GOOD, "method": "ensemble"}, ["`members`", "got method"]),
     "an ensemble of one": ({**ENSEMBLE, "members": [1]}, ["`members`", "2 to 16", "got 1"]),
@@ -77,7 +86,6 @@ BAD_FIELDS: dict[str, tuple[Fields, list[str]]] = {
         {**GOOD, "method": "moments", "outputs": ["samples"]},
         ["`moments`", "`samples`", "`mc`"],
     ),
-    "stratified": ({**GOOD, "draw": "stratified"}, ["`draw`", "not built yet", "`iid`"]),
     "samples beyond the bound": ({**GOOD, "outputs": ["samples"], "num_samples": 10_000}, ["1000"]),
 }
 

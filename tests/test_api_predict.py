@@ -77,8 +77,9 @@ def test_a_reply_has_the_documented_fields_and_nulls_what_no_calibration_covers(
         "num_samples": 16,
         "seed": 0,
         "masks": "shared",
-        "draw": "iid",
+        "draw": "stratified",
         "method": "mc",
+        "tolerance": None,
         "calibration": None,
     }
     assert set(outputs) == CLASSIFICATION
@@ -290,6 +291,23 @@ def test_every_reply_of_a_version_with_injected_dropout_says_so(
             "dropout injected at export: `0.1`: the network was not trained with it, so its spread"
             " is no posterior's; calibrate before you rely on it"
         ]
+
+
+def test_a_tolerance_stops_rows_early_and_stands_in_the_reply(ready: httpx.Client) -> None:
+    reply = _predict(ready, _rows(12), num_samples=256, tolerance=0.03)
+    assert reply["tolerance"] == 0.03
+    used = np.array(reply["outputs"]["num_samples_used"])
+    assert used.min() < 256
+    error = np.max(reply["outputs"]["standard_error"], axis=1)
+    assert (error[used < 256] <= 0.03).all()
+    alone = _predict(ready, _rows(12)[3:4], num_samples=256, tolerance=0.03)
+    assert alone["outputs"]["num_samples_used"] == [used[3]]
+
+
+def test_both_draws_are_served(ready: httpx.Client) -> None:
+    even, iid = (_predict(ready, _rows(3), draw=draw) for draw in ("stratified", "iid"))
+    assert (even["draw"], iid["draw"]) == ("stratified", "iid")
+    assert even["outputs"]["mean"] != iid["outputs"]["mean"]
 
 
 def test_moments_take_one_pass_and_are_near_many_samples(ready: httpx.Client) -> None:

@@ -13,8 +13,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
 
 from dubito.cli import main
+from dubito_nn import export
 
 from .conftest import CLASSES, NUM_FEATURES, Bundles
 
@@ -183,3 +185,20 @@ def test_serve_prints_its_address_answers_and_ends_on_a_signal(tmp_path: Path) -
         process.wait()
         if process.stderr is not None:
             process.stderr.close()
+
+
+def test_inspect_shows_the_plan_with_estimated_and_measured_gains(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    network = torch.nn.Sequential(
+        torch.nn.Linear(8, 512), torch.nn.ReLU(), torch.nn.Dropout(0.5),
+        torch.nn.Linear(512, 512), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(512, 3),
+    )  # fmt: skip
+    path = tmp_path / "wide.dubito"
+    export(network, torch.randn(4, 8), path, task="classification", output="logits")
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = _run(capsys, monkeypatch, "inspect", str(path), "--plan")
+    assert code == 0
+    for word in ("prefix", "once per row and sample", "thinned", "times faster", "B 64: "):
+        assert word in out
+    assert "thinned" not in _run(capsys, monkeypatch, "inspect", str(path))[1]

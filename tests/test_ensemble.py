@@ -19,7 +19,7 @@ from dubito_nn import export
 from dubito_nn.manifest import Output
 from dubito_nn.networks import MLP
 
-SAMPLING = Sampling(40, 7)
+SAMPLING = Sampling(40, 7, draw="iid")
 
 
 def member(
@@ -90,7 +90,7 @@ def test_the_corrected_information_is_nearer_to_that_of_many_samples(tmp_path: P
     assert isinstance(many, Classification)
     plain, corrected = [], []
     for seed in range(0, 600, 2):
-        few = ensemble.predict(rows(24), sampling=Sampling(8, seed))
+        few = ensemble.predict(rows(24), sampling=Sampling(8, seed, draw="iid"))
         assert isinstance(few, Classification)
         plain.append(few.mutual_information)
         corrected.append(few.mutual_information_corrected)
@@ -101,7 +101,9 @@ def test_the_corrected_information_is_nearer_to_that_of_many_samples(tmp_path: P
 
 def test_the_standard_error_is_the_spread_of_the_mean_over_seeds(tmp_path: Path) -> None:
     ensemble = Ensemble(tuple(member(tmp_path, seed) for seed in range(2)))
-    answers = [ensemble.predict(rows(4), sampling=Sampling(16, 2 * s)) for s in range(800)]
+    answers = [
+        ensemble.predict(rows(4), sampling=Sampling(16, 2 * s, draw="iid")) for s in range(800)
+    ]
     spread = np.std([answer.mean for answer in answers], axis=0, ddof=1)
     stated = np.sqrt(np.mean([answer.standard_error**2 for answer in answers], axis=0))
     np.testing.assert_allclose(stated / spread, 1, atol=0.12)

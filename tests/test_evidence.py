@@ -15,7 +15,8 @@ import pytest
 
 EVIDENCE = Path(__file__).parent.parent / "benchmarks" / "evidence"
 NUM_TRAIN, NUM_TEST = 400, 100
-MODULES = ("data", "record", "sparse_variational", "concrete_dropout", "mnist_mlp")
+SCRIPTS = ("sparse_variational", "concrete_dropout", "mnist_mlp", "stratified", "tolerance")
+MODULES = ("data", "record", "doubters", *SCRIPTS)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 
@@ -31,19 +32,21 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
 @pytest.fixture
 def folder(tmp_path: Path, modules: dict[str, ModuleType]) -> Path:
     """Digits of bars: class c has a bright row c."""
-    home = tmp_path / "mnist"
-    home.mkdir()
+    for name in ("mnist", "fashion_mnist"):
+        (tmp_path / name).mkdir()
     generator = np.random.default_rng(0)
     for part, count in (("train", NUM_TRAIN), ("t10k", NUM_TEST)):
         labels = generator.integers(0, 10, count).astype(np.uint8)
         images = generator.integers(0, 80, (count, 28, 28)).astype(np.uint8)
         images[np.arange(count), 2 * labels] = 255
-        modules["data"].write_idx(home / f"{part}-images-idx3-ubyte.gz", images)
-        modules["data"].write_idx(home / f"{part}-labels-idx1-ubyte.gz", labels)
+        for name in ("mnist", "fashion_mnist"):
+            home = tmp_path / name
+            modules["data"].write_idx(home / f"{part}-images-idx3-ubyte.gz", images)
+            modules["data"].write_idx(home / f"{part}-labels-idx1-ubyte.gz", labels)
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["sparse_variational", "concrete_dropout", "mnist_mlp"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_quick_run_leaves_a_record_with_settings_versions_and_figures(
     name: str, modules: dict[str, ModuleType], folder: Path
 ) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dubito.engine import Engine, Sampling
 from dubito_nn import export
-from dubito_nn.dropout import ConcreteFamily
+from dubito_nn.dropout import ConcreteFamily, DropBlock2d
 from dubito_nn.networks import (
     CNN,
     MLP,
@@ -179,6 +179,15 @@ def test_deeper_blocks_are_dropped_more_often() -> None:
     network = ResNet((1, 8, 8), channels=(4, 8), stochastic_depth=0.4)
     rates = [block.drop.drop_prob for block in network.blocks]  # type: ignore[union-attr]
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4])
+
+
+@pytest.mark.parametrize("stages", [0, 1, 2])
+def test_as_many_of_the_last_stages_have_dropblock_as_are_asked_for(stages: int) -> None:
+    network = ResNet((1, 8, 8), channels=(4, 4, 4), dropblock_stages=stages, block_size=2)
+    having = [
+        any(isinstance(layer, DropBlock2d) for layer in block.modules()) for block in network.blocks
+    ]
+    assert having == [False] * (6 - 2 * stages) + [True] * (2 * stages)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""MNIST as tensors, from the four files of its authors.
+"""MNIST and Fashion-MNIST as tensors, from the files of their authors.
 
-The folder has `mnist/train-images-idx3-ubyte.gz` and the other three. IDX: a header of big-endian
-integers (magic number, then the length of every axis), then unsigned bytes, rows first.
+The folder has `mnist/train-images-idx3-ubyte.gz` and the other three, and the same in
+`fashion_mnist/`, where images may be cut into several files and packed with xz. IDX: a header of
+big-endian integers (magic number, then the length of every axis), then unsigned bytes, rows first.
 
 Dimensions: N rows.
 """
@@ -9,6 +10,7 @@ Dimensions: N rows.
 from __future__ import annotations
 
 import gzip
+import lzma
 import math
 import struct
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ _BYTES_MAGIC = 0x0800  # unsigned bytes; the number of axes is added
 
 @dataclass(frozen=True, eq=False)
 class Digits:
-    """MNIST.
+    """MNIST, or Fashion-MNIST in its shape.
 
     Args:
         images: (60000, 784), from 0 to 1.
@@ -48,14 +50,14 @@ class Digits:
         )
 
 
-def mnist(folder: Path) -> Digits:
-    """Read the four files of `folder/mnist`.
+def mnist(folder: Path, name: str = "mnist") -> Digits:
+    """Read the files of `folder/mnist`, or of `folder/fashion_mnist`.
 
     Raises:
         FileNotFoundError: One of them is missing.
         ValueError: One of them is not what its name says.
     """
-    home = folder / "mnist"
+    home = folder / name
     return Digits(
         *_rows(home, "train"),
         *_rows(home, "t10k"),
@@ -74,7 +76,8 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     Raises:
         ValueError: It is not one, or its length is not what its header says.
     """
-    content = gzip.decompress(path.read_bytes())
+    unpack = lzma.decompress if path.suffix == ".xz" else gzip.decompress
+    content = unpack(path.read_bytes())
     (magic,) = struct.unpack_from(">I", content)
     axes = magic - _BYTES_MAGIC
     if not 1 <= axes <= 4:
@@ -93,7 +96,10 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 
 def _rows(home: Path, part: str) -> tuple[Tensor, Tensor]:
-    images = read_idx(home / f"{part}-images-idx3-ubyte.gz")
+    parts = sorted(home.glob(f"{part}-images*"))
+    if not parts:
+        raise FileNotFoundError(f"{home}/{part}-images-idx3-ubyte.gz")
+    images = np.concatenate([read_idx(path) for path in parts])
     labels = read_idx(home / f"{part}-labels-idx1-ubyte.gz")
     flat = images.reshape(len(images), -1).astype(np.float32) / 255.0
     return torch.from_numpy(flat), torch.from_numpy(labels.astype(np.int64))

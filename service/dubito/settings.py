@@ -7,7 +7,7 @@ Sizes are in bytes or rows, times in milliseconds (`*_ms`), as in JSON.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     )
     seed: int = Field(
         default=0, ge=0, le=2**63 - 1, description="Seed of the masks of new versions by default."
+    )
+    draw: Literal["stratified", "iid"] = Field(
+        default="stratified", description="How new versions draw their masks by default."
     )
     max_num_samples: int = Field(
         default=10_000, ge=2, description="Largest T that a request may ask for, in passes."

@@ -2,7 +2,7 @@
 
     rows -> image -> stem -> stages of [ relu(skip + drop(f)) ] -> mean over places -> dropout head
 
-    f = conv norm relu [block] conv norm [block]     block: DropBlock, in the last stage alone
+    f = conv norm relu [block] conv norm [block]     block: DropBlock, in the last stages
 
 Blocks are dropped the likelier the deeper they are, p_l = p l / L.
 
@@ -33,7 +33,8 @@ class ResNet(nn.Module):
         num_classes: C.
         drop_prob: p of units before the head.
         stochastic_depth: p of the last block's branch.
-        dropblock: p of DropBlock in the last stage.
+        dropblock: p of DropBlock in the last stages.
+        dropblock_stages: How many of the last stages have it.
         block_size: Its b, at most the size of the last stage's map.
 
     Raises:
@@ -53,6 +54,7 @@ class ResNet(nn.Module):
         drop_prob: float = 0.1,
         stochastic_depth: float = 0.1,
         dropblock: float = 0.1,
+        dropblock_stages: int = 1,
         block_size: int = 3,
     ) -> None:
         super().__init__()
@@ -71,7 +73,7 @@ class ResNet(nn.Module):
         blocks: list[nn.Module] = []
         fan_in = channels[0]
         for stage, fan_out in enumerate(channels):
-            block_prob = dropblock if stage == len(channels) - 1 else None
+            block_prob = dropblock if stage >= len(channels) - dropblock_stages else None
             for place in range(2):
                 stride = 2 if stage > 0 and place == 0 else 1
                 drop = StochasticDepth(next(depth_probs))

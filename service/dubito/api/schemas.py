@@ -44,7 +44,7 @@ class SamplingFields(_Schema):
         default=None, description="One mask per pass for all rows, or one per row."
     )
     draw: Literal["iid", "stratified"] | None = Field(
-        default=None, description="`stratified` is not built yet."
+        default=None, description="`stratified` spreads the masks evenly over the passes."
     )
     method: Literal["mc", "point", "moments", "ensemble"] | None = Field(
         default=None,
@@ -57,7 +57,11 @@ class SamplingFields(_Schema):
         default=None,
         description="Versions of the model that answer together, by number or alias; 2 to 16.",
     )
-    tolerance: float | None = Field(default=None, description="Not built yet.")
+    tolerance: float | None = Field(
+        default=None,
+        description="A row stops when the standard error of all its outputs is at most this; "
+        "num_samples is then the most.",
+    )
 
     def order(self) -> SamplingOrder:
         """These choices, as the service takes them."""

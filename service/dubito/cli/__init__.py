@@ -4,6 +4,7 @@
     serve.py       serve
     demo.py        demo
     inspect.py     inspect
+    bench.py       bench
     models.py      models, register
     predict.py     predict
     calibrate.py   calibrate
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import typer
 
+from dubito.cli.bench import bench
 from dubito.cli.calibrate import calibrate
 from dubito.cli.console import reporting_errors
 from dubito.cli.demo import demo
@@ -26,7 +28,7 @@ from dubito.cli.predict import predict
 from dubito.cli.serve import serve
 from dubito.cli.train import train
 
-_commands = (serve, demo, train, inspect, register, alias, predict, calibrate, models)
+_commands = (serve, demo, train, inspect, bench, register, alias, predict, calibrate, models)
 
 
 def make_app() -> typer.Typer:

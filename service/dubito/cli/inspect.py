@@ -11,12 +11,16 @@ from rich.table import Table
 from dubito.cli.console import output, progress
 from dubito.engine import Engine
 from dubito.engine.cost import cost
+from dubito.engine.passes import Passes
 from dubito_nn import Manifest
 
 
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="The bundle, a .dubito file.")],
     num_samples: Annotated[int, typer.Option(help="T, for the share of the work.", min=2)] = 64,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Also show what runs how often, and in which form.")
+    ] = False,
 ) -> None:
     """Show the sites of a bundle, the work that its samples share, and its warnings."""
     with progress(f"reading {bundle.name}"):
@@ -31,6 +35,10 @@ def inspect(
         f" T = {num_samples} samples take {counted.over_loop(num_samples):.1%}"
         " of the work of a loop"
     )
+    if plan:
+        pieces = engine.pieces("shared", engine.made_up_rows())
+        console.print(_parts(pieces))
+        console.print(_forms(pieces) if pieces.options else "forms: none beside dense masks")
     for warning in manifest.warnings:
         console.print(f"warning: {warning}", markup=False)
 
@@ -71,6 +79,42 @@ def _sites(manifest: Manifest) -> Table:
             str(site.shape),
         )
     return table
+
+
+def _parts(pieces: Passes) -> Table:
+    plan = pieces.execution.plan
+    table = Table("part", "runs", "operators", "bytes alive")
+    for name, runs, nodes, alive in (
+        ("static", "once", plan.static, None),
+        ("prefix", "once per row", plan.prefix, plan.prefix_row_bytes),
+        ("masks", "once per sample, then kept", plan.masks, None),
+        ("suffix", "once per row and sample", plan.suffix, plan.suffix_row_bytes),
+    ):
+        count = sum(node.op.startswith("aten.") for node in nodes)
+        table.add_row(name, runs, str(count), "" if alive is None else f"{alive:,}")
+    return table
+
+
+def _forms(pieces: Passes) -> Table:
+    """Each form with the times it is faster than dense masks: by the clock, and by the model."""
+    table = Table("form", "in the place of", "used from rows", "times faster: measured (estimated)")
+    for option in pieces.options:
+        nodes = option.form.nodes
+        least = option.least_rows()
+        table.add_row(
+            type(option.form).__name__.lower(),
+            f"{nodes[0]} to {nodes[-1]}",
+            "never" if least is None else str(least),
+            ", ".join(
+                f"B {timing.rows}: {_times(timing.measured)} ({timing.estimated:.2g})"
+                for timing in option.timings
+            ),
+        )
+    return table
+
+
+def _times(ratio: float | None) -> str:
+    return "not timed" if ratio is None else f"{ratio:.2g}"
 
 
 def _flops(count: int) -> str:

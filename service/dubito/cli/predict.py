@@ -29,9 +29,13 @@ def predict(
     version: Annotated[str, typer.Option(help="Number or alias.")] = "default",
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
+    draw: Annotated[str | None, typer.Option(help="stratified or iid.")] = None,
     method: Annotated[str | None, typer.Option(help="mc, point, moments or ensemble.")] = None,
     members: Annotated[
         str | None, typer.Option(help="Versions of an ensemble, with commas: 1,2,best.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Standard error at which a row stops.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
@@ -46,8 +50,10 @@ def predict(
         sampling=SamplingOrder(
             num_samples=num_samples,
             seed=seed,
+            draw=draw,
             method=method,
             members=None if members is None else members.split(","),
+            tolerance=tolerance,
         ),
     )
     with application() as running:

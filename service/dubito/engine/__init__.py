@@ -3,8 +3,13 @@
 sampling     T, seed, masks, draw, method
 masks        the draws ω, from a counter-based generator
 layout       where every value of the graph holds its rows
+rewrite      rules that give a graph less to do
+placement    programs and weights on a device
 plan         what runs once, once per row, once per sample, once per both
-execution    samples and rows folded into one axis, in chunks
+forms        cheaper ways to compute parts of the last, and `choice` of them by `rates`
+passes       rows and samples in pieces that fit memory and cache
+execution    what is kept between the pieces
+fold         one piece: samples and rows folded into one axis, memory by `reuse`
 propagation  mean and variance in one pass, without sampling
 heads        the network's numbers as probabilities or in target units
 statistics   streaming sums over the passes

@@ -48,7 +48,7 @@ class Cost:
 def cost(engine: Engine) -> Cost:
     """Count on one made-up row; matrix products, convolutions and attention are counted."""
     inputs = engine.made_up_rows()
-    execution = engine.execution("shared", inputs)
+    execution = engine.pieces("shared", inputs).execution
     counted = _flops_by_node(execution.program, {k: v[:1] for k, v in inputs.items()}, engine)
     suffix = {node.name for node in execution.plan.suffix}
     return Cost(
@@ -74,7 +74,7 @@ def _flops_by_node(
         return torch.ones(size, dtype=dtype)
 
     with torch.no_grad(), counter:
-        program.run(row, engine.bundle.weights, draws, watch=watch)
+        program.run(row, engine.placed.weights, draws, watch=watch)
     return counted
 
 

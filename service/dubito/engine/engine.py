@@ -10,33 +10,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dubito.engine.execution import Chunk, Execution
-from dubito.engine.heads import log_probabilities, logits, mean_and_variance
+from dubito.engine.additivity import left_over
+from dubito.engine.choice import options
+from dubito.engine.execution import Execution
 from dubito.engine.inputs import Inputs, read_inputs
 from dubito.engine.layout import look
-from dubito.engine.placement import on_device
-from dubito.engine.plan import Plan, make_plan
-from dubito.engine.prediction import Classification, Prediction, Regression
+from dubito.engine.passes import BUDGET_PARTS, Passes
+from dubito.engine.placement import Placed, on_device, placed
+from dubito.engine.plan import make_plan
+from dubito.engine.prediction import Classification, Column, Prediction, Regression
 from dubito.engine.propagation import OutputMoments, Propagation
+from dubito.engine.rates import rates
 from dubito.engine.sampling import Draw, Masks, Sampling
 from dubito.engine.sizes import check_sizes
-from dubito.engine.statistics import ClassificationSums, RegressionSums
+from dubito.engine.streaming import SAMPLES, Columns, Tally, until
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, BundleError, Manifest, load_bundle
 from dubito_nn.program import DTYPES
 
-_CPU_CHUNK_BYTES = 8 * 2**20  # what a chunk may keep alive and still stay near the cache
-_MASK_SHARE = 4  # of the budget, one part in so many may hold masks between requests
 _ALWAYS_ALLOWED_BYTES = 256 * 2**20  # of one value on two rows, however small the budget
-_MAX_EXECUTIONS = 16  # shapes of rows that stay planned, where dimensions are free
+_TIMED = 64  # samples at most, when forms are timed at load
+_MAX_PLANNED = 16  # shapes of rows that stay planned, where dimensions are free
 
 
 @dataclass(eq=False)
@@ -46,16 +48,17 @@ class Engine:
     Args:
         bundle: the lifted network.
         device: where it runs.
+        placed: its programs and weights there.
         defaults: sampling where a call names none.
         memory_budget_bytes: bound of what one call keeps alive beside weights and result.
     """
 
     bundle: Bundle
     device: torch.device
+    placed: Placed
     defaults: Sampling
     memory_budget_bytes: int
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    _executions: dict[tuple[Masks, tuple[object, ...]], Execution] = field(default_factory=dict)
+    _planned: dict[tuple[Masks, tuple[object, ...]], Passes] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -65,7 +68,7 @@ class Engine:
         num_samples: int = 64,
         seed: int = 0,
         masks: Masks = "shared",
-        draw: Draw = "iid",
+        draw: Draw = "stratified",
         memory_budget_bytes: int = 512 * 2**20,
     ) -> Engine:
         """Read a bundle, bring it to a device, plan it, and try it on one made-up row.
@@ -76,7 +79,7 @@ class Engine:
             num_samples: default T.
             seed: default key of the masks.
             masks: default, `shared` or `independent`.
-            draw: default, `iid`.
+            draw: default, `stratified` or `iid`.
             memory_budget_bytes: for the values of one chunk.
 
         Raises:
@@ -89,10 +92,10 @@ class Engine:
         engine = cls(
             bundle,
             torch.device(device),
+            placed(bundle, torch.device(device)),
             Sampling(num_samples, seed, masks, draw),
             memory_budget_bytes,
         )
-        engine.weights = on_device(bundle, engine.device)
         if engine._has_fixed_shape:
             engine._try_out()
         return engine
@@ -113,7 +116,7 @@ class Engine:
         sampling: Sampling | None = None,
         check: Callable[[], None] | None = None,
     ) -> Tensor:
-        """The declared outputs of every pass.
+        """The declared outputs of all num_samples passes, whatever the tolerance.
 
         Args:
             inputs: rows first.
@@ -126,13 +129,11 @@ class Engine:
         """
         sampling = sampling or self.defaults
         read = self.read_inputs(inputs)
-        if sampling.method == "moments":
-            found = [part.at_nodes(self.manifest.output) for part in self._moments(read, check)]
-            return torch.cat([raw.cpu() for raw in found], dim=1)
-        by_rows = [
-            torch.cat([raw.cpu() for raw in passes])
-            for passes in self._passes(read, sampling, check)
-        ]
+        with self._running():
+            by_rows = [
+                torch.cat([raw.cpu() for raw in passes])
+                for passes in self._passes(read, sampling, check)
+            ]
         return torch.cat(by_rows, dim=1)
 
     def predict(
@@ -154,24 +155,22 @@ class Engine:
             check: called between chunks; whatever it raises ends the prediction.
 
         Raises:
-            InputError: for rows that the network does not take, or a temperature not above 0.
+            InputError: for rows that the network does not take, a temperature not above 0, or all
+                passes with a tolerance.
         """
         sampling = sampling or self.defaults
         if not 0 < temperature < float("inf"):
             raise InputError(f"`temperature` expects a number above 0, got {temperature}")
         read = self.read_inputs(inputs)
-        if sampling.method == "moments":
-            parts = [
-                moments.columns(self.manifest, temperature, keep_nodes=keep_samples)
-                for moments in self._moments(read, check)
-            ]
-        else:
-            parts = [
-                self._summed(passes, sampling, temperature, keep_samples)
-                for passes in self._passes(read, sampling, check)
-            ]
+        if keep_samples and sampling.tolerance is not None:
+            raise InputError(
+                "all passes were asked for with a `tolerance`, where rows take different numbers"
+                " of them: leave one of the two out"
+            )
+        with self._running():
+            parts = list(self._parts(read, sampling, temperature, keep_samples, check))
         columns = {
-            key: torch.cat([part[key] for part in parts], dim=1 if "samples" in key else 0)
+            key: torch.cat([part[key] for part in parts], dim=1 if key in SAMPLES else 0)
             .cpu()
             .numpy()
             for key in parts[0]
@@ -187,57 +186,50 @@ class Engine:
         Raises:
             InputError: for rows that the network does not take, or an operator without a rule.
         """
-        return OutputMoments.joined(list(self._moments(self.read_inputs(inputs), None)))
+        read = self.read_inputs(inputs)
+        with self._running():
+            return OutputMoments.joined(list(self._moments(read, None)))
 
     def _moments(
         self, read: Mapping[str, Tensor], check: Callable[[], None] | None
     ) -> Iterator[OutputMoments]:
-        layouts = self.execution("shared", read).layouts
-        blocks = self._propagation.blocks(read, layouts, self.memory_budget_bytes, check)
-        while True:
-            with self._running():
-                moments = next(blocks, None)
-            if moments is None:
-                return
-            yield moments
+        self.pieces("shared", read)  # checks the sizes
+        return self._propagation.blocks(read, self.memory_budget_bytes, check)
 
     @cached_property
     def _propagation(self) -> Propagation:
         bundle, output = self.bundle, self.manifest.output
-        return Propagation(bundle.sampling, bundle.sites, output, self.weights, self.device)
+        weights = on_device((bundle.sampling,), bundle.weights, self.device)
+        return Propagation(bundle.sampling, bundle.sites, output, weights, self.device)
 
-    def _summed(
+    def _parts(
         self,
-        passes: Iterator[Tensor],
+        read: Mapping[str, Tensor],
         sampling: Sampling,
         temperature: float,
         keep_samples: bool,
-    ) -> dict[str, Tensor]:
-        kept: dict[str, list[Tensor]] = {}
-        sums: ClassificationSums | RegressionSums
-        if self.manifest.task == "classification":
-            sums = ClassificationSums(sampling.passes)
+        check: Callable[[], None] | None,
+    ) -> Iterator[Columns]:
+        """The columns of some rows after the others."""
+        if sampling.method == "moments":
+            for moments in self._moments(read, check):
+                yield moments.columns(self.manifest, temperature, keep_nodes=keep_samples)
+            return
+        left = self._left if sampling.draw == "stratified" and sampling.method == "mc" else None
+        empty = partial(Tally, self.manifest, temperature, left, keep_samples)
+        if sampling.tolerance is not None:
+            tiles = self.pieces(sampling.masks, read).tiles(read, sampling, check)
+            for tile in tiles:
+                yield until(tile, empty(), sampling.num_samples, sampling.tolerance)
+            return
+        for passes in self._passes(read, sampling, check):
+            tally = empty()
             for raw in passes:
-                log_probs = log_probabilities(raw, self.manifest.output, temperature)
-                sums.add(log_probs, logits(raw, self.manifest.output))
-                if keep_samples:
-                    kept.setdefault("samples", []).append(log_probs.exp())
-        else:
-            sums = RegressionSums()
-            for raw in passes:
-                mean, noise = mean_and_variance(raw, self.manifest)
-                sums.add(mean, noise)
-                if keep_samples:
-                    kept.setdefault("samples", []).append(mean)
-                    kept.setdefault("noise_samples", []).append(noise)
-        return sums.measures() | {key: torch.cat(chunks) for key, chunks in kept.items()}
+                tally.add(raw)
+            yield tally.columns()
 
-    def _prediction(
-        self,
-        columns: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]],
-        sampling: Sampling,
-    ) -> Prediction:
-        used = np.full(len(columns["mean"]), sampling.passes)
+    def _prediction(self, columns: dict[str, Column], sampling: Sampling) -> Prediction:
+        used = columns.pop("num_samples_used").astype(np.int64)
         if self.manifest.task == "regression":
             return Regression(sampling=sampling, num_samples_used=used, **columns)
         return Classification(
@@ -257,90 +249,61 @@ class Engine:
         """For one block of rows after the other, the raw outputs of its passes in order of t."""
         if sampling.method == "ensemble":
             raise InputError("method `ensemble` expects several networks, got one: use `Ensemble`")
-        total = len(next(iter(read.values())))
-        execution = self.execution(sampling.masks, read)
-        per_chunk = self._folded_rows(execution.plan)
-        single = execution.plan.one_at_a_time and sampling.masks == "independent"
-        in_prefix = max(1, self.memory_budget_bytes // execution.plan.prefix_row_bytes)
-        at_once = 1 if single else min(total, per_chunk, in_prefix)
-        for first in range(0, total, at_once):
-            rows = range(first, min(first + at_once, total))
-            own = {
-                name: tensor[rows.start : rows.stop].to(self.device)
-                for name, tensor in read.items()
-            }
-            if sampling.method == "point":
-                yield iter([self._point(own)])
-            else:
-                samples = 1 if execution.plan.one_at_a_time else max(1, per_chunk // len(rows))
-                yield self._block(execution, own, rows, samples, sampling, check)
-
-    def _block(
-        self,
-        execution: Execution,
-        own: Mapping[str, Tensor],
-        rows: range,
-        samples_at_once: int,
-        sampling: Sampling,
-        check: Callable[[], None] | None,
-    ) -> Iterator[Tensor]:
-        with self._running():
-            before = execution.prefix(own)
-        for first in range(0, sampling.num_samples, samples_at_once):
+        if sampling.method == "moments":
+            for moments in self._moments(read, check):
+                yield iter([moments.at_nodes(self.manifest.output)])
+            return
+        pieces = self.pieces(sampling.masks, read)
+        if sampling.method == "mc":
+            yield from pieces.blocks(read, sampling, check)
+            return
+        for rows in pieces.rows(read):
             if check is not None:
                 check()
-            samples = range(first, min(first + samples_at_once, sampling.num_samples))
-            with self._running():
-                raw = execution.run(Chunk(samples, rows), own, before, sampling.seed)
-            yield raw
+            yield iter([self._point(rows)])
 
-    def _point(self, own: Mapping[str, Tensor]) -> Tensor:
-        with self._running():
-            raw = self.bundle.point.run(own, self.weights, device=self.device)["output"]
-        return raw.unsqueeze(0)
+    def _point(self, rows: Mapping[str, Tensor]) -> Tensor:
+        point, weights = self.placed.point, self.placed.weights
+        return point.run(rows, weights, device=self.device)["output"].unsqueeze(0)
 
-    def execution(self, masks: Masks, read: Mapping[str, Tensor]) -> Execution:
-        """The plan for rows of that shape, made at the first call and kept."""
-        shapes = tuple(tuple(tensor.shape[1:]) for tensor in read.values())
-        if (masks, shapes) not in self._executions:
-            limit = max(self.memory_budget_bytes, _ALWAYS_ALLOWED_BYTES)
-            for program in (self.bundle.sampling, self.bundle.point):
-                two = {name: tensor[:1].repeat_interleave(2, 0) for name, tensor in read.items()}
-                check_sizes(program, two, self.bundle.weights, limit)
-            one = {name: tensor[:1].to(self.device) for name, tensor in read.items()}
-            sites = self.bundle.sites
-            with self._running():
-                layouts = look(self.bundle.sampling, one, self.weights, self.device)
-                plan = make_plan(self.bundle.sampling, sites, layouts, shared=masks == "shared")
-                self._executions[masks, shapes] = Execution(
-                    self.bundle.sampling,
-                    sites,
-                    self.weights,
-                    layouts,
-                    plan,
-                    self.device,
-                    masks,
-                    self.memory_budget_bytes // _MASK_SHARE,
-                )
-            while len(self._executions) > _MAX_EXECUTIONS:
-                self._executions.pop(next(iter(self._executions)))
-        return self._executions[masks, shapes]
+    def pieces(self, masks: Masks, read: Mapping[str, Tensor]) -> Passes:
+        """The plan for rows of that shape, made at the first call and kept.
 
-    def _folded_rows(self, plan: Plan) -> int:
-        """How many samples x rows a chunk may hold.
-
-        Raises:
-            InputError: where the budget does not hold one.
+        Args:
+            masks: `shared` or `independent`.
+            read: rows by input name.
         """
-        row_bytes = max(plan.prefix_row_bytes, plan.suffix_row_bytes)
-        if row_bytes > self.memory_budget_bytes:
-            raise InputError(
-                f"the memory budget of {self.memory_budget_bytes} bytes expects one row to fit,"
-                f" which takes {row_bytes}: raise memory_budget_bytes"
+        key = masks, _shapes(read)
+        if key not in self._planned:
+            execution = self._plan(masks, read)
+            found = options(execution, rates(self.device), self.defaults.num_samples)
+            self._planned[key] = Passes(
+                execution, self.memory_budget_bytes, self.defaults.key, found
             )
-        fit = self.memory_budget_bytes // plan.suffix_row_bytes
-        near = max(1, _CPU_CHUNK_BYTES // plan.suffix_row_bytes)
-        return fit if self.device.type == "cuda" else min(fit, near)
+            while len(self._planned) > _MAX_PLANNED:
+                self._planned.pop(next(iter(self._planned)))
+        return self._planned[key]
+
+    def _plan(self, masks: Masks, read: Mapping[str, Tensor]) -> Execution:
+        limit = max(self.memory_budget_bytes, _ALWAYS_ALLOWED_BYTES)
+        for program in (self.bundle.sampling, self.bundle.point):
+            two = {name: tensor[:1].repeat_interleave(2, 0) for name, tensor in read.items()}
+            check_sizes(program, two, self.bundle.weights, limit)
+        one = {name: tensor[:1].to(self.device) for name, tensor in read.items()}
+        sites, program, weights = self.bundle.sites, self.placed.sampling, self.placed.weights
+        with self._running():
+            layouts = look(program, one, weights, self.device)
+            plan = make_plan(program, sites, layouts, shared=masks == "shared")
+            return Execution(
+                program,
+                sites,
+                weights,
+                layouts,
+                plan,
+                self.device,
+                masks,
+                self.memory_budget_bytes // BUDGET_PARTS,
+            )
 
     @contextmanager
     def _running(self) -> Iterator[None]:
@@ -357,15 +320,21 @@ class Engine:
             ) from error
 
     @cached_property
+    def _left(self) -> float:
+        """What a stratified draw leaves of a nearly normal output, measured once."""
+        rows = {name: tensor.to(self.device) for name, tensor in self.made_up_rows().items()}
+        return left_over(self.bundle, self.placed, self.device, rows)
+
+    @cached_property
     def _has_fixed_shape(self) -> bool:
         return all(isinstance(size, int) for spec in self.manifest.inputs for size in spec.shape)
 
-    def made_up_rows(self) -> dict[str, Tensor]:
-        """Two rows of numbers that the network takes; free dimensions are 8 long."""
+    def made_up_rows(self, count: int = 2) -> dict[str, Tensor]:
+        """Rows of numbers that the network takes; free dimensions are 8 long."""
         generator = torch.Generator().manual_seed(0)
         rows = {}
         for spec in self.manifest.inputs:
-            size = (2, *(part if isinstance(part, int) else 8 for part in spec.shape))
+            size = (count, *(part if isinstance(part, int) else 8 for part in spec.shape))
             dtype = DTYPES[spec.dtype]
             if dtype.is_floating_point:
                 drawn = torch.randn(size, generator=generator)
@@ -381,12 +350,22 @@ class Engine:
             rows = self.made_up_rows()
             self.sample(rows, sampling=Sampling(1, method="point"))
             raw = self.sample(rows, sampling=Sampling(2, self.defaults.seed))
+            self._time_forms(rows)
+            if self.defaults.draw == "stratified":
+                self._left  # noqa: B018  # measured now, and not in the first request
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError) as error:
             raise BundleRefusedError(
                 f"the graph does not run on one row: {str(error).splitlines()[0][:200]}:"
                 " export the network again"
             ) from error
         self._check_output(raw)
+
+    def _time_forms(self, rows: Mapping[str, Tensor]) -> None:
+        sampling = replace(self.defaults, num_samples=min(self.defaults.num_samples, _TIMED))
+        if sampling.num_samples > 1:
+            planned = self.pieces("shared", rows)
+            with self._running():
+                self._planned["shared", _shapes(rows)] = planned.timed(rows, sampling)
 
     def _check_output(self, raw: Tensor) -> None:
         columns = 1 if self.manifest.output == "sigmoid_logits" else self.manifest.num_outputs
@@ -396,3 +375,7 @@ class Engine:
                 f"the graph returns rows of shape {tuple(raw.shape[2:])}, the manifest states"
                 f" {(*pair, columns)}: export the network again"
             )
+
+
+def _shapes(read: Mapping[str, Tensor]) -> tuple[object, ...]:
+    return tuple(tuple(tensor.shape[1:]) for tensor in read.values())

@@ -64,10 +64,12 @@ class Layouts:
     Args:
         of: layout by node name; None for tuples and lists.
         row_bytes: by node name, how many bytes one more row adds.
+        shape: by node name, of tensors, on two rows; empty for others.
     """
 
     of: Mapping[str, Layout]
     row_bytes: Mapping[str, int]
+    shape: Mapping[str, tuple[int, ...]]
 
 
 def look(
@@ -104,7 +106,11 @@ def look(
         seen.append(values)
     of = {node.name: _compare(seen[0][node.name], seen[1][node.name]) for node in program.nodes}
     row_bytes = {name: _bytes(seen[1][name]) - _bytes(seen[0][name]) for name in of}
-    return Layouts(of, row_bytes)
+    shape = {
+        name: tuple(value.shape) if isinstance(value, Tensor) else ()
+        for name, value in seen[0].items()
+    }
+    return Layouts(of, row_bytes, shape)
 
 
 def _compare(two: Value, three: Value) -> Layout:

@@ -10,6 +10,9 @@ samples are the 32, whatever the chunk, the batch or the device.
     bernoulli 1[u < 1 - p]
     normal    Φ⁻¹(u + 2^-54)
 
+A `stratified` draw takes the place of `iid` raw numbers by those of `dubito.engine.strata`; all
+that follows is the same, so that one sample alone has the same distribution.
+
 Source: Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3".
 """
 
@@ -23,11 +26,12 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from torch import Tensor
 
-from dubito.engine.sampling import Masks
+from dubito.engine.sampling import Draw, Masks
+from dubito.engine.strata import Places, kept, words
+from dubito.engine.streams import raw_words
 from dubito_nn import Site
 
 _KIND = {"shared": 0, "independent": 1}
-_BLOCK = 4  # numbers that Philox makes per step of its counter
 
 
 def draw(
@@ -38,6 +42,7 @@ def draw(
     *,
     masks: Masks = "shared",
     rows: range = range(1),
+    kind: Draw = "iid",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """ω of one site for some samples, on the CPU.
@@ -49,6 +54,7 @@ def draw(
         size: of one row's draw.
         masks: `shared`: one draw for all rows; `independent`: one for every row of `rows`.
         rows: places of the rows in their request; read for `independent` only.
+        kind: `iid`, or `stratified` over t.
         dtype: of the result.
 
     Returns:
@@ -58,20 +64,19 @@ def draw(
     start, count = (
         (0, per_row) if masks == "shared" else (rows.start * per_row, len(rows) * per_row)
     )
-    raw = np.empty((len(samples), count), dtype=np.uint64)
-    for position, t in enumerate(samples):
-        raw[position] = _raw(seed, site.index, t, _KIND[masks], start, count)
     shape = (len(samples), *size) if masks == "shared" else (len(samples), len(rows), *size)
+    if kind == "stratified":
+        places = Places(seed, site.index, masks == "shared", start, count)
+        if site.distribution == "bernoulli":
+            assert site.drop_prob is not None
+            bits = kept(places, samples, 1 - site.drop_prob)
+            return torch.from_numpy(bits).to(dtype).reshape(shape)
+        raw = words(places, samples)
+    else:
+        raw = np.empty((len(samples), count), dtype=np.uint64)
+        for position, t in enumerate(samples):
+            raw[position] = raw_words(seed, site.index, (0, t, _KIND[masks]), start, count)
     return _distributed(site, raw, dtype).reshape(shape)
-
-
-def _raw(seed: int, site: int, t: int, kind: int, start: int, count: int) -> NDArray[np.uint64]:
-    block, skipped = divmod(start, _BLOCK)
-    counter = np.array([block, 0, t, kind], dtype=np.uint64)
-    key = np.array([seed, site], dtype=np.uint64)
-    stream = np.random.Philox(counter=counter, key=key)
-    numbers: NDArray[np.uint64] = stream.random_raw(skipped + count)
-    return numbers[skipped:]
 
 
 def _distributed(site: Site, raw: NDArray[np.uint64], dtype: torch.dtype) -> Tensor:

@@ -61,7 +61,8 @@ def make_plan(program: Program, sites: tuple[Site, ...], layouts: Layouts, *, sh
     one_at_a_time = any(site.batch_dim is None for site in sites)
     names = [node.name for node in program.nodes]
     by_name = {node.name: node for node in program.nodes}
-    suffix = {name for name in names if on_draw[name] and (on_x[name] or not shared)}
+    alive = _alive(program, layouts)
+    suffix = {name for name in alive if on_draw[name] and (on_x[name] or not shared)}
     suffix.add(program.outputs["output"])
     from_prefix, from_masks = set[str](), set[str]()
     queue = list(suffix)
@@ -124,6 +125,15 @@ def _can_hand_on(layouts: Layouts, name: str, *, single: bool) -> bool:
     if not isinstance(layout, Rows):
         return False
     return layout.tileable or (single and layout.axis is None and not layout.positional)
+
+
+def _alive(program: Program, layouts: Layouts) -> set[str]:
+    """Nodes that an output needs, not counting those of which only a size is read."""
+    alive = set(program.outputs.values())
+    for node in reversed(program.nodes):
+        if node.name in alive and not isinstance(layouts.of[node.name], Size):
+            alive.update(node.references())
+    return alive
 
 
 def _closure(by_name: Mapping[str, Node], names: Iterable[str], layouts: Layouts) -> set[str]:

@@ -1,6 +1,6 @@
-"""What one prediction is drawn with: the five settings that a calibration is bound to.
+"""What one prediction is drawn with: the six settings that a calibration is bound to.
 
-Its job: name T, seed, masks, draw and method once, check them, and compare them.
+Its job: name T, seed, masks, draw, method and tolerance once, check them, and compare them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,25 @@ from typing import Literal, get_args
 from dubito.errors import InputError
 
 Masks = Literal["shared", "independent"]
-Draw = Literal["iid"]
+Draw = Literal["iid", "stratified"]
 Method = Literal["mc", "point", "moments", "ensemble"]
 
 SEED_LIMIT = 2**63
 NUM_NODES = 256
 """Fixed points that stand in for passes with method `moments`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What the draws of a prediction depend on beside t and place.
+
+    Args:
+        seed: key of the counter-based generator.
+        draw: `iid` or `stratified`.
+    """
+
+    seed: int
+    draw: Draw = "iid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +40,11 @@ class Sampling:
         num_samples: T, the number of masked passes; at least 2 for `mc` (a spread needs two).
         seed: key of the counter-based generator, in [0, 2**63).
         masks: `shared` (one ω_t for all rows) or `independent` (keyed by the row's place too).
-        draw: `iid`, T independent draws.
+        draw: `stratified`, spread evenly in blocks of 16, or `iid`, T independent draws.
         method: `mc` (Monte Carlo), `point` (weight scaling, one pass), `moments` (mean and
             variance propagated in one pass) or `ensemble` (T passes of each of several networks).
+        tolerance: a row stops when the standard error of all its outputs is at most this, with T
+            the most; in probabilities or in target units; None: every row takes T samples.
 
     Raises:
         InputError: where a setting is out of its bounds.
@@ -38,8 +53,9 @@ class Sampling:
     num_samples: int = 64
     seed: int = 0
     masks: Masks = "shared"
-    draw: Draw = "iid"
+    draw: Draw = "stratified"
     method: Method = "mc"
+    tolerance: float | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (("masks", Masks), ("draw", Draw), ("method", Method)):
@@ -57,6 +73,26 @@ class Sampling:
             raise InputError(
                 f"`seed` expects an integer in [0, 2**63), got {self.seed}: choose one in it"
             )
+        self._check_tolerance()
+
+    def _check_tolerance(self) -> None:
+        if self.tolerance is None:
+            return
+        if isinstance(self.tolerance, bool) or not 0 < self.tolerance < float("inf"):
+            raise InputError(
+                f"`tolerance` expects a number above 0, got {self.tolerance}: such as 0.01, or"
+                " leave it out and every row takes num_samples passes"
+            )
+        if self.method != "mc":
+            raise InputError(
+                f"`tolerance` expects method `mc`, got `{self.method}`, which has no standard"
+                " error: leave one of them out"
+            )
+
+    @property
+    def key(self) -> Key:
+        """What the draws depend on beside t and place."""
+        return Key(self.seed, self.draw)
 
     @property
     def passes(self) -> int:

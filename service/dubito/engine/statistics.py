@@ -1,70 +1,75 @@
 """What T passes say together, summed up while they stream.
 
 Its job: take chunks of passes in order of t and keep sums that do not grow with T, in float64. The
-clear reference for every figure is `dubito.measures`.
+clear reference for every figure is `dubito.measures`. The sums of some rows can be taken out and
+go on alone, which is how rows that are done leave a batch.
 
-Dimensions: T samples, B rows, C classes, D outputs, G groups of samples for the jackknife.
+Dimensions: T samples, B rows, C classes, D outputs.
 
-    moments     mean and M2 = Σ (x - mean)², merged by Chan's rule; never E[x²] - E[x]²
+    moments     mean and M2 = Σ (x - mean)²                      moments.py
+    blocks      under a stratified draw: what its error needs    blocks.py
     entropies   Σ_t H[p_t] and p̄
-    jackknife   Σ p over each of at most 64 groups of consecutive samples
-
-Source: Chan, Golub, LeVeque 1983; Busing, Meijer, Van der Leeden 1999 (unequal groups).
+    jackknife   Σ p over each of at most 64 groups of samples    jackknife.py
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-MAX_GROUPS = 64
+from dubito.engine.blocks import Blocks, factor
+from dubito.engine.jackknife import Groups
+from dubito.engine.moments import Moments
 
 
-class Moments:
-    """Running mean and sum of squared deviations over the first axis."""
+class Spread:
+    """Mean, variance and standard error under the draw used.
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = torch.zeros(())
-        self.squares = torch.zeros(())
+    Args:
+        left: what a stratified draw leaves, see `dubito.engine.blocks`; None for `iid`.
+    """
+
+    def __init__(self, left: float | None = None) -> None:
+        self.moments = Moments()
+        self.blocks = None if left is None else Blocks(left)
 
     def add(self, chunk_TBD: Tensor) -> None:
-        """Take in some samples."""
-        count = len(chunk_TBD)
-        mean = chunk_TBD.mean(0)
-        squares = (chunk_TBD - mean).square().sum(0)
-        if self.count == 0:
-            self.count, self.mean, self.squares = count, mean, squares
-            return
-        total = self.count + count
-        delta = mean - self.mean
-        self.squares = self.squares + squares + delta.square() * (self.count * count / total)
-        self.mean = self.mean + delta * (count / total)
-        self.count = total
-
-    def variance(self) -> Tensor:
-        """M2 / T, so that a decomposition into parts adds up."""
-        return self.squares / self.count
+        """Take in the next samples, in order of t."""
+        self.moments.add(chunk_TBD)
+        if self.blocks is not None:
+            self.blocks.add(chunk_TBD)
 
     def standard_error(self) -> Tensor:
-        """sqrt(M2 / (T - 1)) / sqrt(T), of the mean of independent draws; 0 for one sample."""
-        return (self.squares / max(1, self.count - 1) / self.count).sqrt()
+        """Of the mean; 0 for one sample.
+
+        iid: sqrt(M2 / (T - 1)) / sqrt(T); stratified: sqrt(M2 / T · q / (T - q))
+        """
+        count = self.moments.count
+        if count < 2:
+            return torch.zeros_like(self.moments.mean)
+        if self.blocks is None:
+            return (self.moments.squares / (count - 1) / count).sqrt()
+        part_BD = factor(self.blocks.ratio(self.moments), count)
+        return (self.moments.squares / count * part_BD / (count - part_BD)).sqrt()
+
+    def take(self, rows: Tensor) -> Spread:
+        """The same of some rows."""
+        part = Spread()
+        part.moments = self.moments.take(rows)
+        part.blocks = None if self.blocks is None else self.blocks.take(rows)
+        return part
 
 
 class ClassificationSums:
     """Everything a classification reports, from streamed log-probabilities.
 
     Args:
-        num_samples: T, known beforehand, which sets the size of the groups.
+        left: what a stratified draw leaves; None for `iid`.
     """
 
-    def __init__(self, num_samples: int) -> None:
-        self.probs = Moments()
-        self._group_size = math.ceil(num_samples / MAX_GROUPS)
-        self._groups: list[Tensor] = []
-        self._sizes: list[int] = []
+    def __init__(self, left: float | None = None) -> None:
+        self.spread = Spread(left)
+        self._groups = Groups()
         self._entropy_B = torch.zeros(())
         self._votes_BC = torch.zeros(())
         self._energy_B = torch.zeros(())
@@ -72,73 +77,89 @@ class ClassificationSums:
     def add(self, log_probs_TBC: Tensor, logits_TBC: Tensor) -> None:
         """Take in the next samples, in order of t."""
         probs_TBC = log_probs_TBC.exp()
-        start = self.probs.count
-        self.probs.add(probs_TBC)
+        self.spread.add(probs_TBC)
+        self._groups.add(probs_TBC)
         self._entropy_B = self._entropy_B + torch.special.entr(probs_TBC).sum(-1).sum(0)
         votes = torch.nn.functional.one_hot(probs_TBC.argmax(-1), probs_TBC.shape[-1])
         self._votes_BC = self._votes_BC + votes.sum(0)
         self._energy_B = self._energy_B - logits_TBC.logsumexp(-1).sum(0)
-        for offset in range(len(probs_TBC)):
-            if (start + offset) % self._group_size == 0:
-                self._groups.append(torch.zeros_like(probs_TBC[0]))
-                self._sizes.append(0)
-            self._groups[-1] = self._groups[-1] + probs_TBC[offset]
-            self._sizes[-1] += 1
 
     def measures(self) -> dict[str, Tensor]:
         """The columns of a classification, by their names in a reply."""
-        count = self.probs.count
-        mean_BC = self.probs.mean
-        expected_B = self._entropy_B / count
+        moments = self.spread.moments
+        expected_B = self._entropy_B / moments.count
         # by concavity H[p̄] ≥ mean H[p_t]; rounding must not undo it
-        predictive_B = torch.maximum(torch.special.entr(mean_BC).sum(-1), expected_B)
+        predictive_B = torch.maximum(torch.special.entr(moments.mean).sum(-1), expected_B)
+        information_B = predictive_B - expected_B
         return {
-            "mean": mean_BC,
-            "variance": self.probs.variance(),
-            "standard_error": self.probs.standard_error(),
+            "mean": moments.mean,
+            "variance": moments.variance(),
+            "standard_error": self.spread.standard_error(),
             "predictive_entropy": predictive_B,
             "expected_entropy": expected_B,
-            "mutual_information": predictive_B - expected_B,
-            "mutual_information_corrected": self._corrected(predictive_B, expected_B),
-            "vote_share": self._votes_BC.double() / count,
+            "mutual_information": information_B,
+            "mutual_information_corrected": information_B + self._correction(predictive_B),
+            "vote_share": self._votes_BC.double() / moments.count,
             # a pass that overflowed votes for nothing
-            "variation_ratio": (1 - self._votes_BC.amax(-1) / count) + 0 * expected_B,
-            "energy": self._energy_B / count,
+            "variation_ratio": (1 - self._votes_BC.amax(-1) / moments.count) + 0 * expected_B,
+            "energy": self._energy_B / moments.count,
         }
 
-    def _corrected(self, predictive_B: Tensor, expected_B: Tensor) -> Tensor:
-        """G·H - Σ_j (1 - m_j/T)·H_(j) - mean H[p_t], not below the plain figure."""
-        plain_B, count = predictive_B - expected_B, self.probs.count
-        if count < 2:
-            return plain_B
-        total_BC = self.probs.mean * count
-        corrected_B = len(self._groups) * predictive_B
-        for group_BC, size in zip(self._groups, self._sizes, strict=True):
-            without_BC = ((total_BC - group_BC) / (count - size)).clamp_min(0)
-            share = 1 - size / count
-            corrected_B = corrected_B - share * torch.special.entr(without_BC).sum(-1)
-        return torch.maximum(corrected_B - expected_B, plain_B)
+    def take(self, rows: Tensor) -> ClassificationSums:
+        """The same of some rows."""
+        part = ClassificationSums()
+        part.spread, part._groups = self.spread.take(rows), self._groups.take(rows)
+        part._entropy_B, part._votes_BC = self._entropy_B[rows], self._votes_BC[rows]
+        part._energy_B = self._energy_B[rows]
+        return part
+
+    def _correction(self, predictive_B: Tensor) -> Tensor:
+        """The jackknife's, which takes groups for independent, scaled to the draw used.
+
+        The bias of H[p̄] is about -1/2 Σ_c Var(p̄_c) / p̄_c, so the scale is the ratio of that sum
+        under the draw to that of independent groups.
+        """
+        moments, blocks = self.spread.moments, self.spread.blocks
+        correction_B = self._groups.correction(moments.mean, predictive_B)
+        if blocks is None:
+            return correction_B
+        ratio_BC = blocks.ratio(moments)
+        weight_BC = torch.where(moments.mean > 0, moments.squares / moments.mean, 0)
+        true_B = (weight_BC * factor(ratio_BC, moments.count)).sum(-1)
+        taken_B = (weight_BC * factor(ratio_BC, self._groups.size)).sum(-1)
+        return torch.where(taken_B > 0, correction_B * true_B / taken_B, correction_B)
 
 
 class RegressionSums:
-    """Everything a regression reports, from streamed means and noise variances."""
+    """Everything a regression reports, from streamed means and noise variances.
 
-    def __init__(self) -> None:
-        self.means = Moments()
+    Args:
+        left: what a stratified draw leaves; None for `iid`.
+    """
+
+    def __init__(self, left: float | None = None) -> None:
+        self.spread = Spread(left)
         self._noise_BD = torch.zeros(())
 
     def add(self, mean_TBD: Tensor, noise_TBD: Tensor) -> None:
         """Take in the next samples."""
-        self.means.add(mean_TBD)
+        self.spread.add(mean_TBD)
         self._noise_BD = self._noise_BD + noise_TBD.sum(0)
 
     def measures(self) -> dict[str, Tensor]:
         """The columns of a regression, by their names in a reply."""
-        epistemic_BD, aleatoric_BD = self.means.variance(), self._noise_BD / self.means.count
+        moments = self.spread.moments
+        epistemic_BD, aleatoric_BD = moments.variance(), self._noise_BD / moments.count
         return {
-            "mean": self.means.mean,
+            "mean": moments.mean,
             "variance": epistemic_BD + aleatoric_BD,
             "epistemic_variance": epistemic_BD,
             "aleatoric_variance": aleatoric_BD,
-            "standard_error": self.means.standard_error(),
+            "standard_error": self.spread.standard_error(),
         }
+
+    def take(self, rows: Tensor) -> RegressionSums:
+        """The same of some rows."""
+        part = RegressionSums()
+        part.spread, part._noise_BD = self.spread.take(rows), self._noise_BD[rows]
+        return part

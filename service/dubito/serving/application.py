@@ -22,7 +22,7 @@ from dubito.errors import InputError
 from dubito.registry import AliasFact, CalibrationFact, ModelFact, Registry, VersionFact
 from dubito.registry.names import DEFAULT_ALIAS
 from dubito.serving.budget import Budget
-from dubito.serving.calibrating import Passes, fit, read_truths
+from dubito.serving.calibrating import Passes, check_sampling, fit, read_truths
 from dubito.serving.catalogue import Catalogue
 from dubito.serving.members import (
     Predictor,
@@ -30,7 +30,6 @@ from dubito.serving.members import (
     find_members,
     num_values,
     predictor,
-    refuse_ensemble,
 )
 from dubito.serving.orders import (
     CalibrateOrder,
@@ -182,7 +181,7 @@ class Application:
         with self._place(reservation) as place:
             version = self._registry.version(order.model, order.version)
             sampling = self._sampling(order, version)
-            refuse_ensemble(sampling)
+            check_sampling(sampling)
             _check_share("alpha", order.alpha)
             _check_share("coverage", order.coverage)
             engine = self._catalogue.get(version.digest)
@@ -226,7 +225,7 @@ class Application:
             BundleRefusedError: it cannot be read or run; nothing is stored.
         """
         settings = self._settings
-        sampling = Sampling(num_samples=settings.num_samples, seed=settings.seed)
+        sampling = Sampling(settings.num_samples, settings.seed, draw=settings.draw)
         return self._registry.register(
             model,
             path,

@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 from dubito.engine import Engine, Ensemble, Sampling
 from dubito.engine.ensemble import check_members
-from dubito.errors import InputError
 from dubito.registry import Registry, VersionFact
 from dubito.serving.catalogue import Catalogue
 
@@ -61,15 +60,3 @@ def count_networks(engine: Predictor) -> int:
 def num_values(rows: int, engine: Predictor, sampling: Sampling) -> int:
     """Numbers that all passes over the rows make."""
     return rows * engine.manifest.num_outputs * sampling.num_returned * count_networks(engine)
-
-
-def refuse_ensemble(sampling: Sampling) -> None:
-    """Refuse to calibrate several networks at once.
-
-    Raises:
-        InputError: the method is `ensemble`.
-    """
-    if sampling.method == "ensemble":
-        raise InputError(
-            "calibrating expects one version, got method `ensemble`: calibrate each with `mc`"
-        )

@@ -50,10 +50,10 @@ class SamplingOrder:
         num_samples: T, in passes.
         seed: seed of the masks.
         masks: `shared` or `independent`.
-        draw: `iid`; `stratified` is known and not built yet.
+        draw: `stratified` or `iid`.
         method: `mc`, `point`, `moments` or `ensemble`.
         members: versions of an ensemble, by number or alias.
-        tolerance: standard error at which sampling stops; not built yet.
+        tolerance: standard error at which a row stops, with T the most.
     """
 
     num_samples: int | None = None

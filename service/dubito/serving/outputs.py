@@ -117,7 +117,12 @@ def build_outputs(
         sampling=sampling,
         temperature=temperature,
         keep_samples=_ON_REQUEST in names
-        or ("quantiles" in names and covering is not None and may_keep_samples),
+        or (
+            "quantiles" in names
+            and covering is not None
+            and may_keep_samples
+            and sampling.tolerance is None
+        ),
         check=check,
     )
     request = _Request(order, covering, warnings)
@@ -240,7 +245,8 @@ def _quantiles(prediction: Regression, found: Calibration, request: _Request) ->
     mean_TBD, noise_TBD = prediction.samples, prediction.noise_samples
     if mean_TBD is None or noise_TBD is None:
         request.warnings.append(
-            "`quantiles` is null: passes x rows x outputs are too many to keep; send fewer rows"
+            "`quantiles` is null: it needs all passes, which are not kept with a tolerance, nor "
+            "where passes x rows x outputs are too many: leave it out, or send fewer rows"
         )
         return None
     variance_TBD = found.aleatoric_variance(noise_TBD)

@@ -21,9 +21,8 @@ def merge_sampling(
         max_num_samples: largest T, in passes.
 
     Raises:
-        InputError: out of bounds, unknown, or not built yet.
+        InputError: out of bounds or unknown.
     """
-    _refuse_unbuilt(order)
     asked = {key: value for key, value in asdict(order).items() if value is not None}
     asked.pop("members", None)
     chosen = asdict(Sampling()) | dict(defaults) | asked
@@ -32,6 +31,8 @@ def merge_sampling(
             f"`members` belongs to method `ensemble`, got method `{chosen['method']}` and members"
             f" {_shown(order.members)}: give both or neither"
         )
+    if chosen["method"] != "mc":  # a tolerance of the version's own is no choice of the request
+        chosen["tolerance"] = order.tolerance
     if chosen["method"] in ("point", "moments"):
         chosen["num_samples"] = 1  # one pass is all there is to them
     sampling = Sampling(**chosen)
@@ -41,23 +42,6 @@ def merge_sampling(
             "ask for fewer masked passes"
         )
     return sampling
-
-
-def _refuse_unbuilt(order: SamplingOrder) -> None:
-    unbuilt = {
-        "tolerance": order.tolerance is not None,
-        "draw": order.draw == "stratified",
-    }
-    remedies = {
-        "tolerance": "leave it out or null, and choose num_samples",
-        "draw": "use `iid`",
-    }
-    for name, is_asked in unbuilt.items():
-        if is_asked:
-            raise InputError(
-                f"`{name}`: {getattr(order, name)!r} is not built yet in this version of Dubito: "
-                f"{remedies[name]}"
-            )
 
 
 def _shown(members: Sequence[object] | None) -> str:

@@ -125,6 +125,7 @@ def _head(reply: PredictReply, request: Request) -> dict[str, object]:
         "masks": sampling.masks,
         "draw": sampling.draw,
         "method": sampling.method,
+        "tolerance": sampling.tolerance,
         "calibration": reply.calibration,
         "warnings": reply.warnings,
     }

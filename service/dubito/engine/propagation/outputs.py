@@ -119,6 +119,7 @@ class OutputMoments:
             "epistemic_variance": variance,
             "aleatoric_variance": noise,
             "standard_error": torch.zeros_like(mean),
+            "num_samples_used": torch.ones(len(mean)),
             **kept,
         }
 
@@ -142,6 +143,7 @@ class OutputMoments:
             "mean": mean_BC,
             "variance": (probs_BCN - mean_BC.float().unsqueeze(-1)).square_().mean(-1).double(),
             "standard_error": torch.zeros_like(mean_BC),
+            "num_samples_used": torch.ones(len(mean_BC)),
             "predictive_entropy": predictive_B,
             "expected_entropy": expected_B,
             "mutual_information": mutual_B,

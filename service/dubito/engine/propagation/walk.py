@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from dubito.engine.layout import Layout, Layouts, Rows, peak_row_bytes
+from dubito.engine.layout import Layout, Layouts, Rows, look, peak_row_bytes
 from dubito.engine.propagation.arithmetic import ARITHMETIC, ON_DRAWS, calculated, of_draws
 from dubito.engine.propagation.common import Directions
 from dubito.engine.propagation.layers import LAYERS, Call
@@ -86,12 +86,11 @@ class Propagation:
         self._squares: dict[str, Tensor] = {}
         self._directions: dict[tuple[str, bool], Directions] = {}
         self._draws: dict[tuple[object, ...], dict[str, Held]] = {}
-        self._row_bytes: dict[tuple[object, ...], int] = {}
+        self._looked: dict[tuple[object, ...], tuple[Layouts, int]] = {}
 
     def blocks(
         self,
         read: Mapping[str, Tensor],
-        layouts: Layouts,
         budget_bytes: int,
         check: Callable[[], None] | None,
     ) -> Iterator[OutputMoments]:
@@ -99,20 +98,13 @@ class Propagation:
 
         Args:
             read: checked rows by input name.
-            layouts: where each value holds its rows, and what one more adds.
             budget_bytes: for what is alive at once.
             check: called before each block; whatever it raises ends the propagation.
 
         Raises:
             InputError: the budget does not hold one row, or `run` refuses the graph.
         """
-        shapes = tuple(rows.shape[1:] for rows in read.values())
-        if shapes not in self._row_bytes:
-            output = self._program.outputs["output"]
-            peak = peak_row_bytes(self._program.nodes, layouts.row_bytes, {output})
-            at_nodes = 2 * NUM_NODES * layouts.row_bytes[output]
-            self._row_bytes[shapes] = _AT_ONCE * max(peak, at_nodes)
-        of_row = self._row_bytes[shapes]
+        layouts, of_row = self._look(read)
         if of_row > budget_bytes:
             raise InputError(
                 f"the memory budget of {budget_bytes} bytes expects one row to fit, which takes"
@@ -126,6 +118,20 @@ class Propagation:
             own = {name: rows[first : first + at_once] for name, rows in read.items()}
             own = {name: rows.to(self._device) for name, rows in own.items()}
             yield self.run(own, layouts.of)
+
+    def _look(self, read: Mapping[str, Tensor]) -> tuple[Layouts, int]:
+        """Where values hold their rows, and the bytes that a row takes, for rows of that shape."""
+        shapes = tuple(rows.shape[1:] for rows in read.values())
+        if shapes not in self._looked:
+            one = {name: rows[:1].to(self._device) for name, rows in read.items()}
+            layouts = look(self._program, one, self._weights, self._device)
+            output = self._program.outputs["output"]
+            peak = peak_row_bytes(self._program.nodes, layouts.row_bytes, {output})
+            at_nodes = 2 * NUM_NODES * layouts.row_bytes[output]
+            while len(self._looked) >= _MAX_SHAPES:
+                self._looked.pop(next(iter(self._looked)))
+            self._looked[shapes] = layouts, _AT_ONCE * max(peak, at_nodes)
+        return self._looked[shapes]
 
     def run(self, inputs: Mapping[str, Tensor], layouts: Mapping[str, Layout]) -> OutputMoments:
         """Moments of the declared outputs.

@@ -1,0 +1,212 @@
+"""`dubito bench`: latency and standard error of a bundle over T, to choose T by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, cast
+
+import torch
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from dubito.benchmark import Limits, Order, Pool, Step, Study, study
+from dubito.benchmark.latency import Latency
+from dubito.benchmark.picture import check_can_draw, draw
+from dubito.cli.console import messages, output, progress, read_rows
+from dubito.engine import Engine, Inputs
+from dubito.engine.sampling import Draw, Masks
+from dubito.errors import InputError
+from dubito.settings import Settings
+
+_COLUMNS = (
+    SpinnerColumn(),
+    TextColumn("{task.description:<20}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+)
+
+
+def bench(
+    bundle: Annotated[Path, typer.Argument(help="The bundle, a .dubito file.")],
+    inputs: Annotated[
+        Path | None, typer.Option(help="Rows: a .npy, .npz or .json file. Made up where none.")
+    ] = None,
+    samples: Annotated[str, typer.Option(help="T, with commas.")] = "8,16,32,64,128,256",
+    batch: Annotated[str, typer.Option(help="Rows per call, with commas.")] = "1,16,128",
+    rows: Annotated[int, typer.Option(help="Rows that errors are taken on.")] = 64,
+    reference: Annotated[
+        int, typer.Option(help="Passes that errors are held against; 0 for none.")
+    ] = 10_000,
+    repeats: Annotated[int, typer.Option(help="Timed calls of each kind, at most.")] = 7,
+    seconds: Annotated[float, typer.Option(help="Limit of the reference, and of each B.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Seed of the masks.")] = 0,
+    masks: Annotated[str, typer.Option(help="shared or independent.")] = "shared",
+    draw_: Annotated[str, typer.Option("--draw", help="stratified or iid.")] = "stratified",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of torch.", min=1)] = None,
+    budget_ms: Annotated[float | None, typer.Option(help="Name the largest T within it.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw them there, as SVG.")] = None,
+) -> None:
+    """Measure latency and standard error of a bundle over T."""
+    order = Order(
+        samples=_numbers("samples", samples),
+        batches=_numbers("batch", batch),
+        limits=Limits(repeats, least=1, limit_s=seconds),
+        num_rows=rows,
+        reference=reference,
+        reference_limit_s=seconds,
+    )
+    if picture is not None:
+        check_can_draw()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with progress(f"reading {bundle.name}"):
+        engine = _engine(bundle, device, seed, masks, draw_)
+        pool = Pool.of(engine, None if inputs is None else _rows(inputs))
+    with _steps() as step:
+        measured = study(engine, pool, order, step)
+    _print(measured, budget_ms)
+    if json_ is not None:
+        json_.write_text(json.dumps(measured.to_json(), indent=1) + "\n")
+    if picture is not None:
+        draw(measured, picture)
+
+
+def _numbers(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.replace(",", " ").split())
+    except ValueError as error:
+        raise InputError(
+            f"`{name}` expects whole numbers with commas, got '{text}': write 8,16,32"
+        ) from error
+
+
+def _engine(bundle: Path, device: str | None, seed: int, masks: str, draw_: str) -> Engine:
+    settings = Settings()
+    name = device or settings.device
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"`device` expects one that torch finds, got {name}: {reason}") from error
+    return Engine.load(
+        bundle,
+        device=name,
+        seed=seed,
+        masks=cast(Masks, masks),
+        draw=cast(Draw, draw_),
+        memory_budget_bytes=settings.memory_budget_bytes,
+    )
+
+
+def _rows(path: Path) -> Inputs:
+    rows = read_rows(path)
+    if isinstance(rows, dict) and "inputs" in rows:  # a request's body, or labelled rows
+        rows = rows["inputs"]
+    return cast(Inputs, rows)
+
+
+@contextmanager
+def _steps() -> Iterator[Step]:
+    """A bar per part of the study."""
+    console = messages()
+    with Progress(*_COLUMNS, console=console, disable=not console.is_terminal) as bar:
+        tasks = {}
+
+        def step(title: str, done: int, total: int) -> None:
+            if title not in tasks:
+                tasks[title] = bar.add_task(title)
+            bar.update(tasks[title], completed=done, total=total)
+
+        yield step
+
+
+def _print(measured: Study, budget_ms: float | None) -> None:
+    console = output()
+    console.print(_errors(measured))
+    console.print(_times(measured))
+    for line in _explained(measured):
+        console.print(line, markup=False, soft_wrap=True)
+    for one in measured.methods:
+        if one.refused is not None:
+            console.print(f"{one.method}: {one.refused}", markup=False, soft_wrap=True)
+    if budget_ms is not None:
+        for batch in _batches(measured):
+            console.print(_advice(measured, batch, budget_ms), markup=False, soft_wrap=True)
+
+
+def _errors(measured: Study) -> Table:
+    table = Table("T", "standard error, median", "standard error, largest", "actual error")
+    for one in measured.accuracies:
+        stated = (one.standard_error_median, one.standard_error_max)
+        table.add_row(str(one.num_samples), *map(_number, (*stated, one.error)))
+    for method in measured.methods:
+        if method.refused is None:
+            table.add_row(method.method, "", "", _number(method.error))
+    return table
+
+
+def _times(measured: Study) -> Table:
+    batches = _batches(measured)
+    table = Table("T", *(f"B = {batch}" for batch in batches))
+    for first in measured.latencies:
+        if first.batch == batches[0]:
+            name = str(first.num_samples) if first.method == "mc" else first.method
+            cells = (measured.at(batch, first.method, first.num_samples) for batch in batches)
+            table.add_row(name, *map(_time, cells))
+    return table
+
+
+def _explained(measured: Study) -> list[str]:
+    lines = [
+        "times: minimum / median of a call in ms (minimum over that of one plain forward pass)"
+    ]
+    if measured.reference_error is not None:
+        lines.append(
+            f"actual error: root mean square of the mean on {measured.num_rows} rows, against"
+            f" T = {measured.reference:,} (itself good to {measured.reference_error:.2g})"
+        )
+    lines += [
+        f"{one.method}: standard deviation wrong by {one.deviation_error:.1%}"
+        for one in measured.methods
+        if one.deviation_error is not None
+    ]
+    if measured.is_made_up:
+        lines.append("rows: made up; give --inputs for errors on rows of your own")
+    return lines
+
+
+def _advice(measured: Study, batch: int, budget_ms: float) -> str:
+    best = measured.largest_within(batch, budget_ms / 1e3)
+    if best is None:
+        return f"B = {batch}: no T that was tried answers within {budget_ms:g} ms"
+    return (
+        f"B = {batch}: T = {best.num_samples} answers within {budget_ms:g} ms, standard error"
+        f" {best.standard_error_median:.2g} (median), {best.standard_error_max:.2g} (largest)"
+    )
+
+
+def _batches(measured: Study) -> list[int]:
+    return sorted({one.batch for one in measured.latencies})
+
+
+def _time(latency: Latency) -> str:
+    shown = f"{1e3 * latency.minimum_s:.3g} / {1e3 * latency.median_s:.3g}"
+    return f"{shown} ({latency.forwards:.1f}x)"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"

@@ -1,0 +1,13 @@
+"""Other ways to compute what some nodes of the suffix compute, with less work.
+
+thinned   mask, linear, pointwise, mask, linear: kept units only
+linear    a mask of channels in front of a convolution: partial results once per row
+skipped   a residual branch: not computed where a sample drops it
+"""
+
+from dubito.engine.forms.about import About
+from dubito.engine.forms.linear import Linear, linear_maps
+from dubito.engine.forms.skipped import Skipped, branches
+from dubito.engine.forms.thinned import Packed, Thinned, chains
+
+__all__ = ["About", "Linear", "Packed", "Skipped", "Thinned", "branches", "chains", "linear_maps"]

@@ -1,0 +1,175 @@
+"""Skipped form: the branch of a residual block that a sample drops is not computed.
+
+Its job: where a whole branch is multiplied by one number per sample and added to the path around
+it,
+
+    y = x + m_t · branch(x)
+
+the branch is computed for the samples with m_t ≠ 0 alone.
+
+Source: Huang et al. 2016, arXiv:1603.09382 (stochastic depth), whose training saves that time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dubito.engine.fold import Fold, Steps, as_tensor, steps_with, unfolded
+from dubito.engine.forms.about import About
+from dubito.engine.layout import Layouts, Rows, Size
+from dubito.engine.plan import Plan
+from dubito.engine.rates import Work
+from dubito_nn.program import Node, Ref
+
+
+@dataclass(frozen=True, eq=False)
+class Skipped:
+    """A sum of a path and a branch times a mask.
+
+    Args:
+        around: name of the path around the branch.
+        mask: name of the mask, one number per sample.
+        branch: what makes the branch, in order.
+        nodes: names of all whose place it takes, in order: branch, product, sum.
+        reads: names of the values that it needs.
+    """
+
+    around: str
+    mask: str
+    branch: Steps
+    nodes: tuple[str, ...]
+    reads: tuple[str, ...]
+
+    def run(self, fold: Fold) -> Tensor:
+        """The sum, for every sample and row."""
+        mask_T = as_tensor(fold.of_samples[self.mask]).flatten()
+        index = mask_T.nonzero().squeeze(1)
+        around = as_tensor(fold.value(self.around))
+        if not len(index):
+            return around
+        branch = fold.of_some(index, self.reads).run(self.branch)
+        rows = len(fold.chunk.rows)
+        scale = mask_T[index].repeat_interleave(rows).view(-1, *(1,) * (branch.ndim - 1))
+        scaled = branch * scale
+        if len(index) == len(mask_T):
+            return around + scaled
+        result = unfolded(around.clone(), 0, (len(mask_T), rows))
+        result.index_add_(0, index, unfolded(scaled, 0, (len(index), rows)))
+        return result.flatten(0, 1)
+
+    def work(self, about: About, rows: int, num_samples: int) -> tuple[Work, Work]:
+        """Dense work and own."""
+        flops = moved = 0.0
+        for current in self.branch.steps:
+            assert isinstance(current, Node)
+            shape = about.layouts.shape[current.name]
+            numbers = math.prod(shape[1:])
+            weights = [about.static.get(name) for name in current.references()]
+            for weight in weights[1:2]:
+                if isinstance(weight, Tensor):
+                    flops += 2 * numbers * math.prod(weight.shape[1:])
+            moved += 8 * numbers
+        share, folded = about.density(self.mask), num_samples * rows
+        around = 4 * math.prod(about.layouts.shape[self.around][1:])
+        return (
+            Work(folded * flops, folded * moved, len(self.nodes)),
+            Work(
+                folded * share * flops,
+                folded * (share * moved + 4 * around),
+                len(self.nodes) + 6,
+            ),
+        )
+
+
+def branches(nodes: Sequence[Node], plan: Plan, layouts: Layouts, kept: str) -> list[Skipped]:
+    """Every branch that one number per sample switches.
+
+    Args:
+        nodes: of the suffix, in order.
+        plan: that they belong to.
+        layouts: how values hold their rows.
+        kept: name of the output.
+    """
+    by_name = {node.name: node for node in nodes}
+    readers: dict[str, list[str]] = {}
+    for node in nodes:
+        for name in node.references():
+            readers.setdefault(name, []).append(node.name)
+    found, taken = list[Skipped](), set[str]()
+    for node in nodes:
+        for around, product in _sums(node, by_name):
+            operand = _switched(product, plan, layouts)
+            if operand is None or readers[product.name] != [node.name] or product.name == kept:
+                continue
+            branch, mask = operand
+            inside = _inside(branch, product.name, nodes, readers, layouts)
+            names = (*inside, product.name, node.name)
+            if not inside or around in inside or taken & set(names):
+                continue
+            steps = steps_with([by_name[name] for name in inside], (), branch)
+            needed = {name for at in inside for name in by_name[at].references()} - set(inside)
+            needed = {name for name in needed if not isinstance(layouts.of[name], Size)}
+            found.append(Skipped(around, mask, steps, names, (around, mask, *sorted(needed))))
+            taken.update(names)
+            break
+    return found
+
+
+def _sums(node: Node, by_name: Mapping[str, Node]) -> list[tuple[str, Node]]:
+    """(path, product) for either reading of a sum of two values."""
+    names = [part.name for part in node.args if isinstance(part, Ref)]
+    if node.op != "aten.add.Tensor" or node.kwargs or len(names) != 2:
+        return []
+    return [
+        (names[1 - at], by_name[name])
+        for at, name in enumerate(names)
+        if name in by_name and by_name[name].op == "aten.mul.Tensor"
+    ]
+
+
+def _switched(product: Node, plan: Plan, layouts: Layouts) -> tuple[str, str] | None:
+    """(branch, mask) where the product is with one number per sample."""
+    names = [part.name for part in product.args if isinstance(part, Ref)]
+    if len(names) != 2:
+        return None
+    for branch, mask in (names, names[::-1]):
+        shape = layouts.shape[mask]
+        if (
+            mask in plan.from_masks
+            and branch not in plan.from_masks
+            and _rows_first(layouts, mask)
+            and _rows_first(layouts, branch)
+            and all(size == 1 for size in shape[1:])
+        ):
+            return branch, mask
+    return None
+
+
+def _inside(
+    branch: str,
+    product: str,
+    nodes: Sequence[Node],
+    readers: Mapping[str, Sequence[str]],
+    layouts: Layouts,
+) -> tuple[str, ...]:
+    """Nodes that nothing but the branch reads, in order."""
+    inside = {product}
+    for node in reversed(nodes):
+        reading = readers.get(node.name, ())
+        if (
+            reading
+            and node.op != "site"
+            and not isinstance(layouts.of[node.name], Size)
+            and all(name in inside for name in reading)
+        ):
+            inside.add(node.name)
+    return tuple(node.name for node in nodes if node.name in inside - {product})
+
+
+def _rows_first(layouts: Layouts, name: str) -> bool:
+    layout = layouts.of[name]
+    return isinstance(layout, Rows) and (layout.axis, layout.per_row) == (0, 1)

@@ -1,0 +1,317 @@
+"""Thinned form: units that a sample drops are not computed.
+
+Its job: with ω_t known, a chain `mask, linear, pointwise, mask, linear, ...` is a smaller network.
+
+    y = W₂ (m₂ ∘ f(W₁ (m₁ ∘ h) + b₁)) + b₂        dense, for every sample
+    y = W₂[:, K₂]·m₂[K₂] f(W₁[K₂, K₁]·m₁[K₁] h[K₁] + b₁[K₂]) + b₂        K: the units with m ≠ 0
+
+At rate p a layer between two masks takes (1-p)² of the multiply-adds. The weights of every sample
+are gathered once per seed and kept. Units come first, so that gathering them copies whole rows.
+
+Dimensions: B rows, F units, K kept ones.
+
+Source: the observation is that of Srivastava et al. 2014, section 1, that a draw is a thinned
+network; Hasan et al. 2022 (controlled dropout) train with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dubito.engine.fold import Fold, as_tensor
+from dubito.engine.forms.about import About
+from dubito.engine.layout import Layouts, Rows
+from dubito.engine.plan import Plan
+from dubito.engine.rates import Work
+from dubito_nn.operators import resolve
+from dubito_nn.program import Node, Ref, bind
+
+POINTWISE = frozenset(
+    f"aten.{name}.default"
+    for name in (
+        *("relu", "gelu", "tanh", "sigmoid", "silu", "elu", "selu", "leaky_relu", "softplus"),
+        *("relu6", "hardtanh", "hardswish", "celu", "mish"),
+    )
+) | {"aten.mul.Scalar", "aten.add.Scalar"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One linear map of a chain, with what stands between it and the next mask.
+
+    Args:
+        mask: name of the mask on its input; None at the head of a chain where nothing is masked.
+        masked: name of the product with that mask.
+        linear: its node.
+        pointwise: nodes after it, up to the next mask.
+    """
+
+    mask: str | None
+    masked: str | None
+    linear: Node
+    pointwise: tuple[Node, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The nodes that it stands for, in order."""
+        first = () if self.masked is None else (self.masked,)
+        return (*first, self.linear.name, *(node.name for node in self.pointwise))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The weights of one sample.
+
+    Args:
+        kept: (K,) units of the chain's input; None for all.
+        layers: per layer its weight (K', K) and its bias (K', 1) or None.
+    """
+
+    kept: Tensor | None
+    layers: tuple[tuple[Tensor, Tensor | None], ...]
+
+    @property
+    def bytes(self) -> int:
+        """Memory that they take."""
+        parts = [part for layer in self.layers for part in layer if part is not None]
+        return sum(part.nbytes for part in parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Thinned:
+    """A chain of masked linear maps.
+
+    Args:
+        source: name of the value that enters.
+        layers: in order; the last one's output is whole.
+    """
+
+    source: str
+    layers: tuple[Layer, ...]
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes whose place it takes."""
+        return tuple(name for layer in self.layers for name in layer.names)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the values that it needs."""
+        return (self.source,)
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """Names of the masks in it."""
+        return tuple(layer.mask for layer in self.layers if layer.mask is not None)
+
+    def pack(self, fold: Fold, position: int) -> Packed:
+        """Gather the weights of one sample.
+
+        Args:
+            fold: whose masks are read.
+            position: of the sample in its chunk.
+        """
+        masks = [
+            None if layer.mask is None else as_tensor(fold.of_samples[layer.mask])[position]
+            for layer in self.layers
+        ]
+        kept = [None if mask is None else mask.nonzero().squeeze(1) for mask in masks]
+        packed = []
+        for at, layer in enumerate(self.layers):
+            weight, bias = _weights(layer.linear, fold.static)
+            rows = kept[at + 1] if at + 1 < len(kept) else None
+            columns, mask = kept[at], masks[at]
+            if rows is not None:
+                weight = weight.index_select(0, rows)
+                bias = None if bias is None else bias.index_select(0, rows)
+            if columns is not None and mask is not None:
+                weight = weight.index_select(1, columns) * mask[columns]
+            packed.append((weight, None if bias is None else bias.unsqueeze(1)))
+        return Packed(kept[0], tuple(packed))
+
+    def work(self, about: About, rows: int, num_samples: int) -> tuple[Work, Work]:
+        """Dense work and own."""
+        shares = [1.0 if layer.mask is None else about.density(layer.mask) for layer in self.layers]
+        shares.append(1.0)
+        flops = kept_flops = moved = weights = units = 0.0
+        for at, layer in enumerate(self.layers):
+            out, into = _weights(layer.linear, about.static)[0].shape
+            flops += 2 * out * into
+            kept_flops += 2 * out * shares[at + 1] * into * shares[at]
+            moved += 4 * (3 * into + 2 * out)
+            weights += 4 * out * shares[at + 1] * into * shares[at]
+            units += 4 * 3 * out * shares[at + 1]
+        units += 8 * _weights(self.layers[0].linear, about.static)[0].shape[1] * shares[0]
+        folded, count = num_samples * rows, 3 * len(self.layers)
+        return (
+            Work(folded * flops, folded * moved, count),
+            Work(folded * kept_flops, num_samples * weights + folded * units, num_samples * count),
+        )
+
+    def packed_bytes(self, about: About) -> float:
+        """Memory of one sample's weights."""
+        return self.work(about, 0, 1)[1].moved
+
+    def _packed(self, fold: Fold, position: int, t: int) -> Packed:
+        packed = fold.packs.get((self, t))
+        if not isinstance(packed, Packed):
+            packed = self.pack(fold, position)
+            fold.packs[self, t] = packed
+        return packed
+
+    def run(self, fold: Fold) -> Tensor:
+        """The chain's output, (samples · rows, F)."""
+        rows = len(fold.chunk.rows)
+        whole = None if self.source not in fold.of_rows else _units_first(fold, self.source, 0)
+        result: Tensor | None = None
+        for position, t in enumerate(fold.chunk.samples):
+            packed = self._packed(fold, position, t)
+            units = whole if whole is not None else _units_first(fold, self.source, position)
+            if packed.kept is not None:
+                units = units.index_select(0, packed.kept)
+            for layer, (weight, bias) in zip(self.layers, packed.layers, strict=True):
+                units = weight @ units if bias is None else torch.addmm(bias, weight, units)
+                for node in layer.pointwise:
+                    units = _apply(node, units, fold)
+            if result is None:
+                result = units.new_empty(len(fold.chunk.samples), rows, len(units))
+            result[position] = units.t()
+        assert result is not None
+        return result.flatten(0, 1)
+
+
+def chains(nodes: Sequence[Node], plan: Plan, layouts: Layouts, kept: str) -> list[Thinned]:
+    """Every chain with at least one layer whose units are dropped.
+
+    Args:
+        nodes: of the suffix, in order.
+        plan: that they belong to.
+        layouts: how values hold their rows.
+        kept: name of the output.
+    """
+    finder = _Finder(nodes, plan, layouts, kept)
+    found, taken = list[Thinned](), set[str]()
+    for node in nodes:
+        if node.name not in taken and (chain := finder.chain_from(node)) is not None:
+            found.append(chain)
+            taken.update(chain.nodes)
+    return found
+
+
+class _Finder:
+    def __init__(self, nodes: Sequence[Node], plan: Plan, layouts: Layouts, kept: str) -> None:
+        self.plan, self.layouts, self.kept = plan, layouts, kept
+        self.static = {node.name for node in plan.static}
+        self.readers: dict[str, list[Node]] = {}
+        for node in nodes:
+            for name in node.references():
+                self.readers.setdefault(name, []).append(node)
+
+    def chain_from(self, node: Node) -> Thinned | None:
+        """The longest chain that begins with this node."""
+        operand = self._masked_operand(node)
+        if operand is not None:
+            source, mask = operand
+            linear = self._only_reader(node.name)
+            masked: str | None = node.name
+        elif self._is_linear(node):
+            source, mask, masked, linear = _first(node), None, None, node
+        else:
+            return None
+        layers: list[Layer] = []
+        while linear is not None and self._is_linear(linear):
+            layer, then = self._layer(mask, masked, linear)
+            layers.append(layer)
+            operand = None if then is None else self._masked_operand(then)
+            if then is None or operand is None or operand[0] != layer.names[-1]:
+                break
+            mask, masked, linear = operand[1], then.name, self._only_reader(then.name)
+        layers = self._whole(layers)
+        if not layers or not self._rows_first(source):
+            return None
+        return Thinned(source, tuple(layers))
+
+    def _layer(
+        self, mask: str | None, masked: str | None, linear: Node
+    ) -> tuple[Layer, Node | None]:
+        pointwise: list[Node] = []
+        at = linear
+        while (then := self._only_reader(at.name)) is not None and _is_pointwise(then):
+            pointwise.append(then)
+            at = then
+        return Layer(mask, masked, linear, tuple(pointwise)), then
+
+    def _whole(self, layers: list[Layer]) -> list[Layer]:
+        """Without what follows the last linear map, and only where something is dropped twice."""
+        if not layers:
+            return []
+        *first, last = layers
+        layers = [*first, Layer(last.mask, last.masked, last.linear, ())]
+        return layers if len(layers) > 1 else []
+
+    def _masked_operand(self, node: Node) -> tuple[str, str] | None:
+        """(value, mask) where the node is their product and the mask is one number per unit."""
+        if node.op != "aten.mul.Tensor" or len(node.args) != 2:
+            return None
+        names = [part.name for part in node.args if isinstance(part, Ref)]
+        if len(names) != 2 or names[0] == names[1]:
+            return None
+        for value, mask in (names, reversed(names)):
+            if (
+                mask in self.plan.from_masks
+                and value not in self.plan.from_masks
+                and self._rows_first(mask)
+                and self._rows_first(value)
+            ):
+                return value, mask
+        return None
+
+    def _rows_first(self, name: str) -> bool:
+        layout = self.layouts.of[name]
+        return isinstance(layout, Rows) and (layout.axis, layout.ndim, layout.per_row) == (0, 2, 1)
+
+    def _is_linear(self, node: Node) -> bool:
+        weights = [part.name for part in node.args[1:] if isinstance(part, Ref)]
+        return (
+            node.op == "aten.linear.default"
+            and not node.kwargs
+            and self._rows_first(node.name)
+            and all(name in self.static for name in weights)
+        )
+
+    def _only_reader(self, name: str) -> Node | None:
+        readers = self.readers.get(name, [])
+        return readers[0] if len(readers) == 1 and name != self.kept else None
+
+
+def _is_pointwise(node: Node) -> bool:
+    return node.op in POINTWISE and len(list(node.references())) == 1
+
+
+def _first(node: Node) -> str:
+    first = node.args[0]
+    assert isinstance(first, Ref)
+    return first.name
+
+
+def _weights(linear: Node, static: Mapping[str, object]) -> tuple[Tensor, Tensor | None]:
+    names = [part.name if isinstance(part, Ref) else None for part in linear.args[1:]]
+    weight, bias = (*names, None)[:2]
+    assert weight is not None
+    return as_tensor(static[weight]), None if bias is None else as_tensor(static[bias])
+
+
+def _units_first(fold: Fold, name: str, position: int) -> Tensor:
+    """(F, B) of one sample."""
+    return fold.of_sample(name, position).t().contiguous()
+
+
+def _apply(node: Node, units: Tensor, fold: Fold) -> Tensor:
+    if node.op == "aten.relu.default":
+        return units.relu_()
+    args = [bind(argument, {_first(node): units}, fold.device) for argument in node.args]
+    return as_tensor(resolve(node.op)(*args, **node.kwargs))

@@ -1,0 +1,72 @@
+"""The bias of the mutual information in T, from sums over groups of consecutive samples.
+
+Its job: keep at most 64 sums, whatever T: single samples first; whenever there are 64 groups and
+another sample comes, neighbours are joined and groups become twice as long. So what is kept
+depends on the samples alone, and not on a T known beforehand.
+
+Dimensions: T samples, B rows, C classes, G groups.
+
+Source: Busing, Meijer, Van der Leeden 1999 (unequal groups), Statistics and Computing 9:3.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MAX_GROUPS = 64
+
+
+class Groups:
+    """Sums of probabilities over groups of consecutive samples."""
+
+    def __init__(self) -> None:
+        self.size = 1
+        self._count = 0
+        self._sum_GBC = torch.zeros(0)
+
+    def add(self, probs_TBC: Tensor) -> None:
+        """Take in the next samples, in order of t."""
+        if not self._count:
+            self._sum_GBC = probs_TBC[:0]
+        while len(probs_TBC):
+            if self._count == MAX_GROUPS * self.size:
+                self._sum_GBC = self._sum_GBC[::2] + self._sum_GBC[1::2]
+                self.size *= 2
+            fitting_TBC = probs_TBC[: MAX_GROUPS * self.size - self._count]
+            probs_TBC = probs_TBC[len(fitting_TBC) :]
+            self._fill(fitting_TBC)
+
+    def _fill(self, probs_TBC: Tensor) -> None:
+        places_T = (self._count + torch.arange(len(probs_TBC))) // self.size
+        self._count += len(probs_TBC)
+        new = int(places_T[-1]) + 1 - len(self._sum_GBC)
+        sum_GBC = torch.cat([self._sum_GBC, probs_TBC.new_zeros(new, *probs_TBC.shape[1:])])
+        self._sum_GBC = sum_GBC.index_add(0, places_T.to(probs_TBC.device), probs_TBC)
+
+    def correction(self, mean_BC: Tensor, entropy_B: Tensor) -> Tensor:
+        """What the jackknife adds to H[p̄], not below 0 since H is concave.
+
+        G·H - Σ_j (1 - m_j/T)·H_(j) - H, with H_(j) the entropy without group j of m_j samples
+
+        Args:
+            mean_BC: p̄.
+            entropy_B: H[p̄].
+        """
+        groups, count = len(self._sum_GBC), self._count
+        if groups < 2:
+            return torch.zeros_like(entropy_B)
+        size_G = torch.full((groups,), self.size, dtype=mean_BC.dtype, device=mean_BC.device)
+        size_G[-1] = count - self.size * (groups - 1)
+        rest_G11 = (count - size_G)[:, None, None]
+        without_GBC = ((mean_BC * count - self._sum_GBC) / rest_G11).clamp_min_(0)
+        entropy_GB = torch.special.entr(without_GBC).sum(-1)
+        without_B = torch.tensordot(1 - size_G / count, entropy_GB, dims=1)
+        added_B: Tensor = ((groups - 1) * entropy_B - without_B).clamp_min(0)
+        return added_B
+
+    def take(self, rows: Tensor) -> Groups:
+        """The same of some rows."""
+        part = Groups()
+        part.size, part._count, part._sum_GBC = self.size, self._count, self._sum_GBC[:, rows]
+        return part

@@ -1,0 +1,100 @@
+"""`dubito bench`: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dubito.cli import main
+
+from .conftest import NUM_FEATURES, Bundles
+
+QUICK = ("--repeats", "1", "--rows", "4", "--reference", "400")
+Bench = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def bench(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, bundles: Bundles
+) -> Bench:
+    """Runs the command on a bundle and gives exit code, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(name: str, *words: object) -> tuple[int, str, str]:
+        command = ["dubito", "bench", str(bundles(name)), *map(str, words)]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def test_it_prints_a_line_for_every_t_and_says_that_rows_were_made_up(bench: Bench) -> None:
+    code, out, err = bench("first", *QUICK, "--samples", "4,8", "--batch", "1,3")
+    assert (code, err) == (0, "")
+    starts = [line.split()[1] for line in out.splitlines() if line.startswith("│")]
+    assert [start for start in starts if start != "moments"] == [  # which a network may refuse
+        *("4", "8", "point"),
+        *("plain", "point", "4", "8"),
+    ]
+    assert "B = 3" in out
+    assert "rows: made up" in out
+    assert "against T = 400" in out
+
+
+def test_it_writes_the_figures_and_a_picture(bench: Bench, tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", inputs=np.zeros((6, NUM_FEATURES), np.float32))
+    figures, picture = tmp_path / "bench.json", tmp_path / "bench.svg"
+    code, out, _ = bench(
+        "regression",
+        *(*QUICK, "--samples", "4,8", "--batch", "2", "--budget-ms", "3600000"),
+        *("--inputs", tmp_path / "rows.npz", "--json", figures, "--picture", picture),
+    )
+    assert code == 0
+    assert "rows: made up" not in out
+    assert "B = 2: T = 8 answers within 3.6e+06 ms" in out
+    found = json.loads(figures.read_text())
+    assert [one["num_samples"] for one in found["accuracies"]] == [4, 8]
+    assert [one["method"] for one in found["latencies"]][-2:] == ["mc", "mc"]
+    assert all(one["minimum_ms"] <= one["median_ms"] for one in found["latencies"])
+    assert (found["is_made_up"], found["num_rows"], found["reference"]) == (False, 4, 400)
+    assert picture.read_text().startswith("<?xml")
+
+
+def test_a_budget_that_nothing_meets_is_said(bench: Bench) -> None:
+    words = (*QUICK, "--samples", "4", "--batch", "1", "--budget-ms", "0")
+    assert "B = 1: no T that was tried answers within 0 ms" in bench("first", *words)[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--samples", "8,x"], "`samples` expects whole numbers with commas, got '8,x'"),
+        (["--samples", "1"], "`samples` expects numbers of at least 2, got 1"),
+        (["--batch", "0"], "`batch` expects numbers of at least 1, got 0"),
+        (["--inputs", "rows.txt"], "expected a .npy, .npz or .json file"),
+        (["--device", "nothing"], "`device` expects one that torch finds, got nothing"),
+        (["--masks", "none"], "`masks` expects"),
+    ],
+)
+def test_what_a_person_can_mend_is_one_line(bench: Bench, words: list[str], told: str) -> None:
+    code, out, err = bench("first", *words)
+    assert (code, out) == (1, "")
+    assert told in err
+    assert len(err.splitlines()) == 1
+
+
+def test_rows_that_do_not_fit_are_refused_before_anything_is_measured(
+    bench: Bench, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "rows.npy", np.zeros((2, NUM_FEATURES + 1), np.float32))
+    code, out, err = bench("first", "--inputs", tmp_path / "rows.npy")
+    assert (code, out) == (1, "")
+    assert "expects rows of shape" in err

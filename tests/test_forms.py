@@ -1,0 +1,265 @@
+"""Every form against the graph's plain interpreter, with the same masks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from dubito.engine import Engine, Sampling
+from dubito.engine.choice import AnyForm, Option, Timing, in_use, options, timed
+from dubito.engine.forms import Linear, Skipped, Thinned
+from dubito.engine.masks import draw
+from dubito.engine.rates import Rates, rates
+from dubito_nn import Bundle, export
+from dubito_nn.dropout import StochasticDepth
+
+POINTWISE: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "sigmoid": nn.Sigmoid,
+    "leaky": lambda: nn.LeakyReLU(0.2),
+}
+
+
+def exported(network: nn.Module, shape: Sequence[int], folder: Path) -> Bundle:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return export(
+            network.eval(),
+            torch.randn(4, *shape),
+            folder / "network.dubito",
+            task="classification",
+            output="logits",
+        )
+
+
+def reference(bundle: Bundle, inputs: Tensor, sampling: Sampling) -> Tensor:
+    """One sample after the other, dense."""
+
+    def passes(t: int) -> Tensor:
+        def source(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+            site = bundle.sites[index]
+            own = draw(
+                site,
+                sampling.seed,
+                range(t, t + 1),
+                (1, *size[1:]),
+                kind=sampling.draw,
+                dtype=dtype,
+            )
+            return own.reshape(1, *size[1:]).expand(size)
+
+        name = bundle.manifest.inputs[0].name
+        with torch.no_grad():
+            return bundle.sampling.run({name: inputs}, bundle.weights, source)["output"]
+
+    return torch.stack([passes(t) for t in range(sampling.num_samples)])
+
+
+def with_forms(engine: Engine, inputs: Tensor, sampling: Sampling, kind: type) -> Tensor:
+    """What the engine answers where it must use every form of a kind."""
+    read = engine.read_inputs(inputs)
+    pieces = engine.pieces("shared", read)
+    forms = tuple(option.form for option in pieces.options if isinstance(option.form, kind))
+    assert forms, f"the plan offers no {kind.__name__}"
+    with torch.no_grad():
+        trial = replace(pieces, forced=forms, packs={})
+        return torch.cat(
+            [torch.cat(list(passes)) for passes in trial.blocks(read, sampling, None)], dim=1
+        )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    widths=st.lists(st.integers(2, 24), min_size=2, max_size=4),
+    rate=st.sampled_from([0.05, 0.3, 0.5, 0.9]),
+    name=st.sampled_from(sorted(POINTWISE)),
+    bias=st.booleans(),
+    rows=st.integers(1, 9),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_thinned_layers_answer_as_dense_masked_ones(
+    tmp_path_factory: pytest.TempPathFactory,
+    widths: list[int],
+    rate: float,
+    name: str,
+    bias: bool,
+    rows: int,
+    seed: int,
+) -> None:
+    layers: list[nn.Module] = []
+    for into, out in zip([5, *widths], widths, strict=False):
+        layers += [nn.Linear(into, out, bias=bias), POINTWISE[name](), nn.Dropout(rate)]
+    network = nn.Sequential(*layers, nn.Linear(widths[-1], 3))
+    bundle = exported(network, (5,), tmp_path_factory.mktemp("thinned"))
+    inputs, sampling = torch.randn(rows, 5), Sampling(6, seed)
+    got = with_forms(Engine.load(bundle), inputs, sampling, Thinned)
+    torch.testing.assert_close(got, reference(bundle, inputs, sampling), atol=1e-4, rtol=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    channels=st.integers(1, 6),
+    out=st.integers(1, 6),
+    kernel=st.sampled_from([1, 2, 3, (3, 1)]),
+    stride=st.integers(1, 2),
+    padding=st.integers(0, 1),
+    dilation=st.integers(1, 2),
+    bias=st.booleans(),
+    rows=st.integers(1, 5),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_linear_convolutions_answer_as_dense_masked_ones(
+    tmp_path_factory: pytest.TempPathFactory,
+    channels: int,
+    out: int,
+    kernel: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    bias: bool,
+    rows: int,
+    seed: int,
+) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(2, channels, 3, padding=1),
+        nn.Dropout2d(0.3),
+        nn.Conv2d(channels, out, kernel, stride, padding, dilation, bias=bias),
+        nn.Tanh(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(out, 3),
+    )
+    bundle = exported(network, (2, 9, 7), tmp_path_factory.mktemp("linear"))
+    inputs, sampling = torch.randn(rows, 2, 9, 7), Sampling(6, seed)
+    got = with_forms(Engine.load(bundle), inputs, sampling, Linear)
+    torch.testing.assert_close(got, reference(bundle, inputs, sampling), atol=1e-4, rtol=1e-4)
+
+
+class Block(nn.Module):
+    """relu(x + drop(f(x))), with dropout of units inside the branch where asked for."""
+
+    def __init__(self, width: int, drop_prob: float, *, inner: bool) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Dropout(0.2) if inner else nn.Identity(),
+            nn.Linear(width, width),
+        )
+        self.path = StochasticDepth(drop_prob)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.relu(x + self.path(self.branch(x)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    drop_prob=st.sampled_from([0.1, 0.5, 0.95]),
+    inner=st.booleans(),
+    depth=st.integers(2, 4),
+    rows=st.integers(1, 5),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_skipped_branches_answer_as_dense_masked_ones(
+    tmp_path_factory: pytest.TempPathFactory,
+    drop_prob: float,
+    inner: bool,
+    depth: int,
+    rows: int,
+    seed: int,
+) -> None:
+    blocks = [Block(6, drop_prob, inner=inner) for _ in range(depth)]
+    network = nn.Sequential(nn.Linear(4, 6), *blocks, nn.Linear(6, 3))
+    bundle = exported(network, (4,), tmp_path_factory.mktemp("skipped"))
+    inputs, sampling = torch.randn(rows, 4), Sampling(7, seed)
+    got = with_forms(Engine.load(bundle), inputs, sampling, Skipped)
+    torch.testing.assert_close(got, reference(bundle, inputs, sampling), atol=1e-4, rtol=1e-4)
+
+
+def wide(folder: Path) -> Bundle:
+    network = nn.Sequential(
+        nn.Linear(8, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 512), nn.ReLU(),
+        nn.Dropout(0.5), nn.Linear(512, 3),
+    )  # fmt: skip
+    return exported(network, (8,), folder)
+
+
+def test_dropped_units_are_estimated_to_save_what_they_save(tmp_path: Path) -> None:
+    engine = Engine.load(wide(tmp_path), num_samples=8)
+    execution = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).execution
+    only_flops = Rates(flops_per_s=1.0, bytes_per_s=1e30, operator_s=0.0)
+    (option,) = options(execution, only_flops, 8)
+    # all of 512 x 512 at a quarter and 512 x 3 at a half, give or take the draws
+    expected = (512 * 512 + 512 * 3) / (512 * 512 / 4 + 512 * 3 / 2)
+    assert all(abs(timing.estimated / expected - 1) < 0.1 for timing in option.timings)
+
+
+def test_weights_that_outgrow_their_share_of_the_memory_are_not_gathered(tmp_path: Path) -> None:
+    engine = Engine.load(wide(tmp_path), num_samples=8)
+    (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
+    pays = replace(option, timings=(Timing(1, 2.0, 2.0, 2.0),))
+    assert in_use([pays], 4, 8, 8 * pays.packed_bytes, packed=True) == (option.form,)
+    assert in_use([pays], 4, 9, 8 * pays.packed_bytes, packed=True) == ()
+
+
+def test_a_form_pays_from_the_rows_on_from_which_it_always_did(tmp_path: Path) -> None:
+    engine = Engine.load(wide(tmp_path), num_samples=8)
+    (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
+    clocked = (Timing(1, 3.0, 2.0, 2.0), Timing(4, 3.0, 0.5, 0.5), Timing(8, 3.0, 1.5, 0.7))
+    paying = replace(option, timings=clocked)
+    assert paying.least_rows() == 8
+    assert paying.least_rows(packed=False) is None
+
+
+def test_the_clock_overrules_the_model(tmp_path: Path) -> None:
+    engine = Engine.load(wide(tmp_path), num_samples=8)
+    (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
+    hopeful = replace(option, timings=(Timing(1, 5.0), Timing(4, 5.0)))
+
+    def slower_with_forms(forms: tuple[AnyForm, ...], rows: int, packed: bool) -> float:
+        return 2.0e-3 if forms else 1.0e-3
+
+    checked = timed(hopeful, slower_with_forms)
+    assert [timing.measured for timing in checked.timings] == [0.5, 0.5]
+    assert checked.least_rows() is None
+
+
+def test_a_form_without_hope_is_not_timed(tmp_path: Path) -> None:
+    engine = Engine.load(wide(tmp_path), num_samples=8)
+    (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
+    hopeless = Option(option.form, (Timing(1, 0.1), Timing(4, 0.2)), 0)
+
+    def never(forms: tuple[AnyForm, ...], rows: int, packed: bool) -> float:
+        raise AssertionError("timed all the same")
+
+    assert timed(hopeless, never) is hopeless
+
+
+def test_weights_gathered_for_the_own_seed_are_kept_and_for_another_are_not(
+    tmp_path: Path,
+) -> None:
+    bundle = wide(tmp_path)
+    engine = Engine.load(bundle, num_samples=4, seed=1)
+    read = engine.read_inputs(torch.randn(3, 8))
+    pieces = engine.pieces("shared", read)
+    trial = replace(pieces, forced=tuple(option.form for option in pieces.options), packs={})
+    for seed, kept in ((2, 0), (1, 4)):
+        for passes in trial.blocks(read, Sampling(4, seed), None):
+            torch.cat(list(passes))
+        assert len(trial.packs) == kept
+
+
+def test_a_device_is_measured_once_and_is_faster_than_nothing() -> None:
+    found = rates(torch.device("cpu"))
+    assert found is rates(torch.device("cpu"))
+    assert min(found.flops_per_s, found.bytes_per_s, found.operator_s) > 0
