@@ -97,15 +97,26 @@ def _export_injected(path: Path) -> None:
     )
 
 
+def _export_normalised(path: Path) -> None:
+    """A norm behind dropout, through which moments cannot be propagated."""
+    torch.manual_seed(4)
+    network = nn.Sequential(
+        nn.Linear(NUM_FEATURES, 8), nn.Dropout(0.3), nn.LayerNorm(8), nn.Linear(8, len(CLASSES))
+    )
+    example = torch.randn(3, NUM_FEATURES)
+    export(network, example, path, task="classification", output="logits", classes=CLASSES)
+
+
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
-    """Bundles by name, each exported once: `first`, `second`, `regression`, `injected`."""
+    """Bundles by name, each exported once; the names are those of `exports`."""
     folder = tmp_path_factory.mktemp("bundles")
     exports: dict[str, Callable[[Path], None]] = {
         "first": lambda path: _export_classifier(path, seed=0),
         "second": lambda path: _export_classifier(path, seed=1),
         "regression": _export_regression,
         "injected": _export_injected,
+        "normalised": _export_normalised,
     }
 
     def bundle(name: str) -> Path:

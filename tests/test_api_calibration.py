@@ -50,6 +50,34 @@ def _calibrate(client: httpx.Client, count: int = 120) -> httpx.Response:
     return client.post("/v1/models/animals/calibrate", json={**body, "alpha": 0.1})
 
 
+def test_a_calibration_of_moments_holds_for_moments_alone(ready: httpx.Client) -> None:
+    labels = np.random.default_rng(5).integers(0, len(CLASSES), 120).tolist()
+    body = {"inputs": _rows(120, seed=3).tolist(), "labels": labels, "alpha": 0.1}
+    fitted = ready.post("/v1/models/animals/calibrate", json={**body, "method": "moments"})
+    assert fitted.status_code == 200, fitted.text
+    covered = _predict(ready, _rows(4), method="moments")
+    assert covered["calibration"] == 1
+    assert covered["outputs"]["prediction_set"] is not None
+    other = _predict(ready, _rows(4))
+    assert other["calibration"] is None
+    assert any("method moments (asked: mc)" in warning for warning in other["warnings"])
+
+
+def test_a_calibration_of_moments_fills_the_quantiles_of_a_regression(
+    client: httpx.Client, bundles: Bundles
+) -> None:
+    upload(client, "animals", bundles("regression")).raise_for_status()
+    targets = np.random.default_rng(5).normal(10, 2, (120, 1)).tolist()
+    body = {"inputs": _rows(120, seed=3).tolist(), "targets": targets, "alpha": 0.1}
+    fitted = client.post("/v1/models/animals/calibrate", json={**body, "method": "moments"})
+    assert fitted.status_code == 200, fitted.text
+    outputs = _predict(client, _rows(4), method="moments")["outputs"]
+    low, middle, high = (np.array(outputs["quantiles"][key]) for key in ("0.05", "0.5", "0.95"))
+    assert (low < middle).all()
+    assert (middle < high).all()
+    np.testing.assert_allclose(middle, outputs["mean"], atol=0.2)
+
+
 def test_a_calibration_fills_what_was_null(ready: httpx.Client) -> None:
     answer = _calibrate(ready)
     assert answer.status_code == 200, answer.text

@@ -41,6 +41,7 @@ def _check_next(client: httpx.Client) -> None:
 
 
 Fields = dict[str, object]
+ENSEMBLE = {**GOOD, "method": "ensemble"}
 BAD_FIELDS: dict[str, tuple[Fields, list[str]]] = {
     "a wrong shape": ({"inputs": [[1, 2, 3]]}, ["4", "3"]),
     "ragged rows": ({"inputs": [[1, 2, 3, 4], [1, 2]]}, []),
@@ -75,9 +76,16 @@ BAD_FIELDS: dict[str, tuple[Fields, list[str]]] = {
         {**GOOD, "tolerance": 0.01, "outputs": ["samples"]},
         ["`tolerance`", "different numbers"],
     ),
-    "members": ({**GOOD, "members": [1, 2]}, ["`members`", "not built yet"]),
-    "moments": ({**GOOD, "method": "moments"}, ["`method`", "not built yet", "`mc`"]),
-    "ensemble": ({**GOOD, "method": "ensemble"}, ["`method`", "not built yet"]),
+    "members of no ensemble": ({**GOOD, "members": [1, 2]}, ["`members`", "`ensemble`", "`mc`"]),
+    "an ensemble of none": ({**GOOD, "method": "ensemble"}, ["`members`", "got method"]),
+    "an ensemble of one": ({**ENSEMBLE, "members": [1]}, ["`members`", "2 to 16", "got 1"]),
+    "an ensemble of too many": ({**ENSEMBLE, "members": [1] * 10_000}, ["2 to 16", "got 10000"]),
+    "a member twice": ({**ENSEMBLE, "members": [1, "default"]}, ["different versions", "got 1"]),
+    "members of no name": ({**ENSEMBLE, "members": [1.5]}, ["`members"]),
+    "samples of moments": (
+        {**GOOD, "method": "moments", "outputs": ["samples"]},
+        ["`moments`", "`samples`", "`mc`"],
+    ),
     "samples beyond the bound": ({**GOOD, "outputs": ["samples"], "num_samples": 10_000}, ["1000"]),
 }
 

@@ -308,3 +308,116 @@ def test_both_draws_are_served(ready: httpx.Client) -> None:
     even, iid = (_predict(ready, _rows(3), draw=draw) for draw in ("stratified", "iid"))
     assert (even["draw"], iid["draw"]) == ("stratified", "iid")
     assert even["outputs"]["mean"] != iid["outputs"]["mean"]
+
+
+def test_moments_take_one_pass_and_are_near_many_samples(ready: httpx.Client) -> None:
+    reply = _predict(ready, _rows(6), method="moments")
+    assert (reply["num_samples"], reply["method"]) == (1, "moments")
+    outputs = reply["outputs"]
+    many = _predict(ready, _rows(6), num_samples=5000)["outputs"]
+    np.testing.assert_allclose(outputs["mean"], many["mean"], atol=0.01)
+    np.testing.assert_allclose(outputs["mutual_information"], many["mutual_information"], atol=0.01)
+    assert outputs["num_samples_used"] == [1] * 6
+    assert not np.any(outputs["standard_error"])
+    assert outputs["mutual_information_corrected"] == outputs["mutual_information"]
+    again = _predict(ready, _rows(6), method="moments", seed=7, num_samples=3)
+    assert again["outputs"] == outputs
+
+
+def test_a_network_that_moments_cannot_pass_is_refused_by_operator_and_module(
+    client: httpx.Client, bundles: Bundles
+) -> None:
+    upload(client, "animals", bundles("normalised")).raise_for_status()
+    body = {"inputs": _rows(2).tolist(), "method": "moments"}
+    refused = client.post(PREDICT, json=body)
+    assert refused.status_code == 422
+    for word in ("`moments`", "aten.layer_norm.default", "module `2`", "behind the random `1`"):
+        assert word in refused.json()["detail"]
+    assert "use method `mc`" in refused.json()["detail"]
+    _predict(client, _rows(2))
+
+
+@pytest.fixture
+def three(ready: httpx.Client, bundles: Bundles) -> httpx.Client:
+    """A client of a server that has three versions of `animals`; the third has another task."""
+    upload(ready, "animals", bundles("second")).raise_for_status()
+    upload(ready, "animals", bundles("regression")).raise_for_status()
+    ready.put("/v1/models/animals/aliases/next", json={"version": 2}).raise_for_status()
+    return ready
+
+
+def test_an_ensemble_answers_for_all_passes_of_its_members(three: httpx.Client) -> None:
+    reply = _predict(
+        three, _rows(5), method="ensemble", members=["next", 1], seed=4, outputs=["samples", "mean"]
+    )
+    assert (reply["version"], reply["members"], reply["method"]) == (1, [1, 2], "ensemble")
+    assert (reply["num_samples"], reply["seed"], reply["calibration"]) == (16, 4, None)
+    alone = []
+    for number in (1, 2):
+        body = {"inputs": _rows(5).tolist(), "seed": 3 + number, "outputs": ["samples"]}
+        answer = three.post(f"/v1/models/animals/versions/{number}/predict", json=body)
+        alone.append(answer.json()["outputs"]["samples"])
+    samples = np.concatenate(alone, axis=1)
+    np.testing.assert_allclose(reply["outputs"]["samples"], samples, atol=1e-9)
+    np.testing.assert_allclose(reply["outputs"]["mean"], samples.mean(1), atol=1e-9)
+    again = _predict(three, _rows(5), method="ensemble", members=[1, 2], seed=4)["outputs"]
+    np.testing.assert_allclose(again["variance"], samples.var(1), atol=1e-9)
+    assert again["num_samples_used"] == [32] * 5
+    total, expected, mutual = (
+        np.array(again[name])
+        for name in ("predictive_entropy", "expected_entropy", "mutual_information")
+    )
+    np.testing.assert_allclose(total, expected + mutual, atol=1e-12)
+
+
+def test_no_calibration_covers_an_ensemble(three: httpx.Client) -> None:
+    reply = _predict(three, _rows(2), method="ensemble", members=[1, 2])
+    assert reply["outputs"]["prediction_set"] is None
+    assert any("no calibration covers an ensemble" in line for line in reply["warnings"])
+    labels = [0, 1] * 60
+    body = {"inputs": _rows(120).tolist(), "labels": labels, "method": "ensemble"}
+    refused = three.post("/v1/models/animals/calibrate", json={**body, "members": [1, 2]})
+    assert refused.status_code == 422
+    assert "expects one version" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("members", "status", "words"),
+    [
+        ([1, 9], 404, ["9"]),
+        ([1, "nobody"], 404, ["nobody"]),
+        ([1, 3], 422, ["the same task", "classification in member 1"]),
+    ],
+)
+def test_members_that_do_not_exist_or_agree_are_refused(
+    three: httpx.Client, members: list[object], status: int, words: list[str]
+) -> None:
+    body = {"inputs": _rows(1).tolist(), "method": "ensemble", "members": members}
+    refused = three.post(PREDICT, json=body)
+    assert refused.status_code == status
+    for word in words:
+        assert word in refused.json()["detail"]
+    _predict(three, _rows(1))
+
+
+def test_the_work_of_an_ensemble_counts_all_its_members(
+    serve: Callable[[Settings], Server], settings: Settings, bundles: Bundles
+) -> None:
+    server = serve(settings.model_copy(update={"max_queued_work": 64}))
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        for name in ("first", "second"):
+            upload(client, "animals", bundles(name)).raise_for_status()
+        body = {"method": "ensemble", "members": [1, 2]}
+        assert _predict(client, _rows(2), **body)["outputs"]["num_samples_used"] == [32, 32]
+        refused = client.post(PREDICT, json={"inputs": _rows(3).tolist(), **body})
+        assert refused.status_code == 422
+        assert "at most 64, got 96" in refused.json()["detail"]
+
+
+def test_members_of_a_query_are_written_with_commas(three: httpx.Client) -> None:
+    query = {"method": "ensemble", "members": "1,next", "outputs": "mean"}
+    header = {"Content-Type": "application/x-npy"}
+    reply = three.post(PREDICT, content=_npy(_rows(2)), params=query, headers=header).json()
+    wanted = _predict(three, _rows(2), method="ensemble", members=[1, 2])["outputs"]
+    assert reply["members"] == [1, 2]
+    np.testing.assert_allclose(reply["outputs"]["mean"], wanted["mean"], atol=1e-6)

@@ -80,6 +80,11 @@ def test_register_predict_calibrate_and_list(
     )
     assert set(replies[0]["outputs"]["prediction_set"][0]) <= set(CLASSES)
 
+    _run(capsys, monkeypatch, "register", bundles("second"), "--model", "animals")
+    together = ("--method", "ensemble", "--members", "1,2", "--json")
+    code, out, _ = _run(capsys, monkeypatch, *predict, tmp_path / "rows.npy", *together)
+    assert (code, json.loads(out)["members"]) == (0, [1, 2])
+
     code, table, _ = _run(capsys, monkeypatch, "models")
     assert code == 0
     for word in ("animals", "default", "classification"):

@@ -47,10 +47,15 @@ class SamplingFields(_Schema):
         default=None, description="`stratified` spreads the masks evenly over the passes."
     )
     method: Literal["mc", "point", "moments", "ensemble"] | None = Field(
-        default=None, description="`moments` and `ensemble` are not built yet."
+        default=None,
+        description="`mc`: T masked passes; `point`: one pass with weight scaling; `moments`: mean "
+        "and variance propagated in one pass, without sampling; `ensemble`: T masked passes of "
+        "each of `members`.",
     )
     members: list[int | str] | None = Field(
-        fail_fast=True, default=None, description="Not built yet."
+        fail_fast=True,
+        default=None,
+        description="Versions of the model that answer together, by number or alias; 2 to 16.",
     )
     tolerance: float | None = Field(
         default=None,

@@ -111,7 +111,7 @@ def _samples(values: ArrayLike, name: str, sampling: Sampling | None) -> NDArray
             f"got {samples_TBD.shape}: put the samples first and the rows second"
         )
     if sampling is not None:
-        expected = 1 if sampling.method == "point" else sampling.num_samples
+        expected = sampling.num_returned
         if len(samples_TBD) != expected:
             raise InputError(
                 f"`{name}` expects {expected} samples, as the calibration will be bound to, "

@@ -30,7 +30,10 @@ def predict(
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
     draw: Annotated[str | None, typer.Option(help="stratified or iid.")] = None,
-    method: Annotated[str | None, typer.Option(help="mc or point.")] = None,
+    method: Annotated[str | None, typer.Option(help="mc, point, moments or ensemble.")] = None,
+    members: Annotated[
+        str | None, typer.Option(help="Versions of an ensemble, with commas: 1,2,best.")
+    ] = None,
     tolerance: Annotated[
         float | None, typer.Option(help="Standard error at which a row stops.")
     ] = None,
@@ -45,7 +48,12 @@ def predict(
         version=version,
         inputs=cast(Inputs, rows),
         sampling=SamplingOrder(
-            num_samples=num_samples, seed=seed, draw=draw, method=method, tolerance=tolerance
+            num_samples=num_samples,
+            seed=seed,
+            draw=draw,
+            method=method,
+            members=None if members is None else members.split(","),
+            tolerance=tolerance,
         ),
     )
     with application() as running:
@@ -62,6 +70,7 @@ def _plain(reply: PredictReply) -> dict[str, object]:
     return {
         "model": reply.model,
         "version": reply.version,
+        **({} if reply.members is None else {"members": reply.members}),
         **asdict(reply.sampling),
         "calibration": reply.calibration,
         "warnings": reply.warnings,

@@ -11,15 +11,18 @@ passes       rows and samples in pieces that fit memory and cache
 products     linear maps by the faster library
 execution    what is kept between the pieces
 fold         one piece: samples and rows folded into one axis, memory by `reuse`
+propagation  mean and variance in one pass, without sampling
 heads        the network's numbers as probabilities or in target units
 statistics   streaming sums over the passes
 prediction   the columns that come out
 engine       all of it together
+ensemble     several engines as one mixture
 """
 
 from dubito.engine.engine import Engine
+from dubito.engine.ensemble import Ensemble
 from dubito.engine.inputs import Inputs
 from dubito.engine.prediction import Classification, Prediction, Regression
 from dubito.engine.sampling import Sampling
 
-__all__ = ["Classification", "Engine", "Inputs", "Prediction", "Regression", "Sampling"]
+__all__ = ["Classification", "Engine", "Ensemble", "Inputs", "Prediction", "Regression", "Sampling"]

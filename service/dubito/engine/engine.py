@@ -25,7 +25,7 @@ from dubito.engine.execution import Execution
 from dubito.engine.inputs import Inputs, read_inputs
 from dubito.engine.layout import look
 from dubito.engine.passes import BUDGET_PARTS, Passes
-from dubito.engine.placement import Placed, placed
+from dubito.engine.placement import Placed, on_device, placed
 from dubito.engine.plan import make_plan
 from dubito.engine.prediction import Classification, Column, Prediction, Regression
 from dubito.engine.products import run
@@ -37,6 +37,7 @@ from dubito.engine.proof import (
     made_up_rows,
     refusing,
 )
+from dubito.engine.propagation import OutputMoments, Propagation
 from dubito.engine.rates import rates
 from dubito.engine.sampling import Draw, Masks, Sampling
 from dubito.engine.sizes import Limits, warm_up
@@ -149,7 +150,8 @@ class Engine:
             check: called between chunks; whatever it raises ends the sampling.
 
         Returns:
-            Shape (T, B, C) or (T, B, D), for `mean_and_log_variance` (T, B, 2, D), on the CPU.
+            Shape (T, B, C) or (T, B, D), for `mean_and_log_variance` (T, B, 2, D), on the CPU. With
+            method `moments` T fixed points that have the moments of the outputs.
         """
         sampling = sampling or self.defaults
         read = self.read_inputs(inputs)
@@ -201,6 +203,31 @@ class Engine:
         }
         return self._prediction(columns, sampling)
 
+    def output_moments(self, inputs: Inputs) -> OutputMoments:
+        """Mean and variance of the declared outputs by moment propagation, on the CPU.
+
+        Args:
+            inputs: rows first.
+
+        Raises:
+            InputError: for rows that the network does not take, or an operator without a rule.
+        """
+        read = self.read_inputs(inputs)
+        with self._running():
+            return OutputMoments.joined(list(self._moments(read, None)))
+
+    def _moments(
+        self, read: Mapping[str, Tensor], check: Callable[[], None] | None
+    ) -> Iterator[OutputMoments]:
+        self.pieces("shared", read)  # checks the sizes
+        return self._propagation.blocks(read, self.memory_budget_bytes, check)
+
+    @cached_property
+    def _propagation(self) -> Propagation:
+        bundle, output = self.bundle, self.manifest.output
+        weights = on_device((bundle.sampling,), bundle.weights, self.device)
+        return Propagation(bundle.sampling, bundle.sites, output, weights, self.device)
+
     def _parts(
         self,
         read: Mapping[str, Tensor],
@@ -210,6 +237,10 @@ class Engine:
         check: Callable[[], None] | None,
     ) -> Iterator[Columns]:
         """The columns of some rows after the others."""
+        if sampling.method == "moments":
+            for moments in self._moments(read, check):
+                yield moments.columns(self.manifest, temperature, keep_nodes=keep_samples)
+            return
         left = self._left if sampling.draw == "stratified" and sampling.method == "mc" else None
         empty = partial(Tally, self.manifest, temperature, left, keep_samples)
         if sampling.tolerance is not None:
@@ -242,6 +273,12 @@ class Engine:
         check: Callable[[], None] | None,
     ) -> Iterator[Iterator[Tensor]]:
         """For one block of rows after the other, the raw outputs of its passes in order of t."""
+        if sampling.method == "ensemble":
+            raise InputError("method `ensemble` expects several networks, got one: use `Ensemble`")
+        if sampling.method == "moments":
+            for moments in self._moments(read, check):
+                yield iter([moments.at_nodes(self.manifest.output)])
+            return
         pieces = self.pieces(sampling.masks, read)
         if sampling.method == "mc":
             yield from pieces.blocks(read, sampling, check)

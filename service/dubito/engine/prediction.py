@@ -32,6 +32,7 @@ class Classification:
         expected_entropy: (B,) nats, the aleatoric part.
         mutual_information: (B,) nats, the epistemic part; the two add up to the total.
         mutual_information_corrected: (B,) nats, with its bias in T taken out by a jackknife.
+        vote_share: (B, C) share of the passes that vote for each class.
         variation_ratio: (B,) share of the passes that vote against the most voted class.
         energy: (B,) mean over the passes of -log Σ exp(logit); higher is stranger.
         samples: (T, B, C) probabilities of every pass, where asked for.
@@ -48,6 +49,7 @@ class Classification:
     expected_entropy: Column
     mutual_information: Column
     mutual_information_corrected: Column
+    vote_share: Column
     variation_ratio: Column
     energy: Column
     samples: Column | None = None

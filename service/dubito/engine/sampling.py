@@ -12,9 +12,11 @@ from dubito.errors import InputError
 
 Masks = Literal["shared", "independent"]
 Draw = Literal["iid", "stratified"]
-Method = Literal["mc", "point"]
+Method = Literal["mc", "point", "moments", "ensemble"]
 
 SEED_LIMIT = 2**63
+NUM_NODES = 256
+"""Fixed points that stand in for passes with method `moments`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class Sampling:
         seed: key of the counter-based generator, in [0, 2**63).
         masks: `shared` (one ω_t for all rows) or `independent` (keyed by the row's place too).
         draw: `stratified`, spread evenly in blocks of 16, or `iid`, T independent draws.
-        method: `mc` (Monte Carlo) or `point` (weight scaling, one pass).
+        method: `mc` (Monte Carlo), `point` (weight scaling, one pass), `moments` (mean and
+            variance propagated in one pass) or `ensemble` (T passes of each of several networks).
         tolerance: a row stops when the standard error of all its outputs is at most this, with T
             the most; in probabilities or in target units; None: every row takes T samples.
 
@@ -60,7 +63,7 @@ class Sampling:
             if value not in get_args(allowed):
                 choices = " or ".join(f"`{choice}`" for choice in get_args(allowed))
                 raise InputError(f"`{name}` expects {choices}, got `{value}`: choose one of them")
-        fewest = 1 if self.method == "point" else 2
+        fewest = 1 if self.method in ("point", "moments") else 2
         if isinstance(self.num_samples, bool) or self.num_samples < fewest:
             raise InputError(
                 f"`num_samples` expects at least {fewest} for method `{self.method}`,"
@@ -90,3 +93,13 @@ class Sampling:
     def key(self) -> Key:
         """What the draws depend on beside t and place."""
         return Key(self.seed, self.draw)
+
+    @property
+    def passes(self) -> int:
+        """How often each row goes through the network, or through each of an ensemble's."""
+        return 1 if self.method in ("point", "moments") else self.num_samples
+
+    @property
+    def num_returned(self) -> int:
+        """Samples that `Engine.sample` returns: the passes, or the fixed points of `moments`."""
+        return NUM_NODES if self.method == "moments" else self.passes

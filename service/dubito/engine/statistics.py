@@ -99,6 +99,7 @@ class ClassificationSums:
             "expected_entropy": expected_B,
             "mutual_information": information_B,
             "mutual_information_corrected": information_B + self._correction(predictive_B),
+            "vote_share": self._votes_BC.double() / moments.count,
             # a pass that overflowed votes for nothing
             "variation_ratio": (1 - self._votes_BC.amax(-1) / moments.count) + 0 * expected_B,
             "energy": self._energy_B / moments.count,

@@ -9,6 +9,7 @@
     warming.py      made-up rows, so that the first request is not the slow one
     memory.py       what an engine holds, and giving it back
     pins.py         models that are always loaded
+    members.py      the networks that answer: one version or several
     sampling.py     a request's choices over the version's defaults
     outputs.py      the columns of a reply
     calibrating.py  labelled rows to a calibration

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from dubito.calibration.record import Calibration
-from dubito.engine import Engine, Inputs, Sampling
+from dubito.engine import Inputs, Sampling
 from dubito.errors import InputError
 from dubito.registry import CalibrationFact, VersionFact
 from dubito.serving.budget import Budget
 from dubito.serving.calibrating import Passes, check_sampling, fit, read_truths
 from dubito.serving.library import Library
+from dubito.serving.members import (
+    Predictor,
+    count_networks,
+    find_members,
+    num_values,
+    predictor,
+)
 from dubito.serving.opening import open_registry
 from dubito.serving.orders import (
     CalibrateOrder,
@@ -28,9 +36,19 @@ from dubito.serving.orders import (
 )
 from dubito.serving.outputs import build_outputs, check_outputs
 from dubito.serving.pins import Pins
-from dubito.serving.sampling import merge_sampling, passes
+from dubito.serving.sampling import merge_sampling
 from dubito.serving.worker import Check, Job, Reservation, Worker
 from dubito.settings import Settings
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What a prediction was made with."""
+
+    version: VersionFact
+    members: tuple[int, ...] | None
+    sampling: Sampling
+    fact: CalibrationFact | None
 
 
 class Application:
@@ -133,18 +151,20 @@ class Application:
             version = self._library.version(order.model, order.version)
             sampling = self._sampling(order, version)
             _check_share("coverage", order.coverage)
-            engine = self._library.engine(version)
-            check_outputs(order.outputs, engine.manifest.task)
+            members = find_members(self._library, order.model, order.sampling.members)
+            engine = predictor(self._library, version, members)
+            check_outputs(order.outputs, engine.manifest.task, sampling)
             inputs, rows = self._read(engine, order.inputs)
-            values = rows * engine.manifest.num_outputs * passes(sampling)
             if order.outputs and "samples" in order.outputs:
-                self._check_values(values, self._settings.max_sample_values)
-            place.resize(rows * passes(sampling))
+                limit = self._settings.max_sample_values
+                self._check_values(num_values(rows, engine, sampling), limit)
+            place.resize(rows * sampling.passes * count_networks(engine))
             is_raw = order.calibration == "none"
             fact = None if is_raw else self._library.active_calibration(version)
+            head = _Head(version, tuple(one.number for one in members) or None, sampling, fact)
 
             def task(check: Check) -> PredictReply:
-                return self._run_predict(order, version, engine, inputs, sampling, fact, check)
+                return self._run_predict(order, head, engine, inputs, check)
 
             return self._worker.submit(place, task, deadline_s=deadline_s)
 
@@ -178,11 +198,9 @@ class Application:
             if order.ood_inputs is not None:
                 ood_inputs, ood_rows = self._read(engine, order.ood_inputs)
                 rows += ood_rows
-            self._check_values(
-                rows * engine.manifest.num_outputs * passes(sampling),
-                self._settings.max_calibration_values,
-            )
-            place.resize(rows * passes(sampling))
+            limit = self._settings.max_calibration_values
+            self._check_values(num_values(rows, engine, sampling), limit)
+            place.resize(rows * sampling.passes)
 
             def task(check: Check) -> CalibrateReply:
                 taken = Passes.take(engine, inputs, ood_inputs, sampling, check)
@@ -212,16 +230,14 @@ class Application:
     def _run_predict(
         self,
         order: PredictOrder,
-        version: VersionFact,
-        engine: Engine,
+        head: _Head,
+        engine: Predictor,
         inputs: dict[str, Tensor],
-        sampling: Sampling,
-        fact: CalibrationFact | None,
         check: Check,
     ) -> PredictReply:
+        version, sampling, fact = head.version, head.sampling, head.fact
         calibration = None if fact is None else Calibration.from_json(fact.document)
-        rows = len(next(iter(inputs.values())))
-        values = rows * engine.manifest.num_outputs * passes(sampling)
+        values = num_values(len(next(iter(inputs.values()))), engine, sampling)
         built = build_outputs(
             order,
             engine,
@@ -236,6 +252,7 @@ class Application:
         return PredictReply(
             model=version.model,
             version=version.number,
+            members=head.members,
             sampling=sampling,
             calibration=fact.number if fact is not None and built.calibration is not None else None,
             warnings=built.warnings,
@@ -257,7 +274,7 @@ class Application:
             order.sampling, version.defaults, max_num_samples=self._settings.max_num_samples
         )
 
-    def _read(self, engine: Engine, given: Inputs) -> tuple[dict[str, Tensor], int]:
+    def _read(self, engine: Predictor, given: Inputs) -> tuple[dict[str, Tensor], int]:
         for rows in given.values() if isinstance(given, Mapping) else [given]:
             if isinstance(rows, Sequence):  # counted before millions of lists become an array
                 self._check_rows(len(rows))

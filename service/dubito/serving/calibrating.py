@@ -54,11 +54,15 @@ class Passes:
 
 
 def check_sampling(sampling: Sampling) -> None:
-    """Refuse to fit on rows that stop early.
+    """Refuse to fit on rows that stop early, or on several networks at once.
 
     Raises:
-        InputError: there is a tolerance.
+        InputError: there is a tolerance, or the method is `ensemble`.
     """
+    if sampling.method == "ensemble":
+        raise InputError(
+            "calibrating expects one version, got method `ensemble`: calibrate each with `mc`"
+        )
     if sampling.tolerance is not None:
         raise InputError(
             "`tolerance`: calibrating with one is not built yet, since a fit takes all passes of "

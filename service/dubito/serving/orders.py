@@ -52,8 +52,8 @@ class SamplingOrder:
         seed: seed of the masks.
         masks: `shared` or `independent`.
         draw: `stratified` or `iid`.
-        method: `mc` or `point`; `moments` and `ensemble` are known and not built yet.
-        members: versions of an ensemble; not built yet.
+        method: `mc`, `point`, `moments` or `ensemble`.
+        members: versions of an ensemble, by number or alias.
         tolerance: standard error at which a row stops, with T the most.
     """
 
@@ -62,7 +62,7 @@ class SamplingOrder:
     masks: str | None = None
     draw: str | None = None
     method: str | None = None
-    members: Sequence[object] | None = None
+    members: Sequence[int | str] | None = None
     tolerance: float | None = None
 
 
@@ -91,10 +91,11 @@ class PredictOrder:
 
 @dataclass(frozen=True)
 class PredictReply:
-    """Columns of a prediction, and what they were made with."""
+    """Columns of a prediction, and what they were made with; `members` for an ensemble alone."""
 
     model: str
     version: int
+    members: tuple[int, ...] | None
     sampling: Sampling
     calibration: int | None
     warnings: tuple[str, ...]

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from dubito.calibration import mixture
 from dubito.calibration.record import Calibration
-from dubito.engine import Classification, Engine, Regression, Sampling
+from dubito.engine import Classification, Ensemble, Regression, Sampling
 from dubito.errors import InputError
+from dubito.serving.members import Predictor
 from dubito.serving.orders import ClassSets, Column, PredictOrder
 from dubito.serving.worker import Check
 
@@ -50,7 +51,7 @@ _ON_REQUEST = "samples"
 
 @dataclass(frozen=True)
 class Built:
-    """Columns, warnings, and whether the samples differed (None for a point prediction)."""
+    """Columns, warnings, and whether the samples differed (None where none were drawn)."""
 
     outputs: Mapping[str, Column]
     warnings: tuple[str, ...]
@@ -67,12 +68,14 @@ class _Request:
     warnings: list[str] = field(default_factory=list)
 
 
-def check_outputs(names: Sequence[str] | None, task: str) -> None:
-    """Refuse names of outputs that a task does not have.
+def check_outputs(names: Sequence[str] | None, task: str, sampling: Sampling) -> None:
+    """Refuse names of outputs that a task or a method does not have.
 
     Raises:
         InputError: a name is unknown, or the list is empty.
     """
+    if _ON_REQUEST in (names or ()) and sampling.method == "moments":
+        raise InputError("method `moments` makes no masked passes: for `samples` use method `mc`")
     known = (*_OUTPUTS[task], _ON_REQUEST)
     unknown = [name for name in names or () if name not in known]
     if unknown or (names is not None and not names):
@@ -84,7 +87,7 @@ def check_outputs(names: Sequence[str] | None, task: str) -> None:
 
 def build_outputs(
     order: PredictOrder,
-    engine: Engine,
+    engine: Predictor,
     inputs: Mapping[str, Tensor],
     sampling: Sampling,
     calibration: Calibration | None,
@@ -96,15 +99,16 @@ def build_outputs(
 
     Args:
         order: coverage, names of the outputs.
-        engine: of the version.
+        engine: of the version, or of several.
         inputs: checked rows.
         sampling: what to draw.
         calibration: the active one, if it shall be used.
         check: called between chunks.
         may_keep_samples: whether all passes are few enough to keep them for `quantiles`.
     """
-    injected = engine.manifest.injection_warning
-    warnings = [] if injected is None else [injected]
+    engines = engine.members if isinstance(engine, Ensemble) else (engine,)
+    injected = [one.manifest.injection_warning for one in engines]
+    warnings = list(dict.fromkeys(line for line in injected if line is not None))
     covering = _covering(order, sampling, calibration, warnings)
     temperature = (covering.temperature or 1.0) if covering is not None else 1.0
     names = order.outputs or _OUTPUTS[engine.manifest.task]
@@ -130,7 +134,7 @@ def build_outputs(
     columns[_ON_REQUEST] = lambda: _rows_first(prediction.samples)
     outputs = {name: columns[name]() for name in names}
     _warn_non_finite({"mean": prediction.mean, **outputs}, warnings)
-    varies = None if sampling.method == "point" else _varies(prediction)
+    varies = _varies(prediction) if sampling.method == "mc" else None
     return Built(outputs, tuple(warnings), varies, covering)
 
 
@@ -142,6 +146,11 @@ def _covering(
 ) -> Calibration | None:
     if order.calibration == "none":
         warnings.append("raw figures: the request asked for no calibration")
+        return None
+    if sampling.method == "ensemble":
+        warnings.append(
+            "raw figures, and null where a calibration is needed: no calibration covers an ensemble"
+        )
         return None
     if calibration is None:
         warnings.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from dubito.engine import Sampling
@@ -21,13 +21,20 @@ def merge_sampling(
         max_num_samples: largest T, in passes.
 
     Raises:
-        InputError: out of bounds, unknown, or not built yet.
+        InputError: out of bounds or unknown.
     """
-    _refuse_unbuilt(order)
     asked = {key: value for key, value in asdict(order).items() if value is not None}
+    asked.pop("members", None)
     chosen = asdict(Sampling()) | dict(defaults) | asked
-    if chosen["method"] == "point":  # one pass is all there is to it
-        chosen["num_samples"], chosen["tolerance"] = 1, order.tolerance
+    if (chosen["method"] == "ensemble") != (order.members is not None):
+        raise InputError(
+            f"`members` belongs to method `ensemble`, got method `{chosen['method']}` and members"
+            f" {_shown(order.members)}: give both or neither"
+        )
+    if chosen["method"] != "mc":  # a tolerance of the version's own is no choice of the request
+        chosen["tolerance"] = order.tolerance
+    if chosen["method"] in ("point", "moments"):
+        chosen["num_samples"] = 1  # one pass is all there is to them
     sampling = Sampling(**chosen)
     if sampling.num_samples > max_num_samples:
         raise InputError(
@@ -37,23 +44,5 @@ def merge_sampling(
     return sampling
 
 
-def passes(sampling: Sampling) -> int:
-    """How often each row goes through the network, at most."""
-    return 1 if sampling.method == "point" else sampling.num_samples
-
-
-def _refuse_unbuilt(order: SamplingOrder) -> None:
-    unbuilt = {
-        "members": order.members is not None,
-        "method": order.method in ("moments", "ensemble"),
-    }
-    remedies = {
-        "members": "leave it out or null",
-        "method": "use `mc` or `point`",
-    }
-    for name, is_asked in unbuilt.items():
-        if is_asked:
-            raise InputError(
-                f"`{name}`: {getattr(order, name)!r} is not built yet in this version of Dubito: "
-                f"{remedies[name]}"
-            )
+def _shown(members: Sequence[object] | None) -> str:
+    return "none" if members is None else ", ".join(map(str, members[:8]))[:100] or "none"

@@ -119,6 +119,7 @@ def _head(reply: PredictReply, request: Request) -> dict[str, object]:
         "request_id": request_id(request),
         "model": reply.model,
         "version": reply.version,
+        **({} if reply.members is None else {"members": list(reply.members)}),
         "num_samples": sampling.num_samples,
         "seed": sampling.seed,
         "masks": sampling.masks,
