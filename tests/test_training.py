@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from dubito_nn.dropout import ConcreteFamily, StandardFamily
+from dubito_nn.dropout import ConcreteDropout, ConcreteFamily, StandardFamily
 from dubito_nn.networks import MLP
 from dubito_nn.training import (
     Progress,
@@ -143,6 +143,50 @@ def test_a_parameter_moves_by_the_factor_of_its_rate_in_the_first_step() -> None
     )
     assert (network.weight - weight).abs().allclose(torch.tensor(1e-3), rtol=1e-3)
     assert (network.bias - bias).abs().allclose(torch.tensor(1e-2), rtol=1e-3)
+
+
+def test_the_factor_of_a_path_goes_before_that_of_a_name() -> None:
+    inputs, targets = torch.ones(4, 2), torch.ones(4, 3)
+    with seeded(0):
+        network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3))
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    train(
+        network,
+        inputs,
+        targets,
+        loss=squared_error,
+        epochs=1,
+        learning_rate=1e-3,
+        rate_factors={"bias": 2.0, "0.bias": 10.0},
+        schedule="constant",
+    )
+    moved = [
+        (now - then).abs().max().item()
+        for now, then in zip(network.parameters(), before, strict=True)
+    ]
+    assert moved == pytest.approx([1e-3, 1e-2, 1e-3, 2e-3], rel=1e-2)
+
+
+def test_a_faster_logit_brings_p_to_the_optimum_that_adam_at_the_common_rate_does_not_reach() -> (
+    None
+):
+    # Loss 0 and no weight term: the entropy alone is left, lowest at p = 1/2, from 0.1 at the start
+    inputs, targets = torch.ones(64, 1), torch.zeros(64, 1)
+    found = []
+    for factor in (1.0, 100.0):
+        layer = ConcreteDropout(1, dropout_regulariser=1.0)
+        train(
+            layer,
+            inputs,
+            targets,
+            loss=lambda output, _: 0.0 * output.sum(),
+            epochs=200,
+            schedule="constant",
+            rate_factors={"p_logit": factor},
+        )
+        found.append(layer.drop_prob.item())
+    assert found[0] < 0.13
+    assert found[1] == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize(

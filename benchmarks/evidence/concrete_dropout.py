@@ -3,12 +3,15 @@
     python benchmarks/evidence/concrete_dropout.py --data ../shared/data
 
 y = 2x + 8 + Normal(0, 1), x ~ Normal(0, 1). 1-1024-1024-1024 with two heads, concrete dropout in
-front of every map, inputs and heads included; p starts at 0.1; length-scale 1e-4; batch 20; Adam
-1e-3, constant. Weights start as in the source, Glorot uniform, and biases at 0. K = 20 samples of
-every one of 1,000 test rows are drawn by the engine from the exported bundle, with
-`masks="independent"`: a mask of its own for every row, as in the source. The rows are drawn here;
---data is taken for the sake of one command line and not read. `--schedule one_cycle
---learning-rate 2e-3` ends with a low rate, `--test-rows 10000` measures with less noise.
+front of every map, inputs and heads included; p starts at 0.1; length-scale 1e-4; batch 20; Adam.
+Weights start as in the source, Glorot uniform, and biases at 0. K = 20 samples of every test row
+are drawn by the engine from the exported bundle, with `masks="independent"`: a mask of its own for
+every row, as in the source. The rows are drawn here; --data is taken for the sake of one command
+line and not read.
+
+Three settings differ from the source, the same for every N; README.md says why. The rate is
+one-cycle with the peak 2e-3, the p of the input learns at ten times it, and there are 10,000 test
+rows. As in the source: `--schedule constant --learning-rate 1e-3 --input-rate-factor 1`.
 
     RMSE            of the mean over the K samples
     noise           RMSE of the true line on the same test rows: what nothing can beat
@@ -60,16 +63,17 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Settings:
-    """Of the published experiment; repeats and seeds are ours."""
+    """Of the published experiment, but for rates, test rows, repeats and seeds."""
 
     width: int = 1024
     batch_size: int = 20
-    learning_rate: float = 1e-3
-    schedule: Schedule = "constant"
+    learning_rate: float = 2e-3
+    schedule: Schedule = "one_cycle"
+    input_rate_factor: float = 10.0
     length_scale: float = 1e-4
     drop_prob_init: float = 0.1
     num_samples: int = 20
-    test_rows: int = 1000
+    test_rows: int = 10_000
     repeats: int = 3
     seed: int = 0
 
@@ -81,6 +85,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     settings = Settings(
         learning_rate=options.learning_rate,
         schedule=options.schedule,
+        input_rate_factor=options.input_rate_factor,
         test_rows=options.test_rows,
         repeats=options.repeats,
         seed=options.seed,
@@ -129,6 +134,7 @@ def measured(num_rows: int, epochs: int, settings: Settings, seed: int) -> dict[
             epochs=epochs,
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
+            rate_factors={"body.0.p_logit": settings.input_rate_factor},
             schedule=settings.schedule,
             seed=seed,
             progress=show,
@@ -199,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     made, default = parser(__doc__), Settings()
     made.add_argument("--learning-rate", type=float, default=default.learning_rate)
     made.add_argument("--schedule", choices=get_args(Schedule), default=default.schedule)
+    made.add_argument("--input-rate-factor", type=float, default=default.input_rate_factor)
     made.add_argument("--test-rows", type=int, default=default.test_rows)
     made.add_argument("--repeats", type=int, default=default.repeats)
     made.add_argument("--seed", type=int, default=default.seed, help="of the first repeat")

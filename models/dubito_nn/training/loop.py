@@ -105,9 +105,11 @@ def train(
             network has batch-norms a single row that is left over joins the one before.
         learning_rate: The peak of the one-cycle schedule (Smith 2018, arXiv:1708.07120), or the
             constant rate.
-        rate_factors: Factor of the learning rate by a parameter's own name, the last part of its
-            path: `{"log_variance": 10.0}` lets the noise of sparse layers move faster. Other
-            parameters have 1.
+        rate_factors: Factor of the learning rate by a parameter's path, or by its own name, the
+            last part of the path; the path goes first. `{"log_variance": 10.0}` lets the noise of
+            sparse layers move faster, `{"p_logit": 10.0}` the learned p of concrete dropout: Adam
+            moves a logit by about the rate at most in a step, so that after few steps p tells how
+            far it came and not where the objective is lowest. Other parameters have 1.
         schedule: `one_cycle` or `constant`; the latter suits a patience.
         weight_decay: λ of the penalty λ/2 · ‖W‖², on weights of two and more axes: not on biases,
             norms and learned drop probabilities.
@@ -242,15 +244,17 @@ def _groups(
 ) -> list[dict[str, object]]:
     """The parameters by what they have in common: weight decay and rate."""
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
-    names = set()
+    known: set[str] = set()
     for path, parameter in network.named_parameters():
-        names.add(name := path.rpartition(".")[2])
+        name = path.rpartition(".")[2]
+        known |= {path, name}
         decay = weight_decay if parameter.ndim > 1 else 0.0
-        members.setdefault((decay, factors.get(name, 1.0)), []).append(parameter)
-    if unknown := sorted(set(factors) - names):
+        factor = factors.get(path, factors.get(name, 1.0))
+        members.setdefault((decay, factor), []).append(parameter)
+    if unknown := sorted(set(factors) - known):
         raise ValueError(
-            f"expected rate_factors by names of parameters, got {unknown}: "
-            f"the network has {sorted(names)}"
+            f"expected rate_factors by names or paths of parameters, got {unknown}: "
+            f"the network has {sorted(known)}"
         )
     if any(not factor > 0.0 for factor in factors.values()):
         raise ValueError(f"expected rate_factors above 0, got {dict(factors)}: 1 changes nothing")
