@@ -1,5 +1,6 @@
 """The inference engine: T masked passes over a lifted graph, and what they say together.
 
+arguments    what an engine is given, checked
 sampling     T, seed, masks, draw, method
 masks        the draws ω, from a counter-based generator
 layout       where every value of the graph holds its rows

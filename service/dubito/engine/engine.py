@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from dubito.engine.additivity import left_over
+from dubito.engine.arguments import as_device, as_sampling, check_load, check_temperature
 from dubito.engine.choice import options
 from dubito.engine.clock import Clock
 from dubito.engine.execution import Execution
@@ -99,8 +100,12 @@ class Engine:
                 bundle that is loaded to be proved and not to answer; None: no limit.
 
         Raises:
+            InputError: an argument is out of its bounds.
             BundleRefusedError: where the bundle is unsound or does not run.
         """
+        defaults = Sampling(num_samples, seed, masks, draw)
+        place = as_device(device)
+        check_load(source, memory_budget_bytes)
         try:
             bundle = source if isinstance(source, Bundle) else load_bundle(source)
         except BundleError as error:
@@ -111,9 +116,9 @@ class Engine:
         with refusing():
             engine = cls(
                 bundle,
-                torch.device(device),
-                placed(bundle, torch.device(device)),
-                Sampling(num_samples, seed, masks, draw),
+                place,
+                placed(bundle, place),
+                defaults,
                 memory_budget_bytes,
                 _clock=clock,
                 _free=free,
@@ -153,7 +158,7 @@ class Engine:
             Shape (T, B, C) or (T, B, D), for `mean_and_log_variance` (T, B, 2, D), on the CPU. With
             method `moments` T fixed points that have the moments of the outputs.
         """
-        sampling = sampling or self.defaults
+        sampling = as_sampling(sampling, self.defaults)
         read = self.read_inputs(inputs)
         with self._running():
             by_rows = [
@@ -184,9 +189,8 @@ class Engine:
             InputError: for rows that the network does not take, a temperature not above 0, or all
                 passes with a tolerance.
         """
-        sampling = sampling or self.defaults
-        if not 0 < temperature < float("inf"):
-            raise InputError(f"`temperature` expects a number above 0, got {temperature}")
+        sampling = as_sampling(sampling, self.defaults)
+        check_temperature(temperature)
         read = self.read_inputs(inputs)
         if keep_samples and sampling.tolerance is not None:
             raise InputError(

@@ -40,8 +40,8 @@ def read_inputs(inputs: Inputs, specs: Sequence[InputSpec]) -> dict[str, Tensor]
     if not isinstance(inputs, Mapping):
         if len(specs) != 1:
             raise InputError(
-                f"the model takes the inputs {names}, got one unnamed: send an object of name to"
-                " rows"
+                f"the model takes the inputs {names}, got one unnamed: send rows by name, in Python"
+                " a dictionary"
             )
         inputs = {names[0]: inputs}
     if set(inputs) != set(names):
@@ -74,6 +74,11 @@ def _read(rows: Rows, spec: InputSpec) -> Tensor:
 
 def _as_array(rows: Rows, spec: InputSpec) -> NDArray[np.generic]:
     if isinstance(rows, Tensor):
+        if rows.layout != torch.strided or rows.is_meta or rows.is_complex():
+            raise InputError(
+                f"input `{spec.name}` expects dense real numbers, got a tensor of {rows.dtype} with"
+                f" layout {rows.layout} on {rows.device}: convert it first"
+            )
         rows = rows.detach().cpu()
         return (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy()
     try:

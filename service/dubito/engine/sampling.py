@@ -5,7 +5,9 @@ Its job: name T, seed, masks, draw, method and tolerance once, check them, and c
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 from dubito.errors import InputError
@@ -15,6 +17,7 @@ Draw = Literal["iid", "stratified"]
 Method = Literal["mc", "point", "moments", "ensemble"]
 
 SEED_LIMIT = 2**63
+SAMPLES_LIMIT = 2**31
 NUM_NODES = 256
 """Fixed points that stand in for passes with method `moments`."""
 
@@ -64,24 +67,25 @@ class Sampling:
                 choices = " or ".join(f"`{choice}`" for choice in get_args(allowed))
                 raise InputError(f"`{name}` expects {choices}, got `{value}`: choose one of them")
         fewest = 1 if self.method in ("point", "moments") else 2
-        if isinstance(self.num_samples, bool) or self.num_samples < fewest:
+        if not _is_integer(self.num_samples) or not fewest <= self.num_samples < SAMPLES_LIMIT:
             raise InputError(
-                f"`num_samples` expects at least {fewest} for method `{self.method}`,"
-                f" got {self.num_samples}: ask for more masked passes"
+                f"`num_samples` expects an integer of at least {fewest} and below 2**31 for method"
+                f" `{self.method}`, got {_shown(self.num_samples)}: choose one in it"
             )
-        if not 0 <= self.seed < SEED_LIMIT:
+        if not _is_integer(self.seed) or not 0 <= self.seed < SEED_LIMIT:
             raise InputError(
-                f"`seed` expects an integer in [0, 2**63), got {self.seed}: choose one in it"
+                f"`seed` expects an integer in [0, 2**63), got {_shown(self.seed)}: choose one in"
+                " it"
             )
         self._check_tolerance()
 
     def _check_tolerance(self) -> None:
         if self.tolerance is None:
             return
-        if isinstance(self.tolerance, bool) or not 0 < self.tolerance < float("inf"):
+        if not _is_real(self.tolerance) or not 0 < self.tolerance < sys.float_info.max:
             raise InputError(
-                f"`tolerance` expects a number above 0, got {self.tolerance}: such as 0.01, or"
-                " leave it out and every row takes num_samples passes"
+                f"`tolerance` expects a number above 0, got {_shown(self.tolerance)}: such as 0.01,"
+                " or leave it out and every row takes num_samples passes"
             )
         if self.method != "mc":
             raise InputError(
@@ -103,3 +107,15 @@ class Sampling:
     def num_returned(self) -> int:
         """Samples that `Engine.sample` returns: the passes, or the fixed points of `moments`."""
         return NUM_NODES if self.method == "moments" else self.passes
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:40]

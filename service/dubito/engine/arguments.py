@@ -1,0 +1,66 @@
+"""The arguments of an engine, checked before they can be taken for a fault of the bundle.
+
+Its job: refuse what is no source, no device, no budget, no sampling or no temperature, by name.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from dubito.engine.sampling import Sampling
+from dubito.errors import InputError
+from dubito_nn import Bundle
+
+
+def check_load(source: object, memory_budget_bytes: object) -> None:
+    """Refuse what is neither a path nor bytes nor a bundle, and what is no number of bytes."""
+    if not isinstance(source, (str, Path, bytes, Bundle)):
+        kind = type(source).__name__
+        raise InputError(f"`source` expects a path, bytes or a Bundle, got {kind}: name the file")
+    if not isinstance(memory_budget_bytes, int) or memory_budget_bytes < 1:
+        raise InputError(
+            "`memory_budget_bytes` expects an integer above 0, got"
+            f" {memory_budget_bytes!r}: such as 2**29"
+        )
+
+
+def check_temperature(temperature: object) -> None:
+    """Refuse what is no number above 0."""
+    if not isinstance(temperature, (int, float)) or not 0 < temperature < sys.float_info.max:
+        shown = str(temperature)[:40]
+        raise InputError(f"`temperature` expects a number above 0, got {shown}: 1 changes nothing")
+
+
+def as_device(name: str) -> torch.device:
+    """The device of that name, which is there.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        device = torch.device(name)
+        is_there = device.type != "meta" and torch.empty(1, device=device).numel() == 1
+    except (RuntimeError, TypeError, AssertionError):
+        is_there = False
+    if not is_there:
+        raise InputError(f"`device` expects one that torch has here, got {name!r}: such as cpu")
+    return device
+
+
+def as_sampling(given: object, default: Sampling) -> Sampling:
+    """What was given, or the default where nothing was.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if given is None:
+        return default
+    if not isinstance(given, Sampling):
+        raise InputError(
+            f"`sampling` expects a Sampling, got {type(given).__name__}: such as"
+            " Sampling(num_samples=64)"
+        )
+    return given
