@@ -120,7 +120,7 @@ def test_the_reference_has_the_mean_and_variance_of_the_passes_of_all_its_blocks
     rows = Pool.of(engine, torch.randn(4, NUM_FEATURES)).first(4)
     found = reference(engine, rows, 800, limit_s=1e9)
     passes = torch.cat(
-        [engine.sample(rows, sampling=Sampling(400, seed)) for seed in (1000, 1001)]
+        [engine.sample(rows, sampling=Sampling(400, seed, draw="iid")) for seed in (1000, 1001)]
     ).double()
     assert found.num_samples == 800
     np.testing.assert_allclose(found.mean, passes.mean(0).numpy(), rtol=1e-6)

@@ -393,3 +393,17 @@ def test_a_path_that_names_no_file_is_refused(path):
         export(
             layers(nn.Dropout()), torch.randn(2, 8), path, task="classification", output="logits"
         )
+
+
+@pytest.mark.parametrize("classes", ["abc", [1, 2, 3], ["a", "", "c"]])
+def test_class_names_that_are_no_list_of_texts_are_refused(classes: object, tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
+    with pytest.raises(ExportError, match="classes expects a list of names"):
+        export(
+            network,
+            torch.randn(4, 4),
+            tmp_path / "network.dubito",
+            task="classification",
+            output="logits",
+            classes=classes,  # type: ignore[arg-type]
+        )

@@ -219,6 +219,8 @@ def _class_names(
             f"output `{output}` expects at least two classes, got {count}: one logit per row is"
             " output='sigmoid_logits'"
         )
+    if isinstance(classes, str) or not all(isinstance(c, str) and c for c in classes or ()):
+        raise ExportError(f"classes expects a list of names that are text, got {classes!r:.80}")
     names = tuple(str(name) for name in classes or range(count))
     if len(names) != count or len(set(names)) != count:
         raise ExportError(
