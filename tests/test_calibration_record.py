@@ -125,7 +125,7 @@ def test_scores_are_read_off_a_prediction_of_the_right_task() -> None:
         ({"conformal": {"columns": [[0.2, 0.1]]}}, "ascending order"),
         ({"conformal": {"columns": [[]]}}, "one or more"),
         ({"conformal": {"columns": [[float("nan")]]}}, "cannot be read"),
-        ({"sampling": {"num_samples": -1}}, "`num_samples` expects at least 2"),
+        ({"sampling": {"num_samples": -1}}, "`num_samples` expects an integer of at least 2"),
     ],
 )
 def test_a_damaged_record_is_refused_with_its_place(
