@@ -102,8 +102,11 @@ def test_every_reply_through_alias_moves_is_that_of_the_version_it_names(
 
 
 def _wide(path: Path) -> Path:
-    """A bundle of 16 MiB, so that what stays behind is seen."""
-    width = 2048
+    """A bundle of 36 MiB in one weight: the C library gives blocks above 32 MiB back at once.
+
+    Of smaller ones it may keep some in the arena of the thread that loaded them, as it likes.
+    """
+    width = 3072
     network = nn.Sequential(
         nn.Linear(4, width),
         nn.ReLU(),
@@ -122,7 +125,8 @@ def _resident_bytes(pid: int) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_memory_comes_back_from_fifty_loads_and_unloads(tmp_path: Path) -> None:
-    with serving(tmp_path / "data", {}) as server:
+    quick = {"DUBITO_NUM_SAMPLES": "2", "DUBITO_WARM_UP_ROWS": "1"}
+    with serving(tmp_path / "data", quick) as server:
         pid = server.process.pid
         with httpx.Client(base_url=server.url, timeout=120) as client:
             upload(client, "animals", _wide(tmp_path / "wide.dubito")).raise_for_status()
@@ -141,5 +145,5 @@ def test_memory_comes_back_from_fifty_loads_and_unloads(tmp_path: Path) -> None:
     print(
         f"{baseline / mib:.0f} MiB, {after / mib:.0f} after {NUM_LOADS} (worst {worst / mib:.0f})"
     )
-    assert loaded > after + 10 * mib
+    assert loaded > after + 20 * mib
     assert worst < 1.05 * baseline
