@@ -13,6 +13,7 @@
     registry.py    registry check, registry audit
     predict.py     predict
     calibrate.py   calibrate
+    monitor.py     monitor
     train.py       train
 
 A new command is a function in its own file and one line in `_commands` below. Every command works
@@ -33,6 +34,7 @@ from dubito.cli.device import load, unload
 from dubito.cli.inspect import inspect
 from dubito.cli.lifecycle import alias, delete, restore, retire, unalias
 from dubito.cli.models import models, register, show
+from dubito.cli.monitor import monitor
 from dubito.cli.predict import predict
 from dubito.cli.registry import registry
 from dubito.cli.serve import serve
@@ -40,7 +42,7 @@ from dubito.cli.train import train
 
 _commands = (
     *(serve, demo, train, export, import_, inspect, bench),
-    *(register, models, show, predict, calibrate),
+    *(register, models, show, predict, calibrate, monitor),
     *(alias, unalias, retire, restore, delete, load, unload),
 )
 _groups = {"db": database, "registry": registry}

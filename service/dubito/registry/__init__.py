@@ -8,6 +8,7 @@
     objects.py     bundles by SHA-256 in an object store
     cache.py       those of a distant store, kept here
     registry.py    the operations
+    journal.py     predictions that wait for their truth, and outcomes
     check.py       whether it is all whole
     following.py   facts kept while nothing changes
 

@@ -110,8 +110,20 @@ class Database:
             session.execute(update(ChangesRow).values(number=ChangesRow.number + 1))
             yield session
 
+    @contextmanager
+    def appending(self) -> Iterator[Session]:
+        """A session that writes what nobody keeps a copy of: it raises no number of changes.
+
+        On SQLite it holds the write lock; on PostgreSQL only the rows that it touches.
+
+        Raises:
+            UnavailableError: the database cannot be reached.
+        """
+        with self._reachable(), Session(self._writing) as session, session.begin():
+            yield session
+
     def changes(self) -> int:
-        """A number that grows with every transaction that writes.
+        """A number that grows with every transaction that `writing` began.
 
         Raises:
             UnavailableError: the database cannot be reached.

@@ -19,6 +19,7 @@ from dubito.errors import BundleRefusedError, ConflictError, PreconditionFailedE
 from dubito.registry import rows
 from dubito.registry.database import Database
 from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
+from dubito.registry.journal import Journal
 from dubito.registry.names import ANONYMOUS, DEFAULT_ALIAS, check_name
 from dubito.registry.objects import Objects
 from dubito.registry.tables import AliasRow, AuditRow, CalibrationRow, ModelRow, VersionRow
@@ -42,6 +43,7 @@ class Registry:
         self._objects = objects
         self._database = database
         self._database.prepare()
+        self.journal = Journal(database)
 
     def close(self) -> None:
         """Close the connections."""

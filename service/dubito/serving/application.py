@@ -16,6 +16,7 @@ from dubito.calibration.record import Calibration
 from dubito.engine import Inputs, Sampling
 from dubito.errors import InputError
 from dubito.registry import CalibrationFact, VersionFact
+from dubito.registry.journal import CalibrationName
 from dubito.serving.budget import Budget
 from dubito.serving.calibrating import Passes, check_sampling, fit, read_truths
 from dubito.serving.library import Library
@@ -26,6 +27,7 @@ from dubito.serving.members import (
     num_values,
     predictor,
 )
+from dubito.serving.monitoring import Monitoring
 from dubito.serving.opening import open_registry
 from dubito.serving.orders import (
     CalibrateOrder,
@@ -36,6 +38,7 @@ from dubito.serving.orders import (
 )
 from dubito.serving.outputs import build_outputs, check_outputs
 from dubito.serving.pins import Pins
+from dubito.serving.recording import Observation
 from dubito.serving.sampling import merge_sampling
 from dubito.serving.worker import Check, Job, Reservation, Worker
 from dubito.settings import Settings
@@ -63,6 +66,7 @@ class Application:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self._registry = open_registry(settings)
         self._library = Library(self._registry, settings)
+        self._monitoring = Monitoring(self._registry, self._library, settings)
         self._pins = Pins(self._library, settings.pinned_models)
         self._worker = Worker(settings.max_queued_work)
         self._bodies = Budget("bytes of bodies", settings.max_pending_bytes)
@@ -74,12 +78,14 @@ class Application:
     def serve(self) -> None:
         """Start as a server: follow what others change, and keep loaded what is pinned."""
         self._library.facts.start()
+        self._monitoring.start()
         self.start()
         self._pins.start()
 
     def close(self) -> None:
         """Finish what waits, then close everything."""
         self._worker.close(self._settings.drain_timeout_ms / 1000)
+        self._monitoring.close()
         self._pins.close()
         self._library.facts.close()
         self._registry.close()
@@ -97,6 +103,11 @@ class Application:
     def library(self) -> Library:
         """The models, and which of them are loaded."""
         return self._library
+
+    @property
+    def monitoring(self) -> Monitoring:
+        """What is kept of predictions, their outcomes, and the alarms."""
+        return self._monitoring
 
     @property
     def worker(self) -> Worker:
@@ -249,6 +260,11 @@ class Application:
         )
         if built.varies is not None:
             self._library.catalogue.note_variation(version.digest, built.varies)
+        if fact is not None and calibration is not None and built.kept is not None:
+            name = CalibrationName(version.model, version.number, fact.number)
+            self._monitoring.observe(
+                Observation(name, calibration, order.request_id or "", built.kept)
+            )
         return PredictReply(
             model=version.model,
             version=version.number,

@@ -63,7 +63,10 @@ async def _predict(request: Request, model: str, version: str) -> Response:
         with held.application.admitted(length) as place:
             body = await read_body(request, held.settings.max_body_bytes)
             query = request.query_params.multi_items()
-            start = partial(_start, held, model, version, kind, body, query, place, deadline_s)
+            named = request_id(request) if held.settings.monitoring else None
+            start = partial(
+                _start, held, model, version, kind, body, query, place, deadline_s, named
+            )
             job = await to_thread.run_sync(start)
             reply = await outcome(job, request)
         answer = partial(
@@ -81,6 +84,7 @@ def _start(
     query: list[tuple[str, str]],
     place: Reservation,
     deadline_s: float,
+    named: str | None,
 ) -> Job[PredictReply]:
     """Decode a body and queue what it asks."""
     options: PredictOptions
@@ -100,6 +104,7 @@ def _start(
         coverage=options.coverage,
         calibration=options.calibration,
         outputs=options.outputs,
+        request_id=named,
     )
     return held.application.predict(order, reservation=place, deadline_s=deadline_s)
 
