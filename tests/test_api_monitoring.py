@@ -199,7 +199,7 @@ def test_equal_requests_to_two_versions_share_one_id_and_one_truth(
         ([{"row": 0}], "expects `label`"),
         ([{"row": 0, "label": "ant"}] * 2, "row 0 twice"),
         ([], "at least 1"),
-        ([{"row": 0, "label": "ant", "colour": 1}], "Extra inputs"),
+        ([{"row": 0, "label": "ant", "colour": 1}], "nknown field"),
         ("all", "valid list"),
     ],
 )
