@@ -15,7 +15,14 @@ import pytest
 
 EVIDENCE = Path(__file__).parent.parent / "benchmarks" / "evidence"
 NUM_TRAIN, NUM_TEST = 400, 100
-SCRIPTS = ("sparse_variational", "concrete_dropout", "mnist_mlp", "stratified", "tolerance")
+SCRIPTS = (
+    "sparse_variational",
+    "concrete_dropout",
+    "mnist_mlp",
+    "stratified",
+    "tolerance",
+    "drift",
+)
 MODULES = ("data", "record", "doubters", *SCRIPTS)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
