@@ -56,10 +56,14 @@ class PredictionFact:
 
 @dataclass(frozen=True)
 class OutcomeFact:
-    """The truth of one row, and what it says of the prediction."""
+    """The truth of one row, and what it says of the prediction.
+
+    `truth` holds the index of the class, or one number per output. (A list: SQLite makes a number
+    of a JSON column that holds one alone.)
+    """
 
     row: int
-    truth: int | list[float]
+    truth: list[float]
     is_covered: tuple[bool, ...]
     is_flagged: bool
     confidence: float | None

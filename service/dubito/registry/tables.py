@@ -169,7 +169,7 @@ class OutcomeRow(Table):
     place: Mapped[int] = mapped_column(_BIG)
     request_id: Mapped[str] = mapped_column(String(128))
     row: Mapped[int]
-    truth: Mapped[int | list[float]] = mapped_column(JSON)
+    truth: Mapped[list[float]] = mapped_column(JSON)
     is_covered: Mapped[list[bool]] = mapped_column(JSON)
     is_flagged: Mapped[bool]
     confidence: Mapped[float | None] = mapped_column(Float(53))

@@ -208,7 +208,7 @@ class _Judge:
             )
         if is_classes:
             label = self._label(truth)
-            return _fact(truth.row, label, self.kept.class_outcome(truth.row, label))
+            return _fact(truth.row, [float(label)], self.kept.class_outcome(truth.row, label))
         target_D = self._target(truth)
         return _fact(truth.row, target_D, self.kept.number_outcome(truth.row, target_D))
 
@@ -253,7 +253,7 @@ def _classes(version: VersionFact) -> tuple[str, ...]:
     return tuple(str(index) for index in range(count if isinstance(count, int) else 0))
 
 
-def _fact(row: int, truth: int | list[float], outcome: Outcome) -> OutcomeFact:
+def _fact(row: int, truth: list[float], outcome: Outcome) -> OutcomeFact:
     return OutcomeFact(
         row=row,
         truth=truth,
