@@ -31,6 +31,7 @@ from dubito.engine.plan import make_plan
 from dubito.engine.prediction import Classification, Column, Prediction, Regression
 from dubito.engine.products import run
 from dubito.engine.proof import (
+    check_apart,
     check_output,
     check_rows,
     check_sound,
@@ -361,8 +362,11 @@ class Engine:
         with self._running():
             made = point.run(three, weights, device=self.device, watch=self._watch)
         check_output(made["output"], self.manifest, rows=3)
-        raw = self.sample(rows, sampling=Sampling(2, self.defaults.seed))
+        two = Sampling(2, self.defaults.seed)
+        raw = self.sample(rows, sampling=two)
         check_output(raw[0], self.manifest, rows=2)
+        each = ({name: tensor[at : at + 1] for name, tensor in rows.items()} for at in (0, 1))
+        check_apart(raw, torch.cat([self.sample(row, sampling=two) for row in each], dim=1))
 
     def _prepare(self, rows: Mapping[str, Tensor]) -> None:
         """Measure now what the first request would else wait for."""
