@@ -13,7 +13,7 @@ from dubito.calibration import splits
 from dubito.calibration.evaluate import evaluate_classification, evaluate_regression
 from dubito.calibration.fit import fit_classification, fit_regression
 from dubito.calibration.record import Calibration
-from dubito.calibration.temperature import mean_probabilities
+from dubito.calibration.scaling import mean_probabilities
 from dubito.engine.sampling import Sampling
 from dubito.errors import InputError
 

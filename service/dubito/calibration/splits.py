@@ -19,7 +19,8 @@ FIT, CONFORMAL, OOD, REPORT = "fit", "conformal", "ood", "report"
 SHARES = {FIT: 5, CONFORMAL: 4, OOD: 6, REPORT: 5}
 """Rows of each part in every 20."""
 
-_FEWEST_TO_FIT, _FEWEST_TO_REPORT = 10, 10
+FEWEST_TO_FIT, FEWEST_TO_FIT_ISOTONIC = 10, 100
+_FEWEST_TO_REPORT = 10
 
 
 def parts(
@@ -29,6 +30,7 @@ def parts(
     coverage: float,
     seed: int,
     label_B: NDArray[np.int64] | None = None,
+    to_fit: int = FEWEST_TO_FIT,
 ) -> dict[str, NDArray[np.int64]]:
     """Row numbers of each part, drawn by the seed; every class in its share of each part.
 
@@ -39,7 +41,7 @@ def parts(
     Raises:
         InputError: too few rows, naming how many are needed and what for.
     """
-    _check_enough(num_rows, alpha, coverage)
+    _check_enough(num_rows, alpha, coverage, to_fit)
     generator = np.random.Generator(np.random.Philox(seed))
     order_B = generator.permutation(num_rows)
     if label_B is not None:
@@ -59,6 +61,17 @@ def sizes(num_rows: int) -> dict[str, int]:
     }
 
 
+def rows_per_class(needed: int) -> int:
+    """Labelled rows of a class that put as many of them among those for sets, however dealt."""
+    cycle, place = _cycle(), list(SHARES).index(CONFORMAL)
+    dealt = np.array(cycle * (needed + 1)) == place
+    return next(
+        count
+        for count in range(needed, len(dealt))
+        if min(dealt[first : first + count].sum() for first in range(len(cycle))) >= needed
+    )
+
+
 def _cycle() -> list[int]:
     """Which part each of 20 places goes to: every time the one furthest behind its share."""
     shares = list(SHARES.values())
@@ -72,9 +85,9 @@ def _cycle() -> list[int]:
     return cycle
 
 
-def _check_enough(num_rows: int, alpha: float, coverage: float) -> None:
+def _check_enough(num_rows: int, alpha: float, coverage: float, to_fit: int) -> None:
     needs = {
-        FIT: (_FEWEST_TO_FIT, "to fit the temperature or noise"),
+        FIT: (to_fit, "to fit the scaling or noise"),
         CONFORMAL: (conformal.rows_needed(coverage), f"for coverage {coverage}"),
         OOD: (conformal.rows_needed_for_alarm(alpha), f"for a false-alarm rate of {alpha}"),
         REPORT: (_FEWEST_TO_REPORT, "for the report"),

@@ -10,19 +10,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dubito.engine.scaling import Scaling, scaled
 from dubito_nn import Manifest
 
 
-def log_probabilities(raw_TBC: Tensor, output: str, temperature: float = 1.0) -> Tensor:
-    """Log-probabilities of every pass, in float64, with the temperature on its logits.
+def log_probabilities(raw_TBC: Tensor, output: str, temperature: Scaling = 1.0) -> Tensor:
+    """Log-probabilities of every pass, in float64, with the temperature (or more) on its logits.
 
     log p_tbc = log softmax(z_tb / temperature)_c
 
     One logit per row (`sigmoid_logits`) becomes the two logits (0, z). Probabilities take part as
     their own logarithms.
     """
-    logits_TBC = logits(raw_TBC, output)
-    return (logits_TBC / temperature).log_softmax(-1)
+    return scaled(logits(raw_TBC, output), temperature).log_softmax(-1)
 
 
 def logits(raw_TBC: Tensor, output: str) -> Tensor:
