@@ -1,7 +1,7 @@
 """Coverage and size of sets and intervals, beside MAPIE's on the same rows.
 
     pip install --no-deps mapie==1.6.0
-    python benchmarks/bench_conformal.py [--splits 200]
+    python benchmarks/bench_conformal.py [--splits 60]
 
 A small network is trained on some rows of scikit-learn's digits and one on some of its diabetes;
 the others are sampled once and dealt out anew for every split: n held out, the rest asked about.
@@ -42,7 +42,7 @@ from dubito.engine.heads import mean_and_variance
 from dubito_nn.networks import MLP, Standardise
 
 ROOT = Path(__file__).parent
-ALPHAS, NUM_ROWS = (0.05, 0.1, 0.2), (100, 200)
+ALPHAS, NUM_ROWS = (0.05, 0.1, 0.2), (120, 200)
 SAMPLING = Sampling(num_samples=64)
 LARGEST = 1.05  # times MAPIE's size
 
@@ -86,7 +86,7 @@ Side = Callable[[Asked], Answer]
 def main() -> int:
     """Measure, print, write the results and the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--splits", type=int, default=200)
+    parser.add_argument("--splits", type=int, default=60)
     splits = parser.parse_args().splits
     torch.set_num_threads(1)
     rows = []

@@ -77,6 +77,8 @@ def fit_classification(
         to_fit=splits.FEWEST_TO_FIT_ISOTONIC if is_isotonic else splits.FEWEST_TO_FIT,
     )
     truths.check_classes_vary(label_B)
+    if choices.scaling == "none" and choices.sets != "raps":
+        parts = splits.without_fit(parts)
     if uniform_B is None:
         uniform_B = draws.by_place(num_rows, seed)
 

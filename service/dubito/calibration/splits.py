@@ -9,6 +9,8 @@ Dimensions: B rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,6 +51,12 @@ def parts(
         order_B = order_B[np.argsort(place_of_class[label_B[order_B]], kind="stable")]
     owner_B = np.resize(_cycle(), num_rows)
     return {name: np.sort(order_B[owner_B == index]) for index, name in enumerate(SHARES)}
+
+
+def without_fit(parts: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+    """The parts where nothing is fitted: those rows are held out for sets or intervals too."""
+    joined = np.sort(np.concatenate([parts[FIT], parts[CONFORMAL]]))
+    return {**parts, FIT: parts[FIT][:0], CONFORMAL: joined}
 
 
 def sizes(num_rows: int) -> dict[str, int]:
