@@ -39,6 +39,7 @@ def test_classification_figures_agree_with_loops(num_classes: int) -> None:
         "aurc": slow_aurc(mean_BC, label_B),
         "set_coverage": sum(set_C[y] for _, y, set_C in rows) / len(rows),
         "set_size": sum(set_C.sum() for _, _, set_C in rows) / len(rows),
+        "empty_sets": sum(not set_C.any() for _, _, set_C in rows) / len(rows),
     }
     assert figures == pytest.approx(expected, abs=1e-6)
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from dubito.api.errors import FieldProblem, FieldsError, fields_error
+from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
 from dubito.serving.orders import SamplingOrder
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -105,6 +106,23 @@ class CalibrateOptions(SamplingFields):
     coverage: float = Field(default=0.9, description="Of sets and intervals, in (0, 1).")
     noise_precision: float | None = Field(
         default=None, description="Regression: 1 / noise variance; left out: fitted."
+    )
+    scaling: ScalingName | None = Field(
+        default=None,
+        description="Classification: what is fitted to the logits of every pass; left out: "
+        "`temperature`.",
+    )
+    sets: SetsName | None = Field(
+        default=None,
+        description="Classification: score that orders the classes of a set; left out: `lac`.",
+    )
+    per_class: bool | None = Field(
+        default=None,
+        description="Classification: coverage for the rows of each class on their own.",
+    )
+    intervals: IntervalsName | None = Field(
+        default=None,
+        description="Regression: what intervals are built around; left out: `normalised`.",
     )
 
 

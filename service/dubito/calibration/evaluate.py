@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dubito.calibration import truths
+from dubito.calibration import draws, truths
 from dubito.calibration.noise import Noise
 from dubito.calibration.record import Calibration
 from dubito.calibration.report import (
@@ -23,7 +23,8 @@ from dubito.calibration.report import (
     regression_figures,
     reliability_bins,
 )
-from dubito.calibration.temperature import mean_probabilities
+from dubito.calibration.scaling import mean_probabilities, scaled_logits
+from dubito.engine.scaling import Scaling
 from dubito.ood import scores
 
 
@@ -42,6 +43,7 @@ def evaluate_classification(
     calibration: Calibration | None,
     coverage: float | None = None,
     ood_logits_TNC: ArrayLike | None = None,
+    uniform_B: NDArray[np.float64] | None = None,
 ) -> Evaluation:
     """The report of a classification; without a calibration there are no sets and no flags.
 
@@ -51,22 +53,28 @@ def evaluate_classification(
         calibration: the one to apply, or None for the raw figures.
         coverage: of the sets; the calibration's own where None.
         ood_logits_TNC: logits of rows known to be strange.
+        uniform_B: a number in [0, 1) per row for randomised sets (`draws`); by place where None.
 
     Raises:
         InputError: shapes, labels or numbers that cannot be used.
     """
     logits = truths.logits(logits_TBC, "logits", None)
     label_B = truths.labels(label_B, logits.shape[1], logits.shape[2])
-    temperature, name = 1.0, scores.DEFAULT_CLASSIFICATION
+    scaling: Scaling = 1.0
+    name = scores.DEFAULT_CLASSIFICATION
     if calibration is not None:
-        temperature, name = calibration.temperature or 1.0, calibration.ood.score
-    mean_BC = mean_probabilities(logits, temperature)
-    score_B = scores.from_logits(name, logits / temperature)
+        scaling, name = calibration.logit_scaling, calibration.ood.score
+    mean_BC = mean_probabilities(logits, scaling)
+    score_B = scores.from_logits(name, scaled_logits(logits, scaling))
     ood_score_N = None
     if ood_logits_TNC is not None:
         strange = truths.logits(ood_logits_TNC, "ood logits", None)
-        ood_score_N = scores.from_logits(name, strange / temperature)
-    sets_BC = calibration.prediction_sets(mean_BC, coverage) if calibration else None
+        ood_score_N = scores.from_logits(name, scaled_logits(strange, scaling))
+    sets_BC = None
+    if calibration is not None:
+        if uniform_B is None:
+            uniform_B = draws.by_place(len(label_B), calibration.sampling.seed)
+        sets_BC = calibration.prediction_sets(mean_BC, uniform_B, coverage)
     flag_B = calibration.ood.flags(score_B) if calibration else None
     figures = classification_figures(mean_BC, label_B, sets_BC)
     figures |= ood_figures(flag_B, score_B, ood_score_N)
@@ -112,8 +120,7 @@ def evaluate_regression(
     level = coverage
     if calibration is not None:
         level = calibration.coverage if coverage is None else coverage
-        total_BD = means.var(axis=0) + variance.mean(axis=0)
-        interval = calibration.intervals(means.mean(axis=0), total_BD, level)
+        interval = calibration.mixture_intervals(means, variance, level)
         flag_B = calibration.ood.flags(score_B)
     ood_score_N = None
     if ood_mean_TND is not None:

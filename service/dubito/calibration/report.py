@@ -52,7 +52,7 @@ class ReliabilityBin:
 def classification_figures(
     mean_BC: Floats, label_B: NDArray[np.int64], sets_BC: NDArray[np.bool_] | None
 ) -> Report:
-    """Accuracy, NLL, Brier, ECE, AURC, and coverage and mean size of the sets where there are any.
+    """Accuracy, NLL, Brier, ECE, AURC, and coverage, mean size and share of empty sets.
 
     brier = 1/B Σ_b Σ_c (p̄_bc - [c = y_b])², in [0, 2], for two classes as well
 
@@ -72,6 +72,7 @@ def classification_figures(
         "aurc": _figure(area_under_risk_coverage(mean_BC, label_B)),
         "set_coverage": _set_coverage(sets_BC, label_B),
         "set_size": None if sets_BC is None else _figure(sets_BC.sum(axis=-1).mean()),
+        "empty_sets": None if sets_BC is None else _figure((~sets_BC.any(axis=-1)).mean()),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
 from dubito.cli.console import application, finish, local_actor, messages, output, read_arrays
 from dubito.errors import InputError
 from dubito.serving.orders import CalibrateOrder, SamplingOrder
@@ -24,6 +25,17 @@ def calibrate(
     version: Annotated[str, typer.Option(help="Number or alias.")] = "default",
     alpha: Annotated[float, typer.Option(help="False-alarm rate of the flag.")] = 0.05,
     coverage: Annotated[float, typer.Option(help="Of sets and intervals.")] = 0.9,
+    scaling: Annotated[
+        ScalingName | None, typer.Option(help="Classification: fitted to the logits.")
+    ] = None,
+    sets: Annotated[SetsName | None, typer.Option(help="Classification: score of sets.")] = None,
+    per_class: Annotated[
+        bool | None,
+        typer.Option("--per-class", help="Classification: coverage for each class on its own."),
+    ] = None,
+    intervals: Annotated[
+        IntervalsName | None, typer.Option(help="Regression: built around this.")
+    ] = None,
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
 ) -> None:
@@ -44,6 +56,10 @@ def calibrate(
         ood_inputs=arrays.get("ood_inputs"),
         alpha=alpha,
         coverage=coverage,
+        scaling=scaling,
+        sets=sets,
+        per_class=per_class,
+        intervals=intervals,
         sampling=SamplingOrder(num_samples=num_samples, seed=seed),
         actor=local_actor(),
     )

@@ -42,6 +42,7 @@ from dubito.engine.proof import (
 from dubito.engine.propagation import OutputMoments, Propagation
 from dubito.engine.rates import rates
 from dubito.engine.sampling import Draw, Masks, Sampling
+from dubito.engine.scaling import Scaling
 from dubito.engine.sizes import Limits, warm_up
 from dubito.engine.streaming import SAMPLES, Columns, Tally, until
 from dubito.errors import BundleRefusedError, InputError
@@ -173,7 +174,7 @@ class Engine:
         inputs: Inputs,
         *,
         sampling: Sampling | None = None,
-        temperature: float = 1.0,
+        temperature: Scaling = 1.0,
         keep_samples: bool = False,
         check: Callable[[], None] | None = None,
     ) -> Prediction:
@@ -182,7 +183,7 @@ class Engine:
         Args:
             inputs: rows first.
             sampling: where other than the default.
-            temperature: divides each pass's logits before the softmax; classification only.
+            temperature: on each pass's logits (`dubito.engine.scaling`); classification only.
             keep_samples: return every pass as well, which takes memory in proportion to T.
             check: called between chunks; whatever it raises ends the prediction.
 
@@ -191,7 +192,7 @@ class Engine:
                 passes with a tolerance.
         """
         sampling = as_sampling(sampling, self.defaults)
-        check_temperature(temperature)
+        check_temperature(temperature, self.manifest)
         read = self.read_inputs(inputs)
         if keep_samples and sampling.tolerance is not None:
             raise InputError(
@@ -231,7 +232,7 @@ class Engine:
         self,
         read: Mapping[str, Tensor],
         sampling: Sampling,
-        temperature: float,
+        temperature: Scaling,
         keep_samples: bool,
         check: Callable[[], None] | None,
     ) -> Iterator[Columns]:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dubito.engine.scaling import Scaling, scaled
 from dubito_nn import Manifest
 
 
-def probabilities(raw_TBC: Tensor, output: str, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def probabilities(
+    raw_TBC: Tensor, output: str, temperature: Scaling = 1.0
+) -> tuple[Tensor, Tensor]:
     """Probabilities of every pass, and log Σ exp of its logits without the temperature.
 
     p_tbc = softmax(z_tb / temperature)_c and log Σ_c exp z_c = max_c z_c - max_c log softmax(z)_c
@@ -28,7 +31,7 @@ def probabilities(raw_TBC: Tensor, output: str, temperature: float = 1.0) -> tup
     if temperature == 1:
         log_probs_TBC = logits_TBC.log_softmax(-1)
         return log_probs_TBC.exp(), logits_TBC.amax(-1) - log_probs_TBC.amax(-1)
-    return (logits_TBC / temperature).softmax(-1), logits_TBC.logsumexp(-1)
+    return scaled(logits_TBC, temperature).softmax(-1), logits_TBC.logsumexp(-1)
 
 
 def logits(raw_TBC: Tensor, output: str) -> Tensor:

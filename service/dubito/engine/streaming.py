@@ -24,6 +24,7 @@ from torch import Tensor
 
 from dubito.engine.heads import mean_and_variance, probabilities
 from dubito.engine.passes import Tile
+from dubito.engine.scaling import Scaling
 from dubito.engine.statistics import ClassificationSums, RegressionSums
 from dubito_nn import Manifest
 
@@ -39,13 +40,13 @@ class Tally:
 
     Args:
         manifest: what the outputs are.
-        temperature: divides each pass's logits; classification only.
+        temperature: on each pass's logits; classification only.
         left: what a stratified draw leaves; None for `iid`.
         keeps_samples: keep every pass as well.
     """
 
     manifest: Manifest
-    temperature: float = 1.0
+    temperature: Scaling = 1.0
     left: float | None = None
     keeps_samples: bool = False
     sums: ClassificationSums | RegressionSums = field(init=False)

@@ -6,14 +6,16 @@ Dimensions: T samples, B labelled rows, N strange rows, C classes, D outputs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from dubito.calibration import draws
 from dubito.calibration import truths as checked
+from dubito.calibration.choices import Choices
 from dubito.calibration.fit import fit_classification, fit_regression
 from dubito.calibration.record import Calibration
 from dubito.engine import Engine, Sampling
@@ -25,12 +27,18 @@ from dubito_nn import Manifest
 
 Truths = NDArray[np.int64] | NDArray[np.float64]
 
+_CHOICES_OF = {
+    "classification": ("scaling", "sets", "per_class"),
+    "regression": ("noise_precision", "intervals"),
+}
+
 
 @dataclass(frozen=True)
 class Passes:
-    """Declared outputs of every pass over the labelled rows and the strange ones."""
+    """The labelled rows, and declared outputs of every pass over them and the strange ones."""
 
     manifest: Manifest
+    inputs: Mapping[str, Tensor]
     labelled: Tensor
     strange: Tensor | None
 
@@ -50,7 +58,7 @@ class Passes:
             if ood_inputs is None
             else engine.sample(ood_inputs, sampling=sampling, check=check)
         )
-        return cls(engine.manifest, labelled, strange)
+        return cls(engine.manifest, inputs, labelled, strange)
 
 
 def check_sampling(sampling: Sampling) -> None:
@@ -74,7 +82,8 @@ def read_truths(order: CalibrateOrder, manifest: Manifest, rows: int) -> Truths:
     """Class indices (B,) or targets (B, D) of the labelled rows.
 
     Raises:
-        InputError: the wrong field, a wrong count, an unknown class, or a value not finite.
+        InputError: the wrong field, a wrong count, an unknown class, a value not finite, or a
+            choice that the task does not have.
     """
     is_classes = manifest.task == "classification"
     wanted, unwanted = ("labels", "targets") if is_classes else ("targets", "labels")
@@ -84,8 +93,7 @@ def read_truths(order: CalibrateOrder, manifest: Manifest, rows: int) -> Truths:
             f"calibrating a {manifest.task}: expected `{wanted}`, got "
             f"{'none' if given is None else f'`{unwanted}` as well'}: send `{wanted}` alone"
         )
-    if is_classes and order.noise_precision is not None:
-        raise InputError("`noise_precision` belongs to a regression: leave it out")
+    _check_choices(order, manifest.task)
     if is_classes:
         return checked.labels(_labels(given, manifest), rows, manifest.num_outputs)
     try:
@@ -99,8 +107,9 @@ def read_truths(order: CalibrateOrder, manifest: Manifest, rows: int) -> Truths:
 
 def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Sampling) -> Calibration:
     """The calibration of the passes."""
-    manifest = passes.manifest
+    manifest, choices = passes.manifest, _choices(order)
     if manifest.task == "classification":
+        rows = {name: tensor.numpy() for name, tensor in passes.inputs.items()}
         return fit_classification(
             logits(passes.labelled, manifest.output).numpy(),
             truths,
@@ -111,6 +120,8 @@ def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Samplin
             ood_logits_TNC=None
             if passes.strange is None
             else logits(passes.strange, manifest.output).numpy(),
+            choices=choices,
+            uniform_B=None if choices.sets == "lac" else draws.by_content(rows, sampling.seed),
         )
     mean_TBD, variance_TBD = mean_and_variance(passes.labelled, manifest)
     strange_TND = None if passes.strange is None else mean_and_variance(passes.strange, manifest)[0]
@@ -125,7 +136,24 @@ def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Samplin
         seed=sampling.seed,
         noise_precision=order.noise_precision,
         ood_mean_TND=None if strange_TND is None else strange_TND.numpy(),
+        choices=choices,
     )
+
+
+def _choices(order: CalibrateOrder) -> Choices:
+    """What is chosen; what is not, as `Choices` has it."""
+    names = [field.name for field in fields(Choices)]
+    given = {name: getattr(order, name) for name in names if getattr(order, name) is not None}
+    return Choices(**given)
+
+
+def _check_choices(order: CalibrateOrder, task: str) -> None:
+    """Refuse choices that are unknown or belong to the other task."""
+    _choices(order)
+    other = "regression" if task == "classification" else "classification"
+    for name in _CHOICES_OF[other]:
+        if getattr(order, name) is not None:
+            raise InputError(f"`{name}` belongs to a {other}, got a {task}: leave it out")
 
 
 def _labels(given: object, manifest: Manifest) -> NDArray[np.int64]:

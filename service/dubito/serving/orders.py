@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
 from dubito.engine import Inputs, Sampling
 from dubito.registry import CalibrationFact, VersionFact
 from dubito.registry.names import ANONYMOUS
@@ -116,6 +117,10 @@ class CalibrateOrder:
         alpha: false-alarm rate of the flag, in (0, 1).
         coverage: of sets and intervals, in (0, 1).
         noise_precision: 1 / noise variance of a regression, per target unit squared; None: fitted.
+        scaling: what is fitted to the logits of a classification; None: `temperature`.
+        sets: which score orders the classes; None: `lac`.
+        per_class: whether every class has a threshold of its own; None: no.
+        intervals: what the intervals of a regression are built around; None: `normalised`.
         sampling: choices that differ from the version's defaults.
         actor: who asks, for the audit.
     """
@@ -129,6 +134,10 @@ class CalibrateOrder:
     alpha: float = 0.05
     coverage: float = 0.9
     noise_precision: float | None = None
+    scaling: ScalingName | None = None
+    sets: SetsName | None = None
+    per_class: bool | None = None
+    intervals: IntervalsName | None = None
     sampling: SamplingOrder = SamplingOrder()
     actor: str = ANONYMOUS
 

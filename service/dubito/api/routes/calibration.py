@@ -150,6 +150,10 @@ def _start(
         alpha=options.alpha,
         coverage=options.coverage,
         noise_precision=options.noise_precision,
+        scaling=options.scaling,
+        sets=options.sets,
+        per_class=options.per_class,
+        intervals=options.intervals,
         sampling=options.order(),
         actor=who,
     )
