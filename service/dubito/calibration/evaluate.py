@@ -8,6 +8,7 @@ Dimensions: T samples, B rows, C classes, D outputs, N out-of-distribution rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,12 +17,21 @@ from dubito.calibration import truths
 from dubito.calibration.noise import Noise
 from dubito.calibration.record import Calibration
 from dubito.calibration.report import (
+    Check,
+    Curves,
+    Intervals,
     ReliabilityBin,
     Report,
-    classification_figures,
-    ood_figures,
-    regression_figures,
-    reliability_bins,
+    Statistics,
+    class_curves,
+    classification_statistics,
+    figures,
+    intervals,
+    no_check,
+    number_curves,
+    ood_statistics,
+    regression_statistics,
+    score_counts,
 )
 from dubito.calibration.temperature import mean_probabilities
 from dubito.ood import scores
@@ -29,10 +39,16 @@ from dubito.ood import scores
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A report, and the reliability bins behind its ECE (empty for regression)."""
+    """A report, its 95 % intervals by figure, and what its pictures need."""
 
     report: Report
-    bins: tuple[ReliabilityBin, ...]
+    intervals: Intervals
+    curves: Curves
+
+    @property
+    def bins(self) -> tuple[ReliabilityBin, ...]:
+        """The reliability bins behind the ECE; empty for a regression."""
+        return self.curves.bins
 
 
 def evaluate_classification(
@@ -42,6 +58,8 @@ def evaluate_classification(
     calibration: Calibration | None,
     coverage: float | None = None,
     ood_logits_TNC: ArrayLike | None = None,
+    seed: int = 0,
+    check: Check = no_check,
 ) -> Evaluation:
     """The report of a classification; without a calibration there are no sets and no flags.
 
@@ -51,6 +69,8 @@ def evaluate_classification(
         calibration: the one to apply, or None for the raw figures.
         coverage: of the sets; the calibration's own where None.
         ood_logits_TNC: logits of rows known to be strange.
+        seed: of the resamples behind the intervals.
+        check: called now and then; whatever it raises ends the evaluation.
 
     Raises:
         InputError: shapes, labels or numbers that cannot be used.
@@ -68,9 +88,15 @@ def evaluate_classification(
         ood_score_N = scores.from_logits(name, strange / temperature)
     sets_BC = calibration.prediction_sets(mean_BC, coverage) if calibration else None
     flag_B = calibration.ood.flags(score_B) if calibration else None
-    figures = classification_figures(mean_BC, label_B, sets_BC)
-    figures |= ood_figures(flag_B, score_B, ood_score_N)
-    return Evaluation(figures, reliability_bins(mean_BC, label_B))
+    check()
+    statistics = {
+        **classification_statistics(mean_BC, label_B, sets_BC),
+        **ood_statistics(flag_B, score_B, ood_score_N),
+    }
+    shown = score_counts(name, score_B, ood_score_N, _threshold(calibration))
+    return _evaluation(
+        statistics, class_curves(mean_BC, label_B, shown), score_B, ood_score_N, seed, check
+    )
 
 
 def evaluate_regression(
@@ -81,6 +107,8 @@ def evaluate_regression(
     calibration: Calibration | None,
     coverage: float | None = None,
     ood_mean_TND: ArrayLike | None = None,
+    seed: int = 0,
+    check: Check = no_check,
 ) -> Evaluation:
     """The report of a regression; without a calibration there are no intervals and no flags.
 
@@ -94,6 +122,8 @@ def evaluate_regression(
         calibration: the one to apply, or None for the raw figures.
         coverage: of the intervals; the calibration's own where None.
         ood_mean_TND: means of rows known to be strange.
+        seed: of the resamples behind the intervals.
+        check: called now and then; whatever it raises ends the evaluation.
 
     Raises:
         InputError: shapes or numbers that cannot be used.
@@ -119,8 +149,41 @@ def evaluate_regression(
     if ood_mean_TND is not None:
         strange = truths.numbers(ood_mean_TND, "ood means", None).astype(np.float64)
         ood_score_N = _score(strange, reference_D)
-    figures = regression_figures(means, variance, target_BD, interval, level)
-    return Evaluation(figures | ood_figures(flag_B, score_B, ood_score_N), ())
+    statistics = {
+        **regression_statistics(means, variance, target_BD, interval, level, check),
+        **ood_statistics(flag_B, score_B, ood_score_N),
+    }
+    name = scores.DEFAULT_REGRESSION if calibration is None else calibration.ood.score
+    shown = score_counts(name, score_B, ood_score_N, _threshold(calibration))
+    return _evaluation(
+        statistics,
+        number_curves(means, variance, target_BD, shown),
+        score_B,
+        ood_score_N,
+        seed,
+        check,
+    )
+
+
+def _evaluation(
+    statistics: Statistics,
+    curves: Curves,
+    score_B: NDArray[np.float64],
+    ood_score_N: NDArray[np.float64] | None,
+    seed: int,
+    check: Check,
+) -> Evaluation:
+    rows, strange = len(score_B), 0 if ood_score_N is None else len(ood_score_N)
+    report = figures(statistics, rows, strange)
+    check()
+    found = intervals(statistics, report, rows, strange, seed=seed, check=check)
+    return Evaluation(report, found, curves)
+
+
+def _threshold(calibration: Calibration | None) -> float | None:
+    if calibration is None or not isfinite(calibration.ood.threshold):
+        return None
+    return calibration.ood.threshold
 
 
 def _score(mean_TBD: NDArray[np.float64], reference_D: NDArray[np.float64]) -> NDArray[np.float64]:

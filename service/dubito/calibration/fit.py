@@ -16,9 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dubito.calibration import conformal, splits, truths
-from dubito.calibration.evaluate import evaluate_classification, evaluate_regression
+from dubito.calibration.evaluate import (
+    Evaluation,
+    evaluate_classification,
+    evaluate_regression,
+)
 from dubito.calibration.noise import Noise, fit_noise
 from dubito.calibration.record import Calibration, Reports
+from dubito.calibration.report import Check, no_check
 from dubito.calibration.temperature import fit_temperature, mean_probabilities
 from dubito.engine.sampling import Sampling
 from dubito.errors import InputError
@@ -35,6 +40,7 @@ def fit_classification(
     coverage: float,
     seed: int,
     ood_logits_TNC: ArrayLike | None = None,
+    check: Check = no_check,
 ) -> Calibration:
     """Temperature, sets and flag of a classification.
 
@@ -49,6 +55,7 @@ def fit_classification(
         coverage: of the sets, in (0, 1).
         seed: of the splits.
         ood_logits_TNC: logits of rows known to be strange.
+        check: called now and then; whatever it raises ends the fit.
 
     Raises:
         InputError: too few rows for a promise (naming how many are needed), one class only, or
@@ -64,9 +71,13 @@ def fit_classification(
 
     calibration = _classification(logits, label_B, parts, _Terms(sampling, alpha, coverage))
     judged = logits[:, parts[splits.REPORT]], label_B[parts[splits.REPORT]]
-    before = evaluate_classification(*judged, calibration=None, ood_logits_TNC=ood_logits_TNC)
-    after = evaluate_classification(*judged, calibration=calibration, ood_logits_TNC=ood_logits_TNC)
-    return replace(calibration, report=Reports(before.report, after.report), bins=after.bins)
+    before, after = (
+        evaluate_classification(
+            *judged, calibration=one, ood_logits_TNC=ood_logits_TNC, seed=seed, check=check
+        )
+        for one in (None, calibration)
+    )
+    return _reported(calibration, before, after)
 
 
 def fit_regression(
@@ -80,6 +91,7 @@ def fit_regression(
     seed: int,
     noise_precision: float | None = None,
     ood_mean_TND: ArrayLike | None = None,
+    check: Check = no_check,
 ) -> Calibration:
     """Noise, intervals and flag of a regression; everything in target units.
 
@@ -93,6 +105,7 @@ def fit_regression(
         seed: of the splits.
         noise_precision: 1 / noise variance of a head of means alone; fitted where None.
         ood_mean_TND: means of rows known to be strange, for the report alone.
+        check: called now and then; whatever it raises ends the fit.
 
     Raises:
         InputError: too few rows for a promise (naming how many are needed), a constant target, or
@@ -112,9 +125,25 @@ def fit_regression(
     calibration = _regression(means, log_variances, target_BD, parts, terms, noise)
     judged_log_variances = None if log_variances is None else log_variances[:, report_b]
     judged = means[:, report_b], judged_log_variances, target_BD[report_b]
-    before = evaluate_regression(*judged, calibration=None, ood_mean_TND=ood_mean_TND)
-    after = evaluate_regression(*judged, calibration=calibration, ood_mean_TND=ood_mean_TND)
-    return replace(calibration, report=Reports(before.report, after.report))
+    before, after = (
+        evaluate_regression(
+            *judged, calibration=one, ood_mean_TND=ood_mean_TND, seed=seed, check=check
+        )
+        for one in (None, calibration)
+    )
+    return _reported(calibration, before, after)
+
+
+def _reported(calibration: Calibration, before: Evaluation, after: Evaluation) -> Calibration:
+    """The calibration with its report, intervals and curves."""
+    both = {"before": before, "after": after}
+    reports = Reports(
+        before.report,
+        after.report,
+        intervals={name: one.intervals for name, one in both.items()},
+    )
+    curves = {name: one.curves for name, one in both.items()}
+    return replace(calibration, report=reports, bins=after.bins, curves=curves)
 
 
 @dataclass(frozen=True, slots=True)

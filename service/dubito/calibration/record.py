@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from math import isfinite
 from typing import ClassVar, Literal
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from dubito.calibration.conformal import ConformalScores, exact_decimal
-from dubito.calibration.report import ReliabilityBin, Report
+from dubito.calibration.report import Curves, Intervals, ReliabilityBin, Report
 from dubito.engine.sampling import Sampling
 from dubito.errors import InputError
 from dubito.ood import scores
@@ -30,10 +30,15 @@ Task = Literal["classification", "regression"]
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """The report on rows that no fit has seen, without and with the calibration."""
+    """The report on rows that no fit has seen, without and with the calibration.
+
+    `intervals` holds the 95 % intervals of the figures, under `before` and `after`; a record of an
+    earlier build has none.
+    """
 
     before: Report
     after: Report
+    intervals: dict[str, Intervals] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class Calibration:
         bins: reliability bins after; empty for regression.
         num_rows: labelled rows in all.
         warnings: what the rows could not settle.
+        curves: what the pictures of the report need, under `before` and `after`; a record of an
+            earlier build has none.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -75,6 +82,7 @@ class Calibration:
     bins: tuple[ReliabilityBin, ...]
     num_rows: int
     warnings: tuple[str, ...] = ()
+    curves: dict[str, Curves] = field(default_factory=dict)
     format_version: Literal[1] = 1
 
     def __post_init__(self) -> None:
@@ -107,10 +115,9 @@ class Calibration:
     def covers(self, sampling: Sampling) -> str | None:
         """None where predictions drawn so are covered, else the reason for a warning."""
         differences = [
-            f"{field.name} {getattr(self.sampling, field.name)} (asked: "
-            f"{getattr(sampling, field.name)})"
-            for field in fields(Sampling)
-            if getattr(self.sampling, field.name) != getattr(sampling, field.name)
+            f"{one.name} {getattr(self.sampling, one.name)} (asked: {getattr(sampling, one.name)})"
+            for one in fields(Sampling)
+            if getattr(self.sampling, one.name) != getattr(sampling, one.name)
         ]
         if not differences:
             return None
