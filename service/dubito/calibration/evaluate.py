@@ -94,9 +94,8 @@ def evaluate_classification(
         **ood_statistics(flag_B, score_B, ood_score_N),
     }
     shown = score_counts(name, score_B, ood_score_N, _threshold(calibration))
-    return _evaluation(
-        statistics, class_curves(mean_BC, label_B, shown), score_B, ood_score_N, seed, check
-    )
+    curves = class_curves(mean_BC, label_B, shown)
+    return _evaluation(statistics, curves, score_B, ood_score_N, seed, check)
 
 
 def evaluate_regression(
@@ -133,10 +132,7 @@ def evaluate_regression(
     log_variance = None
     if log_variance_TBD is not None:
         log_variance = truths.numbers(log_variance_TBD, "log variances", None)
-    noise, reference_D = Noise.none(means.shape[2]), target_BD.var(axis=0)
-    if calibration is not None and calibration.noise_variance and calibration.variance_scale:
-        noise = Noise(calibration.noise_variance, calibration.variance_scale)
-        reference_D = np.asarray(calibration.ood_reference)
+    noise, reference_D = _noise(calibration, target_BD)
     variance = noise.component_variance(means, log_variance)
     interval, flag_B, score_B = None, None, _score(means, reference_D)
     level = coverage
@@ -155,14 +151,18 @@ def evaluate_regression(
     }
     name = scores.DEFAULT_REGRESSION if calibration is None else calibration.ood.score
     shown = score_counts(name, score_B, ood_score_N, _threshold(calibration))
-    return _evaluation(
-        statistics,
-        number_curves(means, variance, target_BD, shown),
-        score_B,
-        ood_score_N,
-        seed,
-        check,
-    )
+    curves = number_curves(means, variance, target_BD, shown)
+    return _evaluation(statistics, curves, score_B, ood_score_N, seed, check)
+
+
+def _noise(
+    calibration: Calibration | None, target_BD: NDArray[np.float64]
+) -> tuple[Noise, NDArray[np.float64]]:
+    """The noise that is added, and the variance of each output that the score counts in."""
+    if calibration is None or not (calibration.noise_variance and calibration.variance_scale):
+        return Noise.none(target_BD.shape[1]), target_BD.var(axis=0)
+    noise = Noise(calibration.noise_variance, calibration.variance_scale)
+    return noise, np.asarray(calibration.ood_reference)
 
 
 def _evaluation(

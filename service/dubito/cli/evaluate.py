@@ -68,11 +68,15 @@ def evaluate(
     if as_json:
         typer.echo(to_json(_plain(reply)))
     else:
-        output().print(f"{reply.model} version {reply.version}: {reply.num_rows} rows")
-        output().print(table(_columns(reply)))
-        warn(reply.warnings)
+        _print(reply)
     if report is not None:
         page.write(_page(reply), report)
+
+
+def _print(reply: EvaluateReply) -> None:
+    output().print(f"{reply.model} version {reply.version}: {reply.num_rows} rows")
+    output().print(table(_columns(reply)))
+    warn(reply.warnings)
 
 
 def _columns(reply: EvaluateReply) -> dict[str, tuple[Report, Intervals]]:

@@ -69,7 +69,8 @@ def _nodes(mean_TN: Floats, deviation_TN: Floats) -> Floats:
             / deviation_TN.min(axis=0)
             * _NODES_PER_DEVIATION
         )
-    return np.nan_to_num(node_N, nan=np.inf, posinf=np.inf)
+    needed_N: Floats = np.where(np.isnan(node_N), np.inf, node_N)
+    return needed_N
 
 
 def _spread(mean_Tn: Floats, deviation_Tn: Floats, num_nodes: float, check: Check) -> Floats:

@@ -139,7 +139,7 @@ def score_counts(
     low = min(*np.quantile(score_B, [0.005]), *marks, *(part.min() for part in given if part.size))
     high = max([*marks, *(np.quantile(part, 0.98) for part in given if part.size)])
     low_most = float(np.quantile(score_B, 0.05))
-    is_log = low_most > 0 and high > 100 * low_most
+    is_log = bool(low_most > 0 and high > 100 * low_most)
     if is_log:
         edges = np.geomspace(max(float(low), low_most / 10), high, _NUM_SCORE_BINS + 1)
     else:

@@ -154,7 +154,7 @@ def _scores(figure: Figure, scores: ScoreCounts) -> None:
             label="strange rows",
         )
     if scores.threshold is not None:
-        axes.axvline(scores.threshold, color=_INK, linewidth=1.2, label="flagged to the right")
+        axes.axvline(scores.threshold, color=_INK, linewidth=1.2, label="threshold")
     if scores.is_log:
         axes.set_xscale("log")
     axes.set(xlabel=scores.name.replace("_", " "), ylabel="share of rows")

@@ -35,9 +35,9 @@ class Ranking:
         sum_RG = np.add.reduceat(value_RB[:, self.order], self.starts, axis=1)
         return np.pad(np.cumsum(sum_RG, axis=1), ((0, 0), (1, 0)))
 
-    def read(self, row_RB: Floats, value_B: Floats, place_P: Floats) -> Floats:
-        """Sums of a value over the first `place_P` rows of each resample, shape (R, P)."""
-        count_RG, sum_RG = self.running(row_RB), self.running(row_RB * value_B)
+    def read(self, row_RB: Floats, value_RB: Floats, place_P: Floats) -> Floats:
+        """Sums of a value, (R, B) or (B,), over the first `place_P` rows of each resample."""
+        count_RG, sum_RG = self.running(row_RB), self.running(row_RB * value_RB)
         return np.stack(
             [
                 np.interp(place_P, count_G, sum_G)

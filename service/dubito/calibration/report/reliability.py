@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from dubito.calibration.report.ranking import Ranking
-from dubito.calibration.report.statistics import Counts, Floats, Statistic
+from dubito.calibration.report.statistics import NUM_RESAMPLES, Counts, Floats, Statistic
 
 NUM_BINS = 15
 _MOST_CELLS = 1_000_000  # rows x classes; beyond it `classwise_ece` is not resampled
@@ -99,15 +99,16 @@ def expected_calibration_error(bins: Bins) -> float:
 def ece(mean_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:
     """`expected_calibration_error` of the 15 equal-width bins."""
     confidence_B, is_right_B = confidence(mean_BC, label_B)
-    gap_BM = np.zeros((len(label_B), NUM_BINS))
-    gap_BM[np.arange(len(label_B)), _place(confidence_B)] = is_right_B - confidence_B
+    is_in_BM = (_place(confidence_B)[:, None] == np.arange(NUM_BINS)).astype(np.float64)
 
-    def value(counts: Counts) -> Floats:
-        gap_RM = counts.rows @ gap_BM
-        error_R: Floats = np.abs(gap_RM).sum(axis=1) / len(label_B)
+    def error(gap_RB: Floats) -> Floats:
+        error_R: Floats = np.abs(gap_RB @ is_in_BM).sum(axis=1) / len(label_B)
         return error_R
 
-    return Statistic(value, is_basic=True)
+    def value(counts: Counts) -> Floats:
+        return error(counts.rows * (is_right_B - confidence_B))
+
+    return Statistic(value, by_chance=lambda generator: error(_gaps(confidence_B, generator)))
 
 
 def adaptive_ece(mean_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:
@@ -118,12 +119,19 @@ def adaptive_ece(mean_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:
     confidence_B, is_right_B = confidence(mean_BC, label_B)
     ranking, place_M = Ranking.of(confidence_B), _equal_mass(len(label_B))
 
-    def value(counts: Counts) -> Floats:
-        gap_RM = np.diff(ranking.read(counts.rows, is_right_B - confidence_B, place_M), axis=1)
+    def error(row_RB: Floats, gap_RB: Floats) -> Floats:
+        gap_RM = np.diff(ranking.read(row_RB, gap_RB, place_M), axis=1)
         error_R: Floats = np.abs(gap_RM).sum(axis=1) / len(label_B)
         return error_R
 
-    return Statistic(value, is_basic=True)
+    def value(counts: Counts) -> Floats:
+        return error(counts.rows, is_right_B - confidence_B)
+
+    def by_chance(generator: np.random.Generator) -> Floats:
+        gap_RB = _gaps(confidence_B, generator)
+        return error(np.ones_like(gap_RB), gap_RB)
+
+    return Statistic(value, by_chance=by_chance)
 
 
 def classwise_ece(probs_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:
@@ -144,13 +152,32 @@ def classwise_ece(probs_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:
         error_R: Floats = total_R / (num_rows * num_classes)
         return error_R
 
-    return Statistic(value, is_basic=True, is_dear=probs_BC.size > _MOST_CELLS)
+    def by_chance(generator: np.random.Generator) -> Floats:
+        line_BC = _place(np.clip(probs_BC, 0.0, 1.0)) + NUM_BINS * np.arange(num_classes)
+        size = NUM_BINS * num_classes
+        expected_K = np.bincount(line_BC.ravel(), weights=probs_BC.ravel(), minlength=size)
+        upper_BC, rows = probs_BC.cumsum(axis=1)[:, :-1], np.arange(num_rows)
+        error_R = np.empty(NUM_RESAMPLES)
+        for index in range(NUM_RESAMPLES):
+            drawn_B = (generator.random((num_rows, 1)) > upper_BC).sum(axis=1)
+            count_K = np.bincount(line_BC[rows, drawn_B], minlength=size)
+            error_R[index] = np.abs(count_K - expected_K).sum() / (num_rows * num_classes)
+        return error_R
+
+    return Statistic(value, by_chance=by_chance, is_dear=probs_BC.size > _MOST_CELLS)
 
 
 def confidence(mean_BC: Floats, label_B: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """The largest probability of each row in [0, 1], and whether its class is the label, 1 or 0."""
     confidence_B = np.clip(mean_BC.max(axis=-1), 0.0, 1.0)
     return confidence_B, (mean_BC.argmax(axis=-1) == label_B).astype(np.float64)
+
+
+def _gaps(confidence_B: Floats, generator: np.random.Generator) -> Floats:
+    """Draws of [row is right] - confidence where confidence is the chance of that, (R, B)."""
+    drawn_RB = generator.random((NUM_RESAMPLES, len(confidence_B))) < confidence_B
+    gap_RB: Floats = drawn_RB - confidence_B
+    return gap_RB
 
 
 def _class_gaps(probs_Bc: Floats, label_B: NDArray[np.int64]) -> csr_array:
@@ -180,4 +207,5 @@ def _equal_mass(num_rows: int) -> Floats:
     """Places in the order where a bin of equal mass ends, from 0: the first have one row more."""
     sizes_M = np.full(NUM_BINS, num_rows // NUM_BINS)
     sizes_M[: num_rows % NUM_BINS] += 1
-    return np.r_[0, np.cumsum(sizes_M)].astype(np.float64)
+    place_M: Floats = np.r_[0, np.cumsum(sizes_M)].astype(np.float64)
+    return place_M

@@ -11,7 +11,8 @@ the seeds of the masks, nor that of the rows which a calibration was fitted on.
 Dimensions: R resamples, B rows, N out-of-distribution rows.
 
 Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13; Davison and
-Hinkley 1997, "Bootstrap Methods and their Application", section 5.2 (basic interval).
+Hinkley 1997, "Bootstrap Methods and their Application", section 5.2 (basic interval); Bröcker and
+Smith 2007, Weather and Forecasting 22:651-661 (what calibration errors are by chance).
 """
 
 from __future__ import annotations
@@ -54,14 +55,15 @@ class Statistic:
 
     Args:
         value: counts → one number per resample, shape (R,).
-        is_basic: whether the interval is the basic one, [2θ - q_high, 2θ - q_low] not below 0, in
-            place of percentiles [q_low, q_high]: right for errors of calibration, whose figure lies
-            above the truth by chance, and their resamples by as much again.
+        by_chance: for an error of calibration, draws of what it would be if every probability were
+            right. It lies above the truth by chance, and its resamples above it again, so its
+            interval is the basic one, [2θ - q_high, 2θ - q_low], in place of percentiles
+            [q_low, q_high]; and it begins at 0 where chance alone gives as much in 1 of 20 draws.
         is_dear: whether there are too many numbers to resample; it gets no interval then.
     """
 
     value: Callable[[Counts], Floats]
-    is_basic: bool = False
+    by_chance: Callable[[np.random.Generator], Floats] | None = None
     is_dear: bool = False
 
 
@@ -122,7 +124,8 @@ def intervals(
             drawn[name].append(one.value(counts))
     found: Intervals = dict.fromkeys(statistics)
     for name, one in asked.items():
-        found[name] = _interval(np.concatenate(drawn[name]), report[name] or 0.0, one.is_basic)
+        check()
+        found[name] = _interval(np.concatenate(drawn[name]), report[name] or 0.0, one, seed)
     return found
 
 
@@ -138,13 +141,15 @@ def _mean(value_B: Floats, row_RB: Floats) -> Floats:
     return mean_R
 
 
-def _interval(value_R: Floats, figure: float, is_basic: bool) -> Interval | None:
+def _interval(value_R: Floats, figure: float, one: Statistic, seed: int) -> Interval | None:
     if not np.isfinite(value_R).all():
         return None
     low, high = np.quantile(value_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
-    if is_basic:
-        low, high = max(2 * figure - high, 0.0), max(2 * figure - low, 0.0)
-    return low, high
+    if one.by_chance is None:
+        return low, high
+    chance_R = one.by_chance(np.random.Generator(np.random.Philox(seed)))
+    is_chance = figure <= np.quantile(chance_R, LEVEL)
+    return 0.0 if is_chance else max(2 * figure - high, 0.0), max(2 * figure - low, 0.0)
 
 
 def _resamples(num_rows: int, num_strange: int, seed: int) -> Iterator[Counts]:
