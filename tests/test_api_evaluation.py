@@ -186,7 +186,7 @@ def test_an_ensemble_is_judged_by_the_passes_of_all_members(
         ({"tolerance": 0.1}, 422, "`tolerance`"),
         ({"members": [1, 2]}, 422, "`members`"),
         ({"ood_inputs": [[1.0]]}, 422, "4"),
-        ({"inputs": []}, 422, "`inputs`"),
+        ({"inputs": []}, 422, "at least one row"),
     ],
 )
 def test_a_bad_evaluation_is_refused_with_the_reason(
