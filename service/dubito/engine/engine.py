@@ -8,7 +8,7 @@ Dimensions: T samples, B rows, C classes, D outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -199,13 +199,7 @@ class Engine:
             )
         with self._running():
             parts = list(self._parts(read, sampling, temperature, keep_samples, check))
-        columns = {
-            key: torch.cat([part[key] for part in parts], dim=1 if key in SAMPLES else 0)
-            .cpu()
-            .numpy()
-            for key in parts[0]
-        }
-        return self._prediction(columns, sampling)
+        return self._prediction(_joined(parts), sampling)
 
     def output_moments(self, inputs: Inputs) -> OutputMoments:
         """Mean and variance of the declared outputs by moment propagation, on the CPU.
@@ -389,6 +383,16 @@ class Engine:
 
 def _allowed_bytes(budget_bytes: int) -> int:
     return max(budget_bytes, _ALWAYS_ALLOWED_BYTES)
+
+
+def _joined(parts: Sequence[Columns]) -> dict[str, Column]:
+    """The columns of all rows on the host."""
+    if len(parts) == 1:
+        return {key: column.cpu().numpy() for key, column in parts[0].items()}
+    return {
+        key: torch.cat([part[key] for part in parts], dim=1 if key in SAMPLES else 0).cpu().numpy()
+        for key in parts[0]
+    }
 
 
 def _shapes(read: Mapping[str, Tensor]) -> tuple[object, ...]:

@@ -22,7 +22,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from dubito.engine.heads import log_probabilities, logits, mean_and_variance
+from dubito.engine.heads import mean_and_variance, probabilities
 from dubito.engine.passes import Tile
 from dubito.engine.statistics import ClassificationSums, RegressionSums
 from dubito_nn import Manifest
@@ -58,9 +58,9 @@ class Tally:
     def add(self, raw: Tensor) -> None:
         """Take in the next passes, in order of t."""
         if isinstance(self.sums, ClassificationSums):
-            log_probs = log_probabilities(raw, self.manifest.output, self.temperature)
-            self.sums.add(log_probs, logits(raw, self.manifest.output))
-            self._keep(log_probs.exp())
+            probs, log_sum = probabilities(raw, self.manifest.output, self.temperature)
+            self.sums.add(probs, log_sum)
+            self._keep(probs)
         else:
             mean, noise = mean_and_variance(raw, self.manifest)
             self.sums.add(mean, noise)
