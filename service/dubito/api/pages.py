@@ -27,6 +27,9 @@ def version_page(page: VersionPage) -> Page:
     """All of a version."""
     fact = page.version
     manifest = dict(fact.manifest)
+    active = None if page.calibration is None else calibration_page(page.calibration)
+    if active is not None:
+        active.pop("curves")  # as many numbers as all the rest; its own page has them
     return {
         "model": fact.model,
         **_summary(fact, page.state, page.reason),
@@ -37,9 +40,7 @@ def version_page(page: VersionPage) -> Page:
         "manifest": manifest,
         "defaults": fact.defaults,
         "calibrations": fact.calibrations,
-        "active_calibration": None
-        if page.calibration is None
-        else calibration_page(page.calibration),
+        "active_calibration": active,
     }
 
 

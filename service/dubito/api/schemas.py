@@ -135,6 +135,26 @@ class CalibrateBody(CalibrateOptions):
     ood_inputs: Rows = Field(default=None, description="Rows known to be strange, for the report.")
 
 
+class EvaluateOptions(SamplingFields):
+    """All of an evaluation but its rows; query parameters of binary bodies."""
+
+    coverage: float | None = Field(
+        default=None, description="Of sets and intervals, in (0, 1); default: the calibration's."
+    )
+    calibration: Literal["active", "none"] = Field(
+        default="active", description="`none` judges the raw figures."
+    )
+
+
+class EvaluateBody(EvaluateOptions):
+    """An evaluation as JSON."""
+
+    inputs: Rows = Field(description="Rows that neither training nor calibration has seen.")
+    labels: Values = Field(default=None, description="Class indices or names, one per row.")
+    targets: Values = Field(default=None, description="Regression: true values, (B,) or (B, D).")
+    ood_inputs: Rows = Field(default=None, description="Rows known to be strange.")
+
+
 class AliasBody(_Schema):
     """Where an alias shall point."""
 

@@ -18,9 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from dubito.calibration import conformal, draws, intervals, sets, splits, truths
 from dubito.calibration.choices import DEFAULTS, Choices
-from dubito.calibration.evaluate import evaluate_classification, evaluate_regression
+from dubito.calibration.evaluate import (
+    Evaluation,
+    evaluate_classification,
+    evaluate_regression,
+)
 from dubito.calibration.noise import Noise, fit_noise
 from dubito.calibration.record import Calibration, Reports
+from dubito.calibration.report import Check, no_check
 from dubito.calibration.scaling import fit_scaling, mean_probabilities, scaled_logits
 from dubito.calibration.sets import SetRule
 from dubito.engine.sampling import Sampling
@@ -41,6 +46,7 @@ def fit_classification(
     ood_logits_TNC: ArrayLike | None = None,
     choices: Choices = DEFAULTS,
     uniform_B: NDArray[np.float64] | None = None,
+    check: Check = no_check,
 ) -> Calibration:
     """Temperature (or another scaling), sets and flag of a classification.
 
@@ -57,6 +63,7 @@ def fit_classification(
         ood_logits_TNC: logits of rows known to be strange.
         choices: scaling and sets.
         uniform_B: a number in [0, 1) per row for randomised sets (`draws`); by place where None.
+        check: called now and then; whatever it raises ends the fit.
 
     Raises:
         InputError: too few rows, or rows of a class, for a promise (naming how many are needed),
@@ -85,15 +92,16 @@ def fit_classification(
     terms = _Terms(sampling, alpha, coverage, choices)
     calibration = _classification(logits, label_B, uniform_B, parts, terms)
     report_b = parts[splits.REPORT]
-    judged = logits[:, report_b], label_B[report_b]
     judge = partial(
         evaluate_classification,
-        *judged,
+        logits[:, report_b],
+        label_B[report_b],
         ood_logits_TNC=ood_logits_TNC,
         uniform_B=uniform_B[report_b],
+        seed=seed,
+        check=check,
     )
-    before, after = judge(calibration=None), judge(calibration=calibration)
-    return replace(calibration, report=Reports(before.report, after.report), bins=after.bins)
+    return _reported(calibration, judge(calibration=None), judge(calibration=calibration))
 
 
 def fit_regression(
@@ -108,6 +116,7 @@ def fit_regression(
     noise_precision: float | None = None,
     ood_mean_TND: ArrayLike | None = None,
     choices: Choices = DEFAULTS,
+    check: Check = no_check,
 ) -> Calibration:
     """Noise, intervals and flag of a regression; everything in target units.
 
@@ -122,6 +131,7 @@ def fit_regression(
         noise_precision: 1 / noise variance of a head of means alone; fitted where None.
         ood_mean_TND: means of rows known to be strange, for the report alone.
         choices: intervals.
+        check: called now and then; whatever it raises ends the fit.
 
     Raises:
         InputError: too few rows for a promise (naming how many are needed), a constant target, or
@@ -141,9 +151,25 @@ def fit_regression(
     calibration = _regression(means, log_variances, target_BD, parts, terms, noise)
     judged_log_variances = None if log_variances is None else log_variances[:, report_b]
     judged = means[:, report_b], judged_log_variances, target_BD[report_b]
-    before = evaluate_regression(*judged, calibration=None, ood_mean_TND=ood_mean_TND)
-    after = evaluate_regression(*judged, calibration=calibration, ood_mean_TND=ood_mean_TND)
-    return replace(calibration, report=Reports(before.report, after.report))
+    before, after = (
+        evaluate_regression(
+            *judged, calibration=one, ood_mean_TND=ood_mean_TND, seed=seed, check=check
+        )
+        for one in (None, calibration)
+    )
+    return _reported(calibration, before, after)
+
+
+def _reported(calibration: Calibration, before: Evaluation, after: Evaluation) -> Calibration:
+    """The calibration with its report, intervals and curves."""
+    both = {"before": before, "after": after}
+    reports = Reports(
+        before.report,
+        after.report,
+        intervals={name: one.intervals for name, one in both.items()},
+    )
+    curves = {name: one.curves for name, one in both.items()}
+    return replace(calibration, report=reports, bins=after.bins, curves=curves)
 
 
 @dataclass(frozen=True, slots=True)

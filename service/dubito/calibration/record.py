@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from itertools import pairwise
 from math import isfinite
@@ -24,7 +24,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from dubito.calibration.choices import IntervalsName, ScalingName
 from dubito.calibration.conformal import ConformalScores, exact_decimal
 from dubito.calibration.intervals import Ends, normalised, quantile_ends, widened
-from dubito.calibration.report import ReliabilityBin, Report
+from dubito.calibration.report import Curves, Intervals, ReliabilityBin, Report
 from dubito.calibration.sets import LAC, SetRule
 from dubito.engine.sampling import Sampling
 from dubito.engine.scaling import ClassMap, Isotonic, Scaling, Vector
@@ -45,10 +45,15 @@ _MAPS: Mapping[str, type] = {
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """The report on rows that no fit has seen, without and with the calibration."""
+    """The report on rows that no fit has seen, without and with the calibration.
+
+    `intervals` holds the 95 % intervals of the figures, under `before` and `after`; a record of an
+    earlier build has none.
+    """
 
     before: Report
     after: Report
+    intervals: dict[str, Intervals] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class Calibration:
         class_map: the fitted `Vector` or `Isotonic`, with `temperature` 1; None otherwise.
         set_rule: how classes are scored; passed over for regression.
         intervals: what intervals are built around; passed over for classification.
+        curves: what the pictures of the report need, under `before` and `after`; a record of an
+            earlier build has none.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -94,6 +101,7 @@ class Calibration:
     bins: tuple[ReliabilityBin, ...]
     num_rows: int
     warnings: tuple[str, ...] = ()
+    curves: dict[str, Curves] = field(default_factory=dict)
     format_version: Literal[1] = 1
     scaling: ScalingName = "temperature"
     class_map: ClassMap | None = None
@@ -131,10 +139,9 @@ class Calibration:
     def covers(self, sampling: Sampling) -> str | None:
         """None where predictions drawn so are covered, else the reason for a warning."""
         differences = [
-            f"{field.name} {getattr(self.sampling, field.name)} (asked: "
-            f"{getattr(sampling, field.name)})"
-            for field in fields(Sampling)
-            if getattr(self.sampling, field.name) != getattr(sampling, field.name)
+            f"{one.name} {getattr(self.sampling, one.name)} (asked: {getattr(sampling, one.name)})"
+            for one in fields(Sampling)
+            if getattr(self.sampling, one.name) != getattr(sampling, one.name)
         ]
         if not differences:
             return None

@@ -13,6 +13,8 @@
     registry.py    registry check, registry audit
     predict.py     predict
     calibrate.py   calibrate
+    evaluate.py    evaluate
+    labelled.py    labelled rows of a file, figures in a table
     train.py       train
 
 A new command is a function in its own file and one line in `_commands` below. Every command works
@@ -30,6 +32,7 @@ from dubito.cli.console import reporting_errors
 from dubito.cli.database import database
 from dubito.cli.demo import demo
 from dubito.cli.device import load, unload
+from dubito.cli.evaluate import evaluate
 from dubito.cli.inspect import inspect
 from dubito.cli.lifecycle import alias, delete, restore, retire, unalias
 from dubito.cli.models import models, register, show
@@ -40,7 +43,7 @@ from dubito.cli.train import train
 
 _commands = (
     *(serve, demo, train, export, import_, inspect, bench),
-    *(register, models, show, predict, calibrate),
+    *(register, models, show, predict, calibrate, evaluate),
     *(alias, unalias, retire, restore, delete, load, unload),
 )
 _groups = {"db": database, "registry": registry}

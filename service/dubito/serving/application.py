@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -17,7 +18,8 @@ from dubito.engine import Inputs, Sampling
 from dubito.errors import InputError
 from dubito.registry import CalibrationFact, VersionFact
 from dubito.serving.budget import Budget
-from dubito.serving.calibrating import Passes, check_sampling, fit, read_truths
+from dubito.serving.calibrating import Labelled, Passes, check_choices, check_sampling, fit
+from dubito.serving.evaluating import check_evaluated, judge
 from dubito.serving.library import Library
 from dubito.serving.members import (
     Predictor,
@@ -30,6 +32,8 @@ from dubito.serving.opening import open_registry
 from dubito.serving.orders import (
     CalibrateOrder,
     CalibrateReply,
+    EvaluateOrder,
+    EvaluateReply,
     Health,
     PredictOrder,
     PredictReply,
@@ -192,22 +196,61 @@ class Application:
             _check_share("alpha", order.alpha)
             _check_share("coverage", order.coverage)
             engine = self._library.engine(version)
-            inputs, rows = self._read(engine, order.inputs)
-            truths = read_truths(order, engine.manifest, rows)
-            ood_inputs: dict[str, Tensor] | None = None
-            if order.ood_inputs is not None:
-                ood_inputs, ood_rows = self._read(engine, order.ood_inputs)
-                rows += ood_rows
-            limit = self._settings.max_calibration_values
-            self._check_values(num_values(rows, engine, sampling), limit)
-            place.resize(rows * sampling.passes)
+            check_choices(order, engine.manifest.task)
+            rows = self._read_labelled(order, engine, sampling, place)
 
             def task(check: Check) -> CalibrateReply:
-                taken = Passes.take(engine, inputs, ood_inputs, sampling, check)
-                document = fit(taken, truths, order, sampling).to_json()
+                taken = Passes.take(engine, rows, sampling, check)
+                document = fit(taken, rows.truths, order, sampling, check).to_json()
                 check()
                 fact = self._library.add_calibration(version, document, actor=order.actor)
                 return CalibrateReply(version.model, version.number, fact.number, document)
+
+            return self._worker.submit(place, task, deadline_s=deadline_s)
+
+    def evaluate(
+        self,
+        order: EvaluateOrder,
+        *,
+        reservation: Reservation | None = None,
+        deadline_s: float | None = None,
+    ) -> Job[EvaluateReply]:
+        """Check labelled rows and queue their report; nothing is changed.
+
+        Args:
+            order: what is asked.
+            reservation: a place that the caller holds; it is given back in every case.
+            deadline_s: time on the clock of `time.monotonic` after which it is not run.
+
+        Raises:
+            DubitoError: of the class that names the reason.
+        """
+        with self._place(reservation) as place:
+            version = self._library.version(order.model, order.version)
+            sampling = self._sampling(order, version)
+            check_evaluated(sampling)
+            _check_share("coverage", order.coverage)
+            members = find_members(self._library, order.model, order.sampling.members)
+            engine = predictor(self._library, version, members)
+            rows = self._read_labelled(order, engine, sampling, place)
+            is_raw = order.calibration == "none"
+            fact = None if is_raw else self._library.active_calibration(version)
+
+            def task(check: Check) -> EvaluateReply:
+                calibration = None if fact is None else Calibration.from_json(fact.document)
+                judged = judge(engine, rows, order, sampling, calibration, check)
+                return EvaluateReply(
+                    model=version.model,
+                    version=version.number,
+                    members=tuple(one.number for one in members) or None,
+                    sampling=sampling,
+                    calibration=fact.number if fact is not None and judged.is_calibrated else None,
+                    num_rows=len(rows.truths),
+                    coverage=judged.coverage,
+                    evaluation=judged.evaluation,
+                    raw=judged.raw,
+                    warnings=judged.warnings,
+                )
 
             return self._worker.submit(place, task, deadline_s=deadline_s)
 
@@ -269,10 +312,26 @@ class Application:
             place.release()
             raise
 
-    def _sampling(self, order: PredictOrder | CalibrateOrder, version: VersionFact) -> Sampling:
+    def _sampling(
+        self, order: PredictOrder | CalibrateOrder | EvaluateOrder, version: VersionFact
+    ) -> Sampling:
         return merge_sampling(
             order.sampling, version.defaults, max_num_samples=self._settings.max_num_samples
         )
+
+    def _read_labelled(
+        self,
+        order: CalibrateOrder | EvaluateOrder,
+        engine: Predictor,
+        sampling: Sampling,
+        place: Reservation,
+    ) -> Labelled:
+        """The rows of an order, and a place that is large enough for all their passes."""
+        rows = Labelled.read(order, engine.manifest, partial(self._read, engine))
+        limit = self._settings.max_calibration_values
+        self._check_values(num_values(rows.num_rows, engine, sampling), limit)
+        place.resize(rows.num_rows * sampling.passes * count_networks(engine))
+        return rows
 
     def _read(self, engine: Predictor, given: Inputs) -> tuple[dict[str, Tensor], int]:
         for rows in given.values() if isinstance(given, Mapping) else [given]:

@@ -1,13 +1,15 @@
 """Labelled rows to a calibration: read the truths, take all passes, fit.
 
+`evaluating` reads its rows here too.
+
 Dimensions: T samples, B labelled rows, N strange rows, C classes, D outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +20,7 @@ from dubito.calibration import truths as checked
 from dubito.calibration.choices import Choices
 from dubito.calibration.fit import fit_classification, fit_regression
 from dubito.calibration.record import Calibration
-from dubito.engine import Engine, Sampling
+from dubito.engine import Engine, Inputs, Sampling
 from dubito.engine.heads import logits, mean_and_variance
 from dubito.errors import InputError
 from dubito.serving.orders import CalibrateOrder
@@ -31,6 +33,53 @@ _CHOICES_OF = {
     "classification": ("scaling", "sets", "per_class"),
     "regression": ("noise_precision", "intervals"),
 }
+
+
+class LabelledOrder(Protocol):
+    """What orders of labelled rows have in common."""
+
+    @property
+    def inputs(self) -> Inputs: ...  # noqa: D102
+    @property
+    def labels(self) -> object: ...  # noqa: D102
+    @property
+    def targets(self) -> object: ...  # noqa: D102
+    @property
+    def ood_inputs(self) -> Inputs | None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Checked rows with their truths, maybe strange rows, and how many there are of both."""
+
+    inputs: dict[str, Tensor]
+    truths: Truths
+    ood_inputs: dict[str, Tensor] | None
+    num_rows: int
+
+    @classmethod
+    def read(
+        cls,
+        order: LabelledOrder,
+        manifest: Manifest,
+        read: Callable[[Inputs], tuple[dict[str, Tensor], int]],
+    ) -> Labelled:
+        """Check what an order holds.
+
+        Args:
+            order: the rows and truths.
+            manifest: what the network says of itself.
+            read: checks rows, and counts them.
+
+        Raises:
+            InputError: rows or truths that cannot be used.
+        """
+        inputs, num_rows = read(order.inputs)
+        truths = read_truths(order, manifest, num_rows)
+        if order.ood_inputs is None:
+            return cls(inputs, truths, None, num_rows)
+        ood_inputs, num_strange = read(order.ood_inputs)
+        return cls(inputs, truths, ood_inputs, num_rows + num_strange)
 
 
 @dataclass(frozen=True)
@@ -46,19 +95,18 @@ class Passes:
     def take(
         cls,
         engine: Engine,
-        inputs: Mapping[str, Tensor],
-        ood_inputs: Mapping[str, Tensor] | None,
+        rows: Labelled,
         sampling: Sampling,
         check: Check,
     ) -> Passes:
         """Run the engine over all rows."""
-        labelled = engine.sample(inputs, sampling=sampling, check=check)
+        labelled = engine.sample(rows.inputs, sampling=sampling, check=check)
         strange = (
             None
-            if ood_inputs is None
-            else engine.sample(ood_inputs, sampling=sampling, check=check)
+            if rows.ood_inputs is None
+            else engine.sample(rows.ood_inputs, sampling=sampling, check=check)
         )
-        return cls(engine.manifest, inputs, labelled, strange)
+        return cls(engine.manifest, rows.inputs, labelled, strange)
 
 
 def check_sampling(sampling: Sampling) -> None:
@@ -78,7 +126,7 @@ def check_sampling(sampling: Sampling) -> None:
         )
 
 
-def read_truths(order: CalibrateOrder, manifest: Manifest, rows: int) -> Truths:
+def read_truths(order: LabelledOrder, manifest: Manifest, rows: int) -> Truths:
     """Class indices (B,) or targets (B, D) of the labelled rows.
 
     Raises:
@@ -90,10 +138,9 @@ def read_truths(order: CalibrateOrder, manifest: Manifest, rows: int) -> Truths:
     given: object = getattr(order, wanted)
     if given is None or getattr(order, unwanted) is not None:
         raise InputError(
-            f"calibrating a {manifest.task}: expected `{wanted}`, got "
+            f"labelled rows of a {manifest.task}: expected `{wanted}`, got "
             f"{'none' if given is None else f'`{unwanted}` as well'}: send `{wanted}` alone"
         )
-    _check_choices(order, manifest.task)
     if is_classes:
         return checked.labels(_labels(given, manifest), rows, manifest.num_outputs)
     try:
@@ -105,7 +152,9 @@ def read_truths(order: CalibrateOrder, manifest: Manifest, rows: int) -> Truths:
         ) from error
 
 
-def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Sampling) -> Calibration:
+def fit(
+    passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Sampling, check: Check
+) -> Calibration:
     """The calibration of the passes."""
     manifest, choices = passes.manifest, _choices(order)
     if manifest.task == "classification":
@@ -122,6 +171,7 @@ def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Samplin
             else logits(passes.strange, manifest.output).numpy(),
             choices=choices,
             uniform_B=None if choices.sets == "lac" else draws.by_content(rows, sampling.seed),
+            check=check,
         )
     mean_TBD, variance_TBD = mean_and_variance(passes.labelled, manifest)
     strange_TND = None if passes.strange is None else mean_and_variance(passes.strange, manifest)[0]
@@ -137,6 +187,7 @@ def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Samplin
         noise_precision=order.noise_precision,
         ood_mean_TND=None if strange_TND is None else strange_TND.numpy(),
         choices=choices,
+        check=check,
     )
 
 
@@ -147,8 +198,12 @@ def _choices(order: CalibrateOrder) -> Choices:
     return Choices(**given)
 
 
-def _check_choices(order: CalibrateOrder, task: str) -> None:
-    """Refuse choices that are unknown or belong to the other task."""
+def check_choices(order: CalibrateOrder, task: str) -> None:
+    """Refuse choices that are unknown or belong to the other task.
+
+    Raises:
+        InputError: naming the choice.
+    """
     _choices(order)
     other = "regression" if task == "classification" else "classification"
     for name in _CHOICES_OF[other]:

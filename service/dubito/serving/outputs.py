@@ -110,17 +110,17 @@ def build_outputs(
     engines = engine.members if isinstance(engine, Ensemble) else (engine,)
     injected = [one.manifest.injection_warning for one in engines]
     warnings = list(dict.fromkeys(line for line in injected if line is not None))
-    covering = _covering(order, sampling, calibration, warnings)
+    applied = covering(order.calibration, sampling, calibration, warnings)
     names = order.outputs or _OUTPUTS[engine.manifest.task]
     prediction = engine.predict(
         dict(inputs),
         sampling=sampling,
-        temperature=1.0 if covering is None else covering.logit_scaling,
+        temperature=1.0 if applied is None else applied.logit_scaling,
         keep_samples=_ON_REQUEST in names
-        or (may_keep_samples and sampling.tolerance is None and _needs_passes(names, covering)),
+        or (may_keep_samples and sampling.tolerance is None and _needs_passes(names, applied)),
         check=check,
     )
-    request = _Request(order, covering, inputs, warnings)
+    request = _Request(order, applied, inputs, warnings)
     columns: dict[str, Callable[[], Column]]
     if isinstance(prediction, Classification):
         columns = _classification(prediction, request)
@@ -130,16 +130,24 @@ def build_outputs(
     outputs = {name: columns[name]() for name in names}
     _warn_non_finite({"mean": prediction.mean, **outputs}, warnings)
     varies = _varies(prediction) if sampling.method == "mc" else None
-    return Built(outputs, tuple(warnings), varies, covering)
+    return Built(outputs, tuple(warnings), varies, applied)
 
 
-def _covering(
-    order: PredictOrder,
+def covering(
+    choice: str,
     sampling: Sampling,
     calibration: Calibration | None,
     warnings: list[str],
 ) -> Calibration | None:
-    if order.calibration == "none":
+    """The calibration that a request is answered with; where there is none, a warning says why.
+
+    Args:
+        choice: `active` or `none`, as the request has it.
+        sampling: what is drawn.
+        calibration: the active one.
+        warnings: to add to.
+    """
+    if choice == "none":
         warnings.append("raw figures: the request asked for no calibration")
         return None
     if sampling.method == "ensemble":
