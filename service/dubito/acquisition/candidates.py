@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,14 +88,13 @@ def _centres(
 
 def _features(network: Network, rows: Mapping[str, Tensor]) -> NDArray[np.float64]:
     """Feature vectors of the network in evaluation mode, (B, F)."""
-    read = getattr(network, "features", None)
-    if read is None:
+    if isinstance(network, Ensemble):
         raise InputError(
-            "the strategy expects a network with features, got an ensemble, which has none in"
-            " common: choose one version, or another strategy"
+            "the strategy expects the features of one network, got an ensemble, whose members have"
+            " none in common: choose one version, or another strategy"
         )
-    found = cast(Tensor, read(rows))
-    return np.asarray(found, dtype=np.float64).reshape(len(found), -1)
+    found = network.features(rows)
+    return found.double().numpy().reshape(len(found), -1)
 
 
 def _flat(rows: Mapping[str, Inputs]) -> NDArray[np.float64]:
