@@ -13,6 +13,7 @@ gaussian        the same for numbers
 geometry        core-set, BADGE, weighted k-means
 penalisation    batches for optimisation
 strategies      all of them by name
+fitting         whether what is asked fits network, sampling and memory
 candidates      what joint strategies hold
 pool            rows to choose from, and the choice
 search          one search through a pool

@@ -12,20 +12,26 @@ Dimensions: T samples, B rows of a chunk, N candidates, C classes, D outputs, F 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dubito.acquisition.candidates import Network, gather
 from dubito.acquisition.draws import Indices, words
+from dubito.acquisition.fitting import (
+    check_sampling,
+    count_networks,
+    most_candidates,
+    read_targets,
+)
 from dubito.acquisition.order import Acquisition
 from dubito.acquisition.picks import Picks, too_few
 from dubito.acquisition.pool import Choice, Pool
 from dubito.acquisition.strategies import Context, JointStrategy, PointwiseStrategy, Strategy, find
 from dubito.acquisition.top import TopK
-from dubito.engine import Ensemble, Inputs, Prediction, Sampling
-from dubito.errors import InputError
+from dubito.engine import Inputs, Prediction, Sampling
 
 Check = Callable[[], None]
 
@@ -47,6 +53,7 @@ class Search:
         num_rows: of the pool.
         excluded: rows that are never chosen, ascending.
         limit: most candidates of a joint strategy.
+        targets: rows that `epig` cares about, checked.
         done: rows looked at so far.
     """
 
@@ -58,6 +65,7 @@ class Search:
     num_rows: int
     excluded: Indices
     limit: int
+    targets: dict[str, Tensor] | None = None
     done: int = 0
     _keepers: list[TopK] = field(default_factory=list)
 
@@ -71,9 +79,8 @@ class Search:
         sampling: Sampling,
         targets: Inputs | None = None,
         max_values: int = MAX_VALUES,
-        check: Check | None = None,
     ) -> Search:
-        """Check what is asked, and predict the targets.
+        """Check what is asked; nothing is predicted yet.
 
         Args:
             network: an engine or an ensemble.
@@ -83,36 +90,31 @@ class Search:
             targets: rows that `epig` cares about.
             max_values: most numbers (passes x rows x outputs) that candidates, or targets, may
                 take; it bounds the candidates beside `acquisition.candidates`.
-            check: called between chunks; whatever it raises ends the search.
 
         Raises:
             InputError: the strategy, an option or the sampling does not fit.
         """
         manifest = network.manifest
         strategy = find(acquisition, manifest.task)
-        excluded = acquisition.excluded(num_rows)
         check_sampling(strategy, sampling)
-        members = len(network.members) if isinstance(network, Ensemble) else 1
-        num_samples = sampling.num_samples * members
-        limit = acquisition.candidates
-        if isinstance(strategy, JointStrategy):
-            if strategy.name == acquisition.strategy and acquisition.diversity is not None:
-                limit = min(limit, acquisition.diversity * acquisition.k)
-            if "samples" in strategy.needs:
-                limit = min(limit, max_values // (num_samples * manifest.num_outputs))
-            if limit < acquisition.k:
-                raise InputError(
-                    f"`{strategy.name}` compares at most {limit} candidates with each other, got"
-                    f" k = {acquisition.k}: raise `candidates`, or lower `k` or `num_samples`"
-                )
         scale = manifest.target_scale
         context = Context(
             acquisition,
             np.ones(1) if scale is None else np.asarray(scale[1], np.float64),
-            num_samples,
-            _targets(network, strategy, sampling, targets, num_samples, max_values, check),
+            sampling.num_samples * count_networks(network),
         )
-        return cls(network, acquisition, sampling, strategy, context, num_rows, excluded, limit)
+        per_row = context.num_samples * manifest.num_outputs
+        return cls(
+            network,
+            acquisition,
+            sampling,
+            strategy,
+            context,
+            num_rows,
+            acquisition.excluded(num_rows),
+            most_candidates(strategy, acquisition, max_values // per_row),
+            read_targets(network, strategy, targets, max_values // per_row),
+        )
 
     @property
     def is_scanned(self) -> bool:
@@ -122,39 +124,52 @@ class Search:
     @property
     def work(self) -> int:
         """Rows that go through the network in all, those that do so twice counted twice."""
-        joint = self._open_rows if self._takes_all else self.limit
+        scanned = 0 if self._takes_all or not self._predicts else self.num_rows
+        if self.targets is not None:
+            scanned += len(next(iter(self.targets.values())))
         if isinstance(self.strategy, PointwiseStrategy):
-            return self.num_rows
-        centres = len(self.excluded) if "features" in self.strategy.needs else 0
-        return joint + centres + (0 if self._takes_all else self.num_rows)
+            return scanned
+        centres = len(self.excluded) if self.strategy.name == "coreset" else 0
+        return scanned + min(self._open_rows, self.limit) + centres
 
     def step(self, pool: Pool, check: Check | None = None) -> None:
         """Look at the next chunk of rows."""
-        stop = min(self.done + self._chunk_rows, self.num_rows)
+        stop = min(self.done + self.chunk_rows, self.num_rows)
         indices_B = np.arange(self.done, stop)
-        prediction = self.network.predict(
-            pool.take(indices_B),
-            sampling=self.sampling,
-            keep_samples=self._ranking.needs_samples,
-            check=check,
-        )
+        prediction = None
+        if self._predicts:
+            self._predict_targets(check)
+            prediction = self.network.predict(
+                pool.take(indices_B),
+                sampling=self.sampling,
+                keep_samples=self._ranking.needs_samples,
+                check=check,
+            )
         self.look(indices_B, prediction)
 
-    def look(self, indices_B: Indices, prediction: Prediction) -> None:
+    def look(self, indices_B: Indices, prediction: Prediction | None) -> None:
         """Score the next rows.
 
         Args:
             indices_B: neighbours, beginning with row `done`.
-            prediction: of these rows, with its samples where the strategy needs them.
+            prediction: of these rows, with its samples where the strategy needs them; None where
+                it needs nothing of the network.
         """
         words_B = words(self.acquisition.seed, indices_B)
         scores_JB = self._ranking.scores(prediction, words_B, self.context).copy()
         scores_JB[:, np.isin(indices_B, self.excluded)] = -np.inf
         if not self._keepers:
             self._keepers = [self._keeper() for _ in scores_JB]
+        labels_B = None if prediction is None else prediction.mean.argmax(axis=1)
         for keeper, scores_B in zip(self._keepers, scores_JB, strict=True):
-            keeper.add(scores_B, words_B, indices_B, prediction.mean.argmax(axis=1))
+            keeper.add(scores_B, words_B, indices_B, labels_B)
         self.done = int(indices_B[-1]) + 1
+
+    def run(self, pool: Pool, check: Check | None = None) -> Choice:
+        """Look at all rows that are left, and choose."""
+        while not self.is_scanned:
+            self.step(pool, check)
+        return self.finish(pool, check)
 
     def finish(self, pool: Pool, check: Check | None = None) -> Choice:
         """Choose the batch, once all rows were looked at."""
@@ -204,7 +219,20 @@ class Search:
     @property
     def chunk_rows(self) -> int:
         """Rows of a chunk that is looked at."""
-        return self._chunk_rows
+        per_row = self.context.num_samples * self.network.manifest.num_outputs
+        return max(1, min(_CHUNK_ROWS, _CHUNK_VALUES // per_row))
+
+    def _predict_targets(self, check: Check | None) -> None:
+        if self.targets is not None and self.context.targets is None:
+            found = self.network.predict(
+                self.targets, sampling=self.sampling, keep_samples=True, check=check
+            )
+            self.context = replace(self.context, targets=found)
+
+    @property
+    def _predicts(self) -> bool:
+        """Whether a score asks anything of the network."""
+        return self._ranking.needs_prediction or self.acquisition.per_class is not None
 
     @property
     def _ranking(self) -> PointwiseStrategy:
@@ -219,11 +247,6 @@ class Search:
     def _takes_all(self) -> bool:
         """Whether a joint strategy compares the whole pool, so that no ranking is needed."""
         return isinstance(self.strategy, JointStrategy) and self._open_rows <= self.limit
-
-    @property
-    def _chunk_rows(self) -> int:
-        per_row = self.context.num_samples * self.network.manifest.num_outputs
-        return max(1, min(_CHUNK_ROWS, _CHUNK_VALUES // per_row))
 
     def _keeper(self) -> TopK:
         per_class = self.acquisition.per_class
@@ -293,70 +316,5 @@ def select(
         sampling=sampling,
         targets=targets,
         max_values=max_values,
-        check=check,
     )
-    while not search.is_scanned:
-        search.step(pool, check)
-    return search.finish(pool, check)
-
-
-def check_sampling(strategy: Strategy, sampling: Sampling) -> None:
-    """Refuse a sampling that says nothing to a strategy.
-
-    Raises:
-        InputError: naming what is wrong.
-    """
-    name, method = strategy.name, sampling.method
-    if isinstance(strategy, JointStrategy):
-        needs_samples = "samples" in strategy.needs
-    else:
-        needs_samples = strategy.needs_samples
-    if strategy.needs_spread and method == "point":
-        raise InputError(f"`{name}` expects passes that differ, got method `point`: use `mc`")
-    if not needs_samples:
-        return
-    if method == "moments":
-        raise InputError(
-            f"`{name}` expects the same thinned networks for all rows, got method `moments`, which"
-            " has none: use `mc`"
-        )
-    if sampling.masks == "independent":
-        raise InputError(
-            f"`{name}` expects masks `shared`, got `independent`: what rows have in common is lost"
-            " where each row has thinned networks of its own"
-        )
-    if sampling.tolerance is not None:
-        raise InputError(
-            f"`{name}` expects the same passes for all rows, got a `tolerance`, where rows stop"
-            " early: leave it out"
-        )
-
-
-def _targets(
-    network: Network,
-    strategy: Strategy,
-    sampling: Sampling,
-    targets: Inputs | None,
-    num_samples: int,
-    max_values: int,
-    check: Check | None,
-) -> Prediction | None:
-    """The prediction of the rows that the strategy cares about, with its samples."""
-    wants = isinstance(strategy, PointwiseStrategy) and strategy.needs_targets
-    if wants != (targets is not None):
-        raise InputError(
-            f"`{strategy.name}` expects `targets`, rows like those to be predicted later, got none:"
-            " send some"
-            if wants
-            else f"`targets` expects strategy `epig`, got `{strategy.name}`: leave them out"
-        )
-    if targets is None:
-        return None
-    read = network.read_inputs(targets)
-    values = len(next(iter(read.values()))) * num_samples * network.manifest.num_outputs
-    if values > max_values:
-        raise InputError(
-            f"passes x targets x outputs: expected at most {max_values} numbers, got {values}:"
-            " send fewer targets or ask for fewer samples"
-        )
-    return network.predict(read, sampling=sampling, keep_samples=True, check=check)
+    return search.run(pool, check)

@@ -81,7 +81,7 @@ class PointwiseStrategy:
     Args:
         name: as in a request.
         tasks: that it is for.
-        score: prediction and words of B rows to their scores, (B,) or (J, B).
+        score: prediction and words of B rows to their scores, (B,) or (J, B); None: chance.
         needs_samples: whether the prediction has to keep every pass.
         needs_targets: whether rows to care about have to be given.
         needs_spread: whether one pass without sampling says nothing.
@@ -89,15 +89,29 @@ class PointwiseStrategy:
 
     name: str
     tasks: tuple[str, ...]
-    score: Callable[[Prediction, Words, Context], NDArray[np.float64]]
+    score: Callable[[Prediction, Words, Context], NDArray[np.float64]] | None
     needs_samples: bool = False
     needs_targets: bool = False
     needs_spread: bool = True
 
+    @property
+    def needs_prediction(self) -> bool:
+        """Whether the scores ask anything of the network."""
+        return self.score is not None
+
     def scores(
-        self, prediction: Prediction, words_B: Words, context: Context
+        self, prediction: Prediction | None, words_B: Words, context: Context
     ) -> NDArray[np.float64]:
-        """Scores of B rows, (J, B): one keeper of the best for each of the J."""
+        """Scores of B rows, (J, B): one keeper of the best for each of the J.
+
+        Args:
+            prediction: of the rows; None will do where no score needs one.
+            words_B: of the rows.
+            context: what is known beside them.
+        """
+        if self.score is None:
+            return uniforms(words_B)[None]
+        assert prediction is not None
         return np.atleast_2d(self.score(prediction, words_B, context))
 
 
@@ -301,9 +315,7 @@ def _penalised(candidates: Candidates, picks: Picks, context: Context, check: Ch
     )
 
 
-_RANDOM = PointwiseStrategy(
-    "random", _BOTH, lambda prediction, words_B, context: uniforms(words_B), needs_spread=False
-)
+_RANDOM = PointwiseStrategy("random", _BOTH, None, needs_spread=False)
 _BALD = PointwiseStrategy("bald", _BOTH, _bald)
 _EPIG = PointwiseStrategy("epig", _BOTH, _epig, needs_samples=True, needs_targets=True)
 _ALONE_OF_CLASSES = (

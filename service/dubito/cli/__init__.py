@@ -13,6 +13,7 @@
     registry.py    registry check, registry audit
     predict.py     predict
     calibrate.py   calibrate
+    select.py      select
     train.py       train
 
 A new command is a function in its own file and one line in `_commands` below. Every command works
@@ -35,12 +36,13 @@ from dubito.cli.lifecycle import alias, delete, restore, retire, unalias
 from dubito.cli.models import models, register, show
 from dubito.cli.predict import predict
 from dubito.cli.registry import registry
+from dubito.cli.select import select
 from dubito.cli.serve import serve
 from dubito.cli.train import train
 
 _commands = (
     *(serve, demo, train, export, import_, inspect, bench),
-    *(register, models, show, predict, calibrate),
+    *(register, models, show, predict, calibrate, select),
     *(alias, unalias, retire, restore, delete, load, unload),
 )
 _groups = {"db": database, "registry": registry}

@@ -10,10 +10,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dubito.api.access import Access, access
-from dubito.api.arrays import read_npz
+from dubito.api.arrays import named, read_npz
 from dubito.api.auth import actor
 from dubito.api.bodies import JSON, NPZ, body_length, media_type, parse_json, read_body
-from dubito.api.errors import FieldProblem, FieldsError
 from dubito.api.pages import calibration_page
 from dubito.api.replies import json_response
 from dubito.api.schemas import (
@@ -139,7 +138,7 @@ def _start(
         arrays = {name: getattr(options, name) for name in _NAMES}
     else:
         options = read_query(CalibrateOptions, query)
-        arrays = _named(dict(read_npz(body, held.settings.max_body_bytes)))
+        arrays = dict(named(read_npz(body, held.settings.max_body_bytes), _NAMES))
     order = CalibrateOrder(
         model=model,
         version=version,
@@ -154,24 +153,6 @@ def _start(
         actor=who,
     )
     return held.application.calibrate(order, reservation=place, deadline_s=deadline_s)
-
-
-def _named(arrays: dict[str, object]) -> dict[str, object]:
-    """Arrays by field; `inputs.NAME` and `ood_inputs.NAME` are gathered to objects."""
-    fields: dict[str, object] = {}
-    for name, array in arrays.items():
-        field, dot, part = name.partition(".")
-        if field not in _NAMES:
-            raise FieldsError([FieldProblem(name[:80], f"unknown array: known are {_NAMES}")])
-        if not dot:
-            fields[field] = array
-        else:
-            parts = fields.setdefault(field, {})
-            if isinstance(parts, dict):
-                parts[part] = array
-    if "inputs" not in fields:
-        raise FieldsError([FieldProblem("inputs", "Field required")])
-    return fields
 
 
 def _active(held: Access, model: str, version: str) -> Response:
