@@ -3,8 +3,8 @@
     python examples/optimise.py
 
 f(x) = x sin(x) on [0, 10] has a low hill at 2.0 and its top, 7.92, at 7.98. Five values are known
-at first. Again and again a network learns the values, and `dubito.acquisition.select` names the two points to
-try next out of 501. The picture shows the last network and where was looked.
+at first. Again and again a network learns the values, and `dubito.acquisition.select` names the two
+points to try next out of 501. The picture shows the last network and where was looked.
 """
 
 from __future__ import annotations
