@@ -32,6 +32,7 @@ from dubito_nn.networks import CNN
 from dubito_nn.training import cross_entropy, seeded, train
 
 FIRST = 20
+PATIENT = {"X-Request-Timeout-Ms": "600000"}
 Rows = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -141,7 +142,7 @@ def _trained(images: torch.Tensor, labels: torch.Tensor, seed: int, steps: int) 
 def _accuracy(client: httpx.Client, version: str, test: Rows) -> float:
     reply = client.post(
         f"{version}/predict",
-        json={"inputs": test[0].tolist(), "outputs": ["label"], "num_samples": 64},
+        json={"inputs": test[0].tolist(), "outputs": ["label"], "num_samples": 16},
     )
     reply.raise_for_status()
     found = np.array(reply.json()["outputs"]["label"], dtype=np.int64)
@@ -161,7 +162,7 @@ def _serving(folder: Path) -> Iterator[httpx.Client]:
     thread.start()
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     try:
-        with httpx.Client(base_url=address, timeout=600) as client:
+        with httpx.Client(base_url=address, timeout=600, headers=PATIENT) as client:
             yield client
     finally:
         server.should_exit = True
