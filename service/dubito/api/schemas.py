@@ -11,12 +11,15 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from dubito.acquisition import Acquisition
+from dubito.acquisition.order import DEFAULT_CANDIDATES
 from dubito.api.errors import FieldProblem, FieldsError, fields_error
 from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
 from dubito.serving.orders import SamplingOrder
 
 Body = TypeVar("Body", bound=BaseModel)
 _MAX_UNKNOWN = 10
+_LISTS = ("outputs", "members", "exclude")
 
 Rows = Annotated[
     object,
@@ -155,6 +158,64 @@ class EvaluateBody(EvaluateOptions):
     ood_inputs: Rows = Field(default=None, description="Rows known to be strange.")
 
 
+class SelectOptions(SamplingFields):
+    """All of a selection but its rows; query parameters of binary bodies."""
+
+    strategy: str = Field(description="Its name; docs/reference.md lists them.")
+    k: int = Field(description="Rows to choose.")
+    exclude: list[int] = Field(
+        fail_fast=True, default=[], description="Indices that are never chosen."
+    )
+    candidates: int = Field(
+        default=DEFAULT_CANDIDATES, description="Most rows that a joint strategy compares."
+    )
+    per_class: int | None = Field(
+        default=None, description="Most chosen rows of one predicted class."
+    )
+    diversity: int | None = Field(
+        default=None,
+        description="Spread the k over the features of the best diversity x k rows.",
+    )
+    maximize: bool = Field(default=True, description="Optimisation: whether large is good.")
+    incumbent: float | None = Field(
+        default=None, description="Optimisation: the best value so far, in target units."
+    )
+    beta: float | None = Field(
+        default=None,
+        description="Weight of the variance in upper_confidence_bound (4), exponent of power_bald"
+        " (1).",
+    )
+    xi: float = Field(default=0.0, description="Optimisation: least improvement, in target units.")
+    noise_variance: float | None = Field(
+        default=None,
+        description="Regression: of a target, in its units squared, where the network predicts"
+        " none.",
+    )
+
+    def acquisition(self) -> Acquisition:
+        """What is to be chosen, as the service takes it."""
+        return Acquisition(
+            strategy=self.strategy,
+            k=self.k,
+            exclude=tuple(self.exclude),
+            candidates=self.candidates,
+            per_class=self.per_class,
+            diversity=self.diversity,
+            maximize=self.maximize,
+            incumbent=self.incumbent,
+            beta=self.beta,
+            xi=self.xi,
+            noise_variance=self.noise_variance,
+        )
+
+
+class SelectBody(SelectOptions):
+    """A selection as JSON."""
+
+    inputs: Rows = Field(description="The pool, rows first.")
+    targets: Rows = Field(default=None, description="Rows that `epig` cares about.")
+
+
 class AliasBody(_Schema):
     """Where an alias shall point."""
 
@@ -219,7 +280,7 @@ def read_query(schema: type[Body], items: list[tuple[str, str]]) -> Body:
     for name, text in items:
         if name in fields:
             raise FieldsError([FieldProblem(f"query.{name}", "expected once, got it twice")])
-        fields[name] = text.split(",") if name in ("outputs", "members") else text
+        fields[name] = text.split(",") if name in _LISTS else text
     try:
         return schema.model_validate(fields)
     except ValidationError as error:

@@ -15,6 +15,7 @@
     calibrate.py   calibrate
     evaluate.py    evaluate
     labelled.py    labelled rows of a file, figures in a table
+    select.py      select
     train.py       train
 
 A new command is a function in its own file and one line in `_commands` below. Every command works
@@ -38,12 +39,13 @@ from dubito.cli.lifecycle import alias, delete, restore, retire, unalias
 from dubito.cli.models import models, register, show
 from dubito.cli.predict import predict
 from dubito.cli.registry import registry
+from dubito.cli.select import select
 from dubito.cli.serve import serve
 from dubito.cli.train import train
 
 _commands = (
     *(serve, demo, train, export, import_, inspect, bench),
-    *(register, models, show, predict, calibrate, evaluate),
+    *(register, models, show, predict, calibrate, evaluate, select),
     *(alias, unalias, retire, restore, delete, load, unload),
 )
 _groups = {"db": database, "registry": registry}

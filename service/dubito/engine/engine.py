@@ -8,13 +8,12 @@ Dimensions: T samples, B rows, C classes, D outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,15 +22,17 @@ from dubito.engine.arguments import as_device, as_sampling, check_load, check_te
 from dubito.engine.choice import options
 from dubito.engine.clock import Clock
 from dubito.engine.execution import Execution
+from dubito.engine.features import features
 from dubito.engine.inputs import Inputs, read_inputs
 from dubito.engine.layout import look
 from dubito.engine.passes import BUDGET_PARTS, Passes
 from dubito.engine.placement import Placed, on_device, placed
 from dubito.engine.plan import make_plan
-from dubito.engine.prediction import Classification, Column, Prediction, Regression
+from dubito.engine.prediction import Prediction, as_prediction
 from dubito.engine.products import run
 from dubito.engine.proof import (
     check_apart,
+    check_features,
     check_output,
     check_rows,
     check_sound,
@@ -44,7 +45,7 @@ from dubito.engine.rates import rates
 from dubito.engine.sampling import Draw, Masks, Sampling
 from dubito.engine.scaling import Scaling
 from dubito.engine.sizes import Limits, warm_up
-from dubito.engine.streaming import SAMPLES, Columns, Tally, until
+from dubito.engine.streaming import Columns, Tally, joined, until
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, BundleError, Manifest, load_bundle
 from dubito_nn.program import Node, Value
@@ -201,7 +202,21 @@ class Engine:
             )
         with self._running():
             parts = list(self._parts(read, sampling, temperature, keep_samples, check))
-        return self._prediction(_joined(parts), sampling)
+        return as_prediction(joined(parts), self.manifest, sampling)
+
+    def features(self, inputs: Inputs, *, check: Callable[[], None] | None = None) -> Tensor:
+        """The feature vector of each row, (B, F), on the CPU, in one pass without draws.
+
+        The output of the module that the export named, in the point graph; where none was named,
+        the last value that is computed from x alone and crosses into a part with draws.
+
+        Raises:
+            InputError: for rows that the network does not take, or where there is no such value.
+        """
+        read = self.read_inputs(inputs)
+        pieces = self.pieces("shared", read)
+        with self._running():
+            return features(self.placed, pieces, read, check)
 
     def output_moments(self, inputs: Inputs) -> OutputMoments:
         """Mean and variance of the declared outputs by moment propagation, on the CPU.
@@ -253,18 +268,6 @@ class Engine:
             for raw in passes:
                 tally.add(raw)
             yield tally.columns()
-
-    def _prediction(self, columns: dict[str, Column], sampling: Sampling) -> Prediction:
-        used = columns.pop("num_samples_used").astype(np.int64)
-        if self.manifest.task == "regression":
-            return Regression(sampling=sampling, num_samples_used=used, **columns)
-        return Classification(
-            sampling=sampling,
-            classes=self.manifest.classes or (),
-            label_index=columns["mean"].argmax(-1),
-            num_samples_used=used,
-            **columns,
-        )
 
     def _passes(
         self,
@@ -363,6 +366,7 @@ class Engine:
         with self._running():
             made = point.run(three, weights, device=self.device, watch=self._watch)
         check_output(made["output"], self.manifest, rows=3)
+        check_features(made.get("features"), rows=3)
         two = Sampling(2, self.defaults.seed)
         raw = self.sample(rows, sampling=two)
         check_output(raw[0], self.manifest, rows=2)
@@ -388,16 +392,6 @@ class Engine:
 
 def _allowed_bytes(budget_bytes: int) -> int:
     return max(budget_bytes, _ALWAYS_ALLOWED_BYTES)
-
-
-def _joined(parts: Sequence[Columns]) -> dict[str, Column]:
-    """The columns of all rows on the host."""
-    if len(parts) == 1:
-        return {key: column.cpu().numpy() for key, column in parts[0].items()}
-    return {
-        key: torch.cat([part[key] for part in parts], dim=1 if key in SAMPLES else 0).cpu().numpy()
-        for key in parts[0]
-    }
 
 
 def _shapes(read: Mapping[str, Tensor]) -> tuple[object, ...]:

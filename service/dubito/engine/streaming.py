@@ -15,7 +15,7 @@ Dimensions: T samples, B rows, C classes, D outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from dubito.engine.heads import mean_and_variance, probabilities
 from dubito.engine.passes import Tile
+from dubito.engine.prediction import Column
 from dubito.engine.scaling import Scaling
 from dubito.engine.statistics import ClassificationSums, RegressionSums
 from dubito_nn import Manifest
@@ -90,6 +91,16 @@ class Tally:
         part = Tally(self.manifest, self.temperature, self.left)
         part.sums = self.sums.take(rows)
         return part
+
+
+def joined(parts: Sequence[Columns]) -> dict[str, Column]:
+    """The columns of all rows on the host."""
+    if len(parts) == 1:
+        return {key: column.cpu().numpy() for key, column in parts[0].items()}
+    return {
+        key: torch.cat([part[key] for part in parts], dim=1 if key in SAMPLES else 0).cpu().numpy()
+        for key in parts[0]
+    }
 
 
 def looks(num_samples: int) -> Iterator[int]:

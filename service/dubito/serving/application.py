@@ -13,6 +13,7 @@ from functools import partial
 
 from torch import Tensor
 
+from dubito.acquisition import ArrayPool
 from dubito.calibration.record import Calibration
 from dubito.engine import Inputs, Sampling
 from dubito.errors import InputError
@@ -41,6 +42,7 @@ from dubito.serving.orders import (
 from dubito.serving.outputs import build_outputs, check_outputs
 from dubito.serving.pins import Pins
 from dubito.serving.sampling import merge_sampling
+from dubito.serving.selecting import SelectOrder, SelectReply, begin
 from dubito.serving.worker import Check, Job, Reservation, Worker
 from dubito.settings import Settings
 
@@ -254,6 +256,39 @@ class Application:
 
             return self._worker.submit(place, task, deadline_s=deadline_s)
 
+    def select(
+        self,
+        order: SelectOrder,
+        *,
+        reservation: Reservation | None = None,
+        deadline_s: float | None = None,
+    ) -> Job[SelectReply]:
+        """Check what is to be chosen from a pool, and queue the search.
+
+        Args:
+            order: what is asked.
+            reservation: a place that the caller holds; it is given back in every case.
+            deadline_s: time on the clock of `time.monotonic` after which it is not run.
+
+        Raises:
+            DubitoError: of the class that names the reason.
+        """
+        with self._place(reservation) as place:
+            version = self._library.version(order.model, order.version)
+            sampling = self._sampling(order, version)
+            members = find_members(self._library, order.model, order.sampling.members)
+            engine = predictor(self._library, version, members)
+            inputs, rows = self._read(engine, order.inputs)
+            search = begin(order, engine, sampling, rows, self._settings.max_calibration_values)
+            place.resize(max(1, search.work) * sampling.passes * count_networks(engine))
+            numbers = tuple(one.number for one in members) or None
+
+            def task(check: Check) -> SelectReply:
+                choice = search.run(ArrayPool(inputs), check)
+                return SelectReply(version.model, version.number, numbers, search.sampling, choice)
+
+            return self._worker.submit(place, task, deadline_s=deadline_s)
+
     def is_live(self) -> bool:
         """Whether the device worker beats."""
         limit_s = self._settings.heartbeat_limit_ms / 1000
@@ -313,7 +348,9 @@ class Application:
             raise
 
     def _sampling(
-        self, order: PredictOrder | CalibrateOrder | EvaluateOrder, version: VersionFact
+        self,
+        order: PredictOrder | CalibrateOrder | EvaluateOrder | SelectOrder,
+        version: VersionFact,
     ) -> Sampling:
         return merge_sampling(
             order.sampling, version.defaults, max_num_samples=self._settings.max_num_samples
