@@ -18,6 +18,7 @@ from starlette.responses import Response
 from dubito.api.arrays import write_npz
 from dubito.api.bodies import JSON, NPY, NPZ
 from dubito.errors import InputError
+from dubito.registry import JobFact
 from dubito.serving.orders import ClassSets, Column
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
@@ -33,6 +34,11 @@ def json_response(
 ) -> Response:
     """A JSON answer."""
     return Response(to_json(content), status, headers=dict(headers or {}), media_type=JSON)
+
+
+def accepted(job: JobFact) -> Response:
+    """The answer to what became long work."""
+    return json_response({"job": job.id}, 202, {"Location": f"/v1/jobs/{job.id}"})
 
 
 def wanted_type(request: Request) -> str:

@@ -14,13 +14,22 @@ from fastapi.responses import Response
 
 from dubito.api.access import Access, access
 from dubito.api.arrays import read_npy, read_npz
+from dubito.api.auth import actor
 from dubito.api.bodies import JSON, NPY, NPZ, body_length, media_type, parse_json, read_body
 from dubito.api.context import request_id
-from dubito.api.replies import columns_response, wanted_type
-from dubito.api.schemas import PredictBody, PredictOptions, no_query, read_fields, read_query
+from dubito.api.replies import accepted, columns_response, wanted_type
+from dubito.api.schemas import (
+    PredictBody,
+    PredictOptions,
+    no_query,
+    read_fields,
+    read_query,
+    rows_or_pool,
+)
 from dubito.api.waiting import deadline, outcome
 from dubito.engine import Inputs
 from dubito.errors import UnsupportedMediaTypeError
+from dubito.registry import JobFact
 from dubito.serving.orders import PredictOrder, PredictReply
 from dubito.serving.worker import Job, Reservation
 
@@ -63,8 +72,12 @@ async def _predict(request: Request, model: str, version: str) -> Response:
         with held.application.admitted(length) as place:
             body = await read_body(request, held.settings.max_body_bytes)
             query = request.query_params.multi_items()
-            start = partial(_start, held, model, version, kind, body, query, place, deadline_s)
+            start = partial(
+                _start, held, model, version, kind, body, query, place, deadline_s, actor(request)
+            )
             job = await to_thread.run_sync(start)
+            if isinstance(job, JobFact):
+                return accepted(job)
             reply = await outcome(job, request)
         answer = partial(
             columns_response, _head(reply, request), reply.outputs, wanted_type(request)
@@ -81,14 +94,18 @@ def _start(
     query: list[tuple[str, str]],
     place: Reservation,
     deadline_s: float,
-) -> Job[PredictReply]:
-    """Decode a body and queue what it asks."""
+    who: str,
+) -> Job[PredictReply] | JobFact:
+    """Decode a body and queue what it asks; a pool makes it long work."""
     options: PredictOptions
     inputs: Inputs
+    pool: str | None = None
     if kind == JSON:
         no_query(query)
-        options = read_fields(PredictBody, parse_json(body))
-        inputs = options.inputs  # type: ignore[assignment]  # checked by Engine.read_inputs
+        fields = parse_json(body)
+        options = read_fields(PredictBody, fields)
+        rows_or_pool(fields)
+        pool, inputs = options.pool, options.inputs  # type: ignore[assignment]  # checked later
     else:
         options = read_query(PredictOptions, query)
         inputs = _read_arrays(kind, body, held.settings.max_body_bytes)
@@ -101,6 +118,9 @@ def _start(
         calibration=options.calibration,
         outputs=options.outputs,
     )
+    if pool is not None:
+        format = options.format if isinstance(options, PredictBody) else None
+        return held.application.jobs.predict(order, pool, format=format or "npz", actor=who)
     return held.application.predict(order, reservation=place, deadline_s=deadline_s)
 
 

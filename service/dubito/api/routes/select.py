@@ -15,12 +15,21 @@ from fastapi.responses import Response
 
 from dubito.api.access import Access, access
 from dubito.api.arrays import named, read_npz
+from dubito.api.auth import actor
 from dubito.api.bodies import JSON, NPZ, body_length, media_type, parse_json, read_body
 from dubito.api.context import request_id
-from dubito.api.replies import json_response
-from dubito.api.schemas import SelectBody, SelectOptions, no_query, read_fields, read_query
+from dubito.api.replies import accepted, json_response
+from dubito.api.schemas import (
+    SelectBody,
+    SelectOptions,
+    no_query,
+    read_fields,
+    read_query,
+    rows_or_pool,
+)
 from dubito.api.waiting import deadline, outcome
 from dubito.engine import Inputs
+from dubito.registry import JobFact
 from dubito.serving.selecting import SelectOrder, SelectReply
 from dubito.serving.worker import Job, Reservation
 
@@ -62,8 +71,12 @@ async def _select(request: Request, model: str, version: str) -> Response:
         with held.application.admitted(length) as place:
             body = await read_body(request, held.settings.max_body_bytes)
             query = request.query_params.multi_items()
-            start = partial(_start, held, model, version, kind, body, query, place, deadline_s)
+            start = partial(
+                _start, held, model, version, kind, body, query, place, deadline_s, actor(request)
+            )
             job = await to_thread.run_sync(start)
+            if isinstance(job, JobFact):
+                return accepted(job)
             reply = await outcome(job, request)
     return json_response({"request_id": request_id(request), **reply.head()})
 
@@ -77,12 +90,17 @@ def _start(
     query: list[tuple[str, str]],
     place: Reservation,
     deadline_s: float,
-) -> Job[SelectReply]:
-    """Decode a body and queue what it asks."""
+    who: str,
+) -> Job[SelectReply] | JobFact:
+    """Decode a body and queue what it asks; a stored pool makes it long work."""
     options: SelectOptions
+    pool: str | None = None
     if kind == JSON:
         no_query(query)
-        options = read_fields(SelectBody, parse_json(body))
+        fields = parse_json(body)
+        options = read_fields(SelectBody, fields)
+        rows_or_pool(fields)
+        pool = options.pool
         arrays: dict[str, object] = {name: getattr(options, name) for name in _NAMES}
     else:
         options = read_query(SelectOptions, query)
@@ -95,4 +113,6 @@ def _start(
         acquisition=options.acquisition(),
         sampling=options.order(),
     )
+    if pool is not None:
+        return held.application.jobs.select(order, pool, actor=who)
     return held.application.select(order, reservation=place, deadline_s=deadline_s)
