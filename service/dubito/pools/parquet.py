@@ -107,10 +107,11 @@ def _streams(file: pq.ParquetFile) -> list[ColumnStream]:
 def _innermost(kind: pa.DataType) -> tuple[np.dtype[np.generic], int]:
     """The type of a column's numbers, and how many lists they lie in."""
     depth = 0
-    while hasattr(kind, "value_type") and depth <= _MAX_DEPTH:
+    while _is_list(kind) and depth <= _MAX_DEPTH:
         kind, depth = kind.value_type, depth + 1
     try:
-        dtype = np.dtype(kind.to_pandas_dtype())
+        is_plain = not str(kind).startswith(("dictionary", "run_end_encoded"))
+        dtype = np.dtype(kind.to_pandas_dtype() if is_plain else object)
     except (NotImplementedError, TypeError):
         dtype = np.dtype(object)
     if dtype.kind not in KINDS or depth > _MAX_DEPTH:
@@ -119,6 +120,12 @@ def _innermost(kind: pa.DataType) -> tuple[np.dtype[np.generic], int]:
             "leave other columns out"
         )
     return dtype, depth
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def _batches(file: pq.ParquetFile, at_once: int, name: str | None) -> Iterator[pa.RecordBatch]:
@@ -163,7 +170,7 @@ def _lists(
 def _nested(array: pa.Array) -> tuple[NDArray[np.generic], tuple[int, ...]]:
     """The numbers of lists within lists, and their shape."""
     shape = [len(array)]
-    while hasattr(array.type, "value_type"):
+    while _is_list(array.type):
         _refuse_empty([array])
         inner = array.flatten()
         count = len(array)
