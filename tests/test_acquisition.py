@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from math import log
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -155,20 +156,19 @@ def test_batches_of_batchbald_hold_few_near_copies_where_bald_takes_them_togethe
     points = np.repeat(base, 3, axis=0) + 0.1 * generator.normal(size=(300, 8))
     weights = generator.normal(size=(40, 8, 6)) + generator.normal(size=(8, 6))
     p_TNC = torch.from_numpy(np.einsum("nf,tfc->tnc", points, weights)).softmax(-1)
-    shares = {}
     information_N = torch.special.entr(p_TNC.mean(0)).sum(-1) - torch.special.entr(p_TNC).sum(
         -1
     ).mean(0)
     copies: dict[str, list[int]] = {"batchbald": [], "bald": []}
-    for trial in range(5):
+    for trial in range(3):
         some = np.sort(generator.choice(100, 60, replace=False))
         rows = (3 * some[:, None] + np.arange(3)).ravel()
         found = picks(len(rows), 10, trial)
-        batchbald.choose(p_TNC[:, rows], found, seed=trial)
+        batchbald.choose(p_TNC[:, rows], found, seed=trial, configurations=1500)
         top = information_N[rows].argsort(descending=True)[:10].numpy()
         for name, places in (("batchbald", np.array(found.places)), ("bald", top)):
             copies[name].append(10 - len(set((rows[places] // 3).tolist())))
-    shares = {name: sum(counts) / 50 for name, counts in copies.items()}
+    shares = {name: sum(counts) / 30 for name, counts in copies.items()}
     print(f"near copies in a batch: {shares}")
     assert shares["batchbald"] <= 0.05
     assert shares["bald"] >= 0.25
@@ -253,14 +253,14 @@ def test_scores_of_single_rows_agree_with_their_formulas() -> None:
 
 
 def test_power_bald_draws_rows_in_proportion_to_their_information() -> None:
-    """Of 20,000 seeds; five standard errors of a share."""
+    """Of 4,000 seeds; five standard errors of a share."""
     information_B = np.array([0.0, 0.1, 0.3, 0.6])
     first = [
         classification.power_bald(information_B, words(seed, np.arange(4))).argmax()
-        for seed in range(20_000)
+        for seed in range(4_000)
     ]
-    share = np.bincount(first, minlength=4) / 20_000
-    assert np.abs(share - information_B).max() < 5 * 0.5 / 20_000**0.5
+    share = np.bincount(first, minlength=4) / 4_000
+    assert np.abs(share - information_B).max() < 5 * 0.5 / 4_000**0.5
     assert share[0] == 0
 
 
@@ -285,7 +285,7 @@ def test_improvements_agree_with_integrals_and_turn_to_limits_without_spread() -
     )
 
 
-def test_a_penalised_batch_leaves_the_hill_on_which_its_first_row_lies() -> None:
+def test_a_chosen_row_lowers_its_neighbours_by_the_chance_that_they_lie_in_its_ball() -> None:
     x = np.linspace(0, 1, 101)
     mean_N = np.exp(-0.5 * ((x - 0.2) / 0.05) ** 2) + 0.9 * np.exp(-0.5 * ((x - 0.8) / 0.05) ** 2)
     std_N = np.full(101, 0.1)
@@ -294,10 +294,18 @@ def test_a_penalised_batch_leaves_the_hill_on_which_its_first_row_lies() -> None
     penalisation.choose(
         scores_N, mean_N, std_N, x[:, None], found, incumbent=None, is_positive=False
     )
-    first, second = x[found.places]
-    assert first == pytest.approx(0.2)
-    assert abs(second - first) > 0.02
-    assert found.scores[0] > found.scores[1]
+    first, second = found.places
+    assert x[first] == pytest.approx(0.2)
+    apart = np.abs(x[:, None] - x) + np.eye(101)
+    slope = (np.abs(mean_N[:, None] - mean_N) / apart).max()
+    chance = NormalDist().cdf
+    left_N = np.logaddexp(0, scores_N) * [
+        chance((slope * abs(here - x[first]) - mean_N.max() + mean_N[first]) / 0.1) for here in x
+    ]
+    left_N[first] = 0
+    assert second == left_N.argmax()
+    assert abs(second - first) > 1  # one step away is in the ball, more likely than not
+    assert found.scores[1] == pytest.approx(left_N[second], rel=1e-9)
 
 
 def test_core_set_takes_the_farthest_row_again_and_again() -> None:

@@ -2,13 +2,13 @@
 
     python benchmarks/evidence/active_learning.py --data ../shared/data
 
-A pool of MNIST's training rows without labels, but for the 20 of the source. Again and again: a new
-network is trained on the labelled rows, exported and loaded, its accuracy is taken on the test rows,
-and ten more rows are chosen by `dubito.acquisition.select` and labelled. Every seed has a pool, and
-networks, of its own; all strategies begin with the same ones.
+A pool of MNIST's training rows without labels, but for the 20 of the source. Again and again: a
+new network is trained on the labelled rows, exported and loaded, its accuracy is taken on the test
+rows, and ten more rows are chosen by `dubito.acquisition.select` and labelled. Every seed has a
+pool, and networks, of its own; all strategies begin with the same ones.
 
-A run ends at 95 %, or at its most labels. Every round is written to `--work` at once, and a run that
-was cut off goes on from there.
+A run ends at 95 %, or at its most labels. Every round is written to `--work` at once, and a run
+that was cut off goes on from there.
 
 Source: Kirsch, van Amersfoort and Gal 2019, arXiv:1906.08158; network, rates, initial rows and
 curves are those of its authors.
