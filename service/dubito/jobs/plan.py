@@ -25,6 +25,7 @@ from dubito.serving.worker import Check
 
 MAX_BLOCK_ROWS = 65_536
 _TURNS = 2  # of which the least counts; the first one draws the masks
+_GAIN = 0.8  # of the time of a chunk that halving it must leave at most
 _LEAST_SHARE = 1 / 64  # of the engine's usual chunk
 
 Read = Callable[[int], Mapping[str, Tensor]]
@@ -97,12 +98,14 @@ def make_plan(
         lane.run(partial(_choose, one, own, block)) for one, own in _members(predictor, sampling)
     )
     plan = Plan(rows, choices, machine(predictor))
-    while min(choice.chunk_share for choice in plan.choices) > _LEAST_SHARE:
-        trial = _trial(fixed(predictor, sampling, plan, block, 0), block, predict, lane)
-        if trial.chunk_s <= target_s:
-            break
-        halved = [replace(one, chunk_share=one.chunk_share / 2) for one in plan.choices]
-        plan = replace(plan, choices=tuple(halved))
+    chunk_s = _trial(fixed(predictor, sampling, plan, block, 0), block, predict, lane).chunk_s
+    while chunk_s > target_s and min(one.chunk_share for one in choices) > _LEAST_SHARE:
+        choices = tuple(replace(one, chunk_share=one.chunk_share / 2) for one in choices)
+        smaller = replace(plan, choices=choices)
+        trial = _trial(fixed(predictor, sampling, smaller, block, 0), block, predict, lane)
+        if trial.chunk_s > _GAIN * chunk_s:
+            break  # what takes long is not the chunk: smaller ones would only cost
+        plan, chunk_s = smaller, trial.chunk_s
     return plan
 
 
