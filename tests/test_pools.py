@@ -138,11 +138,6 @@ def _understated() -> bytes:
     return bytes(content).replace(size, struct.pack("<I", 200))
 
 
-def _dictionary() -> object:
-    pa = pytest.importorskip("pyarrow")
-    return pa.array([1, 2, 1]).dictionary_encode()
-
-
 def _bad() -> dict[str, tuple[str, object, int, str]]:
     nan, wide = ROWS.copy(), np.zeros((LIMIT // 4 + 1, 1), np.float32)
     nan[7, 2] = np.nan
@@ -168,7 +163,6 @@ def _bad() -> dict[str, tuple[str, object, int, str]]:
         "no parquet": (PARQUET, lambda: npy(ROWS), 422, "parquet"),
         "cut parquet": (PARQUET, lambda: parquet(COLUMNS)[:-30], 422, "parquet"),
         "strings": (PARQUET, lambda: parquet({"a": ["x", "y"]}), 422, "got string"),
-        "dictionary": (PARQUET, lambda: parquet({"a": _dictionary()}), 422, "got dictionary"),
         "null": (PARQUET, lambda: parquet({"a": [1.0, None]}), 422, "null"),
         "nan cell": (PARQUET, lambda: parquet({"a": [1.0, np.nan]}), 422, "nan in row 1"),
         "ragged": (PARQUET, lambda: parquet({"a": [[1.0], [1.0, 2.0]]}), 422, "equal length"),

@@ -134,7 +134,8 @@ class Runner:
 
     def _attempt(self, fact: JobFact) -> None:
         log = _log.bind(job=fact.id, kind=fact.kind, model=fact.model, version=fact.version)
-        log.info("job runs", done=fact.done, total=fact.total, attempt=fact.attempts)
+        if self._only is None:  # else the command line tells it
+            log.info("job runs", done=fact.done, total=fact.total, attempt=fact.attempts)
         try:
             if fact.attempts > _MAX_ATTEMPTS:
                 raise DubitoError(
@@ -160,13 +161,15 @@ class Runner:
                 self._ends.wait(self._settings.poll_ms / 1000)
                 self._store.release(fact.id, self._owner, counts=True)
         except DubitoError as error:
-            log.warning("job failed", reason=error.detail)
+            if self._only is None:
+                log.warning("job failed", reason=error.detail)
             self._fail(fact, error.detail)
         except Exception:
             log.exception("job failed")
             self._fail(fact, "internal error: the log has the details under the job's id")
         else:
-            log.info("job ended")
+            if self._only is None:
+                log.info("job ended")
 
     def _leave(self, fact: JobFact) -> None:
         """The job is not ours any more, or the server ends."""
