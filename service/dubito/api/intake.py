@@ -18,7 +18,9 @@ from fastapi.responses import Response
 from dubito.api.access import Access, access
 from dubito.api.auth import actor
 from dubito.api.bodies import body_length, media_type, read_body
+from dubito.api.replies import accepted
 from dubito.api.waiting import deadline, outcome
+from dubito.registry import JobFact
 from dubito.serving.worker import Job, Reservation
 
 T = TypeVar("T")
@@ -50,7 +52,7 @@ class Given:
 async def answered(
     request: Request,
     kinds: tuple[str, ...],
-    start: Callable[[Given], Job[T]],
+    start: Callable[[Given], Job[T] | JobFact],
     answer: Callable[[T], Response],
 ) -> Response:
     """Read a body, run the job that it asks for, and answer.
@@ -58,7 +60,8 @@ async def answered(
     Args:
         request: whose body is read.
         kinds: content types that the route understands.
-        start: decodes the body and queues the job; runs in a thread.
+        start: decodes the body and queues the job, or stores it as long work, which is answered
+            with 202; runs in a thread.
         answer: makes the answer of the job's result; runs in a thread.
 
     Raises:
@@ -73,5 +76,7 @@ async def answered(
             query = request.query_params.multi_items()
             given = Given(held, kind, body, query, place, deadline_s, actor(request))
             job = await to_thread.run_sync(partial(start, given))
+            if isinstance(job, JobFact):
+                return accepted(job)
             reply = await outcome(job, request)
         return await to_thread.run_sync(answer, reply)

@@ -19,6 +19,7 @@ from dubito.api.arrays import write_npz
 from dubito.api.bodies import JSON, NPY, NPZ
 from dubito.engine import Sampling
 from dubito.errors import InputError
+from dubito.registry import JobFact
 from dubito.serving.orders import ClassSets, Column
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
@@ -47,6 +48,11 @@ def sampling_fields(sampling: Sampling, members: tuple[int, ...] | None) -> dict
         "method": sampling.method,
         "tolerance": sampling.tolerance,
     }
+
+
+def accepted(job: JobFact) -> Response:
+    """The answer to what became long work."""
+    return json_response({"job": job.id}, 202, {"Location": f"/v1/jobs/{job.id}"})
 
 
 def wanted_type(request: Request) -> str:

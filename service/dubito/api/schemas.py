@@ -97,9 +97,32 @@ class PredictOptions(SamplingFields):
 
 
 class PredictBody(PredictOptions):
-    """A prediction as JSON."""
+    """A prediction as JSON, of rows or of a stored pool."""
 
-    inputs: Rows = Field(description="Rows first; an object of name and rows for several inputs.")
+    inputs: Rows = Field(
+        default=None, description="Rows first; an object of name and rows for several inputs."
+    )
+    pool: str | None = Field(
+        default=None, description="Name of a stored pool in place of `inputs`: answered by a job."
+    )
+    format: Literal["npz", "parquet"] | None = Field(
+        default=None, description="Of the job's result, where a pool is predicted; default: npz."
+    )
+
+
+class PoolQuery(_Schema):
+    """What is said of the rows of a pool beside them."""
+
+    name: str | None = Field(default=None, description="Of the pool; default: by its digest.")
+
+
+class PoolAddressBody(PoolQuery):
+    """Where the rows of a pool lie."""
+
+    address: str = Field(description="s3://BUCKET/KEY or file:///PATH that the operator allowed.")
+    format: Literal["npy", "npz", "parquet"] | None = Field(
+        default=None, description="Of the file; default: by the ending of the address."
+    )
 
 
 class CalibrateOptions(SamplingFields):
@@ -212,7 +235,10 @@ class SelectOptions(SamplingFields):
 class SelectBody(SelectOptions):
     """A selection as JSON."""
 
-    inputs: Rows = Field(description="The pool, rows first.")
+    inputs: Rows = Field(default=None, description="The pool, rows first.")
+    pool: str | None = Field(
+        default=None, description="Name of a stored pool in place of `inputs`: answered by a job."
+    )
     targets: Rows = Field(default=None, description="Rows that `epig` cares about.")
 
 
@@ -268,6 +294,20 @@ def read_fields(schema: type[Body], fields: Mapping[str, object]) -> Body:
         return schema.model_validate(fields, strict=True)
     except ValidationError as error:
         raise fields_error(error) from error
+
+
+def rows_or_pool(fields: Mapping[str, object]) -> None:
+    """Refuse a body that names both rows and a pool, or neither.
+
+    Raises:
+        FieldsError: naming what to leave out, or what is missing.
+    """
+    if "inputs" not in fields and fields.get("pool") is None:
+        raise FieldsError([FieldProblem("inputs", "Field required (or `pool`)")])
+    if "inputs" in fields and fields.get("pool") is not None:
+        raise FieldsError(
+            [FieldProblem("pool", "expected rows or a pool, got both: leave one out")]
+        )
 
 
 def read_query(schema: type[Body], items: list[tuple[str, str]]) -> Body:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import numpy as np
+import orjson
 import typer
 from numpy.typing import NDArray
 from rich.table import Table
@@ -13,7 +14,8 @@ from rich.table import Table
 from dubito.acquisition import Acquisition
 from dubito.acquisition.order import DEFAULT_CANDIDATES
 from dubito.api.replies import to_json
-from dubito.cli.console import application, finish, output, read_rows
+from dubito.cli.console import application, finish, local_actor, output, read_rows
+from dubito.cli.jobs import follow
 from dubito.engine import Inputs
 from dubito.errors import InputError
 from dubito.serving.orders import SamplingOrder
@@ -22,9 +24,10 @@ from dubito.serving.selecting import SelectOrder
 
 def select(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
-    data: Annotated[Path, typer.Option(help="The pool: a .npy, .npz or .json file.")],
     strategy: Annotated[str, typer.Option(help="How to choose, such as batchbald.")],
     k: Annotated[int, typer.Option("-k", "--k", help="Rows to choose.")],
+    data: Annotated[Path | None, typer.Option(help="The pool: a .npy, .npz or .json file.")] = None,
+    pool: Annotated[str | None, typer.Option(help="A stored pool instead of a file.")] = None,
     targets: Annotated[
         Path | None, typer.Option(help="Rows that epig cares about, in a file of their own.")
     ] = None,
@@ -55,7 +58,7 @@ def select(
     order = SelectOrder(
         model=model,
         version=version,
-        inputs=_inputs(data),
+        inputs=[] if data is None else _inputs(data),
         targets=None if targets is None else _inputs(targets),
         acquisition=Acquisition(
             strategy,
@@ -71,13 +74,19 @@ def select(
         ),
         sampling=SamplingOrder(num_samples=num_samples, seed=seed),
     )
+    if (data is None) == (pool is None):
+        raise InputError("expected --data FILE or --pool NAME, got both or neither: choose one")
     with application() as running:
-        reply = finish(running.select(order), "choosing")
+        if pool is None:
+            head = orjson.loads(to_json(finish(running.select(order), "choosing").head()))
+        else:
+            accepted = running.jobs.select(order, pool, actor=local_actor())
+            head = orjson.loads(b"".join(running.jobs.result(follow(running, accepted).id)[1]))
     if as_json:
-        typer.echo(to_json(reply.head()))
+        typer.echo(to_json(head))
         return
-    table = Table("row", "score", title=f"{strategy}, {reply.choice.candidates} candidates")
-    for index, score in zip(reply.choice.indices, reply.choice.scores, strict=True):
+    table = Table("row", "score", title=f"{strategy}, {head['candidates']} candidates")
+    for index, score in zip(head["indices"], head["scores"], strict=True):
         table.add_row(str(index), f"{score:.4g}")
     output().print(table)
 

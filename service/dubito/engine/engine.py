@@ -127,7 +127,7 @@ class Engine:
                 _free=free,
             )
             rows = engine.made_up_rows()
-            engine._sound.add(_shapes(rows))
+            engine._sound.add(shapes(rows))
             engine._try_out(rows)
             if proof_limit_s is None:
                 engine._prepare(rows)
@@ -302,7 +302,7 @@ class Engine:
             masks: `shared` or `independent`.
             read: rows by input name.
         """
-        key = masks, _shapes(read)
+        key = masks, shapes(read)
         if key not in self._planned:
             execution = self._plan(masks, read)
             found = options(execution, rates(self.device), self.defaults.num_samples)
@@ -314,7 +314,7 @@ class Engine:
         return self._planned[key]
 
     def _plan(self, masks: Masks, read: Mapping[str, Tensor]) -> Execution:
-        if _shapes(read) not in self._sound:
+        if shapes(read) not in self._sound:
             limits = Limits(_allowed_bytes(self.memory_budget_bytes), self._clock)
             check_sound(self.bundle, read, limits)
         one = {name: tensor[:1].to(self.device) for name, tensor in read.items()}
@@ -387,12 +387,13 @@ class Engine:
         if sampling.num_samples > 1:
             planned = self.pieces("shared", rows)
             with self._running():
-                self._planned["shared", _shapes(rows)] = planned.timed(rows, sampling)
+                self._planned["shared", shapes(rows)] = planned.timed(rows, sampling)
 
 
 def _allowed_bytes(budget_bytes: int) -> int:
     return max(budget_bytes, _ALWAYS_ALLOWED_BYTES)
 
 
-def _shapes(read: Mapping[str, Tensor]) -> tuple[object, ...]:
+def shapes(read: Mapping[str, Tensor]) -> tuple[object, ...]:
+    """The shape of one row of every input."""
     return tuple(tuple(tensor.shape[1:]) for tensor in read.values())

@@ -19,6 +19,7 @@ from dubito.errors import BundleRefusedError, ConflictError, PreconditionFailedE
 from dubito.registry import rows
 from dubito.registry.database import Database
 from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
+from dubito.registry.jobs import refuse_needed
 from dubito.registry.names import ANONYMOUS, DEFAULT_ALIAS, check_name
 from dubito.registry.objects import Objects
 from dubito.registry.revisions import Expected
@@ -142,11 +143,12 @@ class Registry:
 
         Raises:
             NotFoundError: no such model or version.
-            ConflictError: an alias names the version.
+            ConflictError: an alias names the version, or a job needs it.
         """
         with self._database.writing() as session:
             version = rows.find_version(session, model, reference)
             _refuse_aliased(version)
+            refuse_needed(session, version)
             digest = version.digest
             _note(session, actor, "delete", model, version.number, digest=digest)
             session.delete(version)

@@ -17,7 +17,12 @@ from dubito.acquisition import ArrayPool
 from dubito.calibration.record import Calibration
 from dubito.engine import Inputs, Sampling
 from dubito.errors import InputError
-from dubito.registry import CalibrationFact, VersionFact
+from dubito.jobs import Desk, Runner
+from dubito.pools import Shelf
+from dubito.registry import CalibrationFact, Registry, VersionFact
+from dubito.registry.database import Database
+from dubito.registry.jobs import JobStore
+from dubito.registry.pools import PoolStore
 from dubito.serving.budget import Budget
 from dubito.serving.calibrating import Labelled, Passes, check_choices, check_sampling, fit
 from dubito.serving.evaluating import check_evaluated, judge
@@ -29,7 +34,7 @@ from dubito.serving.members import (
     num_values,
     predictor,
 )
-from dubito.serving.opening import open_registry
+from dubito.serving.opening import open_objects
 from dubito.serving.orders import (
     CalibrateOrder,
     CalibrateReply,
@@ -67,11 +72,15 @@ class Application:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        self._registry = open_registry(settings)
+        database, objects = Database(settings.registry_url), open_objects(settings)
+        self._registry = Registry(database, objects)
         self._library = Library(self._registry, settings)
         self._pins = Pins(self._library, settings.pinned_models)
         self._worker = Worker(settings.max_queued_work)
         self._bodies = Budget("bytes of bodies", settings.max_pending_bytes)
+        self.pools = Shelf(PoolStore(database, objects), settings)
+        self.jobs = Desk(JobStore(database), objects, self._library, self.pools, settings)
+        self.runner = Runner(self.jobs, self._library, self.pools, self._worker, settings)
 
     def start(self) -> None:
         """Start the device worker."""
@@ -82,9 +91,11 @@ class Application:
         self._library.facts.start()
         self.start()
         self._pins.start()
+        self.runner.start()
 
     def close(self) -> None:
-        """Finish what waits, then close everything."""
+        """Finish what waits, leave the jobs for later, then close everything."""
+        self.runner.close()
         self._worker.close(self._settings.drain_timeout_ms / 1000)
         self._pins.close()
         self._library.facts.close()

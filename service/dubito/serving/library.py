@@ -228,6 +228,16 @@ class Library:
         read = partial(self._registry.calibration, version.model, str(version.number), number)
         return self.facts.get(key, read)
 
+    def calibration(self, model: str, reference: str, number: int) -> CalibrationFact:
+        """A calibration of a version by its number, whether it is active or not.
+
+        Raises:
+            NotFoundError: no such model, version or calibration.
+        """
+        found = self._registry.calibration(model, reference, number)
+        assert found is not None
+        return found
+
     def add_calibration(
         self, version: VersionFact, document: dict[str, object], *, actor: str = ANONYMOUS
     ) -> CalibrationFact:

@@ -15,9 +15,17 @@ from dubito.api.bodies import JSON, NPY, NPZ, parse_json
 from dubito.api.context import request_id
 from dubito.api.intake import Given, answered
 from dubito.api.replies import columns_response, sampling_fields, wanted_type
-from dubito.api.schemas import PredictBody, PredictOptions, no_query, read_fields, read_query
+from dubito.api.schemas import (
+    PredictBody,
+    PredictOptions,
+    no_query,
+    read_fields,
+    read_query,
+    rows_or_pool,
+)
 from dubito.engine import Inputs
 from dubito.errors import UnsupportedMediaTypeError
+from dubito.registry import JobFact
 from dubito.serving.orders import PredictOrder, PredictReply
 from dubito.serving.worker import Job
 
@@ -59,14 +67,17 @@ async def _predict(request: Request, model: str, version: str) -> Response:
     return await answered(request, (JSON, NPY, NPZ), partial(_start, model, version), answer)
 
 
-def _start(model: str, version: str, given: Given) -> Job[PredictReply]:
-    """Decode a body and queue what it asks."""
+def _start(model: str, version: str, given: Given) -> Job[PredictReply] | JobFact:
+    """Decode a body and queue what it asks; a pool makes it long work."""
     options: PredictOptions
     inputs: Inputs
+    pool: str | None = None
     if given.kind == JSON:
         no_query(given.query)
-        options = read_fields(PredictBody, parse_json(given.body))
-        inputs = options.inputs  # type: ignore[assignment]  # checked by Engine.read_inputs
+        fields = parse_json(given.body)
+        options = read_fields(PredictBody, fields)
+        rows_or_pool(fields)
+        pool, inputs = options.pool, options.inputs  # type: ignore[assignment]  # checked later
     else:
         options = read_query(PredictOptions, given.query)
         inputs = _read_arrays(given.kind, given.body, given.held.settings.max_body_bytes)
@@ -80,6 +91,9 @@ def _start(model: str, version: str, given: Given) -> Job[PredictReply]:
         outputs=options.outputs,
     )
     application = given.held.application
+    if pool is not None:
+        format = options.format if isinstance(options, PredictBody) else None
+        return application.jobs.predict(order, pool, format=format or "npz", actor=given.actor)
     return application.predict(order, reservation=given.place, deadline_s=given.deadline_s)
 
 

@@ -1,7 +1,7 @@
 """`…/select`: a pool in, the rows to label next out.
 
-Flow: a place in the queue → the body within its limit → decoded in a thread → the application
-queues the search → wait → indices and scores.
+Flow: `intake` reads the body → decoded in a thread → the application queues the search → wait →
+indices and scores.
 """
 
 from __future__ import annotations
@@ -9,20 +9,26 @@ from __future__ import annotations
 from functools import partial
 from typing import cast
 
-from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from dubito.api.access import Access, access
 from dubito.api.arrays import named, read_npz
-from dubito.api.bodies import JSON, NPZ, body_length, media_type, parse_json, read_body
+from dubito.api.bodies import JSON, NPZ, parse_json
 from dubito.api.context import request_id
+from dubito.api.intake import Given, answered
 from dubito.api.replies import json_response
-from dubito.api.schemas import SelectBody, SelectOptions, no_query, read_fields, read_query
-from dubito.api.waiting import deadline, outcome
+from dubito.api.schemas import (
+    SelectBody,
+    SelectOptions,
+    no_query,
+    read_fields,
+    read_query,
+    rows_or_pool,
+)
 from dubito.engine import Inputs
+from dubito.registry import JobFact
 from dubito.serving.selecting import SelectOrder, SelectReply
-from dubito.serving.worker import Job, Reservation
+from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["select"])
 
@@ -55,38 +61,26 @@ async def select_version(request: Request, model: str, version: str) -> Response
 
 
 async def _select(request: Request, model: str, version: str) -> Response:
-    held = access(request)
-    kind = media_type(request, (JSON, NPZ))
-    async with deadline(request, held.settings.request_timeout_ms) as deadline_s:
-        length = body_length(request, held.settings.max_body_bytes)
-        with held.application.admitted(length) as place:
-            body = await read_body(request, held.settings.max_body_bytes)
-            query = request.query_params.multi_items()
-            start = partial(_start, held, model, version, kind, body, query, place, deadline_s)
-            job = await to_thread.run_sync(start)
-            reply = await outcome(job, request)
-    return json_response({"request_id": request_id(request), **reply.head()})
+    def answer(reply: SelectReply) -> Response:
+        return json_response({"request_id": request_id(request), **reply.head()})
+
+    return await answered(request, (JSON, NPZ), partial(_start, model, version), answer)
 
 
-def _start(
-    held: Access,
-    model: str,
-    version: str,
-    kind: str,
-    body: bytes,
-    query: list[tuple[str, str]],
-    place: Reservation,
-    deadline_s: float,
-) -> Job[SelectReply]:
-    """Decode a body and queue what it asks."""
+def _start(model: str, version: str, given: Given) -> Job[SelectReply] | JobFact:
+    """Decode a body and queue what it asks; a stored pool makes it long work."""
     options: SelectOptions
-    if kind == JSON:
-        no_query(query)
-        options = read_fields(SelectBody, parse_json(body))
+    pool: str | None = None
+    if given.kind == JSON:
+        no_query(given.query)
+        fields = parse_json(given.body)
+        options = read_fields(SelectBody, fields)
+        rows_or_pool(fields)
+        pool = options.pool
         arrays: dict[str, object] = {name: getattr(options, name) for name in _NAMES}
     else:
-        options = read_query(SelectOptions, query)
-        arrays = dict(named(read_npz(body, held.settings.max_body_bytes), _NAMES))
+        options = read_query(SelectOptions, given.query)
+        arrays = dict(named(read_npz(given.body, given.held.settings.max_body_bytes), _NAMES))
     order = SelectOrder(
         model=model,
         version=version,
@@ -95,4 +89,7 @@ def _start(
         acquisition=options.acquisition(),
         sampling=options.order(),
     )
-    return held.application.select(order, reservation=place, deadline_s=deadline_s)
+    application = given.held.application
+    if pool is not None:
+        return application.jobs.select(order, pool, actor=given.actor)
+    return application.select(order, reservation=given.place, deadline_s=given.deadline_s)
