@@ -107,7 +107,8 @@ def _fashion(folder: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return found.images, found.labels, found.test_images, found.test_labels
 
 
-def _convolutional(_: int) -> nn.Module:
+def convolutional() -> nn.Module:
+    """Return the network of `fashion`, for images of 28 x 28."""
     return nn.Sequential(
         nn.Unflatten(1, (1, SIDE, SIDE)),
         nn.Conv2d(1, 16, 5),
@@ -154,7 +155,7 @@ def _concrete(num_rows: int) -> nn.Module:
 
 _BUILD: dict[str, Callable[[int], nn.Module]] = {
     "digits": _perceptron,
-    "fashion": _convolutional,
+    "fashion": lambda _: convolutional(),
     "encoder": lambda _: Encoder(),
     "concrete": _concrete,
 }

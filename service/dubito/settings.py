@@ -160,6 +160,29 @@ class Settings(BaseSettings):
         description="Time between two looks at the database for what other servers changed, in "
         "milliseconds.",
     )
+    monitoring: bool = Field(
+        default=True,
+        description="Follow the scores of predictions under a calibration, and keep these "
+        "predictions for feedback.",
+    )
+    monitoring_window: int = Field(
+        default=200,
+        ge=10,
+        le=100_000,
+        description="Outcomes that figures of monitoring are of, and after which coverage and flag "
+        "rate are judged, in rows.",
+    )
+    monitoring_queue_bytes: Positive = Field(
+        default=64 * MiB,
+        description="Most bytes of predictions that may wait to be written; what comes beyond it "
+        "is dropped and counted.",
+    )
+    kept_predictions: int = Field(
+        default=100_000,
+        ge=0,
+        description="Predictions that the database keeps for feedback, in rows; the oldest leave "
+        "first; 0: none.",
+    )
     memory_budget_bytes: Positive = Field(
         default=512 * MiB, description="Memory that one chunk of passes may take, in bytes."
     )

@@ -27,6 +27,7 @@ from dubito.api.routes import (
     health,
     jobs,
     models,
+    monitoring,
     pools,
     predict,
     select,
@@ -73,7 +74,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     bearer = [Depends(HTTPBearer(auto_error=False, description="the server's key"))]
     app.include_router(health.router, responses=_RESPONSES)
-    for routes in (models, aliases, predict, calibration, evaluation, select, pools, jobs):
+    every = (models, aliases, predict, calibration, evaluation, monitoring, select, pools, jobs)
+    for routes in every:
         app.include_router(routes.router, responses=_RESPONSES, dependencies=bearer)
     app.add_exception_handler(DubitoError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_fields)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from dubito.calibration.record import Calibration
 from dubito.registry import (
     AliasFact,
@@ -12,7 +14,10 @@ from dubito.registry import (
     PoolFact,
     VersionFact,
 )
+from dubito.registry.journal import Added
+from dubito.serving.drifts import DriftFact
 from dubito.serving.library import Library
+from dubito.serving.monitoring import MonitoringPage
 from dubito.serving.orders import HealthLine, VersionPage
 
 Page = dict[str, object]
@@ -154,4 +159,70 @@ def job_page(fact: JobFact) -> Page:
         "started_at": fact.started_at,
         "finished_at": fact.finished_at,
         "result": None if fact.result is None else f"/v1/jobs/{fact.id}/result",
+    }
+
+
+def feedback_page(model: str, added: tuple[Added, ...]) -> Page:
+    """What a feedback has stored, per calibration that answered the request."""
+    return {
+        "model": model,
+        "stored": [
+            {
+                "version": one.calibration.version,
+                "calibration": one.calibration.number,
+                "new": one.num_new,
+                "known": one.num_known,
+            }
+            for one in added
+        ],
+    }
+
+
+def monitoring_page(page: MonitoringPage) -> Page:
+    """How things stand with a version under its active calibration."""
+    counts = page.counts
+    return {
+        "model": page.version.model,
+        "version": page.version.number,
+        "calibration": None if page.calibration is None else page.calibration.number,
+        "alarms": page.alarms,
+        "drift": None if page.drift is None else _drift(page.drift),
+        "outcomes": None if page.calibration is None else _outcomes(page),
+        "predictions": {
+            "waiting": counts.num_waiting,
+            "written": counts.num_written,
+            "dropped": counts.num_dropped,
+        },
+    }
+
+
+def _drift(fact: DriftFact) -> Page:
+    state = fact.state
+    return {
+        "score": fact.score,
+        "since": fact.since,
+        "rows": state.num_scores,
+        "rows_repeated": fact.num_repeated,
+        "rows_not_finite": state.num_skipped,
+        "martingale": state.martingale,
+        "largest": state.largest,
+        "level": state.level,
+        "alarm_since": fact.alarm_since,
+        "alarm_after_rows": state.alarm_after,
+    }
+
+
+def _outcomes(page: MonitoringPage) -> Page:
+    found, watch = page.figures, page.watch
+    calibration = None if page.calibration is None else page.calibration.document
+    return {
+        "rows": page.num_outcomes,
+        "window": 0 if found is None else found.num_outcomes,
+        "promised_coverage": None if calibration is None else calibration["coverage"],
+        "coverage": [] if found is None else [asdict(rate) for rate in found.coverage],
+        "promised_flag_rate": None if calibration is None else calibration["alpha"],
+        "flag_rate": None if found is None else asdict(found.flag_rate),
+        "accuracy": None if found is None else found.accuracy,
+        "ece": None if found is None else found.ece,
+        "windows_judged": 0 if watch is None else watch.flags.index - 1,
     }

@@ -242,6 +242,27 @@ class SelectBody(SelectOptions):
     targets: Rows = Field(default=None, description="Rows that `epig` cares about.")
 
 
+class TruthBody(_Schema):
+    """The truth of one row."""
+
+    row: int = Field(ge=0, description="Row of the request, from 0.")
+    label: int | str | None = Field(default=None, description="True class, by index or name.")
+    target: float | Annotated[list[float], Field(fail_fast=True)] | None = Field(
+        default=None, description="Regression: true value, or one per output."
+    )
+
+
+class FeedbackBody(_Schema):
+    """True outcomes for an earlier prediction."""
+
+    request_id: str = Field(
+        min_length=1, max_length=128, description="The `request_id` of its reply."
+    )
+    rows: list[TruthBody] = Field(
+        fail_fast=True, min_length=1, max_length=100_000, description="Truths, by row."
+    )
+
+
 class AliasBody(_Schema):
     """Where an alias shall point."""
 

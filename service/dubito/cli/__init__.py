@@ -17,6 +17,7 @@
     calibrate.py   calibrate
     evaluate.py    evaluate
     labelled.py    labelled rows of a file, figures in a table
+    monitor.py     monitor
     select.py      select
     train.py       train
 
@@ -40,6 +41,7 @@ from dubito.cli.inspect import inspect
 from dubito.cli.jobs import jobs
 from dubito.cli.lifecycle import alias, delete, restore, retire, unalias
 from dubito.cli.models import models, register, show
+from dubito.cli.monitor import monitor
 from dubito.cli.pool import pool
 from dubito.cli.predict import predict
 from dubito.cli.registry import registry
@@ -49,7 +51,7 @@ from dubito.cli.train import train
 
 _commands = (
     *(serve, demo, train, export, import_, inspect, bench),
-    *(register, models, show, predict, calibrate, evaluate, select),
+    *(register, models, show, predict, calibrate, evaluate, monitor, select),
     *(alias, unalias, retire, restore, delete, load, unload),
 )
 _groups = {"db": database, "registry": registry, "pool": pool, "jobs": jobs}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 from urllib.parse import quote
 
@@ -35,19 +36,35 @@ def unload(model: Model, version: Version = DEFAULT_ALIAS, url: Url = None) -> N
 
 
 def _ask(action: str, model: str, version: str, url: str | None) -> None:
+    page = ask("POST", ("v1", "models", model, "versions", version, action), url)
+    output().print(f"{model} version {page['version']} is {page['state']}", markup=False)
+
+
+def ask(method: str, parts: Sequence[str], url: str | None) -> Mapping[str, object]:
+    """What the running server answers.
+
+    Args:
+        method: GET or POST, without a body.
+        parts: of the path.
+        url: the server; None: at the address of the settings.
+
+    Raises:
+        InputError: no HTTP URL.
+        UnavailableError: no server answers, or it answers with an error.
+    """
     settings = Settings()
     root = url or f"http://{settings.host}:{settings.port}"
     if not root.startswith(("http://", "https://")):
         raise InputError(f"--url: expected http:// or https://, got {root!r}: correct it")
-    parts = ("v1", "models", model, "versions", version, action)
     path = "/".join([root.rstrip("/"), *(quote(part, safe="") for part in parts)])
     headers = {}
     if settings.api_key is not None:
         headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
-    request = urllib.request.Request(path, data=b"", headers=headers, method="POST")
+    data = b"" if method == "POST" else None
+    request = urllib.request.Request(path, data=data, headers=headers, method=method)
     try:
         with urllib.request.urlopen(request) as answer:
-            page = json.load(answer)
+            page: Mapping[str, object] = json.load(answer)
     except urllib.error.HTTPError as error:
         with error:
             raise UnavailableError(_detail(error)) from error
@@ -56,7 +73,7 @@ def _ask(action: str, model: str, version: str, url: str | None) -> None:
             f"no server answers at {root} ({getattr(error, 'reason', error)}): "
             "start one with `dubito serve`, or name it with --url"
         ) from error
-    output().print(f"{model} version {page['version']} is {page['state']}", markup=False)
+    return page
 
 
 def _detail(error: urllib.error.HTTPError) -> str:

@@ -162,10 +162,8 @@ class Task:
         if number is None:
             return None
         assert isinstance(number, int)
-        version = str(self._fact.version)
-        return Calibration.from_json(
-            self._library.calibration(self._fact.model, version, number).document
-        )
+        version = self._library.version(self._fact.model, str(self._fact.version))
+        return Calibration.from_json(self._library.calibration(version, number).document)
 
     def _head(self, kind: Predicting) -> dict[str, object]:
         """What the columns were made with."""

@@ -8,6 +8,7 @@
     objects.py     bundles by SHA-256 in an object store
     cache.py       those of a distant store, kept here
     registry.py    the operations on models
+    journal.py     predictions that wait for their truth, and outcomes
     pools.py       stored pools
     jobs.py        long work, and which server has it
     check.py       whether it is all whole

@@ -123,7 +123,7 @@ class Database:
             yield session
 
     def changes(self) -> int:
-        """A number that grows with every transaction that writes.
+        """A number that grows with every transaction that `writing` began.
 
         Raises:
             UnavailableError: the database cannot be reached.

@@ -20,6 +20,7 @@ from dubito.registry import rows
 from dubito.registry.database import Database
 from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
 from dubito.registry.jobs import refuse_needed
+from dubito.registry.journal import Journal
 from dubito.registry.names import ANONYMOUS, DEFAULT_ALIAS, check_name
 from dubito.registry.objects import Objects
 from dubito.registry.revisions import Expected
@@ -44,6 +45,7 @@ class Registry:
         self._objects = objects
         self._database = database
         self._database.prepare()
+        self.journal = Journal(database)
 
     def close(self) -> None:
         """Close the connections."""

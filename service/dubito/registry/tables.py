@@ -8,8 +8,10 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     DateTime,
+    Float,
     ForeignKey,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     UniqueConstraint,
@@ -135,6 +137,56 @@ class AuditRow(Table):
     model: Mapped[str] = mapped_column(String(64), index=True)
     version: Mapped[int | None]
     details: Mapped[dict[str, object]] = mapped_column(JSON)
+
+
+class PredictionRow(Table):
+    """What was answered to one request under one calibration, packed; kept for feedback."""
+
+    __tablename__ = "predictions"
+    __table_args__ = (UniqueConstraint("request_id", "calibration_id"),)
+
+    id: Mapped[int] = mapped_column(_BIG, primary_key=True)
+    calibration_id: Mapped[int] = mapped_column(
+        ForeignKey("calibrations.id", ondelete="CASCADE"), index=True
+    )
+    request_id: Mapped[str] = mapped_column(String(128))
+    num_rows: Mapped[int]
+    at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class OutcomeRow(Table):
+    """The truth of one row of a prediction, and what it says; `place` counts from 1."""
+
+    __tablename__ = "outcomes"
+    __table_args__ = (
+        UniqueConstraint("calibration_id", "place"),
+        UniqueConstraint("request_id", "calibration_id", "row"),
+    )
+
+    id: Mapped[int] = mapped_column(_BIG, primary_key=True)
+    calibration_id: Mapped[int] = mapped_column(ForeignKey("calibrations.id", ondelete="CASCADE"))
+    place: Mapped[int] = mapped_column(_BIG)
+    request_id: Mapped[str] = mapped_column(String(128))
+    row: Mapped[int]
+    truth: Mapped[list[float]] = mapped_column(JSON)
+    is_covered: Mapped[list[bool]] = mapped_column(JSON)
+    is_flagged: Mapped[bool]
+    confidence: Mapped[float | None] = mapped_column(Float(53))
+    is_right: Mapped[bool | None]
+    at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+
+
+class WatchRow(Table):
+    """Where the windows of a calibration's outcomes stand; whoever adds one holds this row."""
+
+    __tablename__ = "watches"
+
+    calibration_id: Mapped[int] = mapped_column(
+        ForeignKey("calibrations.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    num_outcomes: Mapped[int] = mapped_column(_BIG, default=0)
+    state: Mapped[dict[str, object]] = mapped_column(JSON)
 
 
 class PoolRow(Table):

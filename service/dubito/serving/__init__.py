@@ -12,6 +12,10 @@
     members.py      the networks that answer: one version or several
     sampling.py     a request's choices over the version's defaults
     outputs.py      the columns of a reply
+    observing.py    what monitoring takes of a prediction
+    recording.py    the thread that writes it down, off the requests' path
+    drifts.py       the drift tests of this server
+    monitoring.py   feedback, and how things stand
     calibrating.py  labelled rows to a calibration
     application.py  the facade of it all
 

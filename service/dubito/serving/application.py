@@ -22,6 +22,7 @@ from dubito.pools import Shelf
 from dubito.registry import CalibrationFact, Registry, VersionFact
 from dubito.registry.database import Database
 from dubito.registry.jobs import JobStore
+from dubito.registry.journal import CalibrationName
 from dubito.registry.pools import PoolStore
 from dubito.serving.budget import Budget
 from dubito.serving.calibrating import Labelled, Passes, check_choices, check_sampling, fit
@@ -34,6 +35,7 @@ from dubito.serving.members import (
     num_values,
     predictor,
 )
+from dubito.serving.monitoring import Monitoring
 from dubito.serving.opening import open_objects
 from dubito.serving.orders import (
     CalibrateOrder,
@@ -46,6 +48,7 @@ from dubito.serving.orders import (
 )
 from dubito.serving.outputs import build_outputs, check_outputs
 from dubito.serving.pins import Pins
+from dubito.serving.recording import Observation
 from dubito.serving.sampling import merge_sampling
 from dubito.serving.selecting import SelectOrder, SelectReply, begin
 from dubito.serving.worker import Check, Job, Reservation, Worker
@@ -75,6 +78,7 @@ class Application:
         database, objects = Database(settings.registry_url), open_objects(settings)
         self._registry = Registry(database, objects)
         self._library = Library(self._registry, settings)
+        self._monitoring = Monitoring(self._registry, self._library, settings)
         self._pins = Pins(self._library, settings.pinned_models)
         self._worker = Worker(settings.max_queued_work)
         self._bodies = Budget("bytes of bodies", settings.max_pending_bytes)
@@ -89,6 +93,7 @@ class Application:
     def serve(self) -> None:
         """Start as a server: follow what others change, and keep loaded what is pinned."""
         self._library.facts.start()
+        self._monitoring.start()
         self.start()
         self._pins.start()
         self.runner.start()
@@ -97,6 +102,7 @@ class Application:
         """Finish what waits, leave the jobs for later, then close everything."""
         self.runner.close()
         self._worker.close(self._settings.drain_timeout_ms / 1000)
+        self._monitoring.close()
         self._pins.close()
         self._library.facts.close()
         self._registry.close()
@@ -114,6 +120,11 @@ class Application:
     def library(self) -> Library:
         """The models, and which of them are loaded."""
         return self._library
+
+    @property
+    def monitoring(self) -> Monitoring:
+        """What is kept of predictions, their outcomes, and the alarms."""
+        return self._monitoring
 
     @property
     def worker(self) -> Worker:
@@ -338,6 +349,11 @@ class Application:
         )
         if built.varies is not None:
             self._library.catalogue.note_variation(version.digest, built.varies)
+        if fact is not None and calibration is not None and built.kept is not None:
+            name = CalibrationName(version.model, version.number, fact.number)
+            self._monitoring.observe(
+                Observation(name, calibration, order.request_id or "", built.kept)
+            )
         return PredictReply(
             model=version.model,
             version=version.number,

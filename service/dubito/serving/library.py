@@ -222,21 +222,19 @@ class Library:
     def active_calibration(self, version: VersionFact) -> CalibrationFact | None:
         """The active calibration of a version, None where none is."""
         number = version.active_calibration
-        if number is None:
-            return None
-        key = ("calibration", version.model, version.number, number)
-        read = partial(self._registry.calibration, version.model, str(version.number), number)
-        return self.facts.get(key, read)
+        return None if number is None else self.calibration(version, number)
 
-    def calibration(self, model: str, reference: str, number: int) -> CalibrationFact:
-        """A calibration of a version by its number, whether it is active or not.
+    def calibration(self, version: VersionFact, number: int) -> CalibrationFact:
+        """One calibration of a version.
 
         Raises:
-            NotFoundError: no such model, version or calibration.
+            NotFoundError: it does not exist.
         """
-        found = self._registry.calibration(model, reference, number)
-        assert found is not None
-        return found
+        key = ("calibration", version.model, version.number, number)
+        read = partial(self._registry.calibration, version.model, str(version.number), number)
+        fact = self.facts.get(key, read)
+        assert fact is not None  # a number was named
+        return fact
 
     def add_calibration(
         self, version: VersionFact, document: dict[str, object], *, actor: str = ANONYMOUS

@@ -80,6 +80,7 @@ class PredictOrder:
         coverage: of sets and intervals, in (0, 1); None: the calibration's own.
         calibration: `active`, or `none` for the raw figures.
         outputs: names of the columns wanted; None: all but `samples`.
+        request_id: under which what is answered is observed and kept; None: it is not.
     """
 
     model: str
@@ -89,6 +90,7 @@ class PredictOrder:
     coverage: float | None = None
     calibration: Literal["active", "none"] = "active"
     outputs: Sequence[str] | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ from dubito.calibration import draws, mixture
 from dubito.calibration.record import Calibration
 from dubito.engine import Classification, Ensemble, Regression, Sampling
 from dubito.errors import InputError
+from dubito.monitoring.kept import Kept
 from dubito.serving.members import Predictor
+from dubito.serving.observing import observe
 from dubito.serving.orders import ClassSets, Column, PredictOrder
 from dubito.serving.worker import Check
 
@@ -51,12 +53,16 @@ _ON_REQUEST = "samples"
 
 @dataclass(frozen=True)
 class Built:
-    """Columns, warnings, and whether the samples differed (None where none were drawn)."""
+    """Columns, warnings, and whether the samples differed (None where none were drawn).
+
+    `kept` is what monitoring takes, where a calibration covers and the request has an id.
+    """
 
     outputs: Mapping[str, Column]
     warnings: tuple[str, ...]
     varies: bool | None
     calibration: Calibration | None
+    kept: Kept | None
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,10 @@ def build_outputs(
     outputs = {name: columns[name]() for name in names}
     _warn_non_finite({"mean": prediction.mean, **outputs}, warnings)
     varies = _varies(prediction) if sampling.method == "mc" else None
-    return Built(outputs, tuple(warnings), varies, applied)
+    kept = None
+    if applied is not None and order.request_id is not None:
+        kept = observe(prediction, applied, _draws(applied, request))
+    return Built(outputs, tuple(warnings), varies, applied, kept)
 
 
 def covering(

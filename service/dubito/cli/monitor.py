@@ -1,0 +1,78 @@
+"""`dubito monitor`: asks the server that runs, since the drift test is in its memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from dubito.cli.console import output
+from dubito.cli.device import Model, Url, Version, ask
+from dubito.registry.names import DEFAULT_ALIAS
+
+
+def monitor(
+    model: Model,
+    version: Version = DEFAULT_ALIAS,
+    url: Url = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reply.")] = False,
+) -> None:
+    """Show whether a version is still calibrated, and whether its inputs still look as they did."""
+    page = ask("GET", ("v1", "models", model, "versions", version, "monitoring"), url)
+    if as_json:
+        output().print_json(json.dumps(page))
+        return
+    calibration = page["calibration"]
+    shown = "no active calibration" if calibration is None else f"calibration {calibration}"
+    output().print(f"{model} version {page['version']}: {shown}", markup=False)
+    table = Table(show_header=False, box=None)
+    for name, value in (*_outcomes(page["outcomes"]), *_drift(page["drift"])):
+        table.add_row(name, value)
+    counts = _mapping(page["predictions"])
+    table.add_row("predictions", ", ".join(f"{counts[name]} {name}" for name in counts))
+    output().print(table)
+    alarms = _mapping(page["alarms"])
+    for name, since in alarms.items():
+        output().print(f"ALARM {name} since {since}", markup=False)
+    if not alarms:
+        output().print("no alarm")
+
+
+def _outcomes(given: object) -> list[tuple[str, str]]:
+    found = _mapping(given)
+    if not found:
+        return []
+    lines = [("outcomes", f"{found['rows']}, figures over the last {found['window']}")]
+    coverages = found["coverage"]
+    for coverage in coverages if isinstance(coverages, list) else ():
+        lines.append(("coverage", _rate(coverage, found["promised_coverage"])))
+    if found["flag_rate"] is not None:
+        lines.append(("flag rate", _rate(found["flag_rate"], found["promised_flag_rate"])))
+    for name in ("accuracy", "ece"):
+        if found[name] is not None:
+            lines.append((name, f"{found[name]:.3f}"))
+    return lines
+
+
+def _drift(given: object) -> list[tuple[str, str]]:
+    found = _mapping(given)
+    if not found:
+        return [("drift", "no prediction under this calibration since the server started")]
+    now, largest, level = (found[name] for name in ("martingale", "largest", "level"))
+    return [
+        ("drift", f"{found['rows']} rows by {found['score']}"),
+        ("martingale", f"{now:.3g}, at most {largest:.3g}; the alarm rings at {level:g}"),
+    ]
+
+
+def _rate(given: object, promised: object) -> str:
+    rate = _mapping(given)
+    observed, lower, upper = (rate[name] for name in ("observed", "lower", "upper"))
+    return f"{observed:.3f} [{lower:.3f}, {upper:.3f}], promised {promised:g}"
+
+
+def _mapping(given: object) -> Mapping[str, object]:
+    return given if isinstance(given, Mapping) else {}
