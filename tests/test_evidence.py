@@ -16,12 +16,8 @@ import pytest
 EVIDENCE = Path(__file__).parent.parent / "benchmarks" / "evidence"
 NUM_TRAIN, NUM_TEST = 400, 100
 SCRIPTS = (
-    "sparse_variational",
-    "concrete_dropout",
-    "mnist_mlp",
-    "stratified",
-    "tolerance",
-    "drift",
+    *("sparse_variational", "concrete_dropout", "mnist_mlp", "stratified", "tolerance"),
+    *("active_learning", "drift"),
 )
 MODULES = ("data", "record", "doubters", *SCRIPTS)
 

@@ -9,6 +9,8 @@ Dimensions: B rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +21,8 @@ FIT, CONFORMAL, OOD, REPORT = "fit", "conformal", "ood", "report"
 SHARES = {FIT: 5, CONFORMAL: 4, OOD: 6, REPORT: 5}
 """Rows of each part in every 20."""
 
-_FEWEST_TO_FIT, _FEWEST_TO_REPORT = 10, 10
+FEWEST_TO_FIT, FEWEST_TO_FIT_ISOTONIC = 10, 100
+_FEWEST_TO_REPORT = 10
 
 
 def parts(
@@ -29,6 +32,7 @@ def parts(
     coverage: float,
     seed: int,
     label_B: NDArray[np.int64] | None = None,
+    to_fit: int = FEWEST_TO_FIT,
 ) -> dict[str, NDArray[np.int64]]:
     """Row numbers of each part, drawn by the seed; every class in its share of each part.
 
@@ -39,7 +43,7 @@ def parts(
     Raises:
         InputError: too few rows, naming how many are needed and what for.
     """
-    _check_enough(num_rows, alpha, coverage)
+    _check_enough(num_rows, alpha, coverage, to_fit)
     generator = np.random.Generator(np.random.Philox(seed))
     order_B = generator.permutation(num_rows)
     if label_B is not None:
@@ -47,6 +51,12 @@ def parts(
         order_B = order_B[np.argsort(place_of_class[label_B[order_B]], kind="stable")]
     owner_B = np.resize(_cycle(), num_rows)
     return {name: np.sort(order_B[owner_B == index]) for index, name in enumerate(SHARES)}
+
+
+def without_fit(parts: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+    """The parts where nothing is fitted: those rows are held out for sets or intervals too."""
+    joined = np.sort(np.concatenate([parts[FIT], parts[CONFORMAL]]))
+    return {**parts, FIT: parts[FIT][:0], CONFORMAL: joined}
 
 
 def sizes(num_rows: int) -> dict[str, int]:
@@ -57,6 +67,17 @@ def sizes(num_rows: int) -> dict[str, int]:
         name: rounds * cycle.count(index) + cycle[:rest].count(index)
         for index, name in enumerate(SHARES)
     }
+
+
+def rows_per_class(needed: int) -> int:
+    """Labelled rows of a class that put as many of them among those for sets, however dealt."""
+    cycle, place = _cycle(), list(SHARES).index(CONFORMAL)
+    dealt = np.array(cycle * (needed + 1)) == place
+    return next(
+        count
+        for count in range(needed, len(dealt))
+        if min(dealt[first : first + count].sum() for first in range(len(cycle))) >= needed
+    )
 
 
 def _cycle() -> list[int]:
@@ -72,9 +93,9 @@ def _cycle() -> list[int]:
     return cycle
 
 
-def _check_enough(num_rows: int, alpha: float, coverage: float) -> None:
+def _check_enough(num_rows: int, alpha: float, coverage: float, to_fit: int) -> None:
     needs = {
-        FIT: (_FEWEST_TO_FIT, "to fit the temperature or noise"),
+        FIT: (to_fit, "to fit the scaling or noise"),
         CONFORMAL: (conformal.rows_needed(coverage), f"for coverage {coverage}"),
         OOD: (conformal.rows_needed_for_alarm(alpha), f"for a false-alarm rate of {alpha}"),
         REPORT: (_FEWEST_TO_REPORT, "for the report"),

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubito.engine.sampling import Sampling
+from dubito_nn import Manifest
 
 Column: TypeAlias = NDArray[np.float64]
 
@@ -83,3 +84,17 @@ class Regression:
 
 
 Prediction: TypeAlias = Classification | Regression
+
+
+def as_prediction(columns: dict[str, Column], manifest: Manifest, sampling: Sampling) -> Prediction:
+    """The columns by name as a prediction of the network's task."""
+    used = columns.pop("num_samples_used").astype(np.int64)
+    if manifest.task == "regression":
+        return Regression(sampling=sampling, num_samples_used=used, **columns)
+    return Classification(
+        sampling=sampling,
+        classes=manifest.classes or (),
+        label_index=columns["mean"].argmax(-1),
+        num_samples_used=used,
+        **columns,
+    )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dubito.engine.blocks import Blocks, factor
+from dubito.engine.blocks import Blocks, factor, factor_line
 from dubito.engine.jackknife import Groups
 from dubito.engine.moments import Moments
 
@@ -74,15 +74,19 @@ class ClassificationSums:
         self._votes_BC = torch.zeros(())
         self._energy_B = torch.zeros(())
 
-    def add(self, log_probs_TBC: Tensor, logits_TBC: Tensor) -> None:
-        """Take in the next samples, in order of t."""
-        probs_TBC = log_probs_TBC.exp()
+    def add(self, probs_TBC: Tensor, log_sum_TB: Tensor) -> None:
+        """Take in the next samples, in order of t.
+
+        Args:
+            probs_TBC: of every pass.
+            log_sum_TB: log Σ exp of its logits.
+        """
         self.spread.add(probs_TBC)
         self._groups.add(probs_TBC)
-        self._entropy_B = self._entropy_B + torch.special.entr(probs_TBC).sum(-1).sum(0)
+        self._entropy_B = self._entropy_B + torch.special.entr(probs_TBC).sum((0, -1))
         votes = torch.nn.functional.one_hot(probs_TBC.argmax(-1), probs_TBC.shape[-1])
         self._votes_BC = self._votes_BC + votes.sum(0)
-        self._energy_B = self._energy_B - logits_TBC.logsumexp(-1).sum(0)
+        self._energy_B = self._energy_B - log_sum_TB.sum(0)
 
     def measures(self) -> dict[str, Tensor]:
         """The columns of a classification, by their names in a reply."""
@@ -91,6 +95,7 @@ class ClassificationSums:
         # by concavity H[p̄] ≥ mean H[p_t]; rounding must not undo it
         predictive_B = torch.maximum(torch.special.entr(moments.mean).sum(-1), expected_B)
         information_B = predictive_B - expected_B
+        share_BC = self._votes_BC.double() / moments.count
         return {
             "mean": moments.mean,
             "variance": moments.variance(),
@@ -99,9 +104,9 @@ class ClassificationSums:
             "expected_entropy": expected_B,
             "mutual_information": information_B,
             "mutual_information_corrected": information_B + self._correction(predictive_B),
-            "vote_share": self._votes_BC.double() / moments.count,
+            "vote_share": share_BC,
             # a pass that overflowed votes for nothing
-            "variation_ratio": (1 - self._votes_BC.amax(-1) / moments.count) + 0 * expected_B,
+            "variation_ratio": 1.0 - share_BC.amax(-1) + 0 * expected_B,
             "energy": self._energy_B / moments.count,
         }
 
@@ -123,10 +128,13 @@ class ClassificationSums:
         correction_B = self._groups.correction(moments.mean, predictive_B)
         if blocks is None:
             return correction_B
-        ratio_BC = blocks.ratio(moments)
-        weight_BC = torch.where(moments.mean > 0, moments.squares / moments.mean, 0)
-        true_B = (weight_BC * factor(ratio_BC, moments.count)).sum(-1)
-        taken_B = (weight_BC * factor(ratio_BC, self._groups.size)).sum(-1)
+        weight_BC = (moments.squares / moments.mean).masked_fill_(moments.mean == 0, 0.0)
+        weight_B = weight_BC.sum(-1)
+        weighted_B = (weight_BC * blocks.ratio(moments)).sum(-1)
+        true_B, taken_B = (
+            constant * weight_B + slope * weighted_B
+            for constant, slope in map(factor_line, (moments.count, self._groups.size))
+        )
         return torch.where(taken_B > 0, correction_B * true_B / taken_B, correction_B)
 
 

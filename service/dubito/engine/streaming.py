@@ -15,15 +15,17 @@ Dimensions: T samples, B rows, C classes, D outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 import torch
 from torch import Tensor
 
-from dubito.engine.heads import log_probabilities, logits, mean_and_variance
+from dubito.engine.heads import mean_and_variance, probabilities
 from dubito.engine.passes import Tile
+from dubito.engine.prediction import Column
+from dubito.engine.scaling import Scaling
 from dubito.engine.statistics import ClassificationSums, RegressionSums
 from dubito_nn import Manifest
 
@@ -39,13 +41,13 @@ class Tally:
 
     Args:
         manifest: what the outputs are.
-        temperature: divides each pass's logits; classification only.
+        temperature: on each pass's logits; classification only.
         left: what a stratified draw leaves; None for `iid`.
         keeps_samples: keep every pass as well.
     """
 
     manifest: Manifest
-    temperature: float = 1.0
+    temperature: Scaling = 1.0
     left: float | None = None
     keeps_samples: bool = False
     sums: ClassificationSums | RegressionSums = field(init=False)
@@ -58,9 +60,9 @@ class Tally:
     def add(self, raw: Tensor) -> None:
         """Take in the next passes, in order of t."""
         if isinstance(self.sums, ClassificationSums):
-            log_probs = log_probabilities(raw, self.manifest.output, self.temperature)
-            self.sums.add(log_probs, logits(raw, self.manifest.output))
-            self._keep(log_probs.exp())
+            probs, log_sum = probabilities(raw, self.manifest.output, self.temperature)
+            self.sums.add(probs, log_sum)
+            self._keep(probs)
         else:
             mean, noise = mean_and_variance(raw, self.manifest)
             self.sums.add(mean, noise)
@@ -89,6 +91,16 @@ class Tally:
         part = Tally(self.manifest, self.temperature, self.left)
         part.sums = self.sums.take(rows)
         return part
+
+
+def joined(parts: Sequence[Columns]) -> dict[str, Column]:
+    """The columns of all rows on the host."""
+    if len(parts) == 1:
+        return {key: column.cpu().numpy() for key, column in parts[0].items()}
+    return {
+        key: torch.cat([part[key] for part in parts], dim=1 if key in SAMPLES else 0).cpu().numpy()
+        for key in parts[0]
+    }
 
 
 def looks(num_samples: int) -> Iterator[int]:

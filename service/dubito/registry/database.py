@@ -111,10 +111,10 @@ class Database:
             yield session
 
     @contextmanager
-    def appending(self) -> Iterator[Session]:
-        """A session that writes what nobody keeps a copy of: it raises no number of changes.
+    def noting(self) -> Iterator[Session]:
+        """A session that writes what nobody keeps as a fact, such as how far a job is.
 
-        On SQLite it holds the write lock; on PostgreSQL only the rows that it touches.
+        The number of `changes` stays, and writers on PostgreSQL queue for the rows alone.
 
         Raises:
             UnavailableError: the database cannot be reached.

@@ -120,7 +120,7 @@ class Journal:
         Raises:
             UnavailableError: the database cannot be reached; nothing is kept.
         """
-        with self._database.appending() as session:
+        with self._database.noting() as session:
             names = {one.calibration for one in predictions}
             ids = {name: _lock_calibration(session, name) for name in sorted(names, key=str)}
             values = [
@@ -150,7 +150,7 @@ class Journal:
         with self._database.reading() as session:
             last = session.scalar(oldest)
         if last is not None:
-            with self._database.appending() as session:
+            with self._database.noting() as session:
                 session.execute(delete(PredictionRow).where(PredictionRow.id <= last))
 
     def find(
@@ -207,7 +207,7 @@ class Journal:
             NotFoundError: a calibration is gone.
             UnavailableError: the database cannot be reached; nothing is stored.
         """
-        with self._database.appending() as session:
+        with self._database.noting() as session:
             return tuple(_add(session, one, keep) for one in feedbacks)
 
     def watch(self, name: CalibrationName, num_last: int) -> WatchFact:

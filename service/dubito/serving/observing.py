@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dubito.calibration.conformal import exact_decimal, order
+from dubito.calibration.intervals import Ends
 from dubito.calibration.record import Calibration
 from dubito.engine import Classification, Regression
 from dubito.monitoring.kept import Kept
@@ -12,20 +14,32 @@ from dubito.monitoring.outcomes import Laws
 from dubito.monitoring.windows import Law
 
 
-def observe(prediction: Classification | Regression, found: Calibration) -> Kept:
-    """Score, flag, mean, and the set or interval at the calibration's own coverage."""
+def observe(
+    prediction: Classification | Regression, found: Calibration, uniform_B: NDArray[np.float64]
+) -> Kept | None:
+    """Score, flag, mean, and the set or interval at the calibration's own coverage.
+
+    Args:
+        prediction: as it was served.
+        found: the calibration that covers it.
+        uniform_B: a number in [0, 1) per row for randomised sets.
+
+    Returns:
+        None where the interval is that of the passes, and they were not kept.
+    """
     if isinstance(prediction, Classification):
         score_B = found.class_scores(prediction)
         return Kept(
             mean=prediction.mean.astype(np.float32),
             score=score_B,
             is_flagged=found.ood.flags(score_B),
-            is_member=found.prediction_sets(prediction.mean),
+            is_member=found.prediction_sets(prediction.mean, uniform_B),
         )
     score_B = found.number_scores(prediction.epistemic_variance)
-    aleatoric_BD = found.aleatoric_variance(prediction.aleatoric_variance)
-    variance_BD = prediction.epistemic_variance + aleatoric_BD
-    lower_BD, upper_BD = found.intervals(prediction.mean, variance_BD)
+    ends = _ends(prediction, found)
+    if ends is None:
+        return None
+    lower_BD, upper_BD = ends
     return Kept(
         mean=prediction.mean,
         score=score_B,
@@ -33,6 +47,17 @@ def observe(prediction: Classification | Regression, found: Calibration) -> Kept
         lower=lower_BD,
         upper=upper_BD,
     )
+
+
+def _ends(prediction: Regression, found: Calibration) -> Ends | None:
+    if found.intervals == "normalised":
+        aleatoric_BD = found.aleatoric_variance(prediction.aleatoric_variance)
+        variance_BD = prediction.epistemic_variance + aleatoric_BD
+        return found.normalised_intervals(prediction.mean, variance_BD)
+    if prediction.samples is None or prediction.noise_samples is None:
+        return None
+    variance_TBD = found.aleatoric_variance(prediction.noise_samples)
+    return found.mixture_intervals(prediction.samples, variance_TBD)
 
 
 def laws(found: Calibration) -> Laws:
