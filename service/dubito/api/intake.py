@@ -18,6 +18,7 @@ from fastapi.responses import Response
 from dubito.api.access import Access, access
 from dubito.api.auth import actor
 from dubito.api.bodies import body_length, media_type, read_body
+from dubito.api.context import request_id
 from dubito.api.replies import accepted
 from dubito.api.waiting import deadline, outcome
 from dubito.registry import JobFact
@@ -38,6 +39,7 @@ class Given:
         place: held until the answer is there.
         deadline_s: on the clock of `time.monotonic`.
         actor: who asks, for the audit.
+        request_id: settled by all of the body; asked for earlier, it would be that of none.
     """
 
     held: Access
@@ -47,6 +49,7 @@ class Given:
     place: Reservation
     deadline_s: float
     actor: str
+    request_id: str
 
 
 async def answered(
@@ -74,7 +77,8 @@ async def answered(
         with held.application.admitted(body_length(request, limit_bytes)) as place:
             body = await read_body(request, limit_bytes)
             query = request.query_params.multi_items()
-            given = Given(held, kind, body, query, place, deadline_s, actor(request))
+            named = request_id(request)
+            given = Given(held, kind, body, query, place, deadline_s, actor(request), named)
             job = await to_thread.run_sync(partial(start, given))
             if isinstance(job, JobFact):
                 return accepted(job)
