@@ -10,7 +10,6 @@ from functools import partial
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from dubito.api.access import access
 from dubito.api.arrays import read_npy, read_npz
 from dubito.api.bodies import JSON, NPY, NPZ, parse_json
 from dubito.api.context import request_id
@@ -65,14 +64,11 @@ async def _predict(request: Request, model: str, version: str) -> Response:
     def answer(reply: PredictReply) -> Response:
         return columns_response(_head(reply, request), reply.outputs, wanted_type(request))
 
-    named = request_id(request) if access(request).settings.monitoring else None
-    start = partial(_start, model, version, named)
+    start = partial(_start, request, model, version)
     return await answered(request, (JSON, NPY, NPZ), start, answer)
 
 
-def _start(
-    model: str, version: str, named: str | None, given: Given
-) -> Job[PredictReply] | JobFact:
+def _start(request: Request, model: str, version: str, given: Given) -> Job[PredictReply] | JobFact:
     """Decode a body and queue what it asks; a pool makes it long work."""
     options: PredictOptions
     inputs: Inputs
@@ -94,7 +90,8 @@ def _start(
         coverage=options.coverage,
         calibration=options.calibration,
         outputs=options.outputs,
-        request_id=named,
+        # known only now: a digest of the body, where the caller names none
+        request_id=request_id(request) if given.held.settings.monitoring else None,
     )
     application = given.held.application
     if pool is not None:
