@@ -18,7 +18,6 @@ from fastapi.responses import Response
 from dubito.api.access import Access, access
 from dubito.api.auth import actor
 from dubito.api.bodies import body_length, media_type, read_body
-from dubito.api.context import request_id
 from dubito.api.replies import accepted
 from dubito.api.waiting import deadline, outcome
 from dubito.registry import JobFact
@@ -39,7 +38,6 @@ class Given:
         place: held until the answer is there.
         deadline_s: on the clock of `time.monotonic`.
         actor: who asks, for the audit.
-        request_id: settled by all of the body; asked for earlier, it would be that of none.
     """
 
     held: Access
@@ -49,7 +47,6 @@ class Given:
     place: Reservation
     deadline_s: float
     actor: str
-    request_id: str
 
 
 async def answered(
@@ -77,8 +74,7 @@ async def answered(
         with held.application.admitted(body_length(request, limit_bytes)) as place:
             body = await read_body(request, limit_bytes)
             query = request.query_params.multi_items()
-            named = request_id(request)
-            given = Given(held, kind, body, query, place, deadline_s, actor(request), named)
+            given = Given(held, kind, body, query, place, deadline_s, actor(request))
             job = await to_thread.run_sync(partial(start, given))
             if isinstance(job, JobFact):
                 return accepted(job)

@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
-from dubito.errors import BundleRefusedError, ConflictError, PreconditionFailedError
+from dubito.errors import BundleRefusedError, ConflictError
 from dubito.registry import rows
 from dubito.registry.database import Database
 from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
@@ -23,7 +23,7 @@ from dubito.registry.jobs import refuse_needed
 from dubito.registry.journal import Journal
 from dubito.registry.names import ANONYMOUS, DEFAULT_ALIAS, check_name
 from dubito.registry.objects import Objects
-from dubito.registry.revisions import Expected
+from dubito.registry.revisions import Expected, check_revision
 from dubito.registry.tables import AliasRow, AuditRow, CalibrationRow, ModelRow, VersionRow
 from dubito_nn import Bundle, BundleError, load_bundle
 
@@ -275,7 +275,7 @@ class Registry:
                     f"alias `{DEFAULT_ALIAS}` of `{model}`: expected another alias, since requests "
                     "without a version go where this one points: move it instead"
                 )
-            _check_revision(alias, row.revision, if_match)
+            check_revision(alias, row.revision, if_match)
             _note(session, actor, "alias-delete", model, row.version.number, alias=alias)
             session.delete(row)
 
@@ -368,23 +368,13 @@ def _check_move(
     check_name("alias", alias)
     target = rows.find_version(session, model, str(version))
     row = rows.alias_or_none(session, target.model, alias)
-    _check_revision(alias, row.revision if row else None, if_match)
+    check_revision(alias, row.revision if row else None, if_match)
     if target.retired_at is not None:
         raise ConflictError(
             f"version {target.number} of `{model}`: expected one that is not retired, got one that "
             f"is ({target.retired_reason}): restore it first, or choose another"
         )
     return target, row
-
-
-def _check_revision(alias: str, present: int | None, wanted: Expected | None) -> None:
-    if wanted is None or present in wanted:
-        return
-    found = "no such alias" if present is None else f'"{present}"'
-    raise PreconditionFailedError(
-        f"alias `{alias}`: expected what If-Match or If-None-Match names, got {found}: "
-        "read the model again and repeat the change if it is still wanted"
-    )
 
 
 def _refuse_aliased(version: VersionRow) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import TypeAlias
 
+from dubito.errors import PreconditionFailedError
+
 Expected: TypeAlias = "Container[int | None]"
 
 
@@ -26,3 +28,23 @@ EXISTING: Expected = _Existing()
 
 MISSING: Expected = _Missing()
 """No alias of that name yet, as `If-None-Match: *`."""
+
+
+def check_revision(alias: str, present: int | None, wanted: Expected | None) -> None:
+    """Refuse a change where the present revision is not what it expects.
+
+    Args:
+        alias: its name.
+        present: its revision; None where there is no such alias.
+        wanted: None: whatever it is.
+
+    Raises:
+        PreconditionFailedError: saying what was found.
+    """
+    if wanted is None or present in wanted:
+        return
+    found = "no such alias" if present is None else f'"{present}"'
+    raise PreconditionFailedError(
+        f"alias `{alias}`: expected what If-Match or If-None-Match names, got {found}: "
+        "read the model again and repeat the change if it is still wanted"
+    )

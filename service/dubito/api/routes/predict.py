@@ -64,10 +64,11 @@ async def _predict(request: Request, model: str, version: str) -> Response:
     def answer(reply: PredictReply) -> Response:
         return columns_response(_head(reply, request), reply.outputs, wanted_type(request))
 
-    return await answered(request, (JSON, NPY, NPZ), partial(_start, model, version), answer)
+    start = partial(_start, request, model, version)
+    return await answered(request, (JSON, NPY, NPZ), start, answer)
 
 
-def _start(model: str, version: str, given: Given) -> Job[PredictReply] | JobFact:
+def _start(request: Request, model: str, version: str, given: Given) -> Job[PredictReply] | JobFact:
     """Decode a body and queue what it asks; a pool makes it long work."""
     options: PredictOptions
     inputs: Inputs
@@ -89,7 +90,8 @@ def _start(model: str, version: str, given: Given) -> Job[PredictReply] | JobFac
         coverage=options.coverage,
         calibration=options.calibration,
         outputs=options.outputs,
-        request_id=given.request_id if pool is None and given.held.settings.monitoring else None,
+        # known only now: a digest of the body, where the caller names none
+        request_id=request_id(request) if given.held.settings.monitoring else None,
     )
     application = given.held.application
     if pool is not None:
