@@ -42,12 +42,12 @@ Scores = NDArray[np.float64]
 class Settings:
     """How much is trained, scored and drawn."""
 
-    train_rows: int = 12_000
+    train_rows: int = 6_000
     epochs: int = 4
-    score_rows: int = 4_000
+    score_rows: int = 2_000
     num_samples: int = 16
-    held_out: tuple[int, ...] = (30, 135, 1000)
-    angles: tuple[int, ...] = (30, 45, 90, 180)
+    held_out: tuple[int, ...] = (30, 135)
+    angles: tuple[int, ...] = (30, 45, 90)
     num_streams: int = 300
     num_rows: int = 1_000
     num_turned: int = 100
