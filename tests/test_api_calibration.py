@@ -221,6 +221,18 @@ def test_a_named_score_flags_far_rows_and_is_served_as_it_was_fitted(ready: http
     assert page["ood_fitted"]["bank"]["num_rows"] == 48
 
 
+def test_a_score_of_features_is_evaluated_as_it_is_served(ready: httpx.Client) -> None:
+    assert _calibrate(ready, count=240, ood_score="knn").status_code == 200
+    rows = _rows(30, seed=8)
+    body = {"inputs": rows.tolist(), "labels": [0] * 30, "ood_inputs": _strange(30)}
+    answer = ready.post("/v1/models/animals/evaluate", json=body)
+    assert answer.status_code == 200, answer.text
+    flags = _predict(ready, rows)["outputs"]["ood"]["flag"]
+    report = answer.json()["report"]
+    assert report["ood_flag_rate"] == pytest.approx(np.mean(flags))
+    assert report["ood_auroc"] is not None
+
+
 def test_auto_says_what_it_compared(ready: httpx.Client) -> None:
     answer = _calibrate(ready, count=240, ood_score="auto", ood_inputs=_strange(40))
     assert answer.status_code == 200, answer.text

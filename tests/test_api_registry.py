@@ -138,6 +138,19 @@ def test_an_alias_moves_under_if_match(ready: httpx.Client, bundles: Bundles) ->
     assert made.json()["revision"] == 1
 
 
+def test_stars_tell_an_alias_that_exists_from_one_that_does_not(ready: httpx.Client) -> None:
+    path, target = "/v1/models/animals/aliases/fresh", {"version": 1}
+    only_if_there = {"If-Match": "*"}
+    assert ready.put(path, json=target, headers=only_if_there).status_code == 412
+    assert ready.delete(path, headers=only_if_there).status_code == 404
+    only_if_new = {"If-None-Match": "*"}
+    assert ready.put(path, json=target, headers=only_if_new).json()["revision"] == 1
+    again = ready.put(path, json=target, headers=only_if_new)
+    assert (again.status_code, "If-None-Match" in again.json()["detail"]) == (412, True)
+    assert ready.put(path, json=target, headers={"If-None-Match": '"1"'}).status_code == 412
+    assert ready.put(path, json=target, headers=only_if_there).json()["revision"] == 2
+
+
 def test_a_version_is_deleted_unless_an_alias_names_it(
     ready: httpx.Client, bundles: Bundles
 ) -> None:

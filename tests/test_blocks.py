@@ -55,12 +55,12 @@ def test_the_streamed_standard_error_is_that_of_the_slow_reference(count: int, c
 
 def test_some_rows_taken_out_go_on_as_if_alone() -> None:
     probs_TBC = torch.from_numpy(np.random.default_rng(1).dirichlet([0.5] * 3, size=(150, 4)))
-    sum_TB = torch.linspace(-1, 1, 600, dtype=torch.float64).reshape(150, 4)
+    sizes_TB2 = torch.linspace(-1, 1, 1200, dtype=torch.float64).reshape(150, 4, 2)
     alone, together = ClassificationSums(0.2), ClassificationSums(0.2)
-    alone.add(probs_TBC[:, [1, 3]], sum_TB[:, [1, 3]])
-    together.add(probs_TBC[:70], sum_TB[:70])
+    alone.add(probs_TBC[:, [1, 3]], sizes_TB2[:, [1, 3]])
+    together.add(probs_TBC[:70], sizes_TB2[:70])
     part = together.take(torch.tensor([1, 3]))
-    part.add(probs_TBC[70:, [1, 3]], sum_TB[70:, [1, 3]])
+    part.add(probs_TBC[70:, [1, 3]], sizes_TB2[70:, [1, 3]])
     for name, column in alone.measures().items():
         torch.testing.assert_close(part.measures()[name], column, msg=name)
 
@@ -130,7 +130,7 @@ def over_seeds(engine: Engine, count: int, num_samples: int) -> tuple[Tensor, Te
     probs_STBC = raw.double().softmax(-1).reshape(count, num_samples, *raw.shape[1:])
     folded = probs_STBC.transpose(0, 1).flatten(1, 2)
     sums = ClassificationSums(engine._left)
-    sums.add(folded, torch.zeros(folded.shape[:2], dtype=torch.float64))
+    sums.add(folded, torch.zeros((*folded.shape[:2], 2), dtype=torch.float64))
     found = sums.measures()
     shape = (count, *raw.shape[1:])
     return (
@@ -153,6 +153,36 @@ def test_the_standard_error_is_the_spread_of_the_mean_over_500_seeds(
     # one layer of normal noise has no interactions: there R₀ is cautious
     assert 0.8 < float(ratio_BC.median()) < (1.3 if name == "gaussian" else 1.2)
     assert float((spread_BC**2).mean()) > 0
+
+
+class Switched(nn.Module):
+    """Four branches, each there or not there as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 16), nn.Linear(16, 4)
+        self.branches = nn.ModuleList(nn.Linear(16, 16) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for branch in self.branches:
+            is_there_B1 = torch.rand(x.shape[0], 1) < 0.7
+            x = x + torch.where(is_there_B1, branch(x).relu() / 0.7, 0.0)
+        return self.last(x)
+
+
+@pytest.mark.parametrize("num_samples", [16, 64])
+def test_where_few_switches_are_all_the_stated_error_is_on_the_safe_side(
+    num_samples: int, tmp_path: Path
+) -> None:
+    for seed in range(4):
+        torch.manual_seed(seed)
+        engine = Engine.load(bundle(Switched(), tmp_path))
+        mean_SBC, stated_SBC, _ = over_seeds(engine, 400, num_samples)
+        ratio_BC = stated_SBC.square().mean(0).sqrt() / mean_SBC.std(0)
+        # 400 blocks know a spread to some 4 %: three times that is left to chance
+        assert float(ratio_BC.min()) > 0.88
+        assert float(ratio_BC.median()) < (4 if num_samples == 16 else 2.2)
 
 
 @pytest.mark.parametrize("num_samples", [16, 64])

@@ -1,6 +1,7 @@
 """The whole fit: splits, what it promises, the report on unseen rows, and bad input."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from dubito.calibration import splits
+from dubito.calibration.choices import Choices, ScalingName, SetsName
 from dubito.calibration.evaluate import evaluate_classification, evaluate_regression
 from dubito.calibration.fit import fit_classification, fit_regression
 from dubito.calibration.record import Calibration
-from dubito.calibration.temperature import mean_probabilities
+from dubito.calibration.scaling import mean_probabilities
 from dubito.engine.sampling import Sampling
 from dubito.errors import InputError
 
@@ -175,6 +177,57 @@ def test_a_regression_with_its_own_variance_gets_a_scale_and_one_without_gets_no
         scaled.report.after, "interval_width"
     )
     assert Calibration.from_json(scaled.to_json()) == scaled
+
+
+def test_where_nothing_is_fitted_its_rows_serve_the_sets_but_for_a_penalty() -> None:
+    logits_TBC, label_B = classified(2000)
+    choices = Choices(scaling="none")
+    record = fit_classification(logits_TBC, label_B, **ASKED, choices=choices)
+    assert record.splits == {"fit": 0, "conformal": 900, "ood": 600, "report": 500}
+    assert record.conformal.num_rows == 900
+    assert record.temperature == 1.0
+    assert record.report.after["nll"] == record.report.before["nll"]
+    assert figure(record.report.after, "set_coverage") == pytest.approx(0.9, abs=0.05)
+    penalised = replace(choices, sets="raps")
+    record = fit_classification(logits_TBC, label_B, **ASKED, choices=penalised)
+    assert record.splits["fit"] == 500
+
+
+@pytest.mark.parametrize("scaling", ["vector", "isotonic"])
+@pytest.mark.parametrize("sets", ["aps", "raps"])
+@pytest.mark.parametrize("per_class", [False, True])
+def test_every_choice_is_kept_in_the_record_and_survives_the_round_trip(
+    scaling: ScalingName, sets: SetsName, per_class: bool
+) -> None:
+    logits_TBC, label_B = classified(1200)
+    choices = Choices(scaling, sets, per_class)
+    record = fit_classification(logits_TBC, label_B, **ASKED, choices=choices)
+    assert (record.scaling, record.set_rule.kind) == (scaling, sets)
+    assert len(record.conformal.columns) == (5 if per_class else 1)
+    assert figure(record.report.after, "nll") < figure(record.report.before, "nll")
+    assert figure(record.report.after, "set_coverage") == pytest.approx(0.9, abs=0.06)
+    again = Calibration.from_json(json.dumps(record.to_json()))
+    assert again == record
+    assert record.logit_scaling == again.class_map
+
+
+def test_quantile_intervals_are_kept_in_the_record_and_cover() -> None:
+    mean_TBD, log_variance_TBD, target_BD = regressed(1200)
+    choices = Choices(intervals="cqr")
+    record = fit_regression(mean_TBD, log_variance_TBD, target_BD, **ASKED, choices=choices)
+    assert record.intervals == "cqr"
+    assert figure(record.report.after, "interval_coverage") == pytest.approx(0.9, abs=0.04)
+    assert Calibration.from_json(json.dumps(record.to_json())) == record
+    plain = fit_regression(mean_TBD, None, target_BD, **ASKED, choices=choices)
+    assert figure(plain.report.after, "interval_coverage") == pytest.approx(0.9, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"scaling": "platt"}, {"sets": "LAC"}, {"intervals": None}, {"per_class": 1}]
+)
+def test_unknown_choices_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=f"`{next(iter(wrong))}` expects"):
+        Choices(**wrong)  # type: ignore[arg-type]
 
 
 def test_a_given_noise_precision_is_taken_as_it_is() -> None:

@@ -32,6 +32,7 @@ CLASSES = Calibration(
     num_rows=20,
     warnings=("a warning",),
 )
+NONE = np.zeros(0)  # lac takes no uniform numbers
 NUMBERS = replace(
     CLASSES,
     task="regression",
@@ -90,15 +91,15 @@ def test_it_covers_the_sampling_it_is_bound_to_and_names_what_differs() -> None:
 
 def test_sets_take_the_record_s_coverage_unless_another_is_asked() -> None:
     mean_BC = np.array([[0.5, 0.3, 0.2]])  # scores 0.5, 0.7, 0.8; thresholds (k - 1) / 18
-    assert CLASSES.prediction_sets(mean_BC).tolist() == [[True, True, True]]
-    assert CLASSES.prediction_sets(mean_BC, 0.55).tolist() == [[True, False, False]]
+    assert CLASSES.prediction_sets(mean_BC, NONE).tolist() == [[True, True, True]]
+    assert CLASSES.prediction_sets(mean_BC, NONE, 0.55).tolist() == [[True, False, False]]
     with pytest.raises(InputError, match="between 0 and 1"):
-        CLASSES.prediction_sets(mean_BC, 0.0)
+        CLASSES.prediction_sets(mean_BC, NONE, 0.0)
 
 
 def test_a_regression_s_variance_is_scale_times_its_own_plus_noise() -> None:
     assert NUMBERS.aleatoric_variance(np.array([[0.0, 3.0]])).tolist() == [[0.5, 6.0]]
-    lower_BD, upper_BD = NUMBERS.intervals(np.zeros((1, 2)), np.array([[1.0, 4.0]]), 0.6)
+    lower_BD, upper_BD = NUMBERS.normalised_intervals(np.zeros((1, 2)), np.array([[1.0, 4.0]]), 0.6)
     assert lower_BD.tolist() == [[-2.0, -8.0]]
     assert upper_BD.tolist() == [[2.0, 8.0]]
     assert NUMBERS.number_scores(np.array([[1.0, 8.0]])).tolist() == [1.5]
@@ -125,6 +126,13 @@ def test_scores_are_read_off_a_prediction_of_the_right_task() -> None:
         ({"temperature": None}, "its own fitted figures"),
         ({"temperature": -1.0}, "its own fitted figures"),
         ({"task": "ranking"}, "task"),
+        ({"scaling": "vector"}, "its own fitted figures"),
+        ({"class_map": {"weight": [1.0, 1.0], "bias": [0.0, 0.0]}}, "its own fitted figures"),
+        ({"class_map": {"weight": [1.0], "bias": [0.0]}, "scaling": "vector"}, "2 or more"),
+        ({"set_rule": {"kind": "hps"}}, "set_rule.kind"),
+        ({"set_rule": {"kind": "raps", "penalty": -1.0}}, "at least 0"),
+        ({"conformal": {"columns": [[0.1], [0.2]]}}, "its own fitted figures"),
+        ({"intervals": "exact"}, "intervals"),
         ({"unknown": 1}, "unknown: Unexpected keyword"),
         ({"format_version": 2}, "format_version"),
         ({"policy": {"kind": "risk"}}, "a policy expects a threshold"),

@@ -80,6 +80,12 @@ def test_register_predict_calibrate_and_list(
     )
     assert set(replies[0]["outputs"]["prediction_set"][0]) <= set(CLASSES)
 
+    chosen = ("--scaling", "vector", "--sets", "aps")
+    code, out, _ = _run(capsys, monkeypatch, *fit, *chosen)
+    assert (code, "calibration 2" in out, "empty_sets" in out) == (0, True, True)
+    code, _, err = _run(capsys, monkeypatch, *fit, "--per-class")
+    assert (code, "at least 47 labelled rows of each class" in err) == (1, True)
+
     _run(capsys, monkeypatch, "register", bundles("second"), "--model", "animals")
     together = ("--method", "ensemble", "--members", "1,2", "--json")
     code, out, _ = _run(capsys, monkeypatch, *predict, tmp_path / "rows.npy", *together)

@@ -1,4 +1,4 @@
-"""Ranks, sets, intervals and p-values; coverage and size against exact beta-binomial bounds."""
+"""Ranks, thresholds and p-values; coverage and size against exact beta-binomial bounds."""
 
 from math import inf
 
@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import softmax
 
-from dubito.calibration import conformal
+from dubito.calibration import conformal, intervals
+from dubito.calibration.sets import LAC
 from dubito.errors import InputError
+
+NONE = np.zeros(0)  # lac takes no uniform numbers
 
 
 @pytest.mark.parametrize(
@@ -38,27 +41,11 @@ def test_a_coverage_outside_0_and_1_is_refused(coverage: float) -> None:
         conformal.order(10, coverage)
 
 
-def test_too_few_held_out_rows_give_the_whole_set_and_an_endless_interval() -> None:
-    few = conformal.ConformalScores(((0.1, 0.2),))
-    mean_BC = np.array([[0.7, 0.2, 0.1]])
-    assert few.prediction_sets(mean_BC, 0.9).tolist() == [[True, True, True]]
-    lower_BD, upper_BD = few.intervals(np.array([[1.0]]), np.array([[4.0]]), 0.9)
-    assert (lower_BD.item(), upper_BD.item()) == (-inf, inf)
-
-
-def test_sets_and_intervals_follow_their_formulas() -> None:
-    scores = conformal.ConformalScores((tuple(np.arange(1, 10) / 10),))
-    sets_BC = scores.prediction_sets(np.array([[0.5, 0.45, 0.05]]), 0.5)  # k = 5, threshold 0.5
-    assert sets_BC.tolist() == [[True, False, False]]
-    lower_BD, upper_BD = scores.intervals(np.array([[1.0]]), np.array([[4.0]]), 0.5)
-    assert (lower_BD.item(), upper_BD.item()) == (0.0, 2.0)
-
-
-def test_each_output_has_its_own_scores() -> None:
-    target_BD = np.array([[1.0, 10.0], [2.0, 20.0]])
-    scores = conformal.fit_numbers(np.zeros((2, 2)), np.array([[1.0, 4.0]] * 2), target_BD)
-    assert scores.columns == ((1.0, 2.0), (5.0, 10.0))
-    assert scores.num_rows == 2
+def test_too_few_held_out_rows_have_no_threshold_each_column_for_itself() -> None:
+    held_out = conformal.ConformalScores.of([np.array([0.2, 0.1]), np.arange(9.0)])
+    assert held_out.thresholds(0.9).tolist() == [inf, 8.0]
+    assert held_out.thresholds(0.5).tolist() == [0.2, 4.0]
+    assert held_out.num_rows == 2
 
 
 def labelled(
@@ -88,8 +75,8 @@ def test_covered_rows_over_random_splits_follow_the_beta_binomial(
     places = []
     for _ in range(300):
         mean_BC, label_B = labelled(num_rows + asked, generator)
-        scores = conformal.fit_classes(mean_BC[:num_rows], label_B[:num_rows])
-        sets_BC = scores.prediction_sets(mean_BC[num_rows:], coverage)
+        held_out = LAC.fit(mean_BC[:num_rows], label_B[:num_rows], NONE)
+        sets_BC = LAC.sets(held_out, mean_BC[num_rows:], NONE, coverage)
         covered = int(sets_BC[np.arange(asked), label_B[num_rows:]].sum())
         places.append(law.cdf(covered - 1) + generator.random() * law.pmf(covered))
     assert stats.kstest(places, "uniform").pvalue > 0.001
@@ -104,8 +91,8 @@ def test_sets_are_no_larger_than_those_of_the_best_threshold_by_more_than_5_perc
     sizes = []
     for _ in range(200):
         rows = generator.choice(len(label_B), 300, replace=False)
-        scores = conformal.fit_classes(mean_BC[rows[:200]], label_B[rows[:200]])
-        sizes.append(scores.prediction_sets(mean_BC[rows[200:]], 0.9).sum(axis=-1).mean())
+        held_out = LAC.fit(mean_BC[rows[:200]], label_B[rows[:200]], NONE)
+        sizes.append(LAC.sets(held_out, mean_BC[rows[200:]], NONE, 0.9).sum(axis=-1).mean())
     assert np.mean(sizes) < 1.05 * best
     assert np.mean(sizes) > 0.97 * best
 
@@ -119,8 +106,8 @@ def test_intervals_cover_at_their_rate_whatever_the_variance_is_worth() -> None:
         variance_BD = generator.gamma(2.0, size=(200, 1))
         target_BD = generator.standard_t(3, size=(200, 1)) * np.sqrt(variance_BD)
         zero_BD = np.zeros((100, 1))
-        scores = conformal.fit_numbers(zero_BD, 9 * variance_BD[:100], target_BD[:100])
-        lower_BD, upper_BD = scores.intervals(zero_BD, 9 * variance_BD[100:], 0.9)
+        scores = intervals.fit_normalised(zero_BD, 9 * variance_BD[:100], target_BD[:100])
+        lower_BD, upper_BD = intervals.normalised(scores, zero_BD, 9 * variance_BD[100:], 0.9)
         covered = int(((lower_BD <= target_BD[100:]) & (target_BD[100:] <= upper_BD)).sum())
         places.append(law.cdf(covered - 1) + generator.random() * law.pmf(covered))
     assert stats.kstest(places, "uniform").pvalue > 0.001

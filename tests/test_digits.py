@@ -53,9 +53,7 @@ def calibrated(
 
 
 def flagged(engine: Engine, calibration: Calibration, inputs: NDArray[np.float32]) -> float:
-    prediction = engine.predict(
-        inputs, sampling=SAMPLING, temperature=calibration.temperature or 1.0
-    )
+    prediction = engine.predict(inputs, sampling=SAMPLING, temperature=calibration.logit_scaling)
     return float(calibration.ood.flags(calibration.class_scores(prediction)).mean())  # type: ignore[arg-type]
 
 

@@ -15,7 +15,10 @@ import pytest
 
 EVIDENCE = Path(__file__).parent.parent / "benchmarks" / "evidence"
 NUM_TRAIN, NUM_TEST = 400, 100
-SCRIPTS = ("sparse_variational", "concrete_dropout", "mnist_mlp", "stratified", "tolerance")
+SCRIPTS = (
+    *("sparse_variational", "concrete_dropout", "mnist_mlp", "stratified", "tolerance"),
+    "active_learning",
+)
 MODULES = ("data", "record", "doubters", *SCRIPTS)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")

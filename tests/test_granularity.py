@@ -156,6 +156,9 @@ CASES = {
     "all of a row": Case(lambda: image(lambda x: keep((x.shape[0], 1, 1, 1))), IMAGE, "path"),
     "all of all rows": Case(lambda: vectors(lambda x: keep((1, 1, 1))), STEPS, "batch"),
     "the state in all steps": Case(Recurrent, STEPS, "time"),
+    "units, kept as they say themselves": Case(
+        lambda: vectors(lambda x: torch.bernoulli(torch.sigmoid(x))), STEPS, "element"
+    ),
     "words": Case(lambda: Words(1), (5,), "token"),
     "numbers of words": Case(lambda: Words(4), (5,), "weight"),
 }

@@ -125,6 +125,9 @@ def test_a_network_of_ones_own_goes_all_the_way(run: Run) -> None:
     folder = Path(run("pwd").strip())
     np.savez(folder / "held_out.npz", inputs=rows.data.astype(np.float32), labels=rows.target)
     assert "calibration 1" in run(block("bash", "dubito calibrate"))
+    np.savez(folder / "test.npz", inputs=rows.data.astype(np.float32), labels=rows.target)
+    assert "calibration 1" in run(block("bash", "dubito evaluate"))
+    assert (folder / "report.html").read_text().endswith("</html>\n")
     request = re.findall(r"`POST (/v1/models/flowers/calibrate)`", README)
     assert request == ["/v1/models/flowers/calibrate"]
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import integrate, stats
 from scipy.special import softmax
+from sklearn import metrics
 
 from dubito.calibration import report
 
@@ -26,35 +27,63 @@ def labelled(
 def test_classification_figures_agree_with_loops(num_classes: int) -> None:
     mean_BC, label_B = labelled(num_classes=num_classes)
     sets_BC = mean_BC > 0.3
+    sets_BC[:20] = False
     figures = report.classification_figures(mean_BC, label_B, sets_BC)
     rows = list(zip(mean_BC, label_B, sets_BC, strict=True))
-    brier = sum((p_C[c] - (c == y)) ** 2 for p_C, y, _ in rows for c in range(num_classes)) / len(
-        rows
-    )
+    classes = np.arange(num_classes)
+    column = mean_BC[:, 1] if num_classes == 2 else mean_BC
     expected = {
-        "accuracy": sum(p_C.argmax() == y for p_C, y, _ in rows) / len(rows),
-        "nll": -sum(np.log(p_C[y]) for p_C, y, _ in rows) / len(rows),
-        "brier": brier,
-        "ece": slow_ece(mean_BC, label_B),
+        "accuracy": metrics.accuracy_score(label_B, mean_BC.argmax(axis=-1)),
+        "nll": metrics.log_loss(label_B, mean_BC, labels=classes),
+        "brier": metrics.brier_score_loss(label_B, column, labels=classes, scale_by_half=False),
+        "ece": slow_ece(mean_BC.max(axis=-1), mean_BC.argmax(axis=-1) == label_B),
+        "adaptive_ece": slow_adaptive_ece(mean_BC, label_B),
+        "classwise_ece": np.mean([slow_ece(mean_BC[:, c], label_B == c) for c in classes]),
         "aurc": slow_aurc(mean_BC, label_B),
+        "e_aurc": slow_aurc(mean_BC, label_B) - best_aurc(mean_BC, label_B),
         "set_coverage": sum(set_C[y] for _, y, set_C in rows) / len(rows),
         "set_size": sum(set_C.sum() for _, _, set_C in rows) / len(rows),
+        "empty_sets": sum(not set_C.any() for _, _, set_C in rows) / len(rows),
     }
+    assert figures["empty_sets"] == pytest.approx(0.1, abs=0.05)
     assert figures == pytest.approx(expected, abs=1e-6)
 
 
-def slow_ece(mean_BC: NDArray[np.float64], label_B: NDArray[np.int64]) -> float:
+def slow_ece(probability_B: NDArray[np.float64], is_true_B: NDArray[np.bool_]) -> float:
     total = 0.0
     for index in range(15):
         inside = [
-            (p_C.max(), p_C.argmax() == y)
-            for p_C, y in zip(mean_BC, label_B, strict=True)
-            if index / 15 <= p_C.max() < (index + 1) / 15 or (index == 14 and p_C.max() == 1.0)
+            (p, is_true)
+            for p, is_true in zip(probability_B, is_true_B, strict=True)
+            if index / 15 <= p < (index + 1) / 15 or (index == 14 and p == 1.0)
         ]
         if inside:
             gap = np.mean([right for _, right in inside]) - np.mean([p for p, _ in inside])
-            total += len(inside) / len(label_B) * abs(gap)
+            total += len(inside) / len(probability_B) * abs(gap)
     return total
+
+
+def slow_adaptive_ece(mean_BC: NDArray[np.float64], label_B: NDArray[np.int64]) -> float:
+    order = np.argsort(mean_BC.max(axis=-1))
+    confidence, right = mean_BC.max(axis=-1)[order], (mean_BC.argmax(axis=-1) == label_B)[order]
+    return sum(
+        len(c) / len(order) * abs(c.mean() - r.mean())
+        for c, r in zip(np.array_split(confidence, 15), np.array_split(right, 15), strict=True)
+    )
+
+
+def best_aurc(mean_BC: NDArray[np.float64], label_B: NDArray[np.int64]) -> float:
+    wrong_B = np.sort(mean_BC.argmax(axis=-1) != label_B)
+    return float(np.mean([wrong_B[: i + 1].mean() for i in range(len(wrong_B))]))
+
+
+def slow_ause(variance_B: NDArray[np.float64], error_B: NDArray[np.float64]) -> float:
+    def curve(key_B: NDArray[np.float64]) -> list[float]:
+        kept = np.argsort(key_B)
+        return [sqrt(np.mean(error_B[kept[: i + 1]] ** 2)) for i in range(len(kept))]
+
+    gap = np.subtract(curve(variance_B), curve(np.abs(error_B)))
+    return float(np.mean(gap) / sqrt(np.mean(error_B**2)))
 
 
 def slow_aurc(mean_BC: NDArray[np.float64], label_B: NDArray[np.int64]) -> float:
@@ -125,6 +154,22 @@ def test_the_crps_of_a_mixture_agrees_with_its_integral() -> None:
         assert crps_BD[row, output] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("narrowest", [0.4, 0.01])
+def test_the_crps_of_many_samples_agrees_with_its_integral_by_every_way(narrowest: float) -> None:
+    """T = 300: nodes are fewer than pairs for wide components, more for narrow ones."""
+    generator = np.random.default_rng(5)
+    mean_TBD = generator.normal(size=(300, 2, 1))
+    variance_TBD = generator.uniform(narrowest**2, 0.5, size=(300, 2, 1))
+    variance_TBD[0] = narrowest**2
+    target_BD = generator.normal(size=(2, 1))
+    crps_BD = report.mixture_crps(mean_TBD, variance_TBD, target_BD)
+    for row in range(2):
+        expected = crps_by_integration(
+            mean_TBD[:, row, 0], variance_TBD[:, row, 0], target_BD[row, 0]
+        )
+        assert crps_BD[row, 0] == pytest.approx(expected, abs=1e-6)
+
+
 def test_the_crps_of_one_gaussian_is_its_closed_form() -> None:
     z = 0.7
     gaussian = z * erf(z / sqrt(2)) + 2 * exp(-(z**2) / 2) / sqrt(2 * pi) - 1 / sqrt(pi)
@@ -148,6 +193,8 @@ def test_regression_figures_agree_with_loops() -> None:
     figures = report.regression_figures(
         mean_TBD, variance_TBD, target_BD, (lower_BD, upper_BD), 0.9
     )
+    total_BD = mean_TBD.var(axis=0) + variance_TBD.mean(axis=0)
+    error_BD = mean_TBD.mean(axis=0) - target_BD
     cells = list(np.ndindex(50, 2))
     score = 0.0
     for cell in cells:
@@ -163,6 +210,7 @@ def test_regression_figures_agree_with_loops() -> None:
         ),
         "nll": -np.mean(np.log(density)),
         "crps": np.mean(report.mixture_crps(mean_TBD, variance_TBD, target_BD)),
+        "ause": np.mean([slow_ause(total_BD[:, d], error_BD[:, d]) for d in range(2)]),
         "interval_coverage": np.mean([lower_BD[c] <= target_BD[c] <= upper_BD[c] for c in cells]),
         "interval_width": 3.0,
         "interval_score": score / len(cells),
@@ -177,6 +225,46 @@ def test_a_head_of_means_alone_has_no_density_and_no_interval() -> None:
     assert figures["nll"] is None
     assert figures["interval_score"] is None
     assert figures["crps"] == pytest.approx(1.0)
+
+
+def test_a_mixture_of_points_and_gaussians_has_the_crps_of_its_pairs() -> None:
+    """Y is 0 or N(1, 1), each half the time: three kinds of pairs, each a closed form."""
+    mean_TBD, variance_TBD = np.array([[[0.0]], [[1.0]]]), np.array([[[0.0]], [[1.0]]])
+    folded = 2 * exp(-0.5) / sqrt(2 * pi) + erf(1 / sqrt(2))  # E|N(1, 1)|
+    expected = 0.5 * folded - 0.5 * (0.5 * folded + 0.25 * 2 / sqrt(pi))
+    crps_BD = report.mixture_crps(mean_TBD, variance_TBD, np.zeros((1, 1)))
+    assert crps_BD.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_an_order_as_good_as_can_be_leaves_nothing_above_the_best() -> None:
+    mean_BC = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    label_B = np.array([0, 0, 1, 1])
+    figures = report.classification_figures(mean_BC, label_B, None)
+    assert figures["e_aurc"] == pytest.approx(0.0, abs=1e-12)
+    error_BD = np.array([[0.1], [-0.5], [1.0]])
+    variance_TBD = np.abs(error_BD)[None]
+    numbers = report.regression_figures(np.zeros((1, 3, 1)), variance_TBD, error_BD, None, None)
+    assert numbers["ause"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_errors_of_nought_leave_no_sparsification() -> None:
+    means = np.arange(4.0).reshape(1, 4, 1)
+    figures = report.regression_figures(means, np.ones((1, 1, 1)), means[0], None, None)
+    assert figures["rmse"] == 0.0
+    assert figures["ause"] is None
+
+
+def test_bins_of_equal_mass_hold_the_rows_in_order() -> None:
+    mean_BC, label_B = labelled(200)
+    bins = report.adaptive_bins(mean_BC, label_B)
+    assert [one.count for one in bins] == [14] * 5 + [13] * 10
+    assert all(one.lower <= (one.confidence or 0.0) <= one.upper for one in bins)
+    assert [one.upper for one in bins] == sorted(one.upper for one in bins)
+    figures = report.classification_figures(mean_BC, label_B, None)
+    assert report.expected_calibration_error(bins) == pytest.approx(figures["adaptive_ece"])
+    equal_width = report.expected_calibration_error(report.reliability_bins(mean_BC, label_B))
+    assert equal_width == pytest.approx(figures["ece"])
+    assert len(report.adaptive_bins(mean_BC[:4], label_B[:4])) == 4
 
 
 def test_an_endless_interval_has_no_width_but_covers() -> None:

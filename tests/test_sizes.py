@@ -120,3 +120,11 @@ def test_a_graph_that_does_not_fit_together_is_refused_with_the_node(
 
 def test_a_bundle_in_a_file_of_its_own_still_loads(bundle: Bundle, tmp_path: Path) -> None:
     assert Engine.load(bundle).predict(torch.randn(2, 6)).mean.shape == (2, 3)
+
+
+def test_a_larger_budget_takes_a_larger_graph(bundle: Bundle) -> None:
+    nodes = (zeros((15 * 10**7,)), Node("one", "aten.mean.default", (Ref("huge"),)))
+    large = replace(bundle, sampling=with_nodes(bundle.sampling, *nodes))
+    with pytest.raises(BundleRefusedError, match="DUBITO_MEMORY_BUDGET_BYTES"):
+        Engine.load(large, proof_limit_s=60)
+    Engine.load(large, proof_limit_s=60, memory_budget_bytes=4 * 2**30)

@@ -176,3 +176,79 @@ def test_what_is_left_when_the_time_to_drain_is_over_is_told_so() -> None:
     worker.close(0.01)
     assert isinstance(left.future.exception(0), UnavailableError)
     gate.may_end.set()
+
+
+def test_a_task_behind_gives_way_to_all_that_has_come_at_each_check(worker: Worker) -> None:
+    order: list[str] = []
+    is_running, may_go_on = threading.Event(), threading.Event()
+
+    def behind(check: Check) -> str:
+        order.append("begins")
+        is_running.set()
+        assert may_go_on.wait(WAIT_S)
+        check()
+        order.append("ends")
+        return "behind"
+
+    def ask(place: int) -> Callable[[Check], None]:
+        return lambda _: order.append(f"request {place}")
+
+    first = worker.submit_behind(behind)
+    second = worker.submit_behind(lambda _: order.append("next behind"))
+    assert is_running.wait(WAIT_S)
+    jobs = [worker.submit(worker.reserve(1), ask(place)) for place in range(3)]
+    may_go_on.set()
+    assert first.future.result(WAIT_S) == "behind"
+    second.future.result(WAIT_S)
+    assert all(job.future.done() for job in jobs)
+    requests = [f"request {place}" for place in range(3)]
+    assert order == ["begins", *requests, "ends", "next behind"]
+    assert worker.queued_work == 0
+
+
+def test_what_fails_within_a_task_behind_fails_alone(worker: Worker) -> None:
+    is_running, may_go_on = threading.Event(), threading.Event()
+
+    def behind(check: Check) -> int:
+        is_running.set()
+        assert may_go_on.wait(WAIT_S)
+        check()
+        return 1
+
+    def fail(_: Check) -> None:
+        raise InputError("expected luck, got none")
+
+    job = worker.submit_behind(behind)
+    assert is_running.wait(WAIT_S)
+    failing = worker.submit(worker.reserve(1), fail)
+    may_go_on.set()
+    assert job.future.result(WAIT_S) == 1
+    with pytest.raises(InputError, match="luck"):
+        failing.future.result(WAIT_S)
+
+
+def test_a_worker_that_drains_turns_tasks_behind_away_and_finishes_requests() -> None:
+    worker = Worker(LIMIT)
+    worker.start()
+    is_running, may_go_on = threading.Event(), threading.Event()
+
+    def behind(check: Check) -> None:
+        is_running.set()
+        assert may_go_on.wait(WAIT_S)
+        check()
+
+    running = worker.submit_behind(behind)
+    waiting = worker.submit_behind(lambda _: None)
+    assert is_running.wait(WAIT_S)
+    request = worker.submit(worker.reserve(1), lambda _: "answered")
+    closing = threading.Thread(target=worker.close, args=(WAIT_S,))
+    closing.start()
+    with pytest.raises(UnavailableError):
+        waiting.future.result(WAIT_S)
+    may_go_on.set()
+    closing.join(WAIT_S)
+    assert request.future.result(WAIT_S) == "answered"
+    with pytest.raises(UnavailableError):
+        running.future.result(WAIT_S)
+    with pytest.raises(UnavailableError):
+        worker.submit_behind(lambda _: None)

@@ -265,6 +265,13 @@ def _site(raw: object, where: str) -> Site:
         raise BundleError(f"{where}: keep_prob expects null for a {distribution} site")
     if distribution == "bernoulli" and drop_prob is None:
         raise BundleError(f"{where}: a bernoulli site expects its drop_prob")
+    if distribution == "bernoulli" and drop_prob is not None:
+        drawn = 1 - drop_prob if keep_prob is None else keep_prob
+        if not 0 < drawn < 1:
+            raise BundleError(
+                f"{where}: expects a chance to be kept between 0 and 1, got {drawn}: all its draws"
+                " would be equal"
+            )
     for key in ("learned", "rows_outer"):
         if not isinstance(table[key], bool):
             raise BundleError(f"{where}: {key} expects true or false")

@@ -124,6 +124,19 @@ def marked_arguments(name: str) -> dict[str, type]:
     }
 
 
+@cache
+def makes_from_nothing(name: str) -> bool:
+    """Whether an operator makes a tensor of numbers alone, on torch's default device unless told.
+
+    So `full`, `arange`, `eye`; others go by the device of the tensors that they are given.
+    """
+    if not name.startswith("aten."):
+        return False
+    arguments = _overload(name)._schema.arguments
+    has_tensors = any("Tensor" in str(argument.type) for argument in arguments)
+    return not has_tensors and any(argument.name == "device" for argument in arguments)
+
+
 _MARKS: dict[str, type] = {
     "ScalarType": torch.dtype,
     "Layout": torch.layout,

@@ -25,6 +25,7 @@ from dubito_nn.operators import (
     ALLOWED,
     MAX_INTEGER,
     argument_names,
+    makes_from_nothing,
     marked_arguments,
     resolve,
 )
@@ -252,6 +253,8 @@ def _read_node(raw: object, known: set[str], where: str) -> Node:
         raise BundleError(f"{where}: args expects a list, got {type(raw_args).__name__}")
     args = tuple(_decode(item, known, where, 0) for item in raw_args)
     kwargs = {_name(key, where): _decode(item, known, where, 0) for key, item in raw_kwargs.items()}
+    if op not in OWN_OPS and makes_from_nothing(op):
+        kwargs["device"] = OnDevice()  # where the graph runs, also when it runs without numbers
     node = Node(name, op, args, kwargs)
     _check_own_arguments(node, where)
     _check_marked(node, where)

@@ -19,6 +19,8 @@ GiB = 2**30
 _NAME = "[a-z][a-z0-9._-]{0,63}"
 _PINNED = re.compile(f"{_NAME}(@({_NAME}|[1-9][0-9]{{0,8}}))?")
 
+_PREFIX = re.compile(r"(s3://[a-z0-9][a-z0-9.-]+|file://(?=/.))(/[^/?#@%]+)*/?")
+
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -77,6 +79,42 @@ class Settings(BaseSettings):
     )
     max_bundle_bytes: Positive = Field(
         default=1 * GiB, description="Largest bundle that may be uploaded, in bytes."
+    )
+    max_pool_bytes: Positive = Field(
+        default=16 * GiB,
+        description="Largest stored pool in bytes, as it is sent and once it is unpacked.",
+    )
+    pool_cache_bytes: Positive = Field(
+        default=64 * GiB,
+        description="Most bytes of unpacked pools that the data folder keeps; the least lately "
+        "used leave first.",
+    )
+    pool_addresses: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Prefixes of addresses that pools may be taken from, with commas: "
+        "s3://bucket/pools,file:///srv/pools; none: no address is ever opened.",
+    )
+    max_jobs: Positive = Field(
+        default=1000, description="Most jobs that may wait or run at once; beyond it: 429."
+    )
+    job_chunk_ms: Positive = Field(
+        default=50,
+        description="Time that a job keeps the device at once, in milliseconds; rows are counted "
+        "out for it when the job begins.",
+    )
+    job_checkpoint_ms: Positive = Field(
+        default=2000,
+        description="Time between two checkpoints of a job, in milliseconds; a restart loses no "
+        "more.",
+    )
+    job_lease_ms: Positive = Field(
+        default=10_000,
+        ge=100,
+        description="Silence after which another server takes a job over, in milliseconds.",
+    )
+    job_retention_ms: Positive = Field(
+        default=7 * 24 * 3600 * 1000,
+        description="Time that a finished job and its result are kept, in milliseconds.",
     )
     max_sample_values: Positive = Field(
         default=4_000_000,
@@ -151,7 +189,7 @@ class Settings(BaseSettings):
             raise ValueError("expected a key, got an empty string: unset DUBITO_API_KEY or fill it")
         return key
 
-    @field_validator("pinned_models", "warm_up_rows", mode="before")
+    @field_validator("pinned_models", "warm_up_rows", "pool_addresses", mode="before")
     @classmethod
     def _split_at_commas(cls, given: object) -> object:
         if not isinstance(given, str):
@@ -165,6 +203,16 @@ class Settings(BaseSettings):
             if not _PINNED.fullmatch(name):
                 raise ValueError(f"expected MODEL or MODEL@ALIAS, got {name[:80]!r}: correct it")
         return names
+
+    @field_validator("pool_addresses")
+    @classmethod
+    def _addresses_are_prefixes(cls, prefixes: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in prefixes:
+            if not _PREFIX.fullmatch(prefix):
+                raise ValueError(
+                    f"expected s3://BUCKET/PREFIX or file:///FOLDER, got {prefix[:80]!r}"
+                )
+        return prefixes
 
     @property
     def registry_url(self) -> str:
@@ -182,6 +230,11 @@ class Settings(BaseSettings):
     def cache_dir(self) -> Path:
         """The folder of bundles that were downloaded."""
         return self.data_dir / "cache"
+
+    @property
+    def pool_cache_dir(self) -> Path:
+        """The folder of unpacked pools."""
+        return self.data_dir / "pools"
 
     @property
     def incoming_dir(self) -> Path:

@@ -256,3 +256,24 @@ def a_graph_that_is_a_list(parts: Parts) -> bytes:
 def a_point_graph_that_draws(parts: Parts) -> bytes:
     parts.point = parts.sampling
     return parts.sealed()
+
+
+def _mixed(title: str, make: Callable[[str], list[Json]]) -> None:
+    """Rows that interact, by nodes that read the output and are added to it."""
+
+    @hostile("rows interact", title)
+    def build(parts: Parts) -> bytes:
+        return parts.grown(*make(parts.sampling["outputs"]["output"]))
+
+
+_mixed("a softmax over the rows", lambda out: [node("a", "aten.softmax.int", ref(out), 0)])
+_mixed("a mean over the rows", lambda out: [node("a", "aten.mean.dim", ref(out), [0], True)])
+_mixed("rows in another order", lambda out: [node("a", "aten.flip.default", ref(out), [0])])
+_mixed("sums of the rows so far", lambda out: [node("a", "aten.cumsum.default", ref(out), 0)])
+_mixed(
+    "the number of rows in the result",
+    lambda out: [
+        node("n", "aten.sym_size.int", ref(out), 0),
+        node("a", "aten.mul.Scalar", ref(out), ref("n")),
+    ],
+)

@@ -49,6 +49,14 @@ _alone("an endless pad", node("a", "aten.constant_pad_nd.default", ref("x"), [10
 _alone("an endless repeat of items", LONG, node("a", "aten.repeat_interleave.self_int", LONG, HUGE))
 _alone("an endless diagonal", LONG, node("a", "aten.diag_embed.default", LONG))
 _alone("a size of 2^62", zeros("a", 2**62))
+_grown("gigabytes without a device", node("a", "aten.full.default", [2**34], 1.0))
+_grown("gigabytes on no device", node("a", "aten.arange.default", 2**34, device=None))
+_grown(
+    "a product of integers, without a device, that takes minutes",
+    node("p", "aten.ones.default", [3000, 3000], dtype={"dtype": "int64"}),
+    node("a", "aten.mm.default", ref("p"), ref("p")),
+    reason="operations",
+)
 _alone("sizes whose product overflows", zeros("a", 2**32, 2**32, 4))
 _alone("a negative size", zeros("a", -5))
 _alone(

@@ -14,6 +14,11 @@ def explain(error: Exception, running: list[str]) -> str:
     where = f"module `{running[-1]}`" if running else "the network"
     text = str(error)
     said = f" torch said: {reason(error)}"
+    if "_detect_is_causal_mask" in text:
+        return (
+            f"{where}: torch looks at the values of the mask to see whether it is causal: tell it,"
+            " with tgt_is_causal=True (is_causal=True of an encoder) beside the mask." + said
+        )
     if _DATA_DEPENDENT.search(text) or "DataDependent" in type(error).__name__:
         return explain_values(where) + said
     if "Constraints violated" in text or "onstraintViolation" in text:

@@ -52,7 +52,7 @@ class Seen:
     Args:
         flow: of the graph.
         shapes: of the values that are tensors, by name.
-        integers: names of those that hold integers or booleans.
+        integers: names of those that hold integers.
     """
 
     flow: Flow
@@ -63,7 +63,7 @@ class Seen:
         """Take note of a value."""
         if isinstance(value, Tensor):
             self.shapes[node.name] = tuple(value.shape)
-            if not value.is_floating_point():
+            if not value.is_floating_point() and value.dtype != torch.bool:
                 self.integers.add(node.name)
 
 
@@ -113,7 +113,9 @@ def _used_step_after_step(site: Site, scaled: Sequence[Meeting], seen: Seen) -> 
 
 def _by_axes(site: Site, meeting: Meeting, seen: Seen) -> Granularity:
     """What a number acts on by the axes along which the mask differs from place to place."""
-    whole = seen.shapes[meeting.node]
+    whole = seen.shapes.get(meeting.node)
+    if whole is None:  # a recurrent layer, which returns several: the draw is its first state
+        return _by_shape(site.shape)
     mask = max((_mask_of(site, name, seen) for name in _noise_of(site, meeting, seen)), key=len)
     is_as_drawn = len(mask) == len(site.shape) + (site.batch_dim is not None)
     if not is_as_drawn and 1 in site.shape:  # the axes of one number were dropped on the way

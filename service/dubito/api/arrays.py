@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from dubito.api.errors import FieldProblem, FieldsError
 from dubito.errors import InputError, TooLargeError
 
 _MAX_ENTRIES = 64
@@ -89,6 +90,34 @@ def read_npz(body: bytes, limit_bytes: int) -> dict[str, NDArray[np.generic]]:
             f"body: expected a .npz file, got something else ({str(error)[:160]}): "
             "write it with numpy.savez"
         ) from error
+
+
+def named(
+    arrays: Mapping[str, NDArray[np.generic]], names: tuple[str, ...]
+) -> dict[str, NDArray[np.generic] | dict[str, NDArray[np.generic]]]:
+    """Arrays by field; `inputs.NAME` and the like are gathered to one object.
+
+    Args:
+        arrays: of an archive.
+        names: of the fields; `inputs`, the first, has to be there.
+
+    Raises:
+        FieldsError: an array of another name, or no inputs.
+    """
+    fields: dict[str, NDArray[np.generic] | dict[str, NDArray[np.generic]]] = {}
+    for name, array in arrays.items():
+        field, dot, part = name.partition(".")
+        if field not in names:
+            raise FieldsError([FieldProblem(name[:80], f"unknown array: known are {names}")])
+        if not dot:
+            fields[field] = array
+        else:
+            parts = fields.setdefault(field, {})
+            if isinstance(parts, dict):
+                parts[part] = array
+    if "inputs" not in fields:
+        raise FieldsError([FieldProblem("inputs", "Field required")])
+    return fields
 
 
 def write_npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:

@@ -16,6 +16,7 @@ from dubito.errors import InputError, TooLargeError, UnsupportedMediaTypeError
 JSON = "application/json"
 NPY = "application/x-npy"
 NPZ = "application/x-npz"
+PARQUET = "application/vnd.apache.parquet"
 OCTETS = "application/octet-stream"
 
 

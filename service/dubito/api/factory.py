@@ -20,7 +20,17 @@ from dubito.api.access import Access
 from dubito.api.auth import AuthMiddleware, check_bind
 from dubito.api.context import ContextMiddleware, request_id
 from dubito.api.errors import FieldsError, error_response, read_problems, status_response
-from dubito.api.routes import aliases, calibration, health, models, predict
+from dubito.api.routes import (
+    aliases,
+    calibration,
+    evaluation,
+    health,
+    jobs,
+    models,
+    pools,
+    predict,
+    select,
+)
 from dubito.api.schemas import ProblemPage
 from dubito.errors import DubitoError
 from dubito.serving.application import Application
@@ -63,7 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     bearer = [Depends(HTTPBearer(auto_error=False, description="the server's key"))]
     app.include_router(health.router, responses=_RESPONSES)
-    for routes in (models, aliases, predict, calibration):
+    for routes in (models, aliases, predict, calibration, evaluation, select, pools, jobs):
         app.include_router(routes.router, responses=_RESPONSES, dependencies=bearer)
     app.add_exception_handler(DubitoError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_fields)

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from dubito.calibration.record import Calibration
-from dubito.registry import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
+from dubito.registry import (
+    AliasFact,
+    AuditFact,
+    CalibrationFact,
+    JobFact,
+    ModelFact,
+    PoolFact,
+    VersionFact,
+)
 from dubito.serving.library import Library
 from dubito.serving.orders import HealthLine, VersionPage
 
@@ -27,6 +35,9 @@ def version_page(page: VersionPage) -> Page:
     """All of a version."""
     fact = page.version
     manifest = dict(fact.manifest)
+    active = None if page.calibration is None else calibration_page(page.calibration)
+    if active is not None:
+        active.pop("curves")  # as many numbers as all the rest; its own page has them
     return {
         "model": fact.model,
         **_summary(fact, page.state, page.reason),
@@ -37,9 +48,7 @@ def version_page(page: VersionPage) -> Page:
         "manifest": manifest,
         "defaults": fact.defaults,
         "calibrations": fact.calibrations,
-        "active_calibration": None
-        if page.calibration is None
-        else calibration_page(page.calibration),
+        "active_calibration": active,
     }
 
 
@@ -105,4 +114,44 @@ def _summary(fact: VersionFact, state: str, reason: str | None) -> Page:
         "size_bytes": fact.size_bytes,
         "created_at": fact.created_at,
         "uploader": fact.uploader,
+    }
+
+
+def pool_page(fact: PoolFact) -> Page:
+    """A stored pool."""
+    return {
+        "pool": fact.name,
+        "num_rows": fact.num_rows,
+        "format": fact.format,
+        "columns": [
+            {"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in fact.columns
+        ],
+        "sha256": fact.digest,
+        "size_bytes": fact.size_bytes,
+        "address": fact.source,
+        "uploader": fact.uploader,
+        "created_at": fact.created_at,
+    }
+
+
+def job_page(fact: JobFact) -> Page:
+    """A job: what was asked, and how far it is."""
+    return {
+        "job": fact.id,
+        "kind": fact.kind,
+        "state": fact.state,
+        "reason": fact.reason,
+        "model": fact.model,
+        "version": fact.version,
+        "pool": fact.pool,
+        "done": fact.done,
+        "total": fact.total,
+        "rate_per_s": None if fact.rate is None else round(fact.rate, 1),
+        "remaining_s": None if fact.remaining_s is None else round(fact.remaining_s, 1),
+        "warnings": list(fact.warnings),
+        "actor": fact.actor,
+        "created_at": fact.created_at,
+        "started_at": fact.started_at,
+        "finished_at": fact.finished_at,
+        "result": None if fact.result is None else f"/v1/jobs/{fact.id}/result",
     }

@@ -17,7 +17,9 @@ from starlette.responses import Response
 
 from dubito.api.arrays import write_npz
 from dubito.api.bodies import JSON, NPY, NPZ
+from dubito.engine import Sampling
 from dubito.errors import InputError
+from dubito.registry import JobFact
 from dubito.serving.orders import ClassSets, Column
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
@@ -33,6 +35,24 @@ def json_response(
 ) -> Response:
     """A JSON answer."""
     return Response(to_json(content), status, headers=dict(headers or {}), media_type=JSON)
+
+
+def sampling_fields(sampling: Sampling, members: tuple[int, ...] | None) -> dict[str, object]:
+    """What a reply says of how it was drawn; `members` of an ensemble alone."""
+    return {
+        **({} if members is None else {"members": list(members)}),
+        "num_samples": sampling.num_samples,
+        "seed": sampling.seed,
+        "masks": sampling.masks,
+        "draw": sampling.draw,
+        "method": sampling.method,
+        "tolerance": sampling.tolerance,
+    }
+
+
+def accepted(job: JobFact) -> Response:
+    """The answer to what became long work."""
+    return json_response({"job": job.id}, 202, {"Location": f"/v1/jobs/{job.id}"})
 
 
 def wanted_type(request: Request) -> str:

@@ -11,11 +11,15 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from dubito.acquisition import Acquisition
+from dubito.acquisition.order import DEFAULT_CANDIDATES
 from dubito.api.errors import FieldProblem, FieldsError, fields_error
+from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
 from dubito.serving.orders import SamplingOrder
 
 Body = TypeVar("Body", bound=BaseModel)
 _MAX_UNKNOWN = 10
+_LISTS = ("outputs", "members", "exclude")
 
 Rows = Annotated[
     object,
@@ -93,9 +97,32 @@ class PredictOptions(SamplingFields):
 
 
 class PredictBody(PredictOptions):
-    """A prediction as JSON."""
+    """A prediction as JSON, of rows or of a stored pool."""
 
-    inputs: Rows = Field(description="Rows first; an object of name and rows for several inputs.")
+    inputs: Rows = Field(
+        default=None, description="Rows first; an object of name and rows for several inputs."
+    )
+    pool: str | None = Field(
+        default=None, description="Name of a stored pool in place of `inputs`: answered by a job."
+    )
+    format: Literal["npz", "parquet"] | None = Field(
+        default=None, description="Of the job's result, where a pool is predicted; default: npz."
+    )
+
+
+class PoolQuery(_Schema):
+    """What is said of the rows of a pool beside them."""
+
+    name: str | None = Field(default=None, description="Of the pool; default: by its digest.")
+
+
+class PoolAddressBody(PoolQuery):
+    """Where the rows of a pool lie."""
+
+    address: str = Field(description="s3://BUCKET/KEY or file:///PATH that the operator allowed.")
+    format: Literal["npy", "npz", "parquet"] | None = Field(
+        default=None, description="Of the file; default: by the ending of the address."
+    )
 
 
 class CalibrateOptions(SamplingFields):
@@ -105,6 +132,23 @@ class CalibrateOptions(SamplingFields):
     coverage: float = Field(default=0.9, description="Of sets and intervals, in (0, 1).")
     noise_precision: float | None = Field(
         default=None, description="Regression: 1 / noise variance; left out: fitted."
+    )
+    scaling: ScalingName | None = Field(
+        default=None,
+        description="Classification: what is fitted to the logits of every pass; left out: "
+        "`temperature`.",
+    )
+    sets: SetsName | None = Field(
+        default=None,
+        description="Classification: score that orders the classes of a set; left out: `lac`.",
+    )
+    per_class: bool | None = Field(
+        default=None,
+        description="Classification: coverage for the rows of each class on their own.",
+    )
+    intervals: IntervalsName | None = Field(
+        default=None,
+        description="Regression: what intervals are built around; left out: `normalised`.",
     )
     ood_score: str | None = Field(
         default=None,
@@ -130,6 +174,87 @@ class CalibrateBody(CalibrateOptions):
     labels: Values = Field(default=None, description="Class indices or names, one per row.")
     targets: Values = Field(default=None, description="Regression: true values, (B,) or (B, D).")
     ood_inputs: Rows = Field(default=None, description="Rows known to be strange.")
+
+
+class EvaluateOptions(SamplingFields):
+    """All of an evaluation but its rows; query parameters of binary bodies."""
+
+    coverage: float | None = Field(
+        default=None, description="Of sets and intervals, in (0, 1); default: the calibration's."
+    )
+    calibration: Literal["active", "none"] = Field(
+        default="active", description="`none` judges the raw figures."
+    )
+
+
+class EvaluateBody(EvaluateOptions):
+    """An evaluation as JSON."""
+
+    inputs: Rows = Field(description="Rows that neither training nor calibration has seen.")
+    labels: Values = Field(default=None, description="Class indices or names, one per row.")
+    targets: Values = Field(default=None, description="Regression: true values, (B,) or (B, D).")
+    ood_inputs: Rows = Field(default=None, description="Rows known to be strange.")
+
+
+class SelectOptions(SamplingFields):
+    """All of a selection but its rows; query parameters of binary bodies."""
+
+    strategy: str = Field(description="Its name; docs/reference.md lists them.")
+    k: int = Field(description="Rows to choose.")
+    exclude: list[int] = Field(
+        fail_fast=True, default=[], description="Indices that are never chosen."
+    )
+    candidates: int = Field(
+        default=DEFAULT_CANDIDATES, description="Most rows that a joint strategy compares."
+    )
+    per_class: int | None = Field(
+        default=None, description="Most chosen rows of one predicted class."
+    )
+    diversity: int | None = Field(
+        default=None,
+        description="Spread the k over the features of the best diversity x k rows.",
+    )
+    maximize: bool = Field(default=True, description="Optimisation: whether large is good.")
+    incumbent: float | None = Field(
+        default=None, description="Optimisation: the best value so far, in target units."
+    )
+    beta: float | None = Field(
+        default=None,
+        description="Weight of the variance in upper_confidence_bound (4), exponent of power_bald"
+        " (1).",
+    )
+    xi: float = Field(default=0.0, description="Optimisation: least improvement, in target units.")
+    noise_variance: float | None = Field(
+        default=None,
+        description="Regression: of a target, in its units squared, where the network predicts"
+        " none.",
+    )
+
+    def acquisition(self) -> Acquisition:
+        """What is to be chosen, as the service takes it."""
+        return Acquisition(
+            strategy=self.strategy,
+            k=self.k,
+            exclude=tuple(self.exclude),
+            candidates=self.candidates,
+            per_class=self.per_class,
+            diversity=self.diversity,
+            maximize=self.maximize,
+            incumbent=self.incumbent,
+            beta=self.beta,
+            xi=self.xi,
+            noise_variance=self.noise_variance,
+        )
+
+
+class SelectBody(SelectOptions):
+    """A selection as JSON."""
+
+    inputs: Rows = Field(default=None, description="The pool, rows first.")
+    pool: str | None = Field(
+        default=None, description="Name of a stored pool in place of `inputs`: answered by a job."
+    )
+    targets: Rows = Field(default=None, description="Rows that `epig` cares about.")
 
 
 class AliasBody(_Schema):
@@ -186,6 +311,20 @@ def read_fields(schema: type[Body], fields: Mapping[str, object]) -> Body:
         raise fields_error(error) from error
 
 
+def rows_or_pool(fields: Mapping[str, object]) -> None:
+    """Refuse a body that names both rows and a pool, or neither.
+
+    Raises:
+        FieldsError: naming what to leave out, or what is missing.
+    """
+    if "inputs" not in fields and fields.get("pool") is None:
+        raise FieldsError([FieldProblem("inputs", "Field required (or `pool`)")])
+    if "inputs" in fields and fields.get("pool") is not None:
+        raise FieldsError(
+            [FieldProblem("pool", "expected rows or a pool, got both: leave one out")]
+        )
+
+
 def read_query(schema: type[Body], items: list[tuple[str, str]]) -> Body:
     """The fields of a query; lists are written with commas.
 
@@ -196,7 +335,7 @@ def read_query(schema: type[Body], items: list[tuple[str, str]]) -> Body:
     for name, text in items:
         if name in fields:
             raise FieldsError([FieldProblem(f"query.{name}", "expected once, got it twice")])
-        fields[name] = text.split(",") if name in ("outputs", "members") else text
+        fields[name] = text.split(",") if name in _LISTS else text
     try:
         return schema.model_validate(fields)
     except ValidationError as error:

@@ -8,32 +8,49 @@ Dimensions: T samples, B rows, C classes, D outputs, N out-of-distribution rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dubito.calibration import truths
+from dubito.calibration import draws, truths
 from dubito.calibration.noise import Noise
 from dubito.calibration.record import Calibration
 from dubito.calibration.report import (
+    Check,
+    Curves,
+    Intervals,
     ReliabilityBin,
     Report,
-    classification_figures,
-    ood_figures,
-    regression_figures,
-    reliability_bins,
+    Statistics,
+    class_curves,
+    classification_statistics,
+    figures,
+    intervals,
+    no_check,
+    number_curves,
+    ood_statistics,
+    regression_statistics,
+    score_counts,
 )
-from dubito.calibration.temperature import mean_probabilities
+from dubito.calibration.scaling import mean_probabilities
+from dubito.engine.scaling import Scaling
 from dubito.ood import scores
 from dubito.ood.source import LogitSource, NumberSource, Source
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A report, and the reliability bins behind its ECE (empty for regression)."""
+    """A report, its 95 % intervals by figure, and what its pictures need."""
 
     report: Report
-    bins: tuple[ReliabilityBin, ...]
+    intervals: Intervals
+    curves: Curves
+
+    @property
+    def bins(self) -> tuple[ReliabilityBin, ...]:
+        """The reliability bins behind the ECE; empty for a regression."""
+        return self.curves.bins
 
 
 def evaluate_classification(
@@ -45,6 +62,9 @@ def evaluate_classification(
     ood_logits_TNC: ArrayLike | None = None,
     feature_BF: NDArray[np.floating] | None = None,
     ood_feature_NF: NDArray[np.floating] | None = None,
+    uniform_B: NDArray[np.float64] | None = None,
+    seed: int = 0,
+    check: Check = no_check,
 ) -> Evaluation:
     """The report of a classification; without a calibration there are no sets and no flags.
 
@@ -56,24 +76,37 @@ def evaluate_classification(
         ood_logits_TNC: logits of rows known to be strange.
         feature_BF: features of the rows, where the calibration's score reads them.
         ood_feature_NF: features of the strange rows.
+        uniform_B: a number in [0, 1) per row for randomised sets (`draws`); by place where None.
+        seed: of the resamples behind the intervals.
+        check: called now and then; whatever it raises ends the evaluation.
 
     Raises:
         InputError: shapes, labels or numbers that cannot be used.
     """
     logits = truths.logits(logits_TBC, "logits", None)
     label_B = truths.labels(label_B, logits.shape[1], logits.shape[2])
-    temperature = 1.0 if calibration is None else calibration.temperature or 1.0
-    mean_BC = mean_probabilities(logits, temperature)
-    score_B = _scores(calibration, LogitSource(logits, temperature, feature_BF))
+    scaling: Scaling = 1.0 if calibration is None else calibration.logit_scaling
+    mean_BC = mean_probabilities(logits, scaling)
+    score_B = _scores(calibration, LogitSource(logits, scaling, feature_BF))
     ood_score_N = None
     if ood_logits_TNC is not None:
         strange = truths.logits(ood_logits_TNC, "ood logits", None)
-        ood_score_N = _scores(calibration, LogitSource(strange, temperature, ood_feature_NF))
-    sets_BC = calibration.prediction_sets(mean_BC, coverage) if calibration else None
+        ood_score_N = _scores(calibration, LogitSource(strange, scaling, ood_feature_NF))
+    sets_BC = None
+    if calibration is not None:
+        if uniform_B is None:
+            uniform_B = draws.by_place(len(label_B), calibration.sampling.seed)
+        sets_BC = calibration.prediction_sets(mean_BC, uniform_B, coverage)
     flag_B = calibration.ood.flags(score_B) if calibration else None
-    figures = classification_figures(mean_BC, label_B, sets_BC)
-    figures |= ood_figures(flag_B, score_B, ood_score_N)
-    return Evaluation(figures, reliability_bins(mean_BC, label_B))
+    check()
+    statistics = {
+        **classification_statistics(mean_BC, label_B, sets_BC),
+        **ood_statistics(flag_B, score_B, ood_score_N),
+    }
+    name = scores.DEFAULT_CLASSIFICATION if calibration is None else calibration.ood.score
+    shown = score_counts(name, score_B, ood_score_N, _threshold(calibration))
+    curves = class_curves(mean_BC, label_B, shown)
+    return _evaluation(statistics, curves, score_B, ood_score_N, seed, check)
 
 
 def evaluate_regression(
@@ -86,6 +119,8 @@ def evaluate_regression(
     ood_mean_TND: ArrayLike | None = None,
     feature_BF: NDArray[np.floating] | None = None,
     ood_feature_NF: NDArray[np.floating] | None = None,
+    seed: int = 0,
+    check: Check = no_check,
 ) -> Evaluation:
     """The report of a regression; without a calibration there are no intervals and no flags.
 
@@ -101,6 +136,8 @@ def evaluate_regression(
         ood_mean_TND: means of rows known to be strange.
         feature_BF: features of the rows, where the calibration's score reads them.
         ood_feature_NF: features of the strange rows.
+        seed: of the resamples behind the intervals.
+        check: called now and then; whatever it raises ends the evaluation.
 
     Raises:
         InputError: shapes or numbers that cannot be used.
@@ -110,26 +147,59 @@ def evaluate_regression(
     log_variance = None
     if log_variance_TBD is not None:
         log_variance = truths.numbers(log_variance_TBD, "log variances", None)
-    noise, reference_D = Noise.none(means.shape[2]), target_BD.var(axis=0)
-    if calibration is not None and calibration.noise_variance and calibration.variance_scale:
-        noise = Noise(calibration.noise_variance, calibration.variance_scale)
-        reference_D = np.asarray(calibration.ood_reference)
+    noise, reference_D = _noise(calibration, target_BD)
     variance = noise.component_variance(means, log_variance)
     interval, flag_B = None, None
     score_B = _scores(calibration, NumberSource(means.var(axis=0), reference_D, feature_BF))
     level = coverage
     if calibration is not None:
         level = calibration.coverage if coverage is None else coverage
-        total_BD = means.var(axis=0) + variance.mean(axis=0)
-        interval = calibration.intervals(means.mean(axis=0), total_BD, level)
+        interval = calibration.mixture_intervals(means, variance, level)
         flag_B = calibration.ood.flags(score_B)
     ood_score_N = None
     if ood_mean_TND is not None:
         strange = truths.numbers(ood_mean_TND, "ood means", None).astype(np.float64)
         source = NumberSource(strange.var(axis=0), reference_D, ood_feature_NF)
         ood_score_N = _scores(calibration, source)
-    figures = regression_figures(means, variance, target_BD, interval, level)
-    return Evaluation(figures | ood_figures(flag_B, score_B, ood_score_N), ())
+    statistics = {
+        **regression_statistics(means, variance, target_BD, interval, level, check),
+        **ood_statistics(flag_B, score_B, ood_score_N),
+    }
+    name = scores.DEFAULT_REGRESSION if calibration is None else calibration.ood.score
+    shown = score_counts(name, score_B, ood_score_N, _threshold(calibration))
+    curves = number_curves(means, variance, target_BD, shown)
+    return _evaluation(statistics, curves, score_B, ood_score_N, seed, check)
+
+
+def _noise(
+    calibration: Calibration | None, target_BD: NDArray[np.float64]
+) -> tuple[Noise, NDArray[np.float64]]:
+    """The noise that is added, and the variance of each output that the score counts in."""
+    if calibration is None or not (calibration.noise_variance and calibration.variance_scale):
+        return Noise.none(target_BD.shape[1]), target_BD.var(axis=0)
+    noise = Noise(calibration.noise_variance, calibration.variance_scale)
+    return noise, np.asarray(calibration.ood_reference)
+
+
+def _evaluation(
+    statistics: Statistics,
+    curves: Curves,
+    score_B: NDArray[np.float64],
+    ood_score_N: NDArray[np.float64] | None,
+    seed: int,
+    check: Check,
+) -> Evaluation:
+    rows, strange = len(score_B), 0 if ood_score_N is None else len(ood_score_N)
+    report = figures(statistics, rows, strange)
+    check()
+    found = intervals(statistics, report, rows, strange, seed=seed, check=check)
+    return Evaluation(report, found, curves)
+
+
+def _threshold(calibration: Calibration | None) -> float | None:
+    if calibration is None or not isfinite(calibration.ood.threshold):
+        return None
+    return calibration.ood.threshold
 
 
 def _scores(calibration: Calibration | None, source: Source) -> NDArray[np.float64]:

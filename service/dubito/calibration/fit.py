@@ -11,15 +11,21 @@ Dimensions: T samples, B rows, C classes, D outputs, N out-of-distribution rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dubito.calibration import conformal, splits, truths
-from dubito.calibration.evaluate import evaluate_classification, evaluate_regression
-from dubito.calibration.flagging import DEFAULT_FLAG, Flagging, fit_flag, strange_parts
+from dubito.calibration import conformal, draws, intervals, sets, splits, truths
+from dubito.calibration.choices import DEFAULTS, Choices
+from dubito.calibration.conformal import ConformalScores
+from dubito.calibration.evaluate import (
+    Evaluation,
+    evaluate_classification,
+    evaluate_regression,
+)
+from dubito.calibration.flagging import DEFAULT_FLAG, Flagging, fit_flag
 from dubito.calibration.noise import Noise, fit_noise
 from dubito.calibration.policy import (
     NO_TARGET,
@@ -29,8 +35,12 @@ from dubito.calibration.policy import (
     number_uncertainty,
 )
 from dubito.calibration.record import Calibration, Reports
-from dubito.calibration.temperature import fit_temperature, mean_probabilities
+from dubito.calibration.report import Check, no_check
+from dubito.calibration.scaling import fit_scaling, mean_probabilities
+from dubito.calibration.sets import SetRule
+from dubito.calibration.terms import Strange, Terms
 from dubito.engine.sampling import Sampling
+from dubito.engine.scaling import Scaling
 from dubito.errors import InputError
 from dubito.ood.source import LogitSource, NumberSource, taken_features
 
@@ -44,10 +54,13 @@ def fit_classification(
     coverage: float,
     seed: int,
     ood_logits_TNC: ArrayLike | None = None,
+    choices: Choices = DEFAULTS,
     flagging: Flagging = DEFAULT_FLAG,
     target: Target = NO_TARGET,
+    uniform_B: NDArray[np.float64] | None = None,
+    check: Check = no_check,
 ) -> Calibration:
-    """Temperature, sets, flag and policy of a classification.
+    """Temperature (or another scaling), sets, flag and policy of a classification.
 
     Rows known to be strange serve the report alone, unless a score shall be chosen on half of them.
 
@@ -59,26 +72,28 @@ def fit_classification(
         coverage: of the sets, in (0, 1).
         seed: of the splits.
         ood_logits_TNC: logits of rows known to be strange.
+        choices: scaling and sets.
         flagging: the score of the flag, and features where it needs them.
         target: what the policy shall promise.
+        uniform_B: a number in [0, 1) per row for randomised sets (`draws`); by place where None.
+        check: called now and then; whatever it raises ends the fit.
 
     Raises:
-        InputError: too few rows for a promise (naming how many are needed), one class only, or
-            shapes, labels or numbers that cannot be used.
+        InputError: too few rows, or rows of a class, for a promise (naming how many are needed),
+            one class only, or shapes, labels or numbers that cannot be used.
     """
     logits = truths.logits(logits_TBC, "logits", sampling)
     if ood_logits_TNC is not None:
         ood_logits_TNC = truths.logits(ood_logits_TNC, "ood logits", sampling)
     num_rows, num_classes = logits.shape[1:]
     label_B = truths.labels(label_B, num_rows, num_classes)
-    terms = _Terms(sampling, alpha, coverage, seed, flagging, target)
-    parts = splits.parts(
-        num_rows, alpha=alpha, coverage=coverage, seed=seed, label_B=label_B, extra=terms.extra()
-    )
-    truths.check_classes_vary(label_B)
-    strange = _Strange.of(ood_logits_TNC, terms)
+    terms = Terms(sampling, alpha, coverage, seed, choices, flagging, target)
+    parts = _class_parts(label_B, terms)
+    strange = Strange.of(ood_logits_TNC, terms)
+    if uniform_B is None:
+        uniform_B = draws.by_place(num_rows, seed)
 
-    calibration = _classification(logits, label_B, parts, terms, strange)
+    calibration = _classification(logits, label_B, uniform_B, parts, terms, strange)
     report_b = parts[splits.REPORT]
     judge = partial(
         evaluate_classification,
@@ -86,9 +101,11 @@ def fit_classification(
         ood_logits_TNC=strange.judged,
         feature_BF=taken_features(flagging.features, report_b),
         ood_feature_NF=strange.judged_features,
+        uniform_B=uniform_B[report_b],
+        seed=seed,
+        check=check,
     )
-    before, after = judge(calibration=None), judge(calibration=calibration)
-    return replace(calibration, report=Reports(before.report, after.report), bins=after.bins)
+    return _reported(calibration, judge(calibration=None), judge(calibration=calibration))
 
 
 def fit_regression(
@@ -102,8 +119,10 @@ def fit_regression(
     seed: int,
     noise_precision: float | None = None,
     ood_mean_TND: ArrayLike | None = None,
+    choices: Choices = DEFAULTS,
     flagging: Flagging = DEFAULT_FLAG,
     target: Target = NO_TARGET,
+    check: Check = no_check,
 ) -> Calibration:
     """Noise, intervals, flag and policy of a regression; everything in target units.
 
@@ -117,23 +136,25 @@ def fit_regression(
         seed: of the splits.
         noise_precision: 1 / noise variance of a head of means alone; fitted where None.
         ood_mean_TND: means of strange rows, for the report, or half each to choose a score.
+        choices: intervals.
         flagging: the score of the flag, and features where it needs them.
         target: what the policy shall promise; a share of accepted rows alone.
+        check: called now and then; whatever it raises ends the fit.
 
     Raises:
         InputError: too few rows for a promise (naming how many are needed), a constant target, or
             shapes or numbers that cannot be used.
     """
-    means, log_variances = _regression_samples(mean_TBD, log_variance_TBD, sampling)
+    means, log_variances = truths.heads(mean_TBD, log_variance_TBD, sampling)
     if ood_mean_TND is not None:
         ood_mean_TND = truths.numbers(ood_mean_TND, "ood means", sampling)
     num_rows, num_outputs = means.shape[1:]
     target_BD = truths.targets(target_BD, num_rows, num_outputs)
     target.check_task("regression")
-    terms = _Terms(sampling, alpha, coverage, seed, flagging, target)
+    terms = Terms(sampling, alpha, coverage, seed, choices, flagging, target)
     parts = splits.parts(num_rows, alpha=alpha, coverage=coverage, seed=seed, extra=terms.extra())
     truths.check_targets_vary(target_BD)
-    strange = _Strange.of(ood_mean_TND, terms)
+    strange = Strange.of(ood_mean_TND, terms)
 
     report_b = parts[splits.REPORT]
     noise = _noise(means, log_variances, target_BD, parts[splits.FIT], noise_precision)
@@ -145,81 +166,64 @@ def fit_regression(
         ood_mean_TND=strange.judged,
         feature_BF=taken_features(flagging.features, report_b),
         ood_feature_NF=strange.judged_features,
+        seed=seed,
+        check=check,
     )
-    before, after = judge(calibration=None), judge(calibration=calibration)
-    return replace(calibration, report=Reports(before.report, after.report))
+    return _reported(calibration, judge(calibration=None), judge(calibration=calibration))
 
 
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    """What the caller asks of a calibration, and what it is bound to."""
-
-    sampling: Sampling
-    alpha: float
-    coverage: float
-    seed: int
-    flagging: Flagging
-    target: Target
-
-    def extra(self) -> dict[str, splits.Share]:
-        """Parts of the labelled rows beside the usual ones."""
-        found, needed = self.flagging.extra(), self.target.rows_needed()
-        if needed is not None:
-            reason = "for the target of the policy, flagged rows not counted"
-            found[splits.POLICY] = splits.Share(5, needed, reason)
-        return found
+def _reported(calibration: Calibration, before: Evaluation, after: Evaluation) -> Calibration:
+    """The calibration with its report, intervals and curves."""
+    both = {"before": before, "after": after}
+    reports = Reports(
+        before.report,
+        after.report,
+        intervals={name: one.intervals for name, one in both.items()},
+    )
+    curves = {name: one.curves for name, one in both.items()}
+    return replace(calibration, report=reports, bins=after.bins, curves=curves)
 
 
-@dataclass(frozen=True)
-class _Strange:
-    """Strange rows, those to choose a score by and those that the report sees; None: none."""
-
-    chosen: NDArray[np.floating] | None = None
-    chosen_features: NDArray[np.floating] | None = None
-    judged: NDArray[np.floating] | None = None
-    judged_features: NDArray[np.floating] | None = None
-
-    @classmethod
-    def of(cls, samples_TND: NDArray[np.floating] | None, terms: _Terms) -> _Strange:
-        if samples_TND is None:
-            return cls()
-        flagging = terms.flagging
-        chosen_n, judged_n = strange_parts(samples_TND.shape[1], flagging.score, terms.seed)
-        is_chosen = len(chosen_n) > 0
-        return cls(
-            samples_TND[:, chosen_n] if is_chosen else None,
-            taken_features(flagging.ood_features, chosen_n) if is_chosen else None,
-            samples_TND[:, judged_n],
-            taken_features(flagging.ood_features, judged_n),
-        )
-
-    def sizes(self) -> dict[str, int]:
-        """Strange rows of each part, where they were parted."""
-        if self.chosen is None or self.judged is None:
-            return {}
-        return {
-            "strange_choice": self.chosen.shape[1],
-            "strange_report": self.judged.shape[1],
-        }
+def _class_parts(label_B: NDArray[np.int64], terms: Terms) -> dict[str, NDArray[np.int64]]:
+    """The parts of the labelled rows; where nothing is fitted to the logits, more for sets."""
+    choices = terms.choices
+    is_isotonic = choices.scaling == "isotonic"
+    parts = splits.parts(
+        len(label_B),
+        alpha=terms.alpha,
+        coverage=terms.coverage,
+        seed=terms.seed,
+        label_B=label_B,
+        to_fit=splits.FEWEST_TO_FIT_ISOTONIC if is_isotonic else splits.FEWEST_TO_FIT,
+        extra=terms.extra(),
+    )
+    truths.check_classes_vary(label_B)
+    is_nothing_fitted = choices.scaling == "none" and choices.sets != "raps"
+    return splits.without_fit(parts) if is_nothing_fitted else parts
 
 
 def _classification(
     logits_TBC: NDArray[np.floating],
     label_B: NDArray[np.int64],
+    uniform_B: NDArray[np.float64],
     parts: Mapping[str, NDArray[np.int64]],
-    terms: _Terms,
-    strange: _Strange,
+    terms: Terms,
+    strange: Strange,
 ) -> Calibration:
     """The calibration of a classification, without its report."""
     fit_b, set_b = parts[splits.FIT], parts[splits.CONFORMAL]
-    temperature = fit_temperature(logits_TBC[:, fit_b], label_B[fit_b])
-    mean_bC = mean_probabilities(logits_TBC[:, set_b], temperature)
-    rows = LogitSource(logits_TBC, temperature, terms.flagging.features)
+    scaling = fit_scaling(terms.choices.scaling, logits_TBC[:, fit_b], label_B[fit_b])
+    rule = _set_rule((logits_TBC[:, fit_b], label_B[fit_b], uniform_B[fit_b]), scaling, terms)
+    mean_bC = mean_probabilities(logits_TBC[:, set_b], scaling)
+    held_out = rule.fit(mean_bC, label_B[set_b], uniform_B[set_b])
+    if rule.per_class:
+        _check_rows_per_class(held_out, terms)
+    rows = LogitSource(logits_TBC, scaling, terms.flagging.features)
     flag = fit_flag(
         *(terms.flagging, "classification", rows, label_B),
         None
         if strange.chosen is None
-        else LogitSource(strange.chosen, temperature, strange.chosen_features),
+        else LogitSource(strange.chosen, scaling, strange.chosen_features),
         parts,
         alpha=terms.alpha,
         seed=terms.seed,
@@ -229,27 +233,60 @@ def _classification(
         sampling=terms.sampling,
         alpha=terms.alpha,
         coverage=terms.coverage,
-        temperature=temperature,
+        temperature=scaling if isinstance(scaling, float) else 1.0,
         noise_variance=None,
         variance_scale=None,
         ood=flag.detector,
         ood_reference=None,
-        conformal=conformal.fit_classes(mean_bC, label_B[set_b]),
+        conformal=held_out,
         splits=_sizes(parts, strange),
         report=Reports({}, {}),
         bins=(),
         num_rows=len(label_B),
-        warnings=(*_absent_classes(label_B, logits_TBC.shape[-1]), *flag.warnings),
+        warnings=(*truths.absent_classes(label_B, logits_TBC.shape[-1]), *flag.warnings),
         ood_fitted=flag.fitted,
+        scaling=terms.choices.scaling,
+        class_map=None if isinstance(scaling, float) else scaling,
+        set_rule=rule,
     )
     if splits.POLICY not in parts:
         return calibration
     policy_b = parts[splits.POLICY]
-    mean_bC = mean_probabilities(logits_TBC[:, policy_b], temperature)
+    mean_bC = mean_probabilities(logits_TBC[:, policy_b], scaling)
     flag_b = calibration.ood.flags(calibration.ood_scores(rows.take(policy_b)))
     is_wrong_b = mean_bC.argmax(axis=-1) != label_B[policy_b]
     policy = Policy.fit(terms.target, class_uncertainty(mean_bC), flag_b, is_wrong_b)
     return replace(calibration, policy=policy)
+
+
+def _set_rule(
+    fitted: tuple[NDArray[np.floating], NDArray[np.int64], NDArray[np.float64]],
+    scaling: Scaling,
+    terms: Terms,
+) -> SetRule:
+    """How classes are scored; the penalty of raps from rows that no threshold is taken from."""
+    choices = terms.choices
+    if choices.sets != "raps":
+        return SetRule(choices.sets, choices.per_class)
+    logits_TbC, label_b, uniform_b = fitted
+    mean_bC = mean_probabilities(logits_TbC, scaling)
+    chosen = sets.choose_penalty(mean_bC, label_b, uniform_b, terms.coverage)
+    return replace(chosen, per_class=choices.per_class)
+
+
+def _check_rows_per_class(held_out: ConformalScores, terms: Terms) -> None:
+    """Refuse thresholds per class where a class has too few rows for the coverage."""
+    needed = conformal.rows_needed(terms.coverage)
+    few = [index for index, column in enumerate(held_out.columns) if len(column) < needed]
+    if few:
+        names = ", ".join(map(str, few[:12]))
+        shares = splits.with_extra(terms.extra())
+        in_all = splits.rows_per_class(needed, shares)
+        raise InputError(
+            f"`per_class` expects at least {in_all} labelled rows of each class for coverage "
+            f"{terms.coverage}, got fewer of class index {names}: {needed} of each must be among "
+            "those for sets; send more, or ask for a lower coverage"
+        )
 
 
 def _regression(
@@ -257,9 +294,9 @@ def _regression(
     log_variance_TBD: NDArray[np.float64] | None,
     target_BD: NDArray[np.float64],
     parts: Mapping[str, NDArray[np.int64]],
-    terms: _Terms,
+    terms: Terms,
     noise: Noise,
-    strange: _Strange,
+    strange: Strange,
 ) -> Calibration:
     """The calibration of a regression, without its report."""
     fit_b, set_b = parts[splits.FIT], parts[splits.CONFORMAL]
@@ -267,7 +304,15 @@ def _regression(
         noise.component_variance(mean_TBD, log_variance_TBD).mean(axis=0), target_BD.shape
     )
     reference_D = aleatoric_BD[fit_b].mean(axis=0)
-    mean_bD, variance_BD = mean_TBD[:, set_b].mean(axis=0), mean_TBD.var(axis=0) + aleatoric_BD
+    variance_BD = mean_TBD.var(axis=0) + aleatoric_BD
+    held_out = _held_out_intervals(
+        mean_TBD[:, set_b],
+        None if log_variance_TBD is None else log_variance_TBD[:, set_b],
+        variance_BD[set_b],
+        target_BD[set_b],
+        noise,
+        terms,
+    )
     rows = NumberSource(mean_TBD.var(axis=0), reference_D, terms.flagging.features)
     flag = fit_flag(
         *(terms.flagging, "regression", rows, None),
@@ -288,13 +333,14 @@ def _regression(
         variance_scale=noise.scale,
         ood=flag.detector,
         ood_reference=tuple(reference_D.tolist()),
-        conformal=conformal.fit_numbers(mean_bD, variance_BD[set_b], target_BD[set_b]),
+        conformal=held_out,
         splits=_sizes(parts, strange),
         report=Reports({}, {}),
         bins=(),
         num_rows=len(target_BD),
         warnings=(*_undetermined(noise), *flag.warnings),
         ood_fitted=flag.fitted,
+        intervals=terms.choices.intervals,
     )
     if splits.POLICY not in parts:
         return calibration
@@ -304,19 +350,20 @@ def _regression(
     return replace(calibration, policy=Policy.fit(terms.target, uncertainty_b, flag_b, None))
 
 
-def _regression_samples(
-    mean_TBD: ArrayLike, log_variance_TBD: ArrayLike | None, sampling: Sampling
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    means = truths.numbers(mean_TBD, "means", sampling).astype(np.float64)
-    if log_variance_TBD is None:
-        return means, None
-    log_variances = truths.numbers(log_variance_TBD, "log variances", sampling).astype(np.float64)
-    if log_variances.shape != means.shape:
-        raise InputError(
-            f"`log variances` expects the shape of the means, {means.shape}, "
-            f"got {log_variances.shape}: send both heads of the same samples"
-        )
-    return means, log_variances
+def _held_out_intervals(
+    mean_TbD: NDArray[np.float64],
+    log_variance_TbD: NDArray[np.float64] | None,
+    variance_bD: NDArray[np.float64],
+    target_bD: NDArray[np.float64],
+    noise: Noise,
+    terms: Terms,
+) -> ConformalScores:
+    """The scores of the rows held out for intervals."""
+    if terms.choices.intervals == "normalised":
+        return intervals.fit_normalised(mean_TbD.mean(axis=0), variance_bD, target_bD)
+    variance_TbD = noise.component_variance(mean_TbD, log_variance_TbD)
+    ends = intervals.quantile_ends(mean_TbD, variance_TbD, terms.coverage)
+    return intervals.fit_quantiles(ends, target_bD)
 
 
 def _noise(
@@ -337,15 +384,7 @@ def _noise(
     return Noise.of_precision(noise_precision, means.shape[2])
 
 
-def _absent_classes(label_B: NDArray[np.int64], num_classes: int) -> list[str]:
-    absent = np.setdiff1d(np.arange(num_classes), label_B)
-    if not absent.size:
-        return []
-    names = ", ".join(map(str, absent.tolist()))
-    return [f"no labelled row is of class index {names}: nothing is promised for it"]
-
-
-def _sizes(parts: Mapping[str, NDArray[np.int64]], strange: _Strange) -> dict[str, int]:
+def _sizes(parts: Mapping[str, NDArray[np.int64]], strange: Strange) -> dict[str, int]:
     return {name: len(rows) for name, rows in parts.items()} | strange.sizes()
 
 

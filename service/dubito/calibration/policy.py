@@ -179,6 +179,9 @@ class Policy:
 
 NO_TARGET, DEFAULT_POLICY = Target(), Policy()
 
+DECISIONS = ("accept", "review", "reject")
+"""What `Policy.decide` says of a row."""
+
 
 def class_uncertainty(mean_BC: NDArray[np.float64]) -> NDArray[np.float64]:
     """What the mean distribution leaves to the other classes: 1 - max_c p̄_c."""

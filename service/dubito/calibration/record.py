@@ -10,33 +10,53 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from itertools import pairwise
 from math import isfinite
+from types import NoneType
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from dubito.calibration.choices import IntervalsName, ScalingName
 from dubito.calibration.conformal import ConformalScores, exact_decimal
+from dubito.calibration.intervals import Ends, normalised, quantile_ends, widened
 from dubito.calibration.policy import DEFAULT_POLICY, Policy, class_uncertainty, number_uncertainty
-from dubito.calibration.report import ReliabilityBin, Report
+from dubito.calibration.report import Curves, Intervals, ReliabilityBin, Report
+from dubito.calibration.sets import LAC, SetRule
 from dubito.engine.sampling import Sampling
+from dubito.engine.scaling import ClassMap, Isotonic, Scaling, Vector
 from dubito.errors import InputError
 from dubito.ood import scores
 from dubito.ood.detector import Detector
 from dubito.ood.scorer import Fitted
 from dubito.ood.source import ColumnSource, NumberSource, Source
 
+Floats = NDArray[np.float64]
 Task = Literal["classification", "regression"]
+
+_MAPS: Mapping[str, type] = {
+    "temperature": NoneType,
+    "none": NoneType,
+    "vector": Vector,
+    "isotonic": Isotonic,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """The report on rows that no fit has seen, without and with the calibration."""
+    """The report on rows that no fit has seen, without and with the calibration.
+
+    `intervals` holds the 95 % intervals of the figures, under `before` and `after`; a record of an
+    earlier build has none.
+    """
 
     before: Report
     after: Report
+    intervals: dict[str, Intervals] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,12 @@ class Calibration:
         warnings: what the rows could not settle.
         ood_fitted: what the score needs beside the row; None where it needs nothing.
         policy: what decides between accepting and reviewing.
+        scaling: what was fitted to the logits; passed over for regression.
+        class_map: the fitted `Vector` or `Isotonic`, with `temperature` 1; None otherwise.
+        set_rule: how classes are scored; passed over for regression.
+        intervals: what intervals are built around; passed over for classification.
+        curves: what the pictures of the report need, under `before` and `after`; a record of an
+            earlier build has none.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -82,7 +108,12 @@ class Calibration:
     warnings: tuple[str, ...] = ()
     ood_fitted: Fitted | None = None
     policy: Policy = DEFAULT_POLICY
+    curves: dict[str, Curves] = field(default_factory=dict)
     format_version: Literal[1] = 1
+    scaling: ScalingName = "temperature"
+    class_map: ClassMap | None = None
+    set_rule: SetRule = LAC
+    intervals: IntervalsName = "normalised"
 
     def __post_init__(self) -> None:
         """Refuse a record whose parts do not fit together."""
@@ -92,11 +123,12 @@ class Calibration:
         of_numbers = (self.noise_variance, self.variance_scale, self.ood_reference)
         if self.task == "classification":
             fits = self.temperature is not None and of_numbers == (None, None, None)
-            fits = fits and len(columns) == 1
+            fits = fits and (self.set_rule.per_class or len(columns) == 1)
+            fits = fits and isinstance(self.class_map, _MAPS[self.scaling])
+            fits = fits and (self.class_map is None or self.temperature == 1)
         else:
-            fits = self.temperature is None and all(
-                one is not None and len(one) == len(columns) for one in of_numbers
-            )
+            fits = self.temperature is None and self.class_map is None
+            fits = fits and all(one is not None and len(one) == len(columns) for one in of_numbers)
         positive = (self.temperature or 1.0, *(self.variance_scale or ()))
         if not fits or min((*positive, *(self.ood_reference or ()))) <= 0:
             raise InputError(
@@ -114,10 +146,9 @@ class Calibration:
     def covers(self, sampling: Sampling) -> str | None:
         """None where predictions drawn so are covered, else the reason for a warning."""
         differences = [
-            f"{field.name} {getattr(self.sampling, field.name)} (asked: "
-            f"{getattr(sampling, field.name)})"
-            for field in fields(Sampling)
-            if getattr(self.sampling, field.name) != getattr(sampling, field.name)
+            f"{one.name} {getattr(self.sampling, one.name)} (asked: {getattr(sampling, one.name)})"
+            for one in fields(Sampling)
+            if getattr(self.sampling, one.name) != getattr(sampling, one.name)
         ]
         if not differences:
             return None
@@ -126,23 +157,47 @@ class Calibration:
             "or calibrate with yours"
         )
 
-    def prediction_sets(
-        self, mean_BC: NDArray[np.float64], coverage: float | None = None
-    ) -> NDArray[np.bool_]:
-        """Which classes each row's set holds, shape (B, C), from means at `temperature`."""
-        return self.conformal.prediction_sets(mean_BC, self._level(coverage))
+    @property
+    def logit_scaling(self) -> Scaling:
+        """What a classification does to the logits of every pass."""
+        return self.class_map or self.temperature or 1.0
 
-    def intervals(
-        self,
-        mean_BD: NDArray[np.float64],
-        variance_BD: NDArray[np.float64],
-        coverage: float | None = None,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def prediction_sets(
+        self, mean_BC: Floats, uniform_B: Floats, coverage: float | None = None
+    ) -> NDArray[np.bool_]:
+        """Which classes each row's set holds, shape (B, C), from means at `logit_scaling`.
+
+        Args:
+            mean_BC: calibrated mean probabilities.
+            uniform_B: a number in [0, 1) per row (`draws`), for a randomised `set_rule`.
+            coverage: the record's own where None.
+        """
+        return self.set_rule.sets(self.conformal, mean_BC, uniform_B, self.level(coverage))
+
+    def normalised_intervals(
+        self, mean_BD: Floats, variance_BD: Floats, coverage: float | None = None
+    ) -> Ends:
         """Lower and upper ends, from the variance with `aleatoric_variance` in it.
 
         Infinite where the held-out rows are too few for the coverage.
         """
-        return self.conformal.intervals(mean_BD, variance_BD, self._level(coverage))
+        return normalised(self.conformal, mean_BD, variance_BD, self.level(coverage))
+
+    def mixture_intervals(
+        self, mean_TBD: Floats, variance_TBD: Floats, coverage: float | None = None
+    ) -> Ends:
+        """The same from all passes, for either kind of intervals.
+
+        Args:
+            mean_TBD: means of the passes.
+            variance_TBD: their calibrated variances, or (1, 1, D).
+            coverage: the record's own where None.
+        """
+        if self.intervals == "cqr":
+            ends = quantile_ends(mean_TBD, variance_TBD, self.coverage)
+            return widened(self.conformal, ends, self.level(coverage))
+        total_BD = mean_TBD.var(axis=0) + variance_TBD.mean(axis=0)
+        return self.normalised_intervals(mean_TBD.mean(axis=0), total_BD, coverage)
 
     def aleatoric_variance(self, aleatoric_variance_BD: NDArray[np.float64]) -> NDArray[np.float64]:
         """The calibrated one: scale · the network's own + noise variance, per output.
@@ -170,7 +225,7 @@ class Calibration:
         columns: scores.ClassificationColumns,
         feature_BF: NDArray[np.floating] | None = None,
     ) -> NDArray[np.float64]:
-        """The out-of-distribution score of each row, from columns at `temperature`."""
+        """The out-of-distribution score of each row, from columns at `logit_scaling`."""
         if self.task != "classification":
             raise _wrong_task("classification", self.task)
         return self.ood_scores(ColumnSource(columns, feature_BF))
@@ -241,7 +296,7 @@ class Calibration:
         """
         try:
             text = values if isinstance(values, str | bytes) else json.dumps(values)
-            return TypeAdapter(cls).validate_json(text, strict=True)
+            return _adapter().validate_json(text, strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(part) for part in first["loc"]) or "the whole"
@@ -254,8 +309,15 @@ class Calibration:
                 f"the calibration record cannot be read: {error}; calibrate the version again"
             ) from error
 
-    def _level(self, coverage: float | None) -> float:
+    def level(self, coverage: float | None) -> float:
+        """The coverage asked for, or the record's own."""
         return self.coverage if coverage is None else coverage
+
+
+@cache
+def _adapter() -> TypeAdapter[Calibration]:
+    """Made once: it takes longer than reading a record with it."""
+    return TypeAdapter(Calibration)
 
 
 def _finite(number: float) -> float | None:
@@ -263,7 +325,7 @@ def _finite(number: float) -> float | None:
 
 
 def _is_ascending(column: tuple[float, ...]) -> bool:
-    return len(column) > 0 and bool((np.diff(column) >= 0).all())
+    return len(column) > 0 and all(low <= high for low, high in pairwise(column))
 
 
 def _wrong_task(expected: str, got: str) -> InputError:

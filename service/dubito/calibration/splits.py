@@ -1,7 +1,7 @@
 """Disjoint parts of the labelled rows: one for each fit, and one that no fit has seen.
 
 Flow: number of rows (and their labels) → `parts` → row numbers of each part. The shares are such
-that about 450 rows serve all: 113 fit the temperature or noise, 90 the sets, 135 the flag, and 112
+that about 450 rows serve all: 113 fit the scaling or noise, 90 the sets, 135 the flag, and 112
 judge.
 
 What is asked beside takes parts of its own, 5 shares each: `features` for distances, `choice` to
@@ -26,7 +26,8 @@ FEATURES, CHOICE, POLICY = "features", "choice", "policy"
 SHARES = {FIT: 5, CONFORMAL: 4, OOD: 6, REPORT: 5}
 """Rows of each part in every 20."""
 
-_FEWEST_TO_FIT, _FEWEST_TO_REPORT = 10, 10
+FEWEST_TO_FIT, FEWEST_TO_FIT_ISOTONIC = 10, 100
+_FEWEST_TO_REPORT = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ def parts(
     coverage: float,
     seed: int,
     label_B: NDArray[np.int64] | None = None,
+    to_fit: int = FEWEST_TO_FIT,
     extra: Mapping[str, Share] | None = None,
 ) -> dict[str, NDArray[np.int64]]:
     """Row numbers of each part, drawn by the seed; every class in its share of each part.
@@ -59,12 +61,21 @@ def parts(
     part that lags furthest behind its share: each part's size, and its count of each class, is its
     share to within a row or two.
 
+    Args:
+        num_rows: labelled rows.
+        alpha: false-alarm rate of the flag.
+        coverage: of sets or intervals.
+        seed: of the order.
+        label_B: their classes.
+        to_fit: fewest rows that the scaling or noise can be fitted on.
+        extra: parts beside the usual ones.
+
     Raises:
         InputError: too few rows, naming how many are needed and what for.
     """
     extra = extra or {}
-    shares = SHARES | {name: one.share for name, one in extra.items()}
-    _check_enough(num_rows, alpha, coverage, extra)
+    shares = with_extra(extra)
+    _check_enough(num_rows, alpha, coverage, to_fit, extra)
     generator = np.random.Generator(np.random.Philox(seed))
     order_B = generator.permutation(num_rows)
     if label_B is not None:
@@ -72,6 +83,17 @@ def parts(
         order_B = order_B[np.argsort(place_of_class[label_B[order_B]], kind="stable")]
     owner_B = np.resize(_cycle(shares), num_rows)
     return {name: np.sort(order_B[owner_B == index]) for index, name in enumerate(shares)}
+
+
+def with_extra(extra: Mapping[str, Share]) -> dict[str, int]:
+    """Shares of the usual parts and of others."""
+    return SHARES | {name: one.share for name, one in extra.items()}
+
+
+def without_fit(parts: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+    """The parts where nothing is fitted: those rows are held out for sets or intervals too."""
+    joined = np.sort(np.concatenate([parts[FIT], parts[CONFORMAL]]))
+    return {**parts, FIT: parts[FIT][:0], CONFORMAL: joined}
 
 
 def sizes(num_rows: int, shares: Mapping[str, int] = SHARES) -> dict[str, int]:
@@ -84,8 +106,19 @@ def sizes(num_rows: int, shares: Mapping[str, int] = SHARES) -> dict[str, int]:
     }
 
 
+def rows_per_class(needed: int, shares: Mapping[str, int] = SHARES) -> int:
+    """Labelled rows of a class that put as many of them among those for sets, however dealt."""
+    cycle, place = _cycle(shares), list(shares).index(CONFORMAL)
+    dealt = np.array(cycle * (needed + 1)) == place
+    return next(
+        count
+        for count in range(needed, len(dealt))
+        if min(dealt[first : first + count].sum() for first in range(len(cycle))) >= needed
+    )
+
+
 def _cycle(named: Mapping[str, int]) -> list[int]:
-    """Which part each of 20 places goes to: every time the one furthest behind its share."""
+    """Which part each place of a round goes to: every time the one furthest behind its share."""
     shares = list(named.values())
     given, cycle = [0] * len(shares), []
     for place in range(1, sum(shares) + 1):
@@ -97,10 +130,12 @@ def _cycle(named: Mapping[str, int]) -> list[int]:
     return cycle
 
 
-def _check_enough(num_rows: int, alpha: float, coverage: float, extra: Mapping[str, Share]) -> None:
-    shares = SHARES | {name: one.share for name, one in extra.items()}
+def _check_enough(
+    num_rows: int, alpha: float, coverage: float, to_fit: int, extra: Mapping[str, Share]
+) -> None:
+    shares = with_extra(extra)
     needs = {
-        FIT: (_FEWEST_TO_FIT, "to fit the temperature or noise"),
+        FIT: (to_fit, "to fit the scaling or noise"),
         CONFORMAL: (conformal.rows_needed(coverage), f"for coverage {coverage}"),
         OOD: (conformal.rows_needed_for_alarm(alpha), f"for a false-alarm rate of {alpha}"),
         REPORT: (_FEWEST_TO_REPORT, "for the report"),

@@ -1,6 +1,6 @@
 """One temperature for all passes: logits / τ, then softmax, then the mean over the samples.
 
-Flow: `logits_TBC`, `label_B` → `fit_temperature` → τ → `mean_probabilities`.
+Flow: `logits_TBC`, `label_B` → `fit_temperature` → τ → `scaling.mean_probabilities`.
 
 Dimensions: T samples, B rows, C classes.
 
@@ -15,22 +15,10 @@ from math import log
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import softmax
 
 LOWEST, HIGHEST = 0.05, 20.0
 _GRID_SIZE = 13
 _ROWS_AT_ONCE_ELEMENTS = 2**18  # stays in the cache; larger temporaries cost more than their sums
-
-
-def mean_probabilities(logits_TBC: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """The mean distribution of the samples at a temperature, shape (B, C).
-
-    p̄_B = 1/T Σ_t softmax(z_t / τ)
-    """
-    total_BC = np.zeros(logits_TBC.shape[1:])
-    for logits_BC in logits_TBC:
-        total_BC += softmax(logits_BC.astype(np.float64) / temperature, axis=-1)
-    return total_BC / len(logits_TBC)
 
 
 def fit_temperature(logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]) -> float:

@@ -11,8 +11,13 @@
     device.py      load, unload
     database.py    db upgrade, db current
     registry.py    registry check, registry audit
+    pool.py        pool add, pool list, pool show, pool delete
+    jobs.py        jobs, jobs show, jobs cancel, jobs result
     predict.py     predict
     calibrate.py   calibrate
+    evaluate.py    evaluate
+    labelled.py    labelled rows of a file, figures in a table
+    select.py      select
     train.py       train
 
 A new command is a function in its own file and one line in `_commands` below. Every command works
@@ -30,20 +35,24 @@ from dubito.cli.console import reporting_errors
 from dubito.cli.database import database
 from dubito.cli.demo import demo
 from dubito.cli.device import load, unload
+from dubito.cli.evaluate import evaluate
 from dubito.cli.inspect import inspect
+from dubito.cli.jobs import jobs
 from dubito.cli.lifecycle import alias, delete, restore, retire, unalias
 from dubito.cli.models import models, register, show
+from dubito.cli.pool import pool
 from dubito.cli.predict import predict
 from dubito.cli.registry import registry
+from dubito.cli.select import select
 from dubito.cli.serve import serve
 from dubito.cli.train import train
 
 _commands = (
     *(serve, demo, train, export, import_, inspect, bench),
-    *(register, models, show, predict, calibrate),
+    *(register, models, show, predict, calibrate, evaluate, select),
     *(alias, unalias, retire, restore, delete, load, unload),
 )
-_groups = {"db": database, "registry": registry}
+_groups = {"db": database, "registry": registry, "pool": pool, "jobs": jobs}
 
 
 def make_app() -> typer.Typer:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from dubito.cli.console import application, finish, local_actor, messages, output, read_arrays
-from dubito.errors import InputError
+from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
+from dubito.calibration.record import Calibration
+from dubito.calibration.report import page
+from dubito.cli.console import application, finish, local_actor, output
+from dubito.cli.labelled import read_labelled, table, warn
 from dubito.serving.orders import CalibrateOrder, SamplingOrder
-
-_NAMES = ("inputs", "labels", "targets", "ood_inputs")
 
 
 def calibrate(
@@ -24,6 +23,17 @@ def calibrate(
     version: Annotated[str, typer.Option(help="Number or alias.")] = "default",
     alpha: Annotated[float, typer.Option(help="False-alarm rate of the flag.")] = 0.05,
     coverage: Annotated[float, typer.Option(help="Of sets and intervals.")] = 0.9,
+    scaling: Annotated[
+        ScalingName | None, typer.Option(help="Classification: fitted to the logits.")
+    ] = None,
+    sets: Annotated[SetsName | None, typer.Option(help="Classification: score of sets.")] = None,
+    per_class: Annotated[
+        bool | None,
+        typer.Option("--per-class", help="Classification: coverage for each class on its own."),
+    ] = None,
+    intervals: Annotated[
+        IntervalsName | None, typer.Option(help="Regression: built around this.")
+    ] = None,
     ood_score: Annotated[
         str | None, typer.Option(help="Score of the flag, or auto: chosen on ood_inputs.")
     ] = None,
@@ -38,15 +48,14 @@ def calibrate(
     ] = None,
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write figures and pictures there, as one HTML file.")
+    ] = None,
 ) -> None:
     """Fit a calibration on held-out rows and make it active."""
-    arrays = read_arrays(data)
-    if not isinstance(arrays, dict) or "inputs" not in arrays or not set(arrays) <= set(_NAMES):
-        got = ", ".join(arrays) if isinstance(arrays, dict) else "one array"
-        raise InputError(
-            f"{data}: expected a .npz file with arrays of {', '.join(_NAMES)}, got {got}: "
-            "write it with numpy.savez(path, inputs=..., labels=...)"
-        )
+    if report is not None:
+        page.check_can_write(report)
+    arrays = read_labelled(data)
     order = CalibrateOrder(
         model=model,
         version=version,
@@ -56,6 +65,10 @@ def calibrate(
         ood_inputs=arrays.get("ood_inputs"),
         alpha=alpha,
         coverage=coverage,
+        scaling=scaling,
+        sets=sets,
+        per_class=per_class,
+        intervals=intervals,
         ood_score=ood_score,
         target_risk=target_risk,
         risk_confidence=risk_confidence,
@@ -65,25 +78,13 @@ def calibrate(
     )
     with application() as running:
         reply = finish(running.calibrate(order), "calibrating")
+    found = Calibration.from_json(reply.document)
     output().print(f"{reply.model} version {reply.version}: calibration {reply.calibration}")
-    output().print(_report(reply.document))
-    warnings = reply.document.get("warnings", ())
-    for warning in warnings if isinstance(warnings, list | tuple) else ():
-        messages().print(f"warning: {warning}", markup=False)
-
-
-def _report(document: Mapping[str, object]) -> Table:
-    table = Table("report", "before", "after")
-    report = document["report"]
-    before, after = (
-        (report.get("before", {}), report.get("after", {}))
-        if isinstance(report, dict)
-        else ({}, {})
+    reports = {"before": found.report.before, "after": found.report.after}
+    output().print(
+        table({name: (one, found.report.intervals[name]) for name, one in reports.items()})
     )
-    for name in after:
-        table.add_row(name, _cell(before.get(name)), _cell(after[name]))
-    return table
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+    warn(found.warnings)
+    if report is not None:
+        title = f"{reply.model} version {reply.version}, calibration {reply.calibration}"
+        page.write(page.of_calibration(found, title), report)

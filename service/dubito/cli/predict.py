@@ -12,8 +12,10 @@ import typer
 from rich.table import Table
 
 from dubito.api.replies import to_json
-from dubito.cli.console import application, finish, messages, output, read_rows
+from dubito.cli.console import application, finish, local_actor, messages, output, read_rows
+from dubito.cli.jobs import follow, write_result
 from dubito.engine import Inputs
+from dubito.errors import InputError
 from dubito.serving.orders import ClassSets, Column, PredictOrder, PredictReply, SamplingOrder
 
 _SHOWN = (
@@ -25,7 +27,11 @@ _SHOWN = (
 
 def predict(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
-    inputs: Annotated[Path, typer.Option(help="Rows: a .npy, .npz or .json file.")],
+    inputs: Annotated[Path | None, typer.Option(help="Rows: a .npy, .npz or .json file.")] = None,
+    pool: Annotated[str | None, typer.Option(help="A stored pool instead of a file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --pool: the result, a .npz or .parquet file.")
+    ] = None,
     version: Annotated[str, typer.Option(help="Number or alias.")] = "default",
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
@@ -39,8 +45,8 @@ def predict(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
-    """Predict the rows of a file with their uncertainty."""
-    rows = read_rows(inputs)
+    """Predict the rows of a file, or of a stored pool, with their uncertainty."""
+    rows = None if inputs is None else read_rows(inputs)
     if isinstance(rows, dict) and "inputs" in rows:  # a request's body, or labelled rows
         rows = rows["inputs"]
     order = PredictOrder(
@@ -56,6 +62,9 @@ def predict(
             tolerance=tolerance,
         ),
     )
+    if pool is not None or rows is None:
+        _predict_pool(order, pool, inputs, out)
+        return
     with application() as running:
         reply = finish(running.predict(order), "predicting")
     if as_json:
@@ -64,6 +73,23 @@ def predict(
     output().print(_table(reply.outputs))
     for warning in reply.warnings:
         messages().print(f"warning: {warning}", markup=False)
+
+
+def _predict_pool(
+    order: PredictOrder, pool: str | None, inputs: Path | None, out: Path | None
+) -> None:
+    """Run a job on a stored pool, and write its result."""
+    if pool is None or inputs is not None or out is None:
+        raise InputError(
+            "expected --inputs FILE, or --pool NAME with --out FILE, got another combination: "
+            "choose one of them"
+        )
+    format = out.suffix.removeprefix(".")
+    with application() as running:
+        fact = follow(
+            running, running.jobs.predict(order, pool, format=format, actor=local_actor())
+        )
+        write_result(running, fact.id, out)
 
 
 def _plain(reply: PredictReply) -> dict[str, object]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from dubito.engine.sampling import Sampling
+from dubito.engine.scaling import Isotonic, Vector
 from dubito.errors import InputError
-from dubito_nn import Bundle
+from dubito_nn import Bundle, Manifest
 
 
 def check_load(source: object, memory_budget_bytes: object) -> None:
@@ -27,8 +28,17 @@ def check_load(source: object, memory_budget_bytes: object) -> None:
         )
 
 
-def check_temperature(temperature: object) -> None:
-    """Refuse what is no number above 0."""
+def check_temperature(temperature: object, manifest: Manifest) -> None:
+    """Refuse what is no number above 0, and factors of other classes than the network's."""
+    if isinstance(temperature, Isotonic):
+        return
+    if isinstance(temperature, Vector):
+        if len(temperature.weight) != manifest.num_outputs:
+            raise InputError(
+                f"`temperature` expects a factor for each of {manifest.num_outputs} classes, got "
+                f"{len(temperature.weight)}: use the calibration of this version"
+            )
+        return
     if not isinstance(temperature, (int, float)) or not 0 < temperature < sys.float_info.max:
         shown = str(temperature)[:40]
         raise InputError(f"`temperature` expects a number above 0, got {shown}: 1 changes nothing")

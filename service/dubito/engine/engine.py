@@ -31,6 +31,7 @@ from dubito.engine.plan import make_plan
 from dubito.engine.prediction import Prediction, as_prediction
 from dubito.engine.products import run
 from dubito.engine.proof import (
+    check_apart,
     check_features,
     check_output,
     check_rows,
@@ -42,6 +43,7 @@ from dubito.engine.proof import (
 from dubito.engine.propagation import OutputMoments, Propagation
 from dubito.engine.rates import rates
 from dubito.engine.sampling import Draw, Masks, Sampling
+from dubito.engine.scaling import Scaling
 from dubito.engine.sizes import Limits, warm_up
 from dubito.engine.streaming import Columns, Tally, joined, until
 from dubito.errors import BundleRefusedError, InputError
@@ -125,7 +127,7 @@ class Engine:
                 _free=free,
             )
             rows = engine.made_up_rows()
-            engine._sound.add(_shapes(rows))
+            engine._sound.add(shapes(rows))
             engine._try_out(rows)
             if proof_limit_s is None:
                 engine._prepare(rows)
@@ -173,7 +175,7 @@ class Engine:
         inputs: Inputs,
         *,
         sampling: Sampling | None = None,
-        temperature: float = 1.0,
+        temperature: Scaling = 1.0,
         keep_samples: bool = False,
         check: Callable[[], None] | None = None,
     ) -> Prediction:
@@ -182,7 +184,7 @@ class Engine:
         Args:
             inputs: rows first.
             sampling: where other than the default.
-            temperature: divides each pass's logits before the softmax; classification only.
+            temperature: on each pass's logits (`dubito.engine.scaling`); classification only.
             keep_samples: return every pass as well, which takes memory in proportion to T.
             check: called between chunks; whatever it raises ends the prediction.
 
@@ -191,7 +193,7 @@ class Engine:
                 passes with a tolerance.
         """
         sampling = as_sampling(sampling, self.defaults)
-        check_temperature(temperature)
+        check_temperature(temperature, self.manifest)
         read = self.read_inputs(inputs)
         if keep_samples and sampling.tolerance is not None:
             raise InputError(
@@ -245,7 +247,7 @@ class Engine:
         self,
         read: Mapping[str, Tensor],
         sampling: Sampling,
-        temperature: float,
+        temperature: Scaling,
         keep_samples: bool,
         check: Callable[[], None] | None,
     ) -> Iterator[Columns]:
@@ -300,7 +302,7 @@ class Engine:
             masks: `shared` or `independent`.
             read: rows by input name.
         """
-        key = masks, _shapes(read)
+        key = masks, shapes(read)
         if key not in self._planned:
             execution = self._plan(masks, read)
             found = options(execution, rates(self.device), self.defaults.num_samples)
@@ -312,7 +314,7 @@ class Engine:
         return self._planned[key]
 
     def _plan(self, masks: Masks, read: Mapping[str, Tensor]) -> Execution:
-        if _shapes(read) not in self._sound:
+        if shapes(read) not in self._sound:
             limits = Limits(_allowed_bytes(self.memory_budget_bytes), self._clock)
             check_sound(self.bundle, read, limits)
         one = {name: tensor[:1].to(self.device) for name, tensor in read.items()}
@@ -365,8 +367,11 @@ class Engine:
             made = point.run(three, weights, device=self.device, watch=self._watch)
         check_output(made["output"], self.manifest, rows=3)
         check_features(made.get("features"), rows=3)
-        raw = self.sample(rows, sampling=Sampling(2, self.defaults.seed))
+        two = Sampling(2, self.defaults.seed)
+        raw = self.sample(rows, sampling=two)
         check_output(raw[0], self.manifest, rows=2)
+        each = ({name: tensor[at : at + 1] for name, tensor in rows.items()} for at in (0, 1))
+        check_apart(raw, torch.cat([self.sample(row, sampling=two) for row in each], dim=1))
 
     def _prepare(self, rows: Mapping[str, Tensor]) -> None:
         """Measure now what the first request would else wait for."""
@@ -382,12 +387,13 @@ class Engine:
         if sampling.num_samples > 1:
             planned = self.pieces("shared", rows)
             with self._running():
-                self._planned["shared", _shapes(rows)] = planned.timed(rows, sampling)
+                self._planned["shared", shapes(rows)] = planned.timed(rows, sampling)
 
 
 def _allowed_bytes(budget_bytes: int) -> int:
     return max(budget_bytes, _ALWAYS_ALLOWED_BYTES)
 
 
-def _shapes(read: Mapping[str, Tensor]) -> tuple[object, ...]:
+def shapes(read: Mapping[str, Tensor]) -> tuple[object, ...]:
+    """The shape of one row of every input."""
     return tuple(tuple(tensor.shape[1:]) for tensor in read.values())

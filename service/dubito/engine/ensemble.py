@@ -30,6 +30,7 @@ from dubito.engine.engine import Engine
 from dubito.engine.inputs import Inputs
 from dubito.engine.prediction import Classification, Column, Prediction, Regression
 from dubito.engine.sampling import SEED_LIMIT, Sampling
+from dubito.engine.scaling import Scaling
 from dubito.errors import InputError
 from dubito_nn import Manifest
 
@@ -80,7 +81,7 @@ class Ensemble:
         inputs: Inputs,
         *,
         sampling: Sampling | None = None,
-        temperature: float = 1.0,
+        temperature: Scaling = 1.0,
         keep_samples: bool = False,
         check: Callable[[], None] | None = None,
     ) -> Prediction:
@@ -89,7 +90,7 @@ class Ensemble:
         Args:
             inputs: rows first.
             sampling: of every member, T passes each; member k adds k to the seed.
-            temperature: divides each pass's logits before the softmax; classification only.
+            temperature: as of `Engine.predict`; classification only.
             keep_samples: return every pass as well, one member after the other.
             check: called between chunks; whatever it raises ends the prediction.
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dubito.engine.scaling import Scaling, scaled
 from dubito_nn import Manifest
 
 
-def probabilities(raw_TBC: Tensor, output: str, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def probabilities(
+    raw_TBC: Tensor, output: str, temperature: Scaling = 1.0
+) -> tuple[Tensor, Tensor]:
     """Probabilities of every pass, and how large its logits are without the temperature.
 
     p_tbc = softmax(z_tb / temperature)_c and log Σ_c exp z_c = max_c z_c - max_c log softmax(z)_c
@@ -30,7 +33,8 @@ def probabilities(raw_TBC: Tensor, output: str, temperature: float = 1.0) -> tup
         log_probs_TBC = logits_TBC.log_softmax(-1)
         probs_TBC, log_sum_TB = log_probs_TBC.exp(), largest_TB - log_probs_TBC.amax(-1)
     else:
-        probs_TBC, log_sum_TB = (logits_TBC / temperature).softmax(-1), logits_TBC.logsumexp(-1)
+        probs_TBC = scaled(logits_TBC, temperature).softmax(-1)
+        log_sum_TB = logits_TBC.logsumexp(-1)
     return probs_TBC, torch.stack((log_sum_TB, largest_TB), -1)
 
 

@@ -125,6 +125,7 @@ class Passes:
         forced: the forms to use, where they are not to be chosen.
         packs: gathered weights.
         chunk_share: of the usual chunk on a CPU, as found at load.
+        first: place of a call's first row; masks that are not shared are keyed by places.
     """
 
     execution: Execution
@@ -134,6 +135,7 @@ class Passes:
     forced: tuple[AnyForm, ...] | None = None
     packs: Packs = field(default_factory=dict)
     chunk_share: float = 1.0
+    first: int = 0
 
     def blocks(
         self,
@@ -159,15 +161,16 @@ class Passes:
     ) -> Iterator[Tile]:
         """Some rows after the others, ready for any of their samples; arguments as of `blocks`."""
         total = len(next(iter(read.values())))
-        forms = self._forms(total, sampling)
+        forms = self.chosen(total, sampling)
         packs = self.packs if sampling.key == self.key else {}
         tile, samples = self._tile(total, sampling, forms)
         for block, own in self._on_device(read, self._block_rows(tile)):
             before = self.execution.prefix(own)
             for start in range(block.start, block.stop, tile):
                 rows = range(start, min(start + tile, block.stop))
+                places = range(self.first + block.start, self.first + block.stop)
                 whole = Tile(
-                    self.execution, own, before, block, samples, sampling.key, forms, packs, check
+                    self.execution, own, before, places, samples, sampling.key, forms, packs, check
                 )
                 within = slice(rows.start - block.start, rows.stop - block.start)
                 yield whole if rows == block else whole.cut(within)
@@ -239,7 +242,7 @@ class Passes:
 
         return seconds_of(consume, self.execution.device)
 
-    def _forms(self, total: int, sampling: Sampling) -> tuple[AnyForm, ...]:
+    def chosen(self, total: int, sampling: Sampling) -> tuple[AnyForm, ...]:
         """The forms for calls of that size: the same for every tile of a call."""
         if self.forced is not None:
             return self.forced

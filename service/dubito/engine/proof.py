@@ -19,10 +19,11 @@ from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, InputSpec, Manifest
 from dubito_nn.program import DTYPES, Value
 
+_APART = 1e-3  # of the largest number, between a row alone and beside others
 _FREE_SIZES = (8, 16, 32, 64, 128, 256)  # of a free dimension, until the graph runs
 _FAILURES = (
     *(ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError),
-    *(ValueError, InputError),
+    ValueError,
 )
 
 
@@ -97,6 +98,8 @@ def refusing() -> Iterator[None]:
         yield
     except BundleRefusedError:
         raise
+    except InputError as error:  # it says its remedy
+        raise BundleRefusedError(f"the graph does not run on made-up rows: {error}") from error
     except _FAILURES as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise BundleRefusedError(
@@ -123,6 +126,27 @@ def check_output(value: Value, manifest: Manifest, rows: int) -> None:
         f"the graph returns {got} for {rows} rows, the manifest states {expected} floating-point"
         " numbers: export the network again"
     )
+
+
+def check_apart(together_TBD: Tensor, alone_TBD: Tensor) -> None:
+    """Refuse a graph that answers a row otherwise when other rows, or samples, run beside it.
+
+    The engine folds samples and rows into one axis, which is right only where rows do not interact.
+
+    Args:
+        together_TBD: passes of some rows run as one batch.
+        alone_TBD: the same passes of the same rows, each run alone.
+
+    Raises:
+        BundleRefusedError: they differ by more than rounding.
+    """
+    known = together_TBD.isfinite() & alone_TBD.isfinite()
+    one, other = together_TBD[known].double(), alone_TBD[known].double()
+    if one.numel() and float((one - other).abs().max()) > _APART * (1 + float(other.abs().max())):
+        raise BundleRefusedError(
+            "the graph answers a row otherwise when other rows run beside it (rows interact, or the"
+            " number of rows enters the result): export the network again"
+        )
 
 
 def check_features(value: Value, rows: int) -> None:

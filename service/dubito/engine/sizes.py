@@ -97,6 +97,7 @@ def check_sizes(
                     f"the graph does not run, its node `{node.name}` ({node.op}) fails: {reason}:"
                     " export the network again"
                 ) from error
+            _check_without_numbers(node, value)
             values[node.name] = value
             measured.add_value(node, value, hidden)
             measured.add_work(node, work)
@@ -105,6 +106,15 @@ def check_sizes(
                 del values[name]
             limits.clock.check(f"node {position} of {len(program.nodes)}")
     return values[program.outputs["output"]]
+
+
+def _check_without_numbers(node: Node, value: Value) -> None:
+    """Refuse a node that makes numbers where there should be shapes alone."""
+    parts = value if isinstance(value, (tuple, list)) else (value,)
+    if any(isinstance(part, Tensor) and not part.is_meta for part in parts):
+        raise BundleRefusedError(
+            f"node `{node.name}` ({node.op}) names no device: export the network again"
+        )
 
 
 def check_site(site: Site, size: tuple[int, ...]) -> None:

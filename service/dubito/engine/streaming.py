@@ -25,6 +25,7 @@ from torch import Tensor
 from dubito.engine.heads import mean_and_variance, probabilities
 from dubito.engine.passes import Tile
 from dubito.engine.prediction import Column
+from dubito.engine.scaling import Scaling
 from dubito.engine.statistics import ClassificationSums, RegressionSums
 from dubito_nn import Manifest
 
@@ -40,13 +41,13 @@ class Tally:
 
     Args:
         manifest: what the outputs are.
-        temperature: divides each pass's logits; classification only.
+        temperature: on each pass's logits; classification only.
         left: what a stratified draw leaves; None for `iid`.
         keeps_samples: keep every pass as well.
     """
 
     manifest: Manifest
-    temperature: float = 1.0
+    temperature: Scaling = 1.0
     left: float | None = None
     keeps_samples: bool = False
     sums: ClassificationSums | RegressionSums = field(init=False)
@@ -90,6 +91,16 @@ class Tally:
         part = Tally(self.manifest, self.temperature, self.left)
         part.sums = self.sums.take(rows)
         return part
+
+
+def joined(parts: Sequence[Columns]) -> dict[str, Column]:
+    """The columns of all rows on the host."""
+    if len(parts) == 1:
+        return {key: column.cpu().numpy() for key, column in parts[0].items()}
+    return {
+        key: torch.cat([part[key] for part in parts], dim=1 if key in SAMPLES else 0).cpu().numpy()
+        for key in parts[0]
+    }
 
 
 def looks(num_samples: int) -> Iterator[int]:
@@ -139,13 +150,3 @@ def _runs(places: Tensor, masks: str) -> list[Tensor]:
         return [places] if len(places) else []
     cuts = (places.diff() > 1).nonzero()[:, 0] + 1
     return [run for run in torch.tensor_split(places, cuts.cpu()) if len(run)]
-
-
-def joined(parts: Sequence[Columns]) -> dict[str, Column]:
-    """The columns of all rows on the host."""
-    if len(parts) == 1:
-        return {key: column.cpu().numpy() for key, column in parts[0].items()}
-    return {
-        key: torch.cat([part[key] for part in parts], dim=1 if key in SAMPLES else 0).cpu().numpy()
-        for key in parts[0]
-    }

@@ -157,7 +157,7 @@ REGRESSION = (DEFAULT_REGRESSION,)
 """Scores of a regression that need no fitting."""
 
 OF_RAW_LOGITS = frozenset({"energy", "energy_spread", "max_logit"})
-"""Scores of the logits as the network gives them; the others take them at the temperature."""
+"""Scores of the logits as the network gives them; the others take them under the scaling."""
 
 _COLUMNS: Mapping[str, Callable[[ClassificationColumns], NDArray[np.float64]]] = {
     "predictive_entropy": lambda columns: columns.predictive_entropy,
@@ -180,7 +180,7 @@ def from_logits(name: str, logits_TBC: NDArray[np.floating]) -> NDArray[np.float
 
 
 def from_columns(name: str, columns: ClassificationColumns) -> NDArray[np.float64]:
-    """The named score of each row from a prediction at the calibration's temperature.
+    """The named score of each row from a prediction under the calibration's scaling.
 
     Raises:
         InputError: for a name that is no score.

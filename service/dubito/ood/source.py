@@ -14,6 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito.calibration.scaling import scaled_logits
+from dubito.engine.scaling import Scaling
 from dubito.ood import scores
 
 Floats = NDArray[np.float64]
@@ -37,18 +39,19 @@ class LogitSource:
 
     Args:
         logits: (T, B, C), as the network gives them.
-        temperature: divides them, but not for scores of the logits themselves.
+        scaling: is done to them, but not for scores of the logits themselves.
         features: (B, F) features of the rows.
     """
 
     logits: NDArray[np.floating]
-    temperature: float
+    scaling: Scaling
     features: Features | None = None
 
     def plain(self, name: str) -> Floats:
         """The score of that name that needs no fitting."""
-        scale = 1.0 if name in scores.OF_RAW_LOGITS else self.temperature
-        return scores.from_logits(name, self.logits / scale)
+        is_raw = name in scores.OF_RAW_LOGITS
+        logits = self.logits if is_raw else scaled_logits(self.logits, self.scaling)
+        return scores.from_logits(name, logits)
 
     def take(self, rows_b: NDArray[np.int64]) -> LogitSource:
         """Some of the rows."""
@@ -58,7 +61,7 @@ class LogitSource:
 
 @dataclass(frozen=True, eq=False)
 class ColumnSource:
-    """Rows of a classification as predicted, at the calibration's temperature."""
+    """Rows of a classification as predicted, under the calibration's scaling."""
 
     columns: scores.ClassificationColumns
     features: Features | None = None

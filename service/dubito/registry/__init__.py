@@ -7,14 +7,37 @@
     rows.py        from names to rows, and from rows to facts
     objects.py     bundles by SHA-256 in an object store
     cache.py       those of a distant store, kept here
-    registry.py    the operations
+    registry.py    the operations on models
+    pools.py       stored pools
+    jobs.py        long work, and which server has it
     check.py       whether it is all whole
     following.py   facts kept while nothing changes
 
 It knows neither HTTP nor the engine.
 """
 
-from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
+from dubito.registry.facts import (
+    AliasFact,
+    AuditFact,
+    CalibrationFact,
+    ColumnFact,
+    JobFact,
+    ModelFact,
+    PartFact,
+    PoolFact,
+    VersionFact,
+)
 from dubito.registry.registry import Registry
 
-__all__ = ["AliasFact", "AuditFact", "CalibrationFact", "ModelFact", "Registry", "VersionFact"]
+__all__ = [
+    "AliasFact",
+    "AuditFact",
+    "CalibrationFact",
+    "ColumnFact",
+    "JobFact",
+    "ModelFact",
+    "PartFact",
+    "PoolFact",
+    "Registry",
+    "VersionFact",
+]

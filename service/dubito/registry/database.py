@@ -110,6 +110,18 @@ class Database:
             session.execute(update(ChangesRow).values(number=ChangesRow.number + 1))
             yield session
 
+    @contextmanager
+    def noting(self) -> Iterator[Session]:
+        """A session that writes what nobody keeps as a fact, such as how far a job is.
+
+        The number of `changes` stays, and writers on PostgreSQL queue for the rows alone.
+
+        Raises:
+            UnavailableError: the database cannot be reached.
+        """
+        with self._reachable(), Session(self._writing) as session, session.begin():
+            yield session
+
     def changes(self) -> int:
         """A number that grows with every transaction that writes.
 

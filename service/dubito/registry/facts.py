@@ -73,3 +73,87 @@ class AuditFact:
     model: str
     version: int | None
     details: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class ColumnFact:
+    """One array of a pool: the name of its input, numpy's name of its type, one row's shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PoolFact:
+    """Unlabelled rows under a name.
+
+    `digest` is the SHA-256 of what was uploaded, `format` its kind (`npy`, `npz` or `parquet`);
+    `source` is the address that it was taken from, None where it was sent.
+    """
+
+    name: str
+    digest: str
+    size_bytes: int
+    format: str
+    num_rows: int
+    columns: tuple[ColumnFact, ...]
+    source: str | None
+    uploader: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class JobFact:
+    """Long work.
+
+    `kind` is `predict` or `select`; `state` `queued`, `running`, `succeeded`, `failed` or
+    `cancelled`. `order` and `versions` were settled when it was accepted, `plan` when it first
+    ran. `total` and `done` are in rows, `rate` in rows per second. `result` names the object that
+    holds the result; `reason` says why it failed.
+    """
+
+    id: str
+    kind: str
+    state: str
+    model: str
+    version: int
+    versions: tuple[int, ...]
+    pool: str
+    pool_digest: str
+    order: Mapping[str, object]
+    plan: Mapping[str, object] | None
+    total: int
+    done: int
+    rate: float | None
+    owner: str | None
+    beat: int
+    attempts: int
+    result: Mapping[str, object] | None
+    reason: str | None
+    warnings: tuple[str, ...]
+    actor: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing of it will change any more."""
+        return self.state not in ("queued", "running")
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds until it is done, at the present rate; None where that is not known."""
+        if self.state != "running" or not self.rate:
+            return None
+        return (self.total - self.done) / self.rate
+
+
+@dataclass(frozen=True)
+class PartFact:
+    """Rows `start` to `stop` of a job that are done, and the digest of their object."""
+
+    start: int
+    stop: int
+    digest: str

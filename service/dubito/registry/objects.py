@@ -42,13 +42,15 @@ class StoredObject:
 
 
 class Objects:
-    """An object store of bundles.
+    """An object store of bundles, or of other things that are named by their digest.
 
     Args:
         store: where they lie.
         shown: name of the place, for messages.
         folder: the folder of a local store.
         cache: of a distant store.
+        prefix: folder of the objects within the store.
+        suffix: of their names.
     """
 
     def __init__(
@@ -58,11 +60,15 @@ class Objects:
         *,
         folder: Path | None = None,
         cache: Cache | None = None,
+        prefix: str = _PREFIX,
+        suffix: str = _SUFFIX,
     ) -> None:
         self._store = store
         self._shown = shown
         self._folder = folder
         self._cache = cache
+        self._prefix = prefix
+        self._suffix = suffix
 
     @classmethod
     def local(cls, folder: Path) -> Objects:
@@ -99,20 +105,12 @@ class Objects:
                 "object store: expected s3://BUCKET/PREFIX or file:///FOLDER, got "
                 f"{parts.scheme or 'no scheme'}: correct DUBITO_OBJECT_STORE_URL"
             )
-        endpoint = next((environment[key] for key in _ENDPOINTS if environment.get(key)), None)
-        is_http = _check_endpoint(endpoint, allow_http)
-        store = S3Store(
-            parts.netloc,
-            prefix=parts.path.strip("/") or None,
-            client_options={
-                "allow_http": is_http,
-                "connect_timeout": timedelta(seconds=5),
-                "timeout": timedelta(minutes=10),
-            },
-            retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_FOR},
-            config={"endpoint": endpoint} if endpoint else {},
-        )
+        store = _bucket(parts.netloc, parts.path.strip("/") or None, allow_http, environment)
         return cls(store, f"s3://{parts.netloc}{parts.path}", cache=cache)
+
+    def beside(self, prefix: str, suffix: str = "") -> Objects:
+        """Objects of another kind in the same store, which are not kept in a cache."""
+        return Objects(self._store, self._shown, folder=self._folder, prefix=prefix, suffix=suffix)
 
     def put(self, digest: str, source: Path | bytes) -> None:
         """Store a bundle; an object of that digest and size is left as it is.
@@ -127,7 +125,7 @@ class Objects:
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
         with self._reachable():
             if self._size(digest) != size:
-                obstore.put(self._store, _key(digest), source)
+                obstore.put(self._store, self._key(digest), source)
                 self._settle(digest)
 
     def get(self, digest: str) -> bytes:
@@ -144,6 +142,22 @@ class Objects:
         if hashlib.sha256(content).hexdigest() != digest:
             raise DubitoError(f"object {digest} is damaged")
         return content
+
+    def pieces(self, digest: str) -> Iterator[bytes]:
+        """The bytes of an object piece by piece; the last one comes only if the digest is right.
+
+        Raises:
+            DubitoError: the store does not hold the object, or holds it damaged.
+            UnavailableError: the store does not answer.
+        """
+        found, held = hashlib.sha256(), b""
+        for piece in self._pieces(digest):
+            found.update(piece)
+            yield held
+            held = piece
+        if found.hexdigest() != digest:
+            raise DubitoError(f"object {digest} is damaged")
+        yield held
 
     def actual_digest(self, digest: str) -> str:
         """The SHA-256 of what the store holds under a digest, read from the store itself.
@@ -174,7 +188,7 @@ class Objects:
         """
         with self._reachable():
             if self._size(digest) is not None:
-                obstore.delete(self._store, _key(digest))
+                obstore.delete(self._store, self._key(digest))
         if self._cache is not None:
             self._cache.drop(digest)
 
@@ -185,29 +199,32 @@ class Objects:
             UnavailableError: the store does not answer.
         """
         with self._reachable():
-            for batch in obstore.list(self._store, prefix=_PREFIX):
+            for batch in obstore.list(self._store, prefix=self._prefix):
                 for meta in batch:
                     name = meta["path"].rpartition("/")[2]
-                    digest = name.removesuffix(_SUFFIX)
-                    if meta["path"].endswith(_key(digest)):
+                    digest = name.removesuffix(self._suffix)
+                    if meta["path"].endswith(self._key(digest)):
                         yield StoredObject(digest, meta["size"], meta["last_modified"])
 
     def unfinished(self) -> Iterator[Path]:
         """Files that killed writers left in a folder; a bucket hides them itself."""
         if self._folder is not None:
-            yield from (self._folder / _PREFIX).glob(f"*/*{_SUFFIX}#*")
+            yield from (self._folder / self._prefix).glob(f"*/*{self._suffix}#*")
 
     def _pieces(self, digest: str) -> Iterator[bytes]:
         with self._reachable():
             try:
-                for piece in obstore.get(self._store, _key(digest)).stream(_PIECE_BYTES):
+                for piece in obstore.get(self._store, self._key(digest)).stream(_PIECE_BYTES):
                     yield bytes(piece)
             except FileNotFoundError as error:
                 raise DubitoError(f"object {digest} is missing from {self._shown}") from error
 
+    def _key(self, digest: str) -> str:
+        return f"{self._prefix}/{digest[:2]}/{digest}{self._suffix}"
+
     def _size(self, digest: str) -> int | None:
         try:
-            return obstore.head(self._store, _key(digest))["size"]
+            return obstore.head(self._store, self._key(digest))["size"]
         except FileNotFoundError:
             return None
 
@@ -215,7 +232,7 @@ class Objects:
         """Have the disk hold what a folder shows, before a row may name it."""
         if self._folder is None:
             return
-        path = self._folder / _key(digest)
+        path = self._folder / self._key(digest)
         for place in (path, path.parent, path.parent.parent, self._folder):
             handle = os.open(place, os.O_RDONLY)
             try:
@@ -226,14 +243,66 @@ class Objects:
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:
-        try:
+        with _reachable(self._shown):
             yield
-        except (BaseError, FileNotFoundError) as error:  # the latter: no such bucket
-            raise UnavailableError(
-                f"the object store {self._shown} does not answer ({type(error).__name__}): check "
-                "that it runs, that the bucket exists and that the credentials are right",
-                retry_after_s=_RETRY_AFTER_S,
-            ) from error
+
+
+def read_address(
+    address: str, *, allow_http: bool = False, environment: Mapping[str, str] = os.environ
+) -> Iterator[bytes]:
+    """The bytes of any object, by its address; whether it may be read is not asked here.
+
+    Args:
+        address: `s3://BUCKET/KEY` or `file:///PATH`.
+        allow_http: as of `Objects.open`.
+        environment: as of `Objects.open`.
+
+    Raises:
+        InputError: nothing is there.
+        UnavailableError: the store does not answer.
+    """
+    parts = urlsplit(address)
+    folder, _, key = parts.path.rpartition("/")
+    with _reachable(f"{parts.scheme}://{parts.netloc}"):
+        try:
+            store: LocalStore | S3Store
+            if parts.scheme == "file":
+                store = LocalStore(folder or "/")
+            else:
+                store, key = _bucket(parts.netloc, None, allow_http, environment), parts.path[1:]
+            for piece in obstore.get(store, key).stream(_PIECE_BYTES):
+                yield bytes(piece)
+        except FileNotFoundError as error:
+            raise InputError("address: expected an object there, got none: correct it") from error
+
+
+def _bucket(
+    name: str, prefix: str | None, allow_http: bool, environment: Mapping[str, str]
+) -> S3Store:
+    endpoint = next((environment[key] for key in _ENDPOINTS if environment.get(key)), None)
+    return S3Store(
+        name,
+        prefix=prefix,
+        client_options={
+            "allow_http": _check_endpoint(endpoint, allow_http),
+            "connect_timeout": timedelta(seconds=5),
+            "timeout": timedelta(minutes=10),
+        },
+        retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_FOR},
+        config={"endpoint": endpoint} if endpoint else {},
+    )
+
+
+@contextmanager
+def _reachable(shown: str) -> Iterator[None]:
+    try:
+        yield
+    except (BaseError, FileNotFoundError) as error:  # the latter: no such bucket
+        raise UnavailableError(
+            f"the object store {shown} does not answer ({type(error).__name__}): check "
+            "that it runs, that the bucket exists and that the credentials are right",
+            retry_after_s=_RETRY_AFTER_S,
+        ) from error
 
 
 def _check_endpoint(endpoint: str | None, allow_http: bool) -> bool:
@@ -264,7 +333,3 @@ def _folder_errors() -> Iterator[None]:
             f"object store: expected a folder that can be written, got none ({error}): "
             "choose another one"
         ) from error
-
-
-def _key(digest: str) -> str:
-    return f"{_PREFIX}/{digest[:2]}/{digest}{_SUFFIX}"

@@ -19,8 +19,10 @@ from dubito.errors import BundleRefusedError, ConflictError, PreconditionFailedE
 from dubito.registry import rows
 from dubito.registry.database import Database
 from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
+from dubito.registry.jobs import refuse_needed
 from dubito.registry.names import ANONYMOUS, DEFAULT_ALIAS, check_name
 from dubito.registry.objects import Objects
+from dubito.registry.revisions import Expected
 from dubito.registry.tables import AliasRow, AuditRow, CalibrationRow, ModelRow, VersionRow
 from dubito_nn import Bundle, BundleError, load_bundle
 
@@ -141,11 +143,12 @@ class Registry:
 
         Raises:
             NotFoundError: no such model or version.
-            ConflictError: an alias names the version.
+            ConflictError: an alias names the version, or a job needs it.
         """
         with self._database.writing() as session:
             version = rows.find_version(session, model, reference)
             _refuse_aliased(version)
+            refuse_needed(session, version)
             digest = version.digest
             _note(session, actor, "delete", model, version.number, digest=digest)
             session.delete(version)
@@ -198,7 +201,7 @@ class Registry:
         alias: str,
         version: int,
         *,
-        if_match: frozenset[int] | None = None,
+        if_match: Expected | None = None,
         actor: str = ANONYMOUS,
     ) -> AliasFact:
         """Point an alias to a version; make the alias where it is new.
@@ -207,7 +210,7 @@ class Registry:
             model: name of the model.
             alias: name of the alias.
             version: number of the version.
-            if_match: revisions of which the present one must be one; None: any or none.
+            if_match: what the present revision must be in; None: any or none.
             actor: who moves it.
 
         Raises:
@@ -238,7 +241,7 @@ class Registry:
             return rows.alias_fact(rows.find_alias(session, model, alias))
 
     def check_move(
-        self, model: str, alias: str, version: int, *, if_match: frozenset[int] | None = None
+        self, model: str, alias: str, version: int, *, if_match: Expected | None = None
     ) -> VersionFact:
         """The version that an alias shall point to, if `set_alias` would not refuse it now.
 
@@ -253,7 +256,7 @@ class Registry:
         model: str,
         alias: str,
         *,
-        if_match: frozenset[int] | None = None,
+        if_match: Expected | None = None,
         actor: str = ANONYMOUS,
     ) -> None:
         """Delete an alias other than `default`.
@@ -358,7 +361,7 @@ def verify_bundle(source: Path | bytes) -> Bundle:
 
 
 def _check_move(
-    session: Session, model: str, alias: str, version: int, if_match: frozenset[int] | None
+    session: Session, model: str, alias: str, version: int, if_match: Expected | None
 ) -> tuple[VersionRow, AliasRow | None]:
     check_name("alias", alias)
     target = rows.find_version(session, model, str(version))
@@ -372,12 +375,12 @@ def _check_move(
     return target, row
 
 
-def _check_revision(alias: str, present: int | None, wanted: frozenset[int] | None) -> None:
+def _check_revision(alias: str, present: int | None, wanted: Expected | None) -> None:
     if wanted is None or present in wanted:
         return
     found = "no such alias" if present is None else f'"{present}"'
     raise PreconditionFailedError(
-        f"alias `{alias}`: expected the revision that If-Match names, got {found}: "
+        f"alias `{alias}`: expected what If-Match or If-None-Match names, got {found}: "
         "read the model again and repeat the change if it is still wanted"
     )
 

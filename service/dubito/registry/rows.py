@@ -100,7 +100,7 @@ def model_fact(row: ModelRow) -> ModelFact:
         name=row.name,
         versions=tuple(version_fact(version) for version in row.versions),
         aliases=tuple(alias_fact(alias) for alias in row.aliases),
-        created_at=_utc(row.created_at),
+        created_at=utc(row.created_at),
     )
 
 
@@ -116,9 +116,9 @@ def version_fact(row: VersionRow) -> VersionFact:
         active_calibration=row.active_calibration,
         calibrations=tuple(calibration.number for calibration in row.calibrations),
         aliases=tuple(alias.name for alias in row.aliases),
-        created_at=_utc(row.created_at),
+        created_at=utc(row.created_at),
         uploader=row.uploader,
-        retired_at=None if row.retired_at is None else _utc(row.retired_at),
+        retired_at=None if row.retired_at is None else utc(row.retired_at),
         retired_reason=row.retired_reason,
     )
 
@@ -137,14 +137,14 @@ def calibration_fact(row: CalibrationRow) -> CalibrationFact:
         version=row.version.number,
         number=row.number,
         document=row.document,
-        created_at=_utc(row.created_at),
+        created_at=utc(row.created_at),
     )
 
 
 def audit_fact(row: AuditRow) -> AuditFact:
     """A change as a fact."""
     return AuditFact(
-        at=_utc(row.at),
+        at=utc(row.at),
         actor=row.actor,
         action=row.action,
         model=row.model,
@@ -160,6 +160,6 @@ def _missing(model: str, kind: str, reference: str) -> NotFoundError:
     )
 
 
-def _utc(moment: datetime) -> datetime:
+def utc(moment: datetime) -> datetime:
     """A moment as it was stored; SQLite forgets that it was UTC."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

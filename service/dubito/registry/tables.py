@@ -135,3 +135,67 @@ class AuditRow(Table):
     model: Mapped[str] = mapped_column(String(64), index=True)
     version: Mapped[int | None]
     details: Mapped[dict[str, object]] = mapped_column(JSON)
+
+
+class PoolRow(Table):
+    """Unlabelled rows under a name; never changed."""
+
+    __tablename__ = "pools"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    digest: Mapped[str] = mapped_column(String(64), index=True)
+    size_bytes: Mapped[int] = mapped_column(_BIG)
+    format: Mapped[str] = mapped_column(String(16))
+    num_rows: Mapped[int] = mapped_column(_BIG)
+    columns: Mapped[list[dict[str, object]]] = mapped_column(JSON)
+    source: Mapped[str | None] = mapped_column(String(1000))
+    uploader: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+
+
+class JobRow(Table):
+    """Long work: what was asked, how far it is, and which server has it.
+
+    `order` and `versions` are settled when the job is accepted, `plan` when it first runs. `beat`
+    grows while a server works on it. Versions and pools are named, so that the row outlives them.
+    """
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    model: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int]
+    versions: Mapped[list[int]] = mapped_column(JSON)
+    pool: Mapped[str] = mapped_column(String(64))
+    pool_digest: Mapped[str] = mapped_column(String(64))
+    order: Mapped[dict[str, object]] = mapped_column(JSON)
+    plan: Mapped[dict[str, object] | None] = mapped_column(JSON)
+    total: Mapped[int] = mapped_column(_BIG)
+    done: Mapped[int] = mapped_column(_BIG, default=0)
+    rate: Mapped[float | None]
+    owner: Mapped[str | None] = mapped_column(String(64))
+    beat: Mapped[int] = mapped_column(_BIG, default=0)
+    attempts: Mapped[int] = mapped_column(default=0)
+    result: Mapped[dict[str, object] | None] = mapped_column(JSON)
+    reason: Mapped[str | None] = mapped_column(String(1000))
+    warnings: Mapped[list[str]] = mapped_column(JSON, default=list)
+    actor: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+    started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class JobPartRow(Table):
+    """Rows of a job that are done: an object with their columns."""
+
+    __tablename__ = "job_parts"
+    __table_args__ = (UniqueConstraint("job_id", "start"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    start: Mapped[int] = mapped_column(_BIG)
+    stop: Mapped[int] = mapped_column(_BIG)
+    digest: Mapped[str] = mapped_column(String(64))

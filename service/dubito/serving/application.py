@@ -6,26 +6,31 @@ the queue → the worker runs the engine → columns with the calibration → re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from dubito.engine import Inputs, Sampling
-from dubito.errors import InputError
-from dubito.registry import CalibrationFact, VersionFact
+from dubito.acquisition import ArrayPool
+from dubito.engine import Sampling
+from dubito.jobs import Desk, Runner
+from dubito.pools import Shelf
+from dubito.registry import CalibrationFact, Registry, VersionFact
+from dubito.registry.database import Database
+from dubito.registry.jobs import JobStore
+from dubito.registry.pools import PoolStore
+from dubito.serving.bounds import Bounds, check_share, check_values
 from dubito.serving.budget import Budget
 from dubito.serving.calibrating import (
     Passes,
+    check_choices,
     check_sampling,
     fit,
-    flagging_of,
-    read_truths,
     takes_features,
-    target_of,
 )
 from dubito.serving.calibrations import Calibrations
+from dubito.serving.evaluating import check_evaluated, judge
 from dubito.serving.library import Library
 from dubito.serving.members import (
     Predictor,
@@ -34,10 +39,12 @@ from dubito.serving.members import (
     num_values,
     predictor,
 )
-from dubito.serving.opening import open_registry
+from dubito.serving.opening import open_objects
 from dubito.serving.orders import (
     CalibrateOrder,
     CalibrateReply,
+    EvaluateOrder,
+    EvaluateReply,
     Health,
     PredictOrder,
     PredictReply,
@@ -45,6 +52,7 @@ from dubito.serving.orders import (
 from dubito.serving.outputs import build_outputs, check_outputs
 from dubito.serving.pins import Pins
 from dubito.serving.sampling import merge_sampling
+from dubito.serving.selecting import SelectOrder, SelectReply, begin
 from dubito.serving.worker import Check, Job, Reservation, Worker
 from dubito.settings import Settings
 
@@ -69,12 +77,17 @@ class Application:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        self._registry = open_registry(settings)
+        database, objects = Database(settings.registry_url), open_objects(settings)
+        self._registry = Registry(database, objects)
         self._library = Library(self._registry, settings)
         self._pins = Pins(self._library, settings.pinned_models)
         self._worker = Worker(settings.max_queued_work)
         self._calibrations = Calibrations()
+        self._bounds = Bounds(settings)
         self._bodies = Budget("bytes of bodies", settings.max_pending_bytes)
+        self.pools = Shelf(PoolStore(database, objects), settings)
+        self.jobs = Desk(JobStore(database), objects, self._library, self.pools, settings)
+        self.runner = Runner(self.jobs, self._library, self.pools, self._worker, settings)
 
     def start(self) -> None:
         """Start the device worker."""
@@ -85,9 +98,11 @@ class Application:
         self._library.facts.start()
         self.start()
         self._pins.start()
+        self.runner.start()
 
     def close(self) -> None:
-        """Finish what waits, then close everything."""
+        """Finish what waits, leave the jobs for later, then close everything."""
+        self.runner.close()
         self._worker.close(self._settings.drain_timeout_ms / 1000)
         self._pins.close()
         self._library.facts.close()
@@ -159,14 +174,14 @@ class Application:
         with self._place(reservation) as place:
             version = self._library.version(order.model, order.version)
             sampling = self._sampling(order, version)
-            _check_share("coverage", order.coverage)
+            check_share("coverage", order.coverage)
             members = find_members(self._library, order.model, order.sampling.members)
             engine = predictor(self._library, version, members)
             check_outputs(order.outputs, engine.manifest.task, sampling)
-            inputs, rows = self._read(engine, order.inputs)
+            inputs, rows = self._bounds.read(engine, order.inputs)
             if order.outputs and "samples" in order.outputs:
                 limit = self._settings.max_sample_values
-                self._check_values(num_values(rows, engine, sampling), limit)
+                check_values(num_values(rows, engine, sampling), limit)
             place.resize(rows * sampling.passes * count_networks(engine))
             is_raw = order.calibration == "none"
             fact = None if is_raw else self._library.active_calibration(version)
@@ -198,30 +213,101 @@ class Application:
             version = self._library.version(order.model, order.version)
             sampling = self._sampling(order, version)
             check_sampling(sampling)
-            _check_share("alpha", order.alpha)
-            _check_share("coverage", order.coverage)
+            check_share("alpha", order.alpha)
+            check_share("coverage", order.coverage)
             engine = self._library.engine(version)
-            inputs, rows = self._read(engine, order.inputs)
-            truths = read_truths(order, engine.manifest, rows)
-            flagging_of(order, engine.manifest.task)
-            target_of(order, engine.manifest.task)
-            ood_inputs: dict[str, Tensor] | None = None
-            if order.ood_inputs is not None:
-                ood_inputs, ood_rows = self._read(engine, order.ood_inputs)
-                rows += ood_rows
-            limit = self._settings.max_calibration_values
-            self._check_values(num_values(rows, engine, sampling), limit)
-            place.resize(rows * sampling.passes)
+            check_choices(order, engine.manifest.task)
+            rows = self._bounds.read_labelled(order, engine, sampling, place)
 
             def task(check: Check) -> CalibrateReply:
-                with_features = takes_features(order, engine, inputs, rows, limit)
-                taken = Passes.take(
-                    engine, inputs, ood_inputs, sampling, check, with_features=with_features
+                with_features = takes_features(
+                    order, engine, rows, self._settings.max_calibration_values
                 )
-                document = fit(taken, truths, order, sampling).to_json()
+                taken = Passes.take(engine, rows, sampling, check, with_features=with_features)
+                document = fit(taken, rows.truths, order, sampling, check).to_json()
                 check()
                 fact = self._library.add_calibration(version, document, actor=order.actor)
                 return CalibrateReply(version.model, version.number, fact.number, document)
+
+            return self._worker.submit(place, task, deadline_s=deadline_s)
+
+    def evaluate(
+        self,
+        order: EvaluateOrder,
+        *,
+        reservation: Reservation | None = None,
+        deadline_s: float | None = None,
+    ) -> Job[EvaluateReply]:
+        """Check labelled rows and queue their report; nothing is changed.
+
+        Args:
+            order: what is asked.
+            reservation: a place that the caller holds; it is given back in every case.
+            deadline_s: time on the clock of `time.monotonic` after which it is not run.
+
+        Raises:
+            DubitoError: of the class that names the reason.
+        """
+        with self._place(reservation) as place:
+            version = self._library.version(order.model, order.version)
+            sampling = self._sampling(order, version)
+            check_evaluated(sampling)
+            check_share("coverage", order.coverage)
+            members = find_members(self._library, order.model, order.sampling.members)
+            engine = predictor(self._library, version, members)
+            rows = self._bounds.read_labelled(order, engine, sampling, place)
+            is_raw = order.calibration == "none"
+            fact = None if is_raw else self._library.active_calibration(version)
+
+            def task(check: Check) -> EvaluateReply:
+                calibration = None if fact is None else self._calibrations.of(fact)
+                limit = self._settings.max_calibration_values
+                judged = judge(engine, rows, order, sampling, calibration, check, limit)
+                return EvaluateReply(
+                    model=version.model,
+                    version=version.number,
+                    members=tuple(one.number for one in members) or None,
+                    sampling=sampling,
+                    calibration=fact.number if fact is not None and judged.is_calibrated else None,
+                    num_rows=len(rows.truths),
+                    coverage=judged.coverage,
+                    evaluation=judged.evaluation,
+                    raw=judged.raw,
+                    warnings=judged.warnings,
+                )
+
+            return self._worker.submit(place, task, deadline_s=deadline_s)
+
+    def select(
+        self,
+        order: SelectOrder,
+        *,
+        reservation: Reservation | None = None,
+        deadline_s: float | None = None,
+    ) -> Job[SelectReply]:
+        """Check what is to be chosen from a pool, and queue the search.
+
+        Args:
+            order: what is asked.
+            reservation: a place that the caller holds; it is given back in every case.
+            deadline_s: time on the clock of `time.monotonic` after which it is not run.
+
+        Raises:
+            DubitoError: of the class that names the reason.
+        """
+        with self._place(reservation) as place:
+            version = self._library.version(order.model, order.version)
+            sampling = self._sampling(order, version)
+            members = find_members(self._library, order.model, order.sampling.members)
+            engine = predictor(self._library, version, members)
+            inputs, rows = self._bounds.read(engine, order.inputs)
+            search = begin(order, engine, sampling, rows, self._settings.max_calibration_values)
+            place.resize(max(1, search.work) * sampling.passes * count_networks(engine))
+            numbers = tuple(one.number for one in members) or None
+
+            def task(check: Check) -> SelectReply:
+                choice = search.run(ArrayPool(inputs), check)
+                return SelectReply(version.model, version.number, numbers, search.sampling, choice)
 
             return self._worker.submit(place, task, deadline_s=deadline_s)
 
@@ -283,35 +369,11 @@ class Application:
             place.release()
             raise
 
-    def _sampling(self, order: PredictOrder | CalibrateOrder, version: VersionFact) -> Sampling:
+    def _sampling(
+        self,
+        order: PredictOrder | CalibrateOrder | EvaluateOrder | SelectOrder,
+        version: VersionFact,
+    ) -> Sampling:
         return merge_sampling(
             order.sampling, version.defaults, max_num_samples=self._settings.max_num_samples
         )
-
-    def _read(self, engine: Predictor, given: Inputs) -> tuple[dict[str, Tensor], int]:
-        for rows in given.values() if isinstance(given, Mapping) else [given]:
-            if isinstance(rows, Sequence):  # counted before millions of lists become an array
-                self._check_rows(len(rows))
-        inputs = engine.read_inputs(given)
-        num_rows = len(next(iter(inputs.values())))
-        self._check_rows(num_rows)
-        return inputs, num_rows
-
-    def _check_rows(self, rows: int) -> None:
-        if rows > self._settings.max_rows:
-            raise InputError(
-                f"`inputs` expects at most {self._settings.max_rows} rows, got {rows}: "
-                "send them in several requests"
-            )
-
-    def _check_values(self, values: int, limit: int) -> None:
-        if values > limit:
-            raise InputError(
-                f"passes x rows x outputs: expected at most {limit} numbers, got {values}: "
-                "send fewer rows or ask for fewer samples"
-            )
-
-
-def _check_share(name: str, value: float | None) -> None:
-    if value is not None and not 0.0 < value < 1.0:
-        raise InputError(f"`{name}` expects a number between 0 and 1, got {value}: such as 0.9")

@@ -1,24 +1,28 @@
 """Labelled rows to a calibration: read the truths, take all passes, fit.
 
+`evaluating` reads its rows here too.
+
 Dimensions: T samples, B labelled rows, N strange rows, C classes, D outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from dubito.calibration import draws
 from dubito.calibration import truths as checked
+from dubito.calibration.choices import Choices
 from dubito.calibration.fit import fit_classification, fit_regression
 from dubito.calibration.flagging import Flagging
 from dubito.calibration.policy import Target
 from dubito.calibration.record import Calibration
-from dubito.engine import Engine, Sampling
+from dubito.engine import Engine, Inputs, Sampling
 from dubito.engine.heads import logits, mean_and_variance
 from dubito.errors import InputError
 from dubito.ood import scorer
@@ -29,43 +33,107 @@ from dubito_nn import Manifest
 
 Truths = NDArray[np.int64] | NDArray[np.float64]
 
+_CHOICES_OF = {
+    "classification": ("scaling", "sets", "per_class"),
+    "regression": ("noise_precision", "intervals"),
+}
+
+
+class LabelledOrder(Protocol):
+    """What orders of labelled rows have in common."""
+
+    @property
+    def inputs(self) -> Inputs: ...  # noqa: D102
+    @property
+    def labels(self) -> object: ...  # noqa: D102
+    @property
+    def targets(self) -> object: ...  # noqa: D102
+    @property
+    def ood_inputs(self) -> Inputs | None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Checked rows with their truths, maybe strange rows, and how many there are of both."""
+
+    inputs: dict[str, Tensor]
+    truths: Truths
+    ood_inputs: dict[str, Tensor] | None
+    num_rows: int
+
+    @classmethod
+    def read(
+        cls,
+        order: LabelledOrder,
+        manifest: Manifest,
+        read: Callable[[Inputs], tuple[dict[str, Tensor], int]],
+    ) -> Labelled:
+        """Check what an order holds.
+
+        Args:
+            order: the rows and truths.
+            manifest: what the network says of itself.
+            read: checks rows, and counts them.
+
+        Raises:
+            InputError: rows or truths that cannot be used.
+        """
+        inputs, num_rows = read(order.inputs)
+        truths = read_truths(order, manifest, num_rows)
+        if order.ood_inputs is None:
+            return cls(inputs, truths, None, num_rows)
+        ood_inputs, num_strange = read(order.ood_inputs)
+        return cls(inputs, truths, ood_inputs, num_rows + num_strange)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features (rows, F) of labelled rows and of strange ones; None where no score reads them."""
+
+    labelled: NDArray[np.floating] | None = None
+    strange: NDArray[np.floating] | None = None
+
+    @classmethod
+    def take(cls, engine: Engine, rows: Labelled, check: Check) -> Features:
+        """One pass without draws over all rows."""
+        labelled = engine.features(rows.inputs, check=check).numpy()
+        if rows.ood_inputs is None:
+            return cls(labelled)
+        return cls(labelled, engine.features(rows.ood_inputs, check=check).numpy())
+
 
 @dataclass(frozen=True)
 class Passes:
-    """Declared outputs of every pass over the labelled rows and the strange ones.
+    """The labelled rows, and declared outputs of every pass over them and the strange ones.
 
-    Their features are taken too, where the score of the flag reads them.
+    Their features are there too, where the score of the flag reads them.
     """
 
     manifest: Manifest
+    inputs: Mapping[str, Tensor]
     labelled: Tensor
     strange: Tensor | None
-    features: Tensor | None = None
-    strange_features: Tensor | None = None
+    features: Features
 
     @classmethod
     def take(
         cls,
         engine: Engine,
-        inputs: Mapping[str, Tensor],
-        ood_inputs: Mapping[str, Tensor] | None,
+        rows: Labelled,
         sampling: Sampling,
         check: Check,
         *,
         with_features: bool = False,
     ) -> Passes:
         """Run the engine over all rows."""
-        labelled = engine.sample(inputs, sampling=sampling, check=check)
+        labelled = engine.sample(rows.inputs, sampling=sampling, check=check)
         strange = (
             None
-            if ood_inputs is None
-            else engine.sample(ood_inputs, sampling=sampling, check=check)
+            if rows.ood_inputs is None
+            else engine.sample(rows.ood_inputs, sampling=sampling, check=check)
         )
-        if not with_features:
-            return cls(engine.manifest, labelled, strange)
-        features = engine.features(inputs, check=check)
-        strange_features = None if ood_inputs is None else engine.features(ood_inputs, check=check)
-        return cls(engine.manifest, labelled, strange, features, strange_features)
+        taken = Features.take(engine, rows, check) if with_features else Features()
+        return cls(engine.manifest, rows.inputs, labelled, strange, taken)
 
 
 def check_sampling(sampling: Sampling) -> None:
@@ -107,16 +175,13 @@ def target_of(order: CalibrateOrder, task: str) -> Target:
     return target
 
 
-def takes_features(
-    order: CalibrateOrder, engine: Engine, inputs: Mapping[str, Tensor], rows: int, limit: int
-) -> bool:
+def takes_features(order: CalibrateOrder, engine: Engine, rows: Labelled, limit: int) -> bool:
     """Whether the fit reads features; `auto` and `combined` do where there are any that fit.
 
     Args:
         order: which score.
         engine: of the version.
-        inputs: checked rows, of which one is tried.
-        rows: how many there are with the strange ones.
+        rows: checked, of which one is tried.
         limit: most numbers that the features of all rows may be.
 
     Raises:
@@ -125,36 +190,51 @@ def takes_features(
     if order.ood_score not in (scorer.AUTO, scorer.COMBINED, *scorer.DISTANCES):
         return False
     try:
-        one = engine.features({name: tensor[:1] for name, tensor in inputs.items()})
-        checked_features(one.double().numpy(), "features")
+        check_features(engine, rows, None)
     except InputError:
         if order.ood_score in scorer.DISTANCES:
             raise
         return False
-    if rows * one.shape[1] > limit:
-        raise InputError(
-            f"features x rows: expected at most {limit} numbers, got {rows * one.shape[1]}: send "
-            "fewer rows, or name a score that reads no features"
-        )
+    check_features(engine, rows, limit)
     return True
 
 
-def read_truths(order: CalibrateOrder, manifest: Manifest, rows: int) -> Truths:
+def check_features(engine: Engine, rows: Labelled, limit: int | None) -> None:
+    """Try the features of one row.
+
+    Args:
+        engine: of the version.
+        rows: checked.
+        limit: most numbers that the features of all rows may be; None: any.
+
+    Raises:
+        InputError: the network has none that distances can be taken in, or too many.
+    """
+    one = engine.features({name: tensor[:1] for name, tensor in rows.inputs.items()})
+    checked_features(one.double().numpy(), "features")
+    values = rows.num_rows * one.shape[1]
+    if limit is not None and values > limit:
+        raise InputError(
+            f"features x rows: expected at most {limit} numbers, got {values}: send fewer rows, or "
+            "calibrate with a score that reads no features"
+        )
+
+
+def read_truths(order: LabelledOrder, manifest: Manifest, rows: int) -> Truths:
     """Class indices (B,) or targets (B, D) of the labelled rows.
 
     Raises:
-        InputError: the wrong field, a wrong count, an unknown class, or a value not finite.
+        InputError: the wrong field, a wrong count, an unknown class, a value not finite, or a
+            choice that the task does not have.
     """
     is_classes = manifest.task == "classification"
     wanted, unwanted = ("labels", "targets") if is_classes else ("targets", "labels")
     given: object = getattr(order, wanted)
     if given is None or getattr(order, unwanted) is not None:
         raise InputError(
-            f"calibrating a {manifest.task}: expected `{wanted}`, got "
+            f"labelled rows of a {manifest.task}: expected `{wanted}`, got "
             f"{'none' if given is None else f'`{unwanted}` as well'}: send `{wanted}` alone"
         )
-    if is_classes and order.noise_precision is not None:
-        raise InputError("`noise_precision` belongs to a regression: leave it out")
     if is_classes:
         return checked.labels(_labels(given, manifest), rows, manifest.num_outputs)
     try:
@@ -166,16 +246,19 @@ def read_truths(order: CalibrateOrder, manifest: Manifest, rows: int) -> Truths:
         ) from error
 
 
-def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Sampling) -> Calibration:
+def fit(
+    passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Sampling, check: Check
+) -> Calibration:
     """The calibration of the passes."""
-    manifest = passes.manifest
+    manifest, choices = passes.manifest, _choices(order)
     flagging = replace(
         flagging_of(order, manifest.task),
-        features=None if passes.features is None else passes.features.numpy(),
-        ood_features=None if passes.strange_features is None else passes.strange_features.numpy(),
+        features=passes.features.labelled,
+        ood_features=passes.features.strange,
     )
     target = target_of(order, manifest.task)
     if manifest.task == "classification":
+        rows = {name: tensor.numpy() for name, tensor in passes.inputs.items()}
         return fit_classification(
             logits(passes.labelled, manifest.output).numpy(),
             truths,
@@ -186,8 +269,11 @@ def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Samplin
             ood_logits_TNC=None
             if passes.strange is None
             else logits(passes.strange, manifest.output).numpy(),
+            choices=choices,
             flagging=flagging,
             target=target,
+            uniform_B=None if choices.sets == "lac" else draws.by_content(rows, sampling.seed),
+            check=check,
         )
     mean_TBD, variance_TBD = mean_and_variance(passes.labelled, manifest)
     strange_TND = None if passes.strange is None else mean_and_variance(passes.strange, manifest)[0]
@@ -202,9 +288,33 @@ def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Samplin
         seed=sampling.seed,
         noise_precision=order.noise_precision,
         ood_mean_TND=None if strange_TND is None else strange_TND.numpy(),
+        choices=choices,
         flagging=flagging,
         target=target,
+        check=check,
     )
+
+
+def _choices(order: CalibrateOrder) -> Choices:
+    """What is chosen; what is not, as `Choices` has it."""
+    names = [field.name for field in fields(Choices)]
+    given = {name: getattr(order, name) for name in names if getattr(order, name) is not None}
+    return Choices(**given)
+
+
+def check_choices(order: CalibrateOrder, task: str) -> None:
+    """Refuse choices, scores and targets that are unknown or belong to the other task.
+
+    Raises:
+        InputError: naming the choice.
+    """
+    _choices(order)
+    flagging_of(order, task)
+    target_of(order, task)
+    other = "regression" if task == "classification" else "classification"
+    for name in _CHOICES_OF[other]:
+        if getattr(order, name) is not None:
+            raise InputError(f"`{name}` belongs to a {other}, got a {task}: leave it out")
 
 
 def _labels(given: object, manifest: Manifest) -> NDArray[np.int64]:

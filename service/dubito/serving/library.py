@@ -28,6 +28,7 @@ from dubito.registry import (
 )
 from dubito.registry.following import Following
 from dubito.registry.names import ANONYMOUS, DEFAULT_ALIAS
+from dubito.registry.revisions import Expected
 from dubito.serving.catalogue import Catalogue
 from dubito.serving.orders import SamplingOrder, VersionPage
 from dubito.serving.sampling import merge_sampling
@@ -86,6 +87,7 @@ class Library:
                 prove=lambda bundle: Engine.load(
                     bundle,
                     device=settings.device,
+                    memory_budget_bytes=settings.memory_budget_bytes,
                     proof_limit_s=settings.proof_timeout_ms / 1000,
                 ),
                 actor=actor,
@@ -169,7 +171,7 @@ class Library:
         alias: str,
         version: int,
         *,
-        if_match: frozenset[int] | None = None,
+        if_match: Expected | None = None,
         actor: str = ANONYMOUS,
     ) -> AliasFact:
         """Point an alias to a version, once it is loaded and warm here.
@@ -188,7 +190,7 @@ class Library:
         model: str,
         alias: str,
         *,
-        if_match: frozenset[int] | None = None,
+        if_match: Expected | None = None,
         actor: str = ANONYMOUS,
     ) -> None:
         """Delete an alias other than `default`."""
@@ -225,6 +227,16 @@ class Library:
         key = ("calibration", version.model, version.number, number)
         read = partial(self._registry.calibration, version.model, str(version.number), number)
         return self.facts.get(key, read)
+
+    def calibration(self, model: str, reference: str, number: int) -> CalibrationFact:
+        """A calibration of a version by its number, whether it is active or not.
+
+        Raises:
+            NotFoundError: no such model, version or calibration.
+        """
+        found = self._registry.calibration(model, reference, number)
+        assert found is not None
+        return found
 
     def add_calibration(
         self, version: VersionFact, document: dict[str, object], *, actor: str = ANONYMOUS

@@ -13,6 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
+from dubito.calibration.evaluate import Evaluation
 from dubito.engine import Inputs, Sampling
 from dubito.registry import CalibrationFact, VersionFact
 from dubito.registry.names import ANONYMOUS
@@ -116,6 +118,10 @@ class CalibrateOrder:
         alpha: false-alarm rate of the flag, in (0, 1).
         coverage: of sets and intervals, in (0, 1).
         noise_precision: 1 / noise variance of a regression, per target unit squared; None: fitted.
+        scaling: what is fitted to the logits of a classification; None: `temperature`.
+        sets: which score orders the classes; None: `lac`.
+        per_class: whether every class has a threshold of its own; None: no.
+        intervals: what the intervals of a regression are built around; None: `normalised`.
         ood_score: name of the score of the flag, or `auto`; None: the default of the task.
         target_risk: most share of wrong ones among accepted rows, in (0, 1).
         risk_confidence: with which the risk is promised, in (0, 1); None: 0.95.
@@ -133,6 +139,10 @@ class CalibrateOrder:
     alpha: float = 0.05
     coverage: float = 0.9
     noise_precision: float | None = None
+    scaling: ScalingName | None = None
+    sets: SetsName | None = None
+    per_class: bool | None = None
+    intervals: IntervalsName | None = None
     ood_score: str | None = None
     target_risk: float | None = None
     risk_confidence: float | None = None
@@ -149,6 +159,64 @@ class CalibrateReply:
     version: int
     calibration: int
     document: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class EvaluateOrder:
+    """Labelled rows to judge a version by.
+
+    Args:
+        model: name of the model.
+        inputs: rows first.
+        version: number or alias.
+        labels: class indices or class names, for a classification.
+        targets: numbers, (B,) or (B, D), for a regression.
+        ood_inputs: rows known to be strange.
+        coverage: of sets and intervals, in (0, 1); None: the calibration's own.
+        calibration: `active`, or `none` for the raw figures.
+        sampling: choices that differ from the version's defaults.
+        compare: whether to judge the raw figures beside the calibrated ones.
+    """
+
+    model: str
+    inputs: Inputs
+    version: str = "default"
+    labels: object = None
+    targets: object = None
+    ood_inputs: Inputs | None = None
+    coverage: float | None = None
+    calibration: Literal["active", "none"] = "active"
+    sampling: SamplingOrder = SamplingOrder()
+    compare: bool = False
+
+
+@dataclass(frozen=True)
+class EvaluateReply:
+    """A report on labelled rows, and what it was made with.
+
+    Args:
+        model: name of the model.
+        version: number of the version.
+        members: of an ensemble alone.
+        sampling: what was drawn.
+        calibration: number of the one that was applied.
+        num_rows: labelled rows.
+        coverage: of the sets and intervals; None where there are none.
+        evaluation: figures, intervals and curves.
+        raw: the same without the calibration, where that was asked.
+        warnings: what the caller should know.
+    """
+
+    model: str
+    version: int
+    members: tuple[int, ...] | None
+    sampling: Sampling
+    calibration: int | None
+    num_rows: int
+    coverage: float | None
+    evaluation: Evaluation
+    raw: Evaluation | None
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubito.calibration import mixture
+from dubito.calibration import draws, mixture
 from dubito.calibration.record import Calibration
 from dubito.engine import Classification, Ensemble, Regression, Sampling
 from dubito.errors import InputError
@@ -65,6 +66,7 @@ class _Request:
 
     order: PredictOrder
     calibration: Calibration | None
+    inputs: Mapping[str, Tensor]
     features: NDArray[np.float32] | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -110,24 +112,18 @@ def build_outputs(
     engines = engine.members if isinstance(engine, Ensemble) else (engine,)
     injected = [one.manifest.injection_warning for one in engines]
     warnings = list(dict.fromkeys(line for line in injected if line is not None))
-    covering = _covering(order, sampling, calibration, warnings)
-    temperature = (covering.temperature or 1.0) if covering is not None else 1.0
+    applied = covering(order.calibration, sampling, calibration, warnings)
     names = order.outputs or _OUTPUTS[engine.manifest.task]
     prediction = engine.predict(
         dict(inputs),
         sampling=sampling,
-        temperature=temperature,
+        temperature=1.0 if applied is None else applied.logit_scaling,
         keep_samples=_ON_REQUEST in names
-        or (
-            "quantiles" in names
-            and covering is not None
-            and may_keep_samples
-            and sampling.tolerance is None
-        ),
+        or (may_keep_samples and sampling.tolerance is None and _needs_passes(names, applied)),
         check=check,
     )
-    features = _features(names, engine, inputs, covering, check)
-    request = _Request(order, covering, features, warnings)
+    features = _features(names, engine, inputs, applied, check)
+    request = _Request(order, applied, inputs, features, warnings)
     columns: dict[str, Callable[[], Column]]
     if isinstance(prediction, Classification):
         columns = _classification(prediction, request)
@@ -137,16 +133,24 @@ def build_outputs(
     outputs = {name: columns[name]() for name in names}
     _warn_non_finite({"mean": prediction.mean, **outputs}, warnings)
     varies = _varies(prediction) if sampling.method == "mc" else None
-    return Built(outputs, tuple(warnings), varies, covering)
+    return Built(outputs, tuple(warnings), varies, applied)
 
 
-def _covering(
-    order: PredictOrder,
+def covering(
+    choice: str,
     sampling: Sampling,
     calibration: Calibration | None,
     warnings: list[str],
 ) -> Calibration | None:
-    if order.calibration == "none":
+    """The calibration that a request is answered with; where there is none, a warning says why.
+
+    Args:
+        choice: `active` or `none`, as the request has it.
+        sampling: what is drawn.
+        calibration: the active one.
+        warnings: to add to.
+    """
+    if choice == "none":
         warnings.append("raw figures: the request asked for no calibration")
         return None
     if sampling.method == "ensemble":
@@ -172,25 +176,31 @@ def _classification(
 ) -> dict[str, Callable[[], Column]]:
     found = request.calibration
 
+    @cache
+    def members() -> NDArray[np.bool_]:
+        assert found is not None
+        uniform_B = _draws(found, request)
+        return found.prediction_sets(prediction.mean, uniform_B, request.order.coverage)
+
+    @cache
+    def strangeness() -> NDArray[np.float64]:
+        assert found is not None
+        return found.class_scores(prediction, request.features)
+
     def prediction_set() -> Column:
         if found is None:
             return None
-        member_BC = found.prediction_sets(prediction.mean, request.order.coverage)
-        if member_BC.all():
-            _warn_unbounded(found, request)
-        return ClassSets(member_BC, prediction.classes)
+        _warn_unbounded(found, request)
+        return ClassSets(members(), prediction.classes)
 
     def ood() -> Column:
-        if found is None:
-            return None
-        return _ood(found, found.class_scores(prediction, request.features))
+        return None if found is None else _ood(found, strangeness())
 
     def decision() -> Column:
         if found is None:
             return None
-        flag_B = found.ood.flags(found.class_scores(prediction, request.features))
-        member_BC = found.prediction_sets(prediction.mean, request.order.coverage)
-        return found.class_decisions(prediction.mean, flag_B, member_BC)
+        flag_B = found.ood.flags(strangeness())
+        return found.class_decisions(prediction.mean, flag_B, members())
 
     names = prediction.classes
     known_B = [bool(np.isfinite(row_C).all()) for row_C in prediction.mean]
@@ -224,26 +234,32 @@ def _regression(prediction: Regression, request: _Request) -> dict[str, Callable
     def interval() -> Column:
         if found is None:
             return None
-        lower_BD, upper_BD = found.intervals(prediction.mean, variance_BD, request.order.coverage)
-        if np.isinf(upper_BD).any():
-            _warn_unbounded(found, request)
-        return {"lower": lower_BD, "upper": upper_BD}
+        coverage = request.order.coverage
+        if found.intervals == "normalised":
+            ends = found.normalised_intervals(prediction.mean, variance_BD, coverage)
+        else:
+            passes = _passes(prediction, found, request, "interval")
+            if passes is None:
+                return None
+            ends = found.mixture_intervals(*passes, coverage)
+        _warn_unbounded(found, request)
+        return dict(zip(("lower", "upper"), ends, strict=True))
 
     def quantiles() -> Column:
         return None if found is None else _quantiles(prediction, found, request)
 
+    @cache
+    def strangeness() -> NDArray[np.float64]:
+        assert found is not None
+        return found.number_scores(prediction.epistemic_variance, request.features)
+
     def ood() -> Column:
-        if found is None:
-            return None
-        epistemic_BD = prediction.epistemic_variance
-        return _ood(found, found.number_scores(epistemic_BD, request.features))
+        return None if found is None else _ood(found, strangeness())
 
     def decision() -> Column:
         if found is None:
             return None
-        epistemic_BD = prediction.epistemic_variance
-        flag_B = found.ood.flags(found.number_scores(epistemic_BD, request.features))
-        return found.number_decisions(variance_BD, flag_B)
+        return found.number_decisions(variance_BD, found.ood.flags(strangeness()))
 
     return {
         "mean": lambda: prediction.mean,
@@ -261,17 +277,39 @@ def _regression(prediction: Regression, request: _Request) -> dict[str, Callable
 
 def _quantiles(prediction: Regression, found: Calibration, request: _Request) -> Column:
     """Quantiles of the calibrated mixture, by level: both ends of the coverage, and the median."""
-    mean_TBD, noise_TBD = prediction.samples, prediction.noise_samples
-    if mean_TBD is None or noise_TBD is None:
+    passes = _passes(prediction, found, request, "quantiles")
+    if passes is None:
+        return None
+    coverage = found.level(request.order.coverage)
+    levels = ((1 - coverage) / 2, 0.5, (1 + coverage) / 2)
+    return {f"{level:.10g}": mixture.quantiles(*passes, level) for level in levels}
+
+
+def _needs_passes(names: Sequence[str], calibration: Calibration | None) -> bool:
+    if calibration is None:
+        return False
+    return "quantiles" in names or ("interval" in names and calibration.intervals == "cqr")
+
+
+def _passes(
+    prediction: Regression, found: Calibration, request: _Request, name: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Means and calibrated variances of all passes, or None with a warning."""
+    if prediction.samples is None or prediction.noise_samples is None:
         request.warnings.append(
-            "`quantiles` is null: it needs all passes, which are not kept with a tolerance, nor "
+            f"`{name}` is null: it needs all passes, which are not kept with a tolerance, nor "
             "where passes x rows x outputs are too many: leave it out, or send fewer rows"
         )
         return None
-    variance_TBD = found.aleatoric_variance(noise_TBD)
-    coverage = request.order.coverage or found.coverage
-    levels = ((1 - coverage) / 2, 0.5, (1 + coverage) / 2)
-    return {f"{level:.10g}": mixture.quantiles(mean_TBD, variance_TBD, level) for level in levels}
+    return prediction.samples, found.aleatoric_variance(prediction.noise_samples)
+
+
+def _draws(found: Calibration, request: _Request) -> NDArray[np.float64]:
+    """What randomised sets take of each row; nothing for the others."""
+    if not found.set_rule.is_randomised:
+        return np.zeros(0)
+    rows = {name: tensor.numpy() for name, tensor in request.inputs.items()}
+    return draws.by_content(rows, found.sampling.seed)
 
 
 def _ood(calibration: Calibration, score_B: NDArray[np.float64]) -> Column:
@@ -310,12 +348,14 @@ def _varies(prediction: Classification | Regression) -> bool:
 
 
 def _warn_unbounded(calibration: Calibration, request: _Request) -> None:
-    coverage = request.order.coverage or calibration.coverage
+    coverage = calibration.level(request.order.coverage)
     if not np.isinf(calibration.conformal.thresholds(coverage)).any():
         return
+    by_class = calibration.set_rule.per_class
     request.warnings.append(
-        f"{calibration.conformal.num_rows} held-out rows are too few for coverage {coverage}: "
-        "sets hold every class and intervals have no end (null); calibrate with more rows"
+        f"{calibration.conformal.num_rows} held-out rows {'of a class ' * by_class}are too few for "
+        f"coverage {coverage}: sets hold every {'such ' * by_class}class and intervals have no end "
+        "(null); calibrate with more rows"
     )
 
 

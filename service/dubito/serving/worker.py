@@ -4,6 +4,10 @@ Flow: `reserve` a place (rows x samples) → decode the request → `resize` the
 task → the thread runs it → its future resolves and the place is free again. The task gets a
 `Check` to call between chunks: it beats the heart, and ends work that nobody waits for any more.
 Whatever a task raises goes into its future; nothing that a task does ends the thread.
+
+Behind the queue is a second lane for long work. Its tasks run when nothing else waits, and each
+`Check` that one calls first runs all that has come meanwhile: a request waits for what lies between
+two checks, whatever stands in that lane.
 """
 
 from __future__ import annotations
@@ -103,6 +107,7 @@ class Worker:
         self._work = 0
         self._rate: float | None = None
         self._jobs: deque[Job[object]] = deque()
+        self._behind: deque[Job[object]] = deque()
         self._changed = threading.Condition()
         self._is_draining = False
         self._beat_s = time.monotonic()
@@ -121,7 +126,10 @@ class Worker:
         """
         with self._changed:
             self._is_draining = True
+            left = list(self._behind)
+            self._behind.clear()
             self._changed.notify_all()
+        self._turn_away(left)
         if not self._thread.is_alive():
             return
         self._thread.join(timeout_s)
@@ -129,10 +137,7 @@ class Worker:
             left = list(self._jobs)
             self._jobs.clear()
             self._changed.notify_all()
-        for job in left:
-            if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(self._unavailable())
-            job.reservation.release()
+        self._turn_away(left)
 
     @property
     def heartbeat_age_s(self) -> float:
@@ -195,22 +200,57 @@ class Worker:
             self._changed.notify_all()
         return job
 
+    def submit_behind(self, task: Callable[[Check], T]) -> Job[T]:
+        """Queue a task that gives way to all that is submitted otherwise; it takes no place.
+
+        Args:
+            task: what to run; called with a `Check`, at which it gives way.
+
+        Raises:
+            UnavailableError: the worker drains.
+        """
+        job = Job(task, Reservation(self, 0), None)
+        with self._changed:
+            if self._is_draining:
+                raise self._unavailable()
+            self._behind.append(job)  # type: ignore[arg-type]  # Future is invariant
+            self._changed.notify_all()
+        return job
+
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._jobs and not self._is_draining:
+                while not self._jobs and not self._behind and not self._is_draining:
                     self._beat()
                     self._changed.wait(_IDLE_BEAT_S)
-                if not self._jobs:
+                if not self._jobs and not self._behind:
                     return
-                job = self._jobs.popleft()
+                is_behind = not self._jobs
+                job = (self._jobs or self._behind).popleft()
             self._beat()
-            self._do(job)
+            self._do(job, self._give_way if is_behind else None)
             del job  # holds the request's arrays
 
-    def _do(self, job: Job[object]) -> None:
+    def _give_way(self) -> None:
+        """Do all that waits, within a task of the lane behind.
+
+        Raises:
+            UnavailableError: the worker drains.
+        """
+        while (job := self._next()) is not None:
+            self._do(job)
+        if self._is_draining:
+            raise self._unavailable()
+
+    def _next(self) -> Job[object] | None:
+        with self._changed:
+            return self._jobs.popleft() if self._jobs else None
+
+    def _do(self, job: Job[object], give_way: Callable[[], None] | None = None) -> None:
         def check() -> None:
             self._beat()
+            if give_way is not None:
+                give_way()
             job.check()
 
         began_s = time.monotonic()
@@ -223,7 +263,8 @@ class Worker:
             job.reservation.release()
             job.future.set_exception(error)
         else:
-            self._learn_rate(job.reservation.work, time.monotonic() - began_s)
+            if give_way is None:
+                self._learn_rate(job.reservation.work, time.monotonic() - began_s)
             job.reservation.release()
             job.future.set_result(result)
         finally:
@@ -261,6 +302,12 @@ class Worker:
         if self._rate is None:
             return 1.0
         return min(max(self._work / self._rate, 1.0), 60.0)
+
+    def _turn_away(self, jobs: list[Job[object]]) -> None:
+        for job in jobs:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(self._unavailable())
+            job.reservation.release()
 
     def _unavailable(self) -> UnavailableError:
         return UnavailableError(

@@ -17,6 +17,7 @@ from dubito.api.replies import json_response
 from dubito.api.schemas import AliasBody, read_fields
 from dubito.errors import PreconditionFailedError
 from dubito.registry import AliasFact
+from dubito.registry.revisions import EXISTING, MISSING, Expected
 
 router = APIRouter(prefix="/v1/models", tags=["aliases"])
 
@@ -39,7 +40,10 @@ def get_alias(request: Request, model: str, alias: str) -> Response:
     "/{model}/aliases/{alias}", summary="Point an alias to a version", openapi_extra=_ALIAS_BODY
 )
 async def put_alias(request: Request, model: str, alias: str) -> Response:
-    """Move an alias once the version is loaded, or make it; `If-Match` names its revision."""
+    """Move an alias once the version is loaded, or make it; `If-Match` names its revision.
+
+    `If-None-Match: *` makes it only where there is none.
+    """
     media_type(request, (JSON,))
     body = read_fields(AliasBody, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
     call = partial(
@@ -65,11 +69,20 @@ def _answer(fact: AliasFact) -> Response:
     return json_response(alias_page(fact), headers={"ETag": f'"{fact.revision}"'})
 
 
-def _if_match(request: Request) -> frozenset[int] | None:
-    """The revisions that `If-Match` names; None without the header, or for `*`."""
-    header = request.headers.get("if-match")
-    if header is None or header.strip() == "*":
+def _if_match(request: Request) -> Expected | None:
+    """What `If-Match` or `If-None-Match` expects; None without either."""
+    header, none_match = (request.headers.get(name) for name in ("if-match", "if-none-match"))
+    if none_match is not None:
+        if none_match.strip() != "*" or header is not None:
+            raise PreconditionFailedError(
+                "If-None-Match: expected `*`, for an alias that does not exist yet, without "
+                f"If-Match, got {none_match[:40]!r}: leave one of them out"
+            )
+        return MISSING
+    if header is None:
         return None
+    if header.strip() == "*":
+        return EXISTING
     revisions = frozenset(int(tag) for tag in re.findall(r'"(\d{1,9})"', header))
     if not revisions:
         raise PreconditionFailedError(

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import cast
 
 from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dubito.api.access import Access, access
-from dubito.api.arrays import read_npz
 from dubito.api.auth import actor
-from dubito.api.bodies import JSON, NPZ, body_length, media_type, parse_json, read_body
-from dubito.api.errors import FieldProblem, FieldsError
+from dubito.api.bodies import JSON, NPZ, media_type, parse_json, read_body
+from dubito.api.intake import Given, answered
+from dubito.api.labelled import KINDS, read_labelled
 from dubito.api.pages import calibration_page
 from dubito.api.replies import json_response
 from dubito.api.schemas import (
     ActiveBody,
     CalibrateBody,
     CalibrateOptions,
-    no_query,
     read_fields,
-    read_query,
 )
-from dubito.api.waiting import deadline, outcome
 from dubito.calibration.record import Calibration
-from dubito.engine import Inputs
 from dubito.serving.orders import CalibrateOrder, CalibrateReply
-from dubito.serving.worker import Job, Reservation
+from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["calibration"])
 
 _SMALL_BODY_BYTES = 4096
-_NAMES = ("inputs", "labels", "targets", "ood_inputs")
 _FIT_BODY = {
     "requestBody": {
         "required": True,
@@ -98,87 +92,49 @@ async def put_version_calibration(request: Request, model: str, version: str) ->
 
 
 async def _calibrate(request: Request, model: str, version: str) -> Response:
-    held = access(request)
-    kind = media_type(request, (JSON, NPZ))
-    async with deadline(request, held.settings.request_timeout_ms) as deadline_s:
-        length = body_length(request, held.settings.max_body_bytes)
-        with held.application.admitted(length) as place:
-            body = await read_body(request, held.settings.max_body_bytes)
-            query = request.query_params.multi_items()
-            start = partial(
-                _start, held, model, version, kind, body, query, place, deadline_s, actor(request)
-            )
-            job = await to_thread.run_sync(start)
-            reply = await outcome(job, request)
-    document = reply.document
-    summary = Calibration.from_json(document).summary()
-    content = {
-        "model": reply.model,
-        "version": reply.version,
-        "calibration": reply.calibration,
-        **{name: document[name] for name in ("num_rows", "splits", "report", "warnings")},
-        **{name: summary[name] for name in ("ood", "policy")},
-    }
-    return json_response(content)
+    return await answered(request, KINDS, partial(_start, model, version), _answer)
 
 
-def _start(
-    held: Access,
-    model: str,
-    version: str,
-    kind: str,
-    body: bytes,
-    query: list[tuple[str, str]],
-    place: Reservation,
-    deadline_s: float,
-    who: str,
-) -> Job[CalibrateReply]:
+def _start(model: str, version: str, given: Given) -> Job[CalibrateReply]:
     """Decode a body and queue what it asks."""
-    options: CalibrateOptions
-    arrays: dict[str, object]
-    if kind == JSON:
-        no_query(query)
-        options = read_fields(CalibrateBody, parse_json(body))
-        arrays = {name: getattr(options, name) for name in _NAMES}
-    else:
-        options = read_query(CalibrateOptions, query)
-        arrays = _named(dict(read_npz(body, held.settings.max_body_bytes)))
+    options, rows = read_labelled(given, CalibrateBody, CalibrateOptions)
     order = CalibrateOrder(
         model=model,
         version=version,
-        inputs=cast(Inputs, arrays.get("inputs")),
-        labels=arrays.get("labels"),
-        targets=arrays.get("targets"),
-        ood_inputs=cast("Inputs | None", arrays.get("ood_inputs")),
+        inputs=rows.inputs,
+        labels=rows.labels,
+        targets=rows.targets,
+        ood_inputs=rows.ood_inputs,
         alpha=options.alpha,
         coverage=options.coverage,
         noise_precision=options.noise_precision,
+        scaling=options.scaling,
+        sets=options.sets,
+        per_class=options.per_class,
+        intervals=options.intervals,
         ood_score=options.ood_score,
         target_risk=options.target_risk,
         risk_confidence=options.risk_confidence,
         target_acceptance=options.target_acceptance,
         sampling=options.order(),
-        actor=who,
+        actor=given.actor,
     )
-    return held.application.calibrate(order, reservation=place, deadline_s=deadline_s)
+    application = given.held.application
+    return application.calibrate(order, reservation=given.place, deadline_s=given.deadline_s)
 
 
-def _named(arrays: dict[str, object]) -> dict[str, object]:
-    """Arrays by field; `inputs.NAME` and `ood_inputs.NAME` are gathered to objects."""
-    fields: dict[str, object] = {}
-    for name, array in arrays.items():
-        field, dot, part = name.partition(".")
-        if field not in _NAMES:
-            raise FieldsError([FieldProblem(name[:80], f"unknown array: known are {_NAMES}")])
-        if not dot:
-            fields[field] = array
-        else:
-            parts = fields.setdefault(field, {})
-            if isinstance(parts, dict):
-                parts[part] = array
-    if "inputs" not in fields:
-        raise FieldsError([FieldProblem("inputs", "Field required")])
-    return fields
+def _answer(reply: CalibrateReply) -> Response:
+    document = reply.document
+    summary = Calibration.from_json(document).summary()
+    return json_response(
+        {
+            "model": reply.model,
+            "version": reply.version,
+            "calibration": reply.calibration,
+            **{name: document[name] for name in ("num_rows", "splits", "report", "warnings")},
+            **{name: summary[name] for name in ("ood", "policy")},
+        }
+    )
 
 
 def _active(held: Access, model: str, version: str) -> Response:

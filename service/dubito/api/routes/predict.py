@@ -1,28 +1,33 @@
 """`…/predict`: rows in, columns with their uncertainty out.
 
-Flow: a place in the queue → the body within its limit → decoded in a thread → the application
-queues it → wait → columns.
+Flow: `intake` reads the body → decoded in a thread → the application queues it → wait → columns.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from dubito.api.access import Access, access
 from dubito.api.arrays import read_npy, read_npz
-from dubito.api.bodies import JSON, NPY, NPZ, body_length, media_type, parse_json, read_body
+from dubito.api.bodies import JSON, NPY, NPZ, parse_json
 from dubito.api.context import request_id
-from dubito.api.replies import columns_response, wanted_type
-from dubito.api.schemas import PredictBody, PredictOptions, no_query, read_fields, read_query
-from dubito.api.waiting import deadline, outcome
+from dubito.api.intake import Given, answered
+from dubito.api.replies import columns_response, sampling_fields, wanted_type
+from dubito.api.schemas import (
+    PredictBody,
+    PredictOptions,
+    no_query,
+    read_fields,
+    read_query,
+    rows_or_pool,
+)
 from dubito.engine import Inputs
 from dubito.errors import UnsupportedMediaTypeError
+from dubito.registry import JobFact
 from dubito.serving.orders import PredictOrder, PredictReply
-from dubito.serving.worker import Job, Reservation
+from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["predict"])
 
@@ -56,42 +61,26 @@ async def predict_version(request: Request, model: str, version: str) -> Respons
 
 
 async def _predict(request: Request, model: str, version: str) -> Response:
-    held = access(request)
-    kind = media_type(request, (JSON, NPY, NPZ))
-    async with deadline(request, held.settings.request_timeout_ms) as deadline_s:
-        length = body_length(request, held.settings.max_body_bytes)
-        with held.application.admitted(length) as place:
-            body = await read_body(request, held.settings.max_body_bytes)
-            query = request.query_params.multi_items()
-            start = partial(_start, held, model, version, kind, body, query, place, deadline_s)
-            job = await to_thread.run_sync(start)
-            reply = await outcome(job, request)
-        answer = partial(
-            columns_response, _head(reply, request), reply.outputs, wanted_type(request)
-        )
-        return await to_thread.run_sync(answer)
+    def answer(reply: PredictReply) -> Response:
+        return columns_response(_head(reply, request), reply.outputs, wanted_type(request))
+
+    return await answered(request, (JSON, NPY, NPZ), partial(_start, model, version), answer)
 
 
-def _start(
-    held: Access,
-    model: str,
-    version: str,
-    kind: str,
-    body: bytes,
-    query: list[tuple[str, str]],
-    place: Reservation,
-    deadline_s: float,
-) -> Job[PredictReply]:
-    """Decode a body and queue what it asks."""
+def _start(model: str, version: str, given: Given) -> Job[PredictReply] | JobFact:
+    """Decode a body and queue what it asks; a pool makes it long work."""
     options: PredictOptions
     inputs: Inputs
-    if kind == JSON:
-        no_query(query)
-        options = read_fields(PredictBody, parse_json(body))
-        inputs = options.inputs  # type: ignore[assignment]  # checked by Engine.read_inputs
+    pool: str | None = None
+    if given.kind == JSON:
+        no_query(given.query)
+        fields = parse_json(given.body)
+        options = read_fields(PredictBody, fields)
+        rows_or_pool(fields)
+        pool, inputs = options.pool, options.inputs  # type: ignore[assignment]  # checked later
     else:
-        options = read_query(PredictOptions, query)
-        inputs = _read_arrays(kind, body, held.settings.max_body_bytes)
+        options = read_query(PredictOptions, given.query)
+        inputs = _read_arrays(given.kind, given.body, given.held.settings.max_body_bytes)
     order = PredictOrder(
         model=model,
         version=version,
@@ -101,7 +90,11 @@ def _start(
         calibration=options.calibration,
         outputs=options.outputs,
     )
-    return held.application.predict(order, reservation=place, deadline_s=deadline_s)
+    application = given.held.application
+    if pool is not None:
+        format = options.format if isinstance(options, PredictBody) else None
+        return application.jobs.predict(order, pool, format=format or "npz", actor=given.actor)
+    return application.predict(order, reservation=given.place, deadline_s=given.deadline_s)
 
 
 def _read_arrays(kind: str, body: bytes, limit_bytes: int) -> Inputs:
@@ -114,18 +107,11 @@ def _read_arrays(kind: str, body: bytes, limit_bytes: int) -> Inputs:
 
 
 def _head(reply: PredictReply, request: Request) -> dict[str, object]:
-    sampling = reply.sampling
     return {
         "request_id": request_id(request),
         "model": reply.model,
         "version": reply.version,
-        **({} if reply.members is None else {"members": list(reply.members)}),
-        "num_samples": sampling.num_samples,
-        "seed": sampling.seed,
-        "masks": sampling.masks,
-        "draw": sampling.draw,
-        "method": sampling.method,
-        "tolerance": sampling.tolerance,
+        **sampling_fields(reply.sampling, reply.members),
         "calibration": reply.calibration,
         "warnings": reply.warnings,
     }

@@ -31,6 +31,7 @@ from torch import Tensor
 from dubito.engine.heads import mean_and_variance
 from dubito.engine.propagation.values import Spread
 from dubito.engine.sampling import NUM_NODES
+from dubito.engine.scaling import Scaling, scaled
 from dubito.errors import InputError
 from dubito_nn import Manifest
 
@@ -86,13 +87,13 @@ class OutputMoments:
         return raw.softmax(-1) if output == "probs" else raw
 
     def columns(
-        self, manifest: Manifest, temperature: float, *, keep_nodes: bool
+        self, manifest: Manifest, temperature: Scaling, *, keep_nodes: bool
     ) -> dict[str, Tensor]:
         """What a prediction says, by name.
 
         Args:
             manifest: what the outputs are.
-            temperature: divides the logits; classification only.
+            temperature: on the logits of every node; classification only.
             keep_nodes: whether to return the nodes as `samples`.
         """
         if manifest.task == "regression":
@@ -124,10 +125,10 @@ class OutputMoments:
         }
 
     def _classification(
-        self, manifest: Manifest, temperature: float, *, keep_nodes: bool
+        self, manifest: Manifest, temperature: Scaling, *, keep_nodes: bool
     ) -> dict[str, Tensor]:
         raw_BCN = self._by_rows(manifest.output).float()
-        z_BCN = raw_BCN / temperature if temperature != 1 else raw_BCN
+        z_BCN = scaled(raw_BCN, temperature, dim=1)
         norm_B1N = z_BCN.logsumexp(1, keepdim=True)
         probs_BCN = (z_BCN - norm_B1N).exp_()
         entropy_BN = norm_B1N[:, 0] - (probs_BCN * z_BCN).sum(1)

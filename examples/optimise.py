@@ -1,0 +1,107 @@
+"""Bayesian optimisation of a known function with a network that has dropout.
+
+    python examples/optimise.py
+
+f(x) = x sin(x) on [0, 10] has a low hill at 2.0 and its top, 7.92, at 7.98. Five values are known
+at first. Again and again a network learns the values, and `dubito.acquisition.select` names the two
+points to try next out of 501. The picture shows the last network and where was looked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from dubito.acquisition import Acquisition, ArrayPool, select
+from dubito.engine import Engine, Sampling
+from dubito_nn import export
+from dubito_nn.training import seeded, squared_error, train
+
+SAMPLING = Sampling(64)
+
+
+def function(x: torch.Tensor) -> torch.Tensor:
+    return x * x.sin()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--strategy", default="expected_improvement")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("-k", type=int, default=2, help="points of a round")
+    parser.add_argument("--out", type=Path, default=Path("optimise.svg"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    points = torch.linspace(0, 10, 501)[:, None]
+    known = [20, 110, 215, 330, 490]
+    for number in range(options.rounds + 1):
+        engine = _learned(points[known], seed=number)
+        best = float(function(points[known]).max())
+        print(f"round {number}: {len(known)} values, best {best:.3f}", flush=True)
+        if number == options.rounds:
+            break
+        asked = Acquisition(
+            options.strategy, options.k, seed=number, exclude=tuple(known), incumbent=best
+        )
+        pool = ArrayPool(engine.read_inputs(points))
+        known += select(engine, pool, asked, sampling=SAMPLING).indices.tolist()
+    _draw(engine, points, known, options.out)
+    print(f"written to {options.out}")
+
+
+def _learned(x: torch.Tensor, seed: int) -> Engine:
+    """A network trained on the values at x, in standardised units."""
+    y = function(x)
+    shift, scale = y.mean(0), y.std(0)
+    with seeded(seed):
+        network = nn.Sequential(
+            nn.Linear(1, 256),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Linear(256, 256),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Linear(256, 1),
+        )
+        with torch.no_grad():  # bends spread over the interval
+            network[0].bias.copy_(-network[0].weight[:, 0] * torch.linspace(0, 10, 256))
+    train(network, x, (y - shift) / scale, loss=squared_error, epochs=500, seed=seed)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "function.dubito"
+        scales = (shift.tolist(), scale.tolist())
+        export(network, x, path, task="regression", output="mean", target_scale=scales)
+        return Engine.load(path)
+
+
+def _draw(engine: Engine, points: torch.Tensor, known: list[int], out: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "dubito"
+    from matplotlib import pyplot
+
+    found = engine.predict(points, sampling=SAMPLING)
+    mean, std = found.mean[:, 0], np.sqrt(found.variance[:, 0])
+    x = points[:, 0].numpy()
+    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    axes.plot(x, function(points)[:, 0].numpy(), color="black", linewidth=0.8, label="x sin x")
+    axes.plot(x, mean, color="tab:blue", label="mean of 64 passes")
+    axes.fill_between(x, mean - 2 * std, mean + 2 * std, color="tab:blue", alpha=0.2, linewidth=0)
+    axes.plot(
+        x[known], function(points[known])[:, 0].numpy(), "o", color="tab:orange", label="tried"
+    )
+    axes.set(xlabel="x")
+    axes.legend(loc="upper left", frameon=False)
+    figure.savefig(out, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""From a body to an answer, as all routes that use the device do it.
+
+Flow: a place in the queue → the body within its limit → decoded and queued in a thread → wait for
+the job, at most until the deadline → the answer, made in a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from anyio import to_thread
+from fastapi import Request
+from fastapi.responses import Response
+
+from dubito.api.access import Access, access
+from dubito.api.auth import actor
+from dubito.api.bodies import body_length, media_type, read_body
+from dubito.api.replies import accepted
+from dubito.api.waiting import deadline, outcome
+from dubito.registry import JobFact
+from dubito.serving.worker import Job, Reservation
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Given:
+    """A body that was read, and the place in the queue that its job will take.
+
+    Args:
+        held: the application and its settings.
+        kind: content type of the body.
+        body: all of it.
+        query: parameters of the query, in order.
+        place: held until the answer is there.
+        deadline_s: on the clock of `time.monotonic`.
+        actor: who asks, for the audit.
+    """
+
+    held: Access
+    kind: str
+    body: bytes
+    query: list[tuple[str, str]]
+    place: Reservation
+    deadline_s: float
+    actor: str
+
+
+async def answered(
+    request: Request,
+    kinds: tuple[str, ...],
+    start: Callable[[Given], Job[T] | JobFact],
+    answer: Callable[[T], Response],
+) -> Response:
+    """Read a body, run the job that it asks for, and answer.
+
+    Args:
+        request: whose body is read.
+        kinds: content types that the route understands.
+        start: decodes the body and queues the job, or stores it as long work, which is answered
+            with 202; runs in a thread.
+        answer: makes the answer of the job's result; runs in a thread.
+
+    Raises:
+        DubitoError: of the class that names the reason.
+    """
+    held = access(request)
+    kind = media_type(request, kinds)
+    limit_bytes = held.settings.max_body_bytes
+    async with deadline(request, held.settings.request_timeout_ms) as deadline_s:
+        with held.application.admitted(body_length(request, limit_bytes)) as place:
+            body = await read_body(request, limit_bytes)
+            query = request.query_params.multi_items()
+            given = Given(held, kind, body, query, place, deadline_s, actor(request))
+            job = await to_thread.run_sync(partial(start, given))
+            if isinstance(job, JobFact):
+                return accepted(job)
+            reply = await outcome(job, request)
+        return await to_thread.run_sync(answer, reply)

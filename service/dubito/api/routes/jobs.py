@@ -1,0 +1,94 @@
+"""`/v1/jobs`: long work, its progress as server-sent events, and its result."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.responses import StreamingResponse
+
+from dubito.api.access import Access, access
+from dubito.api.pages import job_page
+from dubito.api.replies import json_response, to_json
+from dubito.errors import DubitoError
+from dubito.registry import JobFact
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+EVENTS = "text/event-stream"
+_LOOK_S = 0.25
+_KEEP_ALIVE_S = 15.0  # after which a comment tells proxies that the stream lives
+_ENDINGS = {"application/x-npz": "npz", "application/vnd.apache.parquet": "parquet"}
+
+
+@router.get("", summary="All jobs")
+def list_jobs(request: Request) -> Response:
+    """The last 1000 jobs, the newest first."""
+    found = access(request).application.jobs.all()
+    return json_response({"jobs": [job_page(fact) for fact in found]})
+
+
+@router.get("/{job}", summary="One job")
+def get_job(request: Request, job: str) -> Response:
+    """State, progress, rate and remaining time."""
+    return json_response(job_page(access(request).application.jobs.get(job)))
+
+
+@router.delete("/{job}", summary="Cancel a job")
+def cancel_job(request: Request, job: str) -> Response:
+    """End a job that waits or runs."""
+    return json_response(job_page(access(request).application.jobs.cancel(job)))
+
+
+@router.get(
+    "/{job}/events",
+    summary="The progress of a job",
+    response_class=StreamingResponse,
+    responses={200: {"content": {EVENTS: {}}}},
+)
+async def job_events(request: Request, job: str) -> Response:
+    """Server-sent events: `progress` whenever the job moved, `end` when it is finished."""
+    held = access(request)
+    first = await to_thread.run_sync(held.application.jobs.get, job)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_events(held, first), media_type=EVENTS, headers=headers)
+
+
+@router.get("/{job}/result", summary="The result of a job")
+def job_result(request: Request, job: str) -> Response:
+    """What it made: `.npz` or `.parquet` of a prediction, JSON of a selection."""
+    fact, pieces = access(request).application.jobs.result(job)
+    assert fact.result is not None
+    kind, digest = str(fact.result["media_type"]), str(fact.result["digest"])
+    headers = {"Content-Length": str(fact.result["size_bytes"]), "ETag": f'"{digest}"'}
+    if kind in _ENDINGS:
+        headers["Content-Disposition"] = f'attachment; filename="{job}.{_ENDINGS[kind]}"'
+    return StreamingResponse(pieces, media_type=kind, headers=headers)
+
+
+async def _events(held: Access, fact: JobFact) -> AsyncIterator[bytes]:
+    told: object = None
+    told_s = time.monotonic()
+    while True:
+        page = job_page(fact)
+        if page != told or fact.is_finished:
+            yield _event("end" if fact.is_finished else "progress", fact, page)
+            told, told_s = page, time.monotonic()
+        elif time.monotonic() - told_s > _KEEP_ALIVE_S:
+            yield b": alive\n\n"
+            told_s = time.monotonic()
+        if fact.is_finished or held.application.worker.is_draining:
+            return
+        await asyncio.sleep(_LOOK_S)
+        try:
+            fact = await to_thread.run_sync(held.application.jobs.get, fact.id)
+        except DubitoError:  # the database is away, or the job was forgotten: the caller asks anew
+            return
+
+
+def _event(name: str, fact: JobFact, page: dict[str, object]) -> bytes:
+    return b"event: %s\nid: %d\ndata: %s\n\n" % (name.encode(), fact.done, to_json(page))

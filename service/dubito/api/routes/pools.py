@@ -1,0 +1,107 @@
+"""`/v1/pools`: unlabelled rows that stay on the server, sent or taken from an allowed address."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from anyio import open_file, to_thread
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from dubito.api.access import Access, access
+from dubito.api.auth import actor
+from dubito.api.bodies import (
+    JSON,
+    NPY,
+    NPZ,
+    PARQUET,
+    chunks_within,
+    media_type,
+    parse_json,
+    read_body,
+)
+from dubito.api.pages import pool_page
+from dubito.api.replies import json_response
+from dubito.api.schemas import PoolAddressBody, PoolQuery, no_query, read_fields, read_query
+from dubito.registry import PoolFact
+
+router = APIRouter(prefix="/v1/pools", tags=["pools"])
+
+_FORMATS = {NPY: "npy", NPZ: "npz", PARQUET: "parquet"}
+_SMALL_BODY_BYTES = 4096
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            **dict.fromkeys(_FORMATS, _BINARY),
+            JSON: {"schema": PoolAddressBody.model_json_schema()},
+        },
+    },
+    "parameters": [
+        {
+            "name": "name",
+            "in": "query",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "Of the pool; left out: named by its digest.",
+        }
+    ],
+}
+
+
+@router.post("", status_code=201, summary="Store a pool", openapi_extra=_BODY)
+async def add_pool(request: Request) -> Response:
+    """Store rows, sent as they are, or taken from an address that the operator allowed."""
+    held = access(request)
+    kind = media_type(request, (*_FORMATS, JSON))
+    if kind == JSON:
+        fact = await _take(request, held)
+    else:
+        fact = await _receive(request, held, _FORMATS[kind])
+    return json_response(pool_page(fact), 201, {"Location": f"/v1/pools/{fact.name}"})
+
+
+@router.get("", summary="All pools")
+def list_pools(request: Request) -> Response:
+    """Pools by name."""
+    found = access(request).application.pools.all()
+    return json_response({"pools": [pool_page(fact) for fact in found]})
+
+
+@router.get("/{pool}", summary="One pool")
+def get_pool(request: Request, pool: str) -> Response:
+    """Its rows, arrays and origin."""
+    return json_response(pool_page(access(request).application.pools.get(pool)))
+
+
+@router.delete("/{pool}", status_code=204, summary="Delete a pool")
+def delete_pool(request: Request, pool: str) -> Response:
+    """Delete a pool that no job uses."""
+    access(request).application.pools.delete(pool, actor=actor(request))
+    return Response(status_code=204)
+
+
+async def _receive(request: Request, held: Access, format: str) -> PoolFact:
+    name = read_query(PoolQuery, request.query_params.multi_items()).name
+    pools = held.application.pools
+    await to_thread.run_sync(pools.check_name, name)
+    with pools.incoming() as path:
+        async with await open_file(path, "wb") as file:
+            async for chunk in chunks_within(request, held.settings.max_pool_bytes):
+                await file.write(chunk)
+        store = partial(pools.add, name, path, format, actor=actor(request))
+        return await to_thread.run_sync(store)
+
+
+async def _take(request: Request, held: Access) -> PoolFact:
+    no_query(request.query_params.multi_items())
+    body = read_fields(PoolAddressBody, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
+    take = partial(
+        held.application.pools.take,
+        body.name,
+        body.address,
+        format=body.format,
+        actor=actor(request),
+    )
+    return await to_thread.run_sync(take)

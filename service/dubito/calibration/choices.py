@@ -1,0 +1,55 @@
+"""What a caller may choose of a calibration beside its rates: names only, checked here.
+
+scaling      of a classification's logits: temperature, vector, isotonic, none
+sets         of classes: lac, aps, raps; per_class: a threshold for each class
+intervals    of a regression: normalised, cqr
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from dubito.errors import InputError
+
+ScalingName: TypeAlias = Literal["temperature", "vector", "isotonic", "none"]
+SetsName: TypeAlias = Literal["lac", "aps", "raps"]
+IntervalsName: TypeAlias = Literal["normalised", "cqr"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """How to fit; what a task does not have is passed over.
+
+    Args:
+        scaling: what is fitted to the logits of every pass.
+        sets: which score orders the classes of a row.
+        per_class: whether the coverage shall hold for the rows of each class on their own.
+        intervals: what an interval is built around.
+
+    Raises:
+        InputError: a name that is none of these.
+    """
+
+    scaling: ScalingName = "temperature"
+    sets: SetsName = "lac"
+    per_class: bool = False
+    intervals: IntervalsName = "normalised"
+
+    def __post_init__(self) -> None:
+        """Refuse unknown names."""
+        _check("scaling", self.scaling, get_args(ScalingName))
+        _check("sets", self.sets, get_args(SetsName))
+        _check("intervals", self.intervals, get_args(IntervalsName))
+        if not isinstance(self.per_class, bool):
+            raise InputError(f"`per_class` expects true or false, got {self.per_class!r}")
+
+
+def _check(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(
+            f"`{name}` expects one of {', '.join(known)}, got {str(value)[:40]!r}: choose one"
+        )
+
+
+DEFAULTS = Choices()

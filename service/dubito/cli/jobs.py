@@ -1,0 +1,131 @@
+"""`dubito jobs`: long work, and the bar that follows it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from dubito.cli.console import application, messages, output
+from dubito.errors import DubitoError
+from dubito.registry import JobFact
+from dubito.serving.application import Application
+
+jobs = typer.Typer(help="Long work on stored pools.", invoke_without_command=True)
+
+Id = Annotated[str, typer.Argument(help="Id of the job.")]
+_LOOK_S = 0.1
+
+
+@jobs.callback()
+def list_(context: typer.Context) -> None:
+    """Show the last 1000 jobs, the newest first."""
+    if context.invoked_subcommand is not None:
+        return
+    table = Table("job", "kind", "model", "version", "pool", "state", "done", "rows/s")
+    with application() as running:
+        for fact in running.jobs.all():
+            share = f"{100 * fact.done / max(1, fact.total):.0f} %"
+            rate = "" if fact.rate is None else f"{fact.rate:.0f}"
+            table.add_row(
+                *(fact.id, fact.kind, fact.model, str(fact.version)),
+                *(fact.pool, fact.state, share, rate),
+            )
+    output().print(table)
+
+
+@jobs.command()
+def show(job: Id) -> None:
+    """Show one job."""
+    with application() as running:
+        fact = running.jobs.get(job)
+    output().print(
+        f"{fact.id}: {fact.kind} of pool {fact.pool} with version {fact.version} of {fact.model} "
+        f"is {fact.state}, {fact.done} of {fact.total} rows",
+        markup=False,
+        soft_wrap=True,
+    )
+    for line in (*([] if fact.reason is None else [f"reason: {fact.reason}"]), *fact.warnings):
+        output().print(line, markup=False, soft_wrap=True)
+
+
+@jobs.command()
+def cancel(job: Id) -> None:
+    """End a job that waits or runs."""
+    with application() as running:
+        running.jobs.cancel(job)
+    output().print(f"{job} is cancelled", markup=False)
+
+
+@jobs.command()
+def result(
+    job: Id,
+    out: Annotated[Path | None, typer.Option(help="File; default: standard output.")] = None,
+) -> None:
+    """Write the result of a job that succeeded."""
+    with application() as running:
+        write_result(running, job, out)
+
+
+def write_result(running: Application, job: str, out: Path | None) -> None:
+    """Write the result of a job to a file, or to standard output."""
+    _, pieces = running.jobs.result(job)
+    if out is None:
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+        return
+    with running.pools.incoming() as path:
+        with path.open("wb") as file:
+            for piece in pieces:
+                file.write(piece)
+        shutil.copyfile(path, out)
+    messages().print(f"written to {out}", markup=False)
+
+
+def follow(running: Application, fact: JobFact) -> JobFact:
+    """Run a job here, or watch the server that took it, with a bar until its end.
+
+    Ctrl-C cancels the job.
+
+    Raises:
+        DubitoError: it failed or was cancelled.
+    """
+    running.runner.start(only=fact.id)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    console = messages()
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(f"{fact.kind} {fact.pool}", total=fact.total, rate="")
+        try:
+            while not fact.is_finished:
+                time.sleep(_LOOK_S)
+                fact = running.jobs.get(fact.id)
+                rate = "" if fact.rate is None else f"{fact.rate:.0f} rows/s"
+                bar.update(task, completed=fact.done, rate=rate)
+        except KeyboardInterrupt:
+            running.jobs.cancel(fact.id)
+            raise
+    if fact.state != "succeeded":
+        raise DubitoError(f"job {fact.id} {fact.state}: {fact.reason or 'somebody cancelled it'}")
+    for warning in fact.warnings:
+        messages().print(f"warning: {warning}", markup=False)
+    return fact

@@ -1,0 +1,65 @@
+"""What `calibrate` and `evaluate` share: labelled rows of a file, figures in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from dubito.calibration.report import Intervals, Report
+from dubito.cli.console import messages, read_arrays
+from dubito.errors import InputError
+
+_NAMES = ("inputs", "labels", "targets", "ood_inputs")
+
+
+def read_labelled(path: Path) -> dict[str, NDArray[np.generic]]:
+    """The arrays of a `.npz` file of labelled rows.
+
+    Raises:
+        InputError: it is none, has no inputs, or holds something else as well.
+    """
+    arrays = read_arrays(path)
+    if not isinstance(arrays, dict) or "inputs" not in arrays or not set(arrays) <= set(_NAMES):
+        got = ", ".join(arrays) if isinstance(arrays, dict) else "one array"
+        raise InputError(
+            f"{path}: expected a .npz file with arrays of {', '.join(_NAMES)}, got {got}: "
+            "write it with numpy.savez(path, inputs=..., labels=...)"
+        )
+    return arrays
+
+
+def table(columns: Mapping[str, tuple[Report, Intervals]]) -> Table:
+    """A line per figure, and beside each figure its interval.
+
+    Args:
+        columns: reports with their intervals, by heading.
+    """
+    shown = Table("report")
+    for heading in columns:
+        shown.add_column(heading, justify="right")
+        shown.add_column("95 %")
+    for name in next(iter(columns.values()))[0]:
+        cells = [
+            (_cell(report.get(name)), _interval(intervals.get(name)))
+            for report, intervals in columns.values()
+        ]
+        shown.add_row(name, *(cell for pair in cells for cell in pair))
+    return shown
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """A line per warning."""
+    for warning in warnings:
+        messages().print(f"warning: {warning}", markup=False)
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.4g} .. {interval[1]:.4g}"

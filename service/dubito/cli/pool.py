@@ -1,0 +1,80 @@
+"""`dubito pool`: rows that stay with the service, for work that outgrows a request."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from dubito.cli.console import application, local_actor, output, progress
+from dubito.pools.shelf import format_of
+from dubito.registry import PoolFact
+
+pool = typer.Typer(help="Stored pools of unlabelled rows.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Name of the pool.")]
+
+
+@pool.command()
+def add(
+    source: Annotated[
+        str, typer.Argument(help="A .npy, .npz or .parquet file, or an address that is allowed.")
+    ],
+    name: Annotated[str | None, typer.Option(help="Default: by its digest.")] = None,
+) -> None:
+    """Verify a file and store it as a pool."""
+    with application() as running, progress(f"storing {Path(source).name}"):
+        if "://" in source:
+            fact = running.pools.take(name, source, actor=local_actor())
+        else:
+            with running.pools.incoming() as path:  # nobody may write to it meanwhile
+                shutil.copyfile(source, path)
+                fact = running.pools.add(name, path, format_of(source), actor=local_actor())
+    output().print(f"{fact.name}: {_rows(fact)}", markup=False)
+
+
+@pool.command("list")
+def list_() -> None:
+    """Show all pools."""
+    table = Table("pool", "rows", "arrays", "format", "stored")
+    with application() as running:
+        for fact in running.pools.all():
+            stored = f"{fact.created_at:%Y-%m-%d %H:%M}"
+            table.add_row(fact.name, str(fact.num_rows), escape(_arrays(fact)), fact.format, stored)
+    output().print(table)
+
+
+@pool.command()
+def show(name: Name) -> None:
+    """Show one pool."""
+    with application() as running:
+        fact = running.pools.get(name)
+    for line in (
+        f"{fact.name}: {_rows(fact)}",
+        f"{fact.format}, {fact.size_bytes} bytes, sha256 {fact.digest}",
+        f"stored {fact.created_at:%Y-%m-%d %H:%M:%S} by {fact.uploader}",
+        *([] if fact.source is None else [f"from {fact.source}"]),
+    ):
+        output().print(line, markup=False, soft_wrap=True)
+
+
+@pool.command()
+def delete(name: Name) -> None:
+    """Delete a pool that no job uses."""
+    with application() as running:
+        running.pools.delete(name, actor=local_actor())
+    output().print(f"{name} is deleted", markup=False)
+
+
+def _rows(fact: PoolFact) -> str:
+    return f"{fact.num_rows} rows of {_arrays(fact)}"
+
+
+def _arrays(fact: PoolFact) -> str:
+    return ", ".join(
+        f"{one.name} {one.dtype[1:]} {'x'.join(map(str, one.shape)) or '1'}" for one in fact.columns
+    )

@@ -1,0 +1,114 @@
+"""`dubito select`: the rows of a file to label next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import numpy as np
+import orjson
+import typer
+from numpy.typing import NDArray
+from rich.table import Table
+
+from dubito.acquisition import Acquisition
+from dubito.acquisition.order import DEFAULT_CANDIDATES
+from dubito.api.replies import to_json
+from dubito.cli.console import application, finish, local_actor, output, read_rows
+from dubito.cli.jobs import follow
+from dubito.engine import Inputs
+from dubito.errors import InputError
+from dubito.serving.orders import SamplingOrder
+from dubito.serving.selecting import SelectOrder
+
+
+def select(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    strategy: Annotated[str, typer.Option(help="How to choose, such as batchbald.")],
+    k: Annotated[int, typer.Option("-k", "--k", help="Rows to choose.")],
+    data: Annotated[Path | None, typer.Option(help="The pool: a .npy, .npz or .json file.")] = None,
+    pool: Annotated[str | None, typer.Option(help="A stored pool instead of a file.")] = None,
+    targets: Annotated[
+        Path | None, typer.Option(help="Rows that epig cares about, in a file of their own.")
+    ] = None,
+    exclude: Annotated[
+        str, typer.Option(help="Indices never chosen, with commas, or a .npy file of them.")
+    ] = "",
+    version: Annotated[str, typer.Option(help="Number or alias.")] = "default",
+    num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the masks and of the choice.")] = None,
+    candidates: Annotated[
+        int, typer.Option(help="Most rows that a joint strategy compares.")
+    ] = DEFAULT_CANDIDATES,
+    per_class: Annotated[
+        int | None, typer.Option(help="Most chosen rows of one predicted class.")
+    ] = None,
+    diversity: Annotated[
+        int | None, typer.Option(help="Spread over the features of the best diversity x k rows.")
+    ] = None,
+    minimize: Annotated[bool, typer.Option(help="Optimisation: small values are good.")] = False,
+    incumbent: Annotated[
+        float | None, typer.Option(help="Optimisation: the best value so far.")
+    ] = None,
+    beta: Annotated[float | None, typer.Option(help="Of the bound, or of power_bald.")] = None,
+    xi: Annotated[float, typer.Option(help="Optimisation: least improvement.")] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
+) -> None:
+    """Choose the rows of a file to label next."""
+    order = SelectOrder(
+        model=model,
+        version=version,
+        inputs=[] if data is None else _inputs(data),
+        targets=None if targets is None else _inputs(targets),
+        acquisition=Acquisition(
+            strategy,
+            k,
+            exclude=_indices(exclude),
+            candidates=candidates,
+            per_class=per_class,
+            diversity=diversity,
+            maximize=not minimize,
+            incumbent=incumbent,
+            beta=beta,
+            xi=xi,
+        ),
+        sampling=SamplingOrder(num_samples=num_samples, seed=seed),
+    )
+    if (data is None) == (pool is None):
+        raise InputError("expected --data FILE or --pool NAME, got both or neither: choose one")
+    with application() as running:
+        if pool is None:
+            head = orjson.loads(to_json(finish(running.select(order), "choosing").head()))
+        else:
+            accepted = running.jobs.select(order, pool, actor=local_actor())
+            head = orjson.loads(b"".join(running.jobs.result(follow(running, accepted).id)[1]))
+    if as_json:
+        typer.echo(to_json(head))
+        return
+    table = Table("row", "score", title=f"{strategy}, {head['candidates']} candidates")
+    for index, score in zip(head["indices"], head["scores"], strict=True):
+        table.add_row(str(index), f"{score:.4g}")
+    output().print(table)
+
+
+def _inputs(path: Path) -> Inputs:
+    rows = read_rows(path)
+    if isinstance(rows, dict) and "inputs" in rows:
+        rows = rows["inputs"]
+    return cast(Inputs, rows)
+
+
+def _indices(text: str) -> tuple[int, ...]:
+    """Indices from a list with commas, or from a `.npy` file."""
+    if text.endswith(".npy"):
+        found = read_rows(Path(text))
+        if isinstance(found, np.ndarray) and found.ndim == 1 and found.dtype.kind in "iu":
+            indices: NDArray[np.generic] = found
+            return tuple(indices.tolist())
+        raise InputError(f"{text}: expected a list of integers, got something else: save indices")
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise InputError(
+            f"--exclude expects indices with commas or a .npy file, got {text[:40]!r}: such as 3,17"
+        ) from error

@@ -1,0 +1,101 @@
+"""An engine that computes the same bits again in another process.
+
+Its job: which forms an engine uses, and how large its chunks are, was timed when it was loaded; on
+another day another form may have been the faster one, and sums come out in another order. Work
+that goes on after a restart must not change in its middle: a choice is written down when it
+begins, and an engine pinned to it takes no other. What no choice can fix is the machine: its
+`arithmetic` is written down beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dubito.engine.engine import Engine, shapes
+from dubito.engine.products import has_fast_onednn
+from dubito.engine.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What timings decided about calls of one size.
+
+    Args:
+        forms: places of the forms in use among those that the plan allows.
+        chunk_share: of the usual chunk on a CPU.
+    """
+
+    forms: tuple[int, ...]
+    chunk_share: float
+
+    def to_json(self) -> dict[str, object]:
+        """As plain values."""
+        return {"forms": list(self.forms), "chunk_share": self.chunk_share}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, object]) -> Choice:
+        """What `to_json` wrote."""
+        forms, share = stored["forms"], stored["chunk_share"]
+        assert isinstance(forms, Sequence)
+        assert isinstance(share, float | int)
+        return cls(tuple(map(int, forms)), float(share))
+
+
+def choose(engine: Engine, read: Mapping[str, Tensor], sampling: Sampling) -> Choice:
+    """What the engine would choose for a call.
+
+    Args:
+        engine: loaded here.
+        read: rows by input name, as many as a call will have.
+        sampling: of the calls.
+    """
+    if sampling.method == "moments":
+        return Choice((), 1.0)
+    passes = engine.pieces(sampling.masks, read)
+    total = len(next(iter(read.values())))
+    used = passes.chosen(total, sampling)
+    places = [place for place, option in enumerate(passes.options) if option.form in used]
+    return Choice(tuple(places), passes.chunk_share)
+
+
+def pinned(
+    engine: Engine,
+    read: Mapping[str, Tensor],
+    sampling: Sampling,
+    choice: Choice,
+    *,
+    first: int = 0,
+) -> Engine:
+    """The engine with a choice made; for rows of that shape and that way of sharing masks.
+
+    Args:
+        engine: loaded here; it is left as it is.
+        read: rows of the shape that will be asked for.
+        sampling: of the calls.
+        choice: as `choose` gave it, here or elsewhere.
+        first: place of the first row, by which `independent` masks are keyed.
+    """
+    if sampling.method == "moments":
+        return engine
+    passes = engine.pieces(sampling.masks, read)
+    forms = tuple(passes.options[place].form for place in choice.forms)
+    fixed = replace(passes, forced=forms, chunk_share=choice.chunk_share, first=first)
+    made = replace(engine, _planned={(sampling.masks, shapes(read)): fixed})
+    made.__dict__["_left"] = engine._left  # measured once
+    return made
+
+
+def arithmetic(device: torch.device) -> dict[str, object]:
+    """What else the last bits of a result hang on: libraries, processor and threads."""
+    on_cuda = device.type == "cuda"
+    return {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if on_cuda else "cpu",
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "onednn": has_fast_onednn(),
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,21 @@
+"""Long work that survives a restart: predictions of a stored pool, and selections from one.
+
+    orders.py      what was asked, as a row keeps it
+    desk.py        jobs asked for, looked at, cancelled; their results
+    runner.py      the thread that takes jobs, keeps them, and ends them
+    lane.py        the device worker's lane behind all requests
+    task.py        one job from where it stands to its end
+    plan.py        what is settled when a job begins, so that a restart computes the same bits
+    scan.py        a pool through the network, block by block, with checkpoints
+    predicting.py  what a prediction keeps of every block
+    selecting.py   what a selection keeps
+    results.py     parts to one `.npz` or `.parquet`
+    arrays.py      arrays as bytes, and back
+
+Flow: order → checked and settled → row → taken by a server → blocks of rows → parts → result.
+"""
+
+from dubito.jobs.desk import Desk
+from dubito.jobs.runner import Runner
+
+__all__ = ["Desk", "Runner"]

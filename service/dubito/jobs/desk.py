@@ -1,0 +1,246 @@
+"""Jobs asked for, looked at and cancelled, and their results.
+
+All that a job needs is settled when it is accepted: the version that the alias named then, the
+calibration that was active, every choice of the sampling. What moves later does not change it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dubito.engine import Sampling
+from dubito.engine.inputs import read_inputs
+from dubito.errors import ConflictError, InputError
+from dubito.jobs.arrays import to_bytes
+from dubito.jobs.orders import settled
+from dubito.jobs.results import check_format
+from dubito.pools import Shelf
+from dubito.pools.stream import UNNAMED
+from dubito.registry import JobFact, PoolFact, VersionFact
+from dubito.registry.jobs import JobStore, NewJob, new_id
+from dubito.registry.names import ANONYMOUS
+from dubito.registry.objects import Objects
+from dubito.serving.library import Library
+from dubito.serving.members import find_members, predictor
+from dubito.serving.orders import PredictOrder, SamplingOrder
+from dubito.serving.outputs import check_outputs
+from dubito.serving.sampling import merge_sampling
+from dubito.serving.selecting import SelectOrder, begin
+from dubito.settings import Settings
+from dubito_nn import Manifest
+from dubito_nn.manifest import manifest_from_json
+
+
+class Desk:
+    """Where jobs are asked for.
+
+    Args:
+        store: their rows.
+        objects: those of the bundles; parts and results lie beside them.
+        library: the models.
+        shelf: the pools.
+        settings: the bounds.
+    """
+
+    def __init__(
+        self, store: JobStore, objects: Objects, library: Library, shelf: Shelf, settings: Settings
+    ) -> None:
+        self._store = store
+        self._objects = objects
+        self._library = library
+        self._shelf = shelf
+        self._settings = settings
+        self._listeners: list[Callable[[str], None]] = []
+
+    @property
+    def store(self) -> JobStore:
+        """The rows of the jobs."""
+        return self._store
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Have a function called with the id of a job that is accepted or cancelled here."""
+        self._listeners.append(listener)
+
+    def objects(self, job: str) -> Objects:
+        """Parts, result and other bytes of one job."""
+        return self._objects.beside(f"jobs/{job}")
+
+    def predict(
+        self, order: PredictOrder, pool: str, *, format: str = "npz", actor: str = ANONYMOUS
+    ) -> JobFact:
+        """Accept a prediction of a stored pool.
+
+        Args:
+            order: what is asked; its inputs are not looked at.
+            pool: name of the pool.
+            format: of the result, `npz` or `parquet`.
+            actor: who asks.
+
+        Raises:
+            DubitoError: of the class that names the reason.
+        """
+        check_format(format)
+        version, members, sampling = self._settled(order.model, order.version, order.sampling)
+        manifest = manifest_from_json(version.manifest)
+        check_outputs(order.outputs, manifest.task, sampling)
+        if "samples" in (order.outputs or ()):
+            raise InputError(
+                "`samples` expects rows in the request, got a pool: leave it out of `outputs`"
+            )
+        found = self._fitting_pool(pool, manifest)
+        active = None if order.calibration == "none" else version.active_calibration
+        asked = settled(
+            sampling,
+            None if members is None else [one.number for one in members],
+            found.format,
+            coverage=order.coverage,
+            calibration=order.calibration,
+            active=active,
+            outputs=None if order.outputs is None else list(order.outputs),
+            format=format,
+        )
+        return self._accept(new_id(), "predict", version, members, found, asked, actor)
+
+    def select(self, order: SelectOrder, pool: str, *, actor: str = ANONYMOUS) -> JobFact:
+        """Accept a selection from a stored pool.
+
+        Args:
+            order: what is asked; its inputs are not looked at.
+            pool: name of the pool.
+            actor: who asks.
+
+        Raises:
+            DubitoError: of the class that names the reason.
+        """
+        version, members, sampling = self._settled(order.model, order.version, order.sampling)
+        found = self._fitting_pool(pool, manifest_from_json(version.manifest))
+        network = predictor(self._library, version, members or ())
+        limit = self._settings.max_calibration_values
+        search = begin(order, network, sampling, found.num_rows, limit)
+        job, targets = new_id(), None
+        if search.targets is not None:
+            targets = self._put(job, {k: rows.numpy() for k, rows in search.targets.items()})
+        asked = settled(
+            search.sampling,
+            None if members is None else [one.number for one in members],
+            found.format,
+            acquisition=asdict(search.acquisition),
+            targets=targets,
+        )
+        return self._accept(job, "select", version, members, found, asked, actor)
+
+    def get(self, job: str) -> JobFact:
+        """One job.
+
+        Raises:
+            NotFoundError: no job of that id.
+        """
+        return self._store.get(job)
+
+    def all(self) -> tuple[JobFact, ...]:
+        """The last 1000 jobs, the newest first."""
+        return self._store.all()
+
+    def cancel(self, job: str) -> JobFact:
+        """End a job that is not finished.
+
+        Raises:
+            NotFoundError: no job of that id.
+            ConflictError: it is finished.
+        """
+        found = self._store.cancel(job)
+        self._tell(job)
+        self.clear(job)
+        return found
+
+    def result(self, job: str) -> tuple[JobFact, Iterator[bytes]]:
+        """A finished job, and the bytes of its result.
+
+        Raises:
+            NotFoundError: no job of that id.
+            ConflictError: it has no result, or none yet.
+        """
+        fact = self._store.get(job)
+        if fact.result is None:
+            why = f": {fact.reason}" if fact.reason else ""
+            remedy = "ask again later" if not fact.is_finished else "ask for the work anew"
+            raise ConflictError(
+                f"job {job}: expected one that succeeded, got one that is {fact.state}{why}: "
+                f"{remedy}"
+            )
+        return fact, self.objects(job).pieces(str(fact.result["digest"]))
+
+    def clear(self, job: str) -> None:
+        """Remove the bytes of a job."""
+        objects = self.objects(job)
+        for stored in list(objects.stored()):
+            objects.delete(stored.digest)
+
+    def _put(self, job: str, rows: Mapping[str, NDArray[np.generic]]) -> str:
+        """Keep further rows of a job; the digest by which they are found."""
+        content = to_bytes(rows)
+        digest = hashlib.sha256(content).hexdigest()
+        self.objects(job).put(digest, content)
+        return digest
+
+    def _settled(
+        self, model: str, reference: str, order: SamplingOrder
+    ) -> tuple[VersionFact, tuple[VersionFact, ...] | None, Sampling]:
+        """The version, the members and the sampling that are meant now."""
+        version = self._library.version(model, reference)
+        self._refuse_retired([version])
+        limit = self._settings.max_num_samples
+        sampling = merge_sampling(order, version.defaults, max_num_samples=limit)
+        if order.members is None:
+            return version, None, sampling
+        members = find_members(self._library, model, order.members)
+        self._refuse_retired(members)
+        return version, members, sampling
+
+    def _refuse_retired(self, versions: Sequence[VersionFact]) -> None:
+        for version in versions:
+            if version.retired_at is not None:
+                raise ConflictError(
+                    f"version {version.number} of `{version.model}` is retired "
+                    f"({version.retired_reason}): use another one, or restore it"
+                )
+
+    def _fitting_pool(self, name: str, manifest: Manifest) -> PoolFact:
+        """A pool whose rows the network takes.
+
+        Raises:
+            NotFoundError: no pool of that name.
+            InputError: its arrays are of other names, shapes or types.
+        """
+        pool = self._shelf.get(name)
+        rows = {column.name: np.zeros((1, *column.shape), column.dtype) for column in pool.columns}
+        try:
+            read_inputs(rows[UNNAMED] if list(rows) == [UNNAMED] else rows, manifest.inputs)
+        except InputError as error:
+            raise InputError(f"pool `{name}`: {error.detail}") from error
+        return pool
+
+    def _accept(
+        self,
+        job: str,
+        kind: str,
+        version: VersionFact,
+        members: tuple[VersionFact, ...] | None,
+        pool: PoolFact,
+        asked: Mapping[str, object],
+        actor: str,
+    ) -> JobFact:
+        numbers = sorted({version.number, *(one.number for one in members or ())})
+        new = NewJob(job, kind, version.model, version.number, numbers, pool, asked, actor)
+        fact = self._store.add(new, most=self._settings.max_jobs)
+        self._tell(fact.id)
+        return fact
+
+    def _tell(self, job: str) -> None:
+        for listener in self._listeners:
+            listener(job)

@@ -1,0 +1,182 @@
+"""What is settled when a job begins: rows of a block, and what the engine chose by timing.
+
+A block takes about the time that a job may keep the device at once: its rows are doubled until it
+does. Within a block the job gives way between two chunks of the engine, so where a chunk alone
+takes longer, chunks are halved. A result hangs in its last bits on the rows of a block, on the
+chunks and on the forms in use, so all are written down, and a server that goes on with the job
+takes them from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor
+
+from dubito.engine import Engine, Ensemble, Sampling
+from dubito.engine.ensemble import of_member
+from dubito.engine.pinning import Choice, arithmetic, choose, pinned
+from dubito.jobs.lane import Lane
+from dubito.serving.members import Predictor
+from dubito.serving.worker import Check
+
+MAX_BLOCK_ROWS = 65_536
+_TURNS = 2  # of which the least counts; the first one draws the masks
+_GAIN = 0.8  # of the time of a chunk that halving it must leave at most
+_LEAST_SHARE = 1 / 64  # of the engine's usual chunk
+
+Read = Callable[[int], Mapping[str, Tensor]]
+Predict = Callable[[Predictor, Mapping[str, Tensor], Check], object]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a job runs.
+
+    Args:
+        block_rows: rows of one call of the engine.
+        choices: of every network.
+        arithmetic: of the machine that it began on.
+    """
+
+    block_rows: int
+    choices: tuple[Choice, ...]
+    arithmetic: Mapping[str, object]
+
+    def to_json(self) -> dict[str, object]:
+        """As plain values."""
+        return {
+            "block_rows": self.block_rows,
+            "choices": [choice.to_json() for choice in self.choices],
+            "arithmetic": dict(self.arithmetic),
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, object]) -> Plan:
+        """What `to_json` wrote."""
+        rows, choices, machine = (stored[k] for k in ("block_rows", "choices", "arithmetic"))
+        assert isinstance(rows, int)
+        assert isinstance(choices, Sequence)
+        assert isinstance(machine, Mapping)
+        return cls(rows, tuple(Choice.from_json(one) for one in choices), machine)
+
+
+def make_plan(
+    predictor: Predictor,
+    sampling: Sampling,
+    read: Read,
+    predict: Predict,
+    lane: Lane,
+    *,
+    least_rows: int,
+    most_rows: int,
+    target_s: float,
+) -> Plan:
+    """Find the rows of a block and the size of a chunk, and write down what the engine chooses.
+
+    Args:
+        predictor: of the job.
+        sampling: of the job.
+        read: the first rows of the pool, so many.
+        predict: what is done with a block.
+        lane: to the device.
+        least_rows: of a block.
+        most_rows: of a block.
+        target_s: time that a block, and a chunk, shall take.
+    """
+    rows = least_rows
+    while rows < most_rows:
+        more = min(2 * rows, most_rows)
+        if _trial(predictor, read(more), predict, lane).seconds > target_s:
+            break
+        rows = more
+    block = read(rows)
+    choices = tuple(
+        lane.run(partial(_choose, one, own, block)) for one, own in _members(predictor, sampling)
+    )
+    plan = Plan(rows, choices, machine(predictor))
+    chunk_s = _trial(fixed(predictor, sampling, plan, block, 0), block, predict, lane).chunk_s
+    while chunk_s > target_s and min(one.chunk_share for one in choices) > _LEAST_SHARE:
+        choices = tuple(replace(one, chunk_share=one.chunk_share / 2) for one in choices)
+        smaller = replace(plan, choices=choices)
+        trial = _trial(fixed(predictor, sampling, smaller, block, 0), block, predict, lane)
+        if trial.chunk_s > _GAIN * chunk_s:
+            break  # what takes long is not the chunk: smaller ones would only cost
+        plan, chunk_s = smaller, trial.chunk_s
+    return plan
+
+
+def fixed(
+    predictor: Predictor,
+    sampling: Sampling,
+    plan: Plan,
+    block: Mapping[str, Tensor],
+    first: int,
+) -> Predictor:
+    """The predictor, pinned to a plan for a block that begins with row `first`."""
+    made = tuple(
+        pinned(one, block, own, choice, first=first)
+        for (one, own), choice in zip(_members(predictor, sampling), plan.choices, strict=True)
+    )
+    return Ensemble(made) if isinstance(predictor, Ensemble) else made[0]
+
+
+def machine(predictor: Predictor) -> dict[str, object]:
+    """The arithmetic of this machine."""
+    return arithmetic(_first(predictor).device)
+
+
+def _members(predictor: Predictor, sampling: Sampling) -> list[tuple[Engine, Sampling]]:
+    if isinstance(predictor, Ensemble):
+        members = enumerate(predictor.members)
+        return [(member, of_member(sampling, place)) for place, member in members]
+    return [(predictor, sampling)]
+
+
+def _first(predictor: Predictor) -> Engine:
+    return predictor.members[0] if isinstance(predictor, Ensemble) else predictor
+
+
+def _choose(one: Engine, own: Sampling, block: Mapping[str, Tensor], _: Check) -> Choice:
+    return choose(one, block, own)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Times of a block on the device, without what it gave way to."""
+
+    seconds: float
+    chunk_s: float
+
+
+def _trial(
+    predictor: Predictor, block: Mapping[str, Tensor], predict: Predict, lane: Lane
+) -> _Trial:
+    """The least times of a few turns; a chunk is what lies between two checks.
+
+    On a CPU the thread's own time counts: what else the machine does is no reason for small blocks.
+    """
+    on_cpu = _first(predictor).device.type == "cpu"
+    now_s = time.thread_time if on_cpu else time.perf_counter
+
+    def timed(check: Check) -> _Trial:
+        away_s, chunk_s = 0.0, 0.0
+        back_s = began_s = now_s()
+
+        def check_apart() -> None:
+            nonlocal away_s, chunk_s, back_s
+            left_s = now_s()
+            chunk_s = max(chunk_s, left_s - back_s)
+            check()
+            back_s = now_s()
+            away_s += back_s - left_s
+
+        predict(predictor, block, check_apart)
+        ended_s = now_s()
+        return _Trial(ended_s - began_s - away_s, max(chunk_s, ended_s - back_s))
+
+    turns = [lane.run(timed) for _ in range(_TURNS)]
+    return _Trial(min(one.seconds for one in turns), min(one.chunk_s for one in turns))

@@ -1,0 +1,91 @@
+"""A prediction of a stored pool: the columns of every block, and at the end one file.
+
+Dimensions: N rows of the pool, B of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from torch import Tensor
+
+from dubito.calibration.record import Calibration
+from dubito.engine import Sampling
+from dubito.jobs.arrays import Arrays, flat, to_bytes
+from dubito.serving.members import Predictor
+from dubito.serving.orders import PredictOrder
+from dubito.serving.outputs import Built, build_outputs
+from dubito.serving.worker import Check
+
+_MAX_WARNINGS = 20
+
+
+class Predicting:
+    """What a prediction keeps.
+
+    Args:
+        order: what was asked.
+        sampling: of the job.
+        calibration: that was active when it was accepted.
+        predictor: pinned for a block that begins with a row.
+        may_keep_samples: whether the passes of a block are few enough for `quantiles`.
+        width: letters of the longest name of a class, or decision.
+        warnings: of blocks before a restart.
+    """
+
+    def __init__(
+        self,
+        order: PredictOrder,
+        sampling: Sampling,
+        calibration: Calibration | None,
+        predictor: Callable[[Mapping[str, Tensor], int], Predictor],
+        *,
+        may_keep_samples: bool,
+        width: int,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        self._order = order
+        self._sampling = sampling
+        self._calibration = calibration
+        self._predictor = predictor
+        self._may_keep_samples = may_keep_samples
+        self._width = width
+        self._kept: list[Arrays] = []
+        self._warnings: dict[str, None] = dict.fromkeys(warnings)
+
+    def predict(self, block: Mapping[str, Tensor], start: int, check: Check) -> Built:
+        """On the device's thread: the columns of a block."""
+        return build_outputs(
+            self._order,
+            self._predictor(block, start),
+            block,
+            self._sampling,
+            self._calibration,
+            check,
+            may_keep_samples=self._may_keep_samples,
+        )
+
+    def keep(self, start: int, stop: int, found: Built) -> None:
+        """Take in the columns of rows `start` to `stop`."""
+        for warning in found.warnings:
+            if len(self._warnings) < _MAX_WARNINGS:
+                self._warnings.setdefault(warning)
+        self._kept.append(dict(flat(found.outputs, self._width)))
+
+    def part(self) -> bytes:
+        """The columns since the last part."""
+        kept, self._kept = self._kept, []
+        return to_bytes({name: np.concatenate([one[name] for one in kept]) for name in kept[0]})
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Those of all blocks, each once."""
+        return tuple(self._warnings)
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether the figures are calibrated ones."""
+        found = self._calibration
+        is_asked = found is not None and self._sampling.method != "ensemble"
+        return is_asked and found is not None and found.covers(self._sampling) is None

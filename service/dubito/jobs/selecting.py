@@ -1,0 +1,89 @@
+"""A selection from a stored pool: a search that goes on after a restart.
+
+Dimensions: N rows of the pool, B of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from torch import Tensor
+
+from dubito.acquisition import Choice, Search
+from dubito.engine import Engine, Ensemble, Inputs, Prediction, Sampling
+from dubito.jobs.arrays import Arrays, to_bytes
+from dubito.jobs.lane import Lane
+from dubito.pools import PoolData
+from dubito.serving.worker import Check
+
+
+class Selecting:
+    """What a selection keeps: the best rows so far.
+
+    Args:
+        search: pinned to its plan.
+        data: the pool.
+    """
+
+    def __init__(self, search: Search, data: PoolData) -> None:
+        self._search = search
+        self._data = data
+        self._kept: Arrays = search.state()
+
+    @property
+    def rows_to_scan(self) -> int:
+        """Rows that are looked at before the choice; none where all are compared anyway."""
+        return 0 if self._search.is_scanned else len(self._data)
+
+    def restore(self, kept: Arrays) -> None:
+        """Go on from the last part."""
+        self._search.restore(kept)
+
+    def predict(self, block: Mapping[str, Tensor], start: int, check: Check) -> Arrays:
+        """On the device's thread: the next rows are looked at, which the search reads itself."""
+        self._search.step(self._data, check)
+        return self._search.state()
+
+    def keep(self, start: int, stop: int, found: Arrays) -> None:
+        """Take in how the search stands at row `stop`; it may be further by now."""
+        self._kept = found
+
+    def part(self) -> bytes:
+        """The best rows so far."""
+        return to_bytes(self._kept)
+
+    def finish(self, lane: Lane) -> Choice:
+        """The chosen rows: the network runs on the device's thread, all else on the job's own."""
+        network = self._search.network
+        if isinstance(network, Ensemble):
+            return lane.run(lambda check: self._search.finish(self._data, check))
+        self._search.network = cast(Engine, _Behind(network, lane))
+        return self._search.finish(self._data, lane.check)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+
+class _Behind:
+    """What a search asks of an engine, each call a task of the lane behind all requests."""
+
+    def __init__(self, engine: Engine, lane: Lane) -> None:
+        self._engine = engine
+        self._lane = lane
+        self.manifest = engine.manifest
+        self.read_inputs = engine.read_inputs
+
+    def predict(
+        self, inputs: Inputs, *, sampling: Sampling, keep_samples: bool, check: Check
+    ) -> Prediction:
+        return self._lane.run(
+            lambda own: self._engine.predict(
+                inputs, sampling=sampling, keep_samples=keep_samples, check=own
+            )
+        )
+
+    def features(self, inputs: Inputs) -> Tensor:
+        return self._lane.run(lambda own: self._engine.features(inputs, check=own))

@@ -1,0 +1,272 @@
+"""One job from where it stands to its end.
+
+Flow: networks and pool → plan, made or taken from the row → parts so far → scan → result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import orjson
+from torch import Tensor
+
+from dubito.acquisition import Search
+from dubito.acquisition.fitting import keeps_samples
+from dubito.calibration.policy import DECISIONS
+from dubito.calibration.record import Calibration
+from dubito.engine import Inputs
+from dubito.jobs.arrays import Arrays, from_bytes
+from dubito.jobs.desk import Desk
+from dubito.jobs.lane import Lane, StoppedError
+from dubito.jobs.orders import members_of, order_of, sampling_of, select_order_of
+from dubito.jobs.plan import MAX_BLOCK_ROWS, Plan, Predict, fixed, machine, make_plan
+from dubito.jobs.predicting import Predicting
+from dubito.jobs.results import JSON, MEDIA_TYPES, write_result
+from dubito.jobs.scan import Kind, Scan
+from dubito.jobs.selecting import Selecting
+from dubito.pools import Shelf
+from dubito.registry import JobFact, PartFact
+from dubito.serving.library import Library
+from dubito.serving.members import Predictor, num_values, predictor
+from dubito.serving.selecting import SelectReply, begin
+from dubito.settings import Settings
+
+T = TypeVar("T")
+ReadRows = Callable[[int, int], Mapping[str, Tensor]]
+
+
+class Task:
+    """A job that this server has taken.
+
+    Args:
+        fact: the job, as it stood when it was taken.
+        owner: who takes it.
+        desk: where its parts and its result lie.
+        library: the models.
+        shelf: the pools.
+        settings: times and bounds.
+        lane: to the device.
+    """
+
+    def __init__(
+        self,
+        fact: JobFact,
+        owner: str,
+        desk: Desk,
+        library: Library,
+        shelf: Shelf,
+        settings: Settings,
+        lane: Lane,
+    ) -> None:
+        self._fact = fact
+        self._done = fact.done
+        self._owner = owner
+        self._store = desk.store
+        self._objects = desk.objects(fact.id)
+        self._library = library
+        self._shelf = shelf
+        self._settings = settings
+        self._lane = lane
+        self._sampling = sampling_of(fact)
+
+    def run(self) -> None:
+        """Do what is left of the job, and write down its end.
+
+        Raises:
+            StoppedError: it was cancelled, or is not this server's any more.
+            DubitoError: it failed, for the reason that the error names.
+        """
+        self._network = self._load()
+        pool_format = str(self._fact.order["pool_format"])
+        self._data = self._shelf.open(self._fact.pool_digest, pool_format)
+        if self._fact.kind == "predict":
+            self._predict()
+        else:
+            self._select()
+
+    def _load(self) -> Predictor:
+        fact, members = self._fact, self._fact.order["members"]
+        assert members is None or isinstance(members, list)
+        version = self._library.version(fact.model, str(fact.version))
+        found = [self._library.version(fact.model, str(number)) for number in members or ()]
+        return predictor(self._library, version, found)
+
+    def _predict(self) -> None:
+        limit = self._settings.max_sample_values
+        per_row = num_values(1, self._network, self._sampling)
+        keeping = partial(
+            Predicting,
+            order_of(self._fact),
+            self._sampling,
+            self._calibration(),
+            may_keep_samples=per_row <= limit,
+            width=max(map(len, (*(self._network.manifest.classes or ()), *DECISIONS))),
+        )
+        plan = self._plan(
+            lambda network, block, check: keeping(lambda *_: network).predict(block, 0, check),
+            least_rows=1,
+            most_rows=max(1, limit // per_row),
+        )
+        kind = keeping(
+            lambda block, start: fixed(self._network, self._sampling, plan, block, start),
+            warnings=self._fact.warnings if self._done else (),
+        )
+        self._scan(kind, plan, len(self._data), self._read)
+        with self._shelf.incoming() as path:
+            format = str(self._fact.order["format"])
+            write_result(self._parts(), self._head(kind), format, self._fact.total, path)
+            self._succeed(path, MEDIA_TYPES[format], kind.warnings)
+
+    def _select(self) -> None:
+        order = select_order_of(self._fact, self._targets())
+        limit = self._settings.max_calibration_values
+        total = len(self._data)
+
+        def search(network: Predictor) -> Search:
+            return begin(order, network, self._sampling, total, limit)
+
+        free = search(self._network)
+        rows = min(free.chunk_rows, total)
+        needs = keeps_samples(free.strategy)
+        plan = self._plan(
+            lambda network, block, check: network.predict(
+                dict(block), sampling=free.sampling, keep_samples=needs, check=check
+            ),
+            least_rows=rows,
+            most_rows=rows,
+        )
+        pinned = fixed(self._network, free.sampling, plan, self._read(0, rows), 0)
+        kind = Selecting(search(pinned), self._data)
+        parts = self._store.parts(self._fact.id) if self._done else ()
+        if parts:
+            kind.restore(from_bytes(b"".join(self._objects.pieces(parts[-1].digest))))
+        self._scan(kind, plan, kind.rows_to_scan, lambda start, stop: {}, only_last=True)
+        choice = kind.finish(self._lane)
+        version, members = self._fact.version, members_of(self._fact)
+        reply = SelectReply(self._fact.model, version, members, free.sampling, choice)
+        with self._shelf.incoming() as path:
+            path.write_bytes(orjson.dumps(reply.head(), option=orjson.OPT_SERIALIZE_NUMPY))
+            self._succeed(path, JSON, ())
+
+    def _targets(self) -> Inputs | None:
+        digest = self._fact.order["targets"]
+        if digest is None:
+            return None
+        return from_bytes(b"".join(self._objects.pieces(str(digest))))
+
+    def _calibration(self) -> Calibration | None:
+        number = self._fact.order["active"]
+        if number is None:
+            return None
+        assert isinstance(number, int)
+        version = str(self._fact.version)
+        return Calibration.from_json(
+            self._library.calibration(self._fact.model, version, number).document
+        )
+
+    def _head(self, kind: Predicting) -> dict[str, object]:
+        """What the columns were made with."""
+        order, sampling = self._fact.order, self._sampling
+        return {
+            "model": self._fact.model,
+            "version": self._fact.version,
+            **({} if order["members"] is None else {"members": order["members"]}),
+            "num_samples": sampling.num_samples,
+            "seed": sampling.seed,
+            "masks": sampling.masks,
+            "draw": sampling.draw,
+            "method": sampling.method,
+            "tolerance": sampling.tolerance,
+            "calibration": order["active"] if kind.is_covered else None,
+            "warnings": kind.warnings,
+        }
+
+    def _plan(self, predict: Predict, *, least_rows: int, most_rows: int) -> Plan:
+        """The plan that the job began with; a new one where it has none, or not of this machine."""
+        own = machine(self._network)
+        if self._fact.plan is not None:
+            plan = Plan.from_json(self._fact.plan)
+            if plan.arithmetic == own:
+                return plan
+        made = self._same_plan(own) or make_plan(
+            self._network,
+            self._sampling,
+            lambda count: self._read(0, count),
+            predict,
+            self._lane,
+            least_rows=least_rows,
+            most_rows=min(len(self._data), most_rows, MAX_BLOCK_ROWS),
+            target_s=self._settings.job_chunk_ms / 1000,
+        )
+        if not self._store.restart(self._fact.id, self._owner, made.to_json()):
+            raise StoppedError
+        self._done = 0
+        return made
+
+    def _same_plan(self, own: Mapping[str, object]) -> Plan | None:
+        """The plan of an earlier job that asked the same: the same question, the same bits."""
+        mine = self._fact
+        for other in self._store.all():
+            is_same = (other.kind, other.model, other.versions, other.pool_digest) == (
+                *(mine.kind, mine.model, mine.versions, mine.pool_digest),
+            )
+            if is_same and other.plan is not None and other.order == mine.order:
+                plan = Plan.from_json(other.plan)
+                if plan.arithmetic == own:
+                    return plan
+        return None
+
+    def _scan(
+        self, kind: Kind[T], plan: Plan, total: int, read: ReadRows, *, only_last: bool = False
+    ) -> None:
+        """Go through the rows; of parts that hold all so far only the last one is kept."""
+        before: str | None = None
+
+        def checkpoint(stop: int, content: bytes, rate: float) -> None:
+            nonlocal before
+            digest = hashlib.sha256(content).hexdigest()
+            self._objects.put(digest, content)
+            part = PartFact(self._done, stop, digest)
+            if not self._store.add_part(
+                self._fact.id, self._owner, part, rate=rate, warnings=kind.warnings
+            ):
+                raise StoppedError
+            self._done = stop
+            if only_last and before not in (None, digest):
+                self._objects.delete(str(before))
+            before = digest
+
+        scan = Scan(
+            read=read,
+            total=total,
+            block_rows=plan.block_rows,
+            lane=self._lane,
+            checkpoint=checkpoint,
+            every_s=self._settings.job_checkpoint_ms / 1000,
+        )
+        scan.run(kind, self._done)
+
+    def _read(self, start: int, stop: int) -> dict[str, Tensor]:
+        return self._network.read_inputs(self._data.rows(start, stop))
+
+    def _parts(self) -> Iterator[Arrays]:
+        for part in self._store.parts(self._fact.id):
+            self._lane.check()
+            yield from_bytes(b"".join(self._objects.pieces(part.digest)))
+
+    def _succeed(self, path: Path, media_type: str, warnings: tuple[str, ...]) -> None:
+        """Keep the result, write it down, then remove all else."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self._objects.put(digest, path)
+        size = path.stat().st_size
+        result = {"digest": digest, "size_bytes": size, "media_type": media_type}
+        if not self._store.succeed(self._fact.id, self._owner, result, warnings):
+            raise StoppedError
+        for stored in list(self._objects.stored()):
+            if stored.digest != digest:
+                self._objects.delete(stored.digest)

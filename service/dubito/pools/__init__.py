@@ -1,0 +1,17 @@
+"""Stored pools: unlabelled rows that outgrow a request.
+
+    numpy_files.py  `.npy` and `.npz`, read as a stream
+    parquet.py      `.parquet`, read by row groups (the extra `dubito[parquet]`)
+    unpack.py       a file of any of these, verified and laid out as plain arrays
+    data.py         those arrays, memory-mapped
+    cache.py        a bounded folder of them, by digest
+    addresses.py    files in an object store that the operator allowed
+    shelf.py        pools in and out
+
+It knows neither HTTP nor the engine. Dimensions: N rows of a pool.
+"""
+
+from dubito.pools.data import PoolData
+from dubito.pools.shelf import Shelf
+
+__all__ = ["PoolData", "Shelf"]

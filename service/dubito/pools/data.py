@@ -1,0 +1,77 @@
+"""The rows of a pool, memory-mapped: what is read is paged in, and let go again.
+
+Dimensions: N rows of the pool, B of them.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from dubito.errors import DubitoError
+from dubito.pools.stream import UNNAMED
+from dubito.pools.unpack import INDEX, file_digest
+
+_HELD_BYTES = 64 * 2**20  # that may have been read before pages are let go
+
+PoolRows = NDArray[np.generic] | Mapping[str, NDArray[np.generic]]
+
+
+class PoolData:
+    """An unpacked pool.
+
+    Args:
+        folder: as `unpack` left it.
+
+    Raises:
+        DubitoError: an array in it is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        index = orjson.loads((folder / INDEX).read_bytes())
+        self._num_rows = int(index["num_rows"])
+        self._maps: list[mmap.mmap] = []
+        self._arrays: dict[str, NDArray[np.generic]] = {}
+        self._read_bytes = 0
+        for place, column in enumerate(index["columns"]):
+            path = folder / f"{place}.npy"
+            if file_digest(path) != column["sha256"]:
+                raise DubitoError(f"array {place} of the pool in {folder.name} is damaged")
+            self._arrays[column["name"]] = self._mapped(path)
+
+    def __len__(self) -> int:
+        return self._num_rows
+
+    def rows(self, start: int, stop: int) -> PoolRows:
+        """Copies of neighbouring rows: an array, or arrays by name."""
+        return self._named({name: array[start:stop] for name, array in self._arrays.items()})
+
+    def take(self, indices: NDArray[np.int64]) -> PoolRows:
+        """Copies of some rows; see `rows`."""
+        if len(indices) and (np.diff(indices) == 1).all():
+            return self.rows(int(indices[0]), int(indices[-1]) + 1)
+        return self._named({name: array[indices] for name, array in self._arrays.items()})
+
+    def _named(self, found: dict[str, NDArray[np.generic]]) -> PoolRows:
+        copies = {name: np.array(array) for name, array in found.items()}
+        self._read_bytes += sum(array.nbytes for array in copies.values())
+        if self._read_bytes > _HELD_BYTES:
+            self._read_bytes = 0
+            for mapped in self._maps:
+                mapped.madvise(mmap.MADV_DONTNEED)
+        return copies[UNNAMED] if list(copies) == [UNNAMED] else copies
+
+    def _mapped(self, path: Path) -> NDArray[np.generic]:
+        with path.open("rb") as file:
+            npy.read_magic(file)
+            shape, _, dtype = npy.read_array_header_1_0(file)
+            offset = file.tell()
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._maps.append(mapped)
+        return np.frombuffer(mapped, dtype, offset=offset).reshape(shape)

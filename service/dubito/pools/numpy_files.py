@@ -1,0 +1,135 @@
+"""`.npy` and `.npz` files as streams of rows, without pickle and without trust in their headers."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from dubito.errors import InputError, TooLargeError
+from dubito.pools.stream import KINDS, UNNAMED, ColumnStream, block_rows
+from dubito.registry import ColumnFact
+
+_MAX_MEMBERS = 64
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_STORED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError),
+    *(ValueError, LookupError, EOFError, OSError),
+)  # zipfile lets all of these through on damaged archives
+
+
+@contextmanager
+def open_npy(path: Path) -> Iterator[list[ColumnStream]]:
+    """The one array of a `.npy` file.
+
+    Raises:
+        InputError: damaged, or not rows of numbers.
+    """
+    with path.open("rb") as file:
+        yield [_column(file, UNNAMED, path.stat().st_size, "pool")]
+
+
+@contextmanager
+def open_npz(path: Path, limit_bytes: int) -> Iterator[list[ColumnStream]]:
+    """The arrays of a `.npz` file, stored or deflated.
+
+    Args:
+        path: the file.
+        limit_bytes: most bytes of all of them, once inflated.
+
+    Raises:
+        InputError: damaged, or an array in it is.
+        TooLargeError: longer than the limit.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            _check_members(members, limit_bytes)
+            yield [_member(archive, member) for member in members]
+    except _DAMAGE as error:
+        raise InputError(
+            f"pool: expected a .npz file, got something else ({str(error)[:160]}): "
+            "write it with numpy.savez"
+        ) from error
+
+
+def _check_members(members: list[zipfile.ZipInfo], limit_bytes: int) -> None:
+    if not 1 <= len(members) <= _MAX_MEMBERS:
+        raise InputError(
+            f"pool: expected 1 to {_MAX_MEMBERS} arrays, got {len(members)}: save only the inputs"
+        )
+    if len({member.filename for member in members}) != len(members):
+        raise InputError("pool: expected each array once, got a name twice: rename one")
+    for member in members:
+        if member.compress_type not in _STORED or member.flag_bits & 1:
+            raise InputError(
+                f"`{member.filename[:80]}`: expected a stored or deflated array, got another "
+                "compression or encryption: write the file with numpy.savez"
+            )
+    total = sum(member.file_size for member in members)
+    if total > limit_bytes:
+        raise TooLargeError(
+            f"pool: expected at most {limit_bytes} bytes once inflated, got {total}: "
+            "send it in several pools, or raise DUBITO_MAX_POOL_BYTES"
+        )
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> ColumnStream:
+    name = member.filename.removesuffix(".npy").removeprefix(f"{UNNAMED}.")
+    with archive.open(member) as file:
+        head = _column(file, name, member.file_size, f"`{member.filename[:80]}`")
+
+    def blocks() -> Iterator[NDArray[np.generic]]:
+        with archive.open(member) as file:
+            yield from _column(file, name, member.file_size, f"`{name}`").blocks
+
+    return ColumnStream(head.fact, head.num_rows, blocks())
+
+
+def _column(file: IO[bytes], name: str, size_bytes: int, shown: str) -> ColumnStream:
+    """The array that a file holds, its header checked against the size of the file."""
+    try:
+        shape, is_fortran, dtype = _HEADERS[npy.read_magic(file)](file)
+        if dtype.kind not in KINDS:
+            raise ValueError(f"values of type {dtype}")
+        if not shape or any(size < 0 for size in shape):
+            raise ValueError(f"shape {shape}")
+        expected, got = math.prod(shape) * dtype.itemsize, size_bytes - file.tell()
+        if got != expected:
+            raise ValueError(f"shape {shape} of {dtype} needs {expected} bytes, {got} are there")
+    except Exception as error:  # numpy's reader of headers lets its tokenizer's errors through too
+        raise InputError(
+            f"{shown}: expected a .npy array of numbers, rows first, got something else "
+            f"({str(error)[:160]}): write it with numpy.save and allow_pickle=False"
+        ) from error
+    if is_fortran and len(shape) > 1:
+        raise InputError(
+            f"{shown}: expected rows one after the other, got an array in Fortran's order: "
+            "save numpy.ascontiguousarray of it"
+        )
+    fact = ColumnFact(name, dtype.newbyteorder("=").str, tuple(shape[1:]))
+    return ColumnStream(fact, shape[0], _blocks(file, fact, dtype, shape[0], shown))
+
+
+def _blocks(
+    file: IO[bytes], fact: ColumnFact, stored: np.dtype[np.generic], num_rows: int, shown: str
+) -> Iterator[NDArray[np.generic]]:
+    row = math.prod(fact.shape) * stored.itemsize
+    at_once = block_rows(fact)
+    for first in range(0, num_rows, at_once):
+        count = min(at_once, num_rows - first)
+        content = file.read(count * row)
+        if len(content) != count * row:
+            raise InputError(f"{shown}: it ends within row {first + len(content) // max(1, row)}")
+        block = np.frombuffer(content, stored).reshape(count, *fact.shape)
+        yield block.astype(fact.dtype, copy=False)

@@ -1,0 +1,192 @@
+"""`.parquet` files as streams of rows, by row groups, with pyarrow (the extra `dubito[parquet]`).
+
+A file of plain columns of numbers is one array, a column for every number of a row, in their
+order. A column of lists of equal length is an array of its own, under its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dubito.errors import InputError, TooLargeError
+from dubito.pools.stream import KINDS, UNNAMED, ColumnStream, block_rows
+from dubito.registry import ColumnFact
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+_MAX_COLUMNS = 65_536
+_MAX_DEPTH = 8
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4}  # bytes of a decoded number at most; others: 8
+_LARGEST_STRING, _LARGEST_CONTAINER = 16 * 2**20, 10**6  # of the file's own description
+
+
+@contextmanager
+def open_parquet(path: Path, limit_bytes: int) -> Iterator[list[ColumnStream]]:
+    """The arrays of a `.parquet` file.
+
+    Args:
+        path: the file.
+        limit_bytes: most bytes of all numbers, once decoded.
+
+    Raises:
+        InputError: damaged, not rows of numbers, or with empty cells; or pyarrow is missing.
+        TooLargeError: longer than the limit.
+    """
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet as pq
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "pool: a .parquet file expects pyarrow, which is not installed here: "
+            "pip install 'dubito[parquet]', or send .npy"
+        ) from error
+    try:
+        with pq.ParquetFile(
+            path,
+            thrift_string_size_limit=_LARGEST_STRING,
+            thrift_container_size_limit=_LARGEST_CONTAINER,
+        ) as file:
+            _check_size(file, limit_bytes)
+            yield _streams(file)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"pool: expected a .parquet file, got something else ({str(error)[:160]}): "
+            "write it with pyarrow.parquet.write_table"
+        ) from error
+
+
+def _check_size(file: pq.ParquetFile, limit_bytes: int) -> None:
+    """Refuse what would be too large once decoded, by the counts that the file states."""
+    metadata = file.metadata
+    if not 1 <= metadata.num_columns <= _MAX_COLUMNS:
+        raise InputError(
+            f"pool: expected 1 to {_MAX_COLUMNS} columns, got {metadata.num_columns}: "
+            "save only the inputs"
+        )
+    total = 0
+    for group in range(metadata.num_row_groups):
+        for column in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(column)
+            width = _WIDTHS.get(chunk.physical_type, 8)
+            total += max(width * chunk.num_values, chunk.total_uncompressed_size)
+            if total > limit_bytes:
+                raise TooLargeError(
+                    f"pool: expected at most {limit_bytes} bytes once decoded, got {total} or "
+                    "more: send it in several pools, or raise DUBITO_MAX_POOL_BYTES"
+                )
+
+
+def _streams(file: pq.ParquetFile) -> list[ColumnStream]:
+    schema, num_rows = file.schema_arrow, file.metadata.num_rows
+    if len(set(schema.names)) != len(schema.names):
+        raise InputError("pool: expected each column once, got a name twice: rename one")
+    types = {field.name: _innermost(field.type) for field in schema}
+    if num_rows == 0:
+        raise InputError("pool: expected at least one row, got none")
+    depths = {depth for _, depth in types.values()}
+    if depths == {0}:
+        dtype = np.result_type(*(dtype for dtype, _ in types.values()))
+        fact = ColumnFact(UNNAMED, dtype.str, (len(types),))
+        return [ColumnStream(fact, num_rows, _plain(file, fact))]
+    if 0 in depths:
+        raise InputError(
+            "pool: expected columns of numbers, or columns of lists, got both: "
+            "put the inputs of a network into lists"
+        )
+    return [_lists(file, name, dtype, num_rows) for name, (dtype, _) in types.items()]
+
+
+def _innermost(kind: pa.DataType) -> tuple[np.dtype[np.generic], int]:
+    """The type of a column's numbers, and how many lists they lie in."""
+    depth = 0
+    while _is_list(kind) and depth <= _MAX_DEPTH:
+        kind, depth = kind.value_type, depth + 1
+    try:
+        is_plain = not str(kind).startswith(("dictionary", "run_end_encoded"))
+        dtype = np.dtype(kind.to_pandas_dtype() if is_plain else object)
+    except (NotImplementedError, TypeError):
+        dtype = np.dtype(object)
+    if dtype.kind not in KINDS or depth > _MAX_DEPTH:
+        raise InputError(
+            f"pool: expected columns of numbers, or of lists of them, got {str(kind)[:80]}: "
+            "leave other columns out"
+        )
+    return dtype, depth
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _batches(file: pq.ParquetFile, at_once: int, name: str | None) -> Iterator[pa.RecordBatch]:
+    for group in range(file.metadata.num_row_groups):
+        yield from file.iter_batches(
+            batch_size=at_once,
+            row_groups=[group],
+            columns=None if name is None else [name],
+            use_threads=False,
+        )
+
+
+def _plain(file: pq.ParquetFile, fact: ColumnFact) -> Iterator[NDArray[np.generic]]:
+    for batch in _batches(file, block_rows(fact), None):
+        _refuse_empty(batch.columns)
+        block = np.empty((batch.num_rows, *fact.shape), fact.dtype)
+        for place, column in enumerate(batch.columns):
+            block[:, place] = column.to_numpy(zero_copy_only=False)
+        yield block
+
+
+def _lists(
+    file: pq.ParquetFile, name: str, dtype: np.dtype[np.generic], num_rows: int
+) -> ColumnStream:
+    first = next(_batches(file, 1, name))
+    shape = _nested(first.column(0))[1][1:]
+    fact = ColumnFact(name, dtype.str, shape)
+
+    def blocks() -> Iterator[NDArray[np.generic]]:
+        for batch in _batches(file, block_rows(fact), name):
+            flat, own = _nested(batch.column(0))
+            if own[1:] != shape:
+                raise InputError(
+                    f"`{name[:80]}`: expected rows of shape {shape}, got {own[1:]}: "
+                    "pad them to the same"
+                )
+            yield flat.reshape(own).astype(dtype, copy=False)
+
+    return ColumnStream(fact, num_rows, blocks())
+
+
+def _nested(array: pa.Array) -> tuple[NDArray[np.generic], tuple[int, ...]]:
+    """The numbers of lists within lists, and their shape."""
+    shape = [len(array)]
+    while _is_list(array.type):
+        _refuse_empty([array])
+        inner = array.flatten()
+        count = len(array)
+        size = len(inner) // max(1, count)
+        if hasattr(array, "offsets"):
+            lengths = np.diff(array.offsets.to_numpy())
+            if (lengths != size).any():
+                raise InputError(
+                    "pool: expected lists of equal length, got ragged ones: pad them to the same"
+                )
+        shape.append(size)
+        array = inner
+    _refuse_empty([array])
+    return array.to_numpy(zero_copy_only=False), tuple(shape)
+
+
+def _refuse_empty(columns: list[pa.Array]) -> None:
+    if any(column.null_count for column in columns):
+        raise InputError("pool: expected a number in every cell, got null: fill or drop those rows")

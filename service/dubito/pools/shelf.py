@@ -1,0 +1,189 @@
+"""Pools in and out: received, verified, kept, and opened for work.
+
+Flow: bytes on disk → unpacked and verified → object and row → the unpacked arrays stay in the
+cache. On a server that does not have them, or not any more, the object is unpacked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dubito.errors import InputError
+from dubito.pools.addresses import check_address, pieces_of
+from dubito.pools.cache import PoolCache
+from dubito.pools.data import PoolData
+from dubito.pools.unpack import FORMATS, unpack
+from dubito.registry import PoolFact
+from dubito.registry.names import ANONYMOUS
+from dubito.registry.pools import PoolStore
+from dubito.settings import Settings
+
+_NAMED_BY = 12  # digits of the digest in a name that nobody chose
+
+
+class Shelf:
+    """Stored pools and their unpacked arrays.
+
+    Args:
+        store: their rows and objects.
+        settings: the bounds, and the addresses that are allowed.
+    """
+
+    def __init__(self, store: PoolStore, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._cache = PoolCache(settings.pool_cache_dir, settings.pool_cache_bytes)
+
+    @contextmanager
+    def incoming(self) -> Iterator[Path]:
+        """A private file for a pool that is on its way in; gone afterwards."""
+        self._settings.incoming_dir.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self._settings.incoming_dir, suffix=".dubito")
+        os.close(handle)
+        try:
+            yield Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    def check_name(self, name: str | None) -> None:
+        """Refuse a name that is taken or that a pool cannot have, before its rows are read."""
+        if name is not None:
+            self._store.check_free(name)
+
+    def add(
+        self,
+        name: str | None,
+        path: Path,
+        format: str,
+        *,
+        source: str | None = None,
+        actor: str = ANONYMOUS,
+    ) -> PoolFact:
+        """Verify a file and keep it as a pool.
+
+        Args:
+            name: of the pool; None: named by its digest.
+            path: the file; nobody may write to it meanwhile.
+            format: `npy`, `npz` or `parquet`.
+            source: the address that it came from.
+            actor: who brings it.
+
+        Raises:
+            InputError: it is not rows of finite numbers; nothing is kept.
+            TooLargeError: it is too large once unpacked.
+            ConflictError: the name is taken.
+        """
+        self.check_name(name)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with self._cache.room() as room:
+            contents = unpack(path, format, room, self._settings.max_pool_bytes)
+            fact = self._store.add(
+                name or f"pool-{digest[:_NAMED_BY]}",
+                path,
+                digest,
+                format,
+                contents.num_rows,
+                contents.columns,
+                source=source,
+                actor=actor,
+            )
+            self._cache.keep(digest, room)
+        return fact
+
+    def take(
+        self, name: str | None, address: str, *, format: str | None = None, actor: str = ANONYMOUS
+    ) -> PoolFact:
+        """Copy a file from an object store that the operator allowed, and keep it as a pool.
+
+        Args:
+            name: of the pool; None: named by its digest.
+            address: `s3://BUCKET/KEY` or `file:///PATH`.
+            format: as of `add`; None: by the ending of the address.
+            actor: who asks.
+
+        Raises:
+            InputError: the address is not allowed; or as `add`.
+        """
+        settings = self._settings
+        check_address(address, settings.pool_addresses)
+        self.check_name(name)
+        kind = format or format_of(address)
+        with self.incoming() as path:
+            pieces = pieces_of(
+                address,
+                settings.pool_addresses,
+                settings.max_pool_bytes,
+                allow_http=settings.object_store_allow_http,
+            )
+            _write(path, pieces)
+            return self.add(name, path, kind, source=address, actor=actor)
+
+    def all(self) -> tuple[PoolFact, ...]:
+        """All pools by name."""
+        return self._store.all()
+
+    def get(self, name: str) -> PoolFact:
+        """One pool.
+
+        Raises:
+            NotFoundError: no pool of that name.
+        """
+        return self._store.get(name)
+
+    def delete(self, name: str, *, actor: str = ANONYMOUS) -> None:
+        """Delete a pool that no job uses.
+
+        Raises:
+            NotFoundError: no pool of that name.
+            ConflictError: a job that is not finished uses it.
+        """
+        gone = self._store.delete(name, actor=actor)
+        if gone is not None:
+            self._cache.drop(gone)
+
+    def open(self, digest: str, format: str) -> PoolData:
+        """The rows of a pool, brought here and verified where they are not yet.
+
+        Args:
+            digest: of the pool.
+            format: of its object.
+
+        Raises:
+            DubitoError: the store does not hold it, or holds it damaged.
+        """
+        found = self._cache.get(digest)
+        if found is not None:
+            return found
+        with self.incoming() as path, self._cache.room() as room:
+            _write(path, self._store.pieces(digest))
+            unpack(path, format, room, self._settings.max_pool_bytes)
+            found = PoolData(room)  # readable to its end, whatever the cache does
+            self._cache.keep(digest, room)
+        return found
+
+
+def format_of(name: str) -> str:
+    """The format that the ending of a file's name says.
+
+    Raises:
+        InputError: it says none.
+    """
+    ending = name.rpartition(".")[2].lower()
+    if ending not in FORMATS:
+        raise InputError(
+            f"pool: expected a file that ends in .npy, .npz or .parquet, got {name[-80:]!r}: "
+            "rename it"
+        )
+    return ending
+
+
+def _write(path: Path, pieces: Iterable[bytes]) -> None:
+    with path.open("wb") as file:
+        for piece in pieces:
+            file.write(piece)

@@ -1,0 +1,48 @@
+"""What every format is read as: named columns, each a stream of blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dubito.registry import ColumnFact
+
+BLOCK_BYTES = 8 * 2**20
+KINDS = "biuf"  # booleans, integers, floats
+UNNAMED = "inputs"  # the rows of a network with one input, whatever its name
+
+
+@dataclass(frozen=True)
+class ColumnStream:
+    """One array of a pool on its way in.
+
+    Args:
+        fact: its name, type and the shape of a row.
+        num_rows: N.
+        blocks: its rows, some after the others.
+    """
+
+    fact: ColumnFact
+    num_rows: int
+    blocks: Iterator[NDArray[np.generic]]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all rows."""
+        return self.num_rows * row_bytes(self.fact)
+
+
+def row_bytes(fact: ColumnFact) -> int:
+    """Bytes of one row of an array."""
+    count = 1
+    for size in fact.shape:
+        count *= size
+    return count * np.dtype(fact.dtype).itemsize
+
+
+def block_rows(fact: ColumnFact) -> int:
+    """Rows that are read at once."""
+    return max(1, BLOCK_BYTES // max(1, row_bytes(fact)))

@@ -1,0 +1,136 @@
+"""A file of a pool, verified and laid out as plain arrays that can be memory-mapped.
+
+Every number is looked at on the way: what is not finite is refused with its row. The arrays lie in
+a folder as `0.npy`, `1.npy`, ...; `columns.json` names them, with their digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from dubito.errors import InputError, TooLargeError
+from dubito.pools.numpy_files import open_npy, open_npz
+from dubito.pools.parquet import open_parquet
+from dubito.pools.stream import ColumnStream
+from dubito.registry import ColumnFact
+
+FORMATS = ("npy", "npz", "parquet")
+INDEX = "columns.json"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What was found in a file."""
+
+    num_rows: int
+    columns: tuple[ColumnFact, ...]
+    size_bytes: int
+
+
+def unpack(path: Path, format: str, folder: Path, limit_bytes: int) -> Contents:
+    """Verify a file, and lay its arrays out in a folder.
+
+    Args:
+        path: the file.
+        format: `npy`, `npz` or `parquet`.
+        folder: empty.
+        limit_bytes: most bytes of all arrays.
+
+    Raises:
+        InputError: damaged, not rows of numbers, not finite, or arrays of different lengths.
+        TooLargeError: longer than the limit.
+    """
+    written = []
+    with _opened(path, format, limit_bytes) as streams:
+        _check(streams, limit_bytes)
+        for place, stream in enumerate(streams):
+            digest = _write(stream, folder / f"{place}.npy")
+            fact = stream.fact
+            written.append(
+                {
+                    **{"name": fact.name, "dtype": fact.dtype, "shape": list(fact.shape)},
+                    "sha256": digest,
+                }
+            )
+        found = Contents(
+            streams[0].num_rows,
+            tuple(stream.fact for stream in streams),
+            sum(stream.num_bytes for stream in streams),
+        )
+    index = {"num_rows": found.num_rows, "columns": written}
+    (folder / INDEX).write_bytes(orjson.dumps(index))
+    return found
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _opened(path: Path, format: str, limit_bytes: int) -> Iterator[list[ColumnStream]]:
+    match format:
+        case "npy":
+            with open_npy(path) as streams:
+                yield streams
+        case "npz":
+            with open_npz(path, limit_bytes) as streams:
+                yield streams
+        case "parquet":
+            with open_parquet(path, limit_bytes) as streams:
+                yield streams
+        case _:
+            raise InputError(f"pool: expected a format of {FORMATS}, got {format[:40]!r}")
+
+
+def _check(streams: list[ColumnStream], limit_bytes: int) -> None:
+    lengths = {stream.fact.name: stream.num_rows for stream in streams}
+    if len(set(lengths.values())) != 1:
+        raise InputError(f"pool: expected arrays of the same number of rows, got {lengths}")
+    if not streams[0].num_rows or any(0 in stream.fact.shape for stream in streams):
+        raise InputError("pool: expected at least one row with a number in it, got none")
+    total = sum(stream.num_bytes for stream in streams)
+    if total > limit_bytes:
+        raise TooLargeError(
+            f"pool: expected at most {limit_bytes} bytes of numbers, got {total}: "
+            "send it in several pools, or raise DUBITO_MAX_POOL_BYTES"
+        )
+
+
+def _write(stream: ColumnStream, path: Path) -> str:
+    """Write an array to disk while its numbers are looked at; its digest."""
+    fact, count = stream.fact, 0
+    header = {"descr": fact.dtype, "fortran_order": False, "shape": (stream.num_rows, *fact.shape)}
+    with path.open("wb") as file:
+        npy.write_array_header_1_0(file, header)
+        for block in stream.blocks:
+            _refuse_non_finite(block, fact, count)
+            count += len(block)
+            if count > stream.num_rows:
+                break
+            np.ascontiguousarray(block).tofile(file)
+    if count != stream.num_rows:
+        raise InputError(
+            f"`{fact.name[:80]}`: expected {stream.num_rows} rows, as the file states, got {count}"
+        )
+    return file_digest(path)
+
+
+def _refuse_non_finite(block: NDArray[np.generic], fact: ColumnFact, first: int) -> None:
+    if block.dtype.kind != "f" or np.isfinite(block).all():
+        return
+    place = tuple(int(axis[0]) for axis in np.nonzero(~np.isfinite(block)))
+    raise InputError(
+        f"`{fact.name[:80]}`: expected finite numbers, got {block[place]} in row "
+        f"{first + place[0]}: replace missing or overflowing values first"
+    )

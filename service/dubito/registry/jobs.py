@@ -1,0 +1,344 @@
+"""Jobs: what was asked, how far it is, and which server has it.
+
+A job belongs to the server whose name its row carries. That server raises the row's `beat` while
+it works; every change that it makes is guarded by its name, so that one that was thought dead
+writes nothing. Another server takes the job over once it has seen the same beat for the length of
+a lease, by its own clock: clocks of servers are never compared.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import CursorResult, Update, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from dubito.errors import ConflictError, NotFoundError, QueueFullError
+from dubito.registry import rows
+from dubito.registry.database import Database
+from dubito.registry.facts import JobFact, PartFact, PoolFact
+from dubito.registry.names import ANONYMOUS
+from dubito.registry.pools import ACTIVE, find_pool
+from dubito.registry.tables import JobPartRow, JobRow, VersionRow
+
+_ID_BYTES = 8
+_REASON = 1000
+_RETRY_AFTER_S = 30.0
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job that is asked for.
+
+    Args:
+        id: from `new_id`.
+        kind: `predict` or `select`.
+        model: name of the model.
+        version: number that was meant when it was asked for.
+        versions: all that it needs: that one, or the members of an ensemble too.
+        pool: the rows.
+        order: all that was asked, settled.
+        actor: who asks.
+    """
+
+    id: str
+    kind: str
+    model: str
+    version: int
+    versions: Sequence[int]
+    pool: PoolFact
+    order: Mapping[str, object]
+    actor: str = ANONYMOUS
+
+
+class JobStore:
+    """Jobs in the database.
+
+    Args:
+        database: their rows.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, new: NewJob, *, most: int) -> JobFact:
+        """Accept a job.
+
+        Args:
+            new: what is asked.
+            most: jobs that may wait or run at once.
+
+        Raises:
+            NotFoundError: its pool or one of its versions is gone.
+            QueueFullError: too many wait.
+        """
+        with self._database.writing() as session:
+            waiting = session.scalar(
+                select(func.count()).select_from(JobRow).where(JobRow.state.in_(ACTIVE))
+            )
+            if (waiting or 0) >= most:
+                raise QueueFullError(
+                    f"at most {most} jobs may wait or run, and so many do: try again later, or "
+                    "raise DUBITO_MAX_JOBS",
+                    retry_after_s=_RETRY_AFTER_S,
+                )
+            find_pool(session, new.pool.name)
+            for number in new.versions:
+                rows.find_version(session, new.model, str(number))
+            row = JobRow(
+                id=new.id,
+                kind=new.kind,
+                state="queued",
+                model=new.model,
+                version=new.version,
+                versions=list(new.versions),
+                pool=new.pool.name,
+                pool_digest=new.pool.digest,
+                order=dict(new.order),
+                total=new.pool.num_rows,
+                actor=new.actor,
+            )
+            session.add(row)
+            session.flush()
+            return _fact(row)
+
+    def get(self, job: str) -> JobFact:
+        """One job.
+
+        Raises:
+            NotFoundError: no job of that id.
+        """
+        with self._database.reading() as session:
+            return _fact(_find(session, job))
+
+    def all(self, *, limit: int = 1000) -> tuple[JobFact, ...]:
+        """The last jobs, the newest first."""
+        with self._database.reading() as session:
+            query = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id).limit(limit)
+            return tuple(_fact(row) for row in session.scalars(query))
+
+    def cancel(self, job: str) -> JobFact:
+        """End a job that is not finished; the server that has it notices.
+
+        Raises:
+            NotFoundError: no job of that id.
+            ConflictError: it is finished.
+        """
+        with self._database.noting() as session:
+            row = _find(session, job)
+            open_ = (JobRow.id == job, JobRow.state.in_(ACTIVE))
+            values = {"state": "cancelled", "finished_at": _now(), "owner": None}
+            if not _changed(session, update(JobRow).where(*open_).values(values)):
+                session.refresh(row)
+                raise ConflictError(
+                    f"job {job}: expected one that waits or runs, got one that is {row.state}: "
+                    "there is nothing to cancel"
+                )
+            session.refresh(row)
+            return _fact(row)
+
+    def active(self) -> tuple[tuple[str, str, int], ...]:
+        """Id, state and beat of all jobs that wait or run, the oldest first."""
+        query = select(JobRow.id, JobRow.state, JobRow.beat).where(JobRow.state.in_(ACTIVE))
+        with self._database.reading() as session:
+            found = session.execute(query.order_by(JobRow.created_at, JobRow.id))
+            return tuple((job, state, beat) for job, state, beat in found)
+
+    def take(self, job: str, state: str, beat: int, owner: str) -> JobFact | None:
+        """Make a job one's own, if it still stands as it was seen; None where it does not.
+
+        Args:
+            job: its id.
+            state: as it was seen.
+            beat: as it was seen.
+            owner: who takes it.
+        """
+        still = (JobRow.id == job, JobRow.state == state, JobRow.beat == beat)
+        values = {
+            "state": "running",
+            "owner": owner,
+            "beat": JobRow.beat + 1,
+            "attempts": JobRow.attempts + 1,
+            "rate": None,
+            "started_at": func.coalesce(JobRow.started_at, _now()),
+        }
+        with self._database.noting() as session:
+            if not _changed(session, update(JobRow).where(*still).values(values)):
+                return None
+            return _fact(_find(session, job))
+
+    def parts(self, job: str) -> tuple[PartFact, ...]:
+        """What is done of a job, in order."""
+        query = select(JobPartRow).where(JobPartRow.job_id == job).order_by(JobPartRow.start)
+        with self._database.reading() as session:
+            return tuple(
+                PartFact(row.start, row.stop, row.digest) for row in session.scalars(query)
+            )
+
+    def expired(self, before: datetime) -> tuple[str, ...]:
+        """Jobs that were finished before a moment."""
+        with self._database.reading() as session:
+            query = select(JobRow.id).where(
+                JobRow.state.not_in(ACTIVE), JobRow.finished_at < before
+            )
+            return tuple(session.scalars(query))
+
+    def remove(self, jobs: Iterable[str]) -> None:
+        """Forget finished jobs."""
+        with self._database.noting() as session:
+            session.execute(delete(JobPartRow).where(JobPartRow.job_id.in_(list(jobs))))
+            session.execute(delete(JobRow).where(JobRow.id.in_(list(jobs))))
+
+    def beat(self, job: str, owner: str) -> bool:
+        """Write down that one still works on one's own job.
+
+        Returns:
+            Whether it is still the owner's and runs.
+        """
+        with self._database.noting() as session:
+            return _note(session, job, owner, {})
+
+    def add_part(
+        self,
+        job: str,
+        owner: str,
+        part: PartFact,
+        *,
+        rate: float | None,
+        warnings: Sequence[str] = (),
+    ) -> bool:
+        """Write down that rows are done; returns as `beat`."""
+        values = {"done": part.stop, "rate": rate, "warnings": list(warnings), "attempts": 0}
+        with self._database.noting() as session:
+            if not _note(session, job, owner, values):
+                return False
+            session.add(
+                JobPartRow(job_id=job, start=part.start, stop=part.stop, digest=part.digest)
+            )
+            return True
+
+    def restart(self, job: str, owner: str, plan: Mapping[str, object]) -> bool:
+        """Begin from the first row with another plan; returns as `beat`."""
+        with self._database.noting() as session:
+            if not _note(
+                session, job, owner, {"done": 0, "plan": dict(plan), "rate": None, "warnings": []}
+            ):
+                return False
+            session.execute(delete(JobPartRow).where(JobPartRow.job_id == job))
+            return True
+
+    def succeed(
+        self, job: str, owner: str, result: Mapping[str, object], warnings: Sequence[str]
+    ) -> bool:
+        """End one's own job with its result; returns as `beat`."""
+        with self._database.noting() as session:
+            values = {
+                "state": "succeeded",
+                "done": JobRow.total,
+                "result": dict(result),
+                "warnings": list(warnings),
+                "finished_at": _now(),
+            }
+            if not _note(session, job, owner, values):
+                return False
+            session.execute(delete(JobPartRow).where(JobPartRow.job_id == job))
+            return True
+
+    def fail(self, job: str, owner: str, reason: str) -> bool:
+        """End one's own job with the reason; returns as `beat`."""
+        values = {"state": "failed", "reason": reason[:_REASON], "finished_at": _now()}
+        with self._database.noting() as session:
+            return _note(session, job, owner, values)
+
+    def release(self, job: str, owner: str, *, counts: bool = False) -> bool:
+        """Let another server go on with one's own job; returns as `beat`.
+
+        Args:
+            job: its id.
+            owner: who had it.
+            counts: whether it counts as a try.
+        """
+        tries = JobRow.attempts - (0 if counts else 1)
+        values = {"state": "queued", "owner": None, "attempts": tries, "rate": None}
+        with self._database.noting() as session:
+            return _note(session, job, owner, values)
+
+
+def new_id() -> str:
+    """An id that no job has."""
+    return f"job-{secrets.token_hex(_ID_BYTES)}"
+
+
+def refuse_needed(session: Session, version: VersionRow) -> None:
+    """Refuse to delete a version that a job needs which is not finished.
+
+    Raises:
+        ConflictError: there is one.
+    """
+    query = select(JobRow.id, JobRow.versions).where(
+        JobRow.model == version.model.name, JobRow.state.in_(ACTIVE)
+    )
+    for job, numbers in session.execute(query):
+        if version.number in numbers:
+            raise ConflictError(
+                f"version {version.number} of `{version.model.name}`: expected one that no job "
+                f"needs, got one that job {job} runs with: wait until it is finished, or cancel it"
+            )
+
+
+def _note(session: Session, job: str, owner: str, values: Mapping[str, object]) -> bool:
+    mine = (JobRow.id == job, JobRow.owner == owner, JobRow.state == "running")
+    change = update(JobRow).where(*mine).values({"beat": JobRow.beat + 1, **values})
+    return _changed(session, change)
+
+
+def _changed(session: Session, change: Update) -> bool:
+    done = session.execute(change.execution_options(synchronize_session=False))
+    assert isinstance(done, CursorResult)
+    return int(done.rowcount) == 1
+
+
+def _find(session: Session, job: str) -> JobRow:
+    row = session.get(JobRow, job[:32], populate_existing=True)
+    if row is None:
+        raise NotFoundError(f"no job {job[:32]!r}: GET /v1/jobs lists those that are kept")
+    return row
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _moment(stored: datetime | None) -> datetime | None:
+    return None if stored is None else rows.utc(stored)
+
+
+def _fact(row: JobRow) -> JobFact:
+    return JobFact(
+        id=row.id,
+        kind=row.kind,
+        state=row.state,
+        model=row.model,
+        version=row.version,
+        versions=tuple(row.versions),
+        pool=row.pool,
+        pool_digest=row.pool_digest,
+        order=row.order,
+        plan=row.plan,
+        total=row.total,
+        done=row.done,
+        rate=row.rate,
+        owner=row.owner,
+        beat=row.beat,
+        attempts=row.attempts,
+        result=row.result,
+        reason=row.reason,
+        warnings=tuple(row.warnings),
+        actor=row.actor,
+        created_at=rows.utc(row.created_at),
+        started_at=_moment(row.started_at),
+        finished_at=_moment(row.finished_at),
+    )

@@ -1,0 +1,90 @@
+"""`dubito pool`, `dubito jobs`, and work on stored pools from the shell, without a server."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dubito.cli import main
+
+from .conftest import NUM_FEATURES, Bundles
+
+Run = tuple[int, str, str]
+
+
+@pytest.fixture(autouse=True)
+def _data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUBITO_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("DUBITO_NUM_SAMPLES", "16")
+    monkeypatch.setenv("DUBITO_POLL_MS", "20")
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def _run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object
+) -> Run:
+    """Exit code, stdout and stderr of one command."""
+    monkeypatch.setattr(sys, "argv", ["dubito", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
+
+
+def test_a_pool_goes_all_the_way(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bundles: Bundles,
+    tmp_path: Path,
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(60, NUM_FEATURES)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+
+    def run(*words: object) -> Run:
+        return _run(capsys, monkeypatch, *words)
+
+    assert run("register", bundles("first"), "--model", "animals")[0] == 0
+    code, out, _ = run("pool", "add", tmp_path / "rows.npy", "--name", "wild")
+    assert (code, out.strip()) == (0, "wild: 60 rows of inputs f4 4")
+    assert "wild" in run("pool", "list")[1]
+    assert "sha256" in run("pool", "show", "wild")[1]
+    code, _, err = run("pool", "add", tmp_path / "rows.npy", "--name", "wild")
+    assert (code, "exists already" in err) == (1, True)
+
+    code, _, err = run("predict", "animals", "--pool", "wild", "--out", tmp_path / "all.npz")
+    assert code == 0, err
+    with np.load(tmp_path / "all.npz") as found:
+        assert found["mean"].shape == (60, 3)
+    code, out, err = run(
+        *("select", "animals", "--pool", "wild", "--strategy", "bald", "-k", 3, "--json")
+    )
+    assert code == 0, err
+    assert len(json.loads(out)["indices"]) == 3
+
+    shown = run("jobs")[1]
+    assert shown.count("succeeded") == 2
+    (job, _) = re.findall(r"job-[0-9a-f]+", shown)
+    assert "60 of 60 rows" in run("jobs", "show", job)[1]
+    assert run("jobs", "result", job, "--out", tmp_path / "again")[0] == 0
+    assert (tmp_path / "again").stat().st_size > 0
+    code, _, err = run("jobs", "cancel", job)
+    assert (code, "is succeeded" in err) == (1, True)
+    assert run("pool", "delete", "wild")[0] == 0
+    assert run("pool", "delete", "wild")[0] == 1
+
+
+def test_rows_come_from_one_place(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in (
+        ("predict", "animals"),
+        ("predict", "animals", "--pool", "wild"),
+        ("select", "animals", "--strategy", "bald", "-k", 1),
+    ):
+        code, _, err = _run(capsys, monkeypatch, *words)
+        assert (code, "--pool NAME" in err) == (1, True)

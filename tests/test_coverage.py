@@ -1,0 +1,245 @@
+"""Coverage over 1,000 random splits of real rows, for every kind of set and of interval.
+
+One small network is trained on some rows of scikit-learn's digits, one on some of its diabetes;
+the others are sampled once, and then only dealt out anew: n held out, the rest asked about. Given
+the rows, every split is as likely as any other, so the coverage on average over all splits is
+k/(n+1) exactly where no scores tie, which lies in [1-α, 1-α + 1/(n+1)]. The mean of 1,000 may
+miss that by 4.5 of its own standard errors: by chance in 1 of 100,000 tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from dubito.calibration import draws, intervals, sets
+from dubito.calibration.choices import ScalingName, SetsName
+from dubito.calibration.conformal import ConformalScores, order
+from dubito.calibration.noise import fit_noise
+from dubito.calibration.scaling import fit_scaling, mean_probabilities
+from dubito.calibration.sets import SetRule
+from dubito.demo import DIABETES, DIGITS, Recipe, Rows, Splits
+from dubito.engine import Engine, Sampling
+from dubito.engine.heads import mean_and_variance
+from dubito_nn.networks import MLP, Standardise
+
+pytestmark = pytest.mark.slow
+
+Floats = NDArray[np.float64]
+ALPHAS = (0.05, 0.1, 0.2)
+SPLITS = 1000
+SAMPLING = Sampling(num_samples=16)
+
+
+def small(rows: Rows) -> nn.Module:
+    return MLP(rows.inputs.shape[1], (32,), 10)
+
+
+def small_with_noise(rows: Rows) -> nn.Module:
+    network = MLP(rows.inputs.shape[1], (32,), 1, heteroscedastic=True)
+    return nn.Sequential(Standardise(torch.from_numpy(rows.inputs)), network)
+
+
+def dealt(recipe: Recipe, num_train: int) -> tuple[Splits, Rows]:
+    """The recipe's rows with few of them to train on, and all the others."""
+    own = recipe.splits()
+    parts = (own.train, own.calibration, own.test)
+    inputs = np.concatenate([part.inputs for part in parts])
+    targets = np.concatenate([part.targets for part in parts])
+    first = Rows(inputs[:num_train], targets[:num_train])
+    return replace(own, train=first), Rows(inputs[num_train:], targets[num_train:])
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Passes over rows of the digits, the first 200 to fit a scaling on."""
+
+    logits: Floats
+    labels: NDArray[np.int64]
+    uniform: Floats
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Classified:
+    splits, rest = dealt(DIGITS, 200)
+    recipe = replace(DIGITS, splits=lambda: splits, build=small, augment=None, epochs=20)
+    engine = Engine.load(recipe.export_to(tmp_path_factory.mktemp("digits") / "small.dubito"))
+    logits_TBC = engine.sample(rest.inputs, sampling=SAMPLING).double().numpy()
+    uniform_B = draws.by_content({"x": rest.inputs}, 0)
+    return Classified(logits_TBC, rest.targets.astype(np.int64), uniform_B)
+
+
+def permutations(num_rows: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    generator = np.random.default_rng(seed)
+    for _ in range(SPLITS):
+        yield generator.permutation(num_rows)
+
+
+def check(covered_SA: Floats, num_rows: int) -> None:
+    """Of each split and α: the mean over the splits lies where it is promised."""
+    for alpha, covered_S in zip(ALPHAS, covered_SA.T, strict=True):
+        error = 4.5 * covered_S.std() / np.sqrt(len(covered_S))
+        assert covered_S.mean() >= 1 - alpha - error
+        assert covered_S.mean() <= 1 - alpha + 1 / (num_rows + 1) + error
+
+
+def ruled(
+    digits: Classified, scaling: ScalingName, kind: SetsName
+) -> tuple[SetRule, Floats, NDArray[np.int64], Floats]:
+    """A rule fitted on the first 200 rows; means, labels and numbers of the others."""
+    known = digits.logits[:, :200], digits.labels[:200]
+    fitted = fit_scaling(scaling, *known)
+    mean_BC = mean_probabilities(digits.logits, fitted)
+    rule = SetRule(kind)
+    if kind == "raps":
+        rule = sets.choose_penalty(mean_BC[:200], known[1], digits.uniform[:200], 0.9)
+    return rule, mean_BC[200:], digits.labels[200:], digits.uniform[200:]
+
+
+@pytest.mark.parametrize("num_rows", [20, 100, 200])
+@pytest.mark.parametrize(
+    ("scaling", "kind"),
+    [
+        ("temperature", "lac"),
+        ("temperature", "aps"),
+        ("temperature", "raps"),
+        ("none", "aps"),
+        ("vector", "raps"),
+        ("isotonic", "lac"),
+    ],
+)
+def test_sets_of_digits_cover_as_promised_and_are_no_larger_than_need_be(
+    digits: Classified, scaling: ScalingName, kind: SetsName, num_rows: int
+) -> None:
+    """Size: at most 5 % above that of the threshold which all rows together give."""
+    rule, mean_BC, label_B, uniform_B = ruled(digits, scaling, kind)
+    score_BC = rule.scores(mean_BC, uniform_B)
+    of_label_B = score_BC[np.arange(len(label_B)), label_B]
+    flat = np.sort(score_BC.ravel())
+    covered, sizes = [], []
+    for order_B in permutations(len(label_B), num_rows):
+        known, asked = order_B[:num_rows], order_B[num_rows:]
+        held_out = ConformalScores.of([of_label_B[known]])
+        threshold_A = np.array([held_out.thresholds(1 - alpha)[0] for alpha in ALPHAS])
+        covered.append((of_label_B[asked, None] <= threshold_A).mean(axis=0))
+        sizes.append(np.searchsorted(flat, threshold_A, side="right") / len(label_B))
+    check(np.array(covered), num_rows)
+    if num_rows == 200:
+        for alpha, size in zip(ALPHAS, np.mean(sizes, axis=0), strict=True):
+            best = np.quantile(of_label_B, order(num_rows, 1 - alpha) / (num_rows + 1))
+            assert size <= 1.05 * (score_BC <= best).sum(axis=-1).mean()
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_the_sets_themselves_are_what_their_scores_promise(
+    digits: Classified, per_class: bool
+) -> None:
+    """20 splits through `fit` and `sets`: what the tests around count by scores."""
+    rule, mean_BC, label_B, uniform_B = ruled(digits, "temperature", "aps")
+    rule = replace(rule, per_class=per_class)
+    score_BC = rule.scores(mean_BC, uniform_B)
+    of_label_B = score_BC[np.arange(len(label_B)), label_B]
+    for order_B, _ in zip(permutations(len(label_B), 1), range(20), strict=False):
+        known, asked = order_B[:300], order_B[300:]
+        held_out = rule.fit(mean_BC[known], label_B[known], uniform_B[known])
+        sets_BC = rule.sets(held_out, mean_BC[asked], uniform_B[asked], 0.9)
+        of_class = [known[label_B[known] == one] for one in range(10)] if per_class else [known]
+        threshold_C = ConformalScores.of([of_label_B[rows] for rows in of_class]).thresholds(0.9)
+        np.testing.assert_array_equal(sets_BC, score_BC[asked] <= threshold_C)
+
+
+@pytest.mark.parametrize("kind", ["lac", "aps", "raps"])
+@pytest.mark.parametrize("num_rows", [20, 100])
+def test_every_class_of_digits_is_covered_on_its_own(
+    digits: Classified, kind: SetsName, num_rows: int
+) -> None:
+    """So many rows of each class; coverage of the class's own rows."""
+    rule, mean_BC, label_B, uniform_B = ruled(digits, "temperature", kind)
+    of_label_B = rule.scores(mean_BC, uniform_B)[np.arange(len(label_B)), label_B]
+    covered = []
+    for order_B in permutations(len(label_B), num_rows):
+        by_class = [order_B[label_B[order_B] == one] for one in range(10)]
+        held_out = ConformalScores.of([of_label_B[rows[:num_rows]] for rows in by_class])
+        threshold_AC = np.array([held_out.thresholds(1 - alpha) for alpha in ALPHAS])
+        covered.append(
+            [
+                (of_label_B[rows[num_rows:], None] <= threshold_AC[:, one]).mean(axis=0)
+                for one, rows in enumerate(by_class)
+            ]
+        )
+    for covered_SA in np.array(covered).transpose(1, 0, 2):
+        check(covered_SA, num_rows)
+
+
+@dataclass(frozen=True)
+class Regressed:
+    """Passes over rows of diabetes with a noise that was fitted on others."""
+
+    means: Floats
+    variances: Floats
+    targets: Floats
+
+
+@pytest.fixture(scope="module")
+def diabetes(tmp_path_factory: pytest.TempPathFactory) -> Regressed:
+    splits, rest = dealt(DIABETES, 120)
+    recipe = replace(DIABETES, splits=lambda: splits, build=small_with_noise, epochs=20)
+    engine = Engine.load(recipe.export_to(tmp_path_factory.mktemp("diabetes") / "small.dubito"))
+    raw = engine.sample(rest.inputs, sampling=SAMPLING)
+    mean_TBD, own_TBD = (part.numpy() for part in mean_and_variance(raw, engine.manifest))
+    target_BD = rest.targets.astype(np.float64)
+    noise = fit_noise(mean_TBD[:, :40], np.log(own_TBD[:, :40]), target_BD[:40])
+    variance_TBD = noise.component_variance(mean_TBD, np.log(own_TBD))
+    return Regressed(mean_TBD[:, 40:], variance_TBD[:, 40:], target_BD[40:])
+
+
+@pytest.mark.parametrize("num_rows", [20, 100, 200])
+@pytest.mark.parametrize("kind", ["normalised", "cqr"])
+def test_intervals_of_diabetes_cover_as_promised_and_are_no_wider_than_need_be(
+    diabetes: Regressed, kind: str, num_rows: int
+) -> None:
+    """Width: at most 5 % above that of the threshold which all rows together give."""
+    mean_BD = diabetes.means.mean(axis=0)
+    variance_BD = diabetes.means.var(axis=0) + diabetes.variances.mean(axis=0)
+    ends = intervals.quantile_ends(diabetes.means, diabetes.variances, 0.9)
+    target_BD = diabetes.targets
+    covered, widths = [], []
+    for order_B in permutations(len(target_BD), num_rows):
+        known, asked = order_B[:num_rows], order_B[num_rows:]
+        if kind == "cqr":
+            held_out = intervals.fit_quantiles((ends[0][known], ends[1][known]), target_BD[known])
+        else:
+            moments = mean_BD[known], variance_BD[known]
+            held_out = intervals.fit_normalised(*moments, target_BD[known])
+        for alpha in ALPHAS:
+            if kind == "cqr":
+                low, high = intervals.widened(held_out, ends, 1 - alpha)
+            else:
+                low, high = intervals.normalised(held_out, mean_BD, variance_BD, 1 - alpha)
+            is_in_BD = (low <= target_BD) & (target_BD <= high)
+            covered.append(is_in_BD[asked].mean())
+            widths.append((high - low).mean())
+    check(np.array(covered).reshape(SPLITS, -1), num_rows)
+    if num_rows == 200:
+        best = [width_at_best(diabetes, kind, alpha, num_rows) for alpha in ALPHAS]
+        assert (np.reshape(widths, (SPLITS, -1)).mean(axis=0) <= 1.05 * np.array(best)).all()
+
+
+def width_at_best(diabetes: Regressed, kind: str, alpha: float, num_rows: int) -> float:
+    """Mean width at the quantile of all rows' scores that a threshold of n rows aims at."""
+    level = order(num_rows, 1 - alpha) / (num_rows + 1)
+    ends = intervals.quantile_ends(diabetes.means, diabetes.variances, 0.9)
+    target_BD = diabetes.targets
+    if kind == "cqr":
+        score_BD = np.maximum(ends[0] - target_BD, target_BD - ends[1])
+        return float((ends[1] - ends[0]).mean() + 2 * np.quantile(score_BD, level))
+    mean_BD = diabetes.means.mean(axis=0)
+    deviation_BD = np.sqrt(diabetes.means.var(axis=0) + diabetes.variances.mean(axis=0))
+    score_BD = np.abs(target_BD - mean_BD) / deviation_BD
+    return float(2 * np.quantile(score_BD, level) * deviation_BD.mean())

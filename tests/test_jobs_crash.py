@@ -1,0 +1,110 @@
+"""kill -9 in the middle of a job: the next server, or another one, ends it with the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from dubito.registry.database import Database
+
+from .conftest import NUM_FEATURES, Bundles, upload
+from .processes import serving
+from .test_jobs import MODEL, finished, npy, send
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = {
+    "DUBITO_JOB_CHECKPOINT_MS": "1",
+    "DUBITO_JOB_CHUNK_MS": "20",
+    "DUBITO_JOB_LEASE_MS": "800",
+    "DUBITO_POLL_MS": "50",
+}
+ROWS = np.random.default_rng(0).normal(size=(30_000, NUM_FEATURES)).astype(np.float32)
+PREDICT = ("predict", {"pool": "pool", "num_samples": 128, "outputs": ["mean", "label"]})
+SELECT = ("select", {"pool": "pool", "num_samples": 128, "strategy": "bald", "k": 50})
+
+
+def _start(client: httpx.Client, asked: tuple[str, dict[str, object]]) -> str:
+    reply = client.post(f"{MODEL}/{asked[0]}", json=asked[1])
+    assert reply.status_code == 202, reply.text
+    job: str = reply.json()["job"]
+    return job
+
+
+def _until_it_moved(client: httpx.Client, job: str) -> int:
+    """Rows that are done once some are and some are not."""
+    done, total = 0, 1
+    while not done:
+        page = client.get(f"/v1/jobs/{job}").json()
+        done, total = page["done"], page["total"]
+        assert page["state"] in ("queued", "running")
+    assert done < total
+    return done
+
+
+@pytest.mark.parametrize("asked", [PREDICT, SELECT], ids=["predict", "select"])
+def test_a_job_goes_on_after_kill_9_and_gives_the_same_bits(
+    tmp_path: Path, bundles: Bundles, database_url: str, asked: tuple[str, dict[str, object]]
+) -> None:
+    if database_url.startswith("postgresql"):
+        database = Database(database_url)
+        database.upgrade()
+        database.close()
+    settings = {**SETTINGS, "DUBITO_DATABASE_URL": database_url}
+    data = tmp_path / "data"
+    with (
+        serving(data, settings) as server,
+        httpx.Client(base_url=server.url, timeout=120) as client,
+    ):
+        upload(client, "animals", bundles("first")).raise_for_status()
+        send(client, npy(ROWS)).raise_for_status()
+        job = _start(client, asked)
+        done = _until_it_moved(client, job)
+    with (
+        serving(data, settings) as server,
+        httpx.Client(base_url=server.url, timeout=120) as client,
+    ):
+        page = finished(client, job)
+        assert page["state"] == "succeeded", page
+        again = _start(client, asked)
+        assert finished(client, again)["state"] == "succeeded"
+        interrupted, whole = (client.get(f"/v1/jobs/{one}/result").content for one in (job, again))
+    assert interrupted == whole
+    print(f"killed after {done} of {len(ROWS)} rows")
+
+
+@pytest.mark.postgres
+def test_another_server_takes_a_job_over(
+    tmp_path: Path, bundles: Bundles, postgres_url: str
+) -> None:
+    database = Database(postgres_url)
+    database.upgrade()
+    database.close()
+    settings = {
+        **SETTINGS,
+        "DUBITO_DATABASE_URL": postgres_url,
+        "DUBITO_OBJECT_STORE_URL": f"file://{tmp_path}/objects",
+    }
+    with (
+        serving(tmp_path / "a", settings) as first,
+        serving(tmp_path / "b", settings) as second,
+        httpx.Client(base_url=first.url, timeout=120) as client,
+        httpx.Client(base_url=second.url, timeout=120) as other,
+    ):
+        upload(client, "animals", bundles("first")).raise_for_status()
+        send(client, npy(ROWS)).raise_for_status()
+        job = _start(client, PREDICT)
+        _until_it_moved(client, job)
+        clients = {first: client, second: other}
+        has_it = [server for server in clients if any(job in line for line in server.lines)]
+        assert len(has_it) == 1  # the one whose log names the job
+        has_it[0].kill()
+        del clients[has_it[0]]
+        left, asks = clients.popitem()
+        page = finished(asks, job)
+        assert page["state"] == "succeeded", page
+        assert asks.get(f"/v1/jobs/{job}/result").status_code == 200
+        assert any(job in line for line in left.lines)
