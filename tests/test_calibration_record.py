@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dubito.calibration.conformal import ConformalScores
@@ -64,6 +64,7 @@ def test_a_record_comes_back_from_json_as_it_was(record: Calibration) -> None:
     assert Calibration.from_json(text.encode()) == record
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=20),
     st.floats(min_value=5e-324, allow_infinity=False),

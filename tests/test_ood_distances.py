@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
@@ -151,6 +151,7 @@ def test_surprise_is_minus_the_logarithm_of_the_conformal_p_value() -> None:
     np.testing.assert_allclose(tail.surprise(score_B), expected, atol=1e-12)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-100, 100), min_size=1, max_size=60),
     st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
@@ -93,6 +93,7 @@ def test_the_default_scores_are_the_documented_ones() -> None:
     assert scores.DEFAULT_REGRESSION == "epistemic_variance"
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 12), min_size=1, max_size=40),
     st.sampled_from([0.01, 0.05, 0.1, 0.25, 0.5, 0.9]),

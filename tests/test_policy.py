@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
@@ -20,6 +20,7 @@ def rows(generator: np.random.Generator, count: int) -> tuple[NDArray[np.float64
     return uncertainty_B, generator.random(count) < 0.5 * uncertainty_B
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(1, 60), st.floats(0.001, 0.2))
 def test_the_bound_of_a_rate_is_the_exact_binomial_one(
     wrong: int, right: int, failure: float
