@@ -128,7 +128,9 @@ def build_outputs(
         or (may_keep_samples and sampling.tolerance is None and _needs_passes(names, applied)),
         check=check,
     )
-    features = _features(names, engine, inputs, applied, check)
+    is_observed = order.request_id is not None
+    is_scored = is_observed or not {"ood", "decision"}.isdisjoint(names)
+    features = _features(engine, inputs, applied, check) if is_scored else None
     request = _Request(order, applied, inputs, features, warnings)
     columns: dict[str, Callable[[], Column]]
     if isinstance(prediction, Classification):
@@ -140,8 +142,8 @@ def build_outputs(
     _warn_non_finite({"mean": prediction.mean, **outputs}, warnings)
     varies = _varies(prediction) if sampling.method == "mc" else None
     kept = None
-    if applied is not None and order.request_id is not None:
-        kept = observe(prediction, applied, _draws(applied, request))
+    if applied is not None and is_observed:
+        kept = observe(prediction, applied, _draws(applied, request), features)
     return Built(outputs, tuple(warnings), varies, applied, kept)
 
 
@@ -331,16 +333,13 @@ def _ood(calibration: Calibration, score_B: NDArray[np.float64]) -> Column:
 
 
 def _features(
-    names: Sequence[str],
     engine: Predictor,
     inputs: Mapping[str, Tensor],
     calibration: Calibration | None,
     check: Check,
 ) -> NDArray[np.float32] | None:
-    """Features of the rows, where a column that is asked for needs them."""
+    """Features of the rows, where the score reads them."""
     if calibration is None or not calibration.needs_features or isinstance(engine, Ensemble):
-        return None
-    if not {"ood", "decision"} & set(names):
         return None
     return engine.features(dict(inputs), check=check).float().numpy()
 
