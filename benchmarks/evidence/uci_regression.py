@@ -14,7 +14,8 @@ batch 128, squared error, inputs and target standardised on the rows trained on.
     LL    log 1/T Σ_t N(y; ŷ_t, 1/τ), mean over the rows, target units, in nats
 
 The networks of several splits are trained side by side, each as if alone (`side_by_side.py`). What
-is done is kept in `--kept` after each round of splits, and a later run goes on from there.
+is done is kept in `--kept` after each round of splits, and a later run goes on from there; the
+`seconds` of the record are processor time.
 
 Sources: Hernandez-Lobato and Adams 2015, arXiv:1502.05336, for the splits; Gal and Ghahramani 2016,
 arXiv:1506.02142, for the network and the protocol.
@@ -91,11 +92,9 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     if options.quick:
         settings = replace(settings, epochs=2, drop_probs=(0.05, 0.1), validation_samples=8)
         settings, counts = replace(settings, num_samples=32), {"yacht": 2}
-    start = time.perf_counter()
-    runs = {
-        name: _runs(options.data / "uci_regression", name, count, settings, options.kept)
-        for name, count in counts.items()
-    }
+    rounds = Rounds(options.data / "uci_regression", options.kept, options.record_kept)
+    found = {name: rounds.runs(name, count, settings) for name, count in counts.items()}
+    runs = {name: each for name, each in found.items() if each}
     figures = {name: _summary(found) for name, found in runs.items()}
     _show(figures)
     write(
@@ -103,31 +102,42 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
         "uci_regression",
         settings=asdict(settings),
         figures={"mean": figures, "runs": runs},
-        seconds=sum(run["seconds"] for found in runs.values() for run in found)
-        or time.perf_counter() - start,
+        seconds=sum(run["seconds"] for each in runs.values() for run in each),
         is_quick=options.quick,
     )
     return figures
 
 
-def _runs(
-    folder: Path, name: str, count: int, settings: Settings, kept: Path | None
-) -> list[dict[str, float]]:
-    """The figures of the first splits of a set, round after round."""
-    runs: list[dict[str, float]] = []
-    for first in range(0, count, settings.splits_at_once):
-        numbers = range(first, min(first + settings.splits_at_once, count))
-        done = f"{name}_{settings.schedule}_{numbers[0]}_{numbers[-1]}.json"
-        path = None if kept is None else kept / done
-        if path is not None and path.exists():
-            runs += json.loads(path.read_text())
-            continue
-        splits = [read_split(folder, name, number) for number in numbers]
-        runs += (found := measured(splits, settings, f"{name} {numbers[0]}-{numbers[-1]}"))
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(found))
-    return runs
+@dataclass(frozen=True)
+class Rounds:
+    """Splits in rounds, each kept when it is done.
+
+    Args:
+        folder: of the sets.
+        kept: folder of finished rounds; None keeps none.
+        is_record_only: rounds that are not kept are left out.
+    """
+
+    folder: Path
+    kept: Path | None
+    is_record_only: bool
+
+    def runs(self, name: str, count: int, settings: Settings) -> list[dict[str, float]]:
+        """The figures of the first splits of a set."""
+        runs: list[dict[str, float]] = []
+        for first in range(0, count, settings.splits_at_once):
+            last = min(first + settings.splits_at_once, count) - 1
+            done = f"{name}_{settings.schedule}_{first}_{last}.json"
+            path = None if self.kept is None else self.kept / done
+            if path is not None and path.exists():
+                runs += json.loads(path.read_text())
+            elif not self.is_record_only:
+                splits = [read_split(self.folder, name, each) for each in range(first, last + 1)]
+                runs += (found := measured(splits, settings, f"{name} {first}-{last}"))
+                if path is not None:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(json.dumps(found))
+        return runs
 
 
 def measured(splits: Sequence[Split], settings: Settings, label: str) -> list[dict[str, float]]:
@@ -291,6 +301,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--splits", type=int, default=20, help="of each set, from the first")
     made.add_argument("--schedule", choices=("one_cycle", "constant"), default=default.schedule)
     made.add_argument("--kept", type=Path, default=None, help="where finished splits are kept")
+    made.add_argument("--record-kept", action="store_true", help="train nothing, record those")
     made.add_argument("--seed", type=int, default=default.seed)
     return made
 
