@@ -25,6 +25,7 @@ from dubito.calibration.report import (
 )
 from dubito.calibration.temperature import mean_probabilities
 from dubito.ood import scores
+from dubito.ood.source import LogitSource, NumberSource, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ def evaluate_classification(
     calibration: Calibration | None,
     coverage: float | None = None,
     ood_logits_TNC: ArrayLike | None = None,
+    feature_BF: NDArray[np.floating] | None = None,
+    ood_feature_NF: NDArray[np.floating] | None = None,
 ) -> Evaluation:
     """The report of a classification; without a calibration there are no sets and no flags.
 
@@ -51,21 +54,21 @@ def evaluate_classification(
         calibration: the one to apply, or None for the raw figures.
         coverage: of the sets; the calibration's own where None.
         ood_logits_TNC: logits of rows known to be strange.
+        feature_BF: features of the rows, where the calibration's score reads them.
+        ood_feature_NF: features of the strange rows.
 
     Raises:
         InputError: shapes, labels or numbers that cannot be used.
     """
     logits = truths.logits(logits_TBC, "logits", None)
     label_B = truths.labels(label_B, logits.shape[1], logits.shape[2])
-    temperature, name = 1.0, scores.DEFAULT_CLASSIFICATION
-    if calibration is not None:
-        temperature, name = calibration.temperature or 1.0, calibration.ood.score
+    temperature = 1.0 if calibration is None else calibration.temperature or 1.0
     mean_BC = mean_probabilities(logits, temperature)
-    score_B = scores.from_logits(name, logits / temperature)
+    score_B = _scores(calibration, LogitSource(logits, temperature, feature_BF))
     ood_score_N = None
     if ood_logits_TNC is not None:
         strange = truths.logits(ood_logits_TNC, "ood logits", None)
-        ood_score_N = scores.from_logits(name, strange / temperature)
+        ood_score_N = _scores(calibration, LogitSource(strange, temperature, ood_feature_NF))
     sets_BC = calibration.prediction_sets(mean_BC, coverage) if calibration else None
     flag_B = calibration.ood.flags(score_B) if calibration else None
     figures = classification_figures(mean_BC, label_B, sets_BC)
@@ -81,6 +84,8 @@ def evaluate_regression(
     calibration: Calibration | None,
     coverage: float | None = None,
     ood_mean_TND: ArrayLike | None = None,
+    feature_BF: NDArray[np.floating] | None = None,
+    ood_feature_NF: NDArray[np.floating] | None = None,
 ) -> Evaluation:
     """The report of a regression; without a calibration there are no intervals and no flags.
 
@@ -94,6 +99,8 @@ def evaluate_regression(
         calibration: the one to apply, or None for the raw figures.
         coverage: of the intervals; the calibration's own where None.
         ood_mean_TND: means of rows known to be strange.
+        feature_BF: features of the rows, where the calibration's score reads them.
+        ood_feature_NF: features of the strange rows.
 
     Raises:
         InputError: shapes or numbers that cannot be used.
@@ -108,7 +115,8 @@ def evaluate_regression(
         noise = Noise(calibration.noise_variance, calibration.variance_scale)
         reference_D = np.asarray(calibration.ood_reference)
     variance = noise.component_variance(means, log_variance)
-    interval, flag_B, score_B = None, None, _score(means, reference_D)
+    interval, flag_B = None, None
+    score_B = _scores(calibration, NumberSource(means.var(axis=0), reference_D, feature_BF))
     level = coverage
     if calibration is not None:
         level = calibration.coverage if coverage is None else coverage
@@ -118,11 +126,17 @@ def evaluate_regression(
     ood_score_N = None
     if ood_mean_TND is not None:
         strange = truths.numbers(ood_mean_TND, "ood means", None).astype(np.float64)
-        ood_score_N = _score(strange, reference_D)
+        source = NumberSource(strange.var(axis=0), reference_D, ood_feature_NF)
+        ood_score_N = _scores(calibration, source)
     figures = regression_figures(means, variance, target_BD, interval, level)
     return Evaluation(figures | ood_figures(flag_B, score_B, ood_score_N), ())
 
 
-def _score(mean_TBD: NDArray[np.float64], reference_D: NDArray[np.float64]) -> NDArray[np.float64]:
+def _scores(calibration: Calibration | None, source: Source) -> NDArray[np.float64]:
+    """The scores of the calibration, or those of the default."""
+    if calibration is not None:
+        return calibration.ood_scores(source)
+    is_numbers = isinstance(source, NumberSource)
+    name = scores.DEFAULT_REGRESSION if is_numbers else scores.DEFAULT_CLASSIFICATION
     with np.errstate(divide="ignore", invalid="ignore"):  # a constant target has no variance
-        return scores.epistemic_variance(mean_TBD, reference_D)
+        return source.plain(name)

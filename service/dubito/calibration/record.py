@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from dubito.calibration.conformal import ConformalScores, exact_decimal
+from dubito.calibration.policy import DEFAULT_POLICY, Policy, class_uncertainty, number_uncertainty
 from dubito.calibration.report import ReliabilityBin, Report
 from dubito.engine.sampling import Sampling
 from dubito.errors import InputError
 from dubito.ood import scores
 from dubito.ood.detector import Detector
+from dubito.ood.scorer import Fitted
+from dubito.ood.source import ColumnSource, NumberSource, Source
 
 Task = Literal["classification", "regression"]
 
@@ -56,6 +59,8 @@ class Calibration:
         bins: reliability bins after; empty for regression.
         num_rows: labelled rows in all.
         warnings: what the rows could not settle.
+        ood_fitted: what the score needs beside the row; None where it needs nothing.
+        policy: what decides between accepting and reviewing.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -75,6 +80,8 @@ class Calibration:
     bins: tuple[ReliabilityBin, ...]
     num_rows: int
     warnings: tuple[str, ...] = ()
+    ood_fitted: Fitted | None = None
+    policy: Policy = DEFAULT_POLICY
     format_version: Literal[1] = 1
 
     def __post_init__(self) -> None:
@@ -149,17 +156,54 @@ class Calibration:
         calibrated_BD: NDArray[np.float64] = scale_D * aleatoric_variance_BD + noise_D
         return calibrated_BD
 
-    def class_scores(self, columns: scores.ClassificationColumns) -> NDArray[np.float64]:
+    @property
+    def needs_features(self) -> bool:
+        """Whether the out-of-distribution score reads the features of a row."""
+        return (self.ood_fitted or Fitted()).needs_features(self.ood.score)
+
+    def ood_scores(self, source: Source) -> NDArray[np.float64]:
+        """The out-of-distribution score of each row."""
+        return (self.ood_fitted or Fitted()).score(self.ood.score, source)
+
+    def class_scores(
+        self,
+        columns: scores.ClassificationColumns,
+        feature_BF: NDArray[np.floating] | None = None,
+    ) -> NDArray[np.float64]:
         """The out-of-distribution score of each row, from columns at `temperature`."""
         if self.task != "classification":
             raise _wrong_task("classification", self.task)
-        return scores.from_columns(self.ood.score, columns)
+        return self.ood_scores(ColumnSource(columns, feature_BF))
 
-    def number_scores(self, epistemic_variance_BD: NDArray[np.float64]) -> NDArray[np.float64]:
+    def number_scores(
+        self,
+        epistemic_variance_BD: NDArray[np.float64],
+        feature_BF: NDArray[np.floating] | None = None,
+    ) -> NDArray[np.float64]:
         """The out-of-distribution score of each row of a regression."""
         if self.ood_reference is None:
             raise _wrong_task("regression", self.task)
-        return scores.normalised(epistemic_variance_BD, np.asarray(self.ood_reference))
+        reference_D = np.asarray(self.ood_reference)
+        return self.ood_scores(NumberSource(epistemic_variance_BD, reference_D, feature_BF))
+
+    def class_decisions(
+        self,
+        mean_BC: NDArray[np.float64],
+        flag_B: NDArray[np.bool_],
+        sets_BC: NDArray[np.bool_],
+    ) -> list[str]:
+        """`accept`, `review` or `reject` for each row of a classification."""
+        size_B = sets_BC.sum(axis=-1)
+        return self.policy.decide(flag_B, class_uncertainty(mean_BC), size_B)
+
+    def number_decisions(
+        self, variance_BD: NDArray[np.float64], flag_B: NDArray[np.bool_]
+    ) -> list[str]:
+        """`accept`, `review` or `reject` for each row of a regression, from the total variance."""
+        if self.ood_reference is None:
+            raise _wrong_task("regression", self.task)
+        uncertainty_B = number_uncertainty(variance_BD, np.asarray(self.ood_reference))
+        return self.policy.decide(flag_B, uncertainty_B, None)
 
     def to_json(self) -> dict[str, object]:
         """The record as plain JSON values."""
@@ -172,13 +216,16 @@ class Calibration:
         A threshold is None where the rows are too few for the promise.
         """
         thresholds = [float(level) for level in self.conformal.thresholds(self.coverage)]
+        compared = None if self.ood_fitted is None else self.ood_fitted.compared
         return self.to_json() | {
             "ood": {
                 "score": self.ood.score,
                 "alpha": self.ood.alpha,
                 "threshold": _finite(self.ood.threshold),
                 "num_rows": len(self.ood.held_out),
+                **({} if compared is None else {"compared": compared}),
             },
+            "ood_fitted": None if self.ood_fitted is None else self.ood_fitted.summary(),
             "conformal": {
                 "thresholds": [_finite(level) for level in thresholds],
                 "num_rows": self.conformal.num_rows,

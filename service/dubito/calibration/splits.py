@@ -4,10 +4,16 @@ Flow: number of rows (and their labels) → `parts` → row numbers of each part
 that about 450 rows serve all: 113 fit the temperature or noise, 90 the sets, 135 the flag, and 112
 judge.
 
+What is asked beside takes parts of its own, 5 shares each: `features` for distances, `choice` to
+compare scores, `policy` for the threshold of decisions. A share then counts among 25, 30 or 35.
+
 Dimensions: B rows.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +22,26 @@ from dubito.calibration import conformal
 from dubito.errors import InputError
 
 FIT, CONFORMAL, OOD, REPORT = "fit", "conformal", "ood", "report"
+FEATURES, CHOICE, POLICY = "features", "choice", "policy"
 SHARES = {FIT: 5, CONFORMAL: 4, OOD: 6, REPORT: 5}
 """Rows of each part in every 20."""
 
 _FEWEST_TO_FIT, _FEWEST_TO_REPORT = 10, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part that not every calibration has.
+
+    Args:
+        share: rows of it for every 20 of the usual parts.
+        needed: rows without which it serves nothing.
+        reason: what they are needed for.
+    """
+
+    share: int
+    needed: int
+    reason: str
 
 
 def parts(
@@ -29,6 +51,7 @@ def parts(
     coverage: float,
     seed: int,
     label_B: NDArray[np.int64] | None = None,
+    extra: Mapping[str, Share] | None = None,
 ) -> dict[str, NDArray[np.int64]]:
     """Row numbers of each part, drawn by the seed; every class in its share of each part.
 
@@ -39,29 +62,31 @@ def parts(
     Raises:
         InputError: too few rows, naming how many are needed and what for.
     """
-    _check_enough(num_rows, alpha, coverage)
+    extra = extra or {}
+    shares = SHARES | {name: one.share for name, one in extra.items()}
+    _check_enough(num_rows, alpha, coverage, extra)
     generator = np.random.Generator(np.random.Philox(seed))
     order_B = generator.permutation(num_rows)
     if label_B is not None:
         place_of_class = generator.permutation(int(label_B.max()) + 1)
         order_B = order_B[np.argsort(place_of_class[label_B[order_B]], kind="stable")]
-    owner_B = np.resize(_cycle(), num_rows)
-    return {name: np.sort(order_B[owner_B == index]) for index, name in enumerate(SHARES)}
+    owner_B = np.resize(_cycle(shares), num_rows)
+    return {name: np.sort(order_B[owner_B == index]) for index, name in enumerate(shares)}
 
 
-def sizes(num_rows: int) -> dict[str, int]:
+def sizes(num_rows: int, shares: Mapping[str, int] = SHARES) -> dict[str, int]:
     """Rows of each part."""
-    cycle = _cycle()
+    cycle = _cycle(shares)
     rounds, rest = divmod(num_rows, len(cycle))
     return {
         name: rounds * cycle.count(index) + cycle[:rest].count(index)
-        for index, name in enumerate(SHARES)
+        for index, name in enumerate(shares)
     }
 
 
-def _cycle() -> list[int]:
+def _cycle(named: Mapping[str, int]) -> list[int]:
     """Which part each of 20 places goes to: every time the one furthest behind its share."""
-    shares = list(SHARES.values())
+    shares = list(named.values())
     given, cycle = [0] * len(shares), []
     for place in range(1, sum(shares) + 1):
         lag = [
@@ -72,17 +97,19 @@ def _cycle() -> list[int]:
     return cycle
 
 
-def _check_enough(num_rows: int, alpha: float, coverage: float) -> None:
+def _check_enough(num_rows: int, alpha: float, coverage: float, extra: Mapping[str, Share]) -> None:
+    shares = SHARES | {name: one.share for name, one in extra.items()}
     needs = {
         FIT: (_FEWEST_TO_FIT, "to fit the temperature or noise"),
         CONFORMAL: (conformal.rows_needed(coverage), f"for coverage {coverage}"),
         OOD: (conformal.rows_needed_for_alarm(alpha), f"for a false-alarm rate of {alpha}"),
         REPORT: (_FEWEST_TO_REPORT, "for the report"),
+        **{name: (one.needed, one.reason) for name, one in extra.items()},
     }
     total = 0  # a lower bound at first
     for part, (need, _) in needs.items():
-        total = max(total, (need - 1) * sum(SHARES.values()) // SHARES[part])
-    while any(size < needs[part][0] for part, size in sizes(total).items()):
+        total = max(total, (need - 1) * sum(shares.values()) // shares[part])
+    while any(size < needs[part][0] for part, size in sizes(total, shares).items()):
         total += 1
     if num_rows < total:
         reasons = ", ".join(f"{need} {reason}" for need, reason in needs.values())

@@ -24,6 +24,18 @@ def calibrate(
     version: Annotated[str, typer.Option(help="Number or alias.")] = "default",
     alpha: Annotated[float, typer.Option(help="False-alarm rate of the flag.")] = 0.05,
     coverage: Annotated[float, typer.Option(help="Of sets and intervals.")] = 0.9,
+    ood_score: Annotated[
+        str | None, typer.Option(help="Score of the flag, or auto: chosen on ood_inputs.")
+    ] = None,
+    target_risk: Annotated[
+        float | None, typer.Option(help="Most share of wrong ones among accepted rows.")
+    ] = None,
+    risk_confidence: Annotated[
+        float | None, typer.Option(help="With which that is promised; 0.95.")
+    ] = None,
+    target_acceptance: Annotated[
+        float | None, typer.Option(help="Least share of rows that is accepted.")
+    ] = None,
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
 ) -> None:
@@ -44,6 +56,10 @@ def calibrate(
         ood_inputs=arrays.get("ood_inputs"),
         alpha=alpha,
         coverage=coverage,
+        ood_score=ood_score,
+        target_risk=target_risk,
+        risk_confidence=risk_confidence,
+        target_acceptance=target_acceptance,
         sampling=SamplingOrder(num_samples=num_samples, seed=seed),
         actor=local_actor(),
     )

@@ -13,6 +13,7 @@ products     linear maps by the faster library
 execution    what is kept between the pieces
 fold         one piece: samples and rows folded into one axis, memory by `reuse`
 propagation  mean and variance in one pass, without sampling
+features     one vector per row, for distances between rows
 heads        the network's numbers as probabilities or in target units
 statistics   streaming sums over the passes
 prediction   the columns that come out

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,14 +22,16 @@ from dubito.engine.arguments import as_device, as_sampling, check_load, check_te
 from dubito.engine.choice import options
 from dubito.engine.clock import Clock
 from dubito.engine.execution import Execution
+from dubito.engine.features import features
 from dubito.engine.inputs import Inputs, read_inputs
 from dubito.engine.layout import look
 from dubito.engine.passes import BUDGET_PARTS, Passes
 from dubito.engine.placement import Placed, on_device, placed
 from dubito.engine.plan import make_plan
-from dubito.engine.prediction import Classification, Column, Prediction, Regression
+from dubito.engine.prediction import Prediction, as_prediction
 from dubito.engine.products import run
 from dubito.engine.proof import (
+    check_features,
     check_output,
     check_rows,
     check_sound,
@@ -205,7 +206,21 @@ class Engine:
             .numpy()
             for key in parts[0]
         }
-        return self._prediction(columns, sampling)
+        return as_prediction(columns, self.manifest, sampling)
+
+    def features(self, inputs: Inputs, *, check: Callable[[], None] | None = None) -> Tensor:
+        """The feature vector of each row, (B, F), on the CPU, in one pass without draws.
+
+        The output of the module that the export named, in the point graph; where none was named,
+        the last value that is computed from x alone and crosses into a part with draws.
+
+        Raises:
+            InputError: for rows that the network does not take, or where there is no such value.
+        """
+        read = self.read_inputs(inputs)
+        pieces = self.pieces("shared", read)
+        with self._running():
+            return features(self.placed, pieces, read, check)
 
     def output_moments(self, inputs: Inputs) -> OutputMoments:
         """Mean and variance of the declared outputs by moment propagation, on the CPU.
@@ -257,18 +272,6 @@ class Engine:
             for raw in passes:
                 tally.add(raw)
             yield tally.columns()
-
-    def _prediction(self, columns: dict[str, Column], sampling: Sampling) -> Prediction:
-        used = columns.pop("num_samples_used").astype(np.int64)
-        if self.manifest.task == "regression":
-            return Regression(sampling=sampling, num_samples_used=used, **columns)
-        return Classification(
-            sampling=sampling,
-            classes=self.manifest.classes or (),
-            label_index=columns["mean"].argmax(-1),
-            num_samples_used=used,
-            **columns,
-        )
 
     def _passes(
         self,
@@ -367,6 +370,7 @@ class Engine:
         with self._running():
             made = point.run(three, weights, device=self.device, watch=self._watch)
         check_output(made["output"], self.manifest, rows=3)
+        check_features(made.get("features"), rows=3)
         raw = self.sample(rows, sampling=Sampling(2, self.defaults.seed))
         check_output(raw[0], self.manifest, rows=2)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dubito.engine.rewrite import rewritten
 from dubito_nn import Bundle, Program
+from dubito_nn.program import pruned
 
 _CONVOLUTIONS = frozenset(
     ["aten.conv2d.default", "aten.conv2d.padding", "aten.conv_transpose2d.input"]
@@ -28,11 +29,13 @@ class Placed:
     Args:
         sampling: the lifted graph.
         point: the graph of weight scaling.
+        features: the part of it that makes the feature vector; None where none was named.
         weights: what both read, by key, on the device.
     """
 
     sampling: Program
     point: Program
+    features: Program | None
     weights: dict[str, Tensor]
 
 
@@ -41,7 +44,9 @@ def placed(bundle: Bundle, device: torch.device) -> Placed:
     sampling, of_sampling = rewritten(bundle.sampling, bundle.sites, bundle.weights)
     point, of_point = rewritten(bundle.point, bundle.sites, bundle.weights)
     both = of_sampling | of_point
-    return Placed(sampling, point, on_device((sampling, point), both, device))
+    name = point.outputs.get("features")
+    features = None if name is None else pruned(Program(point.nodes, {"output": name}))
+    return Placed(sampling, point, features, on_device((sampling, point), both, device))
 
 
 def on_device(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubito.engine.sampling import Sampling
+from dubito_nn import Manifest
 
 Column: TypeAlias = NDArray[np.float64]
 
@@ -35,6 +36,8 @@ class Classification:
         vote_share: (B, C) share of the passes that vote for each class.
         variation_ratio: (B,) share of the passes that vote against the most voted class.
         energy: (B,) mean over the passes of -log Σ exp(logit); higher is stranger.
+        energy_spread: (B,) standard deviation of it over the passes, ddof = 0.
+        max_logit: (B,) mean over the passes of the largest logit.
         samples: (T, B, C) probabilities of every pass, where asked for.
     """
 
@@ -52,6 +55,8 @@ class Classification:
     vote_share: Column
     variation_ratio: Column
     energy: Column
+    energy_spread: Column
+    max_logit: Column
     samples: Column | None = None
 
 
@@ -83,3 +88,17 @@ class Regression:
 
 
 Prediction: TypeAlias = Classification | Regression
+
+
+def as_prediction(columns: dict[str, Column], manifest: Manifest, sampling: Sampling) -> Prediction:
+    """The columns by name as a prediction of the network's task."""
+    used = columns.pop("num_samples_used").astype(np.int64)
+    if manifest.task == "regression":
+        return Regression(sampling=sampling, num_samples_used=used, **columns)
+    return Classification(
+        sampling=sampling,
+        classes=manifest.classes or (),
+        label_index=columns["mean"].argmax(-1),
+        num_samples_used=used,
+        **columns,
+    )

@@ -125,6 +125,26 @@ def check_output(value: Value, manifest: Manifest, rows: int) -> None:
     )
 
 
+def check_features(value: Value, rows: int) -> None:
+    """Refuse features that are no numbers, one vector per row; None is no features.
+
+    Raises:
+        BundleRefusedError: naming what was returned.
+    """
+    if value is None:
+        return
+    if isinstance(value, Tensor) and value.ndim >= 2 and value.is_floating_point():
+        if value.shape[0] == rows and value.numel():
+            return
+        got = f"shape {tuple(value.shape)}"
+    else:
+        got = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+    raise BundleRefusedError(
+        f"the graph returns features of {got} for {rows} rows, expected floating-point numbers, the"
+        " rows first: export the network again"
+    )
+
+
 def check_rows(output: Layout) -> None:
     """Refuse an output whose rows do not follow those of the input.
 

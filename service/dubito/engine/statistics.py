@@ -9,6 +9,7 @@ Dimensions: T samples, B rows, C classes, D outputs.
     moments     mean and M2 = Σ (x - mean)²                      moments.py
     blocks      under a stratified draw: what its error needs    blocks.py
     entropies   Σ_t H[p_t] and p̄
+    energies    mean and M2 of -log Σ_c exp(z_tc), Σ_t max_c z_tc
     jackknife   Σ p over each of at most 64 groups of samples    jackknife.py
 """
 
@@ -72,7 +73,8 @@ class ClassificationSums:
         self._groups = Groups()
         self._entropy_B = torch.zeros(())
         self._votes_BC = torch.zeros(())
-        self._energy_B = torch.zeros(())
+        self._energy = Moments()
+        self._max_logit_B = torch.zeros(())
 
     def add(self, log_probs_TBC: Tensor, logits_TBC: Tensor) -> None:
         """Take in the next samples, in order of t."""
@@ -82,7 +84,8 @@ class ClassificationSums:
         self._entropy_B = self._entropy_B + torch.special.entr(probs_TBC).sum(-1).sum(0)
         votes = torch.nn.functional.one_hot(probs_TBC.argmax(-1), probs_TBC.shape[-1])
         self._votes_BC = self._votes_BC + votes.sum(0)
-        self._energy_B = self._energy_B - logits_TBC.logsumexp(-1).sum(0)
+        self._energy.add(-logits_TBC.logsumexp(-1))
+        self._max_logit_B = self._max_logit_B + logits_TBC.amax(-1).sum(0)
 
     def measures(self) -> dict[str, Tensor]:
         """The columns of a classification, by their names in a reply."""
@@ -102,7 +105,9 @@ class ClassificationSums:
             "vote_share": self._votes_BC.double() / moments.count,
             # a pass that overflowed votes for nothing
             "variation_ratio": (1 - self._votes_BC.amax(-1) / moments.count) + 0 * expected_B,
-            "energy": self._energy_B / moments.count,
+            "energy": self._energy.mean,
+            "energy_spread": self._energy.variance().sqrt(),
+            "max_logit": self._max_logit_B / moments.count,
         }
 
     def take(self, rows: Tensor) -> ClassificationSums:
@@ -110,7 +115,7 @@ class ClassificationSums:
         part = ClassificationSums()
         part.spread, part._groups = self.spread.take(rows), self._groups.take(rows)
         part._entropy_B, part._votes_BC = self._entropy_B[rows], self._votes_BC[rows]
-        part._energy_B = self._energy_B[rows]
+        part._energy, part._max_logit_B = self._energy.take(rows), self._max_logit_B[rows]
         return part
 
     def _correction(self, predictive_B: Tensor) -> Tensor:

@@ -12,12 +12,20 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dubito.calibration.record import Calibration
 from dubito.engine import Inputs, Sampling
 from dubito.errors import InputError
 from dubito.registry import CalibrationFact, VersionFact
 from dubito.serving.budget import Budget
-from dubito.serving.calibrating import Passes, check_sampling, fit, read_truths
+from dubito.serving.calibrating import (
+    Passes,
+    check_sampling,
+    fit,
+    flagging_of,
+    read_truths,
+    takes_features,
+    target_of,
+)
+from dubito.serving.calibrations import Calibrations
 from dubito.serving.library import Library
 from dubito.serving.members import (
     Predictor,
@@ -65,6 +73,7 @@ class Application:
         self._library = Library(self._registry, settings)
         self._pins = Pins(self._library, settings.pinned_models)
         self._worker = Worker(settings.max_queued_work)
+        self._calibrations = Calibrations()
         self._bodies = Budget("bytes of bodies", settings.max_pending_bytes)
 
     def start(self) -> None:
@@ -194,6 +203,8 @@ class Application:
             engine = self._library.engine(version)
             inputs, rows = self._read(engine, order.inputs)
             truths = read_truths(order, engine.manifest, rows)
+            flagging_of(order, engine.manifest.task)
+            target_of(order, engine.manifest.task)
             ood_inputs: dict[str, Tensor] | None = None
             if order.ood_inputs is not None:
                 ood_inputs, ood_rows = self._read(engine, order.ood_inputs)
@@ -203,7 +214,10 @@ class Application:
             place.resize(rows * sampling.passes)
 
             def task(check: Check) -> CalibrateReply:
-                taken = Passes.take(engine, inputs, ood_inputs, sampling, check)
+                with_features = takes_features(order, engine, inputs, rows, limit)
+                taken = Passes.take(
+                    engine, inputs, ood_inputs, sampling, check, with_features=with_features
+                )
                 document = fit(taken, truths, order, sampling).to_json()
                 check()
                 fact = self._library.add_calibration(version, document, actor=order.actor)
@@ -236,7 +250,7 @@ class Application:
         check: Check,
     ) -> PredictReply:
         version, sampling, fact = head.version, head.sampling, head.fact
-        calibration = None if fact is None else Calibration.from_json(fact.document)
+        calibration = None if fact is None else self._calibrations.of(fact)
         values = num_values(len(next(iter(inputs.values()))), engine, sampling)
         built = build_outputs(
             order,

@@ -6,7 +6,7 @@ Dimensions: T samples, B labelled rows, N strange rows, C classes, D outputs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -15,10 +15,14 @@ from torch import Tensor
 
 from dubito.calibration import truths as checked
 from dubito.calibration.fit import fit_classification, fit_regression
+from dubito.calibration.flagging import Flagging
+from dubito.calibration.policy import Target
 from dubito.calibration.record import Calibration
 from dubito.engine import Engine, Sampling
 from dubito.engine.heads import logits, mean_and_variance
 from dubito.errors import InputError
+from dubito.ood import scorer
+from dubito.ood.distances import checked as checked_features
 from dubito.serving.orders import CalibrateOrder
 from dubito.serving.worker import Check
 from dubito_nn import Manifest
@@ -28,11 +32,16 @@ Truths = NDArray[np.int64] | NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Passes:
-    """Declared outputs of every pass over the labelled rows and the strange ones."""
+    """Declared outputs of every pass over the labelled rows and the strange ones.
+
+    Their features are taken too, where the score of the flag reads them.
+    """
 
     manifest: Manifest
     labelled: Tensor
     strange: Tensor | None
+    features: Tensor | None = None
+    strange_features: Tensor | None = None
 
     @classmethod
     def take(
@@ -42,6 +51,8 @@ class Passes:
         ood_inputs: Mapping[str, Tensor] | None,
         sampling: Sampling,
         check: Check,
+        *,
+        with_features: bool = False,
     ) -> Passes:
         """Run the engine over all rows."""
         labelled = engine.sample(inputs, sampling=sampling, check=check)
@@ -50,7 +61,11 @@ class Passes:
             if ood_inputs is None
             else engine.sample(ood_inputs, sampling=sampling, check=check)
         )
-        return cls(engine.manifest, labelled, strange)
+        if not with_features:
+            return cls(engine.manifest, labelled, strange)
+        features = engine.features(inputs, check=check)
+        strange_features = None if ood_inputs is None else engine.features(ood_inputs, check=check)
+        return cls(engine.manifest, labelled, strange, features, strange_features)
 
 
 def check_sampling(sampling: Sampling) -> None:
@@ -68,6 +83,60 @@ def check_sampling(sampling: Sampling) -> None:
             "`tolerance`: calibrating with one is not built yet, since a fit takes all passes of "
             "every row: leave it out, and calibrate with num_samples"
         )
+
+
+def flagging_of(order: CalibrateOrder, task: str) -> Flagging:
+    """Which score the flag shall have, yet without features.
+
+    Raises:
+        InputError: the task has no such score, or there are no strange rows to choose it by.
+    """
+    if order.ood_score is not None:
+        scorer.check_name(order.ood_score, task, has_strange=order.ood_inputs is not None)
+    return Flagging(order.ood_score)
+
+
+def target_of(order: CalibrateOrder, task: str) -> Target:
+    """What the policy shall promise.
+
+    Raises:
+        InputError: out of bounds, contradictory, or nothing that the task can promise.
+    """
+    target = Target(order.target_risk, order.risk_confidence, order.target_acceptance)
+    target.check_task(task)
+    return target
+
+
+def takes_features(
+    order: CalibrateOrder, engine: Engine, inputs: Mapping[str, Tensor], rows: int, limit: int
+) -> bool:
+    """Whether the fit reads features; `auto` and `combined` do where there are any that fit.
+
+    Args:
+        order: which score.
+        engine: of the version.
+        inputs: checked rows, of which one is tried.
+        rows: how many there are with the strange ones.
+        limit: most numbers that the features of all rows may be.
+
+    Raises:
+        InputError: a distance is asked of a network without features, or with too many.
+    """
+    if order.ood_score not in (scorer.AUTO, scorer.COMBINED, *scorer.DISTANCES):
+        return False
+    try:
+        one = engine.features({name: tensor[:1] for name, tensor in inputs.items()})
+        checked_features(one.double().numpy(), "features")
+    except InputError:
+        if order.ood_score in scorer.DISTANCES:
+            raise
+        return False
+    if rows * one.shape[1] > limit:
+        raise InputError(
+            f"features x rows: expected at most {limit} numbers, got {rows * one.shape[1]}: send "
+            "fewer rows, or name a score that reads no features"
+        )
+    return True
 
 
 def read_truths(order: CalibrateOrder, manifest: Manifest, rows: int) -> Truths:
@@ -100,6 +169,12 @@ def read_truths(order: CalibrateOrder, manifest: Manifest, rows: int) -> Truths:
 def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Sampling) -> Calibration:
     """The calibration of the passes."""
     manifest = passes.manifest
+    flagging = replace(
+        flagging_of(order, manifest.task),
+        features=None if passes.features is None else passes.features.numpy(),
+        ood_features=None if passes.strange_features is None else passes.strange_features.numpy(),
+    )
+    target = target_of(order, manifest.task)
     if manifest.task == "classification":
         return fit_classification(
             logits(passes.labelled, manifest.output).numpy(),
@@ -111,6 +186,8 @@ def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Samplin
             ood_logits_TNC=None
             if passes.strange is None
             else logits(passes.strange, manifest.output).numpy(),
+            flagging=flagging,
+            target=target,
         )
     mean_TBD, variance_TBD = mean_and_variance(passes.labelled, manifest)
     strange_TND = None if passes.strange is None else mean_and_variance(passes.strange, manifest)[0]
@@ -125,6 +202,8 @@ def fit(passes: Passes, truths: Truths, order: CalibrateOrder, sampling: Samplin
         seed=sampling.seed,
         noise_precision=order.noise_precision,
         ood_mean_TND=None if strange_TND is None else strange_TND.numpy(),
+        flagging=flagging,
+        target=target,
     )
 
 

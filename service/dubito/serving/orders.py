@@ -112,10 +112,14 @@ class CalibrateOrder:
         version: number or alias.
         labels: class indices or class names, for a classification.
         targets: numbers, (B,) or (B, D), for a regression.
-        ood_inputs: rows known to be strange, for the report.
+        ood_inputs: rows known to be strange, for the report, and for the choice of a score.
         alpha: false-alarm rate of the flag, in (0, 1).
         coverage: of sets and intervals, in (0, 1).
         noise_precision: 1 / noise variance of a regression, per target unit squared; None: fitted.
+        ood_score: name of the score of the flag, or `auto`; None: the default of the task.
+        target_risk: most share of wrong ones among accepted rows, in (0, 1).
+        risk_confidence: with which the risk is promised, in (0, 1); None: 0.95.
+        target_acceptance: least share of rows that is accepted, in (0, 1).
         sampling: choices that differ from the version's defaults.
         actor: who asks, for the audit.
     """
@@ -129,6 +133,10 @@ class CalibrateOrder:
     alpha: float = 0.05
     coverage: float = 0.9
     noise_precision: float | None = None
+    ood_score: str | None = None
+    target_risk: float | None = None
+    risk_confidence: float | None = None
+    target_acceptance: float | None = None
     sampling: SamplingOrder = SamplingOrder()
     actor: str = ANONYMOUS
 

@@ -65,6 +65,7 @@ class _Request:
 
     order: PredictOrder
     calibration: Calibration | None
+    features: NDArray[np.float32] | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -125,7 +126,8 @@ def build_outputs(
         ),
         check=check,
     )
-    request = _Request(order, covering, warnings)
+    features = _features(names, engine, inputs, covering, check)
+    request = _Request(order, covering, features, warnings)
     columns: dict[str, Callable[[], Column]]
     if isinstance(prediction, Classification):
         columns = _classification(prediction, request)
@@ -179,7 +181,16 @@ def _classification(
         return ClassSets(member_BC, prediction.classes)
 
     def ood() -> Column:
-        return None if found is None else _ood(found, found.class_scores(prediction))
+        if found is None:
+            return None
+        return _ood(found, found.class_scores(prediction, request.features))
+
+    def decision() -> Column:
+        if found is None:
+            return None
+        flag_B = found.ood.flags(found.class_scores(prediction, request.features))
+        member_BC = found.prediction_sets(prediction.mean, request.order.coverage)
+        return found.class_decisions(prediction.mean, flag_B, member_BC)
 
     names = prediction.classes
     known_B = [bool(np.isfinite(row_C).all()) for row_C in prediction.mean]
@@ -198,7 +209,7 @@ def _classification(
         "mutual_information_corrected": lambda: prediction.mutual_information_corrected,
         "variation_ratio": lambda: prediction.variation_ratio,
         "prediction_set": prediction_set,
-        "decision": lambda: _decision(request),
+        "decision": decision,
         "ood": ood,
     }
 
@@ -224,7 +235,15 @@ def _regression(prediction: Regression, request: _Request) -> dict[str, Callable
     def ood() -> Column:
         if found is None:
             return None
-        return _ood(found, found.number_scores(prediction.epistemic_variance))
+        epistemic_BD = prediction.epistemic_variance
+        return _ood(found, found.number_scores(epistemic_BD, request.features))
+
+    def decision() -> Column:
+        if found is None:
+            return None
+        epistemic_BD = prediction.epistemic_variance
+        flag_B = found.ood.flags(found.number_scores(epistemic_BD, request.features))
+        return found.number_decisions(variance_BD, flag_B)
 
     return {
         "mean": lambda: prediction.mean,
@@ -235,7 +254,7 @@ def _regression(prediction: Regression, request: _Request) -> dict[str, Callable
         "aleatoric_variance": lambda: aleatoric_BD,
         "quantiles": quantiles,
         "interval": interval,
-        "decision": lambda: _decision(request),
+        "decision": decision,
         "ood": ood,
     }
 
@@ -264,9 +283,19 @@ def _ood(calibration: Calibration, score_B: NDArray[np.float64]) -> Column:
     }
 
 
-def _decision(request: _Request) -> Column:
-    request.warnings.append("`decision` is null: no selective-risk policy exists yet")
-    return None
+def _features(
+    names: Sequence[str],
+    engine: Predictor,
+    inputs: Mapping[str, Tensor],
+    calibration: Calibration | None,
+    check: Check,
+) -> NDArray[np.float32] | None:
+    """Features of the rows, where a column that is asked for needs them."""
+    if calibration is None or not calibration.needs_features or isinstance(engine, Ensemble):
+        return None
+    if not {"ood", "decision"} & set(names):
+        return None
+    return engine.features(dict(inputs), check=check).float().numpy()
 
 
 def _rows_first(samples: NDArray[np.float64] | None) -> Column:

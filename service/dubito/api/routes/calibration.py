@@ -25,6 +25,7 @@ from dubito.api.schemas import (
     read_query,
 )
 from dubito.api.waiting import deadline, outcome
+from dubito.calibration.record import Calibration
 from dubito.engine import Inputs
 from dubito.serving.orders import CalibrateOrder, CalibrateReply
 from dubito.serving.worker import Job, Reservation
@@ -110,11 +111,13 @@ async def _calibrate(request: Request, model: str, version: str) -> Response:
             job = await to_thread.run_sync(start)
             reply = await outcome(job, request)
     document = reply.document
+    summary = Calibration.from_json(document).summary()
     content = {
         "model": reply.model,
         "version": reply.version,
         "calibration": reply.calibration,
         **{name: document[name] for name in ("num_rows", "splits", "report", "warnings")},
+        **{name: summary[name] for name in ("ood", "policy")},
     }
     return json_response(content)
 
@@ -150,6 +153,10 @@ def _start(
         alpha=options.alpha,
         coverage=options.coverage,
         noise_precision=options.noise_precision,
+        ood_score=options.ood_score,
+        target_risk=options.target_risk,
+        risk_confidence=options.risk_confidence,
+        target_acceptance=options.target_acceptance,
         sampling=options.order(),
         actor=who,
     )
