@@ -68,6 +68,7 @@ class Blocks:
         self._means = Moments()
         self._slope = torch.zeros(())
         self._waiting = torch.zeros(0)
+        self._ratio: tuple[int, Tensor] | None = None
 
     def add(self, chunk_TBD: Tensor) -> None:
         """Take in the next samples, in order of t."""
@@ -77,21 +78,30 @@ class Blocks:
         if whole:
             block_NTBD = chunk_TBD[:whole].reshape(-1, BLOCK, *chunk_TBD.shape[1:])
             self._means.add(block_NTBD.mean(1))
-            self._slope = self._slope + _slopes(block_NTBD).sum(0)
+            self._slope = self._slope + _slope(block_NTBD)
         self._waiting = chunk_TBD[whole:].clone()
 
     def ratio(self, moments: Moments) -> Tensor:
-        """R of every output, from the moments of all samples."""
-        count = self._means.count
-        variance_BD = moments.squares / max(1, moments.count - 1)
-        slope_BD = self._slope / count if count else _slopes(self._waiting.unsqueeze(0))[0]
-        straight_BD = (slope_BD.square() / variance_BD).clamp_max(1) ** (1 + 0.5 / max(1, count))
-        ratio_BD = 1 - (1 - self._left) * straight_BD
+        """R of every output, from the moments of all samples; 1 where they are all equal.
+
+        Factors that are the same for all outputs are put together first: for one row the time goes
+        by the number of operations.
+        """
+        if self._ratio is None or self._ratio[0] != moments.count:
+            self._ratio = moments.count, self._new_ratio(moments)
+        return self._ratio[1]
+
+    def _new_ratio(self, moments: Moments) -> Tensor:
+        count, freedom = self._means.count, max(1, moments.count - 1)
+        slope_BD = self._slope if count else _slope(self._waiting.unsqueeze(0))
+        square_BD = slope_BD.square() * (freedom / max(1, count) ** 2)
+        straight_BD = (square_BD / moments.squares).clamp_max(1) ** (1 + 0.5 / max(1, count))
+        ratio_BD = 1.0 + (self._left - 1) * straight_BD
         if count > 1:
-            between_BD = BLOCK * self._means.squares / (count - 1) / variance_BD
-            weighed_BD = PRIOR_FREEDOM * ratio_BD + (count - 1) * between_BD
-            ratio_BD = weighed_BD / (PRIOR_FREEDOM + count - 1)
-        return torch.where(variance_BD > 0, ratio_BD, torch.ones_like(ratio_BD))
+            total = PRIOR_FREEDOM + count - 1
+            between_BD = self._means.squares / moments.squares * (BLOCK * freedom / total)
+            ratio_BD = ratio_BD * (PRIOR_FREEDOM / total) + between_BD
+        return ratio_BD.masked_fill_(moments.squares == 0, 1.0)
 
     def take(self, rows: Tensor) -> Blocks:
         """The same of some rows."""
@@ -109,16 +119,22 @@ def factor(ratio: Tensor, count: int) -> Tensor:
         ratio: R.
         count: T.
     """
+    constant, slope = factor_line(count)
+    return constant + slope * ratio
+
+
+def factor_line(count: int) -> tuple[float, float]:
+    """The same as a straight line in R: its value at R = 0, and its slope."""
     blocks, left = divmod(count, BLOCK)
-    cut_short = left * (1 - (left - 1) / (BLOCK - 1) * (1 - ratio))
-    return (BLOCK * blocks * ratio + cut_short) / count
+    cut_short = left * (left - 1) / (BLOCK - 1)
+    return (left - cut_short) / count, (BLOCK * blocks + cut_short) / count
 
 
-def _slopes(block_NTBD: Tensor) -> Tensor:
-    """Covariance with the normal scores of each block, (N, B, D)."""
+def _slope(block_NTBD: Tensor) -> Tensor:
+    """Covariance with the normal scores of their block, summed over the blocks, (B, D)."""
     weight_T = _weights(block_NTBD.shape[1]).to(block_NTBD)
-    slope_NBD: Tensor = torch.tensordot(block_NTBD.sort(dim=1).values, weight_T, dims=([1], [0]))
-    return slope_NBD
+    ordered_NTBD = block_NTBD.sort(dim=1).values
+    return ordered_NTBD.mul_(weight_T.view(-1, *(1,) * (block_NTBD.ndim - 2))).sum((0, 1))
 
 
 @cache

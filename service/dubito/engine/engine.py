@@ -43,7 +43,7 @@ from dubito.engine.propagation import OutputMoments, Propagation
 from dubito.engine.rates import rates
 from dubito.engine.sampling import Draw, Masks, Sampling
 from dubito.engine.sizes import Limits, warm_up
-from dubito.engine.streaming import SAMPLES, Columns, Tally, until
+from dubito.engine.streaming import Columns, Tally, joined, until
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, BundleError, Manifest, load_bundle
 from dubito_nn.program import Node, Value
@@ -200,13 +200,7 @@ class Engine:
             )
         with self._running():
             parts = list(self._parts(read, sampling, temperature, keep_samples, check))
-        columns = {
-            key: torch.cat([part[key] for part in parts], dim=1 if key in SAMPLES else 0)
-            .cpu()
-            .numpy()
-            for key in parts[0]
-        }
-        return as_prediction(columns, self.manifest, sampling)
+        return as_prediction(joined(parts), self.manifest, sampling)
 
     def features(self, inputs: Inputs, *, check: Callable[[], None] | None = None) -> Tensor:
         """The feature vector of each row, (B, F), on the CPU, in one pass without draws.

@@ -13,16 +13,25 @@ from torch import Tensor
 from dubito_nn import Manifest
 
 
-def log_probabilities(raw_TBC: Tensor, output: str, temperature: float = 1.0) -> Tensor:
-    """Log-probabilities of every pass, in float64, with the temperature on its logits.
+def probabilities(raw_TBC: Tensor, output: str, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Probabilities of every pass, and how large its logits are without the temperature.
 
-    log p_tbc = log softmax(z_tb / temperature)_c
+    p_tbc = softmax(z_tb / temperature)_c and log Σ_c exp z_c = max_c z_c - max_c log softmax(z)_c
 
     One logit per row (`sigmoid_logits`) becomes the two logits (0, z). Probabilities take part as
     their own logarithms.
+
+    Returns:
+        Shapes (T, B, C) and (T, B, 2): log Σ exp of the logits and the largest; in float64.
     """
     logits_TBC = logits(raw_TBC, output)
-    return (logits_TBC / temperature).log_softmax(-1)
+    largest_TB = logits_TBC.amax(-1)
+    if temperature == 1:
+        log_probs_TBC = logits_TBC.log_softmax(-1)
+        probs_TBC, log_sum_TB = log_probs_TBC.exp(), largest_TB - log_probs_TBC.amax(-1)
+    else:
+        probs_TBC, log_sum_TB = (logits_TBC / temperature).softmax(-1), logits_TBC.logsumexp(-1)
+    return probs_TBC, torch.stack((log_sum_TB, largest_TB), -1)
 
 
 def logits(raw_TBC: Tensor, output: str) -> Tensor:

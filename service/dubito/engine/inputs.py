@@ -101,9 +101,11 @@ def _as_array(rows: Rows, spec: InputSpec) -> NDArray[np.generic]:
 def _as_tensor(array: NDArray[np.generic], spec: InputSpec) -> Tensor:
     dtype = DTYPES[spec.dtype]
     if dtype.is_floating_point:
-        numbers = array.astype(np.float64)
+        # a copy: the caller may change his array while a pass of it runs
+        numbers = array.astype(np.float32 if array.dtype == np.float32 else np.float64)
         tensor = torch.from_numpy(numbers).to(dtype)
-        if not tensor.isfinite().all():
+        plain = tensor.float() if dtype == torch.bfloat16 else tensor  # which numpy does not have
+        if not np.isfinite(plain.numpy()).all():
             position = tuple(int(i) for i in (~tensor.isfinite()).nonzero()[0])
             raise InputError(
                 f"input `{spec.name}` expects finite numbers, got {numbers[position]} at position"

@@ -11,6 +11,8 @@ Source: Busing, Meijer, Van der Leeden 1999 (unequal groups), Statistics and Com
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -38,8 +40,12 @@ class Groups:
             self._fill(fitting_TBC)
 
     def _fill(self, probs_TBC: Tensor) -> None:
-        places_T = (self._count + torch.arange(len(probs_TBC))) // self.size
+        first = self._count
         self._count += len(probs_TBC)
+        if self.size == 1:
+            self._sum_GBC = torch.cat([self._sum_GBC, probs_TBC])
+            return
+        places_T = (first + torch.arange(len(probs_TBC))) // self.size
         new = int(places_T[-1]) + 1 - len(self._sum_GBC)
         sum_GBC = torch.cat([self._sum_GBC, probs_TBC.new_zeros(new, *probs_TBC.shape[1:])])
         self._sum_GBC = sum_GBC.index_add(0, places_T.to(probs_TBC.device), probs_TBC)
@@ -56,13 +62,10 @@ class Groups:
         groups, count = len(self._sum_GBC), self._count
         if groups < 2:
             return torch.zeros_like(entropy_B)
-        size_G = torch.full((groups,), self.size, dtype=mean_BC.dtype, device=mean_BC.device)
-        size_G[-1] = count - self.size * (groups - 1)
-        rest_G11 = (count - size_G)[:, None, None]
-        without_GBC = ((mean_BC * count - self._sum_GBC) / rest_G11).clamp_min_(0)
+        rest_G = _rests(groups, self.size, count).to(mean_BC)
+        without_GBC = (mean_BC * count - self._sum_GBC).div_(rest_G[:, None, None]).clamp_min_(0)
         entropy_GB = torch.special.entr(without_GBC).sum(-1)
-        without_B = torch.tensordot(1 - size_G / count, entropy_GB, dims=1)
-        added_B: Tensor = ((groups - 1) * entropy_B - without_B).clamp_min(0)
+        added_B: Tensor = ((groups - 1) * entropy_B - rest_G @ entropy_GB / count).clamp_min_(0)
         return added_B
 
     def take(self, rows: Tensor) -> Groups:
@@ -70,3 +73,11 @@ class Groups:
         part = Groups()
         part.size, part._count, part._sum_GBC = self.size, self._count, self._sum_GBC[:, rows]
         return part
+
+
+@lru_cache(maxsize=64)
+def _rests(groups: int, size: int, count: int) -> Tensor:
+    """How many samples there are without each group, T - m_j, shape (G,)."""
+    rest_G = torch.full((groups,), count - size, dtype=torch.float64)
+    rest_G[-1] = size * (groups - 1)
+    return rest_G

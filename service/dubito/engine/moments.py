@@ -20,8 +20,8 @@ class Moments:
     def add(self, chunk_TBD: Tensor) -> None:
         """Take in some samples."""
         count = len(chunk_TBD)
-        mean = chunk_TBD.mean(0)
-        squares = (chunk_TBD - mean).square().sum(0)
+        variance, mean = torch.var_mean(chunk_TBD, dim=0, correction=0)
+        squares = variance * count
         if self.count == 0:
             self.count, self.mean, self.squares = count, mean, squares
             return

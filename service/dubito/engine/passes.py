@@ -167,10 +167,10 @@ class Passes:
             for start in range(block.start, block.stop, tile):
                 rows = range(start, min(start + tile, block.stop))
                 whole = Tile(
-                    self.execution, own, before, block, 0, sampling.key, forms, packs, check
+                    self.execution, own, before, block, samples, sampling.key, forms, packs, check
                 )
                 within = slice(rows.start - block.start, rows.stop - block.start)
-                yield replace(whole.cut(within), at_once=samples)
+                yield whole if rows == block else whole.cut(within)
 
     def rows(self, read: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
         """The rows on the device, as many at once as one pass of them may take.

@@ -9,7 +9,7 @@ Dimensions: T samples, B rows, C classes, D outputs.
     moments     mean and M2 = Σ (x - mean)²                      moments.py
     blocks      under a stratified draw: what its error needs    blocks.py
     entropies   Σ_t H[p_t] and p̄
-    energies    mean and M2 of -log Σ_c exp(z_tc), Σ_t max_c z_tc
+    sizes       mean and M2 of log Σ_c exp(z_tc) and of max_c z_tc
     jackknife   Σ p over each of at most 64 groups of samples    jackknife.py
 """
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dubito.engine.blocks import Blocks, factor
+from dubito.engine.blocks import Blocks, factor, factor_line
 from dubito.engine.jackknife import Groups
 from dubito.engine.moments import Moments
 
@@ -73,19 +73,21 @@ class ClassificationSums:
         self._groups = Groups()
         self._entropy_B = torch.zeros(())
         self._votes_BC = torch.zeros(())
-        self._energy = Moments()
-        self._max_logit_B = torch.zeros(())
+        self._sizes = Moments()
 
-    def add(self, log_probs_TBC: Tensor, logits_TBC: Tensor) -> None:
-        """Take in the next samples, in order of t."""
-        probs_TBC = log_probs_TBC.exp()
+    def add(self, probs_TBC: Tensor, sizes_TB2: Tensor) -> None:
+        """Take in the next samples, in order of t.
+
+        Args:
+            probs_TBC: of every pass.
+            sizes_TB2: log Σ exp of its logits, and the largest of them.
+        """
         self.spread.add(probs_TBC)
         self._groups.add(probs_TBC)
-        self._entropy_B = self._entropy_B + torch.special.entr(probs_TBC).sum(-1).sum(0)
+        self._entropy_B = self._entropy_B + torch.special.entr(probs_TBC).sum((0, -1))
         votes = torch.nn.functional.one_hot(probs_TBC.argmax(-1), probs_TBC.shape[-1])
         self._votes_BC = self._votes_BC + votes.sum(0)
-        self._energy.add(-logits_TBC.logsumexp(-1))
-        self._max_logit_B = self._max_logit_B + logits_TBC.amax(-1).sum(0)
+        self._sizes.add(sizes_TB2)
 
     def measures(self) -> dict[str, Tensor]:
         """The columns of a classification, by their names in a reply."""
@@ -94,6 +96,8 @@ class ClassificationSums:
         # by concavity H[p̄] ≥ mean H[p_t]; rounding must not undo it
         predictive_B = torch.maximum(torch.special.entr(moments.mean).sum(-1), expected_B)
         information_B = predictive_B - expected_B
+        log_sum_B, largest_B = self._sizes.mean.unbind(-1)
+        share_BC = self._votes_BC.double() / moments.count
         return {
             "mean": moments.mean,
             "variance": moments.variance(),
@@ -102,12 +106,12 @@ class ClassificationSums:
             "expected_entropy": expected_B,
             "mutual_information": information_B,
             "mutual_information_corrected": information_B + self._correction(predictive_B),
-            "vote_share": self._votes_BC.double() / moments.count,
+            "vote_share": share_BC,
             # a pass that overflowed votes for nothing
-            "variation_ratio": (1 - self._votes_BC.amax(-1) / moments.count) + 0 * expected_B,
-            "energy": self._energy.mean,
-            "energy_spread": self._energy.variance().sqrt(),
-            "max_logit": self._max_logit_B / moments.count,
+            "variation_ratio": 1.0 - share_BC.amax(-1) + 0 * expected_B,
+            "energy": -log_sum_B,
+            "energy_spread": self._sizes.variance()[:, 0].sqrt(),
+            "max_logit": largest_B,
         }
 
     def take(self, rows: Tensor) -> ClassificationSums:
@@ -115,7 +119,7 @@ class ClassificationSums:
         part = ClassificationSums()
         part.spread, part._groups = self.spread.take(rows), self._groups.take(rows)
         part._entropy_B, part._votes_BC = self._entropy_B[rows], self._votes_BC[rows]
-        part._energy, part._max_logit_B = self._energy.take(rows), self._max_logit_B[rows]
+        part._sizes = self._sizes.take(rows)
         return part
 
     def _correction(self, predictive_B: Tensor) -> Tensor:
@@ -128,10 +132,13 @@ class ClassificationSums:
         correction_B = self._groups.correction(moments.mean, predictive_B)
         if blocks is None:
             return correction_B
-        ratio_BC = blocks.ratio(moments)
-        weight_BC = torch.where(moments.mean > 0, moments.squares / moments.mean, 0)
-        true_B = (weight_BC * factor(ratio_BC, moments.count)).sum(-1)
-        taken_B = (weight_BC * factor(ratio_BC, self._groups.size)).sum(-1)
+        weight_BC = (moments.squares / moments.mean).masked_fill_(moments.mean == 0, 0.0)
+        weight_B = weight_BC.sum(-1)
+        weighted_B = (weight_BC * blocks.ratio(moments)).sum(-1)
+        true_B, taken_B = (
+            constant * weight_B + slope * weighted_B
+            for constant, slope in map(factor_line, (moments.count, self._groups.size))
+        )
         return torch.where(taken_B > 0, correction_B * true_B / taken_B, correction_B)
 
 

@@ -15,15 +15,16 @@ Dimensions: T samples, B rows, C classes, D outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 import torch
 from torch import Tensor
 
-from dubito.engine.heads import log_probabilities, logits, mean_and_variance
+from dubito.engine.heads import mean_and_variance, probabilities
 from dubito.engine.passes import Tile
+from dubito.engine.prediction import Column
 from dubito.engine.statistics import ClassificationSums, RegressionSums
 from dubito_nn import Manifest
 
@@ -58,9 +59,9 @@ class Tally:
     def add(self, raw: Tensor) -> None:
         """Take in the next passes, in order of t."""
         if isinstance(self.sums, ClassificationSums):
-            log_probs = log_probabilities(raw, self.manifest.output, self.temperature)
-            self.sums.add(log_probs, logits(raw, self.manifest.output))
-            self._keep(log_probs.exp())
+            probs, sizes = probabilities(raw, self.manifest.output, self.temperature)
+            self.sums.add(probs, sizes)
+            self._keep(probs)
         else:
             mean, noise = mean_and_variance(raw, self.manifest)
             self.sums.add(mean, noise)
@@ -138,3 +139,13 @@ def _runs(places: Tensor, masks: str) -> list[Tensor]:
         return [places] if len(places) else []
     cuts = (places.diff() > 1).nonzero()[:, 0] + 1
     return [run for run in torch.tensor_split(places, cuts.cpu()) if len(run)]
+
+
+def joined(parts: Sequence[Columns]) -> dict[str, Column]:
+    """The columns of all rows on the host."""
+    if len(parts) == 1:
+        return {key: column.cpu().numpy() for key, column in parts[0].items()}
+    return {
+        key: torch.cat([part[key] for part in parts], dim=1 if key in SAMPLES else 0).cpu().numpy()
+        for key in parts[0]
+    }
