@@ -28,7 +28,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from data import Digits, mnist
-from dubito.calibration.flagging import Flagging
 from garments import SIDE, Training, bundle_of
 from numpy.typing import NDArray
 from record import parser, print_table, write
@@ -37,6 +36,7 @@ from torch.nn import functional
 
 from dubito.calibration.evaluate import evaluate_classification
 from dubito.calibration.fit import fit_classification
+from dubito.calibration.flagging import Flagging
 from dubito.calibration.record import Calibration
 from dubito.calibration.report import Report
 from dubito.engine import Engine, Sampling
