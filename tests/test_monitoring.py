@@ -60,15 +60,16 @@ def test_p_values_stay_uniform_and_independent_while_memory_is_bounded() -> None
 
 
 def test_the_capital_is_that_of_the_formula_and_has_mean_one_over_uniform_p_values() -> None:
-    jumper = Jumper()
+    jumper, stakes = Jumper(), (-2, -1, 0, 1, 2)
     jumper.bet(0.0)
     assert isclose(jumper.capital, 1.0)  # stakes of both signs are equal at first
-    shares = [0.2 * (1 - stake / 2) for stake in (-2, -1, 0, 1, 2)]
+    first = [0.5 * 0.2 * (1 - stake / 2) for stake in stakes]  # half of the capital is at stake
+    joined = [share + 1 / 6 / 5 for share in first]
     second = sum(
-        (0.99 * share + 0.01 / 5) * (1 - stake * 0.25)
-        for share, stake in zip(shares, (-2, -1, 0, 1, 2), strict=True)
+        (0.99 * share + 0.01 * sum(joined) / 5) * (1 - stake * 0.25)
+        for share, stake in zip(joined, stakes, strict=True)
     )
-    assert isclose(jumper.bet(0.25), log(second))
+    assert isclose(jumper.bet(0.25), log(second + 1 / 3))
     grid = (np.arange(40) + 0.5) / 40
     means = []
     for first in grid:
@@ -89,6 +90,16 @@ def test_false_alarms_over_whole_streams_are_within_their_exact_bound(num_held_o
         drift.feed(generator.normal(size=1000).tolist())
         alarms += drift.state.alarm_after is not None
     assert alarms <= binom.ppf(0.99, NUM_STREAMS, RATE)
+
+
+def test_a_shift_is_seen_within_200_rows_though_twenty_thousand_ordinary_ones_came_before() -> None:
+    generator = np.random.default_rng(0)
+    drift = DriftTest(generator.normal(size=100).tolist())
+    drift.feed(generator.normal(size=20_000).tolist())
+    assert drift.state.alarm_after is None
+    assert drift.state.martingale >= 1 / 20_001
+    drift.feed(generator.normal(2.0, 1.0, size=200).tolist())
+    assert drift.state.alarm_after is not None
 
 
 def test_a_shift_rings_once_and_the_state_tells_after_how_many_scores() -> None:
