@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from .conftest import CLASSES, NUM_FEATURES, Bundles, upload
@@ -44,10 +45,10 @@ def _predict(client: httpx.Client, rows: NDArray[np.float32], **fields: Any) -> 
     return answer
 
 
-def _calibrate(client: httpx.Client, count: int = 120) -> httpx.Response:
+def _calibrate(client: httpx.Client, count: int = 120, **fields: Any) -> httpx.Response:
     labels = np.random.default_rng(5).integers(0, len(CLASSES), count)
     body = {"inputs": _rows(count, seed=3).tolist(), "labels": [CLASSES[i] for i in labels]}
-    return client.post("/v1/models/animals/calibrate", json={**body, "alpha": 0.1})
+    return client.post("/v1/models/animals/calibrate", json={**body, "alpha": 0.1, **fields})
 
 
 def test_a_calibration_of_moments_holds_for_moments_alone(ready: httpx.Client) -> None:
@@ -89,6 +90,8 @@ def test_a_calibration_fills_what_was_null(ready: httpx.Client) -> None:
         "splits",
         "report",
         "warnings",
+        "ood",
+        "policy",
     }
     assert answer.json()["calibration"] == 1
     reply = _predict(ready, _rows(4))
@@ -98,8 +101,11 @@ def test_a_calibration_fills_what_was_null(ready: httpx.Client) -> None:
     assert set(outputs["ood"]) == {"score", "p_value", "flag"}
     assert all(0 < p <= 1 for p in outputs["ood"]["p_value"])
     assert [p <= 0.1 for p in outputs["ood"]["p_value"]] == outputs["ood"]["flag"]
-    assert outputs["decision"] is None
-    assert any("selective-risk" in warning for warning in reply["warnings"])
+    by_row = zip(outputs["ood"]["flag"], outputs["prediction_set"], strict=True)
+    assert outputs["decision"] == [
+        "reject" if flag else "accept" if len(names) == 1 else "review" for flag, names in by_row
+    ]
+    assert reply["warnings"] == []
 
 
 def test_the_temperature_of_the_calibration_is_applied(ready: httpx.Client) -> None:
@@ -195,3 +201,93 @@ def test_an_interval_without_an_end_is_null_and_said(
     ).json()
     assert reply["outputs"]["interval"] == {"lower": [[None]], "upper": [[None]]}
     assert any("too few" in warning for warning in reply["warnings"])
+
+
+def _strange(count: int) -> list[list[float]]:
+    return (8 + np.random.default_rng(9).normal(size=(count, NUM_FEATURES))).tolist()
+
+
+def test_a_named_score_flags_far_rows_and_is_served_as_it_was_fitted(ready: httpx.Client) -> None:
+    answer = _calibrate(ready, count=240, ood_score="knn", ood_inputs=_strange(30))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["ood"]["score"] == "knn"
+    assert answer.json()["splits"]["features"] == 48
+    outputs = _predict(ready, _rows(4))["outputs"]
+    only = _predict(ready, _rows(4), outputs=["ood"])["outputs"]
+    assert only["ood"] == outputs["ood"]
+    one_by_one = [_predict(ready, row[None])["outputs"]["ood"]["score"][0] for row in _rows(4)]
+    np.testing.assert_allclose(one_by_one, outputs["ood"]["score"], atol=1e-6)
+    page = ready.get("/v1/models/animals/calibration").json()
+    assert page["ood_fitted"]["bank"]["num_rows"] == 48
+
+
+def test_a_score_of_features_is_evaluated_as_it_is_served(ready: httpx.Client) -> None:
+    assert _calibrate(ready, count=240, ood_score="knn").status_code == 200
+    rows = _rows(30, seed=8)
+    body = {"inputs": rows.tolist(), "labels": [0] * 30, "ood_inputs": _strange(30)}
+    answer = ready.post("/v1/models/animals/evaluate", json=body)
+    assert answer.status_code == 200, answer.text
+    flags = _predict(ready, rows)["outputs"]["ood"]["flag"]
+    report = answer.json()["report"]
+    assert report["ood_flag_rate"] == pytest.approx(np.mean(flags))
+    assert report["ood_auroc"] is not None
+
+
+def test_auto_says_what_it_compared(ready: httpx.Client) -> None:
+    answer = _calibrate(ready, count=240, ood_score="auto", ood_inputs=_strange(40))
+    assert answer.status_code == 200, answer.text
+    compared = answer.json()["ood"]["compared"]
+    assert compared[answer.json()["ood"]["score"]] == max(compared.values())
+    assert {"knn", "relative_mahalanobis", "combined", "energy_spread"} <= set(compared)
+    assert answer.json()["splits"]["strange_choice"] == 20
+
+
+def test_a_share_of_accepted_rows_is_kept_by_the_decisions(ready: httpx.Client) -> None:
+    answer = _calibrate(ready, count=240, target_acceptance=0.5)
+    assert answer.status_code == 200, answer.text
+    policy = answer.json()["policy"]
+    assert policy["kind"] == "acceptance"
+    assert policy["num_rows"] == answer.json()["splits"]["policy"] == 48
+    outputs = _predict(ready, _rows(200, seed=5))["outputs"]
+    accepted = [decision == "accept" for decision in outputs["decision"]]
+    assert 0.25 < np.mean(accepted) < 0.8
+    least = max(
+        max(mean)
+        for mean, decision in zip(outputs["mean"], outputs["decision"], strict=True)
+        if decision == "review"
+    )
+    assert least < min(
+        max(mean) for mean, is_in in zip(outputs["mean"], accepted, strict=True) if is_in
+    )
+
+
+def test_a_regression_decides_too(client: httpx.Client, bundles: Bundles) -> None:
+    upload(client, "animals", bundles("regression")).raise_for_status()
+    targets = np.random.default_rng(5).normal(10, 2, (120, 1)).tolist()
+    body = {"inputs": _rows(120, seed=3).tolist(), "targets": targets, "alpha": 0.1}
+    assert client.post("/v1/models/animals/calibrate", json=body).status_code == 200
+    outputs = _predict(client, _rows(40))["outputs"]
+    flags = outputs["ood"]["flag"]
+    assert outputs["decision"] == ["reject" if flag else "accept" for flag in flags]
+    refused = client.post("/v1/models/animals/calibrate", json={**body, "target_risk": 0.1})
+    assert refused.status_code == 422
+    assert "target_acceptance" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"ood_score": "wild"}, "expected one of predictive_entropy"),
+        ({"ood_score": "auto"}, "send `ood_inputs`"),
+        ({"target_risk": 0.0}, "`target_risk` expects a number between 0 and 1"),
+        ({"target_risk": 0.3, "target_acceptance": 0.5}, "give one"),
+        ({"risk_confidence": 0.9}, "belongs to `target_risk`"),
+        ({"target_risk": 0.3}, "the smallest that they can is"),
+    ],
+)
+def test_what_cannot_be_promised_is_refused_with_the_remedy(
+    fields: dict[str, object], message: str, ready: httpx.Client
+) -> None:
+    answer = _calibrate(ready, count=240, **fields)
+    assert answer.status_code == 422
+    assert message in answer.json()["detail"]

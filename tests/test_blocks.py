@@ -55,12 +55,12 @@ def test_the_streamed_standard_error_is_that_of_the_slow_reference(count: int, c
 
 def test_some_rows_taken_out_go_on_as_if_alone() -> None:
     probs_TBC = torch.from_numpy(np.random.default_rng(1).dirichlet([0.5] * 3, size=(150, 4)))
-    sum_TB = torch.linspace(-1, 1, 600, dtype=torch.float64).reshape(150, 4)
+    sizes_TB2 = torch.linspace(-1, 1, 1200, dtype=torch.float64).reshape(150, 4, 2)
     alone, together = ClassificationSums(0.2), ClassificationSums(0.2)
-    alone.add(probs_TBC[:, [1, 3]], sum_TB[:, [1, 3]])
-    together.add(probs_TBC[:70], sum_TB[:70])
+    alone.add(probs_TBC[:, [1, 3]], sizes_TB2[:, [1, 3]])
+    together.add(probs_TBC[:70], sizes_TB2[:70])
     part = together.take(torch.tensor([1, 3]))
-    part.add(probs_TBC[70:, [1, 3]], sum_TB[70:, [1, 3]])
+    part.add(probs_TBC[70:, [1, 3]], sizes_TB2[70:, [1, 3]])
     for name, column in alone.measures().items():
         torch.testing.assert_close(part.measures()[name], column, msg=name)
 
@@ -130,7 +130,7 @@ def over_seeds(engine: Engine, count: int, num_samples: int) -> tuple[Tensor, Te
     probs_STBC = raw.double().softmax(-1).reshape(count, num_samples, *raw.shape[1:])
     folded = probs_STBC.transpose(0, 1).flatten(1, 2)
     sums = ClassificationSums(engine._left)
-    sums.add(folded, torch.zeros(folded.shape[:2], dtype=torch.float64))
+    sums.add(folded, torch.zeros((*folded.shape[:2], 2), dtype=torch.float64))
     found = sums.measures()
     shape = (count, *raw.shape[1:])
     return (

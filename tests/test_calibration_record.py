@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dubito.calibration.conformal import ConformalScores
@@ -50,7 +50,10 @@ NUMBERS = replace(
 class Columns:
     predictive_entropy: np.ndarray
     mutual_information: np.ndarray
+    mean: np.ndarray
     energy: np.ndarray
+    energy_spread: np.ndarray
+    max_logit: np.ndarray
 
 
 @pytest.mark.parametrize("record", [CLASSES, NUMBERS])
@@ -61,6 +64,7 @@ def test_a_record_comes_back_from_json_as_it_was(record: Calibration) -> None:
     assert Calibration.from_json(text.encode()) == record
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=20),
     st.floats(min_value=5e-324, allow_infinity=False),
@@ -103,7 +107,9 @@ def test_a_regression_s_variance_is_scale_times_its_own_plus_noise() -> None:
 
 
 def test_scores_are_read_off_a_prediction_of_the_right_task() -> None:
-    columns = Columns(np.array([0.5]), np.array([0.1]), np.array([-3.0]))
+    mean_BC = np.array([[0.8, 0.2, 0.0]])
+    others = (np.array([number]) for number in (-3.0, 0.1, 2.5))
+    columns = Columns(np.array([0.5]), np.array([0.1]), mean_BC, *others)
     assert CLASSES.class_scores(columns).tolist() == [0.5]
     with pytest.raises(InputError, match="a calibration of a classification"):
         NUMBERS.class_scores(columns)
@@ -130,6 +136,8 @@ def test_scores_are_read_off_a_prediction_of_the_right_task() -> None:
         ({"intervals": "exact"}, "intervals"),
         ({"unknown": 1}, "unknown: Unexpected keyword"),
         ({"format_version": 2}, "format_version"),
+        ({"policy": {"kind": "risk"}}, "a policy expects a threshold"),
+        ({"ood_fitted": {"bank": {}}}, "ood_fitted.bank"),
         ({"conformal": {"columns": [[0.2, 0.1]]}}, "ascending order"),
         ({"conformal": {"columns": [[]]}}, "one or more"),
         ({"conformal": {"columns": [[float("nan")]]}}, "cannot be read"),
@@ -141,6 +149,18 @@ def test_a_damaged_record_is_refused_with_its_place(
 ) -> None:
     with pytest.raises(InputError, match=message):
         Calibration.from_json(CLASSES.to_json() | change)
+
+
+def test_a_record_of_the_first_build_is_read_and_decides_by_the_default_policy() -> None:
+    values = CLASSES.to_json()
+    del values["ood_fitted"], values["policy"]
+    record = Calibration.from_json(values)
+    assert record == CLASSES
+    mean_BC = np.array([[0.9, 0.05, 0.05], [0.5, 0.5, 0.0], [0.9, 0.05, 0.05]])
+    flag_B = np.array([False, False, True])
+    sets_BC = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0]], dtype=bool)
+    decisions = record.class_decisions(mean_BC, flag_B, sets_BC)
+    assert decisions == ["accept", "review", "reject"]
 
 
 @pytest.mark.parametrize("text", ["", "{", b"\xff", "[]", "null"])

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import importlib
 import json
+import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+
+from dubito_nn.dropout import StandardFamily
+from dubito_nn.networks import MLP
+from dubito_nn.training import seeded, squared_error, train
 
 EVIDENCE = Path(__file__).parent.parent / "benchmarks" / "evidence"
 NUM_TRAIN, NUM_TEST = 400, 100
 SCRIPTS = (
     *("sparse_variational", "concrete_dropout", "mnist_mlp", "stratified", "tolerance"),
-    *("active_learning", "drift"),
+    *("active_learning", "drift", "uci_regression", "fashion"),
 )
-MODULES = ("data", "record", "doubters", *SCRIPTS)
+MODULES = ("data", "record", "doubters", "garments", "side_by_side", "uci", *SCRIPTS)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 
@@ -34,7 +42,8 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, modules: dict[str, ModuleType]) -> Path:
-    """Digits of bars: class c has a bright row c."""
+    """Digits of bars, class c with a bright row c; and a line with noise in splits of 40 and 10."""
+    _write_splits(tmp_path / "uci_regression" / "yacht" / "data")
     for name in ("mnist", "fashion_mnist"):
         (tmp_path / name).mkdir()
     generator = np.random.default_rng(0)
@@ -47,6 +56,19 @@ def folder(tmp_path: Path, modules: dict[str, ModuleType]) -> Path:
             modules["data"].write_idx(home / f"{part}-images-idx3-ubyte.gz", images)
             modules["data"].write_idx(home / f"{part}-labels-idx1-ubyte.gz", labels)
     return tmp_path
+
+
+def _write_splits(home: Path) -> None:
+    home.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((50, 3))
+    np.savetxt(home / "data.txt", np.c_[x, x.sum(1) + 0.1 * generator.standard_normal(50)])
+    np.savetxt(home / "index_features.txt", np.arange(3))
+    np.savetxt(home / "index_target.txt", [3])
+    for number in range(2):
+        order = generator.permutation(50)
+        np.savetxt(home / f"index_train_{number}.txt", order[:40])
+        np.savetxt(home / f"index_test_{number}.txt", order[40:])
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -96,3 +118,87 @@ def test_files_that_are_not_idx_or_not_whole_are_refused(
     path.write_bytes(gzip.compress(content))
     with pytest.raises(ValueError, match=message):
         modules["data"].read_idx(path)
+
+
+def test_networks_trained_side_by_side_are_those_trained_alone(
+    modules: dict[str, ModuleType],
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20, 2, 3, generator=generator)
+    y = torch.randn(20, 2, generator=generator)
+    with seeded(0):
+        networks = [_perceptron(0.0), _perceptron(0.0)]
+    alone = copy.deepcopy(networks)
+    options = {"loss": squared_error, "epochs": 20, "batch_size": 8, "learning_rate": 1e-2}
+    module = modules["side_by_side"].SideBySide(networks)
+    train(module, x, y, **options)
+    together = module.give_back()
+    for place, network in enumerate(alone):
+        before = network(x[:, place])
+        train(network, x[:, place], y[:, place, None], **options)
+        after = network(x[:, place])
+        assert torch.allclose(together[place](x[:, place]), after, atol=1e-4)
+        assert not torch.allclose(before, after, atol=1e-2)
+
+
+def test_each_network_side_by_side_drops_units_at_its_own_rate(
+    modules: dict[str, ModuleType],
+) -> None:
+    """Means over 20,000 masks, within five of their standard errors."""
+    drop_probs = (0.1, 0.6)
+    networks = [_perceptron(p) for p in drop_probs]
+    for network in networks:
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.fill_(1.0)
+    module = modules["side_by_side"].SideBySide(networks).train()
+    num_masks, units = 20_000, 3
+    with seeded(0), torch.no_grad():
+        inputs = module._mapped(torch.ones(2, num_masks, units), module.maps[0]) - 1.0
+    for place, p in enumerate(drop_probs):
+        value = inputs[place, :, 0]
+        error = math.sqrt(units * p / (1.0 - p) / num_masks)
+        assert abs(float(value.mean()) - units) < 5.0 * error
+        assert torch.isin((value * (1.0 - p)).round().long(), torch.arange(units + 1)).all()
+
+
+def test_networks_whose_rates_differ_inside_are_not_taken_side_by_side(
+    modules: dict[str, ModuleType],
+) -> None:
+    without = MLP(3, (4,), 1, dropout=StandardFamily(0.1))
+    with pytest.raises(ValueError, match="one p before every map"):
+        modules["side_by_side"].SideBySide([without])
+
+
+def test_a_split_that_lacks_rows_is_refused(modules: dict[str, ModuleType], folder: Path) -> None:
+    home = folder / "uci_regression"
+    np.savetxt(home / "yacht" / "data" / "index_test_1.txt", [0, 1])
+    assert len(modules["uci"].read_split(home, "yacht", 0).test_inputs) == 10
+    with pytest.raises(ValueError, match="each of 50 rows once"):
+        modules["uci"].read_split(home, "yacht", 1)
+
+
+def test_a_network_kept_from_other_settings_is_not_taken(
+    modules: dict[str, ModuleType], folder: Path
+) -> None:
+    garments = modules["garments"]
+    digits = modules["data"].mnist(folder, "fashion_mnist")
+    training = garments.Training((8, 8, 8), 16, held_out=100, epochs=1)
+    first, was_trained = garments.bundle_of(digits, training, folder / "kept")
+    assert was_trained
+    again, was_trained = garments.bundle_of(digits, training, folder / "kept")
+    assert not was_trained
+    assert again.digest == first.digest
+    with pytest.raises(ValueError, match="another folder"):
+        garments.bundle_of(digits, replace(training, seed=1), folder / "kept")
+
+
+def test_images_are_turned_about_their_middle(modules: dict[str, ModuleType]) -> None:
+    image = torch.zeros(28, 28)
+    image[3, 10] = 1.0
+    quarter = modules["fashion"].turned(image.view(1, -1), 90.0).view(28, 28)
+    assert torch.allclose(quarter, torch.rot90(image), atol=1e-4)
+
+
+def _perceptron(p: float) -> MLP:
+    return MLP(3, (4,), 1, dropout=StandardFamily(p), drop_inputs=True)

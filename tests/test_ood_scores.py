@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
@@ -19,7 +19,10 @@ from dubito.ood.detector import Detector
 class Columns:
     predictive_entropy: NDArray[np.float64]
     mutual_information: NDArray[np.float64]
+    mean: NDArray[np.float64]
     energy: NDArray[np.float64]
+    energy_spread: NDArray[np.float64]
+    max_logit: NDArray[np.float64]
 
 
 def some_logits(seed: int = 0) -> NDArray[np.float64]:
@@ -34,7 +37,9 @@ def test_every_score_follows_its_formula() -> None:
     reference = {
         "predictive_entropy": total_B,
         "mutual_information": total_B - expected_B,
+        "max_probability": 1 - probs_TBC.mean(axis=0).max(axis=-1),
         "energy": -logsumexp(logits_TBC, axis=-1).mean(axis=0),
+        "energy_spread": logsumexp(logits_TBC, axis=-1).var(axis=0) ** 0.5,
         "max_logit": -logits_TBC.max(axis=-1).mean(axis=0),
     }
     assert reference.keys() == scores.CLASSIFICATION.keys()
@@ -44,9 +49,11 @@ def test_every_score_follows_its_formula() -> None:
 
 def test_columns_of_a_prediction_give_the_same_scores_as_its_logits() -> None:
     logits_TBC = some_logits(1)
-    names = ("predictive_entropy", "mutual_information", "energy")
-    columns = Columns(*(scores.from_logits(name, logits_TBC) for name in names))
-    for name in names:
+    found = {name: scores.from_logits(name, logits_TBC) for name in scores.CLASSIFICATION}
+    del found["max_probability"]
+    found["max_logit"] = -found["max_logit"]
+    columns = Columns(mean=softmax(logits_TBC, axis=-1).mean(axis=0), **found)
+    for name in scores.CLASSIFICATION:
         np.testing.assert_array_equal(
             scores.from_columns(name, columns), scores.from_logits(name, logits_TBC)
         )
@@ -76,9 +83,9 @@ def test_the_epistemic_score_counts_in_units_of_the_noise() -> None:
 def test_an_unknown_score_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(InputError, match=r"`predictive_entropy`.*got `wild`"):
         scores.from_logits("wild", some_logits())
-    columns = Columns(np.zeros(1), np.zeros(1), np.zeros(1))
-    with pytest.raises(InputError, match="got `max_logit`"):
-        scores.from_columns("max_logit", columns)
+    columns = Columns(*(np.zeros(1),) * 6)
+    with pytest.raises(InputError, match="got `knn`"):
+        scores.from_columns("knn", columns)
 
 
 def test_the_default_scores_are_the_documented_ones() -> None:
@@ -86,6 +93,7 @@ def test_the_default_scores_are_the_documented_ones() -> None:
     assert scores.DEFAULT_REGRESSION == "epistemic_variance"
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 12), min_size=1, max_size=40),
     st.sampled_from([0.01, 0.05, 0.1, 0.25, 0.5, 0.9]),

@@ -1,6 +1,6 @@
 """One training loop: losses, regularisers of the layers, penalties, constraints, early stopping.
 
-    permute rows -> minibatch -> [augment] -> loss + total_regularisation + penalties
+    permute rows -> minibatch -> [augment] -> loss + terms of the layers + penalties
         -> [clip] -> Adam, one-cycle rate -> [max-norm]        after an epoch: [validation, stop]
 
 Every random number comes from the seed: the generators of torch are forked while the loop runs and
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from dubito_nn.dropout.max_norm import constrain_max_norm
-from dubito_nn.dropout.regularised import total_regularisation
+from dubito_nn.dropout.regularised import Regularised, regularised_layers, sum_of_terms
 from dubito_nn.training.losses import Loss
 from dubito_nn.training.mixing import Augmentation
 from dubito_nn.training.modes import mean_loss
@@ -141,7 +141,8 @@ def train(
     groups = _groups(network, weight_decay, learning_rate, rate_factors or {})
     optimiser = torch.optim.Adam(groups)
     rate = _rate(optimiser, schedule, steps)
-    descent = _Descent(network, loss, optimiser, rate, augment, l1, clip_norm, max_norm)
+    layers = regularised_layers(network)
+    descent = _Descent(network, layers, loss, optimiser, rate, augment, l1, clip_norm, max_norm)
     stopping = None if patience is None else EarlyStopping(patience)
     order = torch.Generator().manual_seed(seed)
     losses: list[float] = []
@@ -179,6 +180,7 @@ class _Descent:
     """What a step on a minibatch is made of."""
 
     network: nn.Module
+    layers: tuple[Regularised, ...]
     loss: Loss
     optimiser: torch.optim.Optimizer
     rate: torch.optim.lr_scheduler.LRScheduler
@@ -199,7 +201,7 @@ class _Descent:
 
     def _step(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = (x, y) if self.augment is None else self.augment(x, y)
-        objective = self.loss(self.network(x), y) + total_regularisation(self.network)
+        objective = self.loss(self.network(x), y) + sum_of_terms(self.layers)
         if self.l1 > 0.0:
             objective = objective + self.l1 * l1_penalty(self.network)
         self.optimiser.zero_grad()

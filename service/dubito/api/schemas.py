@@ -150,6 +150,21 @@ class CalibrateOptions(SamplingFields):
         default=None,
         description="Regression: what intervals are built around; left out: `normalised`.",
     )
+    ood_score: str | None = Field(
+        default=None,
+        description="Score of the flag, or `auto`: chosen on half of `ood_inputs`; left out: the "
+        "default of the task.",
+    )
+    target_risk: float | None = Field(
+        default=None,
+        description="Classification: most share of wrong ones among accepted rows, in (0, 1).",
+    )
+    risk_confidence: float | None = Field(
+        default=None, description="With which `target_risk` is promised; left out: 0.95."
+    )
+    target_acceptance: float | None = Field(
+        default=None, description="Least share of rows that is accepted, in (0, 1)."
+    )
 
 
 class CalibrateBody(CalibrateOptions):
@@ -158,7 +173,7 @@ class CalibrateBody(CalibrateOptions):
     inputs: Rows = Field(description="Held-out rows.")
     labels: Values = Field(default=None, description="Class indices or names, one per row.")
     targets: Values = Field(default=None, description="Regression: true values, (B,) or (B, D).")
-    ood_inputs: Rows = Field(default=None, description="Rows known to be strange, for the report.")
+    ood_inputs: Rows = Field(default=None, description="Rows known to be strange.")
 
 
 class EvaluateOptions(SamplingFields):

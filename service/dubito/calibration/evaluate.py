@@ -33,9 +33,10 @@ from dubito.calibration.report import (
     regression_statistics,
     score_counts,
 )
-from dubito.calibration.scaling import mean_probabilities, scaled_logits
+from dubito.calibration.scaling import mean_probabilities
 from dubito.engine.scaling import Scaling
 from dubito.ood import scores
+from dubito.ood.source import LogitSource, NumberSource, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ def evaluate_classification(
     calibration: Calibration | None,
     coverage: float | None = None,
     ood_logits_TNC: ArrayLike | None = None,
+    feature_BF: NDArray[np.floating] | None = None,
+    ood_feature_NF: NDArray[np.floating] | None = None,
     uniform_B: NDArray[np.float64] | None = None,
     seed: int = 0,
     check: Check = no_check,
@@ -71,6 +74,8 @@ def evaluate_classification(
         calibration: the one to apply, or None for the raw figures.
         coverage: of the sets; the calibration's own where None.
         ood_logits_TNC: logits of rows known to be strange.
+        feature_BF: features of the rows, where the calibration's score reads them.
+        ood_feature_NF: features of the strange rows.
         uniform_B: a number in [0, 1) per row for randomised sets (`draws`); by place where None.
         seed: of the resamples behind the intervals.
         check: called now and then; whatever it raises ends the evaluation.
@@ -80,16 +85,13 @@ def evaluate_classification(
     """
     logits = truths.logits(logits_TBC, "logits", None)
     label_B = truths.labels(label_B, logits.shape[1], logits.shape[2])
-    scaling: Scaling = 1.0
-    name = scores.DEFAULT_CLASSIFICATION
-    if calibration is not None:
-        scaling, name = calibration.logit_scaling, calibration.ood.score
+    scaling: Scaling = 1.0 if calibration is None else calibration.logit_scaling
     mean_BC = mean_probabilities(logits, scaling)
-    score_B = scores.from_logits(name, scaled_logits(logits, scaling))
+    score_B = _scores(calibration, LogitSource(logits, scaling, feature_BF))
     ood_score_N = None
     if ood_logits_TNC is not None:
         strange = truths.logits(ood_logits_TNC, "ood logits", None)
-        ood_score_N = scores.from_logits(name, scaled_logits(strange, scaling))
+        ood_score_N = _scores(calibration, LogitSource(strange, scaling, ood_feature_NF))
     sets_BC = None
     if calibration is not None:
         if uniform_B is None:
@@ -101,6 +103,7 @@ def evaluate_classification(
         **classification_statistics(mean_BC, label_B, sets_BC),
         **ood_statistics(flag_B, score_B, ood_score_N),
     }
+    name = scores.DEFAULT_CLASSIFICATION if calibration is None else calibration.ood.score
     shown = score_counts(name, score_B, ood_score_N, _threshold(calibration))
     curves = class_curves(mean_BC, label_B, shown)
     return _evaluation(statistics, curves, score_B, ood_score_N, seed, check)
@@ -114,6 +117,8 @@ def evaluate_regression(
     calibration: Calibration | None,
     coverage: float | None = None,
     ood_mean_TND: ArrayLike | None = None,
+    feature_BF: NDArray[np.floating] | None = None,
+    ood_feature_NF: NDArray[np.floating] | None = None,
     seed: int = 0,
     check: Check = no_check,
 ) -> Evaluation:
@@ -129,6 +134,8 @@ def evaluate_regression(
         calibration: the one to apply, or None for the raw figures.
         coverage: of the intervals; the calibration's own where None.
         ood_mean_TND: means of rows known to be strange.
+        feature_BF: features of the rows, where the calibration's score reads them.
+        ood_feature_NF: features of the strange rows.
         seed: of the resamples behind the intervals.
         check: called now and then; whatever it raises ends the evaluation.
 
@@ -142,7 +149,8 @@ def evaluate_regression(
         log_variance = truths.numbers(log_variance_TBD, "log variances", None)
     noise, reference_D = _noise(calibration, target_BD)
     variance = noise.component_variance(means, log_variance)
-    interval, flag_B, score_B = None, None, _score(means, reference_D)
+    interval, flag_B = None, None
+    score_B = _scores(calibration, NumberSource(means.var(axis=0), reference_D, feature_BF))
     level = coverage
     if calibration is not None:
         level = calibration.coverage if coverage is None else coverage
@@ -151,7 +159,8 @@ def evaluate_regression(
     ood_score_N = None
     if ood_mean_TND is not None:
         strange = truths.numbers(ood_mean_TND, "ood means", None).astype(np.float64)
-        ood_score_N = _score(strange, reference_D)
+        source = NumberSource(strange.var(axis=0), reference_D, ood_feature_NF)
+        ood_score_N = _scores(calibration, source)
     statistics = {
         **regression_statistics(means, variance, target_BD, interval, level, check),
         **ood_statistics(flag_B, score_B, ood_score_N),
@@ -193,6 +202,11 @@ def _threshold(calibration: Calibration | None) -> float | None:
     return calibration.ood.threshold
 
 
-def _score(mean_TBD: NDArray[np.float64], reference_D: NDArray[np.float64]) -> NDArray[np.float64]:
+def _scores(calibration: Calibration | None, source: Source) -> NDArray[np.float64]:
+    """The scores of the calibration, or those of the default."""
+    if calibration is not None:
+        return calibration.ood_scores(source)
+    is_numbers = isinstance(source, NumberSource)
+    name = scores.DEFAULT_REGRESSION if is_numbers else scores.DEFAULT_CLASSIFICATION
     with np.errstate(divide="ignore", invalid="ignore"):  # a constant target has no variance
-        return scores.epistemic_variance(mean_TBD, reference_D)
+        return source.plain(name)

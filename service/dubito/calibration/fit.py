@@ -2,7 +2,8 @@
 
 Flow: samples and truths → four disjoint parts (`splits`) → temperature or noise on the first,
 conformal scores on the second, out-of-distribution scores on the third, the report on the fourth
-→ `Calibration`.
+→ `Calibration`. A score that is fitted or chosen (`flagging`) and a policy with a target (`policy`)
+take further parts.
 
 Dimensions: T samples, B rows, C classes, D outputs, N out-of-distribution rows.
 """
@@ -10,7 +11,7 @@ Dimensions: T samples, B rows, C classes, D outputs, N out-of-distribution rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,21 +19,30 @@ from numpy.typing import ArrayLike, NDArray
 
 from dubito.calibration import conformal, draws, intervals, sets, splits, truths
 from dubito.calibration.choices import DEFAULTS, Choices
+from dubito.calibration.conformal import ConformalScores
 from dubito.calibration.evaluate import (
     Evaluation,
     evaluate_classification,
     evaluate_regression,
 )
+from dubito.calibration.flagging import DEFAULT_FLAG, Flagging, fit_flag
 from dubito.calibration.noise import Noise, fit_noise
+from dubito.calibration.policy import (
+    NO_TARGET,
+    Policy,
+    Target,
+    class_uncertainty,
+    number_uncertainty,
+)
 from dubito.calibration.record import Calibration, Reports
 from dubito.calibration.report import Check, no_check
-from dubito.calibration.scaling import fit_scaling, mean_probabilities, scaled_logits
+from dubito.calibration.scaling import fit_scaling, mean_probabilities
 from dubito.calibration.sets import SetRule
+from dubito.calibration.terms import Strange, Terms
 from dubito.engine.sampling import Sampling
 from dubito.engine.scaling import Scaling
 from dubito.errors import InputError
-from dubito.ood import scores
-from dubito.ood.detector import Detector
+from dubito.ood.source import LogitSource, NumberSource, taken_features
 
 
 def fit_classification(
@@ -45,13 +55,14 @@ def fit_classification(
     seed: int,
     ood_logits_TNC: ArrayLike | None = None,
     choices: Choices = DEFAULTS,
+    flagging: Flagging = DEFAULT_FLAG,
+    target: Target = NO_TARGET,
     uniform_B: NDArray[np.float64] | None = None,
     check: Check = no_check,
 ) -> Calibration:
-    """Temperature (or another scaling), sets and flag of a classification.
+    """Temperature (or another scaling), sets, flag and policy of a classification.
 
-    The score of strange rows is the default, fixed beforehand; rows known to be strange serve the
-    report alone.
+    Rows known to be strange serve the report alone, unless a score shall be chosen on half of them.
 
     Args:
         logits_TBC: logits of each pass, drawn with `sampling`.
@@ -62,6 +73,8 @@ def fit_classification(
         seed: of the splits.
         ood_logits_TNC: logits of rows known to be strange.
         choices: scaling and sets.
+        flagging: the score of the flag, and features where it needs them.
+        target: what the policy shall promise.
         uniform_B: a number in [0, 1) per row for randomised sets (`draws`); by place where None.
         check: called now and then; whatever it raises ends the fit.
 
@@ -74,29 +87,20 @@ def fit_classification(
         ood_logits_TNC = truths.logits(ood_logits_TNC, "ood logits", sampling)
     num_rows, num_classes = logits.shape[1:]
     label_B = truths.labels(label_B, num_rows, num_classes)
-    is_isotonic = choices.scaling == "isotonic"
-    parts = splits.parts(
-        num_rows,
-        alpha=alpha,
-        coverage=coverage,
-        seed=seed,
-        label_B=label_B,
-        to_fit=splits.FEWEST_TO_FIT_ISOTONIC if is_isotonic else splits.FEWEST_TO_FIT,
-    )
-    truths.check_classes_vary(label_B)
-    if choices.scaling == "none" and choices.sets != "raps":
-        parts = splits.without_fit(parts)
+    terms = Terms(sampling, alpha, coverage, seed, choices, flagging, target)
+    parts = _class_parts(label_B, terms)
+    strange = Strange.of(ood_logits_TNC, terms)
     if uniform_B is None:
         uniform_B = draws.by_place(num_rows, seed)
 
-    terms = _Terms(sampling, alpha, coverage, choices)
-    calibration = _classification(logits, label_B, uniform_B, parts, terms)
+    calibration = _classification(logits, label_B, uniform_B, parts, terms, strange)
     report_b = parts[splits.REPORT]
     judge = partial(
         evaluate_classification,
-        logits[:, report_b],
-        label_B[report_b],
-        ood_logits_TNC=ood_logits_TNC,
+        *(logits[:, report_b], label_B[report_b]),
+        ood_logits_TNC=strange.judged,
+        feature_BF=taken_features(flagging.features, report_b),
+        ood_feature_NF=strange.judged_features,
         uniform_B=uniform_B[report_b],
         seed=seed,
         check=check,
@@ -116,9 +120,11 @@ def fit_regression(
     noise_precision: float | None = None,
     ood_mean_TND: ArrayLike | None = None,
     choices: Choices = DEFAULTS,
+    flagging: Flagging = DEFAULT_FLAG,
+    target: Target = NO_TARGET,
     check: Check = no_check,
 ) -> Calibration:
-    """Noise, intervals and flag of a regression; everything in target units.
+    """Noise, intervals, flag and policy of a regression; everything in target units.
 
     Args:
         mean_TBD: means of each pass, drawn with `sampling`.
@@ -129,35 +135,41 @@ def fit_regression(
         coverage: of the intervals, in (0, 1).
         seed: of the splits.
         noise_precision: 1 / noise variance of a head of means alone; fitted where None.
-        ood_mean_TND: means of rows known to be strange, for the report alone.
+        ood_mean_TND: means of strange rows, for the report, or half each to choose a score.
         choices: intervals.
+        flagging: the score of the flag, and features where it needs them.
+        target: what the policy shall promise; a share of accepted rows alone.
         check: called now and then; whatever it raises ends the fit.
 
     Raises:
         InputError: too few rows for a promise (naming how many are needed), a constant target, or
             shapes or numbers that cannot be used.
     """
-    means, log_variances = _regression_samples(mean_TBD, log_variance_TBD, sampling)
+    means, log_variances = truths.heads(mean_TBD, log_variance_TBD, sampling)
     if ood_mean_TND is not None:
         ood_mean_TND = truths.numbers(ood_mean_TND, "ood means", sampling)
     num_rows, num_outputs = means.shape[1:]
     target_BD = truths.targets(target_BD, num_rows, num_outputs)
-    parts = splits.parts(num_rows, alpha=alpha, coverage=coverage, seed=seed)
+    target.check_task("regression")
+    terms = Terms(sampling, alpha, coverage, seed, choices, flagging, target)
+    parts = splits.parts(num_rows, alpha=alpha, coverage=coverage, seed=seed, extra=terms.extra())
     truths.check_targets_vary(target_BD)
+    strange = Strange.of(ood_mean_TND, terms)
 
     report_b = parts[splits.REPORT]
     noise = _noise(means, log_variances, target_BD, parts[splits.FIT], noise_precision)
-    terms = _Terms(sampling, alpha, coverage, choices)
-    calibration = _regression(means, log_variances, target_BD, parts, terms, noise)
+    calibration = _regression(means, log_variances, target_BD, parts, terms, noise, strange)
     judged_log_variances = None if log_variances is None else log_variances[:, report_b]
-    judged = means[:, report_b], judged_log_variances, target_BD[report_b]
-    before, after = (
-        evaluate_regression(
-            *judged, calibration=one, ood_mean_TND=ood_mean_TND, seed=seed, check=check
-        )
-        for one in (None, calibration)
+    judge = partial(
+        evaluate_regression,
+        *(means[:, report_b], judged_log_variances, target_BD[report_b]),
+        ood_mean_TND=strange.judged,
+        feature_BF=taken_features(flagging.features, report_b),
+        ood_feature_NF=strange.judged_features,
+        seed=seed,
+        check=check,
     )
-    return _reported(calibration, before, after)
+    return _reported(calibration, judge(calibration=None), judge(calibration=calibration))
 
 
 def _reported(calibration: Calibration, before: Evaluation, after: Evaluation) -> Calibration:
@@ -172,14 +184,22 @@ def _reported(calibration: Calibration, before: Evaluation, after: Evaluation) -
     return replace(calibration, report=reports, bins=after.bins, curves=curves)
 
 
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    """What the caller asks of a calibration, and what it is bound to."""
-
-    sampling: Sampling
-    alpha: float
-    coverage: float
-    choices: Choices
+def _class_parts(label_B: NDArray[np.int64], terms: Terms) -> dict[str, NDArray[np.int64]]:
+    """The parts of the labelled rows; where nothing is fitted to the logits, more for sets."""
+    choices = terms.choices
+    is_isotonic = choices.scaling == "isotonic"
+    parts = splits.parts(
+        len(label_B),
+        alpha=terms.alpha,
+        coverage=terms.coverage,
+        seed=terms.seed,
+        label_B=label_B,
+        to_fit=splits.FEWEST_TO_FIT_ISOTONIC if is_isotonic else splits.FEWEST_TO_FIT,
+        extra=terms.extra(),
+    )
+    truths.check_classes_vary(label_B)
+    is_nothing_fitted = choices.scaling == "none" and choices.sets != "raps"
+    return splits.without_fit(parts) if is_nothing_fitted else parts
 
 
 def _classification(
@@ -187,20 +207,28 @@ def _classification(
     label_B: NDArray[np.int64],
     uniform_B: NDArray[np.float64],
     parts: Mapping[str, NDArray[np.int64]],
-    terms: _Terms,
+    terms: Terms,
+    strange: Strange,
 ) -> Calibration:
     """The calibration of a classification, without its report."""
-    fit_b, set_b, ood_b = (parts[name] for name in (splits.FIT, splits.CONFORMAL, splits.OOD))
+    fit_b, set_b = parts[splits.FIT], parts[splits.CONFORMAL]
     scaling = fit_scaling(terms.choices.scaling, logits_TBC[:, fit_b], label_B[fit_b])
-    fitted = logits_TBC[:, fit_b], label_B[fit_b], uniform_B[fit_b]
-    rule = _set_rule(fitted, scaling, terms)
+    rule = _set_rule((logits_TBC[:, fit_b], label_B[fit_b], uniform_B[fit_b]), scaling, terms)
     mean_bC = mean_probabilities(logits_TBC[:, set_b], scaling)
     held_out = rule.fit(mean_bC, label_B[set_b], uniform_B[set_b])
     if rule.per_class:
-        _check_rows_per_class(held_out, terms.coverage)
-    scaled_TbC = scaled_logits(logits_TBC[:, ood_b], scaling)
-    score_b = scores.from_logits(scores.DEFAULT_CLASSIFICATION, scaled_TbC)
-    return Calibration(
+        _check_rows_per_class(held_out, terms)
+    rows = LogitSource(logits_TBC, scaling, terms.flagging.features)
+    flag = fit_flag(
+        *(terms.flagging, "classification", rows, label_B),
+        None
+        if strange.chosen is None
+        else LogitSource(strange.chosen, scaling, strange.chosen_features),
+        parts,
+        alpha=terms.alpha,
+        seed=terms.seed,
+    )
+    calibration = Calibration(
         task="classification",
         sampling=terms.sampling,
         alpha=terms.alpha,
@@ -208,24 +236,33 @@ def _classification(
         temperature=scaling if isinstance(scaling, float) else 1.0,
         noise_variance=None,
         variance_scale=None,
-        ood=Detector.fit(scores.DEFAULT_CLASSIFICATION, score_b, terms.alpha),
+        ood=flag.detector,
         ood_reference=None,
         conformal=held_out,
-        splits={name: len(rows) for name, rows in parts.items()},
+        splits=_sizes(parts, strange),
         report=Reports({}, {}),
         bins=(),
         num_rows=len(label_B),
-        warnings=(*_absent_classes(label_B, logits_TBC.shape[-1]), *_ties(score_b)),
+        warnings=(*truths.absent_classes(label_B, logits_TBC.shape[-1]), *flag.warnings),
+        ood_fitted=flag.fitted,
         scaling=terms.choices.scaling,
         class_map=None if isinstance(scaling, float) else scaling,
         set_rule=rule,
     )
+    if splits.POLICY not in parts:
+        return calibration
+    policy_b = parts[splits.POLICY]
+    mean_bC = mean_probabilities(logits_TBC[:, policy_b], scaling)
+    flag_b = calibration.ood.flags(calibration.ood_scores(rows.take(policy_b)))
+    is_wrong_b = mean_bC.argmax(axis=-1) != label_B[policy_b]
+    policy = Policy.fit(terms.target, class_uncertainty(mean_bC), flag_b, is_wrong_b)
+    return replace(calibration, policy=policy)
 
 
 def _set_rule(
     fitted: tuple[NDArray[np.floating], NDArray[np.int64], NDArray[np.float64]],
     scaling: Scaling,
-    terms: _Terms,
+    terms: Terms,
 ) -> SetRule:
     """How classes are scored; the penalty of raps from rows that no threshold is taken from."""
     choices = terms.choices
@@ -237,16 +274,18 @@ def _set_rule(
     return replace(chosen, per_class=choices.per_class)
 
 
-def _check_rows_per_class(held_out: conformal.ConformalScores, coverage: float) -> None:
+def _check_rows_per_class(held_out: ConformalScores, terms: Terms) -> None:
     """Refuse thresholds per class where a class has too few rows for the coverage."""
-    needed = conformal.rows_needed(coverage)
+    needed = conformal.rows_needed(terms.coverage)
     few = [index for index, column in enumerate(held_out.columns) if len(column) < needed]
     if few:
         names = ", ".join(map(str, few[:12]))
+        shares = splits.with_extra(terms.extra())
+        in_all = splits.rows_per_class(needed, shares)
         raise InputError(
-            f"`per_class` expects at least {splits.rows_per_class(needed)} labelled rows of each "
-            f"class for coverage {coverage}, got fewer of class index {names}: {needed} of each "
-            "must be among those for sets; send more, or ask for a lower coverage"
+            f"`per_class` expects at least {in_all} labelled rows of each class for coverage "
+            f"{terms.coverage}, got fewer of class index {names}: {needed} of each must be among "
+            "those for sets; send more, or ask for a lower coverage"
         )
 
 
@@ -255,26 +294,36 @@ def _regression(
     log_variance_TBD: NDArray[np.float64] | None,
     target_BD: NDArray[np.float64],
     parts: Mapping[str, NDArray[np.int64]],
-    terms: _Terms,
+    terms: Terms,
     noise: Noise,
+    strange: Strange,
 ) -> Calibration:
     """The calibration of a regression, without its report."""
-    fit_b, set_b, ood_b = (parts[name] for name in (splits.FIT, splits.CONFORMAL, splits.OOD))
+    fit_b, set_b = parts[splits.FIT], parts[splits.CONFORMAL]
     aleatoric_BD = np.broadcast_to(
         noise.component_variance(mean_TBD, log_variance_TBD).mean(axis=0), target_BD.shape
     )
     reference_D = aleatoric_BD[fit_b].mean(axis=0)
-    score_b = scores.epistemic_variance(mean_TBD[:, ood_b], reference_D)
-    set_TbD = mean_TBD[:, set_b]
-    if terms.choices.intervals == "cqr":
-        log_variance_TbD = None if log_variance_TBD is None else log_variance_TBD[:, set_b]
-        variance_TbD = noise.component_variance(set_TbD, log_variance_TbD)
-        ends = intervals.quantile_ends(set_TbD, variance_TbD, terms.coverage)
-        held_out = intervals.fit_quantiles(ends, target_BD[set_b])
-    else:
-        variance_bD = set_TbD.var(axis=0) + aleatoric_BD[set_b]
-        held_out = intervals.fit_normalised(set_TbD.mean(axis=0), variance_bD, target_BD[set_b])
-    return Calibration(
+    variance_BD = mean_TBD.var(axis=0) + aleatoric_BD
+    held_out = _held_out_intervals(
+        mean_TBD[:, set_b],
+        None if log_variance_TBD is None else log_variance_TBD[:, set_b],
+        variance_BD[set_b],
+        target_BD[set_b],
+        noise,
+        terms,
+    )
+    rows = NumberSource(mean_TBD.var(axis=0), reference_D, terms.flagging.features)
+    flag = fit_flag(
+        *(terms.flagging, "regression", rows, None),
+        None
+        if strange.chosen is None
+        else NumberSource(strange.chosen.var(axis=0), reference_D, strange.chosen_features),
+        parts,
+        alpha=terms.alpha,
+        seed=terms.seed,
+    )
+    calibration = Calibration(
         task="regression",
         sampling=terms.sampling,
         alpha=terms.alpha,
@@ -282,31 +331,39 @@ def _regression(
         temperature=None,
         noise_variance=noise.variance,
         variance_scale=noise.scale,
-        ood=Detector.fit(scores.DEFAULT_REGRESSION, score_b, terms.alpha),
+        ood=flag.detector,
         ood_reference=tuple(reference_D.tolist()),
         conformal=held_out,
-        splits={name: len(rows) for name, rows in parts.items()},
+        splits=_sizes(parts, strange),
         report=Reports({}, {}),
         bins=(),
         num_rows=len(target_BD),
-        warnings=(*_undetermined(noise), *_ties(score_b)),
+        warnings=(*_undetermined(noise), *flag.warnings),
+        ood_fitted=flag.fitted,
         intervals=terms.choices.intervals,
     )
+    if splits.POLICY not in parts:
+        return calibration
+    policy_b = parts[splits.POLICY]
+    flag_b = calibration.ood.flags(calibration.ood_scores(rows.take(policy_b)))
+    uncertainty_b = number_uncertainty(variance_BD[policy_b], reference_D)
+    return replace(calibration, policy=Policy.fit(terms.target, uncertainty_b, flag_b, None))
 
 
-def _regression_samples(
-    mean_TBD: ArrayLike, log_variance_TBD: ArrayLike | None, sampling: Sampling
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    means = truths.numbers(mean_TBD, "means", sampling).astype(np.float64)
-    if log_variance_TBD is None:
-        return means, None
-    log_variances = truths.numbers(log_variance_TBD, "log variances", sampling).astype(np.float64)
-    if log_variances.shape != means.shape:
-        raise InputError(
-            f"`log variances` expects the shape of the means, {means.shape}, "
-            f"got {log_variances.shape}: send both heads of the same samples"
-        )
-    return means, log_variances
+def _held_out_intervals(
+    mean_TbD: NDArray[np.float64],
+    log_variance_TbD: NDArray[np.float64] | None,
+    variance_bD: NDArray[np.float64],
+    target_bD: NDArray[np.float64],
+    noise: Noise,
+    terms: Terms,
+) -> ConformalScores:
+    """The scores of the rows held out for intervals."""
+    if terms.choices.intervals == "normalised":
+        return intervals.fit_normalised(mean_TbD.mean(axis=0), variance_bD, target_bD)
+    variance_TbD = noise.component_variance(mean_TbD, log_variance_TbD)
+    ends = intervals.quantile_ends(mean_TbD, variance_TbD, terms.coverage)
+    return intervals.fit_quantiles(ends, target_bD)
 
 
 def _noise(
@@ -327,18 +384,8 @@ def _noise(
     return Noise.of_precision(noise_precision, means.shape[2])
 
 
-def _absent_classes(label_B: NDArray[np.int64], num_classes: int) -> list[str]:
-    absent = np.setdiff1d(np.arange(num_classes), label_B)
-    if not absent.size:
-        return []
-    names = ", ".join(map(str, absent.tolist()))
-    return [f"no labelled row is of class index {names}: nothing is promised for it"]
-
-
-def _ties(score_b: NDArray[np.float64]) -> list[str]:
-    if np.unique(score_b).size > 1:
-        return []
-    return ["all held-out rows have the same out-of-distribution score: hardly a flag is raised"]
+def _sizes(parts: Mapping[str, NDArray[np.int64]], strange: Strange) -> dict[str, int]:
+    return {name: len(rows) for name, rows in parts.items()} | strange.sizes()
 
 
 def _undetermined(noise: Noise) -> list[str]:

@@ -24,6 +24,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from dubito.calibration.choices import IntervalsName, ScalingName
 from dubito.calibration.conformal import ConformalScores, exact_decimal
 from dubito.calibration.intervals import Ends, normalised, quantile_ends, widened
+from dubito.calibration.policy import DEFAULT_POLICY, Policy, class_uncertainty, number_uncertainty
 from dubito.calibration.report import Curves, Intervals, ReliabilityBin, Report
 from dubito.calibration.sets import LAC, SetRule
 from dubito.engine.sampling import Sampling
@@ -31,6 +32,8 @@ from dubito.engine.scaling import ClassMap, Isotonic, Scaling, Vector
 from dubito.errors import InputError
 from dubito.ood import scores
 from dubito.ood.detector import Detector
+from dubito.ood.scorer import Fitted
+from dubito.ood.source import ColumnSource, NumberSource, Source
 
 Floats = NDArray[np.float64]
 Task = Literal["classification", "regression"]
@@ -76,6 +79,8 @@ class Calibration:
         bins: reliability bins after; empty for regression.
         num_rows: labelled rows in all.
         warnings: what the rows could not settle.
+        ood_fitted: what the score needs beside the row; None where it needs nothing.
+        policy: what decides between accepting and reviewing.
         scaling: what was fitted to the logits; passed over for regression.
         class_map: the fitted `Vector` or `Isotonic`, with `temperature` 1; None otherwise.
         set_rule: how classes are scored; passed over for regression.
@@ -101,6 +106,8 @@ class Calibration:
     bins: tuple[ReliabilityBin, ...]
     num_rows: int
     warnings: tuple[str, ...] = ()
+    ood_fitted: Fitted | None = None
+    policy: Policy = DEFAULT_POLICY
     curves: dict[str, Curves] = field(default_factory=dict)
     format_version: Literal[1] = 1
     scaling: ScalingName = "temperature"
@@ -204,17 +211,54 @@ class Calibration:
         calibrated_BD: NDArray[np.float64] = scale_D * aleatoric_variance_BD + noise_D
         return calibrated_BD
 
-    def class_scores(self, columns: scores.ClassificationColumns) -> NDArray[np.float64]:
-        """The out-of-distribution score of each row, from columns at `temperature`."""
+    @property
+    def needs_features(self) -> bool:
+        """Whether the out-of-distribution score reads the features of a row."""
+        return (self.ood_fitted or Fitted()).needs_features(self.ood.score)
+
+    def ood_scores(self, source: Source) -> NDArray[np.float64]:
+        """The out-of-distribution score of each row."""
+        return (self.ood_fitted or Fitted()).score(self.ood.score, source)
+
+    def class_scores(
+        self,
+        columns: scores.ClassificationColumns,
+        feature_BF: NDArray[np.floating] | None = None,
+    ) -> NDArray[np.float64]:
+        """The out-of-distribution score of each row, from columns at `logit_scaling`."""
         if self.task != "classification":
             raise _wrong_task("classification", self.task)
-        return scores.from_columns(self.ood.score, columns)
+        return self.ood_scores(ColumnSource(columns, feature_BF))
 
-    def number_scores(self, epistemic_variance_BD: NDArray[np.float64]) -> NDArray[np.float64]:
+    def number_scores(
+        self,
+        epistemic_variance_BD: NDArray[np.float64],
+        feature_BF: NDArray[np.floating] | None = None,
+    ) -> NDArray[np.float64]:
         """The out-of-distribution score of each row of a regression."""
         if self.ood_reference is None:
             raise _wrong_task("regression", self.task)
-        return scores.normalised(epistemic_variance_BD, np.asarray(self.ood_reference))
+        reference_D = np.asarray(self.ood_reference)
+        return self.ood_scores(NumberSource(epistemic_variance_BD, reference_D, feature_BF))
+
+    def class_decisions(
+        self,
+        mean_BC: NDArray[np.float64],
+        flag_B: NDArray[np.bool_],
+        sets_BC: NDArray[np.bool_],
+    ) -> list[str]:
+        """`accept`, `review` or `reject` for each row of a classification."""
+        size_B = sets_BC.sum(axis=-1)
+        return self.policy.decide(flag_B, class_uncertainty(mean_BC), size_B)
+
+    def number_decisions(
+        self, variance_BD: NDArray[np.float64], flag_B: NDArray[np.bool_]
+    ) -> list[str]:
+        """`accept`, `review` or `reject` for each row of a regression, from the total variance."""
+        if self.ood_reference is None:
+            raise _wrong_task("regression", self.task)
+        uncertainty_B = number_uncertainty(variance_BD, np.asarray(self.ood_reference))
+        return self.policy.decide(flag_B, uncertainty_B, None)
 
     def to_json(self) -> dict[str, object]:
         """The record as plain JSON values."""
@@ -227,13 +271,16 @@ class Calibration:
         A threshold is None where the rows are too few for the promise.
         """
         thresholds = [float(level) for level in self.conformal.thresholds(self.coverage)]
+        compared = None if self.ood_fitted is None else self.ood_fitted.compared
         return self.to_json() | {
             "ood": {
                 "score": self.ood.score,
                 "alpha": self.ood.alpha,
                 "threshold": _finite(self.ood.threshold),
                 "num_rows": len(self.ood.held_out),
+                **({} if compared is None else {"compared": compared}),
             },
+            "ood_fitted": None if self.ood_fitted is None else self.ood_fitted.summary(),
             "conformal": {
                 "thresholds": [_finite(level) for level in thresholds],
                 "num_rows": self.conformal.num_rows,

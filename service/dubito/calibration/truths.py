@@ -103,6 +103,35 @@ def check_targets_vary(target_BD: NDArray[np.float64]) -> None:
         )
 
 
+def heads(
+    mean_TBD: ArrayLike, log_variance_TBD: ArrayLike | None, sampling: Sampling
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Means of a regression's passes, and their log-variances where it has them, (T, B, D) each.
+
+    Raises:
+        InputError: they cannot be used, or do not belong together.
+    """
+    means = numbers(mean_TBD, "means", sampling).astype(np.float64)
+    if log_variance_TBD is None:
+        return means, None
+    log_variances = numbers(log_variance_TBD, "log variances", sampling).astype(np.float64)
+    if log_variances.shape != means.shape:
+        raise InputError(
+            f"`log variances` expects the shape of the means, {means.shape}, "
+            f"got {log_variances.shape}: send both heads of the same samples"
+        )
+    return means, log_variances
+
+
+def absent_classes(label_B: NDArray[np.int64], num_classes: int) -> list[str]:
+    """A warning where no row is of some classes."""
+    absent = np.setdiff1d(np.arange(num_classes), label_B)
+    if not absent.size:
+        return []
+    names = ", ".join(map(str, absent.tolist()))
+    return [f"no labelled row is of class index {names}: nothing is promised for it"]
+
+
 def _samples(values: ArrayLike, name: str, sampling: Sampling | None) -> NDArray[np.floating]:
     samples_TBD = _floats(values, name)
     if samples_TBD.ndim != 3 or 0 in samples_TBD.shape:

@@ -34,6 +34,18 @@ def calibrate(
     intervals: Annotated[
         IntervalsName | None, typer.Option(help="Regression: built around this.")
     ] = None,
+    ood_score: Annotated[
+        str | None, typer.Option(help="Score of the flag, or auto: chosen on ood_inputs.")
+    ] = None,
+    target_risk: Annotated[
+        float | None, typer.Option(help="Most share of wrong ones among accepted rows.")
+    ] = None,
+    risk_confidence: Annotated[
+        float | None, typer.Option(help="With which that is promised; 0.95.")
+    ] = None,
+    target_acceptance: Annotated[
+        float | None, typer.Option(help="Least share of rows that is accepted.")
+    ] = None,
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
     report: Annotated[
@@ -57,6 +69,10 @@ def calibrate(
         sets=sets,
         per_class=per_class,
         intervals=intervals,
+        ood_score=ood_score,
+        target_risk=target_risk,
+        risk_confidence=risk_confidence,
+        target_acceptance=target_acceptance,
         sampling=SamplingOrder(num_samples=num_samples, seed=seed),
         actor=local_actor(),
     )

@@ -182,6 +182,10 @@ def _classification(
         # a pass that overflowed votes for nothing
         variation_ratio=1 - vote_share_BC.max(-1) + 0 * expected_B,
         energy=_mean([one.energy for one in answers]),
+        energy_spread=np.sqrt(
+            _variance([one.energy_spread**2 for one in answers], [one.energy for one in answers])
+        ),
+        max_logit=_mean([one.max_logit for one in answers]),
         **shared,  # type: ignore[arg-type]
     )
 

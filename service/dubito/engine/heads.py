@@ -17,7 +17,7 @@ from dubito_nn import Manifest
 def probabilities(
     raw_TBC: Tensor, output: str, temperature: Scaling = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Probabilities of every pass, and log Σ exp of its logits without the temperature.
+    """Probabilities of every pass, and how large its logits are without the temperature.
 
     p_tbc = softmax(z_tb / temperature)_c and log Σ_c exp z_c = max_c z_c - max_c log softmax(z)_c
 
@@ -25,13 +25,17 @@ def probabilities(
     their own logarithms.
 
     Returns:
-        Shapes (T, B, C) and (T, B), in float64.
+        Shapes (T, B, C) and (T, B, 2): log Σ exp of the logits and the largest; in float64.
     """
     logits_TBC = logits(raw_TBC, output)
+    largest_TB = logits_TBC.amax(-1)
     if temperature == 1:
         log_probs_TBC = logits_TBC.log_softmax(-1)
-        return log_probs_TBC.exp(), logits_TBC.amax(-1) - log_probs_TBC.amax(-1)
-    return scaled(logits_TBC, temperature).softmax(-1), logits_TBC.logsumexp(-1)
+        probs_TBC, log_sum_TB = log_probs_TBC.exp(), largest_TB - log_probs_TBC.amax(-1)
+    else:
+        probs_TBC = scaled(logits_TBC, temperature).softmax(-1)
+        log_sum_TB = logits_TBC.logsumexp(-1)
+    return probs_TBC, torch.stack((log_sum_TB, largest_TB), -1)
 
 
 def logits(raw_TBC: Tensor, output: str) -> Tensor:

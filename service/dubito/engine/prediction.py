@@ -36,6 +36,8 @@ class Classification:
         vote_share: (B, C) share of the passes that vote for each class.
         variation_ratio: (B,) share of the passes that vote against the most voted class.
         energy: (B,) mean over the passes of -log Σ exp(logit); higher is stranger.
+        energy_spread: (B,) standard deviation of it over the passes, ddof = 0.
+        max_logit: (B,) mean over the passes of the largest logit.
         samples: (T, B, C) probabilities of every pass, where asked for.
     """
 
@@ -53,6 +55,8 @@ class Classification:
     vote_share: Column
     variation_ratio: Column
     energy: Column
+    energy_spread: Column
+    max_logit: Column
     samples: Column | None = None
 
 

@@ -9,6 +9,7 @@ Dimensions: T samples, B rows, C classes, D outputs.
     moments     mean and M2 = Σ (x - mean)²                      moments.py
     blocks      under a stratified draw: what its error needs    blocks.py
     entropies   Σ_t H[p_t] and p̄
+    sizes       mean and M2 of log Σ_c exp(z_tc) and of max_c z_tc
     jackknife   Σ p over each of at most 64 groups of samples    jackknife.py
 """
 
@@ -72,21 +73,21 @@ class ClassificationSums:
         self._groups = Groups()
         self._entropy_B = torch.zeros(())
         self._votes_BC = torch.zeros(())
-        self._energy_B = torch.zeros(())
+        self._sizes = Moments()
 
-    def add(self, probs_TBC: Tensor, log_sum_TB: Tensor) -> None:
+    def add(self, probs_TBC: Tensor, sizes_TB2: Tensor) -> None:
         """Take in the next samples, in order of t.
 
         Args:
             probs_TBC: of every pass.
-            log_sum_TB: log Σ exp of its logits.
+            sizes_TB2: log Σ exp of its logits, and the largest of them.
         """
         self.spread.add(probs_TBC)
         self._groups.add(probs_TBC)
         self._entropy_B = self._entropy_B + torch.special.entr(probs_TBC).sum((0, -1))
         votes = torch.nn.functional.one_hot(probs_TBC.argmax(-1), probs_TBC.shape[-1])
         self._votes_BC = self._votes_BC + votes.sum(0)
-        self._energy_B = self._energy_B - log_sum_TB.sum(0)
+        self._sizes.add(sizes_TB2)
 
     def measures(self) -> dict[str, Tensor]:
         """The columns of a classification, by their names in a reply."""
@@ -95,6 +96,7 @@ class ClassificationSums:
         # by concavity H[p̄] ≥ mean H[p_t]; rounding must not undo it
         predictive_B = torch.maximum(torch.special.entr(moments.mean).sum(-1), expected_B)
         information_B = predictive_B - expected_B
+        log_sum_B, largest_B = self._sizes.mean.unbind(-1)
         share_BC = self._votes_BC.double() / moments.count
         return {
             "mean": moments.mean,
@@ -107,7 +109,9 @@ class ClassificationSums:
             "vote_share": share_BC,
             # a pass that overflowed votes for nothing
             "variation_ratio": 1.0 - share_BC.amax(-1) + 0 * expected_B,
-            "energy": self._energy_B / moments.count,
+            "energy": -log_sum_B,
+            "energy_spread": self._sizes.variance()[:, 0].sqrt(),
+            "max_logit": largest_B,
         }
 
     def take(self, rows: Tensor) -> ClassificationSums:
@@ -115,7 +119,7 @@ class ClassificationSums:
         part = ClassificationSums()
         part.spread, part._groups = self.spread.take(rows), self._groups.take(rows)
         part._entropy_B, part._votes_BC = self._entropy_B[rows], self._votes_BC[rows]
-        part._energy_B = self._energy_B[rows]
+        part._sizes = self._sizes.take(rows)
         return part
 
     def _correction(self, predictive_B: Tensor) -> Tensor:

@@ -60,8 +60,8 @@ class Tally:
     def add(self, raw: Tensor) -> None:
         """Take in the next passes, in order of t."""
         if isinstance(self.sums, ClassificationSums):
-            probs, log_sum = probabilities(raw, self.manifest.output, self.temperature)
-            self.sums.add(probs, log_sum)
+            probs, sizes = probabilities(raw, self.manifest.output, self.temperature)
+            self.sums.add(probs, sizes)
             self._keep(probs)
         else:
             mean, noise = mean_and_variance(raw, self.manifest)

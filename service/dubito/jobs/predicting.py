@@ -30,7 +30,7 @@ class Predicting:
         calibration: that was active when it was accepted.
         predictor: pinned for a block that begins with a row.
         may_keep_samples: whether the passes of a block are few enough for `quantiles`.
-        width: letters of the longest name of a class.
+        width: letters of the longest name of a class, or decision.
         warnings: of blocks before a restart.
     """
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dubito.acquisition import Search
 from dubito.acquisition.fitting import keeps_samples
+from dubito.calibration.policy import DECISIONS
 from dubito.calibration.record import Calibration
 from dubito.engine import Inputs
 from dubito.jobs.arrays import Arrays, from_bytes
@@ -103,7 +104,7 @@ class Task:
             self._sampling,
             self._calibration(),
             may_keep_samples=per_row <= limit,
-            width=max(map(len, self._network.manifest.classes or ("",))),
+            width=max(map(len, (*(self._network.manifest.classes or ()), *DECISIONS))),
         )
         plan = self._plan(
             lambda network, block, check: keeping(lambda *_: network).predict(block, 0, check),

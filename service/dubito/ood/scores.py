@@ -9,7 +9,7 @@ Dimensions: T samples, B rows, C classes, D outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -37,7 +37,13 @@ class ClassificationColumns(Protocol):
     @property
     def mutual_information(self) -> NDArray[np.float64]: ...  # noqa: D102
     @property
+    def mean(self) -> NDArray[np.float64]: ...  # noqa: D102
+    @property
     def energy(self) -> NDArray[np.float64]: ...  # noqa: D102
+    @property
+    def energy_spread(self) -> NDArray[np.float64]: ...  # noqa: D102
+    @property
+    def max_logit(self) -> NDArray[np.float64]: ...  # noqa: D102
 
 
 def predictive_entropy(logits_TBC: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -88,6 +94,32 @@ def max_logit(logits_TBC: NDArray[np.floating]) -> NDArray[np.float64]:
     return score_B
 
 
+def max_probability(logits_TBC: NDArray[np.floating]) -> NDArray[np.float64]:
+    """What the mean distribution leaves to the other classes.
+
+    s_B = 1 - max_c 1/T Σ_t softmax(z_t)_c
+
+    Source: Hendrycks and Gimpel 2017, arXiv:1610.02136 (for the softmax of one pass).
+    """
+    mean_BC = softmax(logits_TBC.astype(np.float64), axis=-1).mean(axis=0)
+    score_B: NDArray[np.float64] = 1.0 - mean_BC.max(axis=-1)
+    return score_B
+
+
+def energy_spread(logits_TBC: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Standard deviation of the free energy over the samples, with ddof = 0.
+
+    s_B = sqrt(Var_t[log Σ_c exp(z_tc)])
+
+    What the samples disagree on in the length of the logits, which the softmax hides.
+
+    Source: the energy of Liu et al. 2020, arXiv:2010.03759, under the samples of Gal and Ghahramani
+    2016, arXiv:1506.02142.
+    """
+    score_B: NDArray[np.float64] = logsumexp(logits_TBC.astype(np.float64), axis=-1).std(axis=0)
+    return score_B
+
+
 def epistemic_variance(
     mean_TBD: NDArray[np.floating], reference_variance_D: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -114,15 +146,26 @@ def normalised(
 CLASSIFICATION: Mapping[str, Callable[[NDArray[np.floating]], NDArray[np.float64]]] = {
     "predictive_entropy": predictive_entropy,
     "mutual_information": mutual_information,
+    "max_probability": max_probability,
     "energy": energy,
+    "energy_spread": energy_spread,
     "max_logit": max_logit,
 }
-"""Scores by name; all but `max_logit` can be read off a prediction too."""
+"""Scores of a classification that need no fitting, by name."""
+
+REGRESSION = (DEFAULT_REGRESSION,)
+"""Scores of a regression that need no fitting."""
+
+OF_RAW_LOGITS = frozenset({"energy", "energy_spread", "max_logit"})
+"""Scores of the logits as the network gives them; the others take them under the scaling."""
 
 _COLUMNS: Mapping[str, Callable[[ClassificationColumns], NDArray[np.float64]]] = {
     "predictive_entropy": lambda columns: columns.predictive_entropy,
     "mutual_information": lambda columns: columns.mutual_information,
+    "max_probability": lambda columns: 1.0 - columns.mean.max(axis=-1),
     "energy": lambda columns: columns.energy,
+    "energy_spread": lambda columns: columns.energy_spread,
+    "max_logit": lambda columns: -columns.max_logit,
 }
 
 
@@ -132,22 +175,26 @@ def from_logits(name: str, logits_TBC: NDArray[np.floating]) -> NDArray[np.float
     Raises:
         InputError: for a name that is no score.
     """
-    if name not in CLASSIFICATION:
-        raise _unknown(name, CLASSIFICATION)
+    check_known(name, CLASSIFICATION)
     return CLASSIFICATION[name](logits_TBC)
 
 
 def from_columns(name: str, columns: ClassificationColumns) -> NDArray[np.float64]:
-    """The named score of each row from a prediction at the calibration's temperature.
+    """The named score of each row from a prediction under the calibration's scaling.
 
     Raises:
-        InputError: for a name that is no score, or that a prediction has no column for.
+        InputError: for a name that is no score.
     """
-    if name not in _COLUMNS:
-        raise _unknown(name, _COLUMNS)
+    check_known(name, _COLUMNS)
     return _COLUMNS[name](columns)
 
 
-def _unknown(name: str, known: Mapping[str, object]) -> InputError:
-    names = ", ".join(f"`{one}`" for one in known)
-    return InputError(f"a score expects one of {names}, got `{name}`: choose one of them")
+def check_known(name: str, known: Collection[str]) -> None:
+    """Refuse a name that is no score.
+
+    Raises:
+        InputError: naming those there are.
+    """
+    if name not in known:
+        names = ", ".join(f"`{one}`" for one in known)
+        raise InputError(f"a score expects one of {names}, got `{name}`: choose one of them")

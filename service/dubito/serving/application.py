@@ -6,17 +6,14 @@ the queue → the worker runs the engine → columns with the calibration → re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor
 
 from dubito.acquisition import ArrayPool
-from dubito.calibration.record import Calibration
-from dubito.engine import Inputs, Sampling
-from dubito.errors import InputError
+from dubito.engine import Sampling
 from dubito.jobs import Desk, Runner
 from dubito.pools import Shelf
 from dubito.registry import CalibrationFact, Registry, VersionFact
@@ -24,8 +21,16 @@ from dubito.registry.database import Database
 from dubito.registry.jobs import JobStore
 from dubito.registry.journal import CalibrationName
 from dubito.registry.pools import PoolStore
+from dubito.serving.bounds import Bounds, check_share, check_values
 from dubito.serving.budget import Budget
-from dubito.serving.calibrating import Labelled, Passes, check_choices, check_sampling, fit
+from dubito.serving.calibrating import (
+    Passes,
+    check_choices,
+    check_sampling,
+    fit,
+    takes_features,
+)
+from dubito.serving.calibrations import Calibrations
 from dubito.serving.evaluating import check_evaluated, judge
 from dubito.serving.library import Library
 from dubito.serving.members import (
@@ -81,6 +86,8 @@ class Application:
         self._monitoring = Monitoring(self._registry, self._library, settings)
         self._pins = Pins(self._library, settings.pinned_models)
         self._worker = Worker(settings.max_queued_work)
+        self._calibrations = Calibrations()
+        self._bounds = Bounds(settings)
         self._bodies = Budget("bytes of bodies", settings.max_pending_bytes)
         self.pools = Shelf(PoolStore(database, objects), settings)
         self.jobs = Desk(JobStore(database), objects, self._library, self.pools, settings)
@@ -178,14 +185,14 @@ class Application:
         with self._place(reservation) as place:
             version = self._library.version(order.model, order.version)
             sampling = self._sampling(order, version)
-            _check_share("coverage", order.coverage)
+            check_share("coverage", order.coverage)
             members = find_members(self._library, order.model, order.sampling.members)
             engine = predictor(self._library, version, members)
             check_outputs(order.outputs, engine.manifest.task, sampling)
-            inputs, rows = self._read(engine, order.inputs)
+            inputs, rows = self._bounds.read(engine, order.inputs)
             if order.outputs and "samples" in order.outputs:
                 limit = self._settings.max_sample_values
-                self._check_values(num_values(rows, engine, sampling), limit)
+                check_values(num_values(rows, engine, sampling), limit)
             place.resize(rows * sampling.passes * count_networks(engine))
             is_raw = order.calibration == "none"
             fact = None if is_raw else self._library.active_calibration(version)
@@ -217,14 +224,17 @@ class Application:
             version = self._library.version(order.model, order.version)
             sampling = self._sampling(order, version)
             check_sampling(sampling)
-            _check_share("alpha", order.alpha)
-            _check_share("coverage", order.coverage)
+            check_share("alpha", order.alpha)
+            check_share("coverage", order.coverage)
             engine = self._library.engine(version)
             check_choices(order, engine.manifest.task)
-            rows = self._read_labelled(order, engine, sampling, place)
+            rows = self._bounds.read_labelled(order, engine, sampling, place)
 
             def task(check: Check) -> CalibrateReply:
-                taken = Passes.take(engine, rows, sampling, check)
+                with_features = takes_features(
+                    order, engine, rows, self._settings.max_calibration_values
+                )
+                taken = Passes.take(engine, rows, sampling, check, with_features=with_features)
                 document = fit(taken, rows.truths, order, sampling, check).to_json()
                 check()
                 fact = self._library.add_calibration(version, document, actor=order.actor)
@@ -253,16 +263,17 @@ class Application:
             version = self._library.version(order.model, order.version)
             sampling = self._sampling(order, version)
             check_evaluated(sampling)
-            _check_share("coverage", order.coverage)
+            check_share("coverage", order.coverage)
             members = find_members(self._library, order.model, order.sampling.members)
             engine = predictor(self._library, version, members)
-            rows = self._read_labelled(order, engine, sampling, place)
+            rows = self._bounds.read_labelled(order, engine, sampling, place)
             is_raw = order.calibration == "none"
             fact = None if is_raw else self._library.active_calibration(version)
 
             def task(check: Check) -> EvaluateReply:
-                calibration = None if fact is None else Calibration.from_json(fact.document)
-                judged = judge(engine, rows, order, sampling, calibration, check)
+                calibration = None if fact is None else self._calibrations.of(fact)
+                limit = self._settings.max_calibration_values
+                judged = judge(engine, rows, order, sampling, calibration, check, limit)
                 return EvaluateReply(
                     model=version.model,
                     version=version.number,
@@ -300,7 +311,7 @@ class Application:
             sampling = self._sampling(order, version)
             members = find_members(self._library, order.model, order.sampling.members)
             engine = predictor(self._library, version, members)
-            inputs, rows = self._read(engine, order.inputs)
+            inputs, rows = self._bounds.read(engine, order.inputs)
             search = begin(order, engine, sampling, rows, self._settings.max_calibration_values)
             place.resize(max(1, search.work) * sampling.passes * count_networks(engine))
             numbers = tuple(one.number for one in members) or None
@@ -336,7 +347,7 @@ class Application:
         check: Check,
     ) -> PredictReply:
         version, sampling, fact = head.version, head.sampling, head.fact
-        calibration = None if fact is None else Calibration.from_json(fact.document)
+        calibration = None if fact is None else self._calibrations.of(fact)
         values = num_values(len(next(iter(inputs.values()))), engine, sampling)
         built = build_outputs(
             order,
@@ -382,45 +393,3 @@ class Application:
         return merge_sampling(
             order.sampling, version.defaults, max_num_samples=self._settings.max_num_samples
         )
-
-    def _read_labelled(
-        self,
-        order: CalibrateOrder | EvaluateOrder,
-        engine: Predictor,
-        sampling: Sampling,
-        place: Reservation,
-    ) -> Labelled:
-        """The rows of an order, and a place that is large enough for all their passes."""
-        rows = Labelled.read(order, engine.manifest, partial(self._read, engine))
-        limit = self._settings.max_calibration_values
-        self._check_values(num_values(rows.num_rows, engine, sampling), limit)
-        place.resize(rows.num_rows * sampling.passes * count_networks(engine))
-        return rows
-
-    def _read(self, engine: Predictor, given: Inputs) -> tuple[dict[str, Tensor], int]:
-        for rows in given.values() if isinstance(given, Mapping) else [given]:
-            if isinstance(rows, Sequence):  # counted before millions of lists become an array
-                self._check_rows(len(rows))
-        inputs = engine.read_inputs(given)
-        num_rows = len(next(iter(inputs.values())))
-        self._check_rows(num_rows)
-        return inputs, num_rows
-
-    def _check_rows(self, rows: int) -> None:
-        if rows > self._settings.max_rows:
-            raise InputError(
-                f"`inputs` expects at most {self._settings.max_rows} rows, got {rows}: "
-                "send them in several requests"
-            )
-
-    def _check_values(self, values: int, limit: int) -> None:
-        if values > limit:
-            raise InputError(
-                f"passes x rows x outputs: expected at most {limit} numbers, got {values}: "
-                "send fewer rows or ask for fewer samples"
-            )
-
-
-def _check_share(name: str, value: float | None) -> None:
-    if value is not None and not 0.0 < value < 1.0:
-        raise InputError(f"`{name}` expects a number between 0 and 1, got {value}: such as 0.9")

@@ -8,7 +8,7 @@ Dimensions: T samples, B labelled rows, N strange rows, C classes, D outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, cast
 
 import numpy as np
@@ -19,10 +19,14 @@ from dubito.calibration import draws
 from dubito.calibration import truths as checked
 from dubito.calibration.choices import Choices
 from dubito.calibration.fit import fit_classification, fit_regression
+from dubito.calibration.flagging import Flagging
+from dubito.calibration.policy import Target
 from dubito.calibration.record import Calibration
 from dubito.engine import Engine, Inputs, Sampling
 from dubito.engine.heads import logits, mean_and_variance
 from dubito.errors import InputError
+from dubito.ood import scorer
+from dubito.ood.distances import checked as checked_features
 from dubito.serving.orders import CalibrateOrder
 from dubito.serving.worker import Check
 from dubito_nn import Manifest
@@ -83,13 +87,33 @@ class Labelled:
 
 
 @dataclass(frozen=True)
+class Features:
+    """Features (rows, F) of labelled rows and of strange ones; None where no score reads them."""
+
+    labelled: NDArray[np.floating] | None = None
+    strange: NDArray[np.floating] | None = None
+
+    @classmethod
+    def take(cls, engine: Engine, rows: Labelled, check: Check) -> Features:
+        """One pass without draws over all rows."""
+        labelled = engine.features(rows.inputs, check=check).numpy()
+        if rows.ood_inputs is None:
+            return cls(labelled)
+        return cls(labelled, engine.features(rows.ood_inputs, check=check).numpy())
+
+
+@dataclass(frozen=True)
 class Passes:
-    """The labelled rows, and declared outputs of every pass over them and the strange ones."""
+    """The labelled rows, and declared outputs of every pass over them and the strange ones.
+
+    Their features are there too, where the score of the flag reads them.
+    """
 
     manifest: Manifest
     inputs: Mapping[str, Tensor]
     labelled: Tensor
     strange: Tensor | None
+    features: Features
 
     @classmethod
     def take(
@@ -98,6 +122,8 @@ class Passes:
         rows: Labelled,
         sampling: Sampling,
         check: Check,
+        *,
+        with_features: bool = False,
     ) -> Passes:
         """Run the engine over all rows."""
         labelled = engine.sample(rows.inputs, sampling=sampling, check=check)
@@ -106,7 +132,8 @@ class Passes:
             if rows.ood_inputs is None
             else engine.sample(rows.ood_inputs, sampling=sampling, check=check)
         )
-        return cls(engine.manifest, rows.inputs, labelled, strange)
+        taken = Features.take(engine, rows, check) if with_features else Features()
+        return cls(engine.manifest, rows.inputs, labelled, strange, taken)
 
 
 def check_sampling(sampling: Sampling) -> None:
@@ -123,6 +150,73 @@ def check_sampling(sampling: Sampling) -> None:
         raise InputError(
             "`tolerance`: calibrating with one is not built yet, since a fit takes all passes of "
             "every row: leave it out, and calibrate with num_samples"
+        )
+
+
+def flagging_of(order: CalibrateOrder, task: str) -> Flagging:
+    """Which score the flag shall have, yet without features.
+
+    Raises:
+        InputError: the task has no such score, or there are no strange rows to choose it by.
+    """
+    if order.ood_score is not None:
+        scorer.check_name(order.ood_score, task, has_strange=order.ood_inputs is not None)
+    return Flagging(order.ood_score)
+
+
+def target_of(order: CalibrateOrder, task: str) -> Target:
+    """What the policy shall promise.
+
+    Raises:
+        InputError: out of bounds, contradictory, or nothing that the task can promise.
+    """
+    target = Target(order.target_risk, order.risk_confidence, order.target_acceptance)
+    target.check_task(task)
+    return target
+
+
+def takes_features(order: CalibrateOrder, engine: Engine, rows: Labelled, limit: int) -> bool:
+    """Whether the fit reads features; `auto` and `combined` do where there are any that fit.
+
+    Args:
+        order: which score.
+        engine: of the version.
+        rows: checked, of which one is tried.
+        limit: most numbers that the features of all rows may be.
+
+    Raises:
+        InputError: a distance is asked of a network without features, or with too many.
+    """
+    if order.ood_score not in (scorer.AUTO, scorer.COMBINED, *scorer.DISTANCES):
+        return False
+    try:
+        check_features(engine, rows, None)
+    except InputError:
+        if order.ood_score in scorer.DISTANCES:
+            raise
+        return False
+    check_features(engine, rows, limit)
+    return True
+
+
+def check_features(engine: Engine, rows: Labelled, limit: int | None) -> None:
+    """Try the features of one row.
+
+    Args:
+        engine: of the version.
+        rows: checked.
+        limit: most numbers that the features of all rows may be; None: any.
+
+    Raises:
+        InputError: the network has none that distances can be taken in, or too many.
+    """
+    one = engine.features({name: tensor[:1] for name, tensor in rows.inputs.items()})
+    checked_features(one.double().numpy(), "features")
+    values = rows.num_rows * one.shape[1]
+    if limit is not None and values > limit:
+        raise InputError(
+            f"features x rows: expected at most {limit} numbers, got {values}: send fewer rows, or "
+            "calibrate with a score that reads no features"
         )
 
 
@@ -157,6 +251,12 @@ def fit(
 ) -> Calibration:
     """The calibration of the passes."""
     manifest, choices = passes.manifest, _choices(order)
+    flagging = replace(
+        flagging_of(order, manifest.task),
+        features=passes.features.labelled,
+        ood_features=passes.features.strange,
+    )
+    target = target_of(order, manifest.task)
     if manifest.task == "classification":
         rows = {name: tensor.numpy() for name, tensor in passes.inputs.items()}
         return fit_classification(
@@ -170,6 +270,8 @@ def fit(
             if passes.strange is None
             else logits(passes.strange, manifest.output).numpy(),
             choices=choices,
+            flagging=flagging,
+            target=target,
             uniform_B=None if choices.sets == "lac" else draws.by_content(rows, sampling.seed),
             check=check,
         )
@@ -187,6 +289,8 @@ def fit(
         noise_precision=order.noise_precision,
         ood_mean_TND=None if strange_TND is None else strange_TND.numpy(),
         choices=choices,
+        flagging=flagging,
+        target=target,
         check=check,
     )
 
@@ -199,12 +303,14 @@ def _choices(order: CalibrateOrder) -> Choices:
 
 
 def check_choices(order: CalibrateOrder, task: str) -> None:
-    """Refuse choices that are unknown or belong to the other task.
+    """Refuse choices, scores and targets that are unknown or belong to the other task.
 
     Raises:
         InputError: naming the choice.
     """
     _choices(order)
+    flagging_of(order, task)
+    target_of(order, task)
     other = "regression" if task == "classification" else "classification"
     for name in _CHOICES_OF[other]:
         if getattr(order, name) is not None:

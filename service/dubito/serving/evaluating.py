@@ -20,7 +20,7 @@ from dubito.engine import Ensemble, Sampling
 from dubito.engine.ensemble import of_member
 from dubito.engine.heads import logits, mean_and_variance
 from dubito.errors import InputError
-from dubito.serving.calibrating import Labelled
+from dubito.serving.calibrating import Features, Labelled, check_features
 from dubito.serving.members import Predictor
 from dubito.serving.orders import EvaluateOrder
 from dubito.serving.outputs import covering
@@ -59,6 +59,7 @@ def judge(
     sampling: Sampling,
     calibration: Calibration | None,
     check: Check,
+    max_values: int,
 ) -> Judged:
     """The report of the rows.
 
@@ -69,14 +70,22 @@ def judge(
         sampling: what to draw.
         calibration: the active one.
         check: called between chunks; whatever it raises ends the evaluation.
+        max_values: most numbers that features of all rows may be, where the score reads them.
+
+    Raises:
+        InputError: there are more.
     """
     warnings: list[str] = []
     applied = covering(order.calibration, sampling, calibration, warnings)
     coverage = None
     if applied is not None:
         coverage = applied.coverage if order.coverage is None else order.coverage
+    features = Features()
+    if applied is not None and applied.needs_features and not isinstance(engine, Ensemble):
+        check_features(engine, rows, max_values)
+        features = Features.take(engine, rows, check)
     take = _classes if engine.manifest.task == "classification" else _numbers
-    evaluate = take(engine, rows, sampling, coverage, check)
+    evaluate = take(engine, rows, sampling, coverage, features, check)
     return Judged(
         evaluation=evaluate(applied),
         raw=evaluate(None) if order.compare and applied is not None else None,
@@ -91,6 +100,7 @@ def _classes(
     rows: Labelled,
     sampling: Sampling,
     coverage: float | None,
+    features: Features,
     check: Check,
 ) -> Callable[[Calibration | None], Evaluation]:
     """How to judge a classification, once its passes are taken."""
@@ -113,6 +123,8 @@ def _classes(
         calibration=calibration,
         coverage=coverage,
         ood_logits_TNC=strange_TNC,
+        feature_BF=features.labelled,
+        ood_feature_NF=features.strange,
         uniform_B=uniform_B,
         check=check,
     )
@@ -123,6 +135,7 @@ def _numbers(
     rows: Labelled,
     sampling: Sampling,
     coverage: float | None,
+    features: Features,
     check: Check,
 ) -> Callable[[Calibration | None], Evaluation]:
     """How to judge a regression, once its passes are taken."""
@@ -146,6 +159,8 @@ def _numbers(
         calibration=calibration,
         coverage=coverage,
         ood_mean_TND=strange_TND,
+        feature_BF=features.labelled,
+        ood_feature_NF=features.strange,
         check=check,
     )
 

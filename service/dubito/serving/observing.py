@@ -15,7 +15,10 @@ from dubito.monitoring.windows import Law
 
 
 def observe(
-    prediction: Classification | Regression, found: Calibration, uniform_B: NDArray[np.float64]
+    prediction: Classification | Regression,
+    found: Calibration,
+    uniform_B: NDArray[np.float64],
+    feature_BF: NDArray[np.floating] | None,
 ) -> Kept | None:
     """Score, flag, mean, and the set or interval at the calibration's own coverage.
 
@@ -23,19 +26,20 @@ def observe(
         prediction: as it was served.
         found: the calibration that covers it.
         uniform_B: a number in [0, 1) per row for randomised sets.
+        feature_BF: features of the rows, where the score reads them.
 
     Returns:
         None where the interval is that of the passes, and they were not kept.
     """
     if isinstance(prediction, Classification):
-        score_B = found.class_scores(prediction)
+        score_B = found.class_scores(prediction, feature_BF)
         return Kept(
             mean=prediction.mean.astype(np.float32),
             score=score_B,
             is_flagged=found.ood.flags(score_B),
             is_member=found.prediction_sets(prediction.mean, uniform_B),
         )
-    score_B = found.number_scores(prediction.epistemic_variance)
+    score_B = found.number_scores(prediction.epistemic_variance, feature_BF)
     ends = _ends(prediction, found)
     if ends is None:
         return None

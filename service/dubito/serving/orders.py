@@ -116,7 +116,7 @@ class CalibrateOrder:
         version: number or alias.
         labels: class indices or class names, for a classification.
         targets: numbers, (B,) or (B, D), for a regression.
-        ood_inputs: rows known to be strange, for the report.
+        ood_inputs: rows known to be strange, for the report, and for the choice of a score.
         alpha: false-alarm rate of the flag, in (0, 1).
         coverage: of sets and intervals, in (0, 1).
         noise_precision: 1 / noise variance of a regression, per target unit squared; None: fitted.
@@ -124,6 +124,10 @@ class CalibrateOrder:
         sets: which score orders the classes; None: `lac`.
         per_class: whether every class has a threshold of its own; None: no.
         intervals: what the intervals of a regression are built around; None: `normalised`.
+        ood_score: name of the score of the flag, or `auto`; None: the default of the task.
+        target_risk: most share of wrong ones among accepted rows, in (0, 1).
+        risk_confidence: with which the risk is promised, in (0, 1); None: 0.95.
+        target_acceptance: least share of rows that is accepted, in (0, 1).
         sampling: choices that differ from the version's defaults.
         actor: who asks, for the audit.
     """
@@ -141,6 +145,10 @@ class CalibrateOrder:
     sets: SetsName | None = None
     per_class: bool | None = None
     intervals: IntervalsName | None = None
+    ood_score: str | None = None
+    target_risk: float | None = None
+    risk_confidence: float | None = None
+    target_acceptance: float | None = None
     sampling: SamplingOrder = SamplingOrder()
     actor: str = ANONYMOUS
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,7 @@ class _Request:
     order: PredictOrder
     calibration: Calibration | None
     inputs: Mapping[str, Tensor]
+    features: NDArray[np.float32] | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -126,7 +128,10 @@ def build_outputs(
         or (may_keep_samples and sampling.tolerance is None and _needs_passes(names, applied)),
         check=check,
     )
-    request = _Request(order, applied, inputs, warnings)
+    is_observed = order.request_id is not None
+    is_scored = is_observed or not {"ood", "decision"}.isdisjoint(names)
+    features = _features(engine, inputs, applied, check) if is_scored else None
+    request = _Request(order, applied, inputs, features, warnings)
     columns: dict[str, Callable[[], Column]]
     if isinstance(prediction, Classification):
         columns = _classification(prediction, request)
@@ -137,8 +142,8 @@ def build_outputs(
     _warn_non_finite({"mean": prediction.mean, **outputs}, warnings)
     varies = _varies(prediction) if sampling.method == "mc" else None
     kept = None
-    if applied is not None and order.request_id is not None:
-        kept = observe(prediction, applied, _draws(applied, request))
+    if applied is not None and is_observed:
+        kept = observe(prediction, applied, _draws(applied, request), features)
     return Built(outputs, tuple(warnings), varies, applied, kept)
 
 
@@ -182,16 +187,31 @@ def _classification(
 ) -> dict[str, Callable[[], Column]]:
     found = request.calibration
 
+    @cache
+    def members() -> NDArray[np.bool_]:
+        assert found is not None
+        uniform_B = _draws(found, request)
+        return found.prediction_sets(prediction.mean, uniform_B, request.order.coverage)
+
+    @cache
+    def strangeness() -> NDArray[np.float64]:
+        assert found is not None
+        return found.class_scores(prediction, request.features)
+
     def prediction_set() -> Column:
         if found is None:
             return None
-        uniform_B = _draws(found, request)
-        member_BC = found.prediction_sets(prediction.mean, uniform_B, request.order.coverage)
         _warn_unbounded(found, request)
-        return ClassSets(member_BC, prediction.classes)
+        return ClassSets(members(), prediction.classes)
 
     def ood() -> Column:
-        return None if found is None else _ood(found, found.class_scores(prediction))
+        return None if found is None else _ood(found, strangeness())
+
+    def decision() -> Column:
+        if found is None:
+            return None
+        flag_B = found.ood.flags(strangeness())
+        return found.class_decisions(prediction.mean, flag_B, members())
 
     names = prediction.classes
     known_B = [bool(np.isfinite(row_C).all()) for row_C in prediction.mean]
@@ -210,7 +230,7 @@ def _classification(
         "mutual_information_corrected": lambda: prediction.mutual_information_corrected,
         "variation_ratio": lambda: prediction.variation_ratio,
         "prediction_set": prediction_set,
-        "decision": lambda: _decision(request),
+        "decision": decision,
         "ood": ood,
     }
 
@@ -239,10 +259,18 @@ def _regression(prediction: Regression, request: _Request) -> dict[str, Callable
     def quantiles() -> Column:
         return None if found is None else _quantiles(prediction, found, request)
 
+    @cache
+    def strangeness() -> NDArray[np.float64]:
+        assert found is not None
+        return found.number_scores(prediction.epistemic_variance, request.features)
+
     def ood() -> Column:
+        return None if found is None else _ood(found, strangeness())
+
+    def decision() -> Column:
         if found is None:
             return None
-        return _ood(found, found.number_scores(prediction.epistemic_variance))
+        return found.number_decisions(variance_BD, found.ood.flags(strangeness()))
 
     return {
         "mean": lambda: prediction.mean,
@@ -253,7 +281,7 @@ def _regression(prediction: Regression, request: _Request) -> dict[str, Callable
         "aleatoric_variance": lambda: aleatoric_BD,
         "quantiles": quantiles,
         "interval": interval,
-        "decision": lambda: _decision(request),
+        "decision": decision,
         "ood": ood,
     }
 
@@ -304,9 +332,16 @@ def _ood(calibration: Calibration, score_B: NDArray[np.float64]) -> Column:
     }
 
 
-def _decision(request: _Request) -> Column:
-    request.warnings.append("`decision` is null: no selective-risk policy exists yet")
-    return None
+def _features(
+    engine: Predictor,
+    inputs: Mapping[str, Tensor],
+    calibration: Calibration | None,
+    check: Check,
+) -> NDArray[np.float32] | None:
+    """Features of the rows, where the score reads them."""
+    if calibration is None or not calibration.needs_features or isinstance(engine, Ensemble):
+        return None
+    return engine.features(dict(inputs), check=check).float().numpy()
 
 
 def _rows_first(samples: NDArray[np.float64] | None) -> Column:

@@ -21,6 +21,7 @@ from dubito.api.schemas import (
     CalibrateOptions,
     read_fields,
 )
+from dubito.calibration.record import Calibration
 from dubito.serving.orders import CalibrateOrder, CalibrateReply
 from dubito.serving.worker import Job
 
@@ -111,6 +112,10 @@ def _start(model: str, version: str, given: Given) -> Job[CalibrateReply]:
         sets=options.sets,
         per_class=options.per_class,
         intervals=options.intervals,
+        ood_score=options.ood_score,
+        target_risk=options.target_risk,
+        risk_confidence=options.risk_confidence,
+        target_acceptance=options.target_acceptance,
         sampling=options.order(),
         actor=given.actor,
     )
@@ -120,12 +125,14 @@ def _start(model: str, version: str, given: Given) -> Job[CalibrateReply]:
 
 def _answer(reply: CalibrateReply) -> Response:
     document = reply.document
+    summary = Calibration.from_json(document).summary()
     return json_response(
         {
             "model": reply.model,
             "version": reply.version,
             "calibration": reply.calibration,
             **{name: document[name] for name in ("num_rows", "splits", "report", "warnings")},
+            **{name: summary[name] for name in ("ood", "policy")},
         }
     )
 

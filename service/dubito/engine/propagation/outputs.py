@@ -153,6 +153,8 @@ class OutputMoments:
             # where the network overflows nothing is known
             "variation_ratio": 1 - share_BC.amax(-1) + 0 * expected_B,
             "energy": -energy_BN.mean(-1).double(),
+            "energy_spread": energy_BN.std(-1, correction=0).double(),
+            "max_logit": raw_BCN.amax(1).mean(-1).double(),
             **({"samples": probs_BCN.permute(2, 0, 1).double()} if keep_nodes else {}),
         }
 

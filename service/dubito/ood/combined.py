@@ -1,0 +1,75 @@
+"""Several scores as one, by how rare each value is among held-out rows.
+
+Flow: each part's scores on rows set aside → `Tail` → minus log p of each → their sum.
+
+    combined_B = Σ_i -log p_i(s_i)                                             Fisher 1925
+
+p_i is the share of the rows set aside that are at least as strange. The share is a straight line
+between neighbouring scores, so that ties are few. Above the greatest score it would stay at
+1/(n+1) for all; there it falls as an exponential, whose scale is the mean excess of the top tenth
+of the rows, so that rows beyond all held-out ones keep their order.
+
+The sum is a score like any other: its threshold comes from rows of its own, and parts that depend
+on each other cost power but no validity.
+
+Dimensions: B rows, n rows set aside.
+
+Source: Fisher 1925, "Statistical Methods for Research Workers"; Haroush et al. 2022,
+arXiv:2102.12967 (for out-of-distribution scores); Pickands 1975, Annals of Statistics 3:119-131
+(the tail).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dubito.errors import InputError
+from dubito.ood.packed import Packed
+
+MAX_KNOTS = 512
+_TOP, _LEAST = 0.1, 1e-150
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """How rare the values of one score are.
+
+    Args:
+        score: its name.
+        knots: (2, m) ascending values of the score, and -log of the share of rows at or above.
+        slope: by which -log p rises above the last knot, per unit of the score; at least 0.
+    """
+
+    score: str
+    knots: Packed
+    slope: float
+
+    def __post_init__(self) -> None:
+        """Refuse knots that do not rise."""
+        is_pair = len(self.knots.shape) == 2 and self.knots.shape[0] == 2 and self.knots.shape[1]
+        if not is_pair or not (np.diff(self.knots.array()) >= 0).all() or not self.slope >= 0:
+            raise InputError("a combined score expects knots that rise: calibrate again")
+
+    @classmethod
+    def fit(cls, score: str, score_B: Floats) -> Tail:
+        """The tail of the scores of rows set aside."""
+        ordered_B = np.sort(score_B)
+        count = len(ordered_B)
+        at_least_B = (1 + count - np.searchsorted(ordered_B, ordered_B, side="left")) / (count + 1)
+        place_m = np.unique(np.linspace(0, count - 1, min(count, MAX_KNOTS)).round().astype(int))
+        knots = Packed.of(np.stack([ordered_B[place_m], -np.log(at_least_B[place_m])]))
+        top_B = ordered_B[int(count * (1 - _TOP)) :]
+        excess = float((top_B - top_B[0]).mean())
+        return cls(score, knots, 1.0 / excess if excess > _LEAST else 0.0)
+
+    def surprise(self, score_B: Floats) -> Floats:
+        """-log p of each score, at least 0; it never falls as the score rises."""
+        value_m, surprise_m = self.knots.array()
+        inside_B = np.interp(score_B, value_m, surprise_m)
+        beyond_B = np.maximum(score_B - value_m[-1], 0.0) * self.slope
+        surprise_B: Floats = inside_B + beyond_B
+        return surprise_B

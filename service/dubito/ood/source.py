@@ -1,0 +1,101 @@
+"""What a score may read of some rows: the passes at the fit, a prediction's columns at serving.
+
+Flow: passes, or columns, and the features where they are needed → a `Source` → scores by name. The
+numbers are the same by either way, up to the order in which T passes are summed.
+
+Dimensions: T samples, B rows, C classes, D outputs, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dubito.calibration.scaling import scaled_logits
+from dubito.engine.scaling import Scaling
+from dubito.ood import scores
+
+Floats = NDArray[np.float64]
+Features = NDArray[np.floating]
+
+
+class Source(Protocol):
+    """Some rows, as scores see them."""
+
+    @property
+    def features(self) -> Features | None:
+        """The features of the rows; None where none were taken."""
+
+    def plain(self, name: str) -> Floats:
+        """The score of that name that needs no fitting."""
+
+
+@dataclass(frozen=True, eq=False)
+class LogitSource:
+    """Rows of a classification, all their passes at hand.
+
+    Args:
+        logits: (T, B, C), as the network gives them.
+        scaling: is done to them, but not for scores of the logits themselves.
+        features: (B, F) features of the rows.
+    """
+
+    logits: NDArray[np.floating]
+    scaling: Scaling
+    features: Features | None = None
+
+    def plain(self, name: str) -> Floats:
+        """The score of that name that needs no fitting."""
+        is_raw = name in scores.OF_RAW_LOGITS
+        logits = self.logits if is_raw else scaled_logits(self.logits, self.scaling)
+        return scores.from_logits(name, logits)
+
+    def take(self, rows_b: NDArray[np.int64]) -> LogitSource:
+        """Some of the rows."""
+        taken = taken_features(self.features, rows_b)
+        return replace(self, logits=self.logits[:, rows_b], features=taken)
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnSource:
+    """Rows of a classification as predicted, under the calibration's scaling."""
+
+    columns: scores.ClassificationColumns
+    features: Features | None = None
+
+    def plain(self, name: str) -> Floats:
+        """The score of that name that needs no fitting."""
+        return scores.from_columns(name, self.columns)
+
+
+@dataclass(frozen=True, eq=False)
+class NumberSource:
+    """Rows of a regression.
+
+    Args:
+        epistemic: (B, D) epistemic variance of each row and output.
+        reference: (D,) what it is counted in.
+        features: (B, F) features of the rows.
+    """
+
+    epistemic: Floats
+    reference: Floats
+    features: Features | None = None
+
+    def plain(self, name: str) -> Floats:
+        """The score of that name that needs no fitting."""
+        scores.check_known(name, scores.REGRESSION)
+        return scores.normalised(self.epistemic, self.reference)
+
+    def take(self, rows_b: NDArray[np.int64]) -> NumberSource:
+        """Some of the rows."""
+        taken = taken_features(self.features, rows_b)
+        return replace(self, epistemic=self.epistemic[rows_b], features=taken)
+
+
+def taken_features(feature_BF: Features | None, rows_b: NDArray[np.int64]) -> Features | None:
+    """The features of some of the rows."""
+    return None if feature_BF is None else feature_BF[rows_b]

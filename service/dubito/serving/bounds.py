@@ -1,0 +1,93 @@
+"""Rows of an order, checked against the network and the bounds of the settings.
+
+Flow: inputs of an order → counted → the engine's own checks → rows as tensors, and how many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from dubito.engine import Inputs, Sampling
+from dubito.errors import InputError
+from dubito.serving.calibrating import Labelled
+from dubito.serving.members import Predictor, count_networks, num_values
+from dubito.serving.orders import CalibrateOrder, EvaluateOrder
+from dubito.serving.worker import Reservation
+from dubito.settings import Settings
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What an order may be at most.
+
+    Args:
+        settings: where the bounds stand.
+    """
+
+    settings: Settings
+
+    def read(self, engine: Predictor, given: Inputs) -> tuple[dict[str, Tensor], int]:
+        """Checked rows, and how many there are.
+
+        Raises:
+            InputError: too many, or none that the network takes.
+        """
+        for rows in given.values() if isinstance(given, Mapping) else [given]:
+            if isinstance(rows, Sequence):  # counted before millions of lists become an array
+                self._check_rows(len(rows))
+        inputs = engine.read_inputs(given)
+        num_rows = len(next(iter(inputs.values())))
+        self._check_rows(num_rows)
+        return inputs, num_rows
+
+    def read_labelled(
+        self,
+        order: CalibrateOrder | EvaluateOrder,
+        engine: Predictor,
+        sampling: Sampling,
+        place: Reservation,
+    ) -> Labelled:
+        """The rows of an order, and a place that is large enough for all their passes.
+
+        Raises:
+            InputError: rows or truths that cannot be used, or too many of them.
+        """
+        rows = Labelled.read(order, engine.manifest, partial(self.read, engine))
+        limit = self.settings.max_calibration_values
+        check_values(num_values(rows.num_rows, engine, sampling), limit)
+        place.resize(rows.num_rows * sampling.passes * count_networks(engine))
+        return rows
+
+    def _check_rows(self, rows: int) -> None:
+        limit = self.settings.max_rows
+        if rows > limit:
+            raise InputError(
+                f"`inputs` expects at most {limit} rows, got {rows}: send them in several requests"
+            )
+
+
+def check_values(values: int, limit: int) -> None:
+    """Refuse passes that are too many to keep.
+
+    Raises:
+        InputError: more numbers than the limit.
+    """
+    if values > limit:
+        raise InputError(
+            f"passes x rows x outputs: expected at most {limit} numbers, got {values}: "
+            "send fewer rows or ask for fewer samples"
+        )
+
+
+def check_share(name: str, value: float | None) -> None:
+    """Refuse a rate that is not inside (0, 1).
+
+    Raises:
+        InputError: naming it.
+    """
+    if value is not None and not 0.0 < value < 1.0:
+        raise InputError(f"`{name}` expects a number between 0 and 1, got {value}: such as 0.9")
