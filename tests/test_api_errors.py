@@ -64,6 +64,7 @@ BAD_FIELDS: dict[str, tuple[Fields, list[str]]] = {
     "an unknown field": ({**GOOD, "samples": 3}, ["`samples`", "unknown field"]),
     "an unknown output": ({**GOOD, "outputs": ["bald"]}, ["bald", "predictive_entropy"]),
     "no outputs": ({**GOOD, "outputs": []}, ["predictive_entropy"]),
+    "a format without a pool": ({**GOOD, "format": "parquet"}, ["`format`", "Accept"]),
     "a coverage of 1": ({**GOOD, "coverage": 1.0}, ["`coverage`", "between 0 and 1"]),
     "an unknown calibration": ({**GOOD, "calibration": "best"}, ["`calibration`"]),
     "a tolerance of 0": ({**GOOD, "tolerance": 0.0}, ["`tolerance`", "above 0"]),

@@ -24,7 +24,7 @@ from dubito.api.schemas import (
     rows_or_pool,
 )
 from dubito.engine import Inputs
-from dubito.errors import UnsupportedMediaTypeError
+from dubito.errors import InputError, UnsupportedMediaTypeError
 from dubito.registry import JobFact
 from dubito.serving.orders import PredictOrder, PredictReply
 from dubito.serving.worker import Job
@@ -94,8 +94,13 @@ def _start(request: Request, model: str, version: str, given: Given) -> Job[Pred
         request_id=request_id(request) if given.held.settings.monitoring else None,
     )
     application = given.held.application
+    format = options.format if isinstance(options, PredictBody) else None
+    if pool is None and format is not None:
+        raise InputError(
+            f"`format` expects a stored `pool`, got `{format}` for rows in the request: ask for a"
+            " type of the reply by `Accept`"
+        )
     if pool is not None:
-        format = options.format if isinstance(options, PredictBody) else None
         return application.jobs.predict(order, pool, format=format or "npz", actor=given.actor)
     return application.predict(order, reservation=given.place, deadline_s=given.deadline_s)
 
