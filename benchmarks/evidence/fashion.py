@@ -1,6 +1,6 @@
 """One MC-dropout network on Fashion-MNIST: calibrated, under shift, and asked about digits.
 
-    python benchmarks/evidence/fashion.py --data ../shared/data --kept /tmp/garments
+    python benchmarks/evidence/fashion.py --data ../shared/data --kept garments
 
 The network of `garments.py`, trained on the first 50,000 training rows, T = 32. All that is fitted
 is fitted on the last 10,000, by `fit_classification`: a temperature for the mean of the passes and

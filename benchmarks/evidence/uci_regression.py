@@ -1,6 +1,6 @@
 """UCI regression on the standard splits: error and log-likelihood of MC dropout.
 
-    python benchmarks/evidence/uci_regression.py --data ../shared/data --kept /tmp/uci
+    python benchmarks/evidence/uci_regression.py --data ../shared/data --kept uci_rounds
 
 One hidden layer of 50 ReLU units, dropout on inputs and hidden units, 4000 epochs of Adam at 1e-3,
 batch 128, squared error, inputs and target standardised on the rows trained on. For each split:
