@@ -206,6 +206,9 @@ def test_a_worker_whose_heart_is_old_is_not_live(
         assert (ready.status_code, ready.headers["Retry-After"]) == (503, "5")
 
 
+ACTIONS = ("predict", "calibrate", "calibration", "evaluate", "select", "feedback", "monitoring")
+
+
 def test_openapi_lists_the_paths_and_the_docs_are_there(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     one = "/v1/models/{model}/versions/{version}"
@@ -219,12 +222,9 @@ def test_openapi_lists_the_paths_and_the_docs_are_there(client: httpx.Client) ->
         *(f"{one}/{action}" for action in ("load", "unload", "retire", "restore")),
         "/v1/models/{model}/audit",
         "/v1/models/{model}/aliases/{alias}",
-        "/v1/models/{model}/predict",
-        "/v1/models/{model}/versions/{version}/predict",
-        "/v1/models/{model}/calibrate",
-        "/v1/models/{model}/versions/{version}/calibrate",
-        "/v1/models/{model}/calibration",
-        "/v1/models/{model}/versions/{version}/calibration",
+        *(f"{of}/{action}" for action in ACTIONS for of in ("/v1/models/{model}", one)),
+        *(f"/v1/jobs{rest}" for rest in ("", "/{job}", "/{job}/events", "/{job}/result")),
+        *("/v1/pools", "/v1/pools/{pool}"),
     }
     body = paths["/v1/models/{model}/predict"]["post"]["requestBody"]["content"]
     assert "num_samples" in body["application/json"]["schema"]["properties"]
