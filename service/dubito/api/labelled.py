@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from dubito.api.arrays import read_npz
+from dubito.api.arrays import named, read_npz
 from dubito.api.bodies import JSON, NPZ, parse_json
-from dubito.api.errors import FieldProblem, FieldsError
 from dubito.api.intake import Given
 from dubito.api.schemas import SamplingFields, no_query, read_fields, read_query
 from dubito.engine import Inputs
@@ -51,28 +50,10 @@ def read_labelled(
         arrays = {name: getattr(found, name) for name in _NAMES}
     else:
         found = read_query(options, given.query)
-        arrays = _named(dict(read_npz(given.body, given.held.settings.max_body_bytes)))
+        arrays = named(read_npz(given.body, given.held.settings.max_body_bytes), _NAMES)
     return found, LabelledBody(
         inputs=cast(Inputs, arrays["inputs"]),
         labels=arrays.get("labels"),
         targets=arrays.get("targets"),
         ood_inputs=cast("Inputs | None", arrays.get("ood_inputs")),
     )
-
-
-def _named(arrays: dict[str, object]) -> dict[str, object]:
-    """Arrays by field; `inputs.NAME` and `ood_inputs.NAME` are gathered to objects."""
-    fields: dict[str, object] = {}
-    for name, array in arrays.items():
-        field, dot, part = name.partition(".")
-        if field not in _NAMES:
-            raise FieldsError([FieldProblem(name[:80], f"unknown array: known are {_NAMES}")])
-        if not dot:
-            fields[field] = array
-        else:
-            parts = fields.setdefault(field, {})
-            if isinstance(parts, dict):
-                parts[part] = array
-    if "inputs" not in fields:
-        raise FieldsError([FieldProblem("inputs", "Field required")])
-    return fields
