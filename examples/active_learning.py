@@ -81,6 +81,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300, help="of training in a round")
     parser.add_argument("--num-samples", type=int, default=32, help="passes that a choice looks at")
+    parser.add_argument("--candidates", type=int, default=300, help="that a batch is chosen from")
     parser.add_argument("--out", type=Path, default=Path("active_learning.svg"))
     return parser.parse_args(arguments)
 
@@ -152,6 +153,7 @@ def _curve(
             "exclude": labelled,
             "seed": seed,
             "num_samples": options.num_samples,
+            "candidates": options.candidates,
         }
         reply = client.post(f"{version}/select", json=question)
         reply.raise_for_status()
