@@ -51,6 +51,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
+from dubito.engine.constants import constant
 from dubito.engine.moments import Moments
 from dubito.engine.strata import BLOCK
 
@@ -133,13 +134,13 @@ def factor_line(count: int) -> tuple[float, float]:
 
 def _slope(block_NTBD: Tensor) -> Tensor:
     """Covariance with the normal scores of their block, summed over the blocks, (B, D)."""
-    weight_T = _weights(block_NTBD.shape[1]).to(block_NTBD)
+    weight_T = constant(_weights(block_NTBD.shape[1]), block_NTBD)
     ordered_NTBD = block_NTBD.sort(dim=1).values
     return ordered_NTBD.mul_(weight_T.view(-1, *(1,) * (block_NTBD.ndim - 2))).sum((0, 1))
 
 
 @cache
-def _weights(size: int) -> Tensor:
+def _weights(size: int) -> tuple[float, ...]:
     """Normal scores over their sum of squares: s_i = Φ⁻¹((i - 3/8) / (size + 1/4))."""
     score_T = ndtri((np.arange(1, size + 1) - 0.375) / (size + 0.25))
-    return torch.from_numpy(score_T / max(np.square(score_T).sum(), np.finfo(np.float64).tiny))
+    return tuple(score_T / max(np.square(score_T).sum(), np.finfo(np.float64).tiny))

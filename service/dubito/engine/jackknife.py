@@ -16,6 +16,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from dubito.engine.constants import constant
+
 MAX_GROUPS = 64
 
 
@@ -45,10 +47,10 @@ class Groups:
         if self.size == 1:
             self._sum_GBC = torch.cat([self._sum_GBC, probs_TBC])
             return
-        places_T = (first + torch.arange(len(probs_TBC))) // self.size
-        new = int(places_T[-1]) + 1 - len(self._sum_GBC)
+        new = (self._count - 1) // self.size + 1 - len(self._sum_GBC)
         sum_GBC = torch.cat([self._sum_GBC, probs_TBC.new_zeros(new, *probs_TBC.shape[1:])])
-        self._sum_GBC = sum_GBC.index_add(0, places_T.to(probs_TBC.device), probs_TBC)
+        places_T = torch.arange(first, self._count, device=probs_TBC.device) // self.size
+        self._sum_GBC = sum_GBC.index_add(0, places_T, probs_TBC)
 
     def correction(self, mean_BC: Tensor, entropy_B: Tensor) -> Tensor:
         """What the jackknife adds to H[p̄], not below 0 since H is concave.
@@ -62,7 +64,7 @@ class Groups:
         groups, count = len(self._sum_GBC), self._count
         if groups < 2:
             return torch.zeros_like(entropy_B)
-        rest_G = _rests(groups, self.size, count).to(mean_BC)
+        rest_G = constant(_rests(groups, self.size, count), mean_BC)
         without_GBC = (mean_BC * count - self._sum_GBC).div_(rest_G[:, None, None]).clamp_min_(0)
         entropy_GB = torch.special.entr(without_GBC).sum(-1)
         added_B: Tensor = ((groups - 1) * entropy_B - rest_G @ entropy_GB / count).clamp_min_(0)
@@ -76,8 +78,6 @@ class Groups:
 
 
 @lru_cache(maxsize=64)
-def _rests(groups: int, size: int, count: int) -> Tensor:
-    """How many samples there are without each group, T - m_j, shape (G,)."""
-    rest_G = torch.full((groups,), count - size, dtype=torch.float64)
-    rest_G[-1] = size * (groups - 1)
-    return rest_G
+def _rests(groups: int, size: int, count: int) -> tuple[float, ...]:
+    """How many samples there are without each group, T - m_j, G of them."""
+    return (*(float(count - size),) * (groups - 1), float(size * (groups - 1)))

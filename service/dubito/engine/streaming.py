@@ -26,6 +26,7 @@ from dubito.engine.heads import mean_and_variance, probabilities
 from dubito.engine.passes import Tile
 from dubito.engine.prediction import Column
 from dubito.engine.scaling import Scaling
+from dubito.engine.sheet import Sheet
 from dubito.engine.statistics import ClassificationSums, RegressionSums
 from dubito_nn import Manifest
 
@@ -95,12 +96,30 @@ class Tally:
 
 def joined(parts: Sequence[Columns]) -> dict[str, Column]:
     """The columns of all rows on the host."""
+    if parts[0]["mean"].device.type != "cpu":
+        return _fetched(parts)
     if len(parts) == 1:
         return {key: column.cpu().numpy() for key, column in parts[0].items()}
     return {
         key: torch.cat([part[key] for part in parts], dim=1 if key in SAMPLES else 0).cpu().numpy()
         for key in parts[0]
     }
+
+
+def _fetched(parts: Sequence[Columns]) -> dict[str, Column]:
+    """The same from another device, in one transfer beside the samples."""
+    apart = {
+        name: torch.cat([part[name].cpu() for part in parts], dim=1 if name in SAMPLES else 0)
+        for name in (*SAMPLES, "num_samples_used")
+        if name in parts[0]
+    }
+    return side_by_side(parts).on_host() | {name: one.numpy() for name, one in apart.items()}
+
+
+def side_by_side(parts: Sequence[Columns]) -> Sheet:
+    """All columns that are on the device, but for the samples."""
+    names = [name for name in parts[0] if name not in (*SAMPLES, "num_samples_used")]
+    return Sheet.of({name: torch.cat([part[name] for part in parts]) for name in names})
 
 
 def looks(num_samples: int) -> Iterator[int]:
