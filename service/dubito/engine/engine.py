@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +31,7 @@ from dubito.engine.inputs import Inputs, read_inputs
 from dubito.engine.passes import Passes
 from dubito.engine.placement import Placed, on_device, placed
 from dubito.engine.plans import Plans, allowed_bytes, running, shapes
-from dubito.engine.prediction import Column, Prediction, as_prediction
+from dubito.engine.prediction import Prediction, as_prediction
 from dubito.engine.products import run
 from dubito.engine.proof import (
     check_apart,
@@ -48,7 +47,7 @@ from dubito.engine.sampling import Draw, Masks, Sampling
 from dubito.engine.scaling import Scaling
 from dubito.engine.sheet import Sheet
 from dubito.engine.sizes import Limits, warm_up
-from dubito.engine.streaming import Columns, Tally, joined, side_by_side, until
+from dubito.engine.streaming import Columns, Figures, Tally, joined, until
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, BundleError, Manifest, load_bundle
 
@@ -193,8 +192,7 @@ class Engine:
                 "all passes were asked for with a `tolerance`, where rows take different numbers"
                 " of them: leave one of the two out"
             )
-        with running(self.device):
-            columns = self._columns(read, sampling, temperature, keep_samples, check)
+        columns = self._columns(read, sampling, temperature, keep_samples, check)
         return as_prediction(columns, self.manifest, sampling)
 
     def features(self, inputs: Inputs, *, check: Callable[[], None] | None = None) -> Tensor:
@@ -243,24 +241,26 @@ class Engine:
         temperature: Scaling,
         keep_samples: bool,
         check: Callable[[], None] | None,
-    ) -> dict[str, Column]:
+    ) -> Columns:
         """All columns on the host; on a GPU from a recording, where the call is of that kind."""
         passes = None
         if self._recordings is not None and not keep_samples and sampling.is_plain:
             passes = self.pieces("shared", read)
         total = len(next(iter(read.values())))
         if passes is None or not passes.is_repeatable(filled_rows(total), sampling):
-            return joined(list(self._parts(read, sampling, temperature, keep_samples, check)))
+            with running(self.device):
+                return joined(list(self._parts(read, sampling, temperature, keep_samples, check)))
         if check is not None:
             check()
         assert self._recordings is not None
 
-        def answer(rows: Mapping[str, Tensor]) -> Sheet:
-            return side_by_side(list(self._parts(rows, sampling, temperature, False, None)))
+        def answer(rows: Mapping[str, Tensor]) -> tuple[Sheet, Figures]:
+            with running(self.device):
+                (tally,) = self._tallies(rows, sampling, self._empty(sampling, temperature), None)
+                return Sheet.of(tally.sums.sums()), tally.figures
 
         kind = shapes(read), sampling, temperature
-        columns = self._recordings.columns(read, kind, answer, partial(passes.held, sampling))
-        return columns | {"num_samples_used": np.full(total, float(sampling.num_samples))}
+        return self._recordings.columns(read, kind, answer, partial(passes.held, sampling))
 
     @cached_property
     def _recordings(self) -> Recordings | None:
@@ -277,20 +277,37 @@ class Engine:
         """The columns of some rows after the others."""
         if sampling.method == "moments":
             for moments in self._moments(read, check):
-                yield moments.columns(self.manifest, temperature, keep_nodes=keep_samples)
+                found = moments.columns(self.manifest, temperature, keep_nodes=keep_samples)
+                yield {name: column.cpu().numpy() for name, column in found.items()}
             return
-        left = self._left if sampling.draw == "stratified" and sampling.method == "mc" else None
-        empty = partial(Tally, self.manifest, temperature, left, keep_samples)
+        empty = self._empty(sampling, temperature, keep_samples)
         if sampling.tolerance is not None:
             tiles = self.pieces(sampling.masks, read).tiles(read, sampling, check)
             for tile in tiles:
                 yield until(tile, empty(), sampling.num_samples, sampling.tolerance)
             return
+        for tally in self._tallies(read, sampling, empty, check):
+            yield tally.columns()
+
+    def _empty(
+        self, sampling: Sampling, temperature: Scaling, keep_samples: bool = False
+    ) -> Callable[[], Tally]:
+        left = self._left if sampling.draw == "stratified" and sampling.method == "mc" else None
+        return partial(Tally, self.manifest, temperature, left, keep_samples)
+
+    def _tallies(
+        self,
+        read: Mapping[str, Tensor],
+        sampling: Sampling,
+        empty: Callable[[], Tally],
+        check: Callable[[], None] | None,
+    ) -> Iterator[Tally]:
+        """What the passes of some rows after the others say."""
         for passes in self._passes(read, sampling, check):
             tally = empty()
             for raw in passes:
                 tally.add(raw)
-            yield tally.columns()
+            yield tally
 
     def _passes(
         self,

@@ -22,16 +22,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from threading import Lock
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from dubito.engine.prediction import Column
 from dubito.engine.sheet import Sheet
+from dubito.engine.streaming import Columns, Figures
 
 RECORDED_AT_LOAD = (1, 2, 4, 8, 16, 32, 64, 128)  # rows
 _MOST = 64  # graphs of an engine, the last used ones
-Answer = Callable[[Mapping[str, Tensor]], Sheet]
+Answer: TypeAlias = Callable[[Mapping[str, Tensor]], tuple[Sheet, Figures]]
 
 
 @dataclass(eq=False)
@@ -42,6 +43,7 @@ class _Entry:
         inputs: by name, where the graph reads them.
         graph: None until the second call.
         sheet: where the graph writes; None without one.
+        figures: makes columns of it, once it is on the host.
         held: what the graph reads beside its inputs.
         is_refused: it could not be recorded.
     """
@@ -49,6 +51,7 @@ class _Entry:
     inputs: dict[str, Tensor]
     graph: torch.cuda.CUDAGraph | None = None
     sheet: Sheet | None = None
+    figures: Figures | None = None
     held: object = None
     is_refused: bool = False
 
@@ -77,13 +80,13 @@ class Recordings:
         kind: Hashable,
         answer: Answer,
         held: Callable[[], object],
-    ) -> dict[str, Column]:
+    ) -> Columns:
         """The answer to some rows.
 
         Args:
             read: rows by input name, on the host.
             kind: what the answer depends on beside the rows and their number.
-            answer: makes it from rows on the device.
+            answer: makes its sums from rows on the device, and says what they become.
             held: what `answer` reads beside them, asked for after it ran once.
         """
         total = len(next(iter(read.values())))
@@ -103,33 +106,37 @@ class Recordings:
             while len(self._entries) > _MOST:
                 self._entries.popitem(last=False)
             for name, tensor in read.items():
-                entry.inputs[name][:total].copy_(tensor)
+                held_rows = entry.inputs[name]
+                held_rows[:total].copy_(tensor)
                 if filled > total:
-                    entry.inputs[name][total:] = entry.inputs[name][total - 1]
+                    held_rows[total:] = held_rows[total - 1]
             if entry.graph is None and not is_new and not entry.is_refused:
                 self._record(entry, answer, held)
-            if entry.graph is None or entry.sheet is None:
-                return answer(entry.inputs).on_host(total)
+            if entry.graph is None or entry.sheet is None or entry.figures is None:
+                sheet, figures = answer(entry.inputs)
+                return figures(sheet.on_host(total))
             entry.graph.replay()
-            return entry.sheet.on_host(total)
+            sums = entry.sheet.on_host(total)
+        return entry.figures(sums)
 
     def _record(self, entry: _Entry, answer: Answer, held: Callable[[], object]) -> None:
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         try:
             with torch.cuda.stream(self._stream):  # libraries keep workspaces for every stream
-                made = answer(entry.inputs)
-            graph, sheet = torch.cuda.CUDAGraph(), Sheet(made.numbers.clone(), made.widths)
+                made, figures = answer(entry.inputs)
+            graph, sheet = torch.cuda.CUDAGraph(), Sheet(made.numbers.clone(), made.shapes)
             del made
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):
-                sheet.numbers.copy_(answer(entry.inputs).numbers)
+                sheet.numbers.copy_(answer(entry.inputs)[0].numbers)
         except RuntimeError:
             entry.is_refused = True  # an operator of this network asks the host, say
             return
         finally:
             torch.cuda.current_stream(self._device).wait_stream(self._stream)
-        entry.graph, entry.sheet, entry.held = graph, sheet, held()
+        entry.graph, entry.sheet, entry.figures = graph, sheet, figures
+        entry.held = held()
 
 
 def filled_rows(rows: int) -> int:

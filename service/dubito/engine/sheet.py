@@ -8,6 +8,7 @@ Dimensions: B rows, N numbers of a row over all columns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,30 +24,36 @@ class Sheet:
 
     Args:
         numbers: (B, N) of all columns, one after the other.
-        widths: by name, in that order; None: a column of single numbers.
+        shapes: by name, in that order: of one row's entry.
     """
 
     numbers: Tensor
-    widths: Mapping[str, int | None]
+    shapes: Mapping[str, tuple[int, ...]]
 
     @classmethod
     def of(cls, columns: Mapping[str, Tensor]) -> Sheet:
         """Put columns together.
 
         Args:
-            columns: (B,) or (B, n) each, on one device.
+            columns: rows first, on one device.
         """
         parts = [one.double().reshape(len(one), -1) for one in columns.values()]
-        widths = {name: None if one.ndim == 1 else one.shape[1] for name, one in columns.items()}
-        return cls(torch.cat(parts, dim=1), widths)
+        shapes = {name: tuple(one.shape[1:]) for name, one in columns.items()}
+        return cls(torch.cat(parts, dim=1), shapes)
 
     def on_host(self, rows: int | None = None) -> dict[str, Column]:
         """The columns of the first rows, or of all."""
-        number_BN: Column = self.numbers[:rows].cpu().numpy()
+        numbers: Column = self.numbers[:rows].cpu().numpy()
         found, first = dict[str, Column](), 0
-        for name, width in self.widths.items():
-            found[name] = number_BN[:, first : first + (width or 1)]
-            if width is None:
-                found[name] = found[name][:, 0]
-            first += width or 1
+        for name, shape in self.shapes.items():
+            last = first + math.prod(shape)
+            found[name] = numbers[:, first:last].reshape(-1, *shape)
+            first = last
         return found
+
+
+def on_host(columns: Mapping[str, Tensor]) -> dict[str, Column]:
+    """Columns of one device on the host."""
+    if all(one.device.type == "cpu" for one in columns.values()):
+        return {name: one.numpy() for name, one in columns.items()}
+    return Sheet.of(columns).on_host()
