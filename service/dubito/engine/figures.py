@@ -44,6 +44,7 @@ class Draws:
     groups: int = 0
     group_size: int = 1
 
+    @_QUIET
     def ratio(self, sums: Sums) -> Column | None:
         """R of every output under a stratified draw (`dubito.engine.blocks`)."""
         if self.left is None:
