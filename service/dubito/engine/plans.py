@@ -6,7 +6,7 @@ Its job: plan a shape at the first call that has it, and keep the last few plans
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -121,15 +121,28 @@ class Plans:
 @contextmanager
 def running(device: torch.device) -> Iterator[None]:
     """Without gradients, and in full float32 also where cuDNN would round to TF32."""
-    exact = torch.backends.cudnn.flags(allow_tf32=False) if device.type == "cuda" else nullcontext()
     try:
-        with torch.no_grad(), exact:
+        with torch.no_grad(), full_float32(device):
             yield
     except IndexError as error:
         raise InputError(
             f"the network looks up an entry that it does not have ({error}): send indices"
             " within its tables, for instance tokens below the size of the vocabulary"
         ) from error
+
+
+def full_float32(device: torch.device) -> AbstractContextManager[None]:
+    """No TF32 in cuDNN, whose other settings stay as they are."""
+    if device.type != "cuda":
+        return nullcontext()
+    cudnn = torch.backends.cudnn
+    held: AbstractContextManager[None] = cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    )
+    return held
 
 
 def allowed_bytes(budget_bytes: int) -> int:
