@@ -1,7 +1,7 @@
 """Train, export, upload, ask what to label, label it, and again: a learning curve.
 
-    python examples/active_learning.py                            scikit-learn's digits, in minutes
-    python examples/active_learning.py --data ../shared/data      MNIST, in hours
+    python examples/active_learning.py                         scikit-learn's digits, four minutes
+    python examples/active_learning.py --data ../shared/data   MNIST, hours
 
 A server of its own answers on a free port, in a folder that is gone afterwards. Every strategy
 begins with the same few labels; after every round it gets `-k` more. The curves become an SVG.
@@ -10,12 +10,15 @@ begins with the same few labels; after every round it gets `-k` more. The curves
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import httpx
 import numpy as np
@@ -23,83 +26,123 @@ import torch
 import uvicorn
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
+from torch import nn
 
 from dubito.api import create_app
 from dubito.settings import Settings
 from dubito_nn import export
 from dubito_nn.dropout import StandardFamily
-from dubito_nn.networks import CNN
+from dubito_nn.networks import CNN, MLP
 from dubito_nn.training import cross_entropy, seeded, train
 
 FIRST = 20
+GOAL = 0.9
+BATCH = 128
 PATIENT = {"X-Request-Timeout-Ms": "600000"}
 Rows = tuple[torch.Tensor, torch.Tensor]
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Problem:
+    """Rows with their labels, and a new network for them."""
+
+    pool: Rows
+    test: Rows
+    network: Callable[[], nn.Module]
+
+
+def main(arguments: list[str] | None = None) -> dict[str, list[list[float]]]:
+    """Draw the learning curves; return accuracies by strategy, seed and round."""
+    options = _options(arguments)
+    torch.set_num_threads(1)
+    problem = _digits() if options.data is None else _mnist(options.data)
+    with tempfile.TemporaryDirectory() as folder, _serving(Path(folder)) as client:
+        curves = {
+            strategy: [
+                _curve(strategy, seed, problem, client, Path(folder), options)
+                for seed in range(options.seeds)
+            ]
+            for strategy in options.strategies
+        }
+    for strategy, many in curves.items():
+        reached = [_labels_to(GOAL, curve, options.k) for curve in many]
+        print(f"{strategy}: labels to {GOAL:.0%} accuracy {reached}, median {median(reached):g}")
+    _draw(curves, options)
+    print(f"written to {options.out}")
+    return curves
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, help="a folder with mnist/")
     parser.add_argument("--strategies", nargs="+", default=["batchbald", "bald", "random"])
     parser.add_argument("-k", type=int, default=10, help="labels of a round")
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300, help="of training in a round")
+    parser.add_argument("--num-samples", type=int, default=32, help="passes that a choice looks at")
+    parser.add_argument("--candidates", type=int, default=300, help="that a batch is chosen from")
     parser.add_argument("--out", type=Path, default=Path("active_learning.svg"))
-    options = parser.parse_args()
-    pool, test = _digits() if options.data is None else _mnist(options.data)
-    with tempfile.TemporaryDirectory() as folder, _serving(Path(folder)) as client:
-        curves = {
-            strategy: [
-                _curve(strategy, seed, pool, test, client, options) for seed in range(options.seeds)
-            ]
-            for strategy in options.strategies
-        }
-    _draw(curves, options)
-    print(f"written to {options.out}")
+    return parser.parse_args(arguments)
 
 
-def _digits() -> tuple[Rows, Rows]:
-    """Pool and test rows of scikit-learn's 8 x 8 digits."""
+def _digits() -> Problem:
+    """Scikit-learn's 8 x 8 digits, and a perceptron."""
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(images))
     rows = torch.tensor(images[order] / 16, dtype=torch.float32)
     truths = torch.tensor(labels[order])
-    return (rows[:1200], truths[:1200]), (rows[1200:], truths[1200:])
+    return Problem(
+        (rows[:1200], truths[:1200]),
+        (rows[1200:], truths[1200:]),
+        lambda: MLP(64, (128, 128), 10, dropout=StandardFamily(0.5)),
+    )
 
 
-def _mnist(folder: Path) -> tuple[Rows, Rows]:
-    """5,000 training rows and the first 2,000 test rows of MNIST."""
+def _mnist(folder: Path) -> Problem:
+    """5,000 training rows and the first 2,000 test rows of MNIST, and a CNN."""
     import sys
 
     sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks" / "evidence"))
     from data import mnist
 
     digits = mnist(folder)
-    test = digits.test_images[:2000], digits.test_labels[:2000]
-    return (digits.images[:5000], digits.labels[:5000]), test
+    return Problem(
+        (digits.images[:5000], digits.labels[:5000]),
+        (digits.test_images[:2000], digits.test_labels[:2000]),
+        lambda: CNN((1, 28, 28), channels=(16, 32), dropout=StandardFamily()),
+    )
+
+
+def _labels_to(goal: float, curve: list[float], k: int) -> float:
+    """Labels with which an accuracy was first reached; inf: never."""
+    reached = (FIRST + k * number for number, found in enumerate(curve) if found >= goal)
+    return next(reached, math.inf)
 
 
 def _curve(
     strategy: str,
     seed: int,
-    pool: Rows,
-    test: Rows,
+    problem: Problem,
     client: httpx.Client,
+    folder: Path,
     options: argparse.Namespace,
 ) -> list[float]:
     """Accuracy on the test rows after every round."""
+    pool, path = problem.pool, folder / "network.dubito"
     model = f"{strategy}-{seed}".replace("_", "-")
     labelled = _first(pool[1].numpy(), seed)
     accuracies = []
     for number in range(options.rounds + 1):
-        path = _trained(pool[0][labelled], pool[1][labelled], 100 * seed + number, options.steps)
+        rows = pool[0][labelled], pool[1][labelled]
+        _train_and_export(problem.network, rows, 100 * seed + number, options.steps, path)
         client.post(
             f"/v1/models/{model}/versions",
             content=path.read_bytes(),
             headers={"Content-Type": "application/octet-stream"},
         ).raise_for_status()
         version = f"/v1/models/{model}/versions/{number + 1}"
-        accuracies.append(_accuracy(client, version, test))
+        accuracies.append(_accuracy(client, version, problem.test))
         print(f"{strategy}, seed {seed}, {len(labelled)} labels: {accuracies[-1]:.3f}", flush=True)
         if number == options.rounds:
             return accuracies
@@ -109,7 +152,8 @@ def _curve(
             "inputs": pool[0].tolist(),
             "exclude": labelled,
             "seed": seed,
-            "num_samples": 64,
+            "num_samples": options.num_samples,
+            "candidates": options.candidates,
         }
         reply = client.post(f"{version}/select", json=question)
         reply.raise_for_status()
@@ -125,18 +169,27 @@ def _first(labels: NDArray[np.int64], seed: int) -> list[int]:
     ]
 
 
-def _trained(images: torch.Tensor, labels: torch.Tensor, seed: int, steps: int) -> Path:
+def _train_and_export(
+    network: Callable[[], nn.Module], rows: Rows, seed: int, steps: int, path: Path
+) -> None:
     """A new network on all labels so far, as a bundle."""
-    side = round(images.shape[1] ** 0.5)
+    images, labels = rows
     with seeded(seed):
-        network = CNN((1, side, side), channels=(16, 32), dropout=StandardFamily())
-    epochs = max(1, steps // -(-len(images) // 64))
-    train(network, images, labels, loss=cross_entropy, epochs=epochs, batch_size=64, seed=seed)
-    path = Path(tempfile.gettempdir()) / f"active_learning_{seed}.dubito"
+        made = network()
+    epochs = max(1, steps // -(-len(images) // BATCH))
+    train(
+        made,
+        images,
+        labels,
+        loss=cross_entropy,
+        epochs=epochs,
+        batch_size=BATCH,
+        learning_rate=3e-3,
+        seed=seed,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        export(network, images[:8], path, task="classification", output="logits")
-    return path
+        export(made, images[:8], path, task="classification", output="logits")
 
 
 def _accuracy(client: httpx.Client, version: str, test: Rows) -> float:

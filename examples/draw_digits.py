@@ -23,6 +23,7 @@ COLOURS = {"held-out digits": "#2a6f97", "mirrored digits": "#e07a1f", "noise": 
 
 
 def main() -> None:
+    """Ask a server about digits, mirrored digits and noise, and draw its answers."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("path", type=Path)
     parser.add_argument("--url", default="http://127.0.0.1:8000")

@@ -29,7 +29,7 @@ SCRIPTS = (
 )
 MODULES = (
     *("data", "record", "doubters", "garments", "side_by_side", "uci"),
-    *("active_learning", "learning_curves"),
+    *("active_learning", "learning_curves", "near_copies"),
     *SCRIPTS,
 )
 
@@ -127,6 +127,26 @@ def test_a_learning_curve_kept_from_other_settings_is_not_gone_on_with(
     digits = modules["data"].mnist(folder)
     with pytest.raises(ValueError, match=r"30 labelled rows after 1 round.*got 20: name another"):
         loop.finished("bald", 0, digits, loop.Settings(pool_rows=60), folder / "run.json")
+
+
+@pytest.mark.parametrize("name", ["near_copies", "near_copies_mnist"])
+def test_near_copies_are_counted_on_digits_and_on_mnist(
+    name: str, modules: dict[str, ModuleType], folder: Path
+) -> None:
+    results = folder / "results"
+    data = [] if name == "near_copies" else ["--data", str(folder)]
+    figures = modules["near_copies"].main([*data, "--quick", "--results", str(results)])
+    assert all(0 <= found["near_copies"][0] <= 6 for found in figures.values())
+    _check_record(results / f"{name}_quick.json")
+
+
+def test_a_copy_is_near_its_original_and_stands_beside_it(modules: dict[str, ModuleType]) -> None:
+    near_copies = modules["near_copies"]
+    rows = torch.arange(5.0)[:, None].expand(5, 200)
+    made = near_copies._copies(rows, 0, near_copies.Settings())
+    assert made.shape == (15, 200)
+    assert torch.allclose(made.mean(1), torch.arange(5.0).repeat_interleave(3), atol=0.05)
+    assert float((made - rows.repeat_interleave(3, 0)).std()) == pytest.approx(0.1, rel=0.1)
 
 
 def test_held_out_rows_are_measured_and_not_trained_on(

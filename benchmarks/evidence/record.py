@@ -24,10 +24,10 @@ HERE = Path(__file__).parent
 Settings = Mapping[str, object]
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+def parser(description: str | None, *, needs_data: bool = True) -> argparse.ArgumentParser:
     """Return a parser with the arguments of every script."""
     made = argparse.ArgumentParser(description=(description or "").splitlines()[0])
-    made.add_argument("--data", type=Path, required=True, help="the folder that holds mnist/")
+    made.add_argument("--data", type=Path, required=needs_data, help="the folder that holds mnist/")
     made.add_argument("--results", type=Path, default=HERE / "results", help="where JSON goes")
     made.add_argument("--quick", action="store_true", help="a smoke run: no figure to go by")
     made.add_argument("--threads", type=int, default=1, help="of torch")
