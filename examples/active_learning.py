@@ -1,6 +1,6 @@
 """Train, export, upload, ask what to label, label it, and again: a learning curve.
 
-    python examples/active_learning.py                         scikit-learn's digits, four minutes
+    python examples/active_learning.py                         scikit-learn's digits, minutes
     python examples/active_learning.py --data ../shared/data   MNIST, hours
 
 A server of its own answers on a free port, in a folder that is gone afterwards. Every strategy
