@@ -28,6 +28,7 @@ from dubito.engine.layout import look
 from dubito.engine.passes import BUDGET_PARTS, Passes
 from dubito.engine.placement import Placed, on_device, placed
 from dubito.engine.plan import make_plan
+from dubito.engine.positions import most_rows
 from dubito.engine.prediction import Prediction, as_prediction
 from dubito.engine.products import run
 from dubito.engine.proof import (
@@ -161,7 +162,7 @@ class Engine:
             Shape (T, B, C) or (T, B, D), for `mean_and_log_variance` (T, B, 2, D), on the CPU. With
             method `moments` T fixed points that have the moments of the outputs.
         """
-        sampling = as_sampling(sampling, self.defaults)
+        sampling = as_sampling(sampling, self.defaults, self.manifest)
         read = self.read_inputs(inputs)
         with self._running():
             by_rows = [
@@ -192,7 +193,7 @@ class Engine:
             InputError: for rows that the network does not take, a temperature not above 0, or all
                 passes with a tolerance.
         """
-        sampling = as_sampling(sampling, self.defaults)
+        sampling = as_sampling(sampling, self.defaults, self.manifest)
         check_temperature(temperature, self.manifest)
         read = self.read_inputs(inputs)
         if keep_samples and sampling.tolerance is not None:
@@ -292,8 +293,7 @@ class Engine:
             yield iter([self._point(rows)])
 
     def _point(self, rows: Mapping[str, Tensor]) -> Tensor:
-        point, weights = self.placed.point, self.placed.weights
-        return run(point, rows, weights, self.device).unsqueeze(0)
+        return run(self.placed.point, rows, self.placed.weights, self.device).unsqueeze(0)
 
     def pieces(self, masks: Masks, read: Mapping[str, Tensor]) -> Passes:
         """The plan for rows of that shape, made at the first call and kept.
@@ -306,9 +306,10 @@ class Engine:
         if key not in self._planned:
             execution = self._plan(masks, read)
             found = options(execution, rates(self.device), self.defaults.num_samples)
-            self._planned[key] = Passes(
-                execution, self.memory_budget_bytes, self.defaults.key, found
-            )
+            shape = execution.layouts.shape[execution.program.outputs["output"]]
+            budget = self.memory_budget_bytes
+            most = most_rows(self.manifest, shape, budget // BUDGET_PARTS)
+            self._planned[key] = Passes(execution, budget, self.defaults.key, found, most_rows=most)
             while len(self._planned) > _MAX_PLANNED:
                 self._planned.pop(next(iter(self._planned)))
         return self._planned[key]

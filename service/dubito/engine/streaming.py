@@ -22,8 +22,9 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from dubito.engine.heads import mean_and_variance, probabilities
+from dubito.engine.heads import distributions, mean_and_variance
 from dubito.engine.passes import Tile
+from dubito.engine.positions import empty_sums
 from dubito.engine.prediction import Column
 from dubito.engine.scaling import Scaling
 from dubito.engine.statistics import ClassificationSums, RegressionSums
@@ -54,15 +55,14 @@ class Tally:
     _kept: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        is_classes = self.manifest.task == "classification"
-        self.sums = ClassificationSums(self.left) if is_classes else RegressionSums(self.left)
+        self.sums = empty_sums(self.manifest, self.left)
 
     def add(self, raw: Tensor) -> None:
         """Take in the next passes, in order of t."""
         if isinstance(self.sums, ClassificationSums):
-            probs, sizes = probabilities(raw, self.manifest.output, self.temperature)
-            self.sums.add(probs, sizes)
-            self._keep(probs)
+            for probs, sizes in distributions(raw, self.manifest, self.temperature):
+                self.sums.add(probs, sizes)
+                self._keep(probs)
         else:
             mean, noise = mean_and_variance(raw, self.manifest)
             self.sums.add(mean, noise)
@@ -83,8 +83,8 @@ class Tally:
         """Whether a row varies, and the standard error of none of its outputs is above; (B,)."""
         moments = self.sums.spread.moments
         least_BD = moments.count * (_EQUAL * moments.mean).square()
-        varies_B = (moments.squares > least_BD).any(-1)
-        return varies_B & (self.sums.spread.standard_error() <= tolerance).all(-1)
+        varies_B = (moments.squares > least_BD).flatten(1).any(-1)
+        return varies_B & (self.sums.spread.standard_error() <= tolerance).flatten(1).all(-1)
 
     def take(self, rows: Tensor) -> Tally:
         """The same of some rows; samples are not kept."""
