@@ -106,7 +106,7 @@ def export(
         lifted, point = _lift_and_prove(captured)
         injected.refuse_silent()
         shape, class_axis = checked_output(captured, task, output, class_axis)
-        names = _class_names(classes, task, output, shape[class_axis or 1])
+        names = class_names(classes, task, output, shape[class_axis or 1])
         manifest = Manifest(
             task=task,
             output=output,
@@ -174,9 +174,14 @@ def _with_weight_names(program: Program, names: Mapping[str, str]) -> Program:
     return Program(tuple(renamed(node) for node in program.nodes), program.outputs)
 
 
-def _class_names(
+def class_names(
     classes: Sequence[str] | None, task: Task, output: Output, size: int
 ) -> tuple[str, ...] | None:
+    """Names of the classes or labels, of which there are so many; None for a regression.
+
+    Raises:
+        ExportError: others, or too few classes.
+    """
     if task == "regression":
         if classes is not None:
             raise ExportError("classes are for classification: leave them out")

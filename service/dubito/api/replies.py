@@ -20,7 +20,7 @@ from dubito.api.bodies import JSON, NPY, NPZ
 from dubito.engine import Sampling
 from dubito.errors import InputError
 from dubito.registry import JobFact
-from dubito.serving.orders import ClassSets, Column
+from dubito.serving.orders import ClassNames, ClassSets, Column
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 
@@ -102,13 +102,15 @@ def _flat(
             yield from _flat(column, f"{prefix}{name}.")
         elif isinstance(column, ClassSets):
             yield f"{prefix}{name}", column.is_member
+        elif isinstance(column, ClassNames):
+            yield f"{prefix}{name}", column.array()
         elif column is not None:
             yield f"{prefix}{name}", np.asarray(column)
 
 
 def _to_plain(value: object) -> object:
     """What orjson shall write for what it does not know."""
-    if isinstance(value, ClassSets):
+    if isinstance(value, ClassSets | ClassNames):
         return value.names()
     if isinstance(value, np.ndarray):  # a layout that orjson does not read
         return np.ascontiguousarray(value)

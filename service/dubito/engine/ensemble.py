@@ -28,6 +28,7 @@ from torch import Tensor
 
 from dubito.engine.engine import Engine
 from dubito.engine.inputs import Inputs
+from dubito.engine.positions import position_shape
 from dubito.engine.prediction import Classification, Column, Prediction, Regression, folded
 from dubito.engine.sampling import SEED_LIMIT, Sampling
 from dubito.engine.scaling import Scaling
@@ -117,6 +118,21 @@ def of_member(sampling: Sampling, place: int) -> Sampling:
     return replace(sampling, method="mc", seed=(sampling.seed + place) % SEED_LIMIT)
 
 
+def numbers_per_row(network: Engine | Ensemble, rows: Mapping[str, Tensor] | None = None) -> int:
+    """Probabilities, or means, that one pass makes of one row.
+
+    Args:
+        network: one, or several.
+        rows: of the shape in question; None: as made-up rows are.
+    """
+    manifest = network.manifest
+    if manifest.class_axis is None:
+        return manifest.num_outputs
+    engine = network.members[0] if isinstance(network, Ensemble) else network
+    shape = position_shape(engine.bundle, engine.made_up_rows() if rows is None else rows)
+    return manifest.num_outputs * int(np.prod(shape))
+
+
 def check_members(members: Sequence[int]) -> None:
     """Refuse too few or too many members, or one twice.
 
@@ -184,7 +200,7 @@ def _classification(
         label_index=mean_BC.argmax(-1),
         variance=_variance([one.variance for one in answers], [one.mean for one in answers]),
         vote_share=vote_share_BC,
-        **(measures if positions is None else folded(measures, positions.head)),  # type: ignore[arg-type]
+        **(measures if positions is None else folded(measures, positions.head)),
         energy=_mean([one.energy for one in answers]),
         energy_spread=np.sqrt(
             _variance([one.energy_spread**2 for one in answers], [one.energy for one in answers])

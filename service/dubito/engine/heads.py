@@ -18,7 +18,6 @@ from torch import Tensor
 from dubito.engine.scaling import Scaling, scaled
 from dubito_nn import Manifest
 
-
 _AT_ONCE_ELEMENTS = 2**20  # of float64: what is made of a few passes over maps is not much larger
 
 
@@ -40,7 +39,7 @@ def distributions(
         yield probabilities(raw, manifest.output, temperature)
         return
     at_once = max(1, _AT_ONCE_ELEMENTS // max(1, raw[:1].numel()))
-    for part in raw.split(at_once):
+    for part in torch.split(raw, at_once):
         probs, sizes = _of_logits(class_logits(part, manifest), temperature)
         flat_TBP2 = sizes.flatten(2, -2)
         yield probs, flat_TBP2.sum(2) if manifest.head == "multilabel" else flat_TBP2.mean(2)

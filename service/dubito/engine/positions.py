@@ -1,4 +1,4 @@
-"""Heads that say more than one thing of a row: labels that are on or off, a class at every position.
+"""Heads that say several things of a row: labels that are on or off, a class at every position.
 
 Its job: what of a row is one number for the whole row, and what is one for every position; how
 large the sums over positions are, so that a call keeps to its memory budget.
@@ -85,7 +85,9 @@ def position_shape(bundle: Bundle, rows: Mapping[str, Tensor]) -> tuple[int, ...
     limits = Limits(_UNBOUNDED, Clock(None))
     made = check_sizes(bundle.sampling, two, bundle.weights, bundle.sites, limits)
     assert isinstance(made, Tensor)
-    return tuple(size for axis, size in enumerate(made.shape) if axis not in (0, manifest.class_axis))
+    return tuple(
+        size for axis, size in enumerate(made.shape) if axis not in (0, manifest.class_axis)
+    )
 
 
 def most_rows(manifest: Manifest, shape: tuple[int, ...], budget_bytes: int) -> int:

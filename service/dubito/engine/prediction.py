@@ -51,7 +51,8 @@ class Classification:
         sampling: with which it was drawn.
         classes: names of the C classes, or of the labels.
         label_index: (B,) or (B, P) position of the most probable class.
-        mean: (B, C) or (B, P, C), as the next two and `vote_share`: mean probabilities over the passes.
+        mean: (B, C) mean probabilities over the passes; (B, P, C), as the next two and
+            `vote_share`.
         variance: (B, C) variance of the probabilities over the passes, ddof = 0.
         standard_error: (B, C) of `mean`, under the draw used.
         num_samples_used: (B,) passes that the row took.
@@ -128,7 +129,7 @@ def as_prediction(columns: dict[str, Column], manifest: Manifest, sampling: Samp
         classes=manifest.classes or (),
         label_index=columns["mean"].argmax(-1),
         num_samples_used=used,
-        **(folded(columns, manifest.head) if manifest.has_positions else columns),  # type: ignore[arg-type]
+        **(folded(columns, manifest.head) if manifest.has_positions else columns),
     )
 
 

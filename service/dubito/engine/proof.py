@@ -124,7 +124,8 @@ def check_output(value: Value, manifest: Manifest, rows: int) -> None:
         return
     raise BundleRefusedError(
         f"the graph returns {got} for {rows} rows, the manifest states"
-        f" {expected or 'rows, classes and positions of'} floating-point numbers: export the network again"
+        f" {expected or 'rows, classes and positions of'} floating-point numbers: export the"
+        " network again"
     )
 
 

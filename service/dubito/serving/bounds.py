@@ -56,9 +56,9 @@ class Bounds:
         Raises:
             InputError: rows or truths that cannot be used, or too many of them.
         """
-        rows = Labelled.read(order, engine.manifest, partial(self.read, engine))
+        rows = Labelled.read(order, engine, partial(self.read, engine))
         limit = self.settings.max_calibration_values
-        check_values(num_values(rows.num_rows, engine, sampling), limit)
+        check_values(num_values(rows.num_rows, engine, sampling, rows.inputs), limit)
         place.resize(rows.num_rows * sampling.passes * count_networks(engine))
         return rows
 
