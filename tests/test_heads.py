@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,19 @@ from torch import Tensor, nn
 
 from dubito import measures
 from dubito.engine import Classification, Engine, Ensemble, Sampling
+from dubito.engine.heads import class_logits
 from dubito.engine.positions import GROUPS, most_rows
 from dubito.engine.statistics import ClassificationSums
 from dubito.errors import BundleRefusedError, InputError
+from dubito.ood import scores
+from dubito.ood.source import PositionColumns, PositionSource
 from dubito_nn import Bundle, ExportError, export, load_bundle
 from dubito_nn.bundle import bundle_bytes
 from dubito_nn.export import class_names
 from dubito_nn.lifting.capture import capture
 from dubito_nn.lifting.example import read_example
 from dubito_nn.lifting.returned import checked_output
+from dubito_nn.manifest import Output, Task
 from dubito_nn.networks.unet import UNet
 
 LABELS = ("loud", "red", "soft", "wet")
@@ -50,6 +55,16 @@ def exported(path: Path, network: nn.Module, rows: Tensor, **declared: object) -
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
         return export(network, rows, path, **declared)  # type: ignore[arg-type]
+
+
+def declare(
+    network: nn.Module, rows: Tensor, task: Task, output: Output, class_axis: int | None = None
+) -> None:
+    """Hold an output against what is declared, without the proofs, which take their time."""
+    example = read_example(network, rows, None)
+    captured = capture(network, example, output=output, output_name=None, features=None)
+    shape, axis = checked_output(captured, task, output, class_axis)
+    class_names(None, task, output, shape[axis or 1])
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +177,22 @@ def test_every_position_agrees_with_the_slow_reference(
         found.predictive_entropy, found.expected_entropy + found.mutual_information, atol=1e-12
     )
     assert (each.mutual_information_corrected >= each.mutual_information - 1e-12).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_of_rows_are_the_same_from_passes_as_from_columns(
+    bundles: dict[str, Bundle], engines: dict[str, Engine], name: str
+) -> None:
+    manifest, engine, sampling = bundles[name].manifest, engines[name], Sampling(16)
+    found = engine.predict(rows_of(name), sampling=sampling, temperature=1.7)
+    assert isinstance(found, Classification)
+    logits = class_logits(engine.sample(rows_of(name), sampling=sampling), manifest).numpy()
+    flat = logits.reshape(*logits.shape[:2], -1, logits.shape[-1])
+    for score in scores.CLASSIFICATION:
+        by_passes = PositionSource(flat, 1.7, manifest.head).plain(score)
+        by_columns = PositionColumns(found, manifest.head).plain(score)
+        assert by_passes.shape == (5,)
+        np.testing.assert_allclose(by_passes, by_columns, atol=TOLERANCE, err_msg=score)
 
 
 def test_the_jackknife_of_positions_is_that_of_eight_groups(engines: dict[str, Engine]) -> None:
@@ -350,20 +381,9 @@ def test_what_was_declared_otherwise_is_refused(
     tmp_path: Path, network: nn.Module, rows: Tensor, declared: dict[str, object], reason: str
 ) -> None:
     is_whole = "classes" in declared or declared == {"task": "multilabel", "output": "logits"}
+    act = partial(exported, tmp_path / "refused.dubito") if is_whole else declare
     with pytest.raises(ExportError, match=reason):
-        if is_whole:
-            exported(tmp_path / "refused.dubito", network, rows, **declared)
-        else:  # without the proofs, which take their time
-            output = str(declared["output"])
-            example = read_example(network, rows, None)
-            captured = capture(network, example, output=output, output_name=None, features=None)
-            shape, axis = checked_output(
-                captured,
-                declared["task"],  # type: ignore[arg-type]
-                output,  # type: ignore[arg-type]
-                declared.get("class_axis"),  # type: ignore[arg-type]
-            )
-            class_names(None, "classification", "logits", shape[axis or 1])
+        act(network, rows, **declared)  # type: ignore[arg-type]
 
 
 def test_the_manifest_says_the_axis_only_where_there_is_one(bundles: dict[str, Bundle]) -> None:
