@@ -26,7 +26,7 @@ from dubito.calibration.evaluate import (
     evaluate_regression,
 )
 from dubito.calibration.flagging import DEFAULT_FLAG, Flagging, fit_flag
-from dubito.calibration.noise import Noise, fit_noise
+from dubito.calibration.noise import Noise, check_precision, fit_noise
 from dubito.calibration.policy import (
     NO_TARGET,
     Policy,
@@ -381,7 +381,9 @@ def _noise(
             "`noise_precision` expects a network that predicts means alone, got one with "
             "log-variances: leave it out, and their scale is fitted"
         )
-    return Noise.of_precision(noise_precision, means.shape[2])
+    noise = Noise.of_precision(noise_precision, means.shape[2])
+    check_precision(noise_precision, target_BD)
+    return noise
 
 
 def sizes(parts: Mapping[str, NDArray[np.int64]], strange: Strange) -> dict[str, int]:

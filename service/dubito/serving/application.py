@@ -373,6 +373,7 @@ class Application:
             calibration=fact.number if fact is not None and built.calibration is not None else None,
             warnings=built.warnings,
             outputs=built.outputs,
+            classes=engine.manifest.classes,
         )
 
     @contextmanager

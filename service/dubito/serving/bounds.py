@@ -90,4 +90,7 @@ def check_share(name: str, value: float | None) -> None:
         InputError: naming it.
     """
     if value is not None and not 0.0 < value < 1.0:
-        raise InputError(f"`{name}` expects a number between 0 and 1, got {value}: such as 0.9")
+        example = 0.1 if name == "alpha" else 0.9
+        raise InputError(
+            f"`{name}` expects a number between 0 and 1, got {value}: such as {example}"
+        )

@@ -50,8 +50,8 @@ def check_evaluated(sampling: Sampling) -> None:
     """
     if sampling.tolerance is not None:
         raise InputError(
-            "`tolerance`: evaluating with one is not built yet, since a report takes all passes "
-            "of every row: leave it out, and evaluate with num_samples"
+            "`tolerance`: a report is made of equally many passes of every row, and rows that stop "
+            "early have not: leave it out, and evaluate with num_samples, the most that a row takes"
         )
 
 

@@ -140,7 +140,10 @@ class PredictOrder:
 
 @dataclass(frozen=True)
 class PredictReply:
-    """Columns of a prediction, and what they were made with; `members` for an ensemble alone."""
+    """Columns of a prediction, and what they were made with; `members` for an ensemble alone.
+
+    `classes` names what the last axis of arrays stands for; None for a regression.
+    """
 
     model: str
     version: int
@@ -149,6 +152,7 @@ class PredictReply:
     calibration: int | None
     warnings: tuple[str, ...]
     outputs: Mapping[str, Column]
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
