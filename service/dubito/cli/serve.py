@@ -38,7 +38,11 @@ def serve(
         | {name: value for name, value in chosen.items() if value is not None}
     )
     check_bind(settings)
-    listening = bind(settings.host, settings.port)  # before anything is loaded
+    with bind(settings.host, settings.port) as listening:  # before anything is loaded
+        _serve(settings, listening)
+
+
+def _serve(settings: Settings, listening: socket.socket) -> None:
     prepare_database(settings)  # said here in one line, rather than by a server that fails
     _log_to_stderr()
     config = uvicorn.Config(
@@ -51,7 +55,6 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=settings.drain_timeout_ms // 1000 + 1,
     )
-    listening.listen()  # who comes while the server starts waits instead of being refused
     address, bound_port = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     messages().print(
@@ -61,7 +64,7 @@ def serve(
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that holds the address.
+    """A socket that listens on the address.
 
     Args:
         host: a name or number.
@@ -75,6 +78,7 @@ def bind(host: str, port: int) -> socket.socket:
         if sys.platform != "win32":  # there it would let two servers share a port
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen()  # who comes while the server starts waits instead of being refused
     except OSError as error:
         listening.close()
         if error.errno == errno.EADDRINUSE:

@@ -155,8 +155,8 @@ def check_sampling(sampling: Sampling) -> None:
     if sampling.tolerance is not None:
         raise InputError(
             "`tolerance`: a calibration is fitted on equally many passes of every row, and rows "
-            "that stop early have not: leave it out, calibrate with num_samples, and predict with the "
-            "same num_samples and no tolerance where its promises shall hold"
+            "that stop early have not: leave it out, calibrate with num_samples, and predict with "
+            "the same num_samples and no tolerance where its promises shall hold"
         )
 
 
