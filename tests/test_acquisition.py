@@ -102,6 +102,22 @@ def test_batchbald_of_the_whole_pool_has_every_row_once_and_ends_with_the_certai
     assert sum(found.scores) <= log(2) + 1e-9  # two ω tell no more than which of them it is
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batchbald_on_a_gpu_is_that_on_the_cpu() -> None:
+    """Beyond all outcomes that are kept, 4^6, configurations are drawn from the same numbers."""
+    p_TNC = torch.from_numpy(probs(0, 16, 300, 4))
+    moved_TNC = batchbald.placed(p_TNC, torch.device("cuda"))
+    assert moved_TNC.is_cuda
+    chosen = []
+    for each_TNC in (p_TNC, moved_TNC):
+        found = picks(300, 10)
+        batchbald.choose(each_TNC, found, configurations=4096)
+        chosen.append(found)
+    assert chosen[0].places == chosen[1].places
+    assert chosen[0].scores == pytest.approx(chosen[1].scores, abs=1e-9)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_drawn_configurations_agree_with_all_of_them(seed: int) -> None:
     """With 4,000 draws; the bound is five standard errors of a mean of entropies in [0, log C]."""

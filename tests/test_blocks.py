@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from dubito.engine import Classification, Engine, Sampling
 from dubito.engine.additivity import interactions, left_over
+from dubito.engine.figures import classification
+from dubito.engine.sheet import on_host
 from dubito.engine.statistics import ClassificationSums, Spread
 from dubito_nn import Bundle, export
 from dubito_nn.dropout import ConcreteFamily, GaussianDropout
@@ -42,6 +44,15 @@ def slow_standard_error(samples_T: NDArray[np.float64], left: float) -> float:
     return float(np.sqrt(samples_T.var() * factor / (count - factor)))
 
 
+def error_of(spread: Spread) -> NDArray[np.float64]:
+    sums, draws = on_host(spread.sums()), spread.draws()
+    return draws.standard_error(sums, draws.ratio(sums))
+
+
+def measures_of(sums: ClassificationSums) -> dict[str, NDArray[np.float64]]:
+    return classification(on_host(sums.sums()), sums.draws())
+
+
 @pytest.mark.parametrize("count", [2, 3, 15, 16, 17, 32, 50, 64, 100])
 @pytest.mark.parametrize("chunk", [1, 7, 16, 200])
 def test_the_streamed_standard_error_is_that_of_the_slow_reference(count: int, chunk: int) -> None:
@@ -50,7 +61,7 @@ def test_the_streamed_standard_error_is_that_of_the_slow_reference(count: int, c
     for first in range(0, count, chunk):
         spread.add(torch.from_numpy(samples_TBD[first : first + chunk]))
     slow_BD = np.apply_along_axis(slow_standard_error, 0, samples_TBD, 0.23)
-    np.testing.assert_allclose(spread.standard_error().numpy(), slow_BD, rtol=1e-10)
+    np.testing.assert_allclose(error_of(spread), slow_BD, rtol=1e-10)
 
 
 def test_some_rows_taken_out_go_on_as_if_alone() -> None:
@@ -61,14 +72,15 @@ def test_some_rows_taken_out_go_on_as_if_alone() -> None:
     together.add(probs_TBC[:70], sizes_TB2[:70])
     part = together.take(torch.tensor([1, 3]))
     part.add(probs_TBC[70:, [1, 3]], sizes_TB2[70:, [1, 3]])
-    for name, column in alone.measures().items():
-        torch.testing.assert_close(part.measures()[name], column, msg=name)
+    found = measures_of(part)
+    for name, column in measures_of(alone).items():
+        np.testing.assert_allclose(found[name], column, rtol=1e-10, atol=1e-12, err_msg=name)
 
 
 def test_samples_without_spread_have_no_error() -> None:
     spread = Spread(0.2)
     spread.add(torch.full((40, 1, 2), 0.25, dtype=torch.float64))
-    assert not spread.standard_error().any()
+    assert not error_of(spread).any()
 
 
 def bundle(network: nn.Module, folder: Path, *, task: str = "classification") -> Bundle:
@@ -131,7 +143,7 @@ def over_seeds(engine: Engine, count: int, num_samples: int) -> tuple[Tensor, Te
     folded = probs_STBC.transpose(0, 1).flatten(1, 2)
     sums = ClassificationSums(engine._left)
     sums.add(folded, torch.zeros((*folded.shape[:2], 2), dtype=torch.float64))
-    found = sums.measures()
+    found = {name: torch.from_numpy(one) for name, one in measures_of(sums).items()}
     shape = (count, *raw.shape[1:])
     return (
         found["mean"].reshape(shape),

@@ -9,7 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -25,9 +25,13 @@ EVIDENCE = Path(__file__).parent.parent / "benchmarks" / "evidence"
 NUM_TRAIN, NUM_TEST = 400, 100
 SCRIPTS = (
     *("sparse_variational", "concrete_dropout", "mnist_mlp", "stratified", "tolerance"),
-    *("active_learning", "drift", "uci_regression", "fashion"),
+    *("drift", "uci_regression", "fashion"),
 )
-MODULES = ("data", "record", "doubters", "garments", "side_by_side", "uci", *SCRIPTS)
+MODULES = (
+    *("data", "record", "doubters", "garments", "side_by_side", "uci"),
+    *("active_learning", "learning_curves"),
+    *SCRIPTS,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 
@@ -80,10 +84,49 @@ def test_a_quick_run_leaves_a_record_with_settings_versions_and_figures(
         ["--data", str(folder), "--quick", "--results", str(results), "--threads", "1"]
     )
     assert figures
-    record = json.loads((results / f"{name}_quick.json").read_text())
+    _check_record(results / f"{name}_quick.json")
+
+
+def _check_record(path: Path) -> None:
+    record = json.loads(path.read_text())
     assert record["quick"]
     assert {"torch", "commit", "seconds"} <= record.keys()
     assert record["settings"]["seed"] == 0
+
+
+@pytest.mark.slow
+def test_learning_curves_go_on_where_they_were_cut_off_side_by_side_as_in_turn(
+    modules: dict[str, ModuleType], folder: Path
+) -> None:
+    """By chance and by weight scaling: no score of a form that a timing chose."""
+    options = ["--data", str(folder), "--quick", "--results", str(folder / "results")]
+    figures = modules["active_learning"].main([*options, "--work", str(folder / "work")])
+    _check_record(folder / "results" / "active_learning_quick.json")
+    whole, ended = (
+        folder / "work" / f"active_learning_{n}_0_quick.json" for n in ("random", "bald")
+    )
+    run, before = json.loads(whole.read_text()), ended.read_text()
+    begun = {**run, "accuracies": run["accuracies"][:1]}
+    assert len(run["accuracies"]) == 2
+    whole.write_text(json.dumps(begun))
+    again = modules["active_learning"].main(
+        [*options, "--work", str(whole.parent), "--workers", "2", "--strategies", "random", "bald"]
+    )
+    assert again["random"]["accuracies"] == figures["random"]["accuracies"]
+    assert again["bald"] == figures["bald"]
+    assert ended.read_text() == before
+    assert (folder / "results" / "active_learning_quick.svg").read_text().count("</svg>") == 1
+
+
+def test_a_learning_curve_kept_from_other_settings_is_not_gone_on_with(
+    modules: dict[str, ModuleType], folder: Path
+) -> None:
+    loop = modules["active_learning"]
+    run = loop.Run("bald", 0, list(range(20)), [0.5])
+    (folder / "run.json").write_text(json.dumps(asdict(run)))
+    digits = modules["data"].mnist(folder)
+    with pytest.raises(ValueError, match=r"30 labelled rows after 1 round.*got 20: name another"):
+        loop.finished("bald", 0, digits, loop.Settings(pool_rows=60), folder / "run.json")
 
 
 def test_held_out_rows_are_measured_and_not_trained_on(

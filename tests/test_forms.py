@@ -73,12 +73,16 @@ def reference(bundle: Bundle, inputs: Tensor, sampling: Sampling) -> Tensor:
     return torch.stack([passes(t) for t in range(sampling.num_samples)])
 
 
-def with_forms(engine: Engine, inputs: Tensor, sampling: Sampling, kind: type) -> Tensor:
+def with_forms(
+    engine: Engine, inputs: Tensor, sampling: Sampling, kind: type, *, is_stacked: bool = False
+) -> Tensor:
     """What the engine answers where it must use every form of a kind."""
     read = engine.read_inputs(inputs)
     pieces = engine.pieces("shared", read)
     forms = tuple(option.form for option in pieces.options if isinstance(option.form, kind))
     assert forms, f"the plan offers no {kind.__name__}"
+    if is_stacked:
+        forms = tuple(replace(form, is_stacked=True) for form in forms if isinstance(form, Thinned))
     with torch.no_grad():
         trial = replace(pieces, forced=forms, packs={})
         return torch.cat(
@@ -93,6 +97,7 @@ def with_forms(engine: Engine, inputs: Tensor, sampling: Sampling, kind: type) -
     name=st.sampled_from(sorted(POINTWISE)),
     bias=st.booleans(),
     rows=st.integers(1, 9),
+    is_stacked=st.booleans(),
     seed=st.integers(0, 2**63 - 1),
 )
 def test_thinned_layers_answer_as_dense_masked_ones(
@@ -102,6 +107,7 @@ def test_thinned_layers_answer_as_dense_masked_ones(
     name: str,
     bias: bool,
     rows: int,
+    is_stacked: bool,
     seed: int,
 ) -> None:
     layers: list[nn.Module] = []
@@ -110,7 +116,7 @@ def test_thinned_layers_answer_as_dense_masked_ones(
     network = nn.Sequential(*layers, nn.Linear(widths[-1], 3))
     bundle = drawn(network, (5,), tmp_path_factory.mktemp("thinned"))
     inputs, sampling = torch.randn(rows, 5), Sampling(6, seed)
-    got = with_forms(Engine.load(bundle), inputs, sampling, Thinned)
+    got = with_forms(Engine.load(bundle), inputs, sampling, Thinned, is_stacked=is_stacked)
     torch.testing.assert_close(got, reference(bundle, inputs, sampling), atol=1e-4, rtol=1e-4)
 
 

@@ -122,7 +122,7 @@ def test_rows_without_spread_take_all_samples(tmp_path: Path) -> None:
     served = Engine.load(bundle)
     served.placed.weights["second.weight"].zero_()
     served.placed.weights["second.bias"].zero_()
-    served._planned.clear()
+    served.plans.forget()
     got = served.predict(rows(2), sampling=Sampling(100, tolerance=0.1))
     assert not got.standard_error.any()
     assert (got.num_samples_used == 100).all()

@@ -1,14 +1,17 @@
 """Active learning on MNIST: how many labels BatchBALD, BALD and chance need for 90 % accuracy.
 
     python benchmarks/evidence/active_learning.py --data ../shared/data
+    python benchmarks/evidence/active_learning.py --data ../shared/data --device cuda --workers 9
 
 A pool of MNIST's training rows without labels, but for the 20 of the source. Again and again: a
 new network is trained on the labelled rows, exported and loaded, its accuracy is taken on the test
 rows, and ten more rows are chosen by `dubito.acquisition.select` and labelled. Every seed has a
 pool, and networks, of its own; all strategies begin with the same ones.
 
-A run ends at 95 %, or at its most labels. Every round is written to `--work` at once, and a run
-that was cut off goes on from there.
+A run, one strategy on one seed, ends at 95 %, or at its most labels. Every round is written to
+`--work` at once, and a run that was cut off goes on from there. With `--workers` several runs go on
+side by side, each in a process of its own, which changes nothing but the time. On a GPU a network
+is not the same twice, bit for bit.
 
 Source: Kirsch, van Amersfoort and Gal 2019, arXiv:1906.08158; network, rates, initial rows and
 curves are those of its authors.
@@ -19,16 +22,21 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 from data import Digits, mnist
+from learning_curves import draw, published
 from numpy.typing import NDArray
 from record import HERE, parser, print_table, write
 from torch import Tensor, nn
@@ -62,6 +70,33 @@ class Settings:
     )
     seeds: tuple[int, ...] = (0, 1, 2)
     strategies: tuple[str, ...] = STRATEGIES
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Errand:
+    """A run that a process is asked for.
+
+    Args:
+        strategy: its name.
+        seed: of pool, networks and choices.
+        data: the folder that holds mnist/.
+        settings: of all runs.
+        path: where its rounds are kept.
+        threads: of torch.
+    """
+
+    strategy: str
+    seed: int
+    data: Path
+    settings: Settings
+    path: Path
+    threads: int
+
+    def do(self) -> Run:
+        """Run to the end, from where the file left it."""
+        torch.set_num_threads(self.threads)
+        return finished(self.strategy, self.seed, _digits(self.data), self.settings, self.path)
 
 
 @dataclass
@@ -100,39 +135,77 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     """Run every strategy on every seed; write the record and the picture, return the figures."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
-    settings = Settings(seeds=tuple(options.seeds), strategies=tuple(options.strategies))
-    digits = mnist(options.data)
+    settings = Settings(
+        seeds=tuple(options.seeds), strategies=tuple(options.strategies), device=options.device
+    )
     if options.quick:
         settings = replace(settings, pool_rows=100, steps=3, num_samples=4, seeds=(0,))
         settings = replace(settings, most_labels=dict.fromkeys(STRATEGIES, 10))
-    work = options.results if options.work is None else options.work
     start = time.perf_counter()
-    runs = [
-        finished(strategy, seed, digits, settings, work / f"active_learning_{strategy}_{seed}.json")
-        for seed in settings.seeds
-        for strategy in settings.strategies
-    ]
+    runs = _all_done(_errands(options, settings), options.workers)
     figures = summary(runs, settings)
     _show(figures)
     write(
         options.results,
         "active_learning",
-        settings={"seed": settings.seeds[0], **asdict(settings)},
+        settings={
+            **{"seed": settings.seeds[0], **asdict(settings)},
+            **{"device_name": _device_name(settings.device), "workers": options.workers},
+        },
         figures=figures,
         seconds=time.perf_counter() - start,
         is_quick=options.quick,
     )
-    draw(runs, settings, options.data, options.results / "active_learning.svg")
+    curves = {
+        strategy: [
+            (run.labels(settings.k), run.accuracies) for run in runs if run.strategy == strategy
+        ]
+        for strategy in settings.strategies
+    }
+    draw(curves, published(options.data), options.results / f"active_learning{_kind(options)}.svg")
     return figures
+
+
+def _errands(options: argparse.Namespace, settings: Settings) -> list[Errand]:
+    work = options.results if options.work is None else options.work
+    return [
+        Errand(
+            strategy,
+            seed,
+            options.data,
+            settings,
+            work / f"active_learning_{strategy}_{seed}{_kind(options)}.json",
+            options.threads,
+        )
+        for seed in settings.seeds
+        for strategy in settings.strategies
+    ]
+
+
+def _kind(options: argparse.Namespace) -> str:
+    return "_quick" if options.quick else ""
+
+
+def _all_done(errands: Sequence[Errand], workers: int) -> list[Run]:
+    """Their runs in the same order. Processes are spawned: a forked one could not use CUDA."""
+    if workers == 1:
+        return [errand.do() for errand in errands]
+    with ProcessPoolExecutor(min(workers, len(errands)), get_context("spawn")) as processes:
+        return list(processes.map(Errand.do, errands))
+
+
+@cache
+def _digits(data: Path) -> Digits:
+    return mnist(data)
 
 
 def finished(strategy: str, seed: int, digits: Digits, settings: Settings, path: Path) -> Run:
     """A run to its end, from where its file left it."""
     pool = _pool(seed, len(digits.images), settings.pool_rows)
     images, labels = digits.images[pool].view(-1, 1, 28, 28), digits.labels[pool]
-    run = Run(strategy, seed, list(range(min(len(INITIAL), len(pool)))))
+    run = Run(strategy, seed, list(range(len(INITIAL))))
     if path.exists():
-        run = Run(**json.loads(path.read_text()))
+        run = _kept(path, settings)
     test = digits.test_images.view(-1, 1, 28, 28), digits.test_labels
     while not _is_done(run, settings):
         began = time.perf_counter()
@@ -141,14 +214,37 @@ def finished(strategy: str, seed: int, digits: Digits, settings: Settings, path:
         if not _is_done(run, settings):
             run.labelled += _choose(engine, images, run, settings).tolist()
         run.seconds += time.perf_counter() - began
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(run)) + "\n")
+        _keep(run, path)
         print(
             f"{strategy} {seed}: {run.labels(settings.k)[-1]} labels, {run.accuracies[-1]:.4f},"
             f" {run.seconds:.0f} s",
             flush=True,
         )
     return run
+
+
+def _kept(path: Path, settings: Settings) -> Run:
+    """A run that was cut off, or is at its end.
+
+    Raises:
+        ValueError: It ended sooner than these settings would have it end.
+    """
+    run = Run(**json.loads(path.read_text()))
+    expected = len(INITIAL) + settings.k * len(run.accuracies)
+    if not _is_done(run, settings) and len(run.labelled) != expected:
+        raise ValueError(
+            f"{path.name}: expected {expected} labelled rows after {len(run.accuracies)} round(s), "
+            f"got {len(run.labelled)}: name another folder with --work"
+        )
+    return run
+
+
+def _keep(run: Run, path: Path) -> None:
+    """Write a run's rounds, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(asdict(run)) + "\n")
+    os.replace(new, path)
 
 
 def _is_done(run: Run, settings: Settings) -> bool:
@@ -201,12 +297,14 @@ def _trained(images: Tensor, labels: Tensor, run: Run, settings: Settings) -> En
         learning_rate=settings.learning_rate,
         schedule="constant",
         seed=seed,
+        device=settings.device,
     )
+    made.cpu()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(folder) / "digits.dubito"
         export(made, images[:8], path, task="classification", output="logits")
-        return Engine.load(path, num_samples=settings.num_samples, seed=seed)
+        return Engine.load(path, settings.device, num_samples=settings.num_samples, seed=seed)
 
 
 def _accuracy(engine: Engine, images: Tensor, labels: Tensor) -> float:
@@ -252,54 +350,6 @@ def summary(runs: Sequence[Run], settings: Settings) -> dict[str, object]:
     return figures
 
 
-def draw(runs: Sequence[Run], settings: Settings, data: Path, path: Path) -> None:
-    """The curves beside the published ones, as SVG."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "dubito"
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
-    colours = {"batchbald": "tab:blue", "bald": "tab:orange", "random": "tab:gray"}
-    for strategy in settings.strategies:
-        mine = [run for run in runs if run.strategy == strategy]
-        for place, run in enumerate(mine):
-            axes.plot(
-                run.labels(settings.k),
-                run.accuracies,
-                color=colours[strategy],
-                alpha=0.8,
-                label=None if place else f"{strategy}, {len(mine)} seeds",
-            )
-    for strategy, (labels, median) in _published(data).items():
-        axes.plot(labels, median, "--", color=colours[strategy], label=f"{strategy}, published")
-    axes.axhline(0.9, color="black", linewidth=0.5)
-    axes.set(xlabel="labels beyond the first 20", ylabel="accuracy, test rows", ylim=(0.4, 1))
-    axes.legend(loc="lower right", frameon=False)
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
-
-
-def _published(data: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Median curves of the authors' runs, where their file is there."""
-    path = data / "ref_batchbald_curves" / "batchbald_mnist_curves.json"
-    if not path.exists():
-        return {}
-    known = json.loads(path.read_text())
-    names = {"batchbald": "mnist_multibald_bald_k100_b10", "bald": "bald_20"}
-    curves = {}
-    for strategy, name in names.items():
-        many = known[name]["curves_[labels,acc,nll]"]
-        labels = sorted({int(point[0]) for curve in many for point in curve})
-        median = [
-            float(np.median([point[1] for curve in many for point in curve if point[0] == count]))
-            for count in labels
-        ]
-        curves[strategy] = ([count - known[name]["n_initial"] for count in labels], median)
-    return curves
-
-
 def _show(figures: Mapping[str, object]) -> None:
     rows = []
     for strategy, found in figures.items():
@@ -311,10 +361,22 @@ def _show(figures: Mapping[str, object]) -> None:
     print_table("Median labels beyond the first 20", head, rows)
 
 
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def _workers(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     made = parser(__doc__)
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     made.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
+    made.add_argument("--device", default="cpu", help="for training and engine, such as cuda")
+    made.add_argument("--workers", type=_workers, default=1, help="runs at once")
     made.add_argument("--work", type=Path, help=f"where rounds are kept; else {HERE.name}/results")
     return made
 

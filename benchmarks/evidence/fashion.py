@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
         training = replace(training, channels=(8, 8, 8), num_features=16, epochs=1, held_out=250)
         settings = replace(settings, num_samples=4, angles=(30.0,), noises=(0.2,), shifted_rows=20)
     start = time.process_time()
-    bundle, was_trained = bundle_of(digits, training, options.kept)
+    bundle, was_trained = bundle_of(digits, training, options.kept, options.device)
     trained = time.process_time()
     engine = Engine.load(bundle, num_samples=settings.num_samples, seed=settings.seed)
     figures = measured(engine, digits, strange, training.held_out, settings)
@@ -266,6 +266,7 @@ def _parser() -> argparse.ArgumentParser:
     made = parser(__doc__)
     made.add_argument("--epochs", type=int, default=Training.epochs)
     made.add_argument("--kept", type=Path, default=None, help="folder of the trained network")
+    made.add_argument("--device", default="cpu", help="to train on, such as cuda")
     made.add_argument("--seed", type=int, default=0, help="of training, splits and draws")
     return made
 

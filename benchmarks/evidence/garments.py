@@ -84,24 +84,27 @@ class Garments(nn.Module):
         return logits
 
 
-def bundle_of(digits: Digits, training: Training, kept: Path | None) -> tuple[Bundle, bool]:
+def bundle_of(
+    digits: Digits, training: Training, kept: Path | None, device: str = "cpu"
+) -> tuple[Bundle, bool]:
     """Return the network as a bundle, and whether it had to be trained first.
 
     Args:
         digits: Fashion-MNIST.
         training: How the network is trained; kept as the notes of the bundle.
         kept: Folder in which the bundle of an earlier run lies, or will lie; None keeps none.
+        device: To train on.
 
     Raises:
         ValueError: The one that lies there was trained otherwise.
     """
     if kept is None:
         with tempfile.TemporaryDirectory() as folder:
-            return bundle_of(digits, training, Path(folder))
+            return bundle_of(digits, training, Path(folder), device)
     path, notes = kept / "garments.dubito", json.dumps(asdict(training))
     if not path.exists():
         kept.mkdir(parents=True, exist_ok=True)
-        return _trained(digits, training, path, notes), True
+        return _trained(digits, training, path, notes, device), True
     found = load_bundle(path)
     if found.manifest.notes != notes:
         raise ValueError(
@@ -111,7 +114,7 @@ def bundle_of(digits: Digits, training: Training, kept: Path | None) -> tuple[Bu
     return found, False
 
 
-def _trained(digits: Digits, training: Training, path: Path, notes: str) -> Bundle:
+def _trained(digits: Digits, training: Training, path: Path, notes: str, device: str) -> Bundle:
     with seeded(training.seed):
         network = Garments(training)
     inputs, labels = digits.images[: -training.held_out], digits.labels[: -training.held_out]
@@ -128,10 +131,11 @@ def _trained(digits: Digits, training: Training, path: Path, notes: str) -> Bund
             augment=mirrored,
             validation=held_out,
             seed=training.seed,
+            device=device,
             progress=show,
         )
     return export(
-        network,
+        network.cpu(),
         inputs[:4],
         path,
         task="classification",

@@ -27,8 +27,10 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -87,14 +89,15 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     """Choose, train, measure on every split; write the record and return the means."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
-    settings = Settings(seed=options.seed, schedule=options.schedule)
+    settings = Settings(
+        seed=options.seed, schedule=options.schedule, splits_at_once=options.splits_at_once
+    )
     counts = dict.fromkeys(options.sets, options.splits)
     if options.quick:
         settings = replace(settings, epochs=2, drop_probs=(0.05, 0.1), validation_samples=8)
         settings, counts = replace(settings, num_samples=32), {"yacht": 2}
     rounds = Rounds(options.data / "uci_regression", options.kept, options.record_kept)
-    found = {name: rounds.runs(name, count, settings) for name, count in counts.items()}
-    runs = {name: each for name, each in found.items() if each}
+    runs = rounds.runs(counts, settings, options.workers)
     figures = {name: _summary(found) for name, found in runs.items()}
     _show(figures)
     write(
@@ -122,22 +125,48 @@ class Rounds:
     kept: Path | None
     is_record_only: bool
 
-    def runs(self, name: str, count: int, settings: Settings) -> list[dict[str, float]]:
-        """The figures of the first splits of a set."""
-        runs: list[dict[str, float]] = []
-        for first in range(0, count, settings.splits_at_once):
-            last = min(first + settings.splits_at_once, count) - 1
-            done = f"{name}_{settings.schedule}_{first}_{last}.json"
-            path = None if self.kept is None else self.kept / done
-            if path is not None and path.exists():
-                runs += json.loads(path.read_text())
-            elif not self.is_record_only:
-                splits = [read_split(self.folder, name, each) for each in range(first, last + 1)]
-                runs += (found := measured(splits, settings, f"{name} {first}-{last}"))
-                if path is not None:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_text(json.dumps(found))
-        return runs
+    def runs(
+        self, counts: Mapping[str, int], settings: Settings, workers: int
+    ) -> dict[str, list[dict[str, float]]]:
+        """The figures of the first splits of each set; sets without any are left out.
+
+        Args:
+            counts: splits by set.
+            settings: of all of them.
+            workers: processes; each takes one round after the other.
+        """
+        asked = [
+            (name, range(first, min(first + settings.splits_at_once, count)), settings)
+            for name, count in counts.items()
+            for first in range(0, count, settings.splits_at_once)
+        ]
+        if workers == 1:
+            made = [self._round(*each) for each in asked]
+        else:
+            with ProcessPoolExecutor(
+                workers, get_context("spawn"), torch.set_num_threads, (1,)
+            ) as (processes):
+                made = list(processes.map(self._round, *zip(*asked, strict=True)))
+        found: dict[str, list[dict[str, float]]] = {}
+        for (name, *_), runs in zip(asked, made, strict=True):
+            if runs:
+                found.setdefault(name, []).extend(runs)
+        return found
+
+    def _round(self, name: str, numbers: range, settings: Settings) -> list[dict[str, float]]:
+        done = f"{name}_{settings.schedule}_{numbers[0]}_{numbers[-1]}.json"
+        path = None if self.kept is None else self.kept / done
+        if path is not None and path.exists():
+            kept: list[dict[str, float]] = json.loads(path.read_text())
+            return kept
+        if self.is_record_only:
+            return []
+        splits = [read_split(self.folder, name, each) for each in numbers]
+        found = measured(splits, settings, f"{name} {numbers[0]}-{numbers[-1]}")
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(found))
+        return found
 
 
 def measured(splits: Sequence[Split], settings: Settings, label: str) -> list[dict[str, float]]:
@@ -299,6 +328,8 @@ def _parser() -> argparse.ArgumentParser:
     made, default = parser(__doc__), Settings()
     made.add_argument("--sets", nargs="+", choices=NAMES, default=NAMES, help="which data")
     made.add_argument("--splits", type=int, default=20, help="of each set, from the first")
+    made.add_argument("--splits-at-once", type=int, default=default.splits_at_once)
+    made.add_argument("--workers", type=int, default=1, help="rounds side by side, in processes")
     made.add_argument("--schedule", choices=("one_cycle", "constant"), default=default.schedule)
     made.add_argument("--kept", type=Path, default=None, help="where finished splits are kept")
     made.add_argument("--record-kept", action="store_true", help="train nothing, record those")

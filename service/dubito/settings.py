@@ -183,8 +183,10 @@ class Settings(BaseSettings):
         description="Predictions that the database keeps for feedback, in rows; the oldest leave "
         "first; 0: none.",
     )
-    memory_budget_bytes: Positive = Field(
-        default=512 * MiB, description="Memory that one chunk of passes may take, in bytes."
+    memory_budget_bytes: Positive | None = Field(
+        default=None,
+        description="Memory that one chunk of passes may take, in bytes; left out: 512 MiB on a "
+        "CPU, a sixteenth of its memory on a GPU.",
     )
     proof_timeout_ms: Positive = Field(
         default=1500,

@@ -160,6 +160,19 @@ def choose(
         picks.take(place, gain_N[place])
 
 
+def placed(probs_TNC: Tensor, device: torch.device) -> Tensor:
+    """The probabilities on a GPU where there is room, four times theirs; else where they are.
+
+    Args:
+        probs_TNC: on the CPU.
+        device: of the network.
+    """
+    if device.type != "cuda":
+        return probs_TNC
+    free, _ = torch.cuda.mem_get_info(device)
+    return probs_TNC.to(device) if free > 4 * (probs_TNC.nbytes + _TABLE_BYTES) else probs_TNC
+
+
 def _look(
     known: Configurations,
     probs_TNC: Tensor,

@@ -5,6 +5,7 @@ Dimensions: N candidates.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from dubito.acquisition.candidates import Network
@@ -40,6 +41,12 @@ def check_sampling(strategy: Strategy, sampling: Sampling) -> None:
             f"`{name}` expects the same passes for all rows, got a `tolerance`, where rows stop"
             " early: leave it out"
         )
+
+
+def device_of(network: Network) -> torch.device:
+    """Where the network is, or the first of several."""
+    engine = network.members[0] if isinstance(network, Ensemble) else network
+    return engine.device
 
 
 def keeps_samples(strategy: Strategy) -> bool:

@@ -23,6 +23,7 @@ from dubito.acquisition.draws import Indices, words
 from dubito.acquisition.fitting import (
     check_sampling,
     count_networks,
+    device_of,
     most_candidates,
     read_targets,
 )
@@ -103,6 +104,7 @@ class Search:
             acquisition,
             np.ones(1) if scale is None else np.asarray(scale[1], np.float64),
             sampling.num_samples * count_networks(network),
+            device=device_of(network),
         )
         per_row = context.num_samples * numbers_per_row(network)
         return cls(

@@ -10,7 +10,7 @@ Dimensions: T samples, B rows of a chunk, N candidates, D outputs, J scores of o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -47,12 +47,14 @@ class Context:
         target_scale: standard deviations that the target was standardised by; 1 where it was not.
         num_samples: T of kept samples, all members of an ensemble together.
         targets: prediction of the rows that `epig` cares about, with its samples.
+        device: of the network.
     """
 
     acquisition: Acquisition
     target_scale: NDArray[np.float64]
     num_samples: int
     targets: Prediction | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,7 +274,7 @@ def _thompson(prediction: Prediction, words_B: Words, context: Context) -> NDArr
 
 
 def _batchbald(candidates: Candidates, picks: Picks, context: Context, check: Check | None) -> None:
-    probs_TNC = _samples(candidates.prediction)
+    probs_TNC = batchbald.placed(_samples(candidates.prediction), context.device)
     batchbald.choose(probs_TNC, picks, seed=context.acquisition.seed, check=check)
 
 

@@ -9,7 +9,6 @@ Dimensions: T samples, B rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 from dubito.benchmark.rows import Pool
 from dubito.benchmark.timing import Limits, interleaved
 from dubito.engine import Engine, Sampling
+from dubito.engine.plans import full_float32
 
 PLAIN = "plain"
 Rows = Mapping[str, Tensor]
@@ -111,9 +111,7 @@ def plain_forward(engine: Engine, rows: Rows) -> Tensor:
     Returns:
         The declared output, (B, ...), on the CPU.
     """
-    on_cuda = engine.device.type == "cuda"
-    exact = torch.backends.cudnn.flags(allow_tf32=False) if on_cuda else nullcontext()
-    with torch.no_grad(), exact:
+    with torch.no_grad(), full_float32(engine.device):
         moved = {name: tensor.to(engine.device) for name, tensor in rows.items()}
         placed = engine.placed
         return placed.point.run(moved, placed.weights, device=engine.device)["output"].cpu()

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from dubito.calibration.choices import Choices
 from dubito.calibration.conformal import ConformalScores, exact_decimal
 from dubito.calibration.policy import Target
-from dubito.engine.positions import of_rows
+from dubito.engine.aggregate import of_rows
 from dubito.errors import InputError
 
 Floats: TypeAlias = NDArray[np.float64]

@@ -29,6 +29,13 @@ def check_load(source: object, memory_budget_bytes: object) -> None:
         )
 
 
+def budget_bytes(device: torch.device) -> int:
+    """The memory budget where none is given: 512 MiB, on a GPU a sixteenth of its memory."""
+    if device.type != "cuda":
+        return 512 * 2**20
+    return int(torch.cuda.get_device_properties(device).total_memory) // 16
+
+
 def check_temperature(temperature: object, manifest: Manifest) -> None:
     """Refuse what is no number above 0, and factors of other classes than the network's."""
     if isinstance(temperature, Isotonic):

@@ -44,6 +44,7 @@ whole, and every one of them costs a fifteenth of what is gained.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
@@ -51,25 +52,21 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
+from dubito.engine.constants import constant
 from dubito.engine.moments import Moments
+from dubito.engine.prediction import Column
 from dubito.engine.strata import BLOCK
 
 PRIOR_FREEDOM = 4
 
 
 class Blocks:
-    """What a stratified draw needs beside the moments of all samples.
+    """What a stratified draw needs beside the moments of all samples."""
 
-    Args:
-        left: share of its variance that stratifying leaves of a nearly normal output, a.
-    """
-
-    def __init__(self, left: float) -> None:
-        self._left = left
+    def __init__(self) -> None:
         self._means = Moments()
         self._slope = torch.zeros(())
         self._waiting = torch.zeros(0)
-        self._ratio: tuple[int, Tensor] | None = None
 
     def add(self, chunk_TBD: Tensor) -> None:
         """Take in the next samples, in order of t."""
@@ -79,49 +76,64 @@ class Blocks:
         if whole:
             block_NTBD = chunk_TBD[:whole].reshape(-1, BLOCK, *chunk_TBD.shape[1:])
             self._means.add(block_NTBD.mean(1))
-            self._slope = self._slope + _slope(block_NTBD)
+            slope_BD = _slope(block_NTBD)
+            self._slope = self._slope + slope_BD if self._slope.ndim else slope_BD
         self._waiting = chunk_TBD[whole:].clone()
 
-    def ratio(self, moments: Moments) -> Tensor:
-        """R of every output, from the moments of all samples; 1 where they are all equal.
+    @property
+    def count(self) -> int:
+        """Whole blocks so far."""
+        return self._means.count
 
-        Factors that are the same for all outputs are put together first: for one row the time goes
-        by the number of operations.
-        """
-        if self._ratio is None or self._ratio[0] != moments.count:
-            self._ratio = moments.count, self._new_ratio(moments)
-        return self._ratio[1]
-
-    def _new_ratio(self, moments: Moments) -> Tensor:
-        count, freedom = self._means.count, max(1, moments.count - 1)
-        slope_BD = self._slope if count else _slope(self._waiting.unsqueeze(0))
-        square_BD = slope_BD.square() * (freedom / max(1, count) ** 2)
-        straight_BD = (square_BD / moments.squares).clamp_max(1) ** (1 + 0.5 / max(1, count))
-        ratio_BD = 1.0 + (self._left - 1) * straight_BD
-        if count > 1:
-            total = PRIOR_FREEDOM + count - 1
-            between_BD = self._means.squares / moments.squares * (BLOCK * freedom / total)
-            ratio_BD = ratio_BD * (PRIOR_FREEDOM / total) + between_BD
-        return ratio_BD.masked_fill_(moments.squares == 0, 1.0)
+    def sums(self) -> dict[str, Tensor]:
+        """What R hangs on beside the moments of all samples, by name."""
+        slope_BD = self._slope if self.count else _slope(self._waiting.unsqueeze(0))
+        found = {"slope": slope_BD}
+        return found | {"between": self._means.squares} if self.count > 1 else found
 
     def take(self, rows: Tensor) -> Blocks:
         """The same of some rows."""
-        part = Blocks(self._left)
+        part = Blocks()
         part._means = self._means.take(rows)
         part._slope = self._slope[rows] if self._slope.ndim else self._slope
         part._waiting = self._waiting[:, rows] if len(self._waiting) else self._waiting
         return part
 
 
-def factor(ratio: Tensor, count: int) -> Tensor:
+def ratio(
+    sums: Mapping[str, Column], squares_BD: Column, *, left: float, blocks: int, count: int
+) -> Column:
+    """R of every output; 1 where all samples are equal.
+
+    Args:
+        sums: as `Blocks.sums` names them, on the host.
+        squares_BD: M2 of all samples.
+        left: share of its variance that stratifying leaves of a nearly normal output, a.
+        blocks: whole ones.
+        count: T.
+    """
+    freedom, number = max(1, count - 1), max(1, blocks)
+    square_BD = np.square(sums["slope"]) * (freedom / number**2)
+    straight_BD = np.minimum(square_BD / squares_BD, 1.0) ** (1 + 0.5 / number)
+    ratio_BD: Column = 1.0 + (left - 1) * straight_BD
+    if blocks > 1:
+        total = PRIOR_FREEDOM + blocks - 1
+        between_BD = sums["between"] / squares_BD * (BLOCK * freedom / total)
+        ratio_BD = ratio_BD * (PRIOR_FREEDOM / total) + between_BD
+    ratio_BD[squares_BD == 0] = 1.0
+    return ratio_BD
+
+
+def factor(ratio_BD: Column, count: int) -> Column:
     """The variance of the mean of `count` samples over that of as many independent ones, q.
 
     Args:
-        ratio: R.
+        ratio_BD: R.
         count: T.
     """
     constant, slope = factor_line(count)
-    return constant + slope * ratio
+    factor_BD: Column = constant + slope * ratio_BD
+    return factor_BD
 
 
 def factor_line(count: int) -> tuple[float, float]:
@@ -133,13 +145,13 @@ def factor_line(count: int) -> tuple[float, float]:
 
 def _slope(block_NTBD: Tensor) -> Tensor:
     """Covariance with the normal scores of their block, summed over the blocks, (B, D)."""
-    weight_T = _weights(block_NTBD.shape[1]).to(block_NTBD)
+    weight_T = constant(_weights(block_NTBD.shape[1]), block_NTBD)
     ordered_NTBD = block_NTBD.sort(dim=1).values
     return ordered_NTBD.mul_(weight_T.view(-1, *(1,) * (block_NTBD.ndim - 2))).sum((0, 1))
 
 
 @cache
-def _weights(size: int) -> Tensor:
+def _weights(size: int) -> tuple[float, ...]:
     """Normal scores over their sum of squares: s_i = Φ⁻¹((i - 3/8) / (size + 1/4))."""
     score_T = ndtri((np.arange(1, size + 1) - 0.375) / (size + 0.25))
-    return torch.from_numpy(score_T / max(np.square(score_T).sum(), np.finfo(np.float64).tiny))
+    return tuple(score_T / max(np.square(score_T).sum(), np.finfo(np.float64).tiny))

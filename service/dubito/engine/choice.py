@@ -19,6 +19,7 @@ from dubito.engine.sampling import Key
 
 AnyForm: TypeAlias = "Thinned | Linear | Skipped"
 ROWS = (1, 4, 8, 16, 32, 64)
+_ROWS_ELSEWHERE = (1, 16, 64, 256, 1024)  # where calls cost more than small products
 _SLOWEST_S = 0.05  # of one timed call: then fewer rows must do
 _MARGIN = 1.05  # by which a form must be faster
 _SEEN_SAMPLES = 8  # whose masks tell how much of them is 0
@@ -94,12 +95,16 @@ def options(execution: Execution, rates: Rates, num_samples: int) -> list[Option
         taken = {name for form in found for name in form.nodes}
         more: Sequence[AnyForm] = find(plan.suffix, plan, layouts, output)
         found += [form for form in more if not taken & set(form.nodes)]
+    if execution.device.type != "cpu":
+        found = [
+            replace(form, is_stacked=True) if isinstance(form, Thinned) else form for form in found
+        ]
     about = _about(execution) if found else None
     made = []
     for form in found:
         assert about is not None
         timings = []
-        for rows in ROWS:
+        for rows in ROWS if execution.device.type == "cpu" else _ROWS_ELSEWHERE:
             dense, own = form.work(about, rows, num_samples)
             timings.append(Timing(rows, rates.seconds(dense) / rates.seconds(own)))
         packed = form.packed_bytes(about) if isinstance(form, Thinned) else 0

@@ -9,8 +9,7 @@ Dimensions: T samples, B rows, C classes, D outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -18,42 +17,39 @@ import torch
 from torch import Tensor
 
 from dubito.engine.additivity import left_over
-from dubito.engine.arguments import as_device, as_sampling, check_load, check_temperature
-from dubito.engine.choice import options
+from dubito.engine.arguments import (
+    as_device,
+    as_sampling,
+    budget_bytes,
+    check_load,
+    check_temperature,
+)
 from dubito.engine.clock import Clock
-from dubito.engine.execution import Execution
 from dubito.engine.features import features
+from dubito.engine.fold import repeated_each
 from dubito.engine.inputs import Inputs, read_inputs
-from dubito.engine.layout import look
-from dubito.engine.passes import BUDGET_PARTS, Passes
+from dubito.engine.passes import Passes
 from dubito.engine.placement import Placed, on_device, placed
-from dubito.engine.plan import make_plan
-from dubito.engine.positions import most_rows
+from dubito.engine.plans import Plans, allowed_bytes, running, shapes
 from dubito.engine.prediction import Prediction, as_prediction
 from dubito.engine.products import run
 from dubito.engine.proof import (
     check_apart,
     check_features,
     check_output,
-    check_rows,
-    check_sound,
     fitting_size,
     made_up_rows,
     refusing,
 )
 from dubito.engine.propagation import OutputMoments, Propagation
-from dubito.engine.rates import rates
+from dubito.engine.recording import RECORDED_AT_LOAD, Recordings, filled_rows
 from dubito.engine.sampling import Draw, Masks, Sampling
 from dubito.engine.scaling import Scaling
+from dubito.engine.sheet import Sheet
 from dubito.engine.sizes import Limits, warm_up
-from dubito.engine.streaming import Columns, Tally, joined, until
+from dubito.engine.streaming import Columns, Figures, Tally, joined, until
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, BundleError, Manifest, load_bundle
-from dubito_nn.program import Node, Value
-
-_ALWAYS_ALLOWED_BYTES = 256 * 2**20  # of one value on two rows, however small the budget
-_TIMED = 64  # samples at most, when forms are timed at load
-_MAX_PLANNED = 16  # shapes of rows that stay planned, where dimensions are free
 
 
 @dataclass(eq=False)
@@ -66,6 +62,7 @@ class Engine:
         placed: its programs and weights there.
         defaults: sampling where a call names none.
         memory_budget_bytes: bound of what one call keeps alive beside weights and result.
+        plans: for the shapes of rows that it was asked about.
     """
 
     bundle: Bundle
@@ -73,10 +70,8 @@ class Engine:
     placed: Placed
     defaults: Sampling
     memory_budget_bytes: int
-    _planned: dict[tuple[Masks, tuple[object, ...]], Passes] = field(default_factory=dict)
-    _clock: Clock = field(default_factory=lambda: Clock(None))
+    plans: Plans
     _free: int = 8
-    _sound: set[tuple[object, ...]] = field(default_factory=set)
 
     @classmethod
     def load(
@@ -87,7 +82,7 @@ class Engine:
         seed: int = 0,
         masks: Masks = "shared",
         draw: Draw = "stratified",
-        memory_budget_bytes: int = 512 * 2**20,
+        memory_budget_bytes: int | None = None,
         proof_limit_s: float | None = None,
     ) -> Engine:
         """Read a bundle, bring it to a device, plan it, and try it on one made-up row.
@@ -99,7 +94,8 @@ class Engine:
             seed: default key of the masks.
             masks: default, `shared` or `independent`.
             draw: default, `stratified` or `iid`.
-            memory_budget_bytes: for the values of one chunk.
+            memory_budget_bytes: for the values of one chunk; None: 512 MiB on a CPU, a sixteenth
+                of its memory on a GPU.
             proof_limit_s: processor time that showing that a small bundle runs may take, of a
                 bundle that is loaded to be proved and not to answer; None: no limit.
 
@@ -109,30 +105,25 @@ class Engine:
         """
         defaults = Sampling(num_samples, seed, masks, draw)
         place = as_device(device)
-        check_load(source, memory_budget_bytes)
+        budget = budget_bytes(place) if memory_budget_bytes is None else memory_budget_bytes
+        check_load(source, budget)
         try:
             bundle = source if isinstance(source, Bundle) else load_bundle(source)
         except BundleError as error:
             raise BundleRefusedError(str(error)) from error
         warm_up()
         clock = Clock(proof_limit_s, bundle.size_bytes)
-        free = fitting_size(bundle, Limits(_allowed_bytes(memory_budget_bytes), clock))
+        free = fitting_size(bundle, Limits(allowed_bytes(budget), clock))
         with refusing():
-            engine = cls(
-                bundle,
-                place,
-                placed(bundle, place),
-                defaults,
-                memory_budget_bytes,
-                _clock=clock,
-                _free=free,
-            )
+            here = placed(bundle, place)
+            plans = Plans(bundle, here, place, defaults, budget, clock)
+            engine = cls(bundle, place, here, defaults, budget, plans, free)
             rows = engine.made_up_rows()
-            engine._sound.add(shapes(rows))
+            plans.trust(rows)
             engine._try_out(rows)
             if proof_limit_s is None:
                 engine._prepare(rows)
-        engine._clock = Clock(None)
+        plans.clock = Clock(None)
         return engine
 
     @property
@@ -164,7 +155,7 @@ class Engine:
         """
         sampling = as_sampling(sampling, self.defaults, self.manifest)
         read = self.read_inputs(inputs)
-        with self._running():
+        with running(self.device):
             by_rows = [
                 torch.cat([raw.cpu() for raw in passes])
                 for passes in self._passes(read, sampling, check)
@@ -201,9 +192,8 @@ class Engine:
                 "all passes were asked for with a `tolerance`, where rows take different numbers"
                 " of them: leave one of the two out"
             )
-        with self._running():
-            parts = list(self._parts(read, sampling, temperature, keep_samples, check))
-        return as_prediction(joined(parts), self.manifest, sampling)
+        columns = self._columns(read, sampling, temperature, keep_samples, check)
+        return as_prediction(columns, self.manifest, sampling)
 
     def features(self, inputs: Inputs, *, check: Callable[[], None] | None = None) -> Tensor:
         """The feature vector of each row, (B, F), on the CPU, in one pass without draws.
@@ -216,7 +206,7 @@ class Engine:
         """
         read = self.read_inputs(inputs)
         pieces = self.pieces("shared", read)
-        with self._running():
+        with running(self.device):
             return features(self.placed, pieces, read, check)
 
     def output_moments(self, inputs: Inputs) -> OutputMoments:
@@ -229,7 +219,7 @@ class Engine:
             InputError: for rows that the network does not take, or an operator without a rule.
         """
         read = self.read_inputs(inputs)
-        with self._running():
+        with running(self.device):
             return OutputMoments.joined(list(self._moments(read, None)))
 
     def _moments(
@@ -244,6 +234,38 @@ class Engine:
         weights = on_device((bundle.sampling,), bundle.weights, self.device)
         return Propagation(bundle.sampling, bundle.sites, output, weights, self.device)
 
+    def _columns(
+        self,
+        read: Mapping[str, Tensor],
+        sampling: Sampling,
+        temperature: Scaling,
+        keep_samples: bool,
+        check: Callable[[], None] | None,
+    ) -> Columns:
+        """All columns on the host; on a GPU from a recording, where the call is of that kind."""
+        passes = None
+        if self._recordings is not None and not keep_samples and sampling.is_plain:
+            passes = self.pieces("shared", read)
+        total = len(next(iter(read.values())))
+        if passes is None or not passes.is_repeatable(filled_rows(total), sampling):
+            with running(self.device):
+                return joined(list(self._parts(read, sampling, temperature, keep_samples, check)))
+        if check is not None:
+            check()
+        assert self._recordings is not None
+
+        def answer(rows: Mapping[str, Tensor]) -> tuple[Sheet, Figures]:
+            with running(self.device):
+                (tally,) = self._tallies(rows, sampling, self._empty(sampling, temperature), None)
+                return Sheet.of(tally.sums.sums()), tally.figures
+
+        kind = shapes(read), sampling, temperature
+        return self._recordings.columns(read, kind, answer, partial(passes.held, sampling))
+
+    @cached_property
+    def _recordings(self) -> Recordings | None:
+        return Recordings(self.device) if self.device.type == "cuda" else None
+
     def _parts(
         self,
         read: Mapping[str, Tensor],
@@ -255,20 +277,37 @@ class Engine:
         """The columns of some rows after the others."""
         if sampling.method == "moments":
             for moments in self._moments(read, check):
-                yield moments.columns(self.manifest, temperature, keep_nodes=keep_samples)
+                found = moments.columns(self.manifest, temperature, keep_nodes=keep_samples)
+                yield {name: column.cpu().numpy() for name, column in found.items()}
             return
-        left = self._left if sampling.draw == "stratified" and sampling.method == "mc" else None
-        empty = partial(Tally, self.manifest, temperature, left, keep_samples)
+        empty = self._empty(sampling, temperature, keep_samples)
         if sampling.tolerance is not None:
             tiles = self.pieces(sampling.masks, read).tiles(read, sampling, check)
             for tile in tiles:
                 yield until(tile, empty(), sampling.num_samples, sampling.tolerance)
             return
+        for tally in self._tallies(read, sampling, empty, check):
+            yield tally.columns()
+
+    def _empty(
+        self, sampling: Sampling, temperature: Scaling, keep_samples: bool = False
+    ) -> Callable[[], Tally]:
+        left = self._left if sampling.draw == "stratified" and sampling.method == "mc" else None
+        return partial(Tally, self.manifest, temperature, left, keep_samples)
+
+    def _tallies(
+        self,
+        read: Mapping[str, Tensor],
+        sampling: Sampling,
+        empty: Callable[[], Tally],
+        check: Callable[[], None] | None,
+    ) -> Iterator[Tally]:
+        """What the passes of some rows after the others say."""
         for passes in self._passes(read, sampling, check):
             tally = empty()
             for raw in passes:
                 tally.add(raw)
-            yield tally.columns()
+            yield tally
 
     def _passes(
         self,
@@ -296,58 +335,8 @@ class Engine:
         return run(self.placed.point, rows, self.placed.weights, self.device).unsqueeze(0)
 
     def pieces(self, masks: Masks, read: Mapping[str, Tensor]) -> Passes:
-        """The plan for rows of that shape, made at the first call and kept.
-
-        Args:
-            masks: `shared` or `independent`.
-            read: rows by input name.
-        """
-        key = masks, shapes(read)
-        if key not in self._planned:
-            execution = self._plan(masks, read)
-            found = options(execution, rates(self.device), self.defaults.num_samples)
-            shape = execution.layouts.shape[execution.program.outputs["output"]]
-            budget = self.memory_budget_bytes
-            most = most_rows(self.manifest, shape, budget // BUDGET_PARTS)
-            self._planned[key] = Passes(execution, budget, self.defaults.key, found, most_rows=most)
-            while len(self._planned) > _MAX_PLANNED:
-                self._planned.pop(next(iter(self._planned)))
-        return self._planned[key]
-
-    def _plan(self, masks: Masks, read: Mapping[str, Tensor]) -> Execution:
-        if shapes(read) not in self._sound:
-            limits = Limits(_allowed_bytes(self.memory_budget_bytes), self._clock)
-            check_sound(self.bundle, read, limits)
-        one = {name: tensor[:1].to(self.device) for name, tensor in read.items()}
-        sites, program, weights = self.bundle.sites, self.placed.sampling, self.placed.weights
-        with self._running():
-            layouts = look(program, one, weights, self.device, self._watch)
-            check_rows(layouts.of[program.outputs["output"]])
-            plan = make_plan(program, sites, layouts, shared=masks == "shared")
-            return Execution(
-                program,
-                sites,
-                weights,
-                layouts,
-                plan,
-                self.device,
-                masks,
-                self.memory_budget_bytes // BUDGET_PARTS,
-            )
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        """Without gradients, and in full float32 also where cuDNN would round to TF32."""
-        on_cuda = self.device.type == "cuda"
-        exact = torch.backends.cudnn.flags(allow_tf32=False) if on_cuda else nullcontext()
-        try:
-            with torch.no_grad(), exact:
-                yield
-        except IndexError as error:
-            raise InputError(
-                f"the network looks up an entry that it does not have ({error}): send indices"
-                " within its tables, for instance tokens below the size of the vocabulary"
-            ) from error
+        """The plan for rows of that shape; see `dubito.engine.plans`."""
+        return self.plans.pieces(masks, read)
 
     @cached_property
     def _left(self) -> float:
@@ -364,8 +353,8 @@ class Engine:
         self.pieces(self.defaults.masks, rows)
         three = {name: tensor[[0, 1, 0]].to(self.device) for name, tensor in rows.items()}
         point, weights = self.placed.point, self.placed.weights
-        with self._running():
-            made = point.run(three, weights, device=self.device, watch=self._watch)
+        with running(self.device):
+            made = point.run(three, weights, device=self.device, watch=self.plans.watch)
         check_output(made["output"], self.manifest, rows=3)
         check_features(made.get("features"), rows=3)
         two = Sampling(2, self.defaults.seed)
@@ -375,26 +364,10 @@ class Engine:
         check_apart(raw, torch.cat([self.sample(row, sampling=two) for row in each], dim=1))
 
     def _prepare(self, rows: Mapping[str, Tensor]) -> None:
-        """Measure now what the first request would else wait for."""
-        self._time_forms(rows)
+        """Measure and record now what the first request would else wait for."""
+        self.plans.time_forms(rows)
         if self.defaults.draw == "stratified":
             self._left  # noqa: B018
-
-    def _watch(self, node: Node, value: Value) -> None:
-        self._clock.check(f"node `{node.name}`")
-
-    def _time_forms(self, rows: Mapping[str, Tensor]) -> None:
-        sampling = replace(self.defaults, num_samples=min(self.defaults.num_samples, _TIMED))
-        if sampling.num_samples > 1:
-            planned = self.pieces("shared", rows)
-            with self._running():
-                self._planned["shared", shapes(rows)] = planned.timed(rows, sampling)
-
-
-def _allowed_bytes(budget_bytes: int) -> int:
-    return max(budget_bytes, _ALWAYS_ALLOWED_BYTES)
-
-
-def shapes(read: Mapping[str, Tensor]) -> tuple[object, ...]:
-    """The shape of one row of every input."""
-    return tuple(tuple(tensor.shape[1:]) for tensor in read.values())
+        if self._recordings is not None:
+            for count in RECORDED_AT_LOAD * 2:  # the second call records
+                self.predict({name: repeated_each(x[:1], count, 0) for name, x in rows.items()})

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -138,12 +139,11 @@ class Execution:
         """What the suffix needs of the samples alone; kept for the next request where it fits."""
         if not self.plan.masks:
             return {}
-        per_sample = sum(self.layouts.row_bytes[name] for name in self.plan.from_masks)
-        if self.plan.one_at_a_time or samples.stop * per_sample > self.cache_bytes:
+        if not self.keeps(samples.stop):
             return self._drawn(samples, key)
         kept = self._kept.setdefault(key, _Kept())
         self._kept.move_to_end(key)
-        at_once = max(1, _PIECE_BYTES // max(1, per_sample))
+        at_once = max(1, _PIECE_BYTES // max(1, self._sample_bytes))
         for first in range(kept.count, samples.stop, at_once):
             piece = range(first, min(first + at_once, samples.stop))
             kept.add(self._drawn(piece, key), piece, self.layouts)
@@ -152,6 +152,18 @@ class Execution:
         ):
             self._kept.popitem(last=False)
         return kept.of(samples, self.layouts)
+
+    def keeps(self, num_samples: int) -> bool:
+        """Whether what so many samples need of their masks is kept for the next request."""
+        return not self.plan.one_at_a_time and num_samples * self._sample_bytes <= self.cache_bytes
+
+    def kept(self, key: Key) -> Values:
+        """What is kept of that key at the moment."""
+        return dict(self._kept[key].values) if key in self._kept else {}
+
+    @cached_property
+    def _sample_bytes(self) -> int:
+        return sum(self.layouts.row_bytes[name] for name in self.plan.from_masks)
 
     def _drawn(self, samples: range, key: Key) -> Values:
         source = self.draws(samples, range(1), key, per_row=False)

@@ -60,7 +60,7 @@ class Form(Protocol):
         """The last node's value, in folded form."""
 
 
-Packs: TypeAlias = "dict[tuple[Form, int], object]"
+Packs: TypeAlias = "dict[tuple[Form, int | tuple[int, ...]], object]"
 Step: TypeAlias = "Node | Form"
 
 
@@ -140,7 +140,7 @@ class Fold:
             return value
         if name in self.of_rows:
             return self._repeated(as_tensor(value), layout.axis)
-        return as_tensor(value).repeat_interleave(len(self.chunk.rows), dim=layout.axis)
+        return repeated_each(as_tensor(value), len(self.chunk.rows), layout.axis)
 
     def of_sample(self, name: str, position: int) -> Tensor:
         """The rows' values in one sample, with the rows on the first axis.
@@ -154,14 +154,15 @@ class Fold:
         rows = len(self.chunk.rows)
         return as_tensor(self.value(name)).narrow(0, position * rows, rows)
 
-    def of_some(self, index: Tensor, names: Sequence[str]) -> Fold:
+    def of_some(self, positions: Sequence[int], index: Tensor, names: Sequence[str]) -> Fold:
         """The same rows in some of the samples, knowing only the named values.
 
         Args:
-            index: positions of the samples in this chunk.
+            positions: of the samples in this chunk.
+            index: the same on the device.
             names: of values in folded form, of samples, or of others, which stay as they are.
         """
-        chunk = Chunk([self.chunk.samples[at] for at in index.tolist()], self.chunk.rows)
+        chunk = Chunk([self.chunk.samples[at] for at in positions], self.chunk.rows)
         if len(chunk.samples) == len(self.chunk.samples):
             known = {name: self.values[name] for name in names if name in self.values}
             return replace(self, values=known)
@@ -273,6 +274,13 @@ def steps_with(nodes: Sequence[Node], forms: Sequence[Form], result: str) -> Ste
 def unfolded(value: Tensor, axis: int, shape: tuple[int, int]) -> Tensor:
     """The folded axis as two: samples, rows."""
     return value.view(*value.shape[:axis], *shape, *value.shape[axis + 1 :])
+
+
+def repeated_each(value: Tensor, times: int, axis: int) -> Tensor:
+    """Every entry of an axis several times, without a tensor of numbers on its way to a device."""
+    size = list(value.shape)
+    size.insert(axis + 1, times)
+    return value.unsqueeze(axis + 1).expand(size).flatten(axis, axis + 1)
 
 
 def compact(value: Value) -> Value:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from dubito.engine.constants import constant
 from dubito.engine.scaling import Scaling, scaled
 from dubito_nn import Manifest
 
@@ -103,6 +104,6 @@ def mean_and_variance(raw: Tensor, manifest: Manifest) -> tuple[Tensor, Tensor]:
     mean_TBD = raw[:, :, 0] if paired else raw
     noise_TBD = raw[:, :, 1].exp() if paired else torch.zeros_like(raw)
     if manifest.target_scale is not None:
-        shift, factor = (mean_TBD.new_tensor(part) for part in manifest.target_scale)
+        shift, factor = (constant(part, mean_TBD) for part in manifest.target_scale)
         mean_TBD, noise_TBD = shift + factor * mean_TBD, factor.square() * noise_TBD
     return mean_TBD, noise_TBD

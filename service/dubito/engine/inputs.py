@@ -7,6 +7,7 @@ that says what was expected, what was got, and the remedy.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import TypeAlias
 
 import numpy as np
@@ -104,8 +105,9 @@ def _as_tensor(array: NDArray[np.generic], spec: InputSpec) -> Tensor:
         # a copy: the caller may change his array while a pass of it runs
         numbers = array.astype(np.float32 if array.dtype == np.float32 else np.float64)
         tensor = torch.from_numpy(numbers).to(dtype)
-        plain = tensor.float() if dtype == torch.bfloat16 else tensor  # which numpy does not have
-        if not np.isfinite(plain.numpy()).all():
+        if not all(
+            map(isfinite, (float(end) for end in torch.aminmax(tensor)))
+        ):  # nan goes to both
             position = tuple(int(i) for i in (~tensor.isfinite()).nonzero()[0])
             raise InputError(
                 f"input `{spec.name}` expects finite numbers, got {numbers[position]} at position"

@@ -13,8 +13,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from dubito.engine.constants import constant
+from dubito.engine.prediction import Column
 
 MAX_GROUPS = 64
 
@@ -48,32 +52,31 @@ class Groups:
         first = self._count
         self._count += len(probs_TBC)
         if self.size == 1:
-            self._sum_GBC = torch.cat([self._sum_GBC, probs_TBC])
+            self._sum_GBC = torch.cat([self._sum_GBC, probs_TBC]) if first else probs_TBC
             return
-        places_T = (first + torch.arange(len(probs_TBC))) // self.size
-        new = int(places_T[-1]) + 1 - len(self._sum_GBC)
+        new = (self._count - 1) // self.size + 1 - len(self._sum_GBC)
         sum_GBC = torch.cat([self._sum_GBC, probs_TBC.new_zeros(new, *probs_TBC.shape[1:])])
-        self._sum_GBC = sum_GBC.index_add(0, places_T.to(probs_TBC.device), probs_TBC)
+        places_T = torch.arange(first, self._count, device=probs_TBC.device) // self.size
+        self._sum_GBC = sum_GBC.index_add(0, places_T, probs_TBC)
 
-    def correction(self, mean_BC: Tensor, entropy_B: Tensor) -> Tensor:
-        """What the jackknife adds to H[p̄], not below 0 since H is concave.
+    @property
+    def number(self) -> int:
+        """How many groups there are, G."""
+        return len(self._sum_GBC)
 
-        G·H - Σ_j (1 - m_j/T)·H_(j) - H, with H_(j) the entropy without group j of m_j samples
+    def entropy(self, mean_BC: Tensor) -> Tensor:
+        """Σ_j (T - m_j)·H_(j), with H_(j) the entropy without group j of m_j samples, (B,).
 
         Args:
             mean_BC: p̄.
-            entropy_B: H[p̄].
         """
-        groups, count = len(self._sum_GBC), self._count
-        if groups < 2:
-            return torch.zeros_like(entropy_B)
-        rest_G = _rests(groups, self.size, count).to(mean_BC)
+        count = self._count
+        rest_G = constant(_rests(self.number, self.size, count), mean_BC)
         divisor = rest_G.view(-1, *(1,) * mean_BC.ndim)
         without_GBC = (mean_BC * count - self._sum_GBC).div_(divisor).clamp_min_(0)
         entropy_GB = torch.special.entr(without_GBC).sum(-1)
-        rest_B = (rest_G @ entropy_GB.flatten(1) / count).view(entropy_B.shape)
-        added_B: Tensor = ((groups - 1) * entropy_B - rest_B).clamp_min_(0)
-        return added_B
+        total_B: Tensor = (rest_G @ entropy_GB.flatten(1)).view(entropy_GB.shape[1:])
+        return total_B
 
     def take(self, rows: Tensor) -> Groups:
         """The same of some rows."""
@@ -82,9 +85,24 @@ class Groups:
         return part
 
 
+def correction(rest_B: Column, entropy_B: Column, groups: int, count: int) -> Column:
+    """What the jackknife adds to H[p̄], not below 0 since H is concave.
+
+    G·H - Σ_j (1 - m_j/T)·H_(j) - H
+
+    Args:
+        rest_B: as of `Groups.entropy`, on the host.
+        entropy_B: H[p̄].
+        groups: G; with fewer than 2 nothing is added.
+        count: T.
+    """
+    if groups < 2:
+        return np.zeros_like(entropy_B)
+    added_B: Column = np.maximum((groups - 1) * entropy_B - rest_B / count, 0.0)
+    return added_B
+
+
 @lru_cache(maxsize=64)
-def _rests(groups: int, size: int, count: int) -> Tensor:
-    """How many samples there are without each group, T - m_j, shape (G,)."""
-    rest_G = torch.full((groups,), count - size, dtype=torch.float64)
-    rest_G[-1] = size * (groups - 1)
-    return rest_G
+def _rests(groups: int, size: int, count: int) -> tuple[float, ...]:
+    """How many samples there are without each group, T - m_j, G of them."""
+    return (*(float(count - size),) * (groups - 1), float(size * (groups - 1)))

@@ -177,6 +177,22 @@ class Passes:
                 within = slice(rows.start - block.start, rows.stop - block.start)
                 yield whole if rows == block else whole.cut(within)
 
+    def is_repeatable(self, total: int, sampling: Sampling) -> bool:
+        """Whether a call is one chunk that reads only its rows and what is kept between calls.
+
+        Args:
+            total: rows of the call.
+            sampling: whose masks are shared.
+        """
+        if sampling.key != self.key or not self.execution.keeps(sampling.num_samples):
+            return False
+        tile, samples = self._tile(total, sampling, self.chosen(total, sampling))
+        return tile >= total and samples >= sampling.num_samples
+
+    def held(self, sampling: Sampling) -> object:
+        """What such a call reads beside its rows, once it has run."""
+        return self, self.execution.kept(sampling.key), dict(self.packs)
+
     def rows(self, read: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
         """The rows on the device, as many at once as one pass of them may take.
 

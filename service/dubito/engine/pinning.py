@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dubito.engine.engine import Engine, shapes
+from dubito.engine.engine import Engine
 from dubito.engine.products import has_fast_onednn
 from dubito.engine.sampling import Sampling
 
@@ -84,7 +84,7 @@ def pinned(
     passes = engine.pieces(sampling.masks, read)
     forms = tuple(passes.options[place].form for place in choice.forms)
     fixed = replace(passes, forced=forms, chunk_share=choice.chunk_share, first=first)
-    made = replace(engine, _planned={(sampling.masks, shapes(read)): fixed})
+    made = replace(engine, plans=engine.plans.only(sampling.masks, read, fixed))
     made.__dict__["_left"] = engine._left  # measured once
     return made
 

@@ -1,12 +1,7 @@
 """Heads that say several things of a row: labels that are on or off, a class at every position.
 
-Its job: what of a row is one number for the whole row, and what is one for every position; how
-large the sums over positions are, so that a call keeps to its memory budget.
-
-    multilabel   L labels, taken as independent: entropies, information, energies are sums over them
-    dense        P positions: everything that is said of the row is the mean over them
-
-A variation ratio is a share of votes, and the mean over positions or labels for both.
+Its job: which shapes such a head has, and how large the sums over its positions are, so that a call
+keeps to its memory budget. What they say of a row is in `aggregate.py`.
 
 Dimensions: T samples, B rows, P positions (one axis or more), C classes; of a label C is 2.
 """
@@ -16,9 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.engine.clock import Clock
@@ -28,15 +21,7 @@ from dubito.engine.statistics import ClassificationSums, RegressionSums
 from dubito.errors import InputError
 from dubito_nn import Bundle, Manifest
 
-Floats = NDArray[np.float64]
-
 GROUPS = 8  # sums of the jackknife; a row of maps has no room for 64
-MEASURES = (
-    *("predictive_entropy", "expected_entropy", "mutual_information"),
-    *("mutual_information_corrected", "variation_ratio"),
-)
-"""Columns of a row that are made of one figure per position."""
-
 _STATE = 48  # numbers of float64 that the sums keep, at most, for each class of each position
 _UNBOUNDED = 2**62
 
@@ -51,20 +36,6 @@ def empty_sums(manifest: Manifest, left: float | None) -> ClassificationSums | R
     if manifest.family == "regression":
         return RegressionSums(left)
     return ClassificationSums(left, GROUPS if manifest.has_positions else MAX_GROUPS)
-
-
-def of_rows(value_BP: Floats, head: str, name: str = "") -> Floats:
-    """One number per row of one number per position, (B, P) -> (B,).
-
-    Args:
-        value_BP: one axis of positions or more.
-        head: `multilabel` takes the sum, `dense` the mean.
-        name: of the column; a variation ratio is a mean for both.
-    """
-    flat_BP = value_BP.reshape(len(value_BP), -1)
-    is_sum = head == "multilabel" and name != "variation_ratio"
-    row_B: Floats = flat_BP.sum(axis=1) if is_sum else flat_BP.mean(axis=1)
-    return row_B
 
 
 def position_shape(bundle: Bundle, rows: Mapping[str, Tensor]) -> tuple[int, ...]:

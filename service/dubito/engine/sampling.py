@@ -99,6 +99,11 @@ class Sampling:
         return Key(self.seed, self.draw)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether all rows take T passes with the same masks."""
+        return self.method == "mc" and self.masks == "shared" and self.tolerance is None
+
+    @property
     def passes(self) -> int:
         """How often each row goes through the network, or through each of an ensemble's."""
         return 1 if self.method in ("point", "moments") else self.num_samples

@@ -22,6 +22,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from dubito.engine.constants import constant
 from dubito.errors import InputError
 
 
@@ -58,7 +59,7 @@ class Vector:
     def logits(self, logits: Tensor, dim: int) -> Tensor:
         """Numbers whose softmax along the classes are the calibrated probabilities."""
         weight, bias = (
-            _along(logits.new_tensor(numbers), logits, dim) for numbers in (self.weight, self.bias)
+            _along(constant(numbers, logits), logits, dim) for numbers in (self.weight, self.bias)
         )
         return weight * logits.log_softmax(dim) + bias
 
@@ -111,7 +112,7 @@ class Isotonic:
 
     def _risen(self, probs: Tensor) -> Tensor:
         """g(p)."""
-        inputs, outputs = probs.new_tensor(self.inputs), probs.new_tensor(self.outputs)
+        inputs, outputs = constant(self.inputs, probs), constant(self.outputs, probs)
         right = torch.searchsorted(inputs, probs.contiguous()).clamp(1, len(inputs) - 1)
         left = right - 1
         part = (probs - inputs[left]) / (inputs[right] - inputs[left])

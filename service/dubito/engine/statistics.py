@@ -1,8 +1,8 @@
 """What T passes say together, summed up while they stream.
 
-Its job: take chunks of passes in order of t and keep sums that do not grow with T, in float64. The
-clear reference for every figure is `dubito.measures`. The sums of some rows can be taken out and
-go on alone, which is how rows that are done leave a batch.
+Its job: take chunks of passes in order of t and keep sums that do not grow with T, in float64, on
+the device; what they say is made of them on the host (`figures.py`). The sums of some rows can be
+taken out and go on alone, which is how rows that are done leave a batch.
 
 Dimensions: T samples, B rows, C classes, D outputs.
 
@@ -18,21 +18,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dubito.engine.blocks import Blocks, factor, factor_line
+from dubito.engine.blocks import Blocks
+from dubito.engine.constants import constant
+from dubito.engine.figures import Draws
 from dubito.engine.jackknife import MAX_GROUPS, Groups
 from dubito.engine.moments import Moments
 
 
 class Spread:
-    """Mean, variance and standard error under the draw used.
+    """Mean and variance, and what the standard error under the draw used hangs on.
 
     Args:
         left: what a stratified draw leaves, see `dubito.engine.blocks`; None for `iid`.
     """
 
     def __init__(self, left: float | None = None) -> None:
+        self.left = left
         self.moments = Moments()
-        self.blocks = None if left is None else Blocks(left)
+        self.blocks = None if left is None else Blocks()
 
     def add(self, chunk_TBD: Tensor) -> None:
         """Take in the next samples, in order of t."""
@@ -40,29 +43,26 @@ class Spread:
         if self.blocks is not None:
             self.blocks.add(chunk_TBD)
 
-    def standard_error(self) -> Tensor:
-        """Of the mean; 0 for one sample.
+    def sums(self) -> dict[str, Tensor]:
+        """By name, rows first."""
+        found = {"mean": self.moments.mean, "squares": self.moments.squares}
+        return found if self.blocks is None else found | self.blocks.sums()
 
-        iid: sqrt(M2 / (T - 1)) / sqrt(T); stratified: sqrt(M2 / T · q / (T - q))
-        """
-        count = self.moments.count
-        if count < 2:
-            return torch.zeros_like(self.moments.mean)
-        if self.blocks is None:
-            return (self.moments.squares / (count - 1) / count).sqrt()
-        part_BD = factor(self.blocks.ratio(self.moments), count)
-        return (self.moments.squares / count * part_BD / (count - part_BD)).sqrt()
+    def draws(self, groups: int = 0, group_size: int = 1) -> Draws:
+        """What the sums are of."""
+        blocks = 0 if self.blocks is None else self.blocks.count
+        return Draws(self.moments.count, self.left, blocks, groups, group_size)
 
     def take(self, rows: Tensor) -> Spread:
         """The same of some rows."""
-        part = Spread()
+        part = Spread(self.left)
         part.moments = self.moments.take(rows)
         part.blocks = None if self.blocks is None else self.blocks.take(rows)
         return part
 
 
 class ClassificationSums:
-    """Everything a classification reports, from streamed log-probabilities.
+    """What a classification reports is made of these, from streamed probabilities.
 
     Rows may have axes of positions before their classes; every figure but `energy`, `energy_spread`
     and `max_logit` is then one of a position.
@@ -86,37 +86,30 @@ class ClassificationSums:
             probs_TBC: of every pass; between rows and classes maybe positions.
             sizes_TB2: log Σ exp of its logits, and the largest of them.
         """
+        is_first = not self.spread.moments.count
         self.spread.add(probs_TBC)
         self._groups.add(probs_TBC)
-        self._entropy_B = self._entropy_B + torch.special.entr(probs_TBC).sum((0, -1))
-        votes = torch.nn.functional.one_hot(probs_TBC.argmax(-1), probs_TBC.shape[-1])
-        self._votes_BC = self._votes_BC + votes.sum(0)
+        entropy_B = torch.special.entr(probs_TBC).sum((0, -1))
+        index_C = constant(range(probs_TBC.shape[-1]), probs_TBC)
+        votes_BC = (probs_TBC.argmax(-1, keepdim=True) == index_C).sum(0)
+        self._entropy_B = entropy_B if is_first else self._entropy_B + entropy_B
+        self._votes_BC = votes_BC if is_first else self._votes_BC + votes_BC
         self._sizes.add(sizes_TB2)
 
-    def measures(self) -> dict[str, Tensor]:
-        """The columns of a classification, by their names in a reply."""
-        moments = self.spread.moments
-        expected_B = self._entropy_B / moments.count
-        # by concavity H[p̄] ≥ mean H[p_t]; rounding must not undo it
-        predictive_B = torch.maximum(torch.special.entr(moments.mean).sum(-1), expected_B)
-        information_B = predictive_B - expected_B
-        log_sum_B, largest_B = self._sizes.mean.unbind(-1)
-        share_BC = self._votes_BC.double() / moments.count
+    def sums(self) -> dict[str, Tensor]:
+        """By name, rows first."""
         return {
-            "mean": moments.mean,
-            "variance": moments.variance(),
-            "standard_error": self.spread.standard_error(),
-            "predictive_entropy": predictive_B,
-            "expected_entropy": expected_B,
-            "mutual_information": information_B,
-            "mutual_information_corrected": information_B + self._correction(predictive_B),
-            "vote_share": share_BC,
-            # a pass that overflowed votes for nothing
-            "variation_ratio": 1.0 - share_BC.amax(-1) + 0 * expected_B,
-            "energy": -log_sum_B,
-            "energy_spread": self._sizes.variance()[:, 0].sqrt(),
-            "max_logit": largest_B,
+            **self.spread.sums(),
+            "entropy": self._entropy_B,
+            "votes": self._votes_BC,
+            "sizes": self._sizes.mean,
+            "size_squares": self._sizes.squares,
+            "rest_entropy": self._groups.entropy(self.spread.moments.mean),
         }
+
+    def draws(self) -> Draws:
+        """What the sums are of."""
+        return self.spread.draws(self._groups.number, self._groups.size)
 
     def take(self, rows: Tensor) -> ClassificationSums:
         """The same of some rows."""
@@ -126,28 +119,9 @@ class ClassificationSums:
         part._sizes = self._sizes.take(rows)
         return part
 
-    def _correction(self, predictive_B: Tensor) -> Tensor:
-        """The jackknife's, which takes groups for independent, scaled to the draw used.
-
-        The bias of H[p̄] is about -1/2 Σ_c Var(p̄_c) / p̄_c, so the scale is the ratio of that sum
-        under the draw to that of independent groups.
-        """
-        moments, blocks = self.spread.moments, self.spread.blocks
-        correction_B = self._groups.correction(moments.mean, predictive_B)
-        if blocks is None:
-            return correction_B
-        weight_BC = (moments.squares / moments.mean).masked_fill_(moments.mean == 0, 0.0)
-        weight_B = weight_BC.sum(-1)
-        weighted_B = (weight_BC * blocks.ratio(moments)).sum(-1)
-        true_B, taken_B = (
-            constant * weight_B + slope * weighted_B
-            for constant, slope in map(factor_line, (moments.count, self._groups.size))
-        )
-        return torch.where(taken_B > 0, correction_B * true_B / taken_B, correction_B)
-
 
 class RegressionSums:
-    """Everything a regression reports, from streamed means and noise variances.
+    """What a regression reports is made of these, from streamed means and noise variances.
 
     Args:
         left: what a stratified draw leaves; None for `iid`.
@@ -162,17 +136,13 @@ class RegressionSums:
         self.spread.add(mean_TBD)
         self._noise_BD = self._noise_BD + noise_TBD.sum(0)
 
-    def measures(self) -> dict[str, Tensor]:
-        """The columns of a regression, by their names in a reply."""
-        moments = self.spread.moments
-        epistemic_BD, aleatoric_BD = moments.variance(), self._noise_BD / moments.count
-        return {
-            "mean": moments.mean,
-            "variance": epistemic_BD + aleatoric_BD,
-            "epistemic_variance": epistemic_BD,
-            "aleatoric_variance": aleatoric_BD,
-            "standard_error": self.spread.standard_error(),
-        }
+    def sums(self) -> dict[str, Tensor]:
+        """By name, rows first."""
+        return self.spread.sums() | {"noise": self._noise_BD}
+
+    def draws(self) -> Draws:
+        """What the sums are of."""
+        return self.spread.draws()
 
     def take(self, rows: Tensor) -> RegressionSums:
         """The same of some rows."""

@@ -15,25 +15,32 @@ Dimensions: T samples, B rows, C classes, D outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
+from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from dubito.engine.figures import Draws, Sums, classification, regression
 from dubito.engine.heads import distributions, mean_and_variance
 from dubito.engine.passes import Tile
 from dubito.engine.positions import empty_sums
 from dubito.engine.prediction import Column
 from dubito.engine.scaling import Scaling
+from dubito.engine.sheet import on_host
 from dubito.engine.statistics import ClassificationSums, RegressionSums
 from dubito_nn import Manifest
 
-Columns = dict[str, Tensor]
+Columns: TypeAlias = dict[str, Column]
+Figures: TypeAlias = Callable[[Sums], Columns]
+Places: TypeAlias = NDArray[np.intp]
 SAMPLES = ("samples", "noise_samples")  # columns whose first axis is T
 _FIRST_LOOK = 32
-_EQUAL = 1e-14  # samples nearer to each other than this, relative to their mean, are equal
 
 
 @dataclass
@@ -75,16 +82,21 @@ class Tally:
 
     def columns(self) -> Columns:
         """Every column, by its name in a prediction."""
-        found = self.sums.measures() | {key: torch.cat(kept) for key, kept in self._kept.items()}
-        rows, number = len(found["mean"]), self.sums.spread.moments.count
-        return found | {"num_samples_used": torch.full((rows,), number)}
+        found = self.figures(on_host(self.sums.sums()))
+        for name, chunks in self._kept.items():
+            found[name] = torch.cat(chunks).cpu().numpy()
+        return found
 
-    def is_within(self, tolerance: float) -> Tensor:
+    @property
+    def figures(self) -> Figures:
+        """What turns its sums, on the host, into columns; it holds none of them."""
+        make = classification if isinstance(self.sums, ClassificationSums) else regression
+        return partial(_with_count, make, self.sums.draws())
+
+    def is_within(self, tolerance: float) -> NDArray[np.bool_]:
         """Whether a row varies, and the standard error of none of its outputs is above; (B,)."""
-        moments = self.sums.spread.moments
-        least_BD = moments.count * (_EQUAL * moments.mean).square()
-        varies_B = (moments.squares > least_BD).flatten(1).any(-1)
-        return varies_B & (self.sums.spread.standard_error() <= tolerance).flatten(1).all(-1)
+        spread = self.sums.spread
+        return spread.draws().is_within(on_host(spread.sums()), tolerance)
 
     def take(self, rows: Tensor) -> Tally:
         """The same of some rows; samples are not kept."""
@@ -93,12 +105,17 @@ class Tally:
         return part
 
 
-def joined(parts: Sequence[Columns]) -> dict[str, Column]:
-    """The columns of all rows on the host."""
+def _with_count(make: Callable[[Sums, Draws], Columns], draws: Draws, sums: Sums) -> Columns:
+    found = make(sums, draws)
+    return found | {"num_samples_used": np.full(len(found["mean"]), float(draws.count))}
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """The columns of all rows."""
     if len(parts) == 1:
-        return {key: column.cpu().numpy() for key, column in parts[0].items()}
+        return parts[0]
     return {
-        key: torch.cat([part[key] for part in parts], dim=1 if key in SAMPLES else 0).cpu().numpy()
+        key: np.concatenate([part[key] for part in parts], axis=1 if key in SAMPLES else 0)
         for key in parts[0]
     }
 
@@ -122,8 +139,8 @@ def until(tile: Tile, tally: Tally, num_samples: int, tolerance: float) -> Colum
         num_samples: T, the most.
         tolerance: bounds the standard error of every output.
     """
-    answered: list[tuple[Tensor, Columns]] = []
-    going = [(tile, tally, torch.arange(len(tile.rows)))]
+    answered: list[tuple[Places, Columns]] = []
+    going = [(tile, tally, np.arange(len(tile.rows)))]
     start = 0
     for stop in looks(num_samples):
         still = []
@@ -132,21 +149,23 @@ def until(tile: Tile, tally: Tally, num_samples: int, tolerance: float) -> Colum
                 sums.add(raw)
             done = sums.is_within(tolerance) | (stop == num_samples)
             if done.any():
-                answered.append((places[done.cpu()], sums.take(done.nonzero()[:, 0]).columns()))
-            for kept in _runs((~done).nonzero()[:, 0], tile.execution.masks):
-                rest = part if len(kept) == len(done) else part.take(kept)
-                still.append((rest, sums.take(kept), places[kept.cpu()]))
+                own = _on(part, np.flatnonzero(done))
+                answered.append((places[done], sums.take(own).columns()))
+            for kept in _runs(np.flatnonzero(~done), tile.execution.masks):
+                own = _on(part, kept)
+                rest = part if len(kept) == len(done) else part.take(own)
+                still.append((rest, sums.take(own), places[kept]))
         going, start = still, stop
-    order = torch.cat([places for places, _ in answered]).argsort()
-    return {
-        name: torch.cat([columns[name].cpu() for _, columns in answered])[order]
-        for name in answered[0][1]
-    }
+    order = np.concatenate([places for places, _ in answered]).argsort()
+    return {name: column[order] for name, column in joined([one for _, one in answered]).items()}
 
 
-def _runs(places: Tensor, masks: str) -> list[Tensor]:
+def _on(tile: Tile, places: Places) -> Tensor:
+    return torch.from_numpy(places).to(tile.execution.device)
+
+
+def _runs(places: Places, masks: str) -> list[Places]:
     """All places, or where masks hang on the place in the request, each run of neighbours."""
     if masks == "shared" or not len(places):
         return [places] if len(places) else []
-    cuts = (places.diff() > 1).nonzero()[:, 0] + 1
-    return [run for run in torch.tensor_split(places, cuts.cpu()) if len(run)]
+    return np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)

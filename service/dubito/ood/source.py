@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from dubito.calibration.scaling import scaled_logits
-from dubito.engine.positions import of_rows
+from dubito.engine.aggregate import of_rows
 from dubito.engine.scaling import Scaling
 from dubito.ood import scores
 

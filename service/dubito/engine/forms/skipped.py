@@ -18,12 +18,27 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dubito.engine.fold import Fold, Steps, as_tensor, steps_with, unfolded
+from dubito.engine.fold import Fold, Steps, as_tensor, repeated_each, steps_with, unfolded
 from dubito.engine.forms.about import About
 from dubito.engine.layout import Layouts, Rows, Size
 from dubito.engine.plan import Plan
 from dubito.engine.rates import Work
 from dubito_nn.program import Node, Ref
+
+
+@dataclass(frozen=True)
+class _Going:
+    """The S samples of a chunk that take a branch.
+
+    Args:
+        positions: in the chunk.
+        index: (S,) the same on the device.
+        scale: (S,) their masks.
+    """
+
+    positions: tuple[int, ...]
+    index: Tensor
+    scale: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,20 +61,30 @@ class Skipped:
 
     def run(self, fold: Fold) -> Tensor:
         """The sum, for every sample and row."""
-        mask_T = as_tensor(fold.of_samples[self.mask]).flatten()
-        index = mask_T.nonzero().squeeze(1)
+        going = self._going(fold)
         around = as_tensor(fold.value(self.around))
-        if not len(index):
+        if not going.positions:
             return around
-        branch = fold.of_some(index, self.reads).run(self.branch)
-        rows = len(fold.chunk.rows)
-        scale = mask_T[index].repeat_interleave(rows).view(-1, *(1,) * (branch.ndim - 1))
+        branch = fold.of_some(going.positions, going.index, self.reads).run(self.branch)
+        samples, rows = len(fold.chunk.samples), len(fold.chunk.rows)
+        scale = repeated_each(going.scale, rows, 0).view(-1, *(1,) * (branch.ndim - 1))
         scaled = branch * scale
-        if len(index) == len(mask_T):
+        if len(going.positions) == samples:
             return around + scaled
-        result = unfolded(around.clone(), 0, (len(mask_T), rows))
-        result.index_add_(0, index, unfolded(scaled, 0, (len(index), rows)))
+        result = unfolded(around.clone(), 0, (samples, rows))
+        result.index_add_(0, going.index, unfolded(scaled, 0, (len(going.positions), rows)))
         return result.flatten(0, 1)
+
+    def _going(self, fold: Fold) -> _Going:
+        """Which samples take the branch: asked of the device once, and kept."""
+        key = (self, tuple(fold.chunk.samples))
+        going = fold.packs.get(key)
+        if not isinstance(going, _Going):
+            mask_T = as_tensor(fold.of_samples[self.mask]).flatten()
+            index_S = mask_T.nonzero().squeeze(1)
+            going = _Going(tuple(index_S.tolist()), index_S, mask_T[index_S])
+            fold.packs[key] = going
+        return going
 
     def work(self, about: About, rows: int, num_samples: int) -> tuple[Work, Work]:
         """Dense work and own."""

@@ -6,7 +6,8 @@ Its job: with ω_t known, a chain `mask, linear, pointwise, mask, linear, ...` i
     y = W₂[:, K₂]·m₂[K₂] f(W₁[K₂, K₁]·m₁[K₁] h[K₁] + b₁[K₂]) + b₂        K: the units with m ≠ 0
 
 At rate p a layer between two masks takes (1-p)² of the multiply-adds. The weights of every sample
-are gathered once per seed and kept.
+are gathered once per seed and kept. A CPU takes one sample after the other, each with as many units
+as it keeps; other devices take all of a chunk at once (`stacked.py`).
 
 Dimensions: B rows, F units, K kept ones.
 
@@ -16,50 +17,20 @@ network; Hasan et al. 2022 (controlled dropout) train with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from dubito.engine.fold import Fold, as_tensor
 from dubito.engine.forms.about import About
+from dubito.engine.forms.layer import Layer, apply, first_of, is_pointwise, weights_of
+from dubito.engine.forms.stacked import Stack
 from dubito.engine.layout import Layouts, Rows
 from dubito.engine.plan import Plan
 from dubito.engine.products import laid_out, linear
 from dubito.engine.rates import Work
-from dubito_nn.operators import resolve
-from dubito_nn.program import Node, Ref, bind
-
-POINTWISE = frozenset(
-    f"aten.{name}.default"
-    for name in (
-        *("relu", "gelu", "tanh", "sigmoid", "silu", "elu", "selu", "leaky_relu", "softplus"),
-        *("relu6", "hardtanh", "hardswish", "celu", "mish"),
-    )
-) | {"aten.mul.Scalar", "aten.add.Scalar"}
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One linear map of a chain, with what stands between it and the next mask.
-
-    Args:
-        mask: name of the mask on its input; None at the head of a chain where nothing is masked.
-        masked: name of the product with that mask.
-        linear: its node.
-        pointwise: nodes after it, up to the next mask.
-    """
-
-    mask: str | None
-    masked: str | None
-    linear: Node
-    pointwise: tuple[Node, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The nodes that it stands for, in order."""
-        first = () if self.masked is None else (self.masked,)
-        return (*first, self.linear.name, *(node.name for node in self.pointwise))
+from dubito_nn.program import Node, Ref
 
 
 @dataclass(frozen=True)
@@ -82,10 +53,12 @@ class Thinned:
     Args:
         source: name of the value that enters.
         layers: in order; the last one's output is whole.
+        is_stacked: all samples of a chunk at once.
     """
 
     source: str
     layers: tuple[Layer, ...]
+    is_stacked: bool = False
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -116,7 +89,7 @@ class Thinned:
         kept = [None if mask is None else mask.nonzero().squeeze(1) for mask in masks]
         packed = []
         for at, layer in enumerate(self.layers):
-            weight, bias = _weights(layer.linear, fold.static)
+            weight, bias = weights_of(layer.linear, fold.static)
             rows = kept[at + 1] if at + 1 < len(kept) else None
             columns, mask = kept[at], masks[at]
             if rows is not None:
@@ -133,17 +106,18 @@ class Thinned:
         shares.append(1.0)
         flops = kept_flops = moved = weights = units = 0.0
         for at, layer in enumerate(self.layers):
-            out, into = _weights(layer.linear, about.static)[0].shape
+            out, into = weights_of(layer.linear, about.static)[0].shape
             flops += 2 * out * into
             kept_flops += 2 * out * shares[at + 1] * into * shares[at]
             moved += 4 * (3 * into + 2 * out)
             weights += 4 * out * shares[at + 1] * into * shares[at]
             units += 4 * 3 * out * shares[at + 1]
-        units += 8 * _weights(self.layers[0].linear, about.static)[0].shape[1] * shares[0]
+        units += 8 * weights_of(self.layers[0].linear, about.static)[0].shape[1] * shares[0]
         folded, count = num_samples * rows, 3 * len(self.layers)
+        calls = count if self.is_stacked else num_samples * count
         return (
             Work(folded * flops, folded * moved, count),
-            Work(folded * kept_flops, num_samples * weights + folded * units, num_samples * count),
+            Work(folded * kept_flops, num_samples * weights + folded * units, calls),
         )
 
     def packed_bytes(self, about: About) -> float:
@@ -159,6 +133,8 @@ class Thinned:
 
     def run(self, fold: Fold) -> Tensor:
         """The chain's output, (samples · rows, F)."""
+        if self.is_stacked:
+            return self._together(fold)
         result: Tensor | None = None
         for position, t in enumerate(fold.chunk.samples):
             packed = self._packed(fold, position, t)
@@ -168,12 +144,23 @@ class Thinned:
             for layer, (weight, bias) in zip(self.layers, packed.layers, strict=True):
                 units = linear(units, weight, bias)
                 for node in layer.pointwise:
-                    units = _apply(node, units, fold)
+                    units = apply(node, units, fold)
             if result is None:
                 result = units.new_empty(len(fold.chunk.samples), *units.shape)
             result[position] = units
         assert result is not None
         return result.flatten(0, 1)
+
+    def _together(self, fold: Fold) -> Tensor:
+        """The same where a call costs more than the numbers it works on: all samples at once."""
+        key = (self, tuple(fold.chunk.samples))
+        stack = fold.packs.get(key)
+        if not isinstance(stack, Stack):
+            names = [layer.mask for layer in self.layers]
+            masks = [None if name is None else fold.of_samples[name] for name in names]
+            stack = Stack.of(self.layers, masks, fold.static)
+            fold.packs[key] = stack
+        return stack.run(self.source, self.layers, fold)
 
 
 def chains(nodes: Sequence[Node], plan: Plan, layouts: Layouts, kept: str) -> list[Thinned]:
@@ -211,7 +198,7 @@ class _Finder:
             linear = self._only_reader(node.name)
             masked: str | None = node.name
         elif self._is_linear(node):
-            source, mask, masked, linear = _first(node), None, None, node
+            source, mask, masked, linear = first_of(node), None, None, node
         else:
             return None
         layers: list[Layer] = []
@@ -223,7 +210,7 @@ class _Finder:
                 break
             mask, masked, linear = operand[1], then.name, self._only_reader(then.name)
         layers = self._whole(layers)
-        if not layers or not self._rows_first(source):
+        if not layers or not self._rowsfirst_of(source):
             return None
         return Thinned(source, tuple(layers))
 
@@ -232,7 +219,7 @@ class _Finder:
     ) -> tuple[Layer, Node | None]:
         pointwise: list[Node] = []
         at = linear
-        while (then := self._only_reader(at.name)) is not None and _is_pointwise(then):
+        while (then := self._only_reader(at.name)) is not None and is_pointwise(then):
             pointwise.append(then)
             at = then
         return Layer(mask, masked, linear, tuple(pointwise)), then
@@ -256,13 +243,13 @@ class _Finder:
             if (
                 mask in self.plan.from_masks
                 and value not in self.plan.from_masks
-                and self._rows_first(mask)
-                and self._rows_first(value)
+                and self._rowsfirst_of(mask)
+                and self._rowsfirst_of(value)
             ):
                 return value, mask
         return None
 
-    def _rows_first(self, name: str) -> bool:
+    def _rowsfirst_of(self, name: str) -> bool:
         layout = self.layouts.of[name]
         return isinstance(layout, Rows) and (layout.axis, layout.ndim, layout.per_row) == (0, 2, 1)
 
@@ -271,34 +258,10 @@ class _Finder:
         return (
             node.op == "aten.linear.default"
             and not node.kwargs
-            and self._rows_first(node.name)
+            and self._rowsfirst_of(node.name)
             and all(name in self.static for name in weights)
         )
 
     def _only_reader(self, name: str) -> Node | None:
         readers = self.readers.get(name, [])
         return readers[0] if len(readers) == 1 and name != self.kept else None
-
-
-def _is_pointwise(node: Node) -> bool:
-    return node.op in POINTWISE and len(list(node.references())) == 1
-
-
-def _first(node: Node) -> str:
-    first = node.args[0]
-    assert isinstance(first, Ref)
-    return first.name
-
-
-def _weights(linear: Node, static: Mapping[str, object]) -> tuple[Tensor, Tensor | None]:
-    names = [part.name if isinstance(part, Ref) else None for part in linear.args[1:]]
-    weight, bias = (*names, None)[:2]
-    assert weight is not None
-    return as_tensor(static[weight]), None if bias is None else as_tensor(static[bias])
-
-
-def _apply(node: Node, units: Tensor, fold: Fold) -> Tensor:
-    if node.op == "aten.relu.default":
-        return units.relu_()
-    args = [bind(argument, {_first(node): units}, fold.device) for argument in node.args]
-    return as_tensor(resolve(node.op)(*args, **node.kwargs))

@@ -28,6 +28,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 from torch import Tensor
 
+from dubito.engine.constants import constant
 from dubito.engine.heads import mean_and_variance
 from dubito.engine.propagation.values import Spread
 from dubito.engine.sampling import NUM_NODES
@@ -107,7 +108,7 @@ class OutputMoments:
             noise = (mean[:, 1] + variance[:, 1] / 2).exp()
             mean, variance = mean[:, 0], variance[:, 0]
         if manifest.target_scale is not None:
-            shift, factor = (mean.new_tensor(part) for part in manifest.target_scale)
+            shift, factor = (constant(part, mean) for part in manifest.target_scale)
             mean, square = shift + factor * mean, factor.square()
             variance, noise = square * variance, square * noise
         kept = {}

@@ -1,0 +1,96 @@
+"""The thinned form of all samples of a chunk in one batched product.
+
+Its job: where calling a kernel costs more than what it computes, as on a GPU, gather the weights of
+every sample into one tensor. Samples keep different numbers of units; the shorter ones are filled
+up with units that they drop, whose mask is 0 and which therefore add nothing.
+
+Dimensions: T samples of the chunk, B rows, F units, K kept ones of the sample that keeps most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dubito.engine.fold import Fold, as_tensor, unfolded
+from dubito.engine.forms.layer import Layer, apply, weights_of
+from dubito_nn.program import Value
+
+_MULTIPLE = 16  # of which K is one, as kernels like it
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The weights of several samples.
+
+    Args:
+        kept: (T, K) units of the chain's input; None for all.
+        layers: per layer its weight (T, K, K') and its bias (T, 1, K'), or the bias of all, or
+            None.
+    """
+
+    kept: Tensor | None
+    layers: tuple[tuple[Tensor, Tensor | None], ...]
+
+    @classmethod
+    def of(
+        cls, layers: Sequence[Layer], masks: Sequence[Value | None], static: Mapping[str, Value]
+    ) -> Stack:
+        """Gather them.
+
+        Args:
+            layers: of the chain.
+            masks: (T, F) on the input of each layer; None where nothing is masked.
+            static: values that depend on nothing.
+        """
+        masks_TF = [None if mask is None else as_tensor(mask) for mask in masks]
+        kept = [None if mask_TF is None else _kept(mask_TF) for mask_TF in masks_TF]
+        samples = next(len(mask_TF) for mask_TF in masks_TF if mask_TF is not None)
+        made = []
+        for at, layer in enumerate(layers):
+            weight_GF, bias_G = weights_of(layer.linear, static)
+            rows_TK = kept[at + 1] if at + 1 < len(kept) else None
+            columns_TK, mask_TF = kept[at], masks_TF[at]
+            weight_TGF = weight_GF.expand(samples, -1, -1)
+            if rows_TK is not None:
+                weight_TGF = weight_GF[rows_TK]
+                bias_G = None if bias_G is None else bias_G[rows_TK].unsqueeze(1)
+            if columns_TK is not None and mask_TF is not None:
+                index_TGK = columns_TK.unsqueeze(1).expand(-1, weight_TGF.shape[1], -1)
+                scale_T1K = mask_TF.gather(1, columns_TK).unsqueeze(1)
+                weight_TGF = weight_TGF.gather(2, index_TGK) * scale_T1K
+            made.append((weight_TGF.transpose(1, 2).contiguous(), bias_G))
+        return cls(kept[0], tuple(made))
+
+    def run(self, source: str, layers: Sequence[Layer], fold: Fold) -> Tensor:
+        """The chain's output, (samples · rows, F').
+
+        Args:
+            source: name of the value that enters.
+            layers: of the chain.
+            fold: of the samples whose weights these are.
+        """
+        samples, rows = len(fold.chunk.samples), len(fold.chunk.rows)
+        if source in fold.of_rows:
+            units = as_tensor(fold.of_rows[source]).expand(samples, -1, -1)
+        else:
+            units = unfolded(as_tensor(fold.value(source)), 0, (samples, rows))
+        if self.kept is not None:
+            units = units.gather(2, self.kept.unsqueeze(1).expand(-1, rows, -1))
+        for layer, (weight_TKG, bias) in zip(layers, self.layers, strict=True):
+            units = units @ weight_TKG if bias is None else torch.baddbmm(bias, units, weight_TKG)
+            for node in layer.pointwise:
+                units = apply(node, units, fold)
+        return units.flatten(0, 1)
+
+
+def _kept(mask_TF: Tensor) -> Tensor:
+    """Places of the units that a sample keeps, then of some that it drops, (T, K), ascending."""
+    is_kept_TF = mask_TF != 0
+    most = int(is_kept_TF.sum(1).max())
+    padded = min(mask_TF.shape[1], -(-max(most, 1) // _MULTIPLE) * _MULTIPLE)
+    order_TF = (~is_kept_TF).to(torch.uint8).argsort(dim=1, stable=True)
+    return order_TF[:, :padded].sort(dim=1).values

@@ -1,0 +1,59 @@
+"""Columns side by side in one tensor.
+
+Its job: bring what was found about some rows to the host in one transfer, since every one makes the
+device's queue wait.
+
+Dimensions: B rows, N numbers of a row over all columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dubito.engine.prediction import Column
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Some columns, in float64.
+
+    Args:
+        numbers: (B, N) of all columns, one after the other.
+        shapes: by name, in that order: of one row's entry.
+    """
+
+    numbers: Tensor
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Tensor]) -> Sheet:
+        """Put columns together.
+
+        Args:
+            columns: rows first, on one device.
+        """
+        parts = [one.double().reshape(len(one), -1) for one in columns.values()]
+        shapes = {name: tuple(one.shape[1:]) for name, one in columns.items()}
+        return cls(torch.cat(parts, dim=1), shapes)
+
+    def on_host(self, rows: int | None = None) -> dict[str, Column]:
+        """The columns of the first rows, or of all."""
+        numbers: Column = self.numbers[:rows].cpu().numpy()
+        found, first = dict[str, Column](), 0
+        for name, shape in self.shapes.items():
+            last = first + math.prod(shape)
+            found[name] = numbers[:, first:last].reshape(-1, *shape)
+            first = last
+        return found
+
+
+def on_host(columns: Mapping[str, Tensor]) -> dict[str, Column]:
+    """Columns of one device on the host."""
+    if all(one.device.type == "cpu" for one in columns.values()):
+        return {name: one.numpy() for name, one in columns.items()}
+    return Sheet.of(columns).on_host()
