@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from dubito.registry import Registry
+from dubito.registry import ColumnFact, Registry
 from dubito.registry.cache import Cache
 from dubito.registry.check import check
 from dubito.registry.database import Database
+from dubito.registry.jobs import JobStore, NewJob, new_id
 from dubito.registry.objects import Objects
+from dubito.registry.pools import PoolStore
 
 from .conftest import Bundles
 from .s3 import S3
@@ -130,3 +132,30 @@ def test_objects_of_a_bucket_are_checked_past_the_cache(
     assert registry.bundle(digest) == bundles("first").read_bytes()
     assert len(check(database, objects).problems) == 1
     registry.close()
+
+
+@pytest.mark.usefixtures("registry")
+def test_pools_and_results_of_jobs_are_looked_at(
+    database: Database, objects: Objects, tmp_path: Path
+) -> None:
+    rows, unnamed = tmp_path / "rows.npy", tmp_path / "unnamed.npy"
+    rows.write_bytes(b"rows")
+    unnamed.write_bytes(ORPHAN)
+    digest = hashlib.sha256(b"rows").hexdigest()
+    column = ColumnFact("inputs", "<f4", (4,))
+    pool = PoolStore(database, objects).add("wild", rows, digest, "npy", 1, (column,))
+    objects.beside("pools").put(DIGEST, unnamed)
+    jobs = JobStore(database)
+    job = jobs.add(NewJob(new_id(), "predict", "digits", 1, [1], pool, {}), most=1)
+    assert jobs.take(*jobs.active()[0], "me") is not None
+    assert jobs.succeed(job.id, "me", {"digest": digest}, ())
+    report = check(database, objects)
+    assert (report.num_pools, report.num_results, report.num_objects) == (1, 1, 4)
+    assert [one.name for one in report.orphans] == [DIGEST]
+    assert report.problems == (f"object {digest}: expected the result of {job.id}, got none",)
+    objects.beside(f"jobs/{job.id}").put(digest, rows)
+    assert check(database, objects).problems == ()
+    objects.beside("pools").delete(digest)
+    [problem] = check(database, objects, fix=True, min_age_s=0).problems
+    assert problem == f"object {digest}: expected pool `wild` of 4 bytes, got none"
+    assert check(database, objects).orphans == ()

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from dubito.cli import main
 from dubito.registry.database import Database
 from dubito_nn import export
 
 from .conftest import CLASSES, NUM_FEATURES, Bundles
+from .shell import Run
+from .shell import run_command as _run
 
 
 @pytest.fixture(autouse=True)
@@ -28,20 +29,6 @@ def _data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUBITO_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("DUBITO_NUM_SAMPLES", "16")
     monkeypatch.setenv("COLUMNS", "200")
-
-
-Run = tuple[int, str, str]
-
-
-def _run(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object
-) -> Run:
-    """Exit code, stdout and stderr of one command."""
-    monkeypatch.setattr(sys, "argv", ["dubito", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    captured = capsys.readouterr()
-    return int(ended.value.code or 0), captured.out, captured.err
 
 
 def test_register_predict_calibrate_and_list(
@@ -201,7 +188,8 @@ def test_registry_check_and_audit(
 ) -> None:
     _run(capsys, monkeypatch, "register", bundles("first"), "--model", "animals")
     code, out, _ = _run(capsys, monkeypatch, "registry", "check")
-    assert (code, out.strip()) == (0, "1 models, 1 versions, 1 objects: no problems, no orphans")
+    whole = "1 models, 1 versions, 0 pools, 0 results of jobs, 1 objects: no problems, no orphans"
+    assert (code, out.strip()) == (0, whole)
     code, out, _ = _run(capsys, monkeypatch, "registry", "audit")
     assert (code, "upload" in out, "local" in out) == (0, True, True)
     assert _run(capsys, monkeypatch, "registry", "audit", "nobody")[0] == 1

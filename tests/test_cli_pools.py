@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dubito.cli import main
-
 from .conftest import NUM_FEATURES, Bundles
-
-Run = tuple[int, str, str]
+from .shell import Run
+from .shell import run_command as _run
 
 
 @pytest.fixture(autouse=True)
@@ -23,17 +20,6 @@ def _data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUBITO_NUM_SAMPLES", "16")
     monkeypatch.setenv("DUBITO_POLL_MS", "20")
     monkeypatch.setenv("COLUMNS", "200")
-
-
-def _run(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object
-) -> Run:
-    """Exit code, stdout and stderr of one command."""
-    monkeypatch.setattr(sys, "argv", ["dubito", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    captured = capsys.readouterr()
-    return int(ended.value.code or 0), captured.out, captured.err
 
 
 def test_a_pool_goes_all_the_way(

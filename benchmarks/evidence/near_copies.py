@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, object]]:
     """Choose batches; write the record and return its figures."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
-    settings = Settings()
+    settings = replace(Settings(), num_samples=options.num_samples)
     if options.quick:
         settings = replace(settings, rows=30, num_samples=4, steps=5, hidden=16, seeds=(0,))
     start = time.perf_counter()
@@ -65,6 +65,8 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, object]]:
     else:
         digits = mnist(options.data)
         name, rows = "near_copies_mnist", (digits.images, digits.labels)
+    if options.num_samples != Settings().num_samples:
+        name += f"_{options.num_samples}"
     figures = measured(*rows, settings)
     _show(figures)
     write(
@@ -140,7 +142,9 @@ def _show(figures: Mapping[str, Mapping[str, object]]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    return parser(__doc__, needs_data=False)
+    made = parser(__doc__, needs_data=False)
+    made.add_argument("--num-samples", type=int, default=Settings().num_samples, help="T")
+    return made
 
 
 if __name__ == "__main__":

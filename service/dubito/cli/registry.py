@@ -27,7 +27,7 @@ def check(
         int, typer.Option(help="Minutes; younger orphans may be uploads on their way.", min=0)
     ] = 60,
 ) -> None:
-    """Look at every row and read every bundle; exit code 1 where something is not whole."""
+    """Look at every row, read every bundle, pool and result; exit code 1 where one is not whole."""
     settings = Settings()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = Database(settings.registry_url)
@@ -71,10 +71,11 @@ def _print(report: CheckReport) -> None:
     for problem in report.problems:
         line(f"problem: {problem}")
     for orphan in report.orphans:
-        done = "removed" if orphan.is_removed else "not named by any version"
+        done = "removed" if orphan.is_removed else "not named by any version or pool"
         size = f"{orphan.size_bytes} bytes, {orphan.age_s / 60:.0f} minutes old"
         line(f"orphan: {orphan.name} ({size}): {done}")
     line(
-        f"{report.num_models} models, {report.num_versions} versions, {report.num_objects} objects:"
+        f"{report.num_models} models, {report.num_versions} versions, {report.num_pools} pools,"
+        f" {report.num_results} results of jobs, {report.num_objects} objects:"
         f" {len(report.problems) or 'no'} problems, {len(report.orphans) or 'no'} orphans"
     )

@@ -8,25 +8,25 @@ under which an upload would put it again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlalchemy import exists, select
+from sqlalchemy import Exists, exists, select
 
 from dubito.errors import DubitoError, UnavailableError
 from dubito.registry.database import Database
 from dubito.registry.names import DEFAULT_ALIAS
 from dubito.registry.objects import Objects, StoredObject
 from dubito.registry.rows import WHOLE
-from dubito.registry.tables import ModelRow, VersionRow
+from dubito.registry.tables import JobRow, ModelRow, PoolRow, VersionRow
 
 ORPHAN_AGE_S = 3600.0
 
 
 @dataclass(frozen=True)
 class Orphan:
-    """An object, or a half-written file, that no version names; an upload may have been killed.
+    """An object, or a half-written file, that no row names; an upload may have been killed.
 
     Args:
         name: digest, or name of the file.
@@ -46,13 +46,16 @@ class CheckReport:
     """What a check found.
 
     Args:
-        num_models, num_versions, num_objects: how much was looked at.
+        num_models, num_versions, num_pools, num_results, num_objects: how much was looked at;
+            results are those of finished jobs, objects those of bundles and pools.
         problems: what is not whole, a line each.
         orphans: what takes room for nothing; no problem.
     """
 
     num_models: int
     num_versions: int
+    num_pools: int
+    num_results: int
     num_objects: int
     problems: tuple[str, ...]
     orphans: tuple[Orphan, ...]
@@ -65,31 +68,85 @@ def check(
 
     Args:
         database: the rows.
-        objects: the bundles.
+        objects: the bundles; pools and results of jobs lie beside them.
         fix: remove orphans.
         min_age_s: of the orphans that are removed; younger ones may be uploads on their way.
 
     Raises:
         UnavailableError: the database or the object store does not answer.
     """
-    stored = tuple(objects.stored())
+    kinds = (
+        _Kind(objects, lambda digest: exists().where(VersionRow.digest == digest)),
+        _Kind(objects.beside("pools"), lambda digest: exists().where(PoolRow.digest == digest)),
+    )
+    stored = [tuple(kind.objects.stored()) for kind in kinds]
+    rows = _read(database)
+    problems = list(rows.problems)
+    orphans: list[Orphan] = []
+    fix_from_s = min_age_s if fix else None
+    for kind, named, found in zip(kinds, (rows.bundles, rows.pools), stored, strict=True):
+        for digest, what in named.items():
+            problems += _object_problems(database, kind.objects, digest, what, kind.naming(digest))
+        orphans += [
+            _orphan(database, kind, one, fix_from_s) for one in found if one.digest not in named
+        ]
+        orphans += _unfinished(kind.objects, fix_from_s)
+    for job, digest in rows.results.items():
+        place, naming = objects.beside(f"jobs/{job}"), exists().where(JobRow.id == job)
+        problems += _object_problems(database, place, digest, f"the result of {job}", naming)
+    num_objects = sum(map(len, stored))
+    return CheckReport(
+        rows.num_models,
+        rows.num_versions,
+        rows.num_pools,
+        len(rows.results),
+        num_objects,
+        tuple(problems),
+        tuple(orphans),
+    )
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Objects of one kind, and whether a row names a digest."""
+
+    objects: Objects
+    naming: Callable[[str], Exists]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What rows name: digests of bundles and pools with what they are, results by job."""
+
+    num_models: int
+    num_versions: int
+    num_pools: int
+    problems: tuple[str, ...]
+    bundles: Mapping[str, str]
+    pools: Mapping[str, str]
+    results: Mapping[str, str]
+
+
+def _read(database: Database) -> _Rows:
     problems: list[str] = []
-    named: dict[str, int] = {}
-    num_versions = 0
+    bundles: dict[str, str] = {}
     with database.reading() as session:
         models = session.scalars(select(ModelRow).order_by(ModelRow.name).options(*WHOLE)).all()
         for model in models:
             problems += _model_problems(model)
-            num_versions += len(model.versions)
-            named.update({version.digest: version.size_bytes for version in model.versions})
-    for digest, size_bytes in named.items():
-        problems += _object_problems(database, objects, digest, size_bytes)
-    fix_from_s = min_age_s if fix else None
-    orphans = [
-        _orphan(database, objects, one, fix_from_s) for one in stored if one.digest not in named
-    ]
-    orphans += _unfinished(objects, fix_from_s)
-    return CheckReport(len(models), num_versions, len(stored), tuple(problems), tuple(orphans))
+            for version in model.versions:
+                bundles[version.digest] = f"a bundle of {version.size_bytes} bytes"
+        pools = session.scalars(select(PoolRow).order_by(PoolRow.name)).all()
+        jobs = session.scalars(select(JobRow).order_by(JobRow.id)).all()
+        return _Rows(
+            len(models),
+            sum(len(model.versions) for model in models),
+            len(pools),
+            tuple(problems),
+            bundles,
+            {pool.digest: f"pool `{pool.name}` of {pool.size_bytes} bytes" for pool in pools},
+            {job.id: str(job.result["digest"]) for job in jobs if job.result is not None},
+        )
 
 
 def _model_problems(model: ModelRow) -> Iterator[str]:
@@ -116,7 +173,7 @@ def _model_problems(model: ModelRow) -> Iterator[str]:
 
 
 def _object_problems(
-    database: Database, objects: Objects, digest: str, size_bytes: int
+    database: Database, objects: Objects, digest: str, what: str, naming: Exists
 ) -> Iterator[str]:
     try:
         actual = objects.actual_digest(digest)
@@ -124,21 +181,21 @@ def _object_problems(
         raise
     except DubitoError:
         actual = None
-    if actual == digest or not _is_named(database, digest):  # deleted while it was looked at
+    if actual == digest or not _is_true(database, naming):  # deleted while it was looked at
         return
     got = "none" if actual is None else f"one of digest {actual}"
-    yield f"object {digest}: expected a bundle of {size_bytes} bytes, got {got}"
+    yield f"object {digest}: expected {what}, got {got}"
 
 
 def _orphan(
-    database: Database, objects: Objects, found: StoredObject, fix_from_s: float | None
+    database: Database, kind: _Kind, found: StoredObject, fix_from_s: float | None
 ) -> Orphan:
     age_s = max(0.0, time.time() - found.stored_at.timestamp())
     is_removed = False
     if fix_from_s is not None and age_s >= fix_from_s:
         with database.writing() as session:
-            if not session.scalar(select(exists().where(VersionRow.digest == found.digest))):
-                objects.delete(found.digest)
+            if not session.scalar(select(kind.naming(found.digest))):
+                kind.objects.delete(found.digest)
                 is_removed = True
     return Orphan(found.digest, found.size_bytes, age_s, is_removed)
 
@@ -154,6 +211,6 @@ def _unfinished(objects: Objects, fix_from_s: float | None) -> Iterator[Orphan]:
             yield Orphan(path.name, found.st_size, age_s, is_removed)
 
 
-def _is_named(database: Database, digest: str) -> bool:
+def _is_true(database: Database, naming: Exists) -> bool:
     with database.reading() as session:
-        return bool(session.scalar(select(exists().where(VersionRow.digest == digest))))
+        return bool(session.scalar(select(naming)))

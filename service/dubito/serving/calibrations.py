@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from threading import Lock
 
 from dubito.calibration.record import Calibration
 from dubito.registry import CalibrationFact
@@ -16,9 +17,10 @@ _MAX_KEPT = 32
 
 @dataclass
 class Calibrations:
-    """The records used last; for one thread, that of the worker."""
+    """The records used last."""
 
     _kept: OrderedDict[tuple[object, ...], Calibration] = field(default_factory=OrderedDict)
+    _lock: Lock = field(default_factory=Lock)
 
     def of(self, fact: CalibrationFact) -> Calibration:
         """The record of a calibration.
@@ -27,9 +29,13 @@ class Calibrations:
             InputError: it cannot be read.
         """
         key = fact.model, fact.version, fact.number, fact.created_at
-        if key not in self._kept:
-            self._kept[key] = Calibration.from_json(fact.document)
-        self._kept.move_to_end(key)
-        while len(self._kept) > _MAX_KEPT:
-            self._kept.popitem(last=False)
-        return self._kept[key]
+        with self._lock:
+            found = self._kept.get(key)
+        if found is None:  # read without the lock: the worker must not wait for a megabyte
+            found = Calibration.from_json(fact.document)
+        with self._lock:
+            self._kept[key] = found
+            self._kept.move_to_end(key)
+            while len(self._kept) > _MAX_KEPT:
+                self._kept.popitem(last=False)
+        return found

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from dubito.calibration.record import Calibration
 from dubito.errors import InputError
 from dubito.monitoring.kept import Kept
 from dubito.monitoring.outcomes import Figures, Outcome, Watch, figures
@@ -26,6 +25,7 @@ from dubito.registry.journal import (
     State,
     check_reference,
 )
+from dubito.serving.calibrations import Calibrations
 from dubito.serving.drifts import DriftFact, Drifts
 from dubito.serving.library import Library
 from dubito.serving.observing import laws
@@ -89,12 +89,16 @@ class Monitoring:
     Args:
         registry: where they are kept.
         library: the versions and their calibrations.
+        calibrations: their records, read.
         settings: bounds.
     """
 
-    def __init__(self, registry: Registry, library: Library, settings: Settings) -> None:
+    def __init__(
+        self, registry: Registry, library: Library, calibrations: Calibrations, settings: Settings
+    ) -> None:
         self._journal = registry.journal
         self._library = library
+        self._calibrations = calibrations
         self._window = settings.monitoring_window
         self._keep = max(self._window, 2 * settings.kept_predictions)
         self._is_on = settings.monitoring
@@ -168,7 +172,7 @@ class Monitoring:
         name = prediction.calibration
         version = self._library.version(name.model, str(name.version))
         fact = self._library.calibration(version, name.number)
-        calibration = Calibration.from_json(fact.document)
+        calibration = self._calibrations.of(fact)
         if calibration.positions is not None:
             raise InputError(
                 f"feedback expects one truth per row, got a {calibration.positions.head} head, "
