@@ -326,6 +326,8 @@ CALIBRATE: dict[str, tuple[Fields, str]] = {
     "too few rows": ({"labels": [1]}, "at least"),
     "an alpha of 0": ({"labels": [1], "alpha": 0}, "`alpha`"),
     "noise": ({"labels": [1], "noise_precision": 1.0}, "`noise_precision`"),
+    "alpha": ({"labels": [1], "alpha": 1.5}, "such as 0.1"),
+    "tolerance": ({"labels": [1], "tolerance": 0.1}, "predict with the same num_samples and no"),
     "an unknown field": ({"labels": [1], "score": "energy"}, "`score`"),
     "strange rows of another shape": ({"labels": [1], "ood_inputs": [[1]]}, "4"),
 }

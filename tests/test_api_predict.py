@@ -177,6 +177,7 @@ def test_arrays_come_back_where_accept_asks(ready: httpx.Client) -> None:
         np.testing.assert_array_equal(arrays["mean"], wanted["outputs"]["mean"])
         assert arrays["label"].tolist() == wanted["outputs"]["label"]
         assert orjson.loads(arrays["reply"].tobytes())["model"] == "animals"
+        assert arrays["classes"].tolist() == list(CLASSES)
     one = ready.post(
         PREDICT, json={**body, "outputs": ["mean"]}, headers={"Accept": "application/x-npy"}
     )

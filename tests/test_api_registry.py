@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -229,3 +230,17 @@ def test_openapi_lists_the_paths_and_the_docs_are_there(client: httpx.Client) ->
     body = paths["/v1/models/{model}/predict"]["post"]["requestBody"]["content"]
     assert "num_samples" in body["application/json"]["schema"]["properties"]
     assert client.get("/docs").status_code == 200
+
+
+def test_the_page_of_the_documentation_needs_no_other_server(client: httpx.Client) -> None:
+    page = client.get("/docs").text
+    fetched = re.findall(r"""(?:src|href)="([^"]+)"|url: '([^']+)'""", page)
+    addresses = [one or other for one, other in fetched]
+    assert len(addresses) >= 4  # script, style, icon, description
+    for address in addresses:
+        assert address.startswith("/"), address
+        reply = client.get(address)
+        assert reply.status_code == 200
+        assert len(reply.content) > 100
+    assert "http://" not in page
+    assert "https://" not in page

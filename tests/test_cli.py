@@ -240,6 +240,24 @@ def test_old_tables_are_named_until_they_are_upgraded(
     assert _run(capsys, monkeypatch, "models")[0] == 0
 
 
+def test_a_port_that_is_taken_is_told_before_anything_is_loaded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DUBITO_DATA_DIR", str(tmp_path / "untouched"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = _run(capsys, monkeypatch, "serve", "--port", str(port))
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"port {port} of 127.0.0.1: expected a free one" in err
+    assert "--port" in err
+    assert not (tmp_path / "untouched").exists()
+    code, _, err = _run(
+        capsys, monkeypatch, "serve", "--host", "203.0.113.7", "--insecure", "--port", "0"
+    )
+    assert (code, err.count("\n")) == (1, 1)
+    assert "address 203.0.113.7" in err
+
+
 def test_a_bad_setting_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,30 @@ def test_calibrate_and_evaluate_write_the_figures_that_they_print(
     assert "asked for no calibration" in err
 
 
+def test_calibrate_takes_the_sampling_and_the_noise_from_the_command_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bundles: Bundles,
+    data: Path,
+) -> None:
+    _run(capsys, monkeypatch, "register", bundles("first"), "--model", "animals")
+    fit = ("calibrate", "animals", "--data", data, "--alpha", "0.1")
+    how = ("--draw", "iid", "--method", "mc", "--num-samples", "8")
+    assert _run(capsys, monkeypatch, *fit, *how, "--masks", "shared")[0] == 0
+    for words, expected in ((how, 1), (("--num-samples", "8"), None)):
+        judge = ("evaluate", "animals", "--data", data, "--json", *words)
+        assert json.loads(_run(capsys, monkeypatch, *judge)[1])["calibration"] == expected
+    assert _run(capsys, monkeypatch, *fit, "--masks", "independent")[0] == 0
+    judge = ("evaluate", "animals", "--data", data, "--json")
+    assert json.loads(_run(capsys, monkeypatch, *judge)[1])["calibration"] is None
+    code, _, err = _run(capsys, monkeypatch, *fit, "--noise-precision", "2")
+    assert code == 1
+    assert "`noise_precision` belongs to a regression" in err
+    code, _, err = _run(capsys, monkeypatch, *fit, "--position-share", "0.5")
+    assert code == 1
+    assert "`position_share` belongs to a head" in err
+
+
 def _values(page: Path, name: str) -> list[str]:
     """The values of a figure on a page, one per column."""
     tree = ElementTree.fromstring(page.read_text())

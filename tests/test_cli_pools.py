@@ -74,3 +74,15 @@ def test_rows_come_from_one_place(
     ):
         code, _, err = _run(capsys, monkeypatch, *words)
         assert (code, "--pool NAME" in err) == (1, True)
+
+
+def test_a_file_of_labelled_rows_is_told_what_to_leave_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = np.zeros((6, NUM_FEATURES), np.float32)
+    for truth in (np.array(["ant"] * 6), np.arange(6)):
+        np.savez(tmp_path / "held_out.npz", inputs=rows, labels=truth)
+        code, _, err = _run(capsys, monkeypatch, "pool", "add", tmp_path / "held_out.npz")
+        assert code == 1
+        assert "expected unlabelled rows, got `labels` beside `inputs`" in err
+        assert "numpy.savez(path, inputs=inputs)" in err

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dubito.settings import Settings
 
-from .conftest import NUM_FEATURES, Bundles, upload
+from .conftest import CLASSES, NUM_FEATURES, Bundles, upload
 
 MODEL = "/v1/models/animals"
 NUM_ROWS = 700
@@ -100,7 +100,8 @@ def test_a_pool_is_predicted_as_its_rows_are(
     inline = ready.post(
         f"{MODEL}/predict", json={"inputs": rows.tolist(), "num_samples": 32, "seed": 5}
     ).json()
-    assert {name for name in found if name != "reply"} == {
+    assert found["classes"].tolist() == list(CLASSES)
+    assert {name for name in found if name not in ("reply", "classes")} == {
         name for name, column in inline["outputs"].items() if column is not None
     }
     assert found["label"].tolist() == inline["outputs"]["label"]
@@ -228,7 +229,8 @@ def test_a_result_is_written_as_parquet_too(ready: httpx.Client, rows: NDArray[n
     found = arrays(ready, _ended(ready, start(ready)))
     reply = ready.get(f"/v1/jobs/{_ended(ready, start(ready, format='parquet'))}/result")
     table = parquet.read_table(io.BytesIO(reply.content))
-    assert table.column_names == [name for name in found if name != "reply"]
+    assert table.column_names == [name for name in found if name not in ("reply", "classes")]
+    assert json.loads(table.schema.metadata[b"classes"]) == list(CLASSES)
     np.testing.assert_allclose(np.array(table["mean"].to_pylist()), found["mean"], rtol=1e-5)
     assert table["label"].to_pylist() == found["label"].tolist()
     assert json.loads(table.schema.metadata[b"dubito"])["model"] == "animals"

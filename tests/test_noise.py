@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import minimize_scalar
 
-from dubito.calibration.noise import Noise, fit_noise, mixture_nll
+from dubito.calibration.noise import Noise, check_precision, fit_noise, mixture_nll
 from dubito.errors import InputError
 
 
@@ -98,6 +98,16 @@ def test_a_given_precision_is_one_over_the_variance_and_must_be_positive() -> No
     for wrong in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match="positive number"):
             Noise.of_precision(wrong, 1)
+
+
+@pytest.mark.parametrize("precision", [1e300, 1e-300, 1e13, 1e-13])
+def test_a_precision_beyond_anything_the_targets_could_have_is_refused(precision: float) -> None:
+    target_BD = np.random.default_rng(0).normal(size=(200, 1))
+    with pytest.raises(InputError, match=r"from .*e-1[23] to .*e\+1[12] for targets like these"):
+        check_precision(precision, target_BD)
+    check_precision(1e11, target_BD)
+    check_precision(1e-11, target_BD)
+    check_precision(1e13, 1e-3 * target_BD)  # in another unit it is none
 
 
 def test_targets_that_are_met_exactly_leave_the_noise_undetermined_and_finite() -> None:

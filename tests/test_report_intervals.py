@@ -139,6 +139,19 @@ def test_the_truth_lies_inside_as_often_as_is_stated(sharpness: float) -> None:
         assert count >= stats.binom.ppf(0.0005, 150, 0.93 if is_sharp else 0.87), hits
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_every_interval_holds_its_figure_also_where_bias_moves_all_resamples(seed: int) -> None:
+    """With 40 rows of 20 classes, resamples of the classwise error lie far above it."""
+    generator = np.random.default_rng(seed)
+    mean_BC = softmax(generator.normal(size=(40, 20)), axis=-1)
+    label_B = (mean_BC.cumsum(axis=-1) < generator.random((40, 1))).sum(axis=-1).clip(max=19)
+    found = evaluate_classification(np.log(mean_BC)[None], label_B, calibration=None, seed=seed)
+    for name, interval in found.intervals.items():
+        figure = found.report[name]
+        if interval is not None and figure is not None:
+            assert interval[0] <= figure <= interval[1], name
+
+
 def test_one_row_and_what_is_undefined_have_no_interval() -> None:
     statistics = {"x": mean_of(np.array([1.0])), "none": None, "inf": mean_of(np.array([np.inf]))}
     figures = report.figures(statistics, 1)

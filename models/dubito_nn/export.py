@@ -25,6 +25,7 @@ from dubito_nn.lifting.inject import inject_dropout
 from dubito_nn.lifting.lift import Lifted, lift, refuse_as_recorded, without_unserved
 from dubito_nn.lifting.lower import lower
 from dubito_nn.lifting.prove import prove
+from dubito_nn.lifting.returned import checked_output
 from dubito_nn.manifest import OUTPUTS_OF, InputSpec, Manifest, Output, Task
 from dubito_nn.program import Node, Program, pruned
 
@@ -45,6 +46,7 @@ def export(
     drop_prob: Mapping[str, float] | None = None,
     free_dims: FreeDims = None,
     notes: str | None = None,
+    class_axis: int | None = None,
 ) -> Bundle:
     """Write a network trained with dropout as a bundle, a pure function f(x, ω).
 
@@ -55,11 +57,13 @@ def export(
         module: the trained network; its inputs and output have the rows first.
         example_inputs: one batch: a tensor, a sequence of tensors, or tensors by input name.
         path: file to write, `*.dubito`; its folder must exist.
-        task: `classification` (output of shape (rows, C)) or `regression` ((rows,) or (rows, D)).
+        task: `classification` (output of shape (rows, C)), `multilabel` (output `sigmoid_logits` of
+            shape (rows, L), L labels that are each on or off) or `regression` ((rows,) or
+            (rows, D)).
         output: what the numbers are: `logits`, `log_probs`, `probs`, `sigmoid_logits` (one number
             per row, the logit of the second class), `mean`, or `mean_and_log_variance` (a pair of
             (rows, D) tensors, or one (rows, 2 D) tensor with the means first).
-        classes: names of the C classes; `0`, `1`, ... where not given.
+        classes: names of the C classes or L labels; `0`, `1`, ... where not given.
         output_name: key, attribute or position of the output to serve in a structured return.
         features: path of the module whose output is the feature vector.
         target_scale: mean and standard deviation of the target, where the network was trained on
@@ -69,6 +73,9 @@ def export(
             of patterns that match one module the last counts. Stated in the manifest.
         free_dims: input name → axis → name of a further dimension that may vary.
         notes: free text kept with the bundle.
+        class_axis: axis of the classes in the output of a classification that has a class at every
+            position, the rows being axis 0: 1 for (rows, C, height, width), -1 for
+            (rows, length, C). Never guessed.
 
     Returns:
         The bundle, as read back from the file.
@@ -98,8 +105,8 @@ def export(
         injected = inject_dropout(captured, {} if drop_prob is None else drop_prob)
         lifted, point = _lift_and_prove(captured)
         injected.refuse_silent()
-        shape = _checked_output(captured, output)
-        names = _class_names(classes, task, output, shape)
+        shape, class_axis = checked_output(captured, task, output, class_axis)
+        names = class_names(classes, task, output, shape[class_axis or 1])
         manifest = Manifest(
             task=task,
             output=output,
@@ -112,6 +119,7 @@ def export(
             features=features,
             injected=injected.paths,
             notes=notes,
+            class_axis=class_axis,
         )
         manifest = replace(manifest, warnings=_warnings(manifest, lifted, captured))
         return _write(Path(path), manifest, lifted, point)
@@ -166,55 +174,21 @@ def _with_weight_names(program: Program, names: Mapping[str, str]) -> Program:
     return Program(tuple(renamed(node) for node in program.nodes), program.outputs)
 
 
-def _checked_output(captured: Captured, output: Output) -> tuple[int, ...]:
-    """The output's shape on the example, after its numbers have been held against `output`."""
-    result = captured.run(captured.example, "evaluation")["output"]
-    shape, rows = tuple(result.shape), len(next(iter(captured.example.values())))
-    wanted = 3 if output == "mean_and_log_variance" else 2
-    if len(shape) != wanted or shape[0] != rows:
-        raise ExportError(
-            f"output `{output}` expects the shape (rows, {'D' if 'mean' in output else 'C'}),"
-            f" got {shape}: reduce further axes in forward()"
-        )
-    if not result.is_floating_point() or not result.isfinite().all():
-        raise ExportError(
-            f"the output expects finite floating-point numbers on the example, got {result.dtype}:"
-            " return scores or means, and give real rows as example_inputs"
-        )
-    if output == "sigmoid_logits" and shape[1] != 1:
-        raise ExportError(
-            f"output `sigmoid_logits` expects one number per row, got {shape[1]}: declare"
-            " output='logits' for several classes"
-        )
-    if output == "logits" and (result >= 0).all() and _sums_to_one(result):
-        raise ExportError(
-            "output `logits` expects unnormalised scores, got non-negative numbers that sum to 1 in"
-            " every row: declare output='probs', or return what goes into the softmax"
-        )
-    if output in ("probs", "log_probs"):
-        probs = result.double() if output == "probs" else result.double().exp()
-        if (probs < -1e-6).any() or ((probs.sum(1) - 1).abs() > 1e-2).any():
-            raise ExportError(
-                f"output `{output}` expects probabilities that sum to 1 in every row, got sums"
-                f" {[round(float(s), 3) for s in probs.sum(1)[:4]]}: declare what the network"
-                " returns, for instance output='logits'"
-            )
-    return shape
-
-
-def _sums_to_one(numbers: Tensor) -> bool:
-    return bool(((numbers.double().sum(1) - 1).abs() < 1e-5).all())
-
-
-def _class_names(
-    classes: Sequence[str] | None, task: Task, output: Output, shape: tuple[int, ...]
+def class_names(
+    classes: Sequence[str] | None, task: Task, output: Output, size: int
 ) -> tuple[str, ...] | None:
+    """Names of the classes or labels, of which there are so many; None for a regression.
+
+    Raises:
+        ExportError: others, or too few classes.
+    """
     if task == "regression":
         if classes is not None:
             raise ExportError("classes are for classification: leave them out")
         return None
-    count = 2 if output == "sigmoid_logits" else shape[1]
-    if count < 2:
+    is_binary = output == "sigmoid_logits" and task == "classification"
+    count = 2 if is_binary else size
+    if count < 2 and task == "classification":
         raise ExportError(
             f"output `{output}` expects at least two classes, got {count}: one logit per row is"
             " output='sigmoid_logits'"

@@ -22,15 +22,18 @@ MAX_TEXT = 10_000
 _NO_TEXT = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f\\ud800-\\udfff]")
 _SIZE = re.compile(r"[A-Za-z0-9_ ()+*/-]{1,200}")
 
-Task = Literal["classification", "regression"]
+Task = Literal["classification", "multilabel", "regression"]
+Head = Literal["classification", "multilabel", "dense", "regression"]
 Output = Literal["logits", "log_probs", "probs", "sigmoid_logits", "mean", "mean_and_log_variance"]
 Distribution = Literal["bernoulli", "uniform", "normal"]
 Granularity = Literal["element", "channel", "token", "time", "path", "weight", "batch"]
 
 OUTPUTS_OF: dict[str, tuple[str, ...]] = {
     "classification": ("logits", "log_probs", "probs", "sigmoid_logits"),
+    "multilabel": ("sigmoid_logits",),
     "regression": ("mean", "mean_and_log_variance"),
 }
+MAX_AXES = 16
 T = TypeVar("T")
 
 
@@ -96,13 +99,13 @@ class Manifest:
     """What a bundle says of itself.
 
     Args:
-        task: `classification` or `regression`.
+        task: `classification`, `multilabel` (independent yes-or-no labels) or `regression`.
         output: what the numbers of the output are; declared, never guessed.
         inputs: the network's inputs.
-        num_outputs: C classes or D outputs.
+        num_outputs: C classes, L labels or D outputs.
         sites: the random operations, in order of execution.
         torch_version: of the exporting machine.
-        classes: names of the C classes; None for regression.
+        classes: names of the C classes or L labels; None for regression.
         target_scale: means and standard deviations (D each) that take a standardised target back.
         features: module whose output is the feature vector, if one was named.
         injected: module paths whose dropout was set or added at export.
@@ -110,6 +113,8 @@ class Manifest:
         warnings: what the export noticed.
         digests: SHA-256 of the other entries by name.
         format_version: of the bundle.
+        class_axis: axis of the classes, the rows being axis 0, in an output that has a class at
+            every position; None: one distribution for each row.
     """
 
     task: Task
@@ -126,10 +131,29 @@ class Manifest:
     warnings: tuple[str, ...] = ()
     digests: Mapping[str, str] | None = None
     format_version: int = FORMAT_VERSION
+    class_axis: int | None = None
 
     def to_json(self) -> dict[str, object]:
-        """The manifest as plain JSON values."""
-        return asdict(self)
+        """The manifest as plain JSON values; `class_axis` only where there is one."""
+        values = asdict(self)
+        if self.class_axis is None:
+            del values["class_axis"]  # as in bundles of earlier builds
+        return values
+
+    @property
+    def family(self) -> Literal["classification", "regression"]:
+        """Whether the network speaks of classes or of numbers."""
+        return "regression" if self.task == "regression" else "classification"
+
+    @property
+    def head(self) -> Head:
+        """The task, and `dense` for a classification with a class at every position."""
+        return self.task if self.class_axis is None else "dense"
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether a row has several distributions: one for each label or position."""
+        return self.head in ("multilabel", "dense")
 
     @property
     def injection_warning(self) -> str | None:
@@ -155,6 +179,8 @@ def manifest_from_json(raw: object) -> Manifest:
     Raises:
         BundleError: naming the first field that breaks a rule.
     """
+    if isinstance(raw, dict):  # only bundles with a class at every position say it
+        raw = {"class_axis": None, **raw}
     table = _table(raw, Manifest, "manifest")
     if table["format_version"] != FORMAT_VERSION:
         raise BundleError(
@@ -186,7 +212,14 @@ def manifest_from_json(raw: object) -> Manifest:
         notes=_optional(table["notes"], _text, "manifest: notes"),
         warnings=_tuple(table["warnings"], _text, 1000, "manifest: warnings"),
         digests=_digests(table["digests"]),
+        class_axis=_class_axis(table["class_axis"], task),
     )
+
+
+def _class_axis(raw: object, task: str) -> int | None:
+    if raw is not None and task != "classification":
+        raise BundleError(f"manifest: class_axis expects null for {task}")
+    return _optional(raw, lambda v, at: _integer(v, 1, MAX_AXES, at), "manifest: class_axis")
 
 
 def _classes(raw: object, task: str, num_outputs: int) -> tuple[str, ...] | None:

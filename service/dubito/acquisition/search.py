@@ -33,6 +33,7 @@ from dubito.acquisition.pool import Choice, Pool
 from dubito.acquisition.strategies import Context, JointStrategy, PointwiseStrategy, Strategy, find
 from dubito.acquisition.top import TopK
 from dubito.engine import Inputs, Prediction, Sampling
+from dubito.engine.ensemble import numbers_per_row
 
 Check = Callable[[], None]
 
@@ -96,7 +97,7 @@ class Search:
             InputError: the strategy, an option or the sampling does not fit.
         """
         manifest = network.manifest
-        strategy = find(acquisition, manifest.task)
+        strategy = find(acquisition, manifest.head)
         check_sampling(strategy, sampling)
         scale = manifest.target_scale
         context = Context(
@@ -105,7 +106,7 @@ class Search:
             sampling.num_samples * count_networks(network),
             device=device_of(network),
         )
-        per_row = context.num_samples * manifest.num_outputs
+        per_row = context.num_samples * numbers_per_row(network)
         return cls(
             network,
             acquisition,
@@ -162,7 +163,8 @@ class Search:
         scores_JB[:, np.isin(indices_B, self.excluded)] = -np.inf
         if not self._keepers:
             self._keepers = [self._keeper() for _ in scores_JB]
-        labels_B = None if prediction is None else prediction.mean.argmax(axis=1)
+        has_class = prediction is not None and prediction.mean.ndim == 2
+        labels_B = prediction.mean.argmax(axis=1) if prediction is not None and has_class else None
         for keeper, scores_B in zip(self._keepers, scores_JB, strict=True):
             keeper.add(scores_B, words_B, indices_B, labels_B)
         self.done = int(indices_B[-1]) + 1
@@ -186,7 +188,8 @@ class Search:
         found = gather(self.network, pool, indices_N, self.excluded, self, check)
         labels_N = None if self.acquisition.per_class is None else found.prediction.mean.argmax(1)
         picks = Picks(k, words_N, labels_N, self.acquisition.per_class)
-        picks.is_open &= np.isfinite(found.prediction.mean).all(axis=1)
+        mean = found.prediction.mean
+        picks.is_open &= np.isfinite(mean.reshape(len(mean), -1)).all(axis=1)
         self.strategy.choose(found, picks, self.context, check)
         return Choice(
             indices_N[picks.places],
@@ -221,7 +224,7 @@ class Search:
     @property
     def chunk_rows(self) -> int:
         """Rows of a chunk that is looked at."""
-        per_row = self.context.num_samples * self.network.manifest.num_outputs
+        per_row = self.context.num_samples * numbers_per_row(self.network)
         return max(1, min(_CHUNK_ROWS, _CHUNK_VALUES // per_row))
 
     def _predict_targets(self, check: Check | None) -> None:

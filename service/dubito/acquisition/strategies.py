@@ -158,7 +158,10 @@ def find(acquisition: Acquisition, task: str) -> Strategy:
         raise InputError(f"`strategy` expects {known}; got {got}: choose one of them")
     found = mine[name]
     if acquisition.per_class is not None and task != "classification":
-        raise InputError("`per_class` expects a classification, got a regression: leave it out")
+        raise InputError(
+            f"`per_class` expects a classification with one class per row, got a {task}: leave it"
+            " out"
+        )
     if isinstance(found, JointStrategy) and name in _ALONE and acquisition.k == 1:
         found = found.ranked_by  # a batch of one has no neighbours to penalise
     if acquisition.diversity is None:
@@ -382,7 +385,13 @@ _EVERY: tuple[Strategy, ...] = (
     _THOMPSON,
     _RANDOM,
 )
+_BY_ROW = ("entropy", "variation_ratio", "bald", "power_bald", "random", "coreset")
 _ALL: dict[str, dict[str, Strategy]] = {
     task: {strategy.name: strategy for strategy in _EVERY if task in strategy.tasks}
     for task in _BOTH
+}
+# several distributions per row: what reads one figure of a row, or its features
+_ALL |= {
+    head: {name: _ALL["classification"][name] for name in _BY_ROW}
+    for head in ("multilabel", "dense")
 }

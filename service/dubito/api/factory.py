@@ -13,6 +13,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from dubito import __version__
@@ -65,7 +66,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         finally:
             await to_thread.run_sync(application.close)
 
-    app = FastAPI(
+    app = FastAPIOffline(  # whose pages bring their scripts with them, for closed networks
+        redoc_url=None,
         title="Dubito",
         version=__version__,
         summary="PyTorch networks trained with dropout, with the uncertainty of every prediction.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import orjson
@@ -20,7 +20,7 @@ from dubito.api.bodies import JSON, NPY, NPZ
 from dubito.engine import Sampling
 from dubito.errors import InputError
 from dubito.registry import JobFact
-from dubito.serving.orders import ClassSets, Column
+from dubito.serving.orders import ClassNames, ClassSets, Column
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 
@@ -62,7 +62,10 @@ def wanted_type(request: Request) -> str:
 
 
 def columns_response(
-    head: Mapping[str, object], columns: Mapping[str, Column], wanted: str
+    head: Mapping[str, object],
+    columns: Mapping[str, Column],
+    wanted: str,
+    classes: Sequence[str] | None = None,
 ) -> Response:
     """A prediction in the form that is wanted.
 
@@ -70,6 +73,7 @@ def columns_response(
         head: all of the reply but its columns; in a `.npz` it is JSON in the array `reply`.
         columns: the outputs.
         wanted: content type.
+        classes: names of the classes or labels; in a `.npz` the array `classes`.
 
     Raises:
         InputError: `.npy` for more than one output.
@@ -78,6 +82,8 @@ def columns_response(
         return json_response({**head, "outputs": columns})
     arrays = dict(_flat(columns))
     if wanted == NPZ:
+        if classes is not None:
+            arrays["classes"] = np.array(classes)
         arrays["reply"] = np.frombuffer(to_json(head), dtype=np.uint8)
         return Response(write_npz(arrays), media_type=NPZ)
     if len(arrays) != 1:
@@ -102,13 +108,15 @@ def _flat(
             yield from _flat(column, f"{prefix}{name}.")
         elif isinstance(column, ClassSets):
             yield f"{prefix}{name}", column.is_member
+        elif isinstance(column, ClassNames):
+            yield f"{prefix}{name}", column.array()
         elif column is not None:
             yield f"{prefix}{name}", np.asarray(column)
 
 
 def _to_plain(value: object) -> object:
     """What orjson shall write for what it does not know."""
-    if isinstance(value, ClassSets):
+    if isinstance(value, ClassSets | ClassNames):
         return value.names()
     if isinstance(value, np.ndarray):  # a layout that orjson does not read
         return np.ascontiguousarray(value)

@@ -32,6 +32,10 @@ Rows = Annotated[
         }
     ),
 ]
+_LABELS = (
+    "Class indices or names, one per row; of several labels the names of those that are on or 0 or "
+    "1 for each, of positions nested lists, -1 where unlabelled."
+)
 Values = Annotated[object, WithJsonSchema({"type": "array", "items": {}})]
 
 
@@ -165,13 +169,18 @@ class CalibrateOptions(SamplingFields):
     target_acceptance: float | None = Field(
         default=None, description="Least share of rows that is accepted, in (0, 1)."
     )
+    position_share: float | None = Field(
+        default=None,
+        description="Several labels or positions per row: share of them that a row's sets shall "
+        "hold at once, in (0, 1]; left out: 1 of labels, 0.95 of positions.",
+    )
 
 
 class CalibrateBody(CalibrateOptions):
     """A calibration as JSON."""
 
     inputs: Rows = Field(description="Held-out rows.")
-    labels: Values = Field(default=None, description="Class indices or names, one per row.")
+    labels: Values = Field(default=None, description=_LABELS)
     targets: Values = Field(default=None, description="Regression: true values, (B,) or (B, D).")
     ood_inputs: Rows = Field(default=None, description="Rows known to be strange.")
 
@@ -191,7 +200,7 @@ class EvaluateBody(EvaluateOptions):
     """An evaluation as JSON."""
 
     inputs: Rows = Field(description="Rows that neither training nor calibration has seen.")
-    labels: Values = Field(default=None, description="Class indices or names, one per row.")
+    labels: Values = Field(default=None, description=_LABELS)
     targets: Values = Field(default=None, description="Regression: true values, (B,) or (B, D).")
     ood_inputs: Rows = Field(default=None, description="Rows known to be strange.")
 

@@ -87,11 +87,11 @@ def evaluate_classification(
     label_B = truths.labels(label_B, logits.shape[1], logits.shape[2])
     scaling: Scaling = 1.0 if calibration is None else calibration.logit_scaling
     mean_BC = mean_probabilities(logits, scaling)
-    score_B = _scores(calibration, LogitSource(logits, scaling, feature_BF))
+    score_B = scores_of(calibration, LogitSource(logits, scaling, feature_BF))
     ood_score_N = None
     if ood_logits_TNC is not None:
         strange = truths.logits(ood_logits_TNC, "ood logits", None)
-        ood_score_N = _scores(calibration, LogitSource(strange, scaling, ood_feature_NF))
+        ood_score_N = scores_of(calibration, LogitSource(strange, scaling, ood_feature_NF))
     sets_BC = None
     if calibration is not None:
         if uniform_B is None:
@@ -104,9 +104,9 @@ def evaluate_classification(
         **ood_statistics(flag_B, score_B, ood_score_N),
     }
     name = scores.DEFAULT_CLASSIFICATION if calibration is None else calibration.ood.score
-    shown = score_counts(name, score_B, ood_score_N, _threshold(calibration))
+    shown = score_counts(name, score_B, ood_score_N, threshold_of(calibration))
     curves = class_curves(mean_BC, label_B, shown)
-    return _evaluation(statistics, curves, score_B, ood_score_N, seed, check)
+    return as_evaluation(statistics, curves, score_B, ood_score_N, seed, check)
 
 
 def evaluate_regression(
@@ -150,7 +150,7 @@ def evaluate_regression(
     noise, reference_D = _noise(calibration, target_BD)
     variance = noise.component_variance(means, log_variance)
     interval, flag_B = None, None
-    score_B = _scores(calibration, NumberSource(means.var(axis=0), reference_D, feature_BF))
+    score_B = scores_of(calibration, NumberSource(means.var(axis=0), reference_D, feature_BF))
     level = coverage
     if calibration is not None:
         level = calibration.coverage if coverage is None else coverage
@@ -160,15 +160,15 @@ def evaluate_regression(
     if ood_mean_TND is not None:
         strange = truths.numbers(ood_mean_TND, "ood means", None).astype(np.float64)
         source = NumberSource(strange.var(axis=0), reference_D, ood_feature_NF)
-        ood_score_N = _scores(calibration, source)
+        ood_score_N = scores_of(calibration, source)
     statistics = {
         **regression_statistics(means, variance, target_BD, interval, level, check),
         **ood_statistics(flag_B, score_B, ood_score_N),
     }
     name = scores.DEFAULT_REGRESSION if calibration is None else calibration.ood.score
-    shown = score_counts(name, score_B, ood_score_N, _threshold(calibration))
+    shown = score_counts(name, score_B, ood_score_N, threshold_of(calibration))
     curves = number_curves(means, variance, target_BD, shown)
-    return _evaluation(statistics, curves, score_B, ood_score_N, seed, check)
+    return as_evaluation(statistics, curves, score_B, ood_score_N, seed, check)
 
 
 def _noise(
@@ -181,7 +181,7 @@ def _noise(
     return noise, np.asarray(calibration.ood_reference)
 
 
-def _evaluation(
+def as_evaluation(
     statistics: Statistics,
     curves: Curves,
     score_B: NDArray[np.float64],
@@ -189,6 +189,7 @@ def _evaluation(
     seed: int,
     check: Check,
 ) -> Evaluation:
+    """Figures with their intervals, beside their curves."""
     rows, strange = len(score_B), 0 if ood_score_N is None else len(ood_score_N)
     report = figures(statistics, rows, strange)
     check()
@@ -196,13 +197,14 @@ def _evaluation(
     return Evaluation(report, found, curves)
 
 
-def _threshold(calibration: Calibration | None) -> float | None:
+def threshold_of(calibration: Calibration | None) -> float | None:
+    """The threshold of the flag, where there is one."""
     if calibration is None or not isfinite(calibration.ood.threshold):
         return None
     return calibration.ood.threshold
 
 
-def _scores(calibration: Calibration | None, source: Source) -> NDArray[np.float64]:
+def scores_of(calibration: Calibration | None, source: Source) -> NDArray[np.float64]:
     """The scores of the calibration, or those of the default."""
     if calibration is not None:
         return calibration.ood_scores(source)

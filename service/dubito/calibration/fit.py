@@ -26,7 +26,7 @@ from dubito.calibration.evaluate import (
     evaluate_regression,
 )
 from dubito.calibration.flagging import DEFAULT_FLAG, Flagging, fit_flag
-from dubito.calibration.noise import Noise, fit_noise
+from dubito.calibration.noise import Noise, check_precision, fit_noise
 from dubito.calibration.policy import (
     NO_TARGET,
     Policy,
@@ -105,7 +105,7 @@ def fit_classification(
         seed=seed,
         check=check,
     )
-    return _reported(calibration, judge(calibration=None), judge(calibration=calibration))
+    return reported(calibration, judge(calibration=None), judge(calibration=calibration))
 
 
 def fit_regression(
@@ -169,10 +169,10 @@ def fit_regression(
         seed=seed,
         check=check,
     )
-    return _reported(calibration, judge(calibration=None), judge(calibration=calibration))
+    return reported(calibration, judge(calibration=None), judge(calibration=calibration))
 
 
-def _reported(calibration: Calibration, before: Evaluation, after: Evaluation) -> Calibration:
+def reported(calibration: Calibration, before: Evaluation, after: Evaluation) -> Calibration:
     """The calibration with its report, intervals and curves."""
     both = {"before": before, "after": after}
     reports = Reports(
@@ -239,7 +239,7 @@ def _classification(
         ood=flag.detector,
         ood_reference=None,
         conformal=held_out,
-        splits=_sizes(parts, strange),
+        splits=sizes(parts, strange),
         report=Reports({}, {}),
         bins=(),
         num_rows=len(label_B),
@@ -334,7 +334,7 @@ def _regression(
         ood=flag.detector,
         ood_reference=tuple(reference_D.tolist()),
         conformal=held_out,
-        splits=_sizes(parts, strange),
+        splits=sizes(parts, strange),
         report=Reports({}, {}),
         bins=(),
         num_rows=len(target_BD),
@@ -381,10 +381,13 @@ def _noise(
             "`noise_precision` expects a network that predicts means alone, got one with "
             "log-variances: leave it out, and their scale is fitted"
         )
-    return Noise.of_precision(noise_precision, means.shape[2])
+    noise = Noise.of_precision(noise_precision, means.shape[2])
+    check_precision(noise_precision, target_BD)
+    return noise
 
 
-def _sizes(parts: Mapping[str, NDArray[np.int64]], strange: Strange) -> dict[str, int]:
+def sizes(parts: Mapping[str, NDArray[np.int64]], strange: Strange) -> dict[str, int]:
+    """Rows of each part, strange ones among them."""
     return {name: len(rows) for name, rows in parts.items()} | strange.sizes()
 
 

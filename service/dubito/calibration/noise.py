@@ -28,6 +28,7 @@ from scipy.special import logsumexp
 
 from dubito.errors import InputError
 
+_FARTHEST = 1e12  # times that the noise variance may be off that of the targets
 _WIDEST, _GRID_SIZE = 14.0, 29  # log range to either side of the first guess
 
 
@@ -71,6 +72,28 @@ class Noise:
         own_TBD = np.exp(log_variance_TBD.astype(np.float64))
         variance_TBD: NDArray[np.float64] = np.asarray(self.scale) * own_TBD + noise_D
         return variance_TBD
+
+
+def check_precision(noise_precision: float, target_BD: NDArray[np.float64]) -> None:
+    """Refuse a noise that is nothing, or everything, beside the targets of some output.
+
+    1e-12 <= 1/τ / variance of the targets <= 1e12
+
+    Args:
+        noise_precision: τ.
+        target_BD: targets, not constant.
+
+    Raises:
+        InputError: naming the range.
+    """
+    variance_D = target_BD.var(axis=0)
+    low, high = 1 / (_FARTHEST * variance_D.min()), _FARTHEST / variance_D.max()
+    if not low <= noise_precision <= high:
+        raise InputError(
+            f"`noise_precision` expects 1 / noise variance in target units, from {low:.3g} to "
+            f"{high:.3g} for targets like these, got {noise_precision:.3g}: correct the unit, or "
+            "leave it out to have it fitted"
+        )
 
 
 def fit_noise(

@@ -25,6 +25,7 @@ from dubito.calibration.choices import IntervalsName, ScalingName
 from dubito.calibration.conformal import ConformalScores, exact_decimal
 from dubito.calibration.intervals import Ends, normalised, quantile_ends, widened
 from dubito.calibration.policy import DEFAULT_POLICY, Policy, class_uncertainty, number_uncertainty
+from dubito.calibration.positions import Positions
 from dubito.calibration.report import Curves, Intervals, ReliabilityBin, Report
 from dubito.calibration.sets import LAC, SetRule
 from dubito.engine.sampling import Sampling
@@ -33,7 +34,7 @@ from dubito.errors import InputError
 from dubito.ood import scores
 from dubito.ood.detector import Detector
 from dubito.ood.scorer import Fitted
-from dubito.ood.source import ColumnSource, NumberSource, Source
+from dubito.ood.source import ColumnSource, NumberSource, PositionColumns, Source
 
 Floats = NDArray[np.float64]
 Task = Literal["classification", "regression"]
@@ -87,6 +88,8 @@ class Calibration:
         intervals: what intervals are built around; passed over for classification.
         curves: what the pictures of the report need, under `before` and `after`; a record of an
             earlier build has none.
+        positions: how the labels or positions of a row are taken together; None: one distribution
+            per row.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -114,6 +117,7 @@ class Calibration:
     class_map: ClassMap | None = None
     set_rule: SetRule = LAC
     intervals: IntervalsName = "normalised"
+    positions: Positions | None = None
 
     def __post_init__(self) -> None:
         """Refuse a record whose parts do not fit together."""
@@ -124,10 +128,11 @@ class Calibration:
         if self.task == "classification":
             fits = self.temperature is not None and of_numbers == (None, None, None)
             fits = fits and (self.set_rule.per_class or len(columns) == 1)
+            fits = fits and (self.positions is None or self.set_rule == LAC)
             fits = fits and isinstance(self.class_map, _MAPS[self.scaling])
             fits = fits and (self.class_map is None or self.temperature == 1)
         else:
-            fits = self.temperature is None and self.class_map is None
+            fits = self.temperature is None and self.class_map is None and self.positions is None
             fits = fits and all(one is not None and len(one) == len(columns) for one in of_numbers)
         positive = (self.temperature or 1.0, *(self.variance_scale or ()))
         if not fits or min((*positive, *(self.ood_reference or ()))) <= 0:
@@ -171,7 +176,11 @@ class Calibration:
             mean_BC: calibrated mean probabilities.
             uniform_B: a number in [0, 1) per row (`draws`), for a randomised `set_rule`.
             coverage: the record's own where None.
+
+        Means (B, P, C) of positions give sets (B, P, C).
         """
+        if self.positions is not None:
+            return self.positions.sets(self.conformal, mean_BC, self.level(coverage))
         return self.set_rule.sets(self.conformal, mean_BC, uniform_B, self.level(coverage))
 
     def normalised_intervals(
@@ -228,6 +237,8 @@ class Calibration:
         """The out-of-distribution score of each row, from columns at `logit_scaling`."""
         if self.task != "classification":
             raise _wrong_task("classification", self.task)
+        if self.positions is not None:
+            return self.ood_scores(PositionColumns(columns, self.positions.head, feature_BF))
         return self.ood_scores(ColumnSource(columns, feature_BF))
 
     def number_scores(
@@ -248,6 +259,9 @@ class Calibration:
         sets_BC: NDArray[np.bool_],
     ) -> list[str]:
         """`accept`, `review` or `reject` for each row of a classification."""
+        if self.positions is not None:
+            uncertainty_B = self.positions.uncertainty(mean_BC)
+            return self.policy.decide(flag_B, uncertainty_B, self.positions.set_sizes(sets_BC))
         size_B = sets_BC.sum(axis=-1)
         return self.policy.decide(flag_B, class_uncertainty(mean_BC), size_B)
 

@@ -39,6 +39,58 @@ def numbers(values_TBD: ArrayLike, name: str, sampling: Sampling | None) -> NDAr
     return samples_TBD
 
 
+def position_logits(
+    values_TBPC: ArrayLike, name: str, sampling: Sampling | None
+) -> NDArray[np.floating]:
+    """Logits of every pass, label or position, shape (T, B, P, C); -inf is a probability of 0.
+
+    Axes of positions are put into one.
+
+    Raises:
+        InputError: another shape or T, NaN, +inf, or a position that is -inf throughout.
+    """
+    array = _floats(values_TBPC, name)
+    if array.ndim < 4:
+        raise InputError(
+            f"`{name}` expects samples of shape (T, B, P, C), got {array.shape}: put the classes "
+            "last, and labels or positions before them"
+        )
+    flat = array.reshape(*array.shape[:2], -1, array.shape[-1])
+    logits(flat.reshape(len(flat), -1, flat.shape[-1]), name, sampling)
+    return flat
+
+
+def position_labels(
+    values_BP: ArrayLike, shape: tuple[int, ...], num_classes: int
+) -> NDArray[np.int64]:
+    """Class index of each label or position, shape (B, P); -1 where nobody has labelled it.
+
+    Args:
+        values_BP: maybe of several axes of positions.
+        shape: rows and axes of positions that are expected.
+        num_classes: C.
+
+    Raises:
+        InputError: another shape, one that is no class, or a row without any label.
+    """
+    array = np.asarray(values_BP)
+    if array.shape != shape:
+        raise InputError(
+            f"`labels` expects one for every position of every row, shape {shape}, got "
+            f"{array.shape}: send maps of the size that the network returns"
+        )
+    label_BP = array.reshape(len(array), -1)
+    flat = label_BP[label_BP != -1] if array.dtype.kind in "iu" else label_BP.ravel()
+    labels(flat, len(flat), num_classes)
+    is_bare_B = (label_BP == -1).all(axis=1)
+    if is_bare_B.any():
+        raise InputError(
+            f"`labels` expects at least one labelled position in every row, got none in row "
+            f"{int(is_bare_B.argmax())}: leave that row out"
+        )
+    return label_BP.astype(np.int64)
+
+
 def labels(values_B: ArrayLike, num_rows: int, num_classes: int) -> NDArray[np.int64]:
     """Class index of each row.
 

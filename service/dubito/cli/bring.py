@@ -26,7 +26,7 @@ from dubito_nn import ExportError
 from dubito_nn import export as write
 
 Out = Annotated[Path, typer.Option("--out", help="The bundle to write, a .dubito file.")]
-Task = Annotated[str, typer.Option(help="classification or regression.")]
+Task = Annotated[str, typer.Option(help="classification, multilabel or regression.")]
 Declared = Annotated[
     str,
     typer.Option(
@@ -62,6 +62,10 @@ DropProb = Annotated[
 FreeDim = Annotated[
     list[str] | None, typer.Option(help="INPUT:AXIS=NAME lets a further axis vary.")
 ]
+ClassAxis = Annotated[
+    int | None,
+    typer.Option(help="Axis of the classes, rows first, where every position has a class: 1, -1."),
+]
 Notes = Annotated[str | None, typer.Option(help="Words to keep with the bundle.")]
 
 
@@ -78,6 +82,7 @@ class _Declaration:
     drop_prob: Sequence[str] | None
     free_dim: Sequence[str] | None
     notes: str | None
+    class_axis: int | None
 
 
 def export(
@@ -101,11 +106,12 @@ def export(
     drop_prob: DropProb = None,
     free_dim: FreeDim = None,
     notes: Notes = None,
+    class_axis: ClassAxis = None,
 ) -> None:
     """Export the network that a factory in your code returns. This runs that code."""
     declaration = _Declaration(
         *(task, declared, classes, output_name, features),
-        *(target_scale, drop_prob, free_dim, notes),
+        *(target_scale, drop_prob, free_dim, notes, class_axis),
     )
     if not example:
         raise InputError("--example: expected rows to record with, such as 8x784, got none")
@@ -133,11 +139,12 @@ def import_(
     drop_prob: DropProb = None,
     free_dim: FreeDim = None,
     notes: Notes = None,
+    class_axis: ClassAxis = None,
 ) -> None:
     """Import a program of torch.export or a model of MLflow. This runs code from it."""
     declaration = _Declaration(
         *(task, declared, classes, output_name, features),
-        *(target_scale, drop_prob, free_dim, notes),
+        *(target_scale, drop_prob, free_dim, notes, class_axis),
     )
     given = read_example(example) if example else None
     _tell(f"reading {source} runs code from it on this machine: import only what you trust")
@@ -174,6 +181,7 @@ def _write(
                 drop_prob=_rates(declaration.drop_prob or ()),
                 free_dims=_free_dims(declaration.free_dim or ()),
                 notes=declaration.notes,
+                class_axis=declaration.class_axis,
             )
     except ExportError as error:
         raise InputError(str(error)) from error

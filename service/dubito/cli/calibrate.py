@@ -46,8 +46,18 @@ def calibrate(
     target_acceptance: Annotated[
         float | None, typer.Option(help="Least share of rows that is accepted.")
     ] = None,
+    position_share: Annotated[
+        float | None,
+        typer.Option(help="Several labels or positions per row: share that its sets hold at once."),
+    ] = None,
+    noise_precision: Annotated[
+        float | None, typer.Option(help="Regression of means alone: 1 / noise variance.")
+    ] = None,
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
+    masks: Annotated[str | None, typer.Option(help="shared or independent.")] = None,
+    draw: Annotated[str | None, typer.Option(help="stratified or iid.")] = None,
+    method: Annotated[str | None, typer.Option(help="mc, point or moments.")] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write figures and pictures there, as one HTML file.")
     ] = None,
@@ -73,7 +83,11 @@ def calibrate(
         target_risk=target_risk,
         risk_confidence=risk_confidence,
         target_acceptance=target_acceptance,
-        sampling=SamplingOrder(num_samples=num_samples, seed=seed),
+        position_share=position_share,
+        noise_precision=noise_precision,
+        sampling=SamplingOrder(
+            num_samples=num_samples, seed=seed, masks=masks, draw=draw, method=method
+        ),
         actor=local_actor(),
     )
     with application() as running:

@@ -50,9 +50,12 @@ def _facts(manifest: Manifest, engine: Engine) -> Table:
         for spec in manifest.inputs
     )
     for name, value in (
-        ("task", manifest.task),
-        ("output", f"{manifest.output}, {manifest.num_outputs} per row"),
-        ("classes", ", ".join(manifest.classes[:20]) if manifest.classes else None),
+        ("task", _task(manifest)),
+        ("output", f"{manifest.output}, {manifest.num_outputs} per {_place(manifest)}"),
+        (
+            "labels" if manifest.head == "multilabel" else "classes",
+            ", ".join(manifest.classes[:20]) if manifest.classes else None,
+        ),
         ("inputs", inputs),
         ("weights", f"{sum(t.numel() for t in engine.bundle.weights.values()):,} numbers"),
         ("size", f"{engine.bundle.size_bytes / 2**20:.2f} MiB"),
@@ -63,6 +66,16 @@ def _facts(manifest: Manifest, engine: Engine) -> Table:
         if value:
             table.add_row(name, value)
     return table
+
+
+def _task(manifest: Manifest) -> str:
+    if manifest.class_axis is None:
+        return manifest.task
+    return f"{manifest.task}, a class at every position (axis {manifest.class_axis})"
+
+
+def _place(manifest: Manifest) -> str:
+    return "row" if manifest.class_axis is None else "position"
 
 
 def _sites(manifest: Manifest) -> Table:

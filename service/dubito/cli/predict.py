@@ -16,11 +16,24 @@ from dubito.cli.console import application, finish, local_actor, messages, outpu
 from dubito.cli.jobs import follow, write_result
 from dubito.engine import Inputs
 from dubito.errors import InputError
-from dubito.serving.orders import ClassSets, Column, PredictOrder, PredictReply, SamplingOrder
+from dubito.serving.orders import (
+    ClassNames,
+    ClassSets,
+    Column,
+    PredictOrder,
+    PredictReply,
+    SamplingOrder,
+)
 
 _SHOWN = (
     *("label", "mean", "standard_error", "predictive_entropy", "mutual_information"),
-    *("epistemic_variance", "aleatoric_variance", "prediction_set", "interval lower"),
+    *(
+        "epistemic_variance",
+        "aleatoric_variance",
+        "prediction_set",
+        "certain_set",
+        "interval lower",
+    ),
     *("interval upper", "ood p_value", "ood flag"),
 )
 
@@ -121,7 +134,10 @@ def _flat(outputs: Mapping[str, Column]) -> list[tuple[str, list[str]]]:
     flat: list[tuple[str, list[str]]] = []
     for name, column in outputs.items():
         if isinstance(column, ClassSets):
-            flat.append((name, [", ".join(names) for names in column.names()]))
+            if column.is_member.ndim == 2:  # a map does not fit a terminal
+                flat.append((name, [", ".join(names) for names in column.names()]))
+        elif isinstance(column, ClassNames):
+            continue
         elif isinstance(column, list):
             flat.append((name, [str(value) for value in column]))
         elif isinstance(column, Mapping):

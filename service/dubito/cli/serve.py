@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
 import sys
 from typing import Annotated
 
@@ -13,6 +15,7 @@ import uvicorn
 from dubito.api import check_bind, create_app
 from dubito.cli.console import messages
 from dubito.cli.database import prepare_database
+from dubito.errors import InputError
 from dubito.settings import Settings
 
 
@@ -35,6 +38,11 @@ def serve(
         | {name: value for name, value in chosen.items() if value is not None}
     )
     check_bind(settings)
+    with bind(settings.host, settings.port) as listening:  # before anything is loaded
+        _serve(settings, listening)
+
+
+def _serve(settings: Settings, listening: socket.socket) -> None:
     prepare_database(settings)  # said here in one line, rather than by a server that fails
     _log_to_stderr()
     config = uvicorn.Config(
@@ -47,14 +55,43 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=settings.drain_timeout_ms // 1000 + 1,
     )
-    listening = config.bind_socket()
-    listening.listen()  # who comes while the server starts waits instead of being refused
     address, bound_port = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     messages().print(
         f"Dubito serves on http://{shown}:{bound_port} (docs: /docs); Ctrl-C ends it", markup=False
     )
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens on the address.
+
+    Args:
+        host: a name or number.
+        port: 0 takes a free one.
+
+    Raises:
+        InputError: the address is taken, not allowed, or not of this machine.
+    """
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        if sys.platform != "win32":  # there it would let two servers share a port
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen()  # who comes while the server starts waits instead of being refused
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise InputError(
+                f"port {port} of {host}: expected a free one, but another program listens there: "
+                "end it, or choose another with --port (0 takes any that is free)"
+            ) from error
+        raise InputError(
+            f"address {host}, port {port}: expected one that this program may listen on, got: "
+            f"{error.strerror or error}: choose another with --host or --port"
+        ) from error
+    listening.set_inheritable(True)
+    return listening
 
 
 def _log_to_stderr() -> None:

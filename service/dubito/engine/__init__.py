@@ -16,6 +16,8 @@ propagation  mean and variance in one pass, without sampling
 scaling      what a calibration does to the logits of every pass
 features     one vector per row, for distances between rows
 heads        the network's numbers as probabilities or in target units
+positions    several labels, or a class at every position, of one row
+aggregate    what they say of the row
 statistics   streaming sums over the passes
 prediction   the columns that come out
 engine       all of it together

@@ -65,7 +65,7 @@ def left_over(
         return 1.0
     found = interactions(bundle, network, device, rows)
     columns = 2 if bundle.manifest.output == "sigmoid_logits" else bundle.manifest.num_outputs
-    is_curved = bundle.manifest.task == "classification" and columns > 2
+    is_curved = bundle.manifest.family == "classification" and columns > 2
     steps = fmean(remainder(site) for site in bundle.sites)
     return 1 - (1 - steps) * (1 - found) * (1 - CURVED * is_curved)
 
@@ -98,7 +98,7 @@ def interactions(
 def _scores(bundle: Bundle, found: Mapping[str, Tensor]) -> Tensor:
     """Logits, or means in target units, of one pass of one row."""
     raw = found["output"].unsqueeze(0)
-    if bundle.manifest.task == "classification":
+    if bundle.manifest.family == "classification":
         return logits(raw, bundle.manifest.output)
     return mean_and_variance(raw, bundle.manifest)[0]
 

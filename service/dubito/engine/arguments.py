@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from dubito.engine.positions import check_method
 from dubito.engine.sampling import Sampling
 from dubito.engine.scaling import Isotonic, Vector
 from dubito.errors import InputError
@@ -40,6 +41,11 @@ def check_temperature(temperature: object, manifest: Manifest) -> None:
     if isinstance(temperature, Isotonic):
         return
     if isinstance(temperature, Vector):
+        if manifest.head == "multilabel":
+            raise InputError(
+                "`temperature` expects a number or a rising function for labels, got a factor per "
+                "class: labels are on or off"
+            )
         if len(temperature.weight) != manifest.num_outputs:
             raise InputError(
                 f"`temperature` expects a factor for each of {manifest.num_outputs} classes, got "
@@ -67,17 +73,18 @@ def as_device(name: str) -> torch.device:
     return device
 
 
-def as_sampling(given: object, default: Sampling) -> Sampling:
+def as_sampling(given: object, default: Sampling, manifest: Manifest) -> Sampling:
     """What was given, or the default where nothing was.
 
     Raises:
-        InputError: it is something else.
+        InputError: it is something else, or a method that the head does not have.
     """
     if given is None:
-        return default
+        given = default
     if not isinstance(given, Sampling):
         raise InputError(
             f"`sampling` expects a Sampling, got {type(given).__name__}: such as"
             " Sampling(num_samples=64)"
         )
+    check_method(given.method, manifest)
     return given

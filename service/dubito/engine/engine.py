@@ -153,7 +153,7 @@ class Engine:
             Shape (T, B, C) or (T, B, D), for `mean_and_log_variance` (T, B, 2, D), on the CPU. With
             method `moments` T fixed points that have the moments of the outputs.
         """
-        sampling = as_sampling(sampling, self.defaults)
+        sampling = as_sampling(sampling, self.defaults, self.manifest)
         read = self.read_inputs(inputs)
         with running(self.device):
             by_rows = [
@@ -184,7 +184,7 @@ class Engine:
             InputError: for rows that the network does not take, a temperature not above 0, or all
                 passes with a tolerance.
         """
-        sampling = as_sampling(sampling, self.defaults)
+        sampling = as_sampling(sampling, self.defaults, self.manifest)
         check_temperature(temperature, self.manifest)
         read = self.read_inputs(inputs)
         if keep_samples and sampling.tolerance is not None:
@@ -332,8 +332,7 @@ class Engine:
             yield iter([self._point(rows)])
 
     def _point(self, rows: Mapping[str, Tensor]) -> Tensor:
-        point, weights = self.placed.point, self.placed.weights
-        return run(point, rows, weights, self.device).unsqueeze(0)
+        return run(self.placed.point, rows, self.placed.weights, self.device).unsqueeze(0)
 
     def pieces(self, masks: Masks, read: Mapping[str, Tensor]) -> Passes:
         """The plan for rows of that shape; see `dubito.engine.plans`."""

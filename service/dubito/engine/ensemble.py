@@ -28,7 +28,8 @@ from torch import Tensor
 
 from dubito.engine.engine import Engine
 from dubito.engine.inputs import Inputs
-from dubito.engine.prediction import Classification, Column, Prediction, Regression
+from dubito.engine.positions import position_shape
+from dubito.engine.prediction import Classification, Column, Prediction, Regression, folded
 from dubito.engine.sampling import SEED_LIMIT, Sampling
 from dubito.engine.scaling import Scaling
 from dubito.errors import InputError
@@ -117,6 +118,21 @@ def of_member(sampling: Sampling, place: int) -> Sampling:
     return replace(sampling, method="mc", seed=(sampling.seed + place) % SEED_LIMIT)
 
 
+def numbers_per_row(network: Engine | Ensemble, rows: Mapping[str, Tensor] | None = None) -> int:
+    """Probabilities, or means, that one pass makes of one row.
+
+    Args:
+        network: one, or several.
+        rows: of the shape in question; None: as made-up rows are.
+    """
+    manifest = network.manifest
+    if manifest.class_axis is None:
+        return manifest.num_outputs
+    engine = network.members[0] if isinstance(network, Ensemble) else network
+    shape = position_shape(engine.bundle, engine.made_up_rows() if rows is None else rows)
+    return manifest.num_outputs * int(np.prod(shape))
+
+
 def check_members(members: Sequence[int]) -> None:
     """Refuse too few or too many members, or one twice.
 
@@ -162,25 +178,29 @@ def mixture(answers: Sequence[Prediction], sampling: Sampling) -> Prediction:
 def _classification(
     answers: Sequence[Classification], sampling: Sampling, shared: Mapping[str, Column]
 ) -> Classification:
-    mean_BC = shared["mean"]
-    expected_B = _mean([one.expected_entropy for one in answers])
+    mean_BC, positions = shared["mean"], answers[0].positions
+    each = [one.positions or one for one in answers]
+    expected_B = _mean([one.expected_entropy for one in each])
     # by concavity; rounding must not undo it
     predictive_B = np.maximum(entr(mean_BC).sum(-1), expected_B)
     error_BC = shared["standard_error"]
     bias_BC = np.divide(error_BC**2, 2 * mean_BC, out=np.zeros_like(mean_BC), where=mean_BC > 0)
     vote_share_BC = _mean([one.vote_share for one in answers])
+    measures = {
+        "predictive_entropy": predictive_B,
+        "expected_entropy": expected_B,
+        "mutual_information": predictive_B - expected_B,
+        "mutual_information_corrected": predictive_B - expected_B + bias_BC.sum(-1),
+        # a pass that overflowed votes for nothing
+        "variation_ratio": 1 - vote_share_BC.max(-1) + 0 * expected_B,
+    }
     return Classification(
         sampling=sampling,
         classes=answers[0].classes,
         label_index=mean_BC.argmax(-1),
         variance=_variance([one.variance for one in answers], [one.mean for one in answers]),
-        predictive_entropy=predictive_B,
-        expected_entropy=expected_B,
-        mutual_information=predictive_B - expected_B,
-        mutual_information_corrected=predictive_B - expected_B + bias_BC.sum(-1),
         vote_share=vote_share_BC,
-        # a pass that overflowed votes for nothing
-        variation_ratio=1 - vote_share_BC.max(-1) + 0 * expected_B,
+        **(measures if positions is None else folded(measures, positions.head)),
         energy=_mean([one.energy for one in answers]),
         energy_spread=np.sqrt(
             _variance([one.energy_spread**2 for one in answers], [one.energy for one in answers])
@@ -235,6 +255,7 @@ def _facts(other: Manifest, first: Manifest) -> list[tuple[str, object, object]]
     return [
         ("task", other.task, first.task),
         ("output", other.output, first.output),
+        ("axis of the classes", other.class_axis, first.class_axis),
         ("number of outputs", other.num_outputs, first.num_outputs),
         ("classes", other.classes, first.classes),
         ("inputs", own, wanted),

@@ -2,10 +2,15 @@
 
 Its job: apply what the bundle declares of its output; nothing is guessed from values.
 
-Dimensions: T samples, B rows, C classes, D outputs.
+A row may have several distributions, one for each label or position; classes are brought to the
+last axis, and positions stand between them and the rows. A label is on or off: two classes.
+
+Dimensions: T samples, B rows, P positions (one axis or more), C classes, D outputs.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -13,6 +18,44 @@ from torch import Tensor
 from dubito.engine.constants import constant
 from dubito.engine.scaling import Scaling, scaled
 from dubito_nn import Manifest
+
+_AT_ONCE_ELEMENTS = 2**20  # of float64: what is made of a few passes over maps is not much larger
+
+
+def distributions(
+    raw: Tensor, manifest: Manifest, temperature: Scaling = 1.0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Probabilities of some passes after the others, and how large their logits are.
+
+    Args:
+        raw: declared outputs of some passes, in order of t.
+        manifest: what they are.
+        temperature: on the logits.
+
+    Yields:
+        Shapes (T, B, C), or (T, B, P, C), and (T, B, 2), of positions their mean, of labels their
+        sum: log Σ exp of the logits, and the largest.
+    """
+    if not manifest.has_positions:
+        yield probabilities(raw, manifest.output, temperature)
+        return
+    at_once = max(1, _AT_ONCE_ELEMENTS // max(1, raw[:1].numel()))
+    for part in torch.split(raw, at_once):
+        probs, sizes = _of_logits(class_logits(part, manifest), temperature)
+        flat_TBP2 = sizes.flatten(2, -2)
+        yield probs, flat_TBP2.sum(2) if manifest.head == "multilabel" else flat_TBP2.mean(2)
+
+
+def class_logits(raw: Tensor, manifest: Manifest) -> Tensor:
+    """Numbers in float64 whose softmax over the last axis are the probabilities of the pass.
+
+    Shape (T, B, C), (T, B, L, 2) for labels, or (T, B, P, C) for a class at every position.
+    """
+    if manifest.head == "multilabel":
+        raw = raw.unsqueeze(-1)
+    elif manifest.class_axis is not None:
+        raw = raw.movedim(manifest.class_axis + 1, -1)
+    return logits(raw, manifest.output)
 
 
 def probabilities(
@@ -28,7 +71,10 @@ def probabilities(
     Returns:
         Shapes (T, B, C) and (T, B, 2): log Σ exp of the logits and the largest; in float64.
     """
-    logits_TBC = logits(raw_TBC, output)
+    return _of_logits(logits(raw_TBC, output), temperature)
+
+
+def _of_logits(logits_TBC: Tensor, temperature: Scaling) -> tuple[Tensor, Tensor]:
     largest_TB = logits_TBC.amax(-1)
     if temperature == 1:
         log_probs_TBC = logits_TBC.log_softmax(-1)

@@ -24,10 +24,15 @@ MAX_GROUPS = 64
 
 
 class Groups:
-    """Sums of probabilities over groups of consecutive samples."""
+    """Sums of probabilities over groups of consecutive samples.
 
-    def __init__(self) -> None:
+    Args:
+        most: groups that are kept, an even number.
+    """
+
+    def __init__(self, most: int = MAX_GROUPS) -> None:
         self.size = 1
+        self._most = most
         self._count = 0
         self._sum_GBC = torch.zeros(0)
 
@@ -36,10 +41,10 @@ class Groups:
         if not self._count:
             self._sum_GBC = probs_TBC[:0]
         while len(probs_TBC):
-            if self._count == MAX_GROUPS * self.size:
+            if self._count == self._most * self.size:
                 self._sum_GBC = self._sum_GBC[::2] + self._sum_GBC[1::2]
                 self.size *= 2
-            fitting_TBC = probs_TBC[: MAX_GROUPS * self.size - self._count]
+            fitting_TBC = probs_TBC[: self._most * self.size - self._count]
             probs_TBC = probs_TBC[len(fitting_TBC) :]
             self._fill(fitting_TBC)
 
@@ -67,14 +72,15 @@ class Groups:
         """
         count = self._count
         rest_G = constant(_rests(self.number, self.size, count), mean_BC)
-        without_GBC = (mean_BC * count - self._sum_GBC).div_(rest_G[:, None, None]).clamp_min_(0)
+        divisor = rest_G.view(-1, *(1,) * mean_BC.ndim)
+        without_GBC = (mean_BC * count - self._sum_GBC).div_(divisor).clamp_min_(0)
         entropy_GB = torch.special.entr(without_GBC).sum(-1)
-        total_B: Tensor = rest_G @ entropy_GB
+        total_B: Tensor = (rest_G @ entropy_GB.flatten(1)).view(entropy_GB.shape[1:])
         return total_B
 
     def take(self, rows: Tensor) -> Groups:
         """The same of some rows."""
-        part = Groups()
+        part = Groups(self._most)
         part.size, part._count, part._sum_GBC = self.size, self._count, self._sum_GBC[:, rows]
         return part
 

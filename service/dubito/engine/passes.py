@@ -126,6 +126,7 @@ class Passes:
         packs: gathered weights.
         chunk_share: of the usual chunk on a CPU, as found at load.
         first: place of a call's first row; masks that are not shared are keyed by places.
+        most_rows: whose sums fit the budget at once.
     """
 
     execution: Execution
@@ -136,6 +137,7 @@ class Passes:
     packs: Packs = field(default_factory=dict)
     chunk_share: float = 1.0
     first: int = 0
+    most_rows: int = 2**62
 
     def blocks(
         self,
@@ -197,7 +199,7 @@ class Passes:
         Args:
             read: rows by input name.
         """
-        for _, own in self._on_device(read, self._folded_rows()):
+        for _, own in self._on_device(read, min(self._folded_rows(), self.most_rows)):
             yield own
 
     def _on_device(
@@ -275,12 +277,13 @@ class Passes:
         """Rows of a tile, and the samples of them that are folded at once."""
         plan = self.execution.plan
         folded = self._folded_rows()
+        most = min(total, folded, self.most_rows)
         if wants_all_samples(forms):
             rows = max(1, folded // sampling.num_samples)
-            return min(total, rows), min(sampling.num_samples, folded)
+            return min(most, rows), min(sampling.num_samples, folded)
         if plan.one_at_a_time:
-            return (1 if sampling.masks == "independent" else min(total, folded)), 1
-        rows = math.ceil(total / math.ceil(total / folded))  # tiles of about equal size
+            return (1 if sampling.masks == "independent" else most), 1
+        rows = math.ceil(total / math.ceil(total / most))  # tiles of about equal size
         return rows, max(1, folded // rows)
 
     def _block_rows(self, tile: int) -> int:

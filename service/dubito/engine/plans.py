@@ -19,6 +19,7 @@ from dubito.engine.layout import look
 from dubito.engine.passes import BUDGET_PARTS, Passes
 from dubito.engine.placement import Placed
 from dubito.engine.plan import make_plan
+from dubito.engine.positions import most_rows
 from dubito.engine.proof import check_rows, check_sound
 from dubito.engine.rates import rates
 from dubito.engine.sampling import Masks, Sampling
@@ -69,9 +70,10 @@ class Plans:
         if key not in self._planned:
             execution = self._plan(masks, read)
             found = options(execution, rates(self.device), self.defaults.num_samples)
-            self._planned[key] = Passes(
-                execution, self.memory_budget_bytes, self.defaults.key, found
-            )
+            shape = execution.layouts.shape[execution.program.outputs["output"]]
+            budget = self.memory_budget_bytes
+            most = most_rows(self.bundle.manifest, shape, budget // BUDGET_PARTS)
+            self._planned[key] = Passes(execution, budget, self.defaults.key, found, most_rows=most)
             while len(self._planned) > _MAX_PLANNED:
                 self._planned.pop(next(iter(self._planned)))
         return self._planned[key]

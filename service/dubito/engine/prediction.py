@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito.engine.aggregate import MEASURES, of_rows
 from dubito.engine.sampling import Sampling
 from dubito_nn import Manifest
 
@@ -18,14 +19,40 @@ Column: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
+class PositionMeasures:
+    """What a head with several distributions per row says of each of them, (B, P) each.
+
+    Args:
+        head: `multilabel` or `dense`.
+        predictive_entropy: nats, total.
+        expected_entropy: nats, the aleatoric part.
+        mutual_information: nats, the epistemic part.
+        mutual_information_corrected: nats, with its bias in T taken out.
+        variation_ratio: share of the passes that vote against the most voted class.
+    """
+
+    head: str
+    predictive_entropy: Column
+    expected_entropy: Column
+    mutual_information: Column
+    mutual_information_corrected: Column
+    variation_ratio: Column
+
+
+@dataclass(frozen=True, eq=False)
 class Classification:
     """A classification with its uncertainty.
 
+    Where a row has several distributions, one for each label or position, P stands for their axes
+    (one or more) and C is 2 for labels; figures of shape (B,) are those of the row: sums over
+    labels, means over positions (`dubito.engine.aggregate`).
+
     Args:
         sampling: with which it was drawn.
-        classes: names of the C classes.
-        label_index: (B,) position of the most probable class.
-        mean: (B, C) mean probabilities over the passes.
+        classes: names of the C classes, or of the labels.
+        label_index: (B,) or (B, P) position of the most probable class.
+        mean: (B, C) mean probabilities over the passes; (B, P, C), as the next two and
+            `vote_share`.
         variance: (B, C) variance of the probabilities over the passes, ddof = 0.
         standard_error: (B, C) of `mean`, under the draw used.
         num_samples_used: (B,) passes that the row took.
@@ -38,7 +65,8 @@ class Classification:
         energy: (B,) mean over the passes of -log Σ exp(logit); higher is stranger.
         energy_spread: (B,) standard deviation of it over the passes, ddof = 0.
         max_logit: (B,) mean over the passes of the largest logit.
-        samples: (T, B, C) probabilities of every pass, where asked for.
+        samples: (T, B, C) or (T, B, P, C) probabilities of every pass, where asked for.
+        positions: the figures of every label or position; None for one distribution per row.
     """
 
     sampling: Sampling
@@ -58,6 +86,7 @@ class Classification:
     energy_spread: Column
     max_logit: Column
     samples: Column | None = None
+    positions: PositionMeasures | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +122,19 @@ Prediction: TypeAlias = Classification | Regression
 def as_prediction(columns: dict[str, Column], manifest: Manifest, sampling: Sampling) -> Prediction:
     """The columns by name as a prediction of the network's task."""
     used = columns.pop("num_samples_used").astype(np.int64)
-    if manifest.task == "regression":
+    if manifest.family == "regression":
         return Regression(sampling=sampling, num_samples_used=used, **columns)
     return Classification(
         sampling=sampling,
         classes=manifest.classes or (),
         label_index=columns["mean"].argmax(-1),
         num_samples_used=used,
-        **columns,
+        **(folded(columns, manifest.head) if manifest.has_positions else columns),
     )
+
+
+def folded(columns: dict[str, Column], head: str) -> dict[str, Column | PositionMeasures]:
+    """Columns with one figure per row in the place of one per position, and those beside them."""
+    each = {name: columns[name] for name in MEASURES}
+    rows = {name: of_rows(value_BP, head, name) for name, value_BP in each.items()}
+    return {**columns, **rows, "positions": PositionMeasures(head, **each)}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dubito.engine.layout import Layout, Rows
+from dubito.engine.positions import expected_output
 from dubito.engine.sizes import Limits, NotRunningError, check_sizes
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, InputSpec, Manifest
@@ -113,9 +114,8 @@ def check_output(value: Value, manifest: Manifest, rows: int) -> None:
     Raises:
         BundleRefusedError: naming both.
     """
-    columns = 1 if manifest.output == "sigmoid_logits" else manifest.num_outputs
-    pair = (2,) if manifest.output == "mean_and_log_variance" else ()
-    expected = (rows, *pair, columns)
+    shape = value.shape if isinstance(value, Tensor) else torch.Size()
+    expected = expected_output(manifest, rows, shape)
     if not isinstance(value, Tensor):
         got = type(value).__name__
     elif tuple(value.shape) != expected or not value.is_floating_point():
@@ -123,8 +123,9 @@ def check_output(value: Value, manifest: Manifest, rows: int) -> None:
     else:
         return
     raise BundleRefusedError(
-        f"the graph returns {got} for {rows} rows, the manifest states {expected} floating-point"
-        " numbers: export the network again"
+        f"the graph returns {got} for {rows} rows, the manifest states"
+        f" {expected or 'rows, classes and positions of'} floating-point numbers: export the"
+        " network again"
     )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from dubito.engine.blocks import Blocks
 from dubito.engine.constants import constant
 from dubito.engine.figures import Draws
-from dubito.engine.jackknife import Groups
+from dubito.engine.jackknife import MAX_GROUPS, Groups
 from dubito.engine.moments import Moments
 
 
@@ -64,13 +64,17 @@ class Spread:
 class ClassificationSums:
     """What a classification reports is made of these, from streamed probabilities.
 
+    Rows may have axes of positions before their classes; every figure but `energy`, `energy_spread`
+    and `max_logit` is then one of a position.
+
     Args:
         left: what a stratified draw leaves; None for `iid`.
+        groups: most sums that the jackknife keeps.
     """
 
-    def __init__(self, left: float | None = None) -> None:
+    def __init__(self, left: float | None = None, groups: int = MAX_GROUPS) -> None:
         self.spread = Spread(left)
-        self._groups = Groups()
+        self._groups = Groups(groups)
         self._entropy_B = torch.zeros(())
         self._votes_BC = torch.zeros(())
         self._sizes = Moments()
@@ -79,7 +83,7 @@ class ClassificationSums:
         """Take in the next samples, in order of t.
 
         Args:
-            probs_TBC: of every pass.
+            probs_TBC: of every pass; between rows and classes maybe positions.
             sizes_TB2: log Σ exp of its logits, and the largest of them.
         """
         is_first = not self.spread.moments.count

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.engine.figures import Draws, Sums, classification, regression
-from dubito.engine.heads import mean_and_variance, probabilities
+from dubito.engine.heads import distributions, mean_and_variance
 from dubito.engine.passes import Tile
+from dubito.engine.positions import empty_sums
 from dubito.engine.prediction import Column
 from dubito.engine.scaling import Scaling
 from dubito.engine.sheet import on_host
@@ -61,15 +62,14 @@ class Tally:
     _kept: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        is_classes = self.manifest.task == "classification"
-        self.sums = ClassificationSums(self.left) if is_classes else RegressionSums(self.left)
+        self.sums = empty_sums(self.manifest, self.left)
 
     def add(self, raw: Tensor) -> None:
         """Take in the next passes, in order of t."""
         if isinstance(self.sums, ClassificationSums):
-            probs, sizes = probabilities(raw, self.manifest.output, self.temperature)
-            self.sums.add(probs, sizes)
-            self._keep(probs)
+            for probs, sizes in distributions(raw, self.manifest, self.temperature):
+                self.sums.add(probs, sizes)
+                self._keep(probs)
         else:
             mean, noise = mean_and_variance(raw, self.manifest)
             self.sums.add(mean, noise)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from dubito.serving.orders import ClassSets, Column
+from dubito.serving.orders import ClassNames, ClassSets, Column
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -41,6 +41,8 @@ def flat(
             yield from flat(column, width, f"{prefix}{name}.")
         elif isinstance(column, ClassSets):
             yield f"{prefix}{name}", column.is_member
+        elif isinstance(column, ClassNames):
+            yield f"{prefix}{name}", column.array(width)
         elif isinstance(column, list):
             yield f"{prefix}{name}", np.array([text or "" for text in column], f"U{width}")
         elif column is not None:

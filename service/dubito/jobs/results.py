@@ -9,7 +9,7 @@ Dimensions: N rows of the pool.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ JSON = "application/json"
 MEDIA_TYPES = {"npz": NPZ, "parquet": PARQUET}
 _PIECE_BYTES = 8 * 2**20
 _HEAD = "reply"  # the name of what the columns were made with
+_CLASSES = "classes"  # names of what the last axis of their arrays stands for
 
 
 def check_format(format: str) -> None:
@@ -46,7 +47,12 @@ def check_format(format: str) -> None:
 
 
 def write_result(
-    parts: Iterable[Arrays], head: Mapping[str, object], format: str, total: int, path: Path
+    parts: Iterable[Arrays],
+    head: Mapping[str, object],
+    format: str,
+    total: int,
+    path: Path,
+    classes: Sequence[str] | None = None,
 ) -> None:
     """Write a result.
 
@@ -56,14 +62,22 @@ def write_result(
         format: `npz` or `parquet`.
         total: N.
         path: of the file; others are made beside it meanwhile.
+        classes: names of the classes or labels, the array `classes` of a `.npz`, or that in the
+            metadata of a `.parquet`.
     """
     if format == "parquet":
-        _write_parquet(parts, head, path)
+        _write_parquet(parts, head, path, classes)
     else:
-        _write_npz(parts, head, total, path)
+        _write_npz(parts, head, total, path, classes)
 
 
-def _write_npz(parts: Iterable[Arrays], head: Mapping[str, object], total: int, path: Path) -> None:
+def _write_npz(
+    parts: Iterable[Arrays],
+    head: Mapping[str, object],
+    total: int,
+    path: Path,
+    classes: Sequence[str] | None,
+) -> None:
     kinds: dict[str, NDArray[np.generic]] = {}
     places: dict[str, Path] = {}
     try:
@@ -82,6 +96,9 @@ def _write_npz(parts: Iterable[Arrays], head: Mapping[str, object], total: int, 
                     with place.open("rb") as file:
                         while piece := file.read(_PIECE_BYTES):
                             member.write(piece)
+            if classes is not None:
+                with archive.open(zipfile.ZipInfo(f"{_CLASSES}.npy"), "w") as member:
+                    npy.write_array(member, np.array(classes), allow_pickle=False)
             said = np.frombuffer(orjson.dumps(dict(head)), np.uint8)
             with archive.open(zipfile.ZipInfo(f"{_HEAD}.npy"), "w") as member:
                 npy.write_array(member, said, allow_pickle=False)
@@ -90,16 +107,24 @@ def _write_npz(parts: Iterable[Arrays], head: Mapping[str, object], total: int, 
             place.unlink(missing_ok=True)
 
 
-def _write_parquet(parts: Iterable[Arrays], head: Mapping[str, object], path: Path) -> None:
+def _write_parquet(
+    parts: Iterable[Arrays],
+    head: Mapping[str, object],
+    path: Path,
+    classes: Sequence[str] | None,
+) -> None:
     import pyarrow as pa
     from pyarrow import parquet as pq
 
+    metadata = {"dubito": orjson.dumps(dict(head))}
+    if classes is not None:
+        metadata[_CLASSES] = orjson.dumps(list(classes))
     writer: pq.ParquetWriter | None = None
     try:
         for arrays in parts:
             names = list(arrays)
             batch = pa.table([_cells(array) for array in arrays.values()], names=names)
-            batch = batch.replace_schema_metadata({"dubito": orjson.dumps(dict(head))})
+            batch = batch.replace_schema_metadata(metadata)
             if writer is None:
                 writer = pq.ParquetWriter(path, batch.schema, compression="zstd")
             writer.write_table(batch)

@@ -118,7 +118,8 @@ class Task:
         self._scan(kind, plan, len(self._data), self._read)
         with self._shelf.incoming() as path:
             format = str(self._fact.order["format"])
-            write_result(self._parts(), self._head(kind), format, self._fact.total, path)
+            classes = self._network.manifest.classes
+            write_result(self._parts(), self._head(kind), format, self._fact.total, path, classes)
             self._succeed(path, MEDIA_TYPES[format], kind.warnings)
 
     def _select(self) -> None:

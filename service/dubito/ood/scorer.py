@@ -29,10 +29,14 @@ AUTO, COMBINED = "auto", "combined"
 DISTANCES = ("knn", "mahalanobis", "relative_mahalanobis")
 _OF_CLASSES = "relative_mahalanobis"
 PARTS = {
-    "classification": ("predictive_entropy", "mutual_information", "energy", "knn"),
-    "regression": ("epistemic_variance", "knn"),
+    "classification": ("predictive_entropy", "mahalanobis"),
+    "regression": ("epistemic_variance", "mahalanobis"),
 }
-"""What `combined` is made of; distances are left out where there are no features."""
+"""What `combined` is made of: what the outputs say and what the features say, at equal weight.
+
+Several scores of the outputs would outvote the features: with entropy, mutual information, energy
+and `knn` the sum found digits among garments with an AUROC of .77, `mahalanobis` alone with .99.
+"""
 
 Floats = NDArray[np.float64]
 

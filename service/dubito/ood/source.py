@@ -13,8 +13,10 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from dubito.calibration.scaling import scaled_logits
+from dubito.engine.aggregate import of_rows
 from dubito.engine.scaling import Scaling
 from dubito.ood import scores
 
@@ -69,6 +71,52 @@ class ColumnSource:
     def plain(self, name: str) -> Floats:
         """The score of that name that needs no fitting."""
         return scores.from_columns(name, self.columns)
+
+
+@dataclass(frozen=True, eq=False)
+class PositionSource:
+    """Rows with several labels or positions, all their passes at hand.
+
+    Args:
+        logits: (T, B, P, C), as the network gives them.
+        scaling: is done to them, but not for scores of the logits themselves.
+        head: `multilabel` adds the positions up, `dense` averages them.
+        features: (B, F) features of the rows.
+    """
+
+    logits: NDArray[np.floating]
+    scaling: Scaling
+    head: str
+    features: Features | None = None
+
+    def plain(self, name: str) -> Floats:
+        """The score of that name that needs no fitting."""
+        is_raw = name in scores.OF_RAW_LOGITS
+        logits = self.logits if is_raw else scaled_logits(self.logits, self.scaling)
+        if name == "energy_spread":  # of the row's own energy, pass by pass
+            energy_TB = [of_rows(logsumexp(one, axis=-1), self.head) for one in logits]
+            spread_B: Floats = np.std(energy_TB, axis=0)
+            return spread_B
+        return of_rows(scores.from_logits(name, logits), self.head)
+
+    def take(self, rows_b: NDArray[np.int64]) -> PositionSource:
+        """Some of the rows."""
+        taken = taken_features(self.features, rows_b)
+        return replace(self, logits=self.logits[:, rows_b], features=taken)
+
+
+@dataclass(frozen=True, eq=False)
+class PositionColumns:
+    """Rows with several labels or positions as predicted, under the calibration's scaling."""
+
+    columns: scores.ClassificationColumns
+    head: str
+    features: Features | None = None
+
+    def plain(self, name: str) -> Floats:
+        """The score of that name that needs no fitting."""
+        found = scores.from_columns(name, self.columns)
+        return found if found.ndim == 1 else of_rows(found, self.head)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from dubito.errors import InputError, TooLargeError
 from dubito.pools.stream import KINDS, UNNAMED, ColumnStream, block_rows
 from dubito.registry import ColumnFact
 
+_OF_LABELLED_ROWS = ("labels", "targets", "ood_inputs")
 _MAX_MEMBERS = 64
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _STORED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -67,6 +68,13 @@ def _check_members(members: list[zipfile.ZipInfo], limit_bytes: int) -> None:
     if not 1 <= len(members) <= _MAX_MEMBERS:
         raise InputError(
             f"pool: expected 1 to {_MAX_MEMBERS} arrays, got {len(members)}: save only the inputs"
+        )
+    names = [member.filename.removesuffix(".npy") for member in members]
+    truths = [name for name in names if name in _OF_LABELLED_ROWS]
+    if UNNAMED in names and truths:
+        raise InputError(
+            f"pool: expected unlabelled rows, got `{'`, `'.join(truths)}` beside `{UNNAMED}`, as "
+            "in a file for calibrate: save the inputs alone, numpy.savez(path, inputs=inputs)"
         )
     if len({member.filename for member in members}) != len(members):
         raise InputError("pool: expected each array once, got a name twice: rename one")

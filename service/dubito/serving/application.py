@@ -188,11 +188,11 @@ class Application:
             check_share("coverage", order.coverage)
             members = find_members(self._library, order.model, order.sampling.members)
             engine = predictor(self._library, version, members)
-            check_outputs(order.outputs, engine.manifest.task, sampling)
+            check_outputs(order.outputs, engine.manifest.head, sampling)
             inputs, rows = self._bounds.read(engine, order.inputs)
             if order.outputs and "samples" in order.outputs:
                 limit = self._settings.max_sample_values
-                check_values(num_values(rows, engine, sampling), limit)
+                check_values(num_values(rows, engine, sampling, inputs), limit)
             place.resize(rows * sampling.passes * count_networks(engine))
             is_raw = order.calibration == "none"
             fact = None if is_raw else self._library.active_calibration(version)
@@ -227,7 +227,7 @@ class Application:
             check_share("alpha", order.alpha)
             check_share("coverage", order.coverage)
             engine = self._library.engine(version)
-            check_choices(order, engine.manifest.task)
+            check_choices(order, engine.manifest)
             rows = self._bounds.read_labelled(order, engine, sampling, place)
 
             def task(check: Check) -> CalibrateReply:
@@ -348,7 +348,7 @@ class Application:
     ) -> PredictReply:
         version, sampling, fact = head.version, head.sampling, head.fact
         calibration = None if fact is None else self._calibrations.of(fact)
-        values = num_values(len(next(iter(inputs.values()))), engine, sampling)
+        values = num_values(len(next(iter(inputs.values()))), engine, sampling, inputs)
         built = build_outputs(
             order,
             engine,
@@ -373,6 +373,7 @@ class Application:
             calibration=fact.number if fact is not None and built.calibration is not None else None,
             warnings=built.warnings,
             outputs=built.outputs,
+            classes=engine.manifest.classes,
         )
 
     @contextmanager

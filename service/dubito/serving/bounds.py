@@ -56,9 +56,9 @@ class Bounds:
         Raises:
             InputError: rows or truths that cannot be used, or too many of them.
         """
-        rows = Labelled.read(order, engine.manifest, partial(self.read, engine))
+        rows = Labelled.read(order, engine, partial(self.read, engine))
         limit = self.settings.max_calibration_values
-        check_values(num_values(rows.num_rows, engine, sampling), limit)
+        check_values(num_values(rows.num_rows, engine, sampling, rows.inputs), limit)
         place.resize(rows.num_rows * sampling.passes * count_networks(engine))
         return rows
 
@@ -90,4 +90,7 @@ def check_share(name: str, value: float | None) -> None:
         InputError: naming it.
     """
     if value is not None and not 0.0 < value < 1.0:
-        raise InputError(f"`{name}` expects a number between 0 and 1, got {value}: such as 0.9")
+        example = 0.1 if name == "alpha" else 0.9
+        raise InputError(
+            f"`{name}` expects a number between 0 and 1, got {value}: such as {example}"
+        )

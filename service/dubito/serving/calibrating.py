@@ -19,15 +19,21 @@ from dubito.calibration import draws
 from dubito.calibration import truths as checked
 from dubito.calibration.choices import Choices
 from dubito.calibration.fit import fit_classification, fit_regression
+from dubito.calibration.fit_positions import fit_positions
 from dubito.calibration.flagging import Flagging
 from dubito.calibration.policy import Target
+from dubito.calibration.positions import DEFAULT_SHARE, PositionHead
+from dubito.calibration.positions import check_choices as check_position_choices
 from dubito.calibration.record import Calibration
-from dubito.engine import Engine, Inputs, Sampling
-from dubito.engine.heads import logits, mean_and_variance
+from dubito.engine import Engine, Ensemble, Inputs, Sampling
+from dubito.engine.heads import class_logits, logits, mean_and_variance
+from dubito.engine.positions import position_shape
 from dubito.errors import InputError
 from dubito.ood import scorer
 from dubito.ood.distances import checked as checked_features
+from dubito.serving.members import Predictor
 from dubito.serving.orders import CalibrateOrder
+from dubito.serving.position_labels import read_position_labels
 from dubito.serving.worker import Check
 from dubito_nn import Manifest
 
@@ -65,21 +71,21 @@ class Labelled:
     def read(
         cls,
         order: LabelledOrder,
-        manifest: Manifest,
+        network: Predictor,
         read: Callable[[Inputs], tuple[dict[str, Tensor], int]],
     ) -> Labelled:
         """Check what an order holds.
 
         Args:
             order: the rows and truths.
-            manifest: what the network says of itself.
+            network: the version's, or several.
             read: checks rows, and counts them.
 
         Raises:
             InputError: rows or truths that cannot be used.
         """
         inputs, num_rows = read(order.inputs)
-        truths = read_truths(order, manifest, num_rows)
+        truths = read_truths(order, network, inputs, num_rows)
         if order.ood_inputs is None:
             return cls(inputs, truths, None, num_rows)
         ood_inputs, num_strange = read(order.ood_inputs)
@@ -148,8 +154,9 @@ def check_sampling(sampling: Sampling) -> None:
         )
     if sampling.tolerance is not None:
         raise InputError(
-            "`tolerance`: calibrating with one is not built yet, since a fit takes all passes of "
-            "every row: leave it out, and calibrate with num_samples"
+            "`tolerance`: a calibration is fitted on equally many passes of every row, and rows "
+            "that stop early have not: leave it out, calibrate with num_samples, and predict with "
+            "the same num_samples and no tolerance where its promises shall hold"
         )
 
 
@@ -220,14 +227,17 @@ def check_features(engine: Engine, rows: Labelled, limit: int | None) -> None:
         )
 
 
-def read_truths(order: LabelledOrder, manifest: Manifest, rows: int) -> Truths:
-    """Class indices (B,) or targets (B, D) of the labelled rows.
+def read_truths(
+    order: LabelledOrder, network: Predictor, inputs: Mapping[str, Tensor], rows: int
+) -> Truths:
+    """Class indices (B,), or (B, P) of labels or positions, or targets (B, D) of the rows.
 
     Raises:
         InputError: the wrong field, a wrong count, an unknown class, a value not finite, or a
             choice that the task does not have.
     """
-    is_classes = manifest.task == "classification"
+    manifest = network.manifest
+    is_classes = manifest.family == "classification"
     wanted, unwanted = ("labels", "targets") if is_classes else ("targets", "labels")
     given: object = getattr(order, wanted)
     if given is None or getattr(order, unwanted) is not None:
@@ -235,6 +245,10 @@ def read_truths(order: LabelledOrder, manifest: Manifest, rows: int) -> Truths:
             f"labelled rows of a {manifest.task}: expected `{wanted}`, got "
             f"{'none' if given is None else f'`{unwanted}` as well'}: send `{wanted}` alone"
         )
+    if manifest.has_positions:
+        first = network.members[0] if isinstance(network, Ensemble) else network
+        shape = position_shape(first.bundle, inputs)
+        return read_position_labels(given, manifest, rows, shape)
     if is_classes:
         return checked.labels(_labels(given, manifest), rows, manifest.num_outputs)
     try:
@@ -252,12 +266,14 @@ def fit(
     """The calibration of the passes."""
     manifest, choices = passes.manifest, _choices(order)
     flagging = replace(
-        flagging_of(order, manifest.task),
+        flagging_of(order, manifest.family),
         features=passes.features.labelled,
         ood_features=passes.features.strange,
     )
-    target = target_of(order, manifest.task)
-    if manifest.task == "classification":
+    target = target_of(order, manifest.family)
+    if manifest.has_positions:
+        return _fit_positions(passes, truths, order, sampling, (choices, flagging, target), check)
+    if manifest.family == "classification":
         rows = {name: tensor.numpy() for name, tensor in passes.inputs.items()}
         return fit_classification(
             logits(passes.labelled, manifest.output).numpy(),
@@ -295,6 +311,35 @@ def fit(
     )
 
 
+def _fit_positions(
+    passes: Passes,
+    truths: Truths,
+    order: CalibrateOrder,
+    sampling: Sampling,
+    asked: tuple[Choices, Flagging, Target],
+    check: Check,
+) -> Calibration:
+    manifest, (choices, flagging, target) = passes.manifest, asked
+    share = DEFAULT_SHARE[manifest.head] if order.position_share is None else order.position_share
+    return fit_positions(
+        class_logits(passes.labelled, manifest).numpy(),
+        truths,
+        cast(PositionHead, manifest.head),
+        sampling=sampling,
+        alpha=order.alpha,
+        coverage=order.coverage,
+        seed=sampling.seed,
+        share=share,
+        ood_logits_TNPC=None
+        if passes.strange is None
+        else class_logits(passes.strange, manifest).numpy(),
+        choices=choices,
+        flagging=flagging,
+        target=target,
+        check=check,
+    )
+
+
 def _choices(order: CalibrateOrder) -> Choices:
     """What is chosen; what is not, as `Choices` has it."""
     names = [field.name for field in fields(Choices)]
@@ -302,15 +347,16 @@ def _choices(order: CalibrateOrder) -> Choices:
     return Choices(**given)
 
 
-def check_choices(order: CalibrateOrder, task: str) -> None:
-    """Refuse choices, scores and targets that are unknown or belong to the other task.
+def check_choices(order: CalibrateOrder, manifest: Manifest) -> None:
+    """Refuse choices, scores and targets that are unknown or belong to another task or head.
 
     Raises:
         InputError: naming the choice.
     """
-    _choices(order)
+    task, choices = manifest.family, _choices(order)
     flagging_of(order, task)
-    target_of(order, task)
+    target = target_of(order, task)
+    check_position_choices(manifest.head, choices, target, order.ood_score, order.position_share)
     other = "regression" if task == "classification" else "classification"
     for name in _CHOICES_OF[other]:
         if getattr(order, name) is not None:

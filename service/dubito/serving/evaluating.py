@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,10 +16,12 @@ from torch import Tensor
 
 from dubito.calibration import draws
 from dubito.calibration.evaluate import Evaluation, evaluate_classification, evaluate_regression
+from dubito.calibration.evaluate_positions import evaluate_positions
+from dubito.calibration.positions import PositionHead
 from dubito.calibration.record import Calibration
 from dubito.engine import Ensemble, Sampling
 from dubito.engine.ensemble import of_member
-from dubito.engine.heads import logits, mean_and_variance
+from dubito.engine.heads import class_logits, mean_and_variance
 from dubito.errors import InputError
 from dubito.serving.calibrating import Features, Labelled, check_features
 from dubito.serving.members import Predictor
@@ -47,8 +50,8 @@ def check_evaluated(sampling: Sampling) -> None:
     """
     if sampling.tolerance is not None:
         raise InputError(
-            "`tolerance`: evaluating with one is not built yet, since a report takes all passes "
-            "of every row: leave it out, and evaluate with num_samples"
+            "`tolerance`: a report is made of equally many passes of every row, and rows that stop "
+            "early have not: leave it out, and evaluate with num_samples, the most that a row takes"
         )
 
 
@@ -84,7 +87,7 @@ def judge(
     if applied is not None and applied.needs_features and not isinstance(engine, Ensemble):
         check_features(engine, rows, max_values)
         features = Features.take(engine, rows, check)
-    take = _classes if engine.manifest.task == "classification" else _numbers
+    take = _classes if engine.manifest.family == "classification" else _numbers
     evaluate = take(engine, rows, sampling, coverage, features, check)
     return Judged(
         evaluation=evaluate(applied),
@@ -108,12 +111,24 @@ def _classes(
     def taken(inputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
         passes = _passes(engine, inputs, sampling, check)
         every: NDArray[np.float64] = torch.cat(
-            [logits(raw, manifest.output) for manifest, raw in passes]
+            [class_logits(raw, manifest) for manifest, raw in passes]
         ).numpy()
         return every
 
     logits_TBC = taken(rows.inputs)
     strange_TNC = None if rows.ood_inputs is None else taken(rows.ood_inputs)
+    if engine.manifest.has_positions:
+        return lambda calibration: evaluate_positions(
+            logits_TBC,
+            rows.truths,
+            cast(PositionHead, engine.manifest.head),
+            calibration=calibration,
+            coverage=coverage,
+            ood_logits_TNPC=strange_TNC,
+            feature_BF=features.labelled,
+            ood_feature_NF=features.strange,
+            check=check,
+        )
     uniform_B = draws.by_content(
         {name: tensor.numpy() for name, tensor in rows.inputs.items()}, sampling.seed
     )

@@ -5,11 +5,13 @@ Members are taken in ascending order of their numbers, so that the same set give
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from torch import Tensor
+
 from dubito.engine import Engine, Ensemble, Sampling
-from dubito.engine.ensemble import check_members
+from dubito.engine.ensemble import check_members, numbers_per_row
 from dubito.registry import VersionFact
 from dubito.serving.library import Library
 
@@ -55,6 +57,16 @@ def count_networks(engine: Predictor) -> int:
     return len(engine.members) if isinstance(engine, Ensemble) else 1
 
 
-def num_values(rows: int, engine: Predictor, sampling: Sampling) -> int:
-    """Numbers that all passes over the rows make."""
-    return rows * engine.manifest.num_outputs * sampling.num_returned * count_networks(engine)
+def num_values(
+    rows: int, engine: Predictor, sampling: Sampling, inputs: Mapping[str, Tensor] | None = None
+) -> int:
+    """Numbers that all passes over the rows make.
+
+    Args:
+        rows: how many.
+        engine: of the version, or of several.
+        sampling: how many passes.
+        inputs: rows of the same shape; None: as made-up rows are.
+    """
+    per_row = numbers_per_row(engine, inputs)
+    return rows * per_row * sampling.num_returned * count_networks(engine)

@@ -173,6 +173,11 @@ class Monitoring:
         version = self._library.version(name.model, str(name.version))
         fact = self._library.calibration(version, name.number)
         calibration = self._calibrations.of(fact)
+        if calibration.positions is not None:
+            raise InputError(
+                f"feedback expects one truth per row, got a {calibration.positions.head} head, "
+                "which has several: send labelled rows to evaluate instead"
+            )
         kept = Kept.from_bytes(prediction.content)
         judge = _Judge(kept, _classes(version), prediction)
         outcomes = [judge.outcome(truth) for truth in truths]

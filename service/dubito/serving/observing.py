@@ -33,6 +33,9 @@ def observe(
     """
     if isinstance(prediction, Classification):
         score_B = found.class_scores(prediction, feature_BF)
+        if prediction.positions is not None:  # its truths are not taken as feedback
+            nothing_B0 = np.empty((len(score_B), 0), np.float32)
+            return Kept(mean=nothing_B0, score=score_B, is_flagged=found.ood.flags(score_B))
         return Kept(
             mean=prediction.mean.astype(np.float32),
             score=score_B,

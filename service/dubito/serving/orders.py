@@ -25,7 +25,8 @@ class ClassSets:
     """The prediction set of each row.
 
     Args:
-        is_member: whether the class is in the row's set.
+        is_member: whether the class, or label, is in the row's set; before the last axis maybe
+            positions.
         classes: names of the classes.
     """
 
@@ -33,15 +34,59 @@ class ClassSets:
     classes: tuple[str, ...]
 
     def names(self) -> list[list[str]]:
-        """The classes of each row's set, in the order of the classes."""
-        return [
+        """The classes of each row's set, in the order of the classes; of positions nested lists."""
+        flat = [
             [name for name, is_in in zip(self.classes, member_C, strict=True) if is_in]
-            for member_C in self.is_member.tolist()
+            for member_C in self.is_member.reshape(-1, self.is_member.shape[-1]).tolist()
         ]
+        found: list[list[str]] = _nested(flat, self.is_member.shape[1:-1])  # type: ignore[assignment]
+        return found
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """The class at every position of each row.
+
+    Args:
+        index: (B, P), one axis of positions or more; -1 where the network overflowed.
+        classes: names of the classes.
+    """
+
+    index: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def names(self) -> list[object]:
+        """Nested lists of names, null where there is none."""
+        named = (*self.classes, None)
+        flat = [named[index] for index in self.index.reshape(-1).tolist()]
+        return _nested(flat, self.index.shape[1:])
+
+    def array(self, width: int | None = None) -> NDArray[np.str_]:
+        """The names as text, empty where there is none.
+
+        Args:
+            width: letters of the type; None: those of the longest name.
+        """
+        named = np.array((*self.classes, ""), dtype=None if width is None else f"U{width}")
+        return named[self.index]
+
+
+def _nested(flat: Sequence[object], sizes: tuple[int, ...]) -> list[object]:
+    """A flat list as lists of lists, for the axes after the first."""
+    nested = list(flat)
+    for size in reversed(sizes):
+        nested = [nested[start : start + size] for start in range(0, len(nested), size)]
+    return nested
 
 
 Column = (
-    NDArray[np.generic] | list[str] | list[str | None] | ClassSets | Mapping[str, "Column"] | None
+    NDArray[np.generic]
+    | list[str]
+    | list[str | None]
+    | ClassSets
+    | ClassNames
+    | Mapping[str, "Column"]
+    | None
 )
 
 
@@ -95,7 +140,10 @@ class PredictOrder:
 
 @dataclass(frozen=True)
 class PredictReply:
-    """Columns of a prediction, and what they were made with; `members` for an ensemble alone."""
+    """Columns of a prediction, and what they were made with; `members` for an ensemble alone.
+
+    `classes` names what the last axis of arrays stands for; None for a regression.
+    """
 
     model: str
     version: int
@@ -104,6 +152,7 @@ class PredictReply:
     calibration: int | None
     warnings: tuple[str, ...]
     outputs: Mapping[str, Column]
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +163,8 @@ class CalibrateOrder:
         model: name of the model.
         inputs: rows first.
         version: number or alias.
-        labels: class indices or class names, for a classification.
+        labels: class indices or class names, for a classification; of each label or position where
+            a row has several.
         targets: numbers, (B,) or (B, D), for a regression.
         ood_inputs: rows known to be strange, for the report, and for the choice of a score.
         alpha: false-alarm rate of the flag, in (0, 1).
@@ -128,6 +178,8 @@ class CalibrateOrder:
         target_risk: most share of wrong ones among accepted rows, in (0, 1).
         risk_confidence: with which the risk is promised, in (0, 1); None: 0.95.
         target_acceptance: least share of rows that is accepted, in (0, 1).
+        position_share: of a row's labels or positions, the least that its sets shall hold at once;
+            None: all labels, 0.95 of the positions.
         sampling: choices that differ from the version's defaults.
         actor: who asks, for the audit.
     """
@@ -149,6 +201,7 @@ class CalibrateOrder:
     target_risk: float | None = None
     risk_confidence: float | None = None
     target_acceptance: float | None = None
+    position_share: float | None = None
     sampling: SamplingOrder = SamplingOrder()
     actor: str = ANONYMOUS
 

@@ -23,7 +23,15 @@ from dubito.errors import InputError
 from dubito.monitoring.kept import Kept
 from dubito.serving.members import Predictor
 from dubito.serving.observing import observe
-from dubito.serving.orders import ClassSets, Column, PredictOrder
+from dubito.serving.orders import Column, PredictOrder
+from dubito.serving.positions import (
+    BY_POSITION,
+    by_position,
+    certain_sets,
+    labels,
+    shown,
+    shown_sets,
+)
 from dubito.serving.worker import Check
 
 _SHARED = ("mean", "variance", "standard_error", "num_samples_used")
@@ -48,7 +56,12 @@ _REGRESSION = (
     "decision",
     "ood",
 )
-_OUTPUTS = {"classification": _CLASSIFICATION, "regression": _REGRESSION}
+_OUTPUTS = {
+    "classification": _CLASSIFICATION,
+    "multilabel": (*_CLASSIFICATION, "certain_set", *BY_POSITION),
+    "dense": (*_CLASSIFICATION, *BY_POSITION),
+    "regression": _REGRESSION,
+}
 _ON_REQUEST = "samples"
 
 
@@ -77,19 +90,19 @@ class _Request:
     warnings: list[str] = field(default_factory=list)
 
 
-def check_outputs(names: Sequence[str] | None, task: str, sampling: Sampling) -> None:
-    """Refuse names of outputs that a task or a method does not have.
+def check_outputs(names: Sequence[str] | None, head: str, sampling: Sampling) -> None:
+    """Refuse names of outputs that a head or a method does not have.
 
     Raises:
         InputError: a name is unknown, or the list is empty.
     """
     if _ON_REQUEST in (names or ()) and sampling.method == "moments":
         raise InputError("method `moments` makes no masked passes: for `samples` use method `mc`")
-    known = (*_OUTPUTS[task], _ON_REQUEST)
+    known = (*_OUTPUTS[head], _ON_REQUEST)
     unknown = [name for name in names or () if name not in known]
     if unknown or (names is not None and not names):
         raise InputError(
-            f"`outputs` of a {task}: expected some of {', '.join(known)}, "
+            f"`outputs` of a {head}: expected some of {', '.join(known)}, "
             f"got {', '.join(unknown)[:160] or 'none'}: correct the names or leave `outputs` out"
         )
 
@@ -119,7 +132,7 @@ def build_outputs(
     injected = [one.manifest.injection_warning for one in engines]
     warnings = list(dict.fromkeys(line for line in injected if line is not None))
     applied = covering(order.calibration, sampling, calibration, warnings)
-    names = order.outputs or _OUTPUTS[engine.manifest.task]
+    names = order.outputs or _OUTPUTS[engine.manifest.head]
     prediction = engine.predict(
         dict(inputs),
         sampling=sampling,
@@ -137,7 +150,7 @@ def build_outputs(
         columns = _classification(prediction, request)
     else:
         columns = _regression(prediction, request)
-    columns[_ON_REQUEST] = lambda: _rows_first(prediction.samples)
+    columns[_ON_REQUEST] = lambda: _rows_first(prediction)
     outputs = {name: columns[name]() for name in names}
     _warn_non_finite({"mean": prediction.mean, **outputs}, warnings)
     varies = _varies(prediction) if sampling.method == "mc" else None
@@ -202,7 +215,7 @@ def _classification(
         if found is None:
             return None
         _warn_unbounded(found, request)
-        return ClassSets(members(), prediction.classes)
+        return shown_sets(prediction, members())
 
     def ood() -> Column:
         return None if found is None else _ood(found, strangeness())
@@ -213,23 +226,20 @@ def _classification(
         flag_B = found.ood.flags(strangeness())
         return found.class_decisions(prediction.mean, flag_B, members())
 
-    names = prediction.classes
-    known_B = [bool(np.isfinite(row_C).all()) for row_C in prediction.mean]
     return {
-        "label": lambda: [
-            names[index] if is_known else None
-            for index, is_known in zip(prediction.label_index.tolist(), known_B, strict=True)
-        ],
-        "mean": lambda: prediction.mean,
-        "variance": lambda: prediction.variance,
-        "standard_error": lambda: prediction.standard_error,
+        "label": lambda: labels(prediction),
+        "mean": lambda: shown(prediction, prediction.mean),
+        "variance": lambda: shown(prediction, prediction.variance),
+        "standard_error": lambda: shown(prediction, prediction.standard_error),
         "num_samples_used": lambda: prediction.num_samples_used,
         "predictive_entropy": lambda: prediction.predictive_entropy,
         "expected_entropy": lambda: prediction.expected_entropy,
         "mutual_information": lambda: prediction.mutual_information,
         "mutual_information_corrected": lambda: prediction.mutual_information_corrected,
         "variation_ratio": lambda: prediction.variation_ratio,
+        **by_position(prediction),
         "prediction_set": prediction_set,
+        "certain_set": lambda: None if found is None else certain_sets(prediction, members()),
         "decision": decision,
         "ood": ood,
     }
@@ -344,9 +354,12 @@ def _features(
     return engine.features(dict(inputs), check=check).float().numpy()
 
 
-def _rows_first(samples: NDArray[np.float64] | None) -> Column:
+def _rows_first(prediction: Classification | Regression) -> Column:
     """Every pass, the row first: probabilities (B, T, C) or means in target units (B, T, D)."""
-    return None if samples is None else np.ascontiguousarray(samples.swapaxes(0, 1))
+    samples = prediction.samples
+    if samples is None:
+        return None
+    return shown(prediction, np.ascontiguousarray(samples.swapaxes(0, 1)))
 
 
 def _varies(prediction: Classification | Regression) -> bool:

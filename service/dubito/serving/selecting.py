@@ -81,7 +81,7 @@ def begin(
         InputError: something does not fit.
     """
     acquisition = replace(order.acquisition, seed=sampling.seed)
-    if order.sampling.tolerance is None and keeps_samples(find(acquisition, engine.manifest.task)):
+    if order.sampling.tolerance is None and keeps_samples(find(acquisition, engine.manifest.head)):
         sampling = replace(sampling, tolerance=None)
     return Search.begin(
         engine,

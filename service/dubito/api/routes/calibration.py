@@ -116,6 +116,7 @@ def _start(model: str, version: str, given: Given) -> Job[CalibrateReply]:
         target_risk=options.target_risk,
         risk_confidence=options.risk_confidence,
         target_acceptance=options.target_acceptance,
+        position_share=options.position_share,
         sampling=options.order(),
         actor=given.actor,
     )

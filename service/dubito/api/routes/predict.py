@@ -62,7 +62,8 @@ async def predict_version(request: Request, model: str, version: str) -> Respons
 
 async def _predict(request: Request, model: str, version: str) -> Response:
     def answer(reply: PredictReply) -> Response:
-        return columns_response(_head(reply, request), reply.outputs, wanted_type(request))
+        head, wanted = _head(reply, request), wanted_type(request)
+        return columns_response(head, reply.outputs, wanted, reply.classes)
 
     start = partial(_start, request, model, version)
     return await answered(request, (JSON, NPY, NPZ), start, answer)

@@ -10,6 +10,7 @@ among the out-of-distribution labels, no interval before a calibration) is None,
     rejection.py    what leaving out uncertain rows gains
     crps.py         continuous ranked probability score of a mixture
     classes.py numbers.py strange.py   which figures a task has
+    positions.py    those of rows with several labels or positions
     curves.py       what the pictures need
     pictures.py page.py   drawn, and as one HTML file
 

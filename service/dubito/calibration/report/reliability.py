@@ -173,6 +173,11 @@ def confidence(mean_BC: Floats, label_B: NDArray[np.int64]) -> tuple[Floats, Flo
     return confidence_B, (mean_BC.argmax(axis=-1) == label_B).astype(np.float64)
 
 
+def bin_of(value: Floats) -> NDArray[np.int64]:
+    """The equal-width bin of each number in [0, 1], 1.0 in the last."""
+    return _place(value)
+
+
 def _gaps(confidence_B: Floats, generator: np.random.Generator) -> Floats:
     """Draws of [row is right] - confidence where confidence is the chance of that, (R, B)."""
     drawn_RB = generator.random((NUM_RESAMPLES, len(confidence_B))) < confidence_B

@@ -60,11 +60,14 @@ class Statistic:
             interval is the basic one, [2θ - q_high, 2θ - q_low], in place of percentiles
             [q_low, q_high]; and it begins at 0 where chance alone gives as much in 1 of 20 draws.
         is_dear: whether there are too many numbers to resample; it gets no interval then.
+        is_upward: whether it lies above the truth by chance, though nobody knows by how much: the
+            basic interval too.
     """
 
     value: Callable[[Counts], Floats]
     by_chance: Callable[[np.random.Generator], Floats] | None = None
     is_dear: bool = False
+    is_upward: bool = False
 
 
 Statistics: TypeAlias = Mapping[str, Statistic | None]
@@ -145,11 +148,15 @@ def _interval(value_R: Floats, figure: float, one: Statistic, seed: int) -> Inte
     if not np.isfinite(value_R).all():
         return None
     low, high = np.quantile(value_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    if one.by_chance is not None or one.is_upward:
+        low, high = max(2 * figure - high, 0.0), max(2 * figure - low, 0.0)
+    # all resamples may lie on one side of a figure that chance moves one way
+    low, high = min(low, figure), max(high, figure)
     if one.by_chance is None:
         return low, high
     chance_R = one.by_chance(np.random.Generator(np.random.Philox(seed)))
     is_chance = figure <= np.quantile(chance_R, LEVEL)
-    return 0.0 if is_chance else max(2 * figure - high, 0.0), max(2 * figure - low, 0.0)
+    return 0.0 if is_chance else low, high
 
 
 def _resamples(num_rows: int, num_strange: int, seed: int) -> Iterator[Counts]:

@@ -97,7 +97,7 @@ class OutputMoments:
             temperature: on the logits of every node; classification only.
             keep_nodes: whether to return the nodes as `samples`.
         """
-        if manifest.task == "regression":
+        if manifest.family == "regression":
             return self._regression(manifest, keep_nodes=keep_nodes)
         return self._classification(manifest, temperature, keep_nodes=keep_nodes)
 
