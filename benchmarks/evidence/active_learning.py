@@ -66,7 +66,7 @@ class Settings:
     learning_rate: float = 1e-3
     target: float = 0.95
     most_labels: Mapping[str, int] = field(
-        default_factory=lambda: {"batchbald": 220, "bald": 250, "random": 320}
+        default_factory=lambda: {"batchbald": 220, "bald": 250, "random": 250}
     )
     seeds: tuple[int, ...] = (0, 1, 2)
     strategies: tuple[str, ...] = STRATEGIES
