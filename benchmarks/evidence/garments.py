@@ -51,7 +51,7 @@ class Training:
     input_drop_prob: float = 0.3
     feature_drop_prob: float = 0.5
     held_out: int = 10_000
-    epochs: int = 10
+    epochs: int = 18
     batch_size: int = 128
     learning_rate: float = 2e-3
     seed: int = 0
