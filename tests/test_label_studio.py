@@ -11,6 +11,7 @@ import re
 import sys
 import textwrap
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,11 +23,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 from pydantic import SecretStr
+from torch import nn
 
 from dubito.settings import Settings
+from dubito_nn import export
 
 from .conftest import CLASSES, NUM_FEATURES, Bundles, Server, upload
 
@@ -38,6 +42,34 @@ CONFIGURATION = """<View>
     <Choice value="Ant" alias="ant"/><Choice value="bee"/><Choice value="cat"/><Choice value="dog"/>
   </Choices>
 </View>"""
+BAD_TASKS: list[tuple[dict[str, Any], str]] = [
+    ({}, "expected 'numbers' in its data, got nothing"),
+    ({"text": "bzz"}, "expected 'numbers' in its data, got 'text':"),
+    ({"numbers": None}, "expected 'numbers' in its data, got null there"),
+    ({"numbers": ""}, "expected 'numbers' in its data, got an empty text there"),
+    ({"numbers": [1, 2]}, "expected 4 finite numbers in 'numbers', got 2"),
+    ({"numbers": "[1, 2, 3, NaN]"}, "4 finite numbers in 'numbers', got nan at position [3]"),
+    (
+        {"numbers": [[1, 2], [None, 4]]},
+        "4 finite numbers in 'numbers', got null at position [1, 0]",
+    ),
+    ({"numbers": [1, 1e39, 1, 1]}, "numbers of type float32 in 'numbers', got 1e+39 at position"),
+    ({"numbers": [3e38] * 4}, "expected numbers in the range that the network was trained on"),
+    ({"numbers": [10**400] * 4}, "expected numbers in 'numbers', got [1000"),
+    ({"numbers": "[" * 5000}, "expected numbers in 'numbers', got '[[["),
+    ({"numbers": "[" * 100_000}, "expected numbers in 'numbers', got '[[["),
+    ({"numbers": {"a": 1}}, "expected numbers in 'numbers', got {'a': 1}"),
+    ({"numbers": "data:image/png;base64,%%"}, "expected base64"),
+    ({"numbers": "data:image/png,abc"}, "such as PNG or JPEG, got 3 bytes that begin with b'abc'"),
+    ({"numbers": "data:,\ud800"}, "expected base64"),
+    ({"numbers": "http://127.0.0.1:9/7.png"}, "expected numbers, a data URI, or"),
+]
+BAD_HEADS: list[tuple[dict[str, Any], str]] = [
+    ({"class_axis": 1}, "with a class at every position (axis 1 of its output)"),
+    ({"free_dims": {"input": {2: "length"}}}, "with rows of any length"),
+    ({"task": "multilabel", "output": "sigmoid_logits"}, "whose task is multilabel"),
+    ({"task": "regression", "output": "mean", "classes": None}, "whose task is regression"),
+]
 PARAMS = {"login": None, "password": None, "context": None}
 Post = Callable[..., httpx.Response]
 
@@ -87,7 +119,24 @@ def predict(client: TestClient, given: list[Any], **fields: Any) -> httpx.Respon
         "params": PARAMS,
         **fields,
     }
-    return client.post("/predict", json=body)
+    as_json = {"Content-Type": "application/json"}
+    return client.post("/predict", content=json.dumps(body), headers=as_json)
+
+
+def offer(
+    server: httpx.Client,
+    model: str,
+    folder: Path,
+    network: nn.Module,
+    rows: torch.Tensor,
+    **head: Any,
+) -> None:
+    """Give the server a model."""
+    declared = {"task": "classification", "output": "logits", "classes": CLASSES, **head}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+        export(network, rows, folder / model, **declared)
+    upload(server, model, folder / model).raise_for_status()
 
 
 def png(pixels: list[list[int]]) -> bytes:
@@ -105,12 +154,8 @@ def test_the_backend_is_up_before_anything_is_asked(connect: Callable[..., TestC
 def test_setup_checks_the_configuration_and_names_the_version_that_answers(
     connect: Callable[..., TestClient], ready: httpx.Client, bundles: Bundles
 ) -> None:
-    body = {
-        "project": "7.1700000000",
-        "schema": CONFIGURATION,
-        "hostname": "http://localhost:8080",
-        "access_token": "token",
-    }
+    sender = {"hostname": "http://localhost:8080", "access_token": "token"}
+    body = {"project": "7.1700000000", "schema": CONFIGURATION, **sender}
     client = connect()
     assert client.post("/setup", json=body).json() == {"model_version": "animals/1"}
     upload(ready, "animals", bundles("second")).raise_for_status()
@@ -209,35 +254,37 @@ def test_images_come_from_label_studio_with_its_token_and_from_allowed_addresses
         server.shutdown()
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        ({}, "task 10: expected 'numbers' in its data, got nothing"),
-        ({"text": "bzz"}, "task 10: expected 'numbers' in its data, got 'text'"),
-        ({"numbers": [1, 2]}, "task 10: expected 4 finite numbers in 'numbers', got 2"),
-        ({"numbers": "[1, 2, 3, NaN]"}, "task 10: expected 4 finite numbers"),
-        ({"numbers": {"a": 1}}, "task 10: expected numbers in 'numbers'"),
-        ({"numbers": "data:image/png;base64,%%"}, "task 10: expected base64"),
-        ({"numbers": "data:image/png,abc"}, "task 10: cannot identify image"),
-        ({"numbers": "http://127.0.0.1:9/7.png"}, "task 10: expected numbers, a data URI, or"),
-    ],
-)
-def test_a_task_without_a_row_is_refused_by_its_number(
-    data: dict[str, Any], message: str, connect: Callable[..., TestClient]
-) -> None:
-    refused = predict(connect(), [{"id": 10, "data": data}])
-    assert refused.status_code == 422
-    assert message in refused.json()["error"]
-
-
-def test_a_task_without_a_row_does_not_fail_the_others(
+def test_a_task_without_a_row_is_refused_by_its_number_and_does_not_fail_the_others(
     connect: Callable[..., TestClient],
 ) -> None:
-    given = rows(2)
-    results = predict(connect(), tasks([given[0], None, given[1]])).json()["results"]
-    assert results[1] == {"result": [], "score": None, "model_version": "animals/1"}
-    alone = predict(connect(), tasks(list(given))).json()["results"]
-    assert [results[0], results[2]] == alone
+    client, good = connect(), tasks(list(rows(2)))
+    whole = predict(client, good).json()["results"]
+    for data, message in BAD_TASKS:
+        task = {"id": 10, "data": data}
+        refused = predict(client, [task])
+        assert refused.status_code == 422
+        assert message in refused.json()["error"]
+        assert refused.json()["error"].startswith("task 10: expected ")
+        results = predict(client, [good[0], task, good[1]]).json()["results"]
+        assert results[1] == {"result": [], "score": None, "model_version": "animals/1"}
+        assert [results[0], results[2]] == whole
+
+
+def test_a_row_that_the_server_refuses_does_not_fail_the_others(
+    connect: Callable[..., TestClient], ready: httpx.Client, tmp_path: Path
+) -> None:
+    """Tokens of no vocabulary are known to the network alone."""
+    network = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Dropout(0.3), nn.Linear(8, 3))
+    offer(ready, "tokens", tmp_path, network, torch.randint(9, (3, 2)))
+    client = connect(model="tokens")
+    given: list[object] = [[1, 2], [3, 99], [5, 6], [1.5, 2], [7, 8]]
+    results = predict(client, tasks(given)).json()["results"]
+    assert [len(found["result"]) for found in results] == [1, 0, 1, 0, 1]
+    kept = predict(client, tasks(given[::2])).json()["results"]
+    assert results[::2] == kept
+    refused = predict(client, tasks([[3, 99], [1.5, 2]])).json()["error"]
+    assert "task 10: Dubito: the network looks up an entry that it does not have" in refused
+    assert "task 11: expected 2 whole numbers from -9223" in refused
 
 
 def test_a_project_has_the_model_that_was_named_for_it_and_no_other(
@@ -256,16 +303,30 @@ def test_a_project_has_the_model_that_was_named_for_it_and_no_other(
     assert "--project 10=MODEL" in versions["10"].json()["error"]
 
 
-def test_a_server_that_is_not_there_and_a_network_that_does_not_fit_are_named(
-    connect: Callable[..., TestClient], ready: httpx.Client, bundles: Bundles
-) -> None:
+def test_a_server_that_is_not_there_is_named(connect: Callable[..., TestClient]) -> None:
     away = predict(connect(dubito="http://127.0.0.1:9"), tasks(list(rows(1))))
     assert away.status_code == 502
     assert "expected a Dubito server at http://127.0.0.1:9" in away.json()["error"]
-    upload(ready, "numbers", bundles("regression")).raise_for_status()
-    other = predict(connect(model="numbers"), tasks(list(rows(1))))
-    assert other.status_code == 422
-    assert "expected a classification of one input" in other.json()["error"]
+
+
+def test_a_network_that_does_not_give_each_row_one_class_is_refused_before_any_task(
+    connect: Callable[..., TestClient], ready: httpx.Client, tmp_path: Path
+) -> None:
+    parts = [nn.Conv1d(1, 8, 1), nn.Dropout(0.3), nn.Conv1d(8, len(CLASSES), 1)]
+    for number, (head, what) in enumerate(BAD_HEADS):
+        whole = [] if "class_axis" in head else [nn.AdaptiveAvgPool1d(1), nn.Flatten()]
+        network, model = nn.Sequential(*parts, *whole), f"strange{number}"
+        offer(ready, model, tmp_path, network, torch.randn(3, 1, 4), **head)
+        client = connect(model=model)
+        for refused in (
+            client.post("/setup", json={"project": "7.17", "schema": CONFIGURATION}),
+            client.post("/versions", json={"project": "7.17"}),
+            predict(client, tasks(list(rows(1)))),
+        ):
+            error = refused.json()["error"]
+            assert refused.status_code == 422
+            assert "expected a classification of one input, with one class for a row" in error
+            assert f"got `{model}`, {what}: name another model" in error
 
 
 @pytest.mark.parametrize(
@@ -293,12 +354,9 @@ def test_the_configuration_that_the_documents_show_is_read(modules: dict[str, Mo
 
 
 def test_events_are_taken_note_of(connect: Callable[..., TestClient]) -> None:
-    event = {
-        "action": "ANNOTATION_CREATED",
-        "project": {"id": 7, "label_config": CONFIGURATION},
-        "task": tasks(list(rows(1)))[0],
-        "annotation": {"id": 1, "result": []},
-    }
+    project = {"id": 7, "label_config": CONFIGURATION}
+    labelled = {"task": tasks(list(rows(1)))[0], "annotation": {"id": 1, "result": []}}
+    event = {"action": "ANNOTATION_CREATED", "project": project, **labelled}
     answer = connect().post("/webhook", json=event)
     assert answer.status_code == 201
     assert answer.json()["status"] == "ok"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +22,21 @@ class BackendError(Exception):
 
 @dataclass(frozen=True)
 class Network:
-    """A version of a model, as Dubito describes it."""
+    """A version of a model, as Dubito describes it.
+
+    Args:
+        model: its name.
+        version: its number.
+        classes: names of the C classes.
+        shape: of one row.
+        dtype: of its numbers, such as `float32` or `int64`.
+    """
 
     model: str
     version: int
     classes: tuple[str, ...]
     shape: tuple[int, ...]
+    dtype: str
 
     @property
     def name(self) -> str:
@@ -37,26 +46,26 @@ class Network:
 
 @dataclass(frozen=True)
 class Answer:
-    """What Dubito says of rows.
+    """What Dubito says of a row.
 
     Args:
-        labels: the most probable classes.
-        probabilities: of these classes, mean over the passes.
+        label: the most probable class.
+        confidence: its probability, mean over the passes.
         mutual_information: disagreement of the passes, nats.
         predictive_entropy: of the mean, nats.
     """
 
-    labels: list[str]
-    probabilities: list[float]
-    mutual_information: list[float]
-    predictive_entropy: list[float]
+    label: str
+    confidence: float
+    mutual_information: float
+    predictive_entropy: float
 
-    def certainty(self, row: int, score: str, num_classes: int) -> float:
+    def certainty(self, score: str, num_classes: int) -> float:
         """From 0, label it first, to 1; measures over their bound, log C."""
         if score == "confidence":
-            return self.probabilities[row]
-        measure: list[float] = getattr(self, score)
-        return min(max(1 - measure[row] / math.log(num_classes), 0.0), 1.0)
+            return self.confidence
+        measure: float = getattr(self, score)
+        return min(max(1 - measure / math.log(num_classes), 0.0), 1.0)
 
 
 class Dubito:
@@ -77,31 +86,41 @@ class Dubito:
         """The version that answers for a model now.
 
         Raises:
-            BackendError: There is no such model, or it is no classification of one input.
+            BackendError: There is no such model, or it gives no single class to a row of one
+                input and one size.
         """
         page = self._asked("GET", f"/v1/models/{model}/versions/default")
         manifest = page["manifest"]
-        inputs = manifest["inputs"]
-        if page["task"] != "classification" or len(inputs) != 1:
+        misfit = _misfit(manifest)
+        if misfit is not None:
             raise BackendError(
                 422,
-                f"expected a classification of one input, got `{model}`, a {page['task']} of "
-                f"{len(inputs)}: name another model",
+                "expected a classification of one input, with one class for a row and rows of one "
+                f"size, got `{model}`, {misfit}: name another model with --model or --project",
             )
-        shape = tuple(inputs[0]["shape"])
-        return Network(model, page["version"], tuple(manifest["classes"]), shape)
+        [taken] = manifest["inputs"]
+        classes, shape = tuple(manifest["classes"]), tuple(taken["shape"])
+        return Network(model, page["version"], classes, shape, taken["dtype"])
 
-    def predict(self, network: Network, rows: list[list[object]]) -> Answer:
-        """Classes and measures of some rows."""
+    def predict(
+        self, network: Network, rows: Sequence[list[object]]
+    ) -> list[Answer | BackendError]:
+        """Class and measures of each row, or why there are none.
+
+        Rows that are refused together are asked in halves, until those at fault are alone.
+        """
         wanted = ["label", "mean", "mutual_information", "predictive_entropy"]
         path = f"/v1/models/{network.model}/versions/{network.version}/predict"
-        found = self._asked("POST", path, {"inputs": rows, "outputs": wanted})["outputs"]
-        return Answer(
-            found["label"],
-            [max(mean) for mean in found["mean"]],
-            found["mutual_information"],
-            found["predictive_entropy"],
-        )
+        try:
+            found = self._asked("POST", path, {"inputs": rows, "outputs": wanted})["outputs"]
+        except BackendError as error:
+            if error.status != httpx.codes.UNPROCESSABLE_ENTITY:
+                raise
+            if len(rows) == 1:
+                return [error]
+            half = len(rows) // 2
+            return self.predict(network, rows[:half]) + self.predict(network, rows[half:])
+        return list(map(_answer, *(found[name] for name in wanted)))
 
     def _asked(self, method: str, path: str, body: Json | None = None) -> dict[str, Any]:
         try:
@@ -121,3 +140,30 @@ class Dubito:
             detail = f"status {reply.status_code}"
         status = reply.status_code if reply.status_code in (404, 413, 422, 429, 503) else 502
         raise BackendError(status, f"Dubito: {detail}")
+
+
+def _misfit(manifest: Mapping[str, Any]) -> str | None:
+    """What a network is, where it gives no single class to a row of one input and one size."""
+    inputs, axis = manifest["inputs"], manifest.get("class_axis")
+    if manifest["task"] != "classification":
+        return f"whose task is {manifest['task']}"
+    if axis is not None:
+        return f"with a class at every position (axis {axis} of its output)"
+    if len(inputs) != 1:
+        return f"of {len(inputs)} inputs"
+    free = [size for size in inputs[0]["shape"] if isinstance(size, str)]
+    return f"with rows of any {', '.join(free)}" if free else None
+
+
+def _answer(
+    label: str | None, mean: list[float | None], *measures: float | None
+) -> Answer | BackendError:
+    """A row of the reply; null is what was not finite."""
+    known = [number for number in (*mean, *measures) if number is not None]
+    if label is None or len(known) < len(mean) + len(measures):
+        return BackendError(
+            422,
+            "expected numbers in the range that the network was trained on, got some on which it "
+            "overflows: send them in the units of its training",
+        )
+    return Answer(label, max(known[: len(mean)]), *known[len(mean) :])

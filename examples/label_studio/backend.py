@@ -19,13 +19,13 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import uvicorn
-from asking import BackendError, Dubito, Network
+from asking import Answer, BackendError, Dubito, Network
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from labelling import Choices, ConfigurationError, Json, read_choices
 from pydantic import BaseModel, Field
-from tasks import Reader, TaskError
+from tasks import Reader, TaskError, name_of
 
 SCORES = ("mutual_information", "predictive_entropy", "confidence")
 EMPTY: Json = {"result": [], "score": None}
@@ -190,12 +190,13 @@ def _choices(configuration: str, network: Network) -> Choices:
 
 def _reader(options: Options, network: Network, choices: Choices) -> Reader:
     return Reader(
-        options.shown or choices.field,
-        network.shape,
-        options.label_studio,
-        options.label_studio_key,
-        options.images_from,
-        options.is_inverted,
+        field=options.shown or choices.field,
+        shape=network.shape,
+        dtype=network.dtype,
+        label_studio=options.label_studio,
+        token=options.label_studio_key,
+        allowed=options.images_from,
+        is_inverted=options.is_inverted,
     )
 
 
@@ -207,7 +208,7 @@ def _results(
     score: str,
     tasks: Sequence[object],
 ) -> list[Json]:
-    """One prediction per task; an empty one for a task without a row, if another has one."""
+    """One prediction per task; an empty one for a task without an answer, if another has one."""
     rows: list[list[object]] = []
     places: list[int] = []
     problems: list[str] = []
@@ -217,17 +218,20 @@ def _results(
             places.append(place)
         except TaskError as error:
             problems.append(str(error))
-            _log.warning("%s", error)
-    if problems and not rows:
+    answers: dict[int, Answer] = {}
+    for place, found in zip(places, dubito.predict(network, rows) if rows else [], strict=True):
+        if isinstance(found, Answer):
+            answers[place] = found
+        else:
+            problems.append(f"{name_of(tasks[place])}: {found}")
+    for problem in problems:
+        _log.warning("%s", problem)
+    if problems and not answers:
         raise BackendError(422, "; ".join(problems[:3]))
     results: list[Json] = [{**EMPTY, "model_version": network.name} for _ in tasks]
-    if rows:
-        found = dubito.predict(network, rows)
-        for row, place in enumerate(places):
-            certain = found.certainty(row, score, len(network.classes))
-            results[place] = choices.prediction(
-                found.labels[row], found.probabilities[row], certain, network.name
-            )
+    for place, answer in answers.items():
+        certain = answer.certainty(score, len(network.classes))
+        results[place] = choices.prediction(answer.label, answer.confidence, certain, network.name)
     return results
 
 

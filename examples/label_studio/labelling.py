@@ -64,7 +64,7 @@ def read_choices(configuration: str, classes: Sequence[str]) -> Choices:
     """
     try:
         root = ElementTree.fromstring(configuration)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, UnicodeEncodeError) as error:
         raise ConfigurationError(
             f"expected the project's labelling configuration as XML, got {configuration[:40]!r}: "
             "save it once more in Label Studio"
