@@ -357,6 +357,19 @@ def test_a_job_chooses_maps_as_a_request_does(
     assert _ok(calibrated.get(f"/v1/jobs/{job}/result"))["indices"] == at_once["indices"]
 
 
+def test_a_job_that_cannot_be_done_is_refused_at_once(calibrated: httpx.Client) -> None:
+    file = io.BytesIO()
+    np.save(file, rows_of("places", 3, seed=6))
+    _ok(calibrated.post(
+        "/v1/pools?name=few-maps", content=file.getvalue(),
+        headers={"Content-Type": "application/x-npy"},
+    ))  # fmt: skip
+    asked = {"pool": "few-maps", "method": "moments"}
+    for path in ("predict", "select"):
+        body = asked | ({} if path == "predict" else {"strategy": "entropy", "k": 1})
+        assert "use `mc`" in _detail(calibrated.post(f"/v1/models/places/{path}", json=body))
+
+
 def test_labels_of_positions_are_read_one_by_one() -> None:
     """Text is a name even where it looks like an index, and an integer is an index."""
     manifest = Manifest(
