@@ -17,8 +17,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 from dubito.cli import make_app
+from dubito.errors import InputError
+from dubito.serving.position_labels import read_position_labels
 from dubito.settings import Settings
-from dubito_nn import export
+from dubito_nn import Manifest, export
 from dubito_nn.networks.unet import UNet
 
 from .conftest import Server, upload
@@ -221,11 +223,15 @@ def test_truths_may_come_as_arrays(client: httpx.Client) -> None:
         ("labels", ["loud", "red"], "in row 0"),
         ("labels", [[0, 1], [1, 0]], "0 or 1 for each of the 3 labels"),
         ("labels", [[0, 1, 2], [0, 0, 0]], "got 2 in row 0"),
-        ("labels", [[0, 1, 0]], "shape (2, 3)"),
+        ("labels", [[0, 1, 0]], "2 in all, got 1"),
         ("labels", 3, "send a list of lists"),
         ("places", [["sky"] * 4] * 2, "shape (2, 4, 4), got (2, 4)"),
         ("places", [[["fog"] * 4] * 4] * 2, "got 'fog'"),
-        ("places", [[[3] * 4] * 4] * 2, "class indices in [0, 3)"),
+        (
+            "places",
+            [[[3] * 4] * 4] * 2,
+            "an index from 0 to 2, or -1 where nobody has labelled it, got '3' in row 0",
+        ),
         ("places", [[[0] * 4] * 4, [[0] * 3] * 4], "got ragged lists"),
         ("places", [[[-1] * 4] * 4] * 2, "at least one labelled position in every row"),
         ("places", ["sky", "sea"], "shape (2, 4, 4), got (2,)"),
@@ -326,6 +332,67 @@ def test_a_pool_of_maps_is_predicted_by_a_job(calibrated: httpx.Client, format: 
 
         column = parquet.read_table(io.BytesIO(content))["label"].to_pylist()
         assert column == expected["label"]
+
+
+@pytest.mark.parametrize("asked", [{"strategy": "coreset"}, {"strategy": "bald", "diversity": 2}])
+def test_a_job_chooses_maps_as_a_request_does(
+    calibrated: httpx.Client, asked: dict[str, object]
+) -> None:
+    rows, file = rows_of("places", 30, seed=6), io.BytesIO()
+    np.save(file, rows)
+    name = f"maps-{asked['strategy']}"
+    _ok(calibrated.post(
+        f"/v1/pools?name={name}", content=file.getvalue(),
+        headers={"Content-Type": "application/x-npy"},
+    ))  # fmt: skip
+    asked = {**asked, "k": 4, "num_samples": 16}
+    at_once = _ok(calibrated.post(
+        "/v1/models/places/select", json={**asked, "inputs": rows.tolist()}
+    ))  # fmt: skip
+    job = _ok(calibrated.post("/v1/models/places/select", json={**asked, "pool": name}))["job"]
+    with calibrated.stream("GET", f"/v1/jobs/{job}/events") as events:
+        for _ in events.iter_lines():
+            pass
+    assert _ok(calibrated.get(f"/v1/jobs/{job}"))["state"] == "succeeded"
+    assert _ok(calibrated.get(f"/v1/jobs/{job}/result"))["indices"] == at_once["indices"]
+
+
+def test_a_job_that_cannot_be_done_is_refused_at_once(calibrated: httpx.Client) -> None:
+    file = io.BytesIO()
+    np.save(file, rows_of("places", 3, seed=6))
+    _ok(calibrated.post(
+        "/v1/pools?name=few-maps", content=file.getvalue(),
+        headers={"Content-Type": "application/x-npy"},
+    ))  # fmt: skip
+    asked = {"pool": "few-maps", "method": "moments"}
+    for path in ("predict", "select"):
+        body = asked | ({} if path == "predict" else {"strategy": "entropy", "k": 1})
+        assert "use `mc`" in _detail(calibrated.post(f"/v1/models/places/{path}", json=body))
+
+
+def test_labels_of_positions_are_read_one_by_one() -> None:
+    """Text is a name even where it looks like an index, and an integer is an index."""
+    manifest = Manifest(
+        task="classification", output="logits", num_outputs=3, classes=("1", "0", "2"),
+        sites=(), torch_version="",
+        inputs=(), class_axis=1,
+    )  # fmt: skip
+
+    def read(given: object) -> list[list[int]]:
+        return read_position_labels(given, manifest, 2, (2,)).tolist()
+
+    assert read([[0, "0"], ["1", -1]]) == [[0, 1], [0, -1]]
+    assert read(np.array([["1", "-1"], ["2", "0"]])) == [[0, -1], [2, 1]]
+    for wrong, named in (
+        ([[0, 1], [True, 0]], "'True' in row 1"),
+        ([[0, 1], [None, 0]], "'None' in row 1"),
+        ([[0, 1], [1.0, 0]], "'1.0' in row 1"),
+        ([["3", 1], [1, 0]], "'3' in row 0"),
+        (np.array([[0, 1], [1, 3]]), "3 in row 1"),
+        ([[0, 1], [1]], "ragged"),
+    ):
+        with pytest.raises(InputError, match=named):
+            read(wrong)
 
 
 def test_the_command_line_shows_and_predicts_both(

@@ -387,7 +387,7 @@ def test_no_calibration_covers_an_ensemble(three: httpx.Client) -> None:
     [
         ([1, 9], 404, ["9"]),
         ([1, "nobody"], 404, ["nobody"]),
-        ([1, 3], 422, ["the same task", "classification in member 1"]),
+        ([1, 3], 422, ["the same task", "classification in version 1"]),
     ],
 )
 def test_members_that_do_not_exist_or_agree_are_refused(

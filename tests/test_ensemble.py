@@ -160,7 +160,7 @@ def test_too_few_members_one_twice_and_a_single_network_are_refused(tmp_path: Pa
     one = member(tmp_path, 0)
     with pytest.raises(InputError, match="2 to 16 versions, got 1"):
         Ensemble((one,))
-    with pytest.raises(InputError, match="got the same one as members 1 and 2"):
+    with pytest.raises(InputError, match="got the same one as member 1 and member 2"):
         Ensemble((one, one))
     with pytest.raises(InputError, match="use `Ensemble`"):
         one.predict(rows(1), sampling=Sampling(method="ensemble"))

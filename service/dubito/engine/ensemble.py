@@ -53,20 +53,12 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         check_members(range(1, len(self.members) + 1))
-        first, *others = (member.manifest for member in self.members)
-        digests = [member.bundle.digest for member in self.members]
-        for place, other in enumerate(others, start=1):
-            for name, own, wanted in _facts(other, first):
-                if own != wanted:
-                    raise InputError(
-                        f"members of an ensemble expect the same {name}, got {wanted} in member 1"
-                        f" and {own} in member {place + 1}: choose versions of one task"
-                    )
-            if digests[place] in digests[:place]:
-                raise InputError(
-                    f"members of an ensemble expect different networks, got the same one as"
-                    f" members {digests.index(digests[place]) + 1} and {place + 1}: name it once"
-                )
+        check_agreement(
+            [
+                (f"member {place}", member.manifest, member.bundle.digest)
+                for place, member in enumerate(self.members, start=1)
+            ]
+        )
 
     @property
     def manifest(self) -> Manifest:
@@ -152,6 +144,31 @@ def check_members(members: Sequence[int]) -> None:
             f"`members` expects different versions, got {', '.join(map(str, twice))} more than"
             " once: name each once"
         )
+
+
+def check_agreement(members: Sequence[tuple[str, Manifest, str | None]]) -> None:
+    """Refuse networks that do not answer the same question, or one twice.
+
+    Args:
+        members: what to call each, its manifest, and the digest of its bundle.
+
+    Raises:
+        InputError: naming the two that do not agree, and in what.
+    """
+    (first, manifest, _), *others = members
+    for at, (name, other, digest) in enumerate(others, start=1):
+        for fact, own, wanted in _facts(other, manifest):
+            if own != wanted:
+                raise InputError(
+                    f"members of an ensemble expect the same {fact}, got {wanted} in {first} and "
+                    f"{own} in {name}: choose members that agree in it"
+                )
+        same = [known for known, _, seen in members[:at] if digest is not None and seen == digest]
+        if same:
+            raise InputError(
+                f"members of an ensemble expect different networks, got the same one as {same[0]} "
+                f"and {name}: name it once"
+            )
 
 
 def mixture(answers: Sequence[Prediction], sampling: Sampling) -> Prediction:

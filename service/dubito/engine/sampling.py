@@ -88,9 +88,10 @@ class Sampling:
                 " or leave it out and every row takes num_samples passes"
             )
         if self.method != "mc":
+            is_many = self.method == "ensemble"
+            why = "whose members take equally many passes" if is_many else "which has no such error"
             raise InputError(
-                f"`tolerance` expects method `mc`, got `{self.method}`, which has no standard"
-                " error: leave one of them out"
+                f"`tolerance` expects method `mc`, got `{self.method}`, {why}: leave one out"
             )
 
     @property

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dubito.engine import Sampling
 from dubito.engine.inputs import read_inputs
+from dubito.engine.positions import check_method
 from dubito.errors import ConflictError, InputError
 from dubito.jobs.arrays import to_bytes
 from dubito.jobs.orders import settled
@@ -196,6 +197,7 @@ class Desk:
         self._refuse_retired([version])
         limit = self._settings.max_num_samples
         sampling = merge_sampling(order, version.defaults, max_num_samples=limit)
+        check_method(sampling.method, manifest_from_json(version.manifest))
         if order.members is None:
             return version, None, sampling
         members = find_members(self._library, model, order.members)

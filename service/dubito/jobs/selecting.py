@@ -73,8 +73,8 @@ class _Behind:
     def __init__(self, engine: Engine, lane: Lane) -> None:
         self._engine = engine
         self._lane = lane
-        self.manifest = engine.manifest
-        self.read_inputs = engine.read_inputs
+        self.manifest, self.bundle = engine.manifest, engine.bundle
+        self.read_inputs, self.made_up_rows = engine.read_inputs, engine.made_up_rows
 
     def predict(
         self, inputs: Inputs, *, sampling: Sampling, keep_samples: bool, check: Check

@@ -11,9 +11,10 @@ from typing import TypeAlias
 from torch import Tensor
 
 from dubito.engine import Engine, Ensemble, Sampling
-from dubito.engine.ensemble import check_members, numbers_per_row
+from dubito.engine.ensemble import check_agreement, check_members, numbers_per_row
 from dubito.registry import VersionFact
 from dubito.serving.library import Library
+from dubito_nn.manifest import manifest_from_json
 
 Predictor: TypeAlias = Engine | Ensemble
 
@@ -29,7 +30,7 @@ def find_members(
         references: numbers or aliases.
 
     Raises:
-        InputError: too few or too many, or one twice.
+        InputError: too few or too many, one twice, or members that do not agree.
         NotFoundError: one does not exist.
     """
     if references is None:
@@ -37,7 +38,11 @@ def find_members(
     check_members(range(len(references)))  # counted before they are looked up
     found = [library.version(model, str(reference)) for reference in references]
     check_members([version.number for version in found])
-    return tuple(sorted(found, key=lambda version: version.number))
+    members = sorted(found, key=lambda version: version.number)
+    check_agreement(
+        [(f"version {one.number}", manifest_from_json(one.manifest), one.digest) for one in members]
+    )
+    return tuple(members)
 
 
 def predictor(library: Library, version: VersionFact, members: Sequence[VersionFact]) -> Predictor:

@@ -9,6 +9,7 @@ Dimensions: B rows, L labels, P positions (one axis or more).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from dubito.calibration import truths
 from dubito.errors import InputError
 from dubito_nn import Manifest
+
+_UNLABELLED = "-1"  # in an array of text, unless a class has that name
 
 
 def read_position_labels(
@@ -35,6 +38,11 @@ def read_position_labels(
     names = manifest.classes or ()
     if manifest.head == "multilabel":
         index = _of_labels(given, names)
+        if len(index) != num_rows:
+            raise InputError(
+                f"`labels` expects one list for every row, {num_rows} in all, got {len(index)}: "
+                "send as many as rows"
+            )
         return truths.position_labels(index, (num_rows, len(names)), 2)
     return truths.position_labels(_of_positions(given, names), (num_rows, *shape), len(names))
 
@@ -77,23 +85,46 @@ def _on_or_off(index_BL: NDArray[np.int64], expected: str) -> NDArray[np.int64]:
     return index_BL
 
 
-def _of_positions(given: object, names: Sequence[str]) -> NDArray[np.generic]:
+def _of_positions(given: object, names: Sequence[str]) -> NDArray[np.int64]:
+    """Each on its own: text is a name, an integer an index, -1 is unlabelled."""
+    expected = (
+        f"`labels` expects for every position a name ({', '.join(names[:12])}), an index from 0 to "
+        f"{len(names) - 1}, or -1 where nobody has labelled it"
+    )
+    if isinstance(given, np.ndarray) and given.dtype.kind in "iu":
+        return _in_bounds(given, len(names), expected)
+    array = _as_objects(given, expected)
+    places = {_UNLABELLED: -1} | {name: at for at, name in enumerate(names)}
+    index = np.empty(array.size, np.int64)
+    for at, one in enumerate(array.ravel().tolist()):
+        place = _index_of(one, places)
+        if place is None or not -1 <= place < len(names):
+            row = at // max(1, array.size // len(array))
+            raise InputError(f"{expected}, got {str(one)[:40]!r} in row {row}: correct it")
+        index[at] = place
+    return index.reshape(array.shape)
+
+
+def _index_of(one: object, places: Mapping[str, int]) -> int | None:
+    if isinstance(one, str):
+        return places.get(one)
+    return None if isinstance(one, bool) or not isinstance(one, Integral) else int(one)
+
+
+def _as_objects(given: object, expected: str) -> NDArray[np.object_]:
     try:
-        array = np.asarray(given)
-    except (ValueError, TypeError) as error:
-        raise InputError(
-            "`labels` expects a class for every position, rows first, got ragged lists: send maps "
-            "of one size, with -1 where nobody has labelled a position"
-        ) from error
-    if array.dtype.kind != "U":
-        return array
-    places = {name: place for place, name in enumerate(names)}
-    known, place = np.unique(array, return_inverse=True)
-    unknown = [str(name) for name in known if str(name) not in places]
-    if unknown:
-        raise InputError(
-            f"`labels` expects names ({', '.join(names[:12])}) or indices from 0 to "
-            f"{len(names) - 1}, got {unknown[0][:40]!r}: correct it"
-        )
-    index = np.array([places[str(name)] for name in known], np.int64)
-    return index[place].reshape(array.shape)
+        is_ragged = np.asarray(given).ndim == 0
+        array = np.array(given, dtype=object)
+    except (ValueError, TypeError):
+        is_ragged = True
+    if is_ragged:
+        raise InputError(f"{expected}, rows first, got ragged lists: send maps of one size")
+    return array
+
+
+def _in_bounds(array: NDArray[np.integer], num_classes: int, expected: str) -> NDArray[np.int64]:
+    is_wrong = (array < -1) | (array >= num_classes) if array.size else np.zeros(0, bool)
+    if is_wrong.any():
+        row = int(is_wrong.reshape(len(array), -1).any(axis=1).argmax())
+        raise InputError(f"{expected}, got {array[is_wrong][0]} in row {row}: correct it")
+    return array.astype(np.int64)
