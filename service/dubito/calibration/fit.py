@@ -39,6 +39,7 @@ from dubito.calibration.report import Check, no_check
 from dubito.calibration.scaling import fit_scaling, mean_probabilities
 from dubito.calibration.sets import SetRule
 from dubito.calibration.terms import Strange, Terms
+from dubito.calibration.unreported import without_report
 from dubito.engine.sampling import Sampling
 from dubito.engine.scaling import Scaling
 from dubito.errors import InputError
@@ -228,25 +229,12 @@ def _classification(
         alpha=terms.alpha,
         seed=terms.seed,
     )
-    calibration = Calibration(
-        task="classification",
-        sampling=terms.sampling,
-        alpha=terms.alpha,
-        coverage=terms.coverage,
-        temperature=scaling if isinstance(scaling, float) else 1.0,
-        noise_variance=None,
-        variance_scale=None,
-        ood=flag.detector,
-        ood_reference=None,
-        conformal=held_out,
+    calibration = without_report(
+        (held_out, scaling, flag),
+        terms,
         splits=sizes(parts, strange),
-        report=Reports({}, {}),
-        bins=(),
         num_rows=len(label_B),
-        warnings=(*truths.absent_classes(label_B, logits_TBC.shape[-1]), *flag.warnings),
-        ood_fitted=flag.fitted,
-        scaling=terms.choices.scaling,
-        class_map=None if isinstance(scaling, float) else scaling,
+        absent=truths.absent_classes(label_B, logits_TBC.shape[-1]),
         set_rule=rule,
     )
     if splits.POLICY not in parts:

@@ -23,10 +23,11 @@ from dubito.calibration.fit import reported, sizes
 from dubito.calibration.flagging import DEFAULT_FLAG, Flagging, fit_flag
 from dubito.calibration.policy import NO_TARGET, Policy, Target
 from dubito.calibration.positions import UNLABELLED, PositionHead, Positions, check_choices
-from dubito.calibration.record import Calibration, Reports
+from dubito.calibration.record import Calibration
 from dubito.calibration.report import Check, no_check
 from dubito.calibration.scaling import fit_scaling, mean_probabilities
 from dubito.calibration.terms import Strange, Terms
+from dubito.calibration.unreported import without_report
 from dubito.engine.sampling import Sampling
 from dubito.engine.scaling import Scaling
 from dubito.ood.source import PositionSource, taken_features
@@ -138,25 +139,12 @@ def _fitted(
         alpha=terms.alpha,
         seed=terms.seed,
     )
-    calibration = Calibration(
-        task="classification",
-        sampling=terms.sampling,
-        alpha=terms.alpha,
-        coverage=terms.coverage,
-        temperature=scaling if isinstance(scaling, float) else 1.0,
-        noise_variance=None,
-        variance_scale=None,
-        ood=flag.detector,
-        ood_reference=None,
-        conformal=held_out,
+    calibration = without_report(
+        (held_out, scaling, flag),
+        terms,
         splits=sizes(parts, strange),
-        report=Reports({}, {}),
-        bins=(),
         num_rows=len(label_BP),
-        warnings=(*_absent(label_BP, positions, logits_TBPC.shape[-1]), *flag.warnings),
-        ood_fitted=flag.fitted,
-        scaling=terms.choices.scaling,
-        class_map=None if isinstance(scaling, float) else scaling,
+        absent=_absent(label_BP, positions, logits_TBPC.shape[-1]),
         positions=positions,
     )
     if splits.POLICY not in parts:
