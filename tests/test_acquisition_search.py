@@ -249,6 +249,9 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("batchbald", {"sampling": Sampling(1, method="moments")}, "got method `moments`"),
     ("batchbald", {"sampling": Sampling(64, tolerance=0.1)}, "got a `tolerance`"),
     ("power_bald", {"beta": -1.0}, "`beta` expects a finite number of at least 0, got -1"),
+    ("bald", {"beta": 1.0}, "`beta` expects strategy `upper_confidence_bound` or `power_bald`"),
+    ("bald", {"noise_variance": 1.0}, "`noise_variance` expects .* of a regression, got `bald`"),
+    ("entropy", {"maximize": False}, "got `entropy`, which does not read it: leave it out, or"),
     ("bald", {"per_class": 0}, "`per_class` expects an integer of at least 1"),
     ("bald", {"seed": -1}, "`seed` expects an integer of at least 0"),
 ]
@@ -274,6 +277,9 @@ def test_what_cannot_be_chosen_is_refused_with_the_reason(
         ("bald", {"noise_variance": 1.0}, "expects a network that predicts no noise"),
         ("entropy", {}, "which is for a classification"),
         ("thompson", {"incumbent": float("nan")}, "`incumbent` expects a finite number"),
+        ("thompson", {"incumbent": 1.0}, "`incumbent` expects strategy .*, got `thompson`"),
+        ("upper_confidence_bound", {"xi": 0.1}, "`xi` expects strategy `expected_improvement`"),
+        ("variance", {"noise_variance": 1.0}, "`noise_variance` expects strategy `bald`"),
     ],
 )
 def test_what_a_regression_cannot_choose_is_refused(

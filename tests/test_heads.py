@@ -248,7 +248,7 @@ def test_the_sums_of_positions_do_not_grow_with_the_samples() -> None:
     for _ in range(40):
         probs = torch.rand(13, 2, 6, 3, dtype=torch.float64).softmax(-1)
         sums.add(probs, torch.zeros(13, 2, 2))
-        sizes.append(len(sums._groups._sum_GBC))
+        sizes.append(sum(map(len, sums._groups._sums_GBC)))
     assert max(sizes) <= GROUPS
     assert sums.spread.blocks is not None
     assert len(sums.spread.blocks._waiting) < 16

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dubito.engine import Engine, Sampling
 from dubito.engine.pinning import Choice, arithmetic, choose, pinned
+from dubito_nn import export
 
 from .conftest import NUM_FEATURES, Bundles
 
@@ -50,3 +55,40 @@ def test_masks_that_are_not_shared_are_those_of_the_rows_places(bundles: Bundles
     for first, is_same in ((25, True), (0, False)):
         part = pinned(engine, read, sampling, choice, first=first).predict(read, sampling=sampling)
         assert np.allclose(part.mean, whole.mean[25:], rtol=1e-4, atol=1e-6) == is_same
+
+
+@pytest.fixture(scope="module")
+def perceptron(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose plan allows a thinned form."""
+    path = tmp_path_factory.mktemp("pinning") / "perceptron.dubito"
+    torch.manual_seed(0)
+    layers = (nn.Linear(NUM_FEATURES, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 32), nn.ReLU())
+    network = nn.Sequential(*layers, nn.Dropout(), nn.Linear(32, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        export(network, ROWS[:3], path, task="classification", output="logits")
+    return path
+
+
+def test_a_pinned_engine_keeps_the_weights_that_its_forms_gather_for_any_seed(
+    perceptron: Path,
+) -> None:
+    engine, sampling = Engine.load(perceptron), Sampling(8, seed=5)
+    read = engine.read_inputs(ROWS)
+    fixed = pinned(engine, read, sampling, Choice((0,), 1.0))
+    found = fixed.predict(read, sampling=sampling)
+    assert len(fixed.pieces("shared", read).packs) == 8
+    assert not engine.pieces("shared", read).packs
+    free = engine.predict(read, sampling=sampling)
+    np.testing.assert_allclose(found.mean, free.mean, rtol=1e-4, atol=1e-6)
+
+
+def test_a_bundle_that_is_loaded_again_uses_the_forms_it_used_before(perceptron: Path) -> None:
+    first, second = (Engine.load(perceptron, num_samples=9) for _ in range(2))
+    timings = [
+        [option.timings for option in engine.pieces("shared", engine.read_inputs(ROWS)).options]
+        for engine in (first, second)
+    ]
+    assert timings[0]
+    assert timings[0] == timings[1]
+    np.testing.assert_array_equal(first.predict(ROWS).mean, second.predict(ROWS).mean)

@@ -28,6 +28,7 @@ from dubito.acquisition import (
     regression,
 )
 from dubito.acquisition.draws import Words, uniforms, words
+from dubito.acquisition.options import check_options
 from dubito.acquisition.order import Acquisition
 from dubito.acquisition.picks import Picks
 from dubito.acquisition.top import Scores
@@ -157,6 +158,7 @@ def find(acquisition: Acquisition, task: str) -> Strategy:
         got = f"`{name[:40]}`" + (f", which is for a {others[0]}" if others else "")
         raise InputError(f"`strategy` expects {known}; got {got}: choose one of them")
     found = mine[name]
+    check_options(acquisition, task)
     if acquisition.per_class is not None and task != "classification":
         raise InputError(
             f"`per_class` expects a classification with one class per row, got a {task}: leave it"

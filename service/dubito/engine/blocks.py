@@ -146,8 +146,12 @@ def factor_line(count: int) -> tuple[float, float]:
 def _slope(block_NTBD: Tensor) -> Tensor:
     """Covariance with the normal scores of their block, summed over the blocks, (B, D)."""
     weight_T = constant(_weights(block_NTBD.shape[1]), block_NTBD)
-    ordered_NTBD = block_NTBD.sort(dim=1).values
-    return ordered_NTBD.mul_(weight_T.view(-1, *(1,) * (block_NTBD.ndim - 2))).sum((0, 1))
+    block_NBDT = block_NTBD.movedim(1, -1)
+    if block_NTBD.device.type == "cpu":  # numpy sorts many short rows several times faster
+        ordered = np.array(block_NBDT.numpy(), order="C")
+        ordered.sort(axis=-1)
+        return (torch.from_numpy(ordered) @ weight_T).sum(0)
+    return (block_NBDT.sort(dim=-1).values @ weight_T).sum(0)
 
 
 @cache

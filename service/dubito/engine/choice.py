@@ -18,7 +18,7 @@ from dubito.engine.rates import Rates
 from dubito.engine.sampling import Key
 
 AnyForm: TypeAlias = "Thinned | Linear | Skipped"
-ROWS = (1, 4, 8, 16, 32, 64)
+ROWS = (1, 4, 16, 64, 256, 1024)
 _ROWS_ELSEWHERE = (1, 16, 64, 256, 1024)  # where calls cost more than small products
 _SLOWEST_S = 0.05  # of one timed call: then fewer rows must do
 _MARGIN = 1.05  # by which a form must be faster

@@ -34,15 +34,14 @@ class Groups:
         self.size = 1
         self._most = most
         self._count = 0
-        self._sum_GBC = torch.zeros(0)
+        self._sums_GBC: list[Tensor] = []  # of some groups after the others
 
     def add(self, probs_TBC: Tensor) -> None:
         """Take in the next samples, in order of t."""
-        if not self._count:
-            self._sum_GBC = probs_TBC[:0]
         while len(probs_TBC):
             if self._count == self._most * self.size:
-                self._sum_GBC = self._sum_GBC[::2] + self._sum_GBC[1::2]
+                sum_GBC = self._joined()
+                self._sums_GBC = [sum_GBC[::2] + sum_GBC[1::2]]
                 self.size *= 2
             fitting_TBC = probs_TBC[: self._most * self.size - self._count]
             probs_TBC = probs_TBC[len(fitting_TBC) :]
@@ -52,17 +51,23 @@ class Groups:
         first = self._count
         self._count += len(probs_TBC)
         if self.size == 1:
-            self._sum_GBC = torch.cat([self._sum_GBC, probs_TBC]) if first else probs_TBC
+            self._sums_GBC.append(probs_TBC)
             return
-        new = (self._count - 1) // self.size + 1 - len(self._sum_GBC)
-        sum_GBC = torch.cat([self._sum_GBC, probs_TBC.new_zeros(new, *probs_TBC.shape[1:])])
+        sum_GBC = self._joined()
+        new = self.number - len(sum_GBC)
+        sum_GBC = torch.cat([sum_GBC, probs_TBC.new_zeros(new, *probs_TBC.shape[1:])])
         places_T = torch.arange(first, self._count, device=probs_TBC.device) // self.size
-        self._sum_GBC = sum_GBC.index_add(0, places_T, probs_TBC)
+        self._sums_GBC = [sum_GBC.index_add(0, places_T, probs_TBC)]
+
+    def _joined(self) -> Tensor:
+        if len(self._sums_GBC) > 1:
+            self._sums_GBC = [torch.cat(self._sums_GBC)]
+        return self._sums_GBC[0]
 
     @property
     def number(self) -> int:
         """How many groups there are, G."""
-        return len(self._sum_GBC)
+        return -(-self._count // self.size)
 
     def entropy(self, mean_BC: Tensor) -> Tensor:
         """Σ_j (T - m_j)·H_(j), with H_(j) the entropy without group j of m_j samples, (B,).
@@ -73,7 +78,7 @@ class Groups:
         count = self._count
         rest_G = constant(_rests(self.number, self.size, count), mean_BC)
         divisor = rest_G.view(-1, *(1,) * mean_BC.ndim)
-        without_GBC = (mean_BC * count - self._sum_GBC).div_(divisor).clamp_min_(0)
+        without_GBC = (mean_BC * count - self._joined()).div_(divisor).clamp_min_(0)
         entropy_GB = torch.special.entr(without_GBC).sum(-1)
         total_B: Tensor = (rest_G @ entropy_GB.flatten(1)).view(entropy_GB.shape[1:])
         return total_B
@@ -81,7 +86,8 @@ class Groups:
     def take(self, rows: Tensor) -> Groups:
         """The same of some rows."""
         part = Groups(self._most)
-        part.size, part._count, part._sum_GBC = self.size, self._count, self._sum_GBC[:, rows]
+        part.size, part._count = self.size, self._count
+        part._sums_GBC = [sum_GBC[:, rows] for sum_GBC in self._sums_GBC]
         return part
 
 

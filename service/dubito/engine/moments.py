@@ -20,8 +20,8 @@ class Moments:
     def add(self, chunk_TBD: Tensor) -> None:
         """Take in some samples."""
         count = len(chunk_TBD)
-        variance, mean = torch.var_mean(chunk_TBD, dim=0, correction=0)
-        squares = variance * count
+        mean = chunk_TBD.mean(0)
+        squares = (chunk_TBD - mean).square_().sum(0)  # var_mean over the first axis is 10x slower
         if self.count == 0:
             self.count, self.mean, self.squares = count, mean, squares
             return

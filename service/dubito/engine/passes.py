@@ -29,6 +29,7 @@ from dubito.errors import InputError
 CPU_CHUNK_BYTES = 16 * 2**20  # what a chunk may keep alive and still stay near the cache
 _CHUNKS = (0.5, 3.0)  # times that: other sizes that are tried at load
 _TRIED_ROWS, _TRIED_BYTES, _TURNS, _MARGIN = 16, 96 * 2**20, 3, 1.05
+_LEAST_TIMED, _TIMED_FOLDED = 8, 4096  # samples, and samples x rows, that a form is timed with
 BUDGET_PARTS = 4
 
 
@@ -225,8 +226,11 @@ class Passes:
         """
 
         def run(forms: tuple[AnyForm, ...], rows: int, packed: bool) -> float:
-            key = sampling.key if packed else None
-            return replace(self, forced=forms, key=key)._seconds(row, rows, sampling)
+            key, most = sampling.key if packed else None, sampling.num_samples
+            if self.execution.device.type == "cpu":  # where many rows tell as much with fewer
+                most = min(most, max(_LEAST_TIMED, _TIMED_FOLDED // rows))
+            some = replace(sampling, num_samples=most)
+            return replace(self, forced=forms, key=key)._seconds(row, rows, some)
 
         options = [timed(option, run) for option in self.options]
         self.packs.clear()

@@ -57,7 +57,7 @@ def choose(engine: Engine, read: Mapping[str, Tensor], sampling: Sampling) -> Ch
         return Choice((), 1.0)
     passes = engine.pieces(sampling.masks, read)
     total = len(next(iter(read.values())))
-    used = passes.chosen(total, sampling)
+    used = replace(passes, key=sampling.key).chosen(total, sampling)  # as `pinned` keeps weights
     places = [place for place, option in enumerate(passes.options) if option.form in used]
     return Choice(tuple(places), passes.chunk_share)
 
@@ -72,6 +72,8 @@ def pinned(
 ) -> Engine:
     """The engine with a choice made; for rows of that shape and that way of sharing masks.
 
+    It keeps the weights that forms gather for this sampling, whatever the engine's own seed.
+
     Args:
         engine: loaded here; it is left as it is.
         read: rows of the shape that will be asked for.
@@ -83,7 +85,14 @@ def pinned(
         return engine
     passes = engine.pieces(sampling.masks, read)
     forms = tuple(passes.options[place].form for place in choice.forms)
-    fixed = replace(passes, forced=forms, chunk_share=choice.chunk_share, first=first)
+    fixed = replace(
+        passes,
+        key=sampling.key,
+        packs={},
+        forced=forms,
+        chunk_share=choice.chunk_share,
+        first=first,
+    )
     made = replace(engine, plans=engine.plans.only(sampling.masks, read, fixed))
     made.__dict__["_left"] = engine._left  # measured once
     return made
