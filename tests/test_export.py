@@ -302,3 +302,28 @@ def test_a_probability_that_a_layer_holds_under_another_name_is_stated_as_drawn(
 
     bundle = export(Two(), torch.randn(2, 8), path, **declared())
     assert [(site.drop_prob, site.keep_prob) for site in bundle.sites] == [(0.3, None), (0.1, None)]
+
+
+class Cancelling(nn.Module):
+    """Large terms that add up to nothing: float32 rounds them otherwise in another batch size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.drop, self.head = nn.Linear(13, 50), nn.Dropout(0.05), nn.Linear(100, 1)
+        torch.manual_seed(0)
+        weight = 100 * torch.randn(1, 50)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.cat((weight, -weight), dim=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        units = torch.relu(10 * self.hidden(x))
+        return self.head(torch.cat((units, units), dim=1)) + self.drop(x).mean(1, keepdim=True)
+
+
+def test_rounding_of_terms_that_cancel_is_no_interaction_of_rows(path):
+    network, rows = Cancelling(), torch.randn(4, 13)
+    network.eval()
+    alone = torch.cat([network(row) for row in rows.split(1)])
+    assert (network(rows) - alone).abs().max() > 1e-5  # else it shows nothing
+    export(network, rows, path, **declared("mean"))
+    assert len(load_bundle(path).sites) == 1
