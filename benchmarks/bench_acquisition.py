@@ -31,9 +31,9 @@ import torch
 from torch import Tensor
 
 import dubito
-from dubito.acquisition import batchbald
+from dubito.acquisition.batches import batchbald
+from dubito.acquisition.batches.picks import Picks
 from dubito.acquisition.draws import words
-from dubito.acquisition.picks import Picks
 
 HERE = Path(__file__).parent
 SIDES = ("dubito", "batchbald_redux")

@@ -30,7 +30,7 @@ from tests.corpus.parts import good_parts  # noqa: E402
 from tests.corpus.table import CASES  # noqa: E402
 
 import dubito.api  # noqa: E402, F401 - read once, not in every process
-from dubito.engine.sizes import warm_up  # noqa: E402
+from dubito.engine.proving.sizes import warm_up  # noqa: E402
 from dubito.settings import Settings  # noqa: E402
 
 LIMIT_S, LIMIT_BYTES = 2.0, 200 * 10**6

@@ -14,18 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dubito.acquisition import (
-    batchbald,
-    classification,
-    epig,
-    gaussian,
-    geometry,
-    optimisation,
-    penalisation,
-    regression,
-)
+from dubito.acquisition.batches import batchbald, gaussian, geometry, penalisation
+from dubito.acquisition.batches.picks import Picks
 from dubito.acquisition.draws import gumbels, uniforms, words
-from dubito.acquisition.picks import Picks
+from dubito.acquisition.scores import classification, epig, optimisation, regression
 from dubito.acquisition.top import TopK
 from dubito.errors import InputError
 

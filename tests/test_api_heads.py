@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from dubito.cli import make_app
 from dubito.errors import InputError
-from dubito.serving.position_labels import read_position_labels
+from dubito.serving.judging.position_labels import read_position_labels
 from dubito.settings import Settings
 from dubito_nn import Manifest, export
 from dubito_nn.networks.unet import UNet

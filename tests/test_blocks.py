@@ -13,17 +13,17 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 from dubito.engine import Classification, Engine, Sampling
-from dubito.engine.additivity import interactions, left_over
-from dubito.engine.figures import classification
-from dubito.engine.sheet import on_host
-from dubito.engine.statistics import ClassificationSums, Spread
+from dubito.engine.running.sheet import on_host
+from dubito.engine.summing.additivity import interactions, left_over
+from dubito.engine.summing.figures import classification
+from dubito.engine.summing.statistics import ClassificationSums, Spread
 from dubito_nn import Bundle, export
 from dubito_nn.dropout import ConcreteFamily, GaussianDropout
 from dubito_nn.networks import MLP
 
 
 def slow_standard_error(samples_T: NDArray[np.float64], left: float) -> float:
-    """The formulas of `dubito.engine.blocks` for one output, one step after the other."""
+    """The formulas of `dubito.engine.summing.blocks` for one output, one step after the other."""
     count = len(samples_T)
     blocks = [samples_T[first : first + 16] for first in range(0, count - 15, 16)]
     variance = samples_T.var(ddof=1)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dubito.calibration.conformal import ConformalScores
+from dubito.calibration.promises.conformal import ConformalScores
 from dubito.calibration.record import Calibration, Reports
 from dubito.calibration.report import ReliabilityBin
 from dubito.engine.sampling import Sampling

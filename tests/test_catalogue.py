@@ -13,8 +13,8 @@ import pytest
 from dubito.engine import Engine
 from dubito.errors import BundleRefusedError, UnavailableError
 from dubito.registry import VersionFact
-from dubito.serving.catalogue import Catalogue
-from dubito.serving.memory import weight_bytes
+from dubito.serving.models.catalogue import Catalogue
+from dubito.serving.models.memory import weight_bytes
 
 from .conftest import Bundles
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import softmax
 
-from dubito.calibration import conformal, intervals
-from dubito.calibration.sets import LAC
+from dubito.calibration.promises import conformal, intervals
+from dubito.calibration.promises.sets import LAC
 from dubito.errors import InputError
 
 NONE = np.zeros(0)  # lac takes no uniform numbers

@@ -18,15 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dubito.calibration import draws, intervals, sets
 from dubito.calibration.choices import ScalingName, SetsName
-from dubito.calibration.conformal import ConformalScores, order
-from dubito.calibration.noise import fit_noise
-from dubito.calibration.scaling import fit_scaling, mean_probabilities
-from dubito.calibration.sets import SetRule
+from dubito.calibration.likelihood.noise import fit_noise
+from dubito.calibration.likelihood.scaling import fit_scaling, mean_probabilities
+from dubito.calibration.promises import draws, intervals, sets
+from dubito.calibration.promises.conformal import ConformalScores, order
+from dubito.calibration.promises.sets import SetRule
 from dubito.demo import DIABETES, DIGITS, Recipe, Rows, Splits
 from dubito.engine import Engine, Sampling
-from dubito.engine.heads import mean_and_variance
+from dubito.engine.summing.heads import mean_and_variance
 from dubito_nn.networks import MLP, Standardise
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from dubito import measures
 from dubito.engine import Classification, Engine, Regression, Sampling
-from dubito.engine.masks import draw
+from dubito.engine.draws.masks import draw
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, export
 from dubito_nn.manifest import Output

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from dubito import measures
 from dubito.engine import Classification, Engine, Ensemble, Sampling
-from dubito.engine.heads import class_logits
-from dubito.engine.positions import GROUPS, most_rows
-from dubito.engine.statistics import ClassificationSums
+from dubito.engine.summing.heads import class_logits
+from dubito.engine.summing.positions import GROUPS, most_rows
+from dubito.engine.summing.statistics import ClassificationSums
 from dubito.errors import BundleRefusedError, InputError
 from dubito.ood import scores
 from dubito.ood.source import PositionColumns, PositionSource

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from dubito.calibration import intervals
-from dubito.calibration.conformal import ConformalScores
+from dubito.calibration.promises import intervals
+from dubito.calibration.promises.conformal import ConformalScores
 
 
 def test_normalised_intervals_follow_their_formula() -> None:

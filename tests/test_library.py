@@ -9,8 +9,8 @@ import pytest
 
 from dubito.errors import DubitoError, NotFoundError
 from dubito.registry import VersionFact
-from dubito.serving.library import Library
-from dubito.serving.opening import open_registry
+from dubito.serving.models.library import Library
+from dubito.serving.models.opening import open_registry
 from dubito.settings import Settings
 
 from .conftest import Bundles

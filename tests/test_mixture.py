@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from dubito.calibration.mixture import quantiles
+from dubito.calibration.promises.mixture import quantiles
 
 
 @pytest.mark.parametrize("level", [0.01, 0.3, 0.5, 0.95])

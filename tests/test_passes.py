@@ -17,7 +17,8 @@ from dubito_nn import export
 SCRIPT = """
     import resource, sys
     import torch
-    from dubito.engine import Engine, Sampling, passes
+    from dubito.engine import Engine, Sampling
+    from dubito.engine.running import passes
 
     torch.set_num_threads(1)
     passes.CPU_CHUNK_BYTES = 2**33  # chunks as large as the budget allows

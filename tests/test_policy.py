@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from dubito.calibration import selective
-from dubito.calibration.policy import Policy, Target, number_uncertainty
+from dubito.calibration.promises import selective
+from dubito.calibration.promises.policy import Policy, Target, number_uncertainty
 from dubito.errors import InputError
 
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from dubito.calibration.choices import Choices
-from dubito.calibration.conformal import ConformalScores
 from dubito.calibration.evaluate_positions import evaluate_positions
 from dubito.calibration.fit_positions import fit_positions
-from dubito.calibration.policy import Target
-from dubito.calibration.positions import Positions
+from dubito.calibration.promises.conformal import ConformalScores
+from dubito.calibration.promises.policy import Target
+from dubito.calibration.promises.positions import Positions
 from dubito.calibration.record import Calibration
 from dubito.calibration.report import classification_figures
 from dubito.calibration.report.positions import Labelled, position_statistics

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dubito.engine import Classification, Engine, Prediction, Sampling
-from dubito.engine.recording import filled_rows
-from dubito.engine.scaling import Isotonic, Scaling, Vector
-from dubito.engine.sheet import Sheet
+from dubito.engine.running.recording import filled_rows
+from dubito.engine.running.sheet import Sheet
+from dubito.engine.summing.scaling import Isotonic, Scaling, Vector
 from dubito_nn import Bundle, export
 from dubito_nn.dropout import StochasticDepth
 

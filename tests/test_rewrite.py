@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dubito.engine import Engine, Sampling
-from dubito.engine.rewrite import rewritten
+from dubito.engine.planning.rewrite import rewritten
 from dubito_nn import Bundle, Program, export
 from dubito_nn.dropout import DropBlock2d, StochasticDepth
 

@@ -14,7 +14,7 @@ from scipy.optimize import approx_fprime, minimize
 from scipy.special import entr, log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
 
-from dubito.calibration.scaling import (
+from dubito.calibration.likelihood.scaling import (
     _mean_loss,
     fit_isotonic,
     fit_scaling,
@@ -22,9 +22,9 @@ from dubito.calibration.scaling import (
     mean_probabilities,
     scaled_logits,
 )
-from dubito.calibration.temperature import fit_temperature
+from dubito.calibration.likelihood.temperature import fit_temperature
 from dubito.engine import Engine, Ensemble, Sampling
-from dubito.engine.scaling import ClassMap, Isotonic, Scaling, Vector, scaled
+from dubito.engine.summing.scaling import ClassMap, Isotonic, Scaling, Vector, scaled
 from dubito.errors import InputError
 
 from .conftest import Bundles

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from dubito.calibration import draws
-from dubito.calibration.conformal import ConformalScores, order
-from dubito.calibration.sets import PENALTIES, SetRule, choose_penalty
+from dubito.calibration.promises import draws
+from dubito.calibration.promises.conformal import ConformalScores, order
+from dubito.calibration.promises.sets import PENALTIES, SetRule, choose_penalty
 from dubito.errors import InputError
 
 Floats = NDArray[np.float64]

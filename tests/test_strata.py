@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
-from dubito.engine.masks import draw
-from dubito.engine.strata import BLOCK, permutations, remainder
+from dubito.engine.draws.masks import draw
+from dubito.engine.draws.strata import BLOCK, permutations, remainder
 from dubito_nn import Site
 
 FALSE_ALARM = 1e-6  # of each test of a hypothesis; about a hundred are made here

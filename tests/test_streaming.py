@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dubito.engine import Classification, Engine, Regression, Sampling
 from dubito.engine.sampling import Draw, Masks
-from dubito.engine.streaming import looks
+from dubito.engine.summing.streaming import looks
 from dubito.errors import InputError
 from dubito_nn import export
 

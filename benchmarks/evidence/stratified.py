@@ -31,7 +31,7 @@ from record import parser, print_table, write
 from scipy import stats
 
 from dubito.engine import Classification, Engine, Sampling
-from dubito.engine.masks import draw
+from dubito.engine.draws.masks import draw
 from dubito.engine.sampling import Draw
 from dubito_nn import Site
 

@@ -6,7 +6,7 @@ One hidden layer of 50 ReLU units, dropout on inputs and hidden units, 4000 epoc
 batch 128, squared error, inputs and target standardised on the rows trained on. For each split:
 
     the first 80 % of its training rows: a network for each p of a grid
-    the last 20 %: τ of each by `dubito.calibration.noise.fit_noise`; the p of highest likelihood
+    the last 20 %: τ of each by `fit_noise`; the p of highest likelihood
     all of its training rows: a network with that p, exported, with the τ already fitted
     its test rows: T = 10,000 passes by the engine
 
@@ -41,7 +41,7 @@ from side_by_side import SideBySide
 from torch import Tensor, nn
 from uci import NAMES, Split, read_split
 
-from dubito.calibration.noise import Noise, fit_noise, mixture_nll
+from dubito.calibration.likelihood.noise import Noise, fit_noise, mixture_nll
 from dubito.engine import Engine, Regression
 from dubito_nn import export
 from dubito_nn.dropout import StandardFamily

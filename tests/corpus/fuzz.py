@@ -18,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from dubito.engine import Engine, Sampling
-from dubito.engine.sizes import warm_up
+from dubito.engine.proving.sizes import warm_up
 from dubito.errors import DubitoError
 
 from .mutations import mutated

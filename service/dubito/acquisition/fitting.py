@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dubito.acquisition.candidates import Network
+from dubito.acquisition.batches.candidates import Network
 from dubito.acquisition.order import Acquisition
 from dubito.acquisition.strategies import JointStrategy, PointwiseStrategy, Strategy
 from dubito.engine import Ensemble, Inputs, Sampling

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubito.acquisition.candidates import Network, gather
+from dubito.acquisition.batches.candidates import Network, gather
+from dubito.acquisition.batches.picks import Picks, too_few
 from dubito.acquisition.draws import Indices, words
 from dubito.acquisition.fitting import (
     check_sampling,
@@ -28,7 +29,6 @@ from dubito.acquisition.fitting import (
     read_targets,
 )
 from dubito.acquisition.order import Acquisition
-from dubito.acquisition.picks import Picks, too_few
 from dubito.acquisition.pool import Choice, Pool
 from dubito.acquisition.strategies import Context, JointStrategy, PointwiseStrategy, Strategy, find
 from dubito.acquisition.top import TopK

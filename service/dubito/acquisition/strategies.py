@@ -17,20 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dubito.acquisition import (
-    batchbald,
-    classification,
-    epig,
-    gaussian,
-    geometry,
-    optimisation,
-    penalisation,
-    regression,
-)
+from dubito.acquisition.batches import batchbald, gaussian, geometry, penalisation
+from dubito.acquisition.batches.picks import Picks
 from dubito.acquisition.draws import Words, uniforms, words
 from dubito.acquisition.options import check_options
 from dubito.acquisition.order import Acquisition
-from dubito.acquisition.picks import Picks
+from dubito.acquisition.scores import classification, epig, optimisation, regression
 from dubito.acquisition.top import Scores
 from dubito.engine import Classification, Prediction, Regression
 from dubito.errors import InputError

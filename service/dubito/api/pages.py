@@ -15,10 +15,10 @@ from dubito.registry import (
     VersionFact,
 )
 from dubito.registry.journal import Added
-from dubito.serving.drifts import DriftFact
-from dubito.serving.library import Library
-from dubito.serving.monitoring import MonitoringPage
+from dubito.serving.models.library import Library
 from dubito.serving.orders import HealthLine, VersionPage
+from dubito.serving.watching.drifts import DriftFact
+from dubito.serving.watching.monitoring import MonitoringPage
 
 Page = dict[str, object]
 

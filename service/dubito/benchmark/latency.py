@@ -17,7 +17,7 @@ from torch import Tensor
 from dubito.benchmark.rows import Pool
 from dubito.benchmark.timing import Limits, interleaved
 from dubito.engine import Engine, Sampling
-from dubito.engine.plans import full_float32
+from dubito.engine.planning.plans import full_float32
 
 PLAIN = "plain"
 Rows = Mapping[str, Tensor]

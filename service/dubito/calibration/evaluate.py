@@ -13,8 +13,10 @@ from math import isfinite
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dubito.calibration import draws, truths
-from dubito.calibration.noise import Noise
+from dubito.calibration import truths
+from dubito.calibration.likelihood.noise import Noise
+from dubito.calibration.likelihood.scaling import mean_probabilities
+from dubito.calibration.promises import draws
 from dubito.calibration.record import Calibration
 from dubito.calibration.report import (
     Check,
@@ -33,8 +35,7 @@ from dubito.calibration.report import (
     regression_statistics,
     score_counts,
 )
-from dubito.calibration.scaling import mean_probabilities
-from dubito.engine.scaling import Scaling
+from dubito.engine.summing.scaling import Scaling
 from dubito.ood import scores
 from dubito.ood.source import LogitSource, NumberSource, Source
 

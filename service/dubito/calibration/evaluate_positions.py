@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from dubito.calibration import truths
 from dubito.calibration.evaluate import Evaluation, as_evaluation, scores_of, threshold_of
-from dubito.calibration.positions import UNLABELLED, PositionHead, Positions
+from dubito.calibration.likelihood.scaling import mean_probabilities
+from dubito.calibration.promises.positions import UNLABELLED, PositionHead, Positions
 from dubito.calibration.record import Calibration
 from dubito.calibration.report import (
     Check,
@@ -27,8 +28,7 @@ from dubito.calibration.report import (
 from dubito.calibration.report.curves import Line, line_of, places
 from dubito.calibration.report.positions import Labelled, position_statistics, row_risk
 from dubito.calibration.report.statistics import Floats
-from dubito.calibration.scaling import mean_probabilities
-from dubito.engine.scaling import Scaling
+from dubito.engine.summing.scaling import Scaling
 from dubito.ood import scores
 from dubito.ood.source import PositionSource
 

@@ -17,31 +17,32 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dubito.calibration import conformal, draws, intervals, sets, splits, truths
+from dubito.calibration import splits, truths
 from dubito.calibration.choices import DEFAULTS, Choices
-from dubito.calibration.conformal import ConformalScores
 from dubito.calibration.evaluate import (
     Evaluation,
     evaluate_classification,
     evaluate_regression,
 )
 from dubito.calibration.flagging import DEFAULT_FLAG, Flagging, fit_flag
-from dubito.calibration.noise import Noise, check_precision, fit_noise
-from dubito.calibration.policy import (
+from dubito.calibration.likelihood.noise import Noise, check_precision, fit_noise
+from dubito.calibration.likelihood.scaling import fit_scaling, mean_probabilities
+from dubito.calibration.promises import conformal, draws, intervals, sets
+from dubito.calibration.promises.conformal import ConformalScores
+from dubito.calibration.promises.policy import (
     NO_TARGET,
     Policy,
     Target,
     class_uncertainty,
     number_uncertainty,
 )
+from dubito.calibration.promises.sets import SetRule
 from dubito.calibration.record import Calibration, Reports
 from dubito.calibration.report import Check, no_check
-from dubito.calibration.scaling import fit_scaling, mean_probabilities
-from dubito.calibration.sets import SetRule
 from dubito.calibration.terms import Strange, Terms
 from dubito.calibration.unreported import without_report
 from dubito.engine.sampling import Sampling
-from dubito.engine.scaling import Scaling
+from dubito.engine.summing.scaling import Scaling
 from dubito.errors import InputError
 from dubito.ood.source import LogitSource, NumberSource, taken_features
 

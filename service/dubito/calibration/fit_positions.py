@@ -17,19 +17,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from dubito.calibration import splits, truths
 from dubito.calibration.choices import DEFAULTS, Choices
-from dubito.calibration.conformal import ConformalScores
 from dubito.calibration.evaluate_positions import evaluate_positions
 from dubito.calibration.fit import reported, sizes
 from dubito.calibration.flagging import DEFAULT_FLAG, Flagging, fit_flag
-from dubito.calibration.policy import NO_TARGET, Policy, Target
-from dubito.calibration.positions import UNLABELLED, PositionHead, Positions, check_choices
+from dubito.calibration.likelihood.scaling import fit_scaling, mean_probabilities
+from dubito.calibration.promises.conformal import ConformalScores
+from dubito.calibration.promises.policy import NO_TARGET, Policy, Target
+from dubito.calibration.promises.positions import UNLABELLED, PositionHead, Positions, check_choices
 from dubito.calibration.record import Calibration
 from dubito.calibration.report import Check, no_check
-from dubito.calibration.scaling import fit_scaling, mean_probabilities
 from dubito.calibration.terms import Strange, Terms
 from dubito.calibration.unreported import without_report
 from dubito.engine.sampling import Sampling
-from dubito.engine.scaling import Scaling
+from dubito.engine.summing.scaling import Scaling
 from dubito.ood.source import PositionSource, taken_features
 
 

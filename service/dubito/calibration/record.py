@@ -22,14 +22,19 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from dubito.calibration.choices import IntervalsName, ScalingName
-from dubito.calibration.conformal import ConformalScores, exact_decimal
-from dubito.calibration.intervals import Ends, normalised, quantile_ends, widened
-from dubito.calibration.policy import DEFAULT_POLICY, Policy, class_uncertainty, number_uncertainty
-from dubito.calibration.positions import Positions
+from dubito.calibration.promises.conformal import ConformalScores, exact_decimal
+from dubito.calibration.promises.intervals import Ends, normalised, quantile_ends, widened
+from dubito.calibration.promises.policy import (
+    DEFAULT_POLICY,
+    Policy,
+    class_uncertainty,
+    number_uncertainty,
+)
+from dubito.calibration.promises.positions import Positions
+from dubito.calibration.promises.sets import LAC, SetRule
 from dubito.calibration.report import Curves, Intervals, ReliabilityBin, Report
-from dubito.calibration.sets import LAC, SetRule
 from dubito.engine.sampling import Sampling
-from dubito.engine.scaling import ClassMap, Isotonic, Scaling, Vector
+from dubito.engine.summing.scaling import ClassMap, Isotonic, Scaling, Vector
 from dubito.errors import InputError
 from dubito.ood import scores
 from dubito.ood.detector import Detector

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dubito.calibration import conformal
+from dubito.calibration.promises import conformal
 from dubito.errors import InputError
 
 FIT, CONFORMAL, OOD, REPORT = "fit", "conformal", "ood", "report"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dubito.calibration.conformal import ConformalScores
 from dubito.calibration.flagging import Flag
-from dubito.calibration.positions import Positions
+from dubito.calibration.promises.conformal import ConformalScores
+from dubito.calibration.promises.positions import Positions
+from dubito.calibration.promises.sets import LAC, SetRule
 from dubito.calibration.record import Calibration, Reports
-from dubito.calibration.sets import LAC, SetRule
 from dubito.calibration.terms import Terms
-from dubito.engine.scaling import Scaling
+from dubito.engine.summing.scaling import Scaling
 
 
 def without_report(

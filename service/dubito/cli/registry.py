@@ -12,7 +12,7 @@ from dubito.cli.console import application, output, progress
 from dubito.registry.check import CheckReport
 from dubito.registry.check import check as check_registry
 from dubito.registry.database import Database
-from dubito.serving.opening import open_objects
+from dubito.serving.models.opening import open_objects
 from dubito.settings import Settings
 
 registry = typer.Typer(

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from dubito.engine.positions import check_method
 from dubito.engine.sampling import Sampling
-from dubito.engine.scaling import Isotonic, Vector
+from dubito.engine.summing.positions import check_method
+from dubito.engine.summing.scaling import Isotonic, Vector
 from dubito.errors import InputError
 from dubito_nn import Bundle, Manifest
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dubito.engine.additivity import left_over
 from dubito.engine.arguments import (
     as_device,
     as_sampling,
@@ -24,16 +23,14 @@ from dubito.engine.arguments import (
     check_load,
     check_temperature,
 )
-from dubito.engine.clock import Clock
 from dubito.engine.features import features
-from dubito.engine.fold import repeated_each
 from dubito.engine.inputs import Inputs, read_inputs
-from dubito.engine.passes import Passes
-from dubito.engine.placement import Placed, on_device, placed
-from dubito.engine.plans import Plans, allowed_bytes, running, shapes
+from dubito.engine.planning.placement import Placed, on_device, placed
+from dubito.engine.planning.plans import Plans, allowed_bytes, running, shapes
 from dubito.engine.prediction import Prediction, as_prediction
-from dubito.engine.products import run
-from dubito.engine.proof import (
+from dubito.engine.propagation import OutputMoments, Propagation
+from dubito.engine.proving.clock import Clock
+from dubito.engine.proving.proof import (
     check_apart,
     check_features,
     check_output,
@@ -41,13 +38,16 @@ from dubito.engine.proof import (
     made_up_rows,
     refusing,
 )
-from dubito.engine.propagation import OutputMoments, Propagation
-from dubito.engine.recording import RECORDED_AT_LOAD, Recordings, filled_rows
+from dubito.engine.proving.sizes import Limits, warm_up
+from dubito.engine.running.fold import repeated_each
+from dubito.engine.running.passes import Passes
+from dubito.engine.running.products import run
+from dubito.engine.running.recording import RECORDED_AT_LOAD, Recordings, filled_rows
+from dubito.engine.running.sheet import Sheet
 from dubito.engine.sampling import Draw, Masks, Sampling
-from dubito.engine.scaling import Scaling
-from dubito.engine.sheet import Sheet
-from dubito.engine.sizes import Limits, warm_up
-from dubito.engine.streaming import Columns, Figures, Tally, joined, until
+from dubito.engine.summing.additivity import left_over
+from dubito.engine.summing.scaling import Scaling
+from dubito.engine.summing.streaming import Columns, Figures, Tally, joined, until
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, BundleError, Manifest, load_bundle
 
@@ -176,7 +176,7 @@ class Engine:
         Args:
             inputs: rows first.
             sampling: where other than the default.
-            temperature: on each pass's logits (`dubito.engine.scaling`); classification only.
+            temperature: on each pass's logits (`summing/scaling.py`); classification only.
             keep_samples: return every pass as well, which takes memory in proportion to T.
             check: called between chunks; whatever it raises ends the prediction.
 
@@ -335,7 +335,7 @@ class Engine:
         return run(self.placed.point, rows, self.placed.weights, self.device).unsqueeze(0)
 
     def pieces(self, masks: Masks, read: Mapping[str, Tensor]) -> Passes:
-        """The plan for rows of that shape; see `dubito.engine.plans`."""
+        """The plan for rows of that shape; see `dubito.engine.planning.plans`."""
         return self.plans.pieces(masks, read)
 
     @cached_property

@@ -28,10 +28,10 @@ from torch import Tensor
 
 from dubito.engine.engine import Engine
 from dubito.engine.inputs import Inputs
-from dubito.engine.positions import position_shape
 from dubito.engine.prediction import Classification, Column, Prediction, Regression, folded
 from dubito.engine.sampling import SEED_LIMIT, Sampling
-from dubito.engine.scaling import Scaling
+from dubito.engine.summing.positions import position_shape
+from dubito.engine.summing.scaling import Scaling
 from dubito.errors import InputError
 from dubito_nn import Manifest
 

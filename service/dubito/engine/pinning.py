@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dubito.engine.engine import Engine
-from dubito.engine.products import has_fast_onednn
+from dubito.engine.running.products import has_fast_onednn
 from dubito.engine.sampling import Sampling
 
 

@@ -11,8 +11,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dubito.engine.aggregate import MEASURES, of_rows
 from dubito.engine.sampling import Sampling
+from dubito.engine.summing.aggregate import MEASURES, of_rows
 from dubito_nn import Manifest
 
 Column: TypeAlias = NDArray[np.float64]
@@ -45,7 +45,7 @@ class Classification:
 
     Where a row has several distributions, one for each label or position, P stands for their axes
     (one or more) and C is 2 for labels; figures of shape (B,) are those of the row: sums over
-    labels, means over positions (`dubito.engine.aggregate`).
+    labels, means over positions (`dubito.engine.summing.aggregate`).
 
     Args:
         sampling: with which it was drawn.

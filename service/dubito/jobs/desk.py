@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dubito.engine import Sampling
 from dubito.engine.inputs import read_inputs
-from dubito.engine.positions import check_method
+from dubito.engine.summing.positions import check_method
 from dubito.errors import ConflictError, InputError
 from dubito.jobs.arrays import to_bytes
 from dubito.jobs.orders import settled
@@ -26,8 +26,8 @@ from dubito.registry import JobFact, PoolFact, VersionFact
 from dubito.registry.jobs import JobStore, NewJob, new_id
 from dubito.registry.names import ANONYMOUS
 from dubito.registry.objects import Objects
-from dubito.serving.library import Library
-from dubito.serving.members import find_members, predictor
+from dubito.serving.models.library import Library
+from dubito.serving.models.members import find_members, predictor
 from dubito.serving.orders import PredictOrder, SamplingOrder
 from dubito.serving.outputs import check_outputs
 from dubito.serving.sampling import merge_sampling

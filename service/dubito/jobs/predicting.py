@@ -13,7 +13,7 @@ from torch import Tensor
 from dubito.calibration.record import Calibration
 from dubito.engine import Sampling
 from dubito.jobs.arrays import Arrays, flat, to_bytes
-from dubito.serving.members import Predictor
+from dubito.serving.models.members import Predictor
 from dubito.serving.orders import PredictOrder
 from dubito.serving.outputs import Built, build_outputs
 from dubito.serving.worker import Check

@@ -21,7 +21,7 @@ from dubito.jobs.task import Task
 from dubito.pools import Shelf
 from dubito.registry import JobFact
 from dubito.registry.jobs import JobStore
-from dubito.serving.library import Library
+from dubito.serving.models.library import Library
 from dubito.serving.worker import Worker
 from dubito.settings import Settings
 

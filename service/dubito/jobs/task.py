@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dubito.acquisition import Search
 from dubito.acquisition.fitting import keeps_samples
-from dubito.calibration.policy import DECISIONS
+from dubito.calibration.promises.policy import DECISIONS
 from dubito.calibration.record import Calibration
 from dubito.engine import Inputs
 from dubito.jobs.arrays import Arrays, from_bytes
@@ -30,8 +30,8 @@ from dubito.jobs.scan import Kind, Scan
 from dubito.jobs.selecting import Selecting
 from dubito.pools import Shelf
 from dubito.registry import JobFact, PartFact
-from dubito.serving.library import Library
-from dubito.serving.members import Predictor, num_values, predictor
+from dubito.serving.models.library import Library
+from dubito.serving.models.members import Predictor, num_values, predictor
 from dubito.serving.selecting import SelectReply, begin
 from dubito.settings import Settings
 

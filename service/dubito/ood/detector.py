@@ -18,7 +18,7 @@ from math import floor, inf
 import numpy as np
 from numpy.typing import NDArray
 
-from dubito.calibration import conformal
+from dubito.calibration.promises import conformal
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from dubito.calibration.scaling import scaled_logits
-from dubito.engine.aggregate import of_rows
-from dubito.engine.scaling import Scaling
+from dubito.calibration.likelihood.scaling import scaled_logits
+from dubito.engine.summing.aggregate import of_rows
+from dubito.engine.summing.scaling import Scaling
 from dubito.ood import scores
 
 Floats = NDArray[np.float64]

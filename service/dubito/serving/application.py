@@ -23,25 +23,25 @@ from dubito.registry.journal import CalibrationName
 from dubito.registry.pools import PoolStore
 from dubito.serving.bounds import Bounds, check_share, check_values
 from dubito.serving.budget import Budget
-from dubito.serving.calibrating import (
+from dubito.serving.judging.calibrating import (
     Passes,
     check_choices,
     check_sampling,
     fit,
     takes_features,
 )
-from dubito.serving.calibrations import Calibrations
-from dubito.serving.evaluating import check_evaluated, judge
-from dubito.serving.library import Library
-from dubito.serving.members import (
+from dubito.serving.judging.calibrations import Calibrations
+from dubito.serving.judging.evaluating import check_evaluated, judge
+from dubito.serving.models.library import Library
+from dubito.serving.models.members import (
     Predictor,
     count_networks,
     find_members,
     num_values,
     predictor,
 )
-from dubito.serving.monitoring import Monitoring
-from dubito.serving.opening import open_objects
+from dubito.serving.models.opening import open_objects
+from dubito.serving.models.pins import Pins
 from dubito.serving.orders import (
     CalibrateOrder,
     CalibrateReply,
@@ -52,10 +52,10 @@ from dubito.serving.orders import (
     PredictReply,
 )
 from dubito.serving.outputs import build_outputs, check_outputs
-from dubito.serving.pins import Pins
-from dubito.serving.recording import Observation
 from dubito.serving.sampling import merge_sampling
 from dubito.serving.selecting import SelectOrder, SelectReply, begin
+from dubito.serving.watching.monitoring import Monitoring
+from dubito.serving.watching.recording import Observation
 from dubito.serving.worker import Check, Job, Reservation, Worker
 from dubito.settings import Settings
 

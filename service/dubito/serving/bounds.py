@@ -13,8 +13,8 @@ from torch import Tensor
 
 from dubito.engine import Inputs, Sampling
 from dubito.errors import InputError
-from dubito.serving.calibrating import Labelled
-from dubito.serving.members import Predictor, count_networks, num_values
+from dubito.serving.judging.calibrating import Labelled
+from dubito.serving.models.members import Predictor, count_networks, num_values
 from dubito.serving.orders import CalibrateOrder, EvaluateOrder
 from dubito.serving.worker import Reservation
 from dubito.settings import Settings

@@ -11,7 +11,7 @@ from dubito.acquisition import Acquisition, Choice, Search
 from dubito.acquisition.fitting import keeps_samples
 from dubito.acquisition.strategies import find
 from dubito.engine import Inputs, Sampling
-from dubito.serving.members import Predictor
+from dubito.serving.models.members import Predictor
 from dubito.serving.orders import SamplingOrder
 
 

@@ -16,7 +16,7 @@ from dubito.api.replies import json_response
 from dubito.api.schemas import FeedbackBody, no_query, read_fields
 from dubito.api.waiting import deadline
 from dubito.registry.journal import Added
-from dubito.serving.monitoring import FeedbackOrder, Truth
+from dubito.serving.watching.monitoring import FeedbackOrder, Truth
 
 router = APIRouter(prefix="/v1/models", tags=["monitoring"])
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dubito.calibration.noise import mixture_nll
+from dubito.calibration.likelihood.noise import mixture_nll
 from dubito.calibration.report.crps import mixture_crps
 from dubito.calibration.report.rejection import ause
 from dubito.calibration.report.statistics import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from dubito.engine.layout import Layouts
+from dubito.engine.planning.layout import Layouts
 from dubito_nn.program import Value
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dubito.engine.fold import Fold, as_tensor
+from dubito.engine.running.fold import Fold, as_tensor
 from dubito_nn.operators import resolve
 from dubito_nn.program import Node, Ref, bind
 

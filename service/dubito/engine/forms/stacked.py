@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dubito.engine.fold import Fold, as_tensor, unfolded
 from dubito.engine.forms.layer import Layer, apply, weights_of
+from dubito.engine.running.fold import Fold, as_tensor, unfolded
 from dubito_nn.program import Value
 
 _MULTIPLE = 16  # of which K is one, as kernels like it

@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from dubito.engine.layout import Layout, Layouts, Rows, look, peak_row_bytes
+from dubito.engine.planning.layout import Layout, Layouts, Rows, look, peak_row_bytes
 from dubito.engine.propagation.arithmetic import ARITHMETIC, ON_DRAWS, calculated, of_draws
 from dubito.engine.propagation.common import Directions
 from dubito.engine.propagation.layers import LAYERS, Call

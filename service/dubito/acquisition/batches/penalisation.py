@@ -1,0 +1,88 @@
+"""Batches for optimisation: a chosen row takes its neighbours out of the running.
+
+    α_n ← α_n Π_{j chosen} φ_j(x_n),   φ_j(x) = Φ((L |x - x_j| - M + μ_j) / σ_j)
+
+φ_j is the probability that x does not lie within the ball around x_j in which no function with
+slope at most L and maximum M can have its maximum. L is the steepest slope of μ between any two
+candidates, M the incumbent or the largest mean, whichever is larger.
+
+Dimensions: N candidates, P numbers of an input.
+Source: González, Dai, Hennig and Lawrence 2016, arXiv:1505.08052.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+from scipy.special import log_ndtr
+
+from dubito.acquisition.batches.picks import Picks
+from dubito.acquisition.top import Scores
+
+_PIECE = 2**22  # distances that are held at once
+_LEAST = 1e-300  # of an acquisition, so that its logarithm exists
+
+
+def choose(
+    scores_N: Scores,
+    mean_N: NDArray[np.float64],
+    std_N: NDArray[np.float64],
+    points_NP: NDArray[np.float64],
+    picks: Picks,
+    *,
+    incumbent: float | None,
+    is_positive: bool,
+    check: Callable[[], None] | None = None,
+) -> None:
+    """Fill a batch; its scores are the acquisition after the penalties.
+
+    Args:
+        scores_N: the acquisition of each row alone.
+        mean_N: means, the larger the better.
+        std_N: their deviations.
+        points_NP: the inputs.
+        picks: the batch, still empty.
+        incumbent: the best value so far.
+        is_positive: whether the acquisition is never below 0; else its softplus is taken.
+        check: called between picks.
+    """
+    log_N = np.log(np.maximum(scores_N, _LEAST)) if is_positive else _log_softplus(scores_N)
+    slope = _steepest(mean_N, points_NP, check)
+    largest = mean_N.max() if incumbent is None else max(incumbent, mean_N.max())
+    while not picks.is_full:
+        if check is not None:
+            check()
+        place = picks.best(log_N)
+        picks.take(place, float(np.exp(log_N[place])))
+        reach_N = slope * cdist(points_NP, points_NP[[place]])[:, 0] - largest + mean_N[place]
+        width = max(float(std_N[place]), float(np.finfo(np.float64).tiny))
+        with np.errstate(over="ignore"):
+            log_N = np.maximum(log_N + log_ndtr(reach_N / width), np.finfo(np.float64).min)
+
+
+def _log_softplus(scores_N: Scores) -> Scores:
+    """Log log(1 + e^s), which is s far below 0."""
+    near_N = np.log(np.logaddexp(0.0, np.maximum(scores_N, -30.0)))
+    found: Scores = np.where(scores_N < -30.0, scores_N, near_N)
+    return found
+
+
+def _steepest(
+    mean_N: NDArray[np.float64],
+    points_NP: NDArray[np.float64],
+    check: Callable[[], None] | None,
+) -> float:
+    """Largest slope between two rows; 0 where no two rows differ."""
+    steepest = 0.0
+    at_once = max(1, _PIECE // len(points_NP))
+    for first in range(0, len(points_NP), at_once):
+        if check is not None:
+            check()
+        distance_nN = cdist(points_NP[first : first + at_once], points_NP)
+        rise_nN = np.abs(mean_N[first : first + at_once, None] - mean_N)
+        slope_nN = np.divide(rise_nN, distance_nN, out=rise_nN * 0, where=distance_nN > 0)
+        steepest = max(steepest, float(slope_nN.max()))
+    return steepest

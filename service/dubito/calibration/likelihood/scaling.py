@@ -1,0 +1,165 @@
+"""Vector and isotonic scaling: more than one temperature for the logits of every pass.
+
+Flow: `logits_TBC`, `label_B` → `fit_scaling` → a temperature, `Vector` or `Isotonic`, which the
+engine applies to every pass → `mean_probabilities`.
+
+What is fitted is the mean over the passes, since that is what is served; what is applied, is
+applied to each pass. So the calibrated mean, its entropy and the passes' own entropies and
+variances are figures of the same T distributions: predictive = expected entropy + mutual
+information holds as before, and no figure is moved without the others.
+
+Dimensions: T samples, B rows, C classes.
+
+Source: Guo et al. 2017, arXiv:1706.04599; Zadrozny and Elkan 2002; Zhang, Kailkhura and Han 2020,
+arXiv:2003.07329, all carried over to the mean of T passes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+from sklearn.isotonic import IsotonicRegression
+
+from dubito.calibration.choices import ScalingName
+from dubito.calibration.likelihood.temperature import fit_temperature
+from dubito.engine.summing.scaling import Isotonic, Scaling, Vector, scaled
+
+Floats = NDArray[np.float64]
+
+_OF_FACTORS, _OF_OFFSETS = 0.2, 0.4  # standard deviations of the prior
+_LOWEST_LOG = -700.0  # below it a probability is 0 in float64
+_ROWS_AT_ONCE_ELEMENTS = 2**18
+_ROUNDS = 10  # of isotonic regression
+
+
+def fit_scaling(
+    name: ScalingName, logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]
+) -> Scaling:
+    """What the name says, fitted on the loss of the mean over the samples; 1 for `none`."""
+    if name == "none":
+        return 1.0
+    if name == "vector":
+        return fit_vector(logits_TBC, label_B)
+    if name == "isotonic":
+        return fit_isotonic(logits_TBC, label_B)
+    return fit_temperature(logits_TBC, label_B)
+
+
+def scaled_logits(logits: NDArray[np.floating], scaling: Scaling) -> NDArray[np.floating]:
+    """Logits of the calibrated probabilities, classes last; as the engine computes them."""
+    if isinstance(scaling, Vector | Isotonic):
+        found: Floats = scaled(torch.from_numpy(logits.astype(np.float64)), scaling).numpy()
+        return found
+    return logits / scaling
+
+
+def mean_probabilities(logits_TBC: NDArray[np.floating], scaling: Scaling) -> Floats:
+    """The mean distribution of the samples, shape (B, C).
+
+    p̄_B = 1/T Σ_t softmax(scaled z_t)
+    """
+    total_BC = np.zeros(logits_TBC.shape[1:])
+    for logits_BC in logits_TBC:
+        total_BC += softmax(scaled_logits(logits_BC.astype(np.float64), scaling), axis=-1)
+    return total_BC / len(logits_TBC)
+
+
+def fit_vector(logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]) -> Vector:
+    """The factors and offsets of largest posterior density, by the loss of the mean.
+
+    B·NLL(w, b) + ½ μ² + ½ Σ_c ((log w_c - μ) / 0.2)² + ½ Σ_c (b_c / 0.4)²
+    NLL(w, b) = -1/B Σ_b log 1/T Σ_t softmax(w∘ℓ_tb + b)_y,  ℓ = log softmax(z)
+
+    The prior draws all factors to one, exp(μ), and that one to 1: few rows get little more than a
+    temperature, a class without rows the factor of the others and an offset near 0.
+
+    Args:
+        logits_TBC: logits of each pass; -inf is a probability of 0.
+        label_B: class index of each row.
+    """
+    num_classes = logits_TBC.shape[-1]
+    log_TBC = np.maximum(log_softmax(logits_TBC.astype(np.float64), axis=-1), _LOWEST_LOG)
+    level = -np.log(fit_temperature(logits_TBC, label_B))
+    start = np.r_[np.full(num_classes, level), np.zeros(num_classes), level]
+
+    def loss(point: Floats) -> tuple[float, Floats]:
+        log_weight_C, bias_C, middle = np.split(point, (num_classes, 2 * num_classes))
+        value, by_weight_C, by_bias_C = _mean_loss(log_TBC, label_B, np.exp(log_weight_C), bias_C)
+        off_C, beside_C = (log_weight_C - middle) / _OF_FACTORS, bias_C / _OF_OFFSETS
+        prior = 0.5 * float(middle @ middle + off_C @ off_C + beside_C @ beside_C)
+        by_weight_C = by_weight_C + off_C / _OF_FACTORS
+        by_bias_C = by_bias_C + beside_C / _OF_OFFSETS
+        return value + prior, np.r_[by_weight_C, by_bias_C, middle - off_C.sum() / _OF_FACTORS]
+
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    weight_C, bias_C = np.exp(found[:num_classes]), found[num_classes:-1]
+    return Vector(tuple(weight_C.tolist()), tuple((bias_C - bias_C.mean()).tolist()))
+
+
+def fit_isotonic(logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]) -> Isotonic:
+    """The rising function whose mean over the passes is the share of hits.
+
+    Isotonic regression of [y_b = c] on p̄_bc, all rows and classes together, is right for the mean
+    g(p̄) and not for the mean of the calibrated passes, q̄. So it is repeated with what the passes
+    make of g taken off the truth, [y_b = c] - (q̄_bc - g(p̄_bc)): where this comes to rest, hits and
+    q̄ agree on every level of p̄. Of 10 rounds the one of least NLL of q̄ is kept.
+
+    Args:
+        logits_TBC: logits of each pass; -inf is a probability of 0.
+        label_B: class index of each row.
+    """
+    num_rows, num_classes = logits_TBC.shape[1:]
+    mean_BC = mean_probabilities(logits_TBC, 1.0)
+    is_hit_BC = np.eye(num_classes)[label_B]
+    found: list[tuple[float, Isotonic]] = []
+    offset_BC = np.zeros_like(mean_BC)
+    for _ in range(_ROUNDS):
+        regression = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
+        regression.fit(mean_BC.ravel(), (is_hit_BC - offset_BC).ravel())
+        candidate = _knots(regression, num_rows)
+        served_BC = mean_probabilities(logits_TBC, candidate)
+        nll = -float(np.log(served_BC[np.arange(num_rows), label_B]).mean())
+        if found and abs(nll - found[-1][0]) < 1e-9:
+            break
+        found.append((nll, candidate))
+        offset_BC = served_BC - np.interp(mean_BC, candidate.inputs, candidate.outputs)
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+def _knots(regression: IsotonicRegression, num_rows: int) -> Isotonic:
+    """The fitted function, with knots at 0 and 1 as well."""
+    inputs, outputs = regression.X_thresholds_, np.clip(regression.y_thresholds_, 0.0, 1.0)
+    if inputs[0] > 0:
+        inputs, outputs = np.r_[0.0, inputs], np.r_[outputs[0], outputs]
+    if inputs[-1] < 1:
+        inputs, outputs = np.r_[inputs, 1.0], np.r_[outputs, outputs[-1]]
+    return Isotonic(tuple(inputs.tolist()), tuple(outputs.tolist()), num_rows)
+
+
+def _mean_loss(
+    log_TBC: Floats, label_B: NDArray[np.int64], weight_C: Floats, bias_C: Floats
+) -> tuple[float, Floats, Floats]:
+    """B·NLL of the mean over the samples, and its slopes by log w and b.
+
+    With r_tb the share of pass t in the mean probability of the label, the slope by the scaled
+    logit of class c is Σ_t r_tb (p_tbc - [c = y_b]).
+    """
+    num_samples, num_rows, num_classes = log_TBC.shape
+    step = max(1, _ROWS_AT_ONCE_ELEMENTS // (num_samples * num_classes))
+    value, by_weight_C, by_bias_C = 0.0, np.zeros(num_classes), np.zeros(num_classes)
+    for start in range(0, num_rows, step):
+        own_TbC, label_b = log_TBC[:, start : start + step], label_B[start : start + step]
+        place_b = np.arange(len(label_b))
+        log_prob_TbC = log_softmax(weight_C * own_TbC + bias_C, axis=-1)
+        of_label_Tb = log_prob_TbC[:, place_b, label_b]
+        log_sum_b = np.logaddexp.reduce(of_label_Tb, axis=0)
+        value -= float((log_sum_b - np.log(num_samples)).sum())
+        share_Tb = np.exp(of_label_Tb - log_sum_b)
+        slope_TbC = share_Tb[..., None] * np.exp(log_prob_TbC)
+        slope_TbC[:, place_b, label_b] -= share_Tb
+        by_bias_C += slope_TbC.sum(axis=(0, 1))
+        by_weight_C += weight_C * (slope_TbC * own_TbC).sum(axis=(0, 1))
+    return value, by_weight_C, by_bias_C

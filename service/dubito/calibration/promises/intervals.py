@@ -1,0 +1,70 @@
+"""Prediction intervals: from where to where a row's target lies, as promised.
+
+Flow: means and variances of every pass → `fit` → `ConformalScores`, one column per output → the
+intervals of other rows, at any coverage. With Q the k-th smallest held-out score of the output:
+
+    normalised    |y - ȳ| / σ                   [ȳ - Q σ, ȳ + Q σ]
+    cqr           max(l - y, y - u)             [l - Q, u + Q]
+
+ȳ and σ are mean and standard deviation of the mixture that the passes predict, l and u its
+quantiles at (1 ∓ c)/2, with c the coverage that the calibration was fitted for. Where another is
+asked for, Q makes up for it; where Q takes more than the width, the middle is left.
+
+Dimensions: T samples, B rows, D outputs.
+
+Source: Lei et al. 2018, arXiv:1604.04173; Romano, Patterson and Candès 2019, arXiv:1905.03222.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dubito.calibration.promises.conformal import ConformalScores
+from dubito.calibration.promises.mixture import quantiles
+
+Floats = NDArray[np.float64]
+Ends = tuple[Floats, Floats]
+
+
+def fit_normalised(mean_BD: Floats, variance_BD: Floats, target_BD: Floats) -> ConformalScores:
+    """Scores |y - ȳ| / σ of held-out rows, for each output on its own."""
+    score_BD = np.abs(target_BD - mean_BD) / np.sqrt(_positive(variance_BD))
+    return ConformalScores.of(list(score_BD.T))
+
+
+def normalised(
+    held_out: ConformalScores, mean_BD: Floats, variance_BD: Floats, coverage: float
+) -> Ends:
+    """Lower and upper end for each row and output, in target units."""
+    half_BD = held_out.thresholds(coverage) * np.sqrt(_positive(variance_BD))
+    return mean_BD - half_BD, mean_BD + half_BD
+
+
+def fit_quantiles(ends: Ends, target_BD: Floats) -> ConformalScores:
+    """Scores max(l - y, y - u) of held-out rows, below 0 inside; for each output on its own."""
+    score_BD = np.maximum(ends[0] - target_BD, target_BD - ends[1])
+    return ConformalScores.of(list(score_BD.T))
+
+
+def widened(held_out: ConformalScores, ends: Ends, coverage: float) -> Ends:
+    """Lower and upper end for each row and output, in target units."""
+    more_D = held_out.thresholds(coverage)
+    lower_BD, upper_BD = ends[0] - more_D, ends[1] + more_D
+    is_crossed_BD = lower_BD > upper_BD
+    middle_BD = 0.5 * (ends[0] + ends[1])
+    return (
+        np.where(is_crossed_BD, middle_BD, lower_BD),
+        np.where(is_crossed_BD, middle_BD, upper_BD),
+    )
+
+
+def quantile_ends(mean_TBD: Floats, variance_TBD: Floats, coverage: float) -> Ends:
+    """The mixture's quantiles at (1 - c)/2 and (1 + c)/2, each (B, D), in target units."""
+    lower, upper = (1 - coverage) / 2, (1 + coverage) / 2
+    return quantiles(mean_TBD, variance_TBD, lower), quantiles(mean_TBD, variance_TBD, upper)
+
+
+def _positive(variance_BD: Floats) -> Floats:
+    """Variances kept off zero, so that a row without spread has a finite score."""
+    return np.maximum(variance_BD, np.finfo(np.float64).tiny)

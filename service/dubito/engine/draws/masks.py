@@ -1,0 +1,89 @@
+"""The draws ω: numbers that depend on (seed, site, t, place) and on nothing else.
+
+Its job: give ω of any site for any range of samples, from numpy's Philox, a counter-based
+generator: the key is (seed, site), the counter starts at (0, 0, t, kind). So the first 32 of 64
+samples are the 32, whatever the chunk, the batch or the device.
+
+    place     position in the flattened draw of one row; for `independent` masks row r of a request
+              takes the places r·E to (r + 1)·E - 1 of a stream of its own kind
+    uniform   u = floor(raw / 2^11) · 2^-53, for 32-bit floats cut to 24 bits so that u < 1 holds
+    bernoulli 1[u < P(ω = 1)]
+    normal    Φ⁻¹(u + 2^-54)
+
+A `stratified` draw takes the place of `iid` raw numbers by those of `strata.py`; all that follows
+is the same, so that one sample alone has the same distribution.
+
+Source: Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3".
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from torch import Tensor
+
+from dubito.engine.draws.strata import Places, kept, words
+from dubito.engine.draws.streams import raw_words
+from dubito.engine.sampling import Draw, Masks
+from dubito_nn import Site
+
+_KIND = {"shared": 0, "independent": 1}
+
+
+def draw(
+    site: Site,
+    seed: int,
+    samples: range,
+    size: tuple[int, ...],
+    *,
+    masks: Masks = "shared",
+    rows: range = range(1),
+    kind: Draw = "iid",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """ω of one site for some samples, on the CPU.
+
+    Args:
+        site: whose distribution is drawn from.
+        seed: the key.
+        samples: indices t.
+        size: of one row's draw.
+        masks: `shared`: one draw for all rows; `independent`: one for every row of `rows`.
+        rows: places of the rows in their request; read for `independent` only.
+        kind: `iid`, or `stratified` over t.
+        dtype: of the result.
+
+    Returns:
+        Shape (T, *size) for `shared`, (T, B, *size) for `independent`.
+    """
+    per_row = math.prod(size)
+    start, count = (
+        (0, per_row) if masks == "shared" else (rows.start * per_row, len(rows) * per_row)
+    )
+    shape = (len(samples), *size) if masks == "shared" else (len(samples), len(rows), *size)
+    if kind == "stratified":
+        places = Places(seed, site.index, masks == "shared", start, count)
+        if site.distribution == "bernoulli":
+            bits = kept(places, samples, site.bernoulli_mean)
+            return torch.from_numpy(bits).to(dtype).reshape(shape)
+        raw = words(places, samples)
+    else:
+        raw = np.empty((len(samples), count), dtype=np.uint64)
+        for position, t in enumerate(samples):
+            raw[position] = raw_words(seed, site.index, (0, t, _KIND[masks]), start, count)
+    return _distributed(site, raw, dtype).reshape(shape)
+
+
+def _distributed(site: Site, raw: NDArray[np.uint64], dtype: torch.dtype) -> Tensor:
+    if site.distribution == "uniform" and dtype.itemsize <= 4:
+        return torch.from_numpy((raw >> np.uint64(40)) * 2.0**-24).to(dtype)
+    uniform = (raw >> np.uint64(11)) * 2.0**-53
+    if site.distribution == "bernoulli":
+        return torch.from_numpy(uniform < site.bernoulli_mean).to(dtype)
+    if site.distribution == "normal":
+        return torch.from_numpy(ndtri(uniform + 2.0**-54)).to(dtype)
+    return torch.from_numpy(uniform).to(dtype)

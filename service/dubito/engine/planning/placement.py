@@ -1,0 +1,73 @@
+"""Programs and weights as a device likes them.
+
+Its job: apply the rules of `rewrite.py`, move the weights that are left, and on the CPU lay the
+kernels of 2d convolutions channels last: the convolution and what follows it then run channels last
+too, about 1.5 times as fast where masks come between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dubito.engine.planning.rewrite import rewritten
+from dubito_nn import Bundle, Program
+from dubito_nn.program import pruned
+
+_CONVOLUTIONS = frozenset(
+    ["aten.conv2d.default", "aten.conv2d.padding", "aten.conv_transpose2d.input"]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A bundle on a device.
+
+    Args:
+        sampling: the lifted graph.
+        point: the graph of weight scaling.
+        features: the part of it that makes the feature vector; None where none was named.
+        weights: what both read, by key, on the device.
+    """
+
+    sampling: Program
+    point: Program
+    features: Program | None
+    weights: dict[str, Tensor]
+
+
+def placed(bundle: Bundle, device: torch.device) -> Placed:
+    """The bundle's programs, rewritten, with their weights on the device."""
+    sampling, of_sampling = rewritten(bundle.sampling, bundle.sites, bundle.weights)
+    point, of_point = rewritten(bundle.point, bundle.sites, bundle.weights)
+    both = of_sampling | of_point
+    name = point.outputs.get("features")
+    features = None if name is None else pruned(Program(point.nodes, {"output": name}))
+    return Placed(sampling, point, features, on_device((sampling, point), both, device))
+
+
+def on_device(
+    programs: Sequence[Program], weights: Mapping[str, Tensor], device: torch.device
+) -> dict[str, Tensor]:
+    """The weights that programs read, by key, on the device."""
+    used = {str(node.args[0]) for program in programs for node in program.of_kind("weight")}
+    moved = {key: weights[key].to(device) for key in weights if key in used}
+    if device.type == "cpu":
+        for key in _kernels(programs):
+            if moved[key].ndim == 4:
+                moved[key] = moved[key].contiguous(memory_format=torch.channels_last)
+    return moved
+
+
+def _kernels(programs: Iterable[Program]) -> set[str]:
+    """Keys of the weights that a 2d convolution takes directly as its kernel."""
+    keys: set[str] = set()
+    for program in programs:
+        key_of = {node.name: str(node.args[0]) for node in program.of_kind("weight")}
+        for node in program.nodes:
+            if node.op in _CONVOLUTIONS:
+                keys.update(key_of[name] for name in list(node.references())[1:2] if name in key_of)
+    return keys

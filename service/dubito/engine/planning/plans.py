@@ -1,0 +1,173 @@
+"""The plans of a network for the shapes of rows that it was asked about.
+
+Its job: plan a shape at the first call that has it, and keep the last few plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from dubito.engine.planning.choice import Timing, options
+from dubito.engine.planning.layout import look
+from dubito.engine.planning.placement import Placed
+from dubito.engine.planning.plan import make_plan
+from dubito.engine.planning.rates import rates
+from dubito.engine.proving.clock import Clock
+from dubito.engine.proving.proof import check_rows, check_sound
+from dubito.engine.proving.sizes import Limits
+from dubito.engine.running.execution import Execution
+from dubito.engine.running.passes import BUDGET_PARTS, Passes
+from dubito.engine.sampling import Masks, Sampling
+from dubito.engine.summing.positions import most_rows
+from dubito.errors import InputError
+from dubito_nn import Bundle
+from dubito_nn.program import Node, Value
+
+ALWAYS_ALLOWED_BYTES = 256 * 2**20  # of one value on two rows, however small the budget
+_TIMED = 64  # samples at most, when forms are timed at load
+_MAX_PLANNED = 16  # shapes of rows that stay planned, where dimensions are free
+_MAX_TIMINGS = 256  # bundles whose timings are remembered
+_TIMINGS: dict[tuple[object, ...], tuple[list[tuple[Timing, ...]], float]] = {}
+
+
+@dataclass(eq=False)
+class Plans:
+    """What is planned of a network on a device.
+
+    Args:
+        bundle: the lifted network.
+        placed: its programs and weights there.
+        device: where it runs.
+        defaults: sampling whose gathered weights are kept.
+        memory_budget_bytes: of one call.
+        clock: ends a proof that takes too long.
+    """
+
+    bundle: Bundle
+    placed: Placed
+    device: torch.device
+    defaults: Sampling
+    memory_budget_bytes: int
+    clock: Clock
+    _planned: dict[tuple[Masks, tuple[object, ...]], Passes] = field(default_factory=dict)
+    _sound: set[tuple[object, ...]] = field(default_factory=set)
+
+    def trust(self, read: Mapping[str, Tensor]) -> None:
+        """Take the sizes of these rows for shown to be sound."""
+        self._sound.add(shapes(read))
+
+    def pieces(self, masks: Masks, read: Mapping[str, Tensor]) -> Passes:
+        """The plan for rows of that shape, made at the first call and kept.
+
+        Args:
+            masks: `shared` or `independent`.
+            read: rows by input name.
+        """
+        key = masks, shapes(read)
+        if key not in self._planned:
+            execution = self._plan(masks, read)
+            found = options(execution, rates(self.device), self.defaults.num_samples)
+            shape = execution.layouts.shape[execution.program.outputs["output"]]
+            budget = self.memory_budget_bytes
+            most = most_rows(self.bundle.manifest, shape, budget // BUDGET_PARTS)
+            self._planned[key] = Passes(execution, budget, self.defaults.key, found, most_rows=most)
+            while len(self._planned) > _MAX_PLANNED:
+                self._planned.pop(next(iter(self._planned)))
+        return self._planned[key]
+
+    def only(self, masks: Masks, read: Mapping[str, Tensor], passes: Passes) -> Plans:
+        """The same network with one plan, made elsewhere, for rows of that shape."""
+        return replace(self, _planned={(masks, shapes(read)): passes})
+
+    def forget(self) -> None:
+        """Plan again at the next call, without what was timed."""
+        self._planned.clear()
+
+    def time_forms(self, rows: Mapping[str, Tensor]) -> None:
+        """Check the forms against the clock, for rows of that shape.
+
+        Once in a process: a bundle that is loaded again answers with the same bits.
+        """
+        sampling = replace(self.defaults, num_samples=min(self.defaults.num_samples, _TIMED))
+        if sampling.num_samples < 2:
+            return
+        planned, budget = self.pieces("shared", rows), self.memory_budget_bytes
+        same = (self.bundle.digest, self.device, sampling, budget, torch.get_num_threads())
+        if (known := _TIMINGS.get(same)) is None:
+            with running(self.device):
+                timed = planned.timed(rows, sampling)
+            known = [option.timings for option in timed.options], timed.chunk_share
+            _TIMINGS[same] = known
+            while len(_TIMINGS) > _MAX_TIMINGS:
+                _TIMINGS.pop(next(iter(_TIMINGS)), None)
+        timings, share = known
+        options = [replace(o, timings=t) for o, t in zip(planned.options, timings, strict=True)]
+        checked = replace(planned, options=options, chunk_share=share)
+        self._planned["shared", shapes(rows)] = checked
+
+    def watch(self, node: Node, value: Value) -> None:
+        """Look at the clock between two nodes."""
+        self.clock.check(f"node `{node.name}`")
+
+    def _plan(self, masks: Masks, read: Mapping[str, Tensor]) -> Execution:
+        if shapes(read) not in self._sound:
+            limits = Limits(allowed_bytes(self.memory_budget_bytes), self.clock)
+            check_sound(self.bundle, read, limits)
+        one = {name: tensor[:1].to(self.device) for name, tensor in read.items()}
+        sites, program, weights = self.bundle.sites, self.placed.sampling, self.placed.weights
+        with running(self.device):
+            layouts = look(program, one, weights, self.device, self.watch)
+            check_rows(layouts.of[program.outputs["output"]])
+            plan = make_plan(program, sites, layouts, shared=masks == "shared")
+            return Execution(
+                program,
+                sites,
+                weights,
+                layouts,
+                plan,
+                self.device,
+                masks,
+                self.memory_budget_bytes // BUDGET_PARTS,
+            )
+
+
+@contextmanager
+def running(device: torch.device) -> Iterator[None]:
+    """Without gradients, and in full float32 also where cuDNN would round to TF32."""
+    try:
+        with torch.no_grad(), full_float32(device):
+            yield
+    except IndexError as error:
+        raise InputError(
+            f"the network looks up an entry that it does not have ({error}): send indices"
+            " within its tables, for instance tokens below the size of the vocabulary"
+        ) from error
+
+
+def full_float32(device: torch.device) -> AbstractContextManager[None]:
+    """No TF32 in cuDNN, whose other settings stay as they are."""
+    if device.type != "cuda":
+        return nullcontext()
+    cudnn = torch.backends.cudnn
+    held: AbstractContextManager[None] = cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    )
+    return held
+
+
+def allowed_bytes(budget_bytes: int) -> int:
+    """Of one value on two rows."""
+    return max(budget_bytes, ALWAYS_ALLOWED_BYTES)
+
+
+def shapes(read: Mapping[str, Tensor]) -> tuple[object, ...]:
+    """The shape of one row of every input."""
+    return tuple(tuple(tensor.shape[1:]) for tensor in read.values())

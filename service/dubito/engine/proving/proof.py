@@ -1,0 +1,195 @@
+"""Trying a bundle out on made-up rows before it is taken.
+
+Its job: make rows that fit the manifest, and refuse a graph that does not run on them or returns
+something other than the manifest states.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from dubito.engine.planning.layout import Layout, Rows
+from dubito.engine.proving.sizes import Limits, NotRunningError, check_sizes
+from dubito.engine.summing.positions import expected_output
+from dubito.errors import BundleRefusedError, InputError
+from dubito_nn import Bundle, InputSpec, Manifest
+from dubito_nn.program import DTYPES, Value
+
+_APART = 1e-3  # of the largest number, between a row alone and beside others
+_FREE_SIZES = (8, 16, 32, 64, 128, 256)  # of a free dimension, until the graph runs
+_FAILURES = (
+    *(ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError),
+    ValueError,
+)
+
+
+def made_up_rows(specs: Sequence[InputSpec], free: int, count: int = 2) -> dict[str, Tensor]:
+    """Rows of numbers that the network takes.
+
+    Args:
+        specs: the network's inputs.
+        free: size of every free dimension.
+        count: how many rows.
+    """
+    generator = torch.Generator().manual_seed(0)
+    rows = {}
+    for spec in specs:
+        size = (count, *_sizes(spec, free))
+        dtype = DTYPES[spec.dtype]
+        if dtype.is_floating_point:
+            drawn = torch.randn(size, generator=generator)
+        else:
+            high = 1 if spec.high is None else spec.high
+            drawn = torch.randint(spec.low or 0, high + 1, size, generator=generator)
+        rows[spec.name] = drawn.to(dtype)
+    return rows
+
+
+def fitting_size(bundle: Bundle, limits: Limits) -> int:
+    """The first size of all free dimensions at which both graphs run.
+
+    Raises:
+        BundleRefusedError: the graphs do not run, or not within their bounds.
+    """
+    specs = bundle.manifest.inputs
+    is_free = any(isinstance(part, str) for spec in specs for part in spec.shape)
+    first: BundleRefusedError | None = None
+    for free in _FREE_SIZES if is_free else _FREE_SIZES[:1]:
+        _check_bytes(specs, free, limits.alive_bytes)
+        try:
+            check_sound(bundle, made_up_rows(specs, free), limits)
+        except NotRunningError as error:
+            first = first or error
+        else:
+            return free
+    assert first is not None
+    raise first
+
+
+def check_sound(bundle: Bundle, rows: Mapping[str, Tensor], limits: Limits) -> None:
+    """Run both graphs without numbers and hold what they return against the manifest.
+
+    Args:
+        bundle: of a stranger.
+        rows: of every input; the first counts, twice.
+        limits: what the graphs may take.
+
+    Raises:
+        BundleRefusedError: naming the node or the output.
+    """
+    two = {name: tensor[:1].repeat_interleave(2, 0) for name, tensor in rows.items()}
+    for program in (bundle.sampling, bundle.point):
+        output = check_sizes(program, two, bundle.weights, bundle.sites, limits)
+        check_output(output, bundle.manifest, rows=2)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """What goes wrong in here is a reason to refuse the bundle.
+
+    Raises:
+        BundleRefusedError: with that reason.
+    """
+    try:
+        yield
+    except BundleRefusedError:
+        raise
+    except InputError as error:  # it says its remedy
+        raise BundleRefusedError(f"the graph does not run on made-up rows: {error}") from error
+    except _FAILURES as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise BundleRefusedError(
+            f"the graph does not run on made-up rows: {reason}: export the network again"
+        ) from error
+
+
+def check_output(value: Value, manifest: Manifest, rows: int) -> None:
+    """Refuse an output of another shape or type than the manifest states.
+
+    Raises:
+        BundleRefusedError: naming both.
+    """
+    shape = value.shape if isinstance(value, Tensor) else torch.Size()
+    expected = expected_output(manifest, rows, shape)
+    if not isinstance(value, Tensor):
+        got = type(value).__name__
+    elif tuple(value.shape) != expected or not value.is_floating_point():
+        got = f"{tuple(value.shape)} of {value.dtype}"
+    else:
+        return
+    raise BundleRefusedError(
+        f"the graph returns {got} for {rows} rows, the manifest states"
+        f" {expected or 'rows, classes and positions of'} floating-point numbers: export the"
+        " network again"
+    )
+
+
+def check_apart(together_TBD: Tensor, alone_TBD: Tensor) -> None:
+    """Refuse a graph that answers a row otherwise when other rows, or samples, run beside it.
+
+    The engine folds samples and rows into one axis, which is right only where rows do not interact.
+
+    Args:
+        together_TBD: passes of some rows run as one batch.
+        alone_TBD: the same passes of the same rows, each run alone.
+
+    Raises:
+        BundleRefusedError: they differ by more than rounding.
+    """
+    known = together_TBD.isfinite() & alone_TBD.isfinite()
+    one, other = together_TBD[known].double(), alone_TBD[known].double()
+    if one.numel() and float((one - other).abs().max()) > _APART * (1 + float(other.abs().max())):
+        raise BundleRefusedError(
+            "the graph answers a row otherwise when other rows run beside it (rows interact, or the"
+            " number of rows enters the result): export the network again"
+        )
+
+
+def check_features(value: Value, rows: int) -> None:
+    """Refuse features that are no numbers, one vector per row; None is no features.
+
+    Raises:
+        BundleRefusedError: naming what was returned.
+    """
+    if value is None:
+        return
+    if isinstance(value, Tensor) and value.ndim >= 2 and value.is_floating_point():
+        if value.shape[0] == rows and value.numel():
+            return
+        got = f"shape {tuple(value.shape)}"
+    else:
+        got = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+    raise BundleRefusedError(
+        f"the graph returns features of {got} for {rows} rows, expected floating-point numbers, the"
+        " rows first: export the network again"
+    )
+
+
+def check_rows(output: Layout) -> None:
+    """Refuse an output whose rows do not follow those of the input.
+
+    Raises:
+        BundleRefusedError: it has as many rows whatever is asked.
+    """
+    if not isinstance(output, Rows) or output.axis != 0 or output.per_row != 1:
+        raise BundleRefusedError(
+            "the graph returns as many rows whatever it is given: export the network again"
+        )
+
+
+def _check_bytes(specs: Sequence[InputSpec], free: int, limit_bytes: int) -> None:
+    size = sum(2 * 8 * math.prod(_sizes(spec, free)) for spec in specs)
+    if size > limit_bytes:
+        raise BundleRefusedError(
+            f"two rows of the inputs take {size} bytes, more than the budget of {limit_bytes}:"
+            " raise DUBITO_MEMORY_BUDGET_BYTES if that is meant"
+        )
+
+
+def _sizes(spec: InputSpec, free: int) -> tuple[int, ...]:
+    return tuple(part if isinstance(part, int) else free for part in spec.shape)

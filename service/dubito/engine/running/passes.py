@@ -1,0 +1,321 @@
+"""In which pieces T samples of B rows are run.
+
+Its job: cut rows into blocks and a block's samples into chunks, so that a call keeps to its memory
+budget and, on the CPU, a chunk to what lies near the cache. Where memory runs out all the same, a
+chunk is cut in half and the run goes on.
+
+    budget    a quarter each for masks, for gathered weights, for the prefix, for a chunk
+    block     rows whose prefix is computed at once
+    tile      rows of a block, and the samples of them that are folded at once
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from dubito.engine.planning.choice import AnyForm, Option, in_use, timed, wants_all_samples
+from dubito.engine.planning.layout import Rows
+from dubito.engine.planning.rates import seconds_of
+from dubito.engine.running.execution import Execution
+from dubito.engine.running.fold import Packs, Values, as_tensor
+from dubito.engine.sampling import Key, Sampling
+from dubito.errors import InputError
+
+CPU_CHUNK_BYTES = 16 * 2**20  # what a chunk may keep alive and still stay near the cache
+_CHUNKS = (0.5, 3.0)  # times that: other sizes that are tried at load
+_TRIED_ROWS, _TRIED_BYTES, _TURNS, _MARGIN = 16, 96 * 2**20, 3, 1.05
+_LEAST_TIMED, _TIMED_FOLDED = 8, 4096  # samples, and samples x rows, that a form is timed with
+BUDGET_PARTS = 4
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some rows of a request, ready for any samples.
+
+    Args:
+        execution: the planned graph.
+        inputs: of these rows, on the device.
+        before: what the prefix made of them.
+        rows: their places in the request.
+        at_once: samples that are folded at once.
+        key: of the draws.
+        forms: in use.
+        packs: gathered weights.
+        check: called before every chunk; whatever it raises ends the passes.
+    """
+
+    execution: Execution
+    inputs: Mapping[str, Tensor]
+    before: Values
+    rows: range
+    at_once: int
+    key: Key
+    forms: tuple[AnyForm, ...]
+    packs: Packs
+    check: Callable[[], None] | None
+
+    def passes(self, samples: range) -> Iterator[Tensor]:
+        """The raw outputs of some samples in chunks, each (T, B, ...), in order of t."""
+        first, at_once = samples.start, self.at_once
+        while first < samples.stop:
+            if self.check is not None:
+                self.check()
+            chunk = range(first, min(first + at_once, samples.stop))
+            try:
+                raw = self.execution.run(
+                    chunk, self.rows, self.inputs, self.before, self.key, self.forms, self.packs
+                )
+            except RuntimeError as error:
+                if not _is_out_of_memory(error) or at_once == 1:
+                    raise
+                at_once = max(1, at_once // 2)
+                continue
+            first = chunk.stop
+            yield raw
+
+    def cut(self, within: slice) -> Tile:
+        """Neighbouring rows, as views."""
+        length = within.stop - within.start
+        return replace(
+            self,
+            inputs={name: tensor[within] for name, tensor in self.inputs.items()},
+            before=self._before(lambda value, axis: value.narrow(axis, within.start, length)),
+            rows=self.rows[within],
+        )
+
+    def take(self, places: Tensor) -> Tile:
+        """Some of the rows, copied; for independent masks they must be neighbours.
+
+        Args:
+            places: among these rows, ascending, on the device.
+        """
+        start = self.rows.start + int(places[0])
+        single = self.execution.plan.one_at_a_time
+        return replace(
+            self,
+            inputs={name: tensor[places] for name, tensor in self.inputs.items()},
+            before=self._before(lambda value, axis: value.index_select(axis, places)),
+            rows=range(start, start + len(places)),
+            at_once=1 if single else max(1, self.at_once * len(self.rows) // len(places)),
+        )
+
+    def _before(self, part: Callable[[Tensor, int], Tensor]) -> Values:
+        """The prefix's values of some of the rows."""
+        values = dict(self.before)
+        for name, value in self.before.items():
+            layout = self.execution.layouts.of[name]
+            if isinstance(layout, Rows) and layout.axis is not None:
+                values[name] = part(as_tensor(value), layout.axis)
+        return values
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The pieces of one call.
+
+    Args:
+        execution: the planned graph.
+        budget_bytes: of the whole engine.
+        key: whose gathered weights are kept between calls.
+        options: forms to choose from.
+        forced: the forms to use, where they are not to be chosen.
+        packs: gathered weights.
+        chunk_share: of the usual chunk on a CPU, as found at load.
+        first: place of a call's first row; masks that are not shared are keyed by places.
+        most_rows: whose sums fit the budget at once.
+    """
+
+    execution: Execution
+    budget_bytes: int
+    key: Key | None = None
+    options: Sequence[Option] = ()
+    forced: tuple[AnyForm, ...] | None = None
+    packs: Packs = field(default_factory=dict)
+    chunk_share: float = 1.0
+    first: int = 0
+    most_rows: int = 2**62
+
+    def blocks(
+        self,
+        read: Mapping[str, Tensor],
+        sampling: Sampling,
+        check: Callable[[], None] | None,
+    ) -> Iterator[Iterator[Tensor]]:
+        """For some rows after the others, the raw outputs of their passes in order of t.
+
+        Args:
+            read: rows by input name.
+            sampling: T, seed and masks.
+            check: called before every chunk; whatever it raises ends the passes.
+        """
+        for tile in self.tiles(read, sampling, check):
+            yield tile.passes(range(sampling.num_samples))
+
+    def tiles(
+        self,
+        read: Mapping[str, Tensor],
+        sampling: Sampling,
+        check: Callable[[], None] | None,
+    ) -> Iterator[Tile]:
+        """Some rows after the others, ready for any of their samples; arguments as of `blocks`."""
+        total = len(next(iter(read.values())))
+        forms = self.chosen(total, sampling)
+        packs = self.packs if sampling.key == self.key else {}
+        tile, samples = self._tile(total, sampling, forms)
+        for block, own in self._on_device(read, self._block_rows(tile)):
+            before = self.execution.prefix(own)
+            for start in range(block.start, block.stop, tile):
+                rows = range(start, min(start + tile, block.stop))
+                places = range(self.first + block.start, self.first + block.stop)
+                whole = Tile(
+                    self.execution, own, before, places, samples, sampling.key, forms, packs, check
+                )
+                within = slice(rows.start - block.start, rows.stop - block.start)
+                yield whole if rows == block else whole.cut(within)
+
+    def is_repeatable(self, total: int, sampling: Sampling) -> bool:
+        """Whether a call is one chunk that reads only its rows and what is kept between calls.
+
+        Args:
+            total: rows of the call.
+            sampling: whose masks are shared.
+        """
+        if sampling.key != self.key or not self.execution.keeps(sampling.num_samples):
+            return False
+        tile, samples = self._tile(total, sampling, self.chosen(total, sampling))
+        return tile >= total and samples >= sampling.num_samples
+
+    def held(self, sampling: Sampling) -> object:
+        """What such a call reads beside its rows, once it has run."""
+        return self, self.execution.kept(sampling.key), dict(self.packs)
+
+    def rows(self, read: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
+        """The rows on the device, as many at once as one pass of them may take.
+
+        Args:
+            read: rows by input name.
+        """
+        for _, own in self._on_device(read, min(self._folded_rows(), self.most_rows)):
+            yield own
+
+    def _on_device(
+        self, read: Mapping[str, Tensor], at_once: int
+    ) -> Iterator[tuple[range, Mapping[str, Tensor]]]:
+        total = len(next(iter(read.values())))
+        for first in range(0, total, at_once):
+            block = range(first, min(first + at_once, total))
+            yield (
+                block,
+                {
+                    name: tensor[block.start : block.stop].to(self.execution.device)
+                    for name, tensor in read.items()
+                },
+            )
+
+    def timed(self, row: Mapping[str, Tensor], sampling: Sampling) -> Passes:
+        """The same with its options checked against the clock.
+
+        Args:
+            row: one made-up row.
+            sampling: to time with.
+        """
+
+        def run(forms: tuple[AnyForm, ...], rows: int, packed: bool) -> float:
+            key, most = sampling.key if packed else None, sampling.num_samples
+            if self.execution.device.type == "cpu":  # where many rows tell as much with fewer
+                most = min(most, max(_LEAST_TIMED, _TIMED_FOLDED // rows))
+            some = replace(sampling, num_samples=most)
+            return replace(self, forced=forms, key=key)._seconds(row, rows, some)
+
+        options = [timed(option, run) for option in self.options]
+        self.packs.clear()
+        made = replace(self, options=options)
+        return replace(made, chunk_share=made._best_share(row, sampling))
+
+    def _best_share(self, row: Mapping[str, Tensor], sampling: Sampling) -> float:
+        """The size of chunks that is fastest; the usual one where nothing is clearly faster."""
+        row_bytes = self.execution.plan.suffix_row_bytes
+        count = min(sampling.num_samples, max(2, _TRIED_BYTES // (_TRIED_ROWS * row_bytes)))
+        if self.execution.device.type != "cpu" or count * _TRIED_ROWS * row_bytes < CPU_CHUNK_BYTES:
+            return 1.0
+        trials = {share: replace(self, chunk_share=share, packs={}) for share in (1.0, *_CHUNKS)}
+        some = replace(sampling, num_samples=count)
+        turns = [
+            {share: trial._seconds(row, _TRIED_ROWS, some) for share, trial in trials.items()}
+            for _ in range(_TURNS)
+        ]
+        least = {share: min(turn[share] for turn in turns) for share in trials}
+        best = min(least, key=lambda share: least[share])
+        return best if least[1.0] > _MARGIN * least[best] else 1.0
+
+    def _seconds(self, row: Mapping[str, Tensor], rows: int, sampling: Sampling) -> float:
+        """Time of all passes of copies of a row."""
+        made = {name: tensor[:1].repeat_interleave(rows, 0) for name, tensor in row.items()}
+
+        def consume() -> None:
+            for passes in self.blocks(made, sampling, None):
+                for _ in passes:
+                    pass
+
+        return seconds_of(consume, self.execution.device)
+
+    def chosen(self, total: int, sampling: Sampling) -> tuple[AnyForm, ...]:
+        """The forms for calls of that size: the same for every tile of a call."""
+        if self.forced is not None:
+            return self.forced
+        limit = self.budget_bytes // BUDGET_PARTS
+        return in_use(
+            self.options,
+            total,
+            sampling.num_samples,
+            limit,
+            packed=sampling.key == self.key,
+        )
+
+    def _tile(self, total: int, sampling: Sampling, forms: tuple[AnyForm, ...]) -> tuple[int, int]:
+        """Rows of a tile, and the samples of them that are folded at once."""
+        plan = self.execution.plan
+        folded = self._folded_rows()
+        most = min(total, folded, self.most_rows)
+        if wants_all_samples(forms):
+            rows = max(1, folded // sampling.num_samples)
+            return min(most, rows), min(sampling.num_samples, folded)
+        if plan.one_at_a_time:
+            return (1 if sampling.masks == "independent" else most), 1
+        rows = math.ceil(total / math.ceil(total / most))  # tiles of about equal size
+        return rows, max(1, folded // rows)
+
+    def _block_rows(self, tile: int) -> int:
+        limit = self._near(self.budget_bytes // BUDGET_PARTS)
+        return tile * max(1, limit // self.execution.plan.prefix_row_bytes // tile)
+
+    def _near(self, limit: int) -> int:
+        on_cpu = self.execution.device.type == "cpu"
+        return min(limit, int(self.chunk_share * CPU_CHUNK_BYTES)) if on_cpu else limit
+
+    def _folded_rows(self) -> int:
+        """How many samples x rows a chunk may hold.
+
+        Raises:
+            InputError: where the budget does not hold one.
+        """
+        plan = self.execution.plan
+        row_bytes = max(plan.prefix_row_bytes, plan.suffix_row_bytes)
+        limit = self.budget_bytes // BUDGET_PARTS
+        if row_bytes > limit:
+            raise InputError(
+                f"the memory budget of {self.budget_bytes} bytes expects a row of {row_bytes} bytes"
+                f" to fit a quarter of it, which takes {BUDGET_PARTS * row_bytes}: raise"
+                " memory_budget_bytes"
+            )
+        return max(1, self._near(limit) // plan.suffix_row_bytes)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an allocation failed: torch has a class for it on CUDA, and a text on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

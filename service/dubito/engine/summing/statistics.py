@@ -1,0 +1,151 @@
+"""What T passes say together, summed up while they stream.
+
+Its job: take chunks of passes in order of t and keep sums that do not grow with T, in float64, on
+the device; what they say is made of them on the host (`figures.py`). The sums of some rows can be
+taken out and go on alone, which is how rows that are done leave a batch.
+
+Dimensions: T samples, B rows, C classes, D outputs.
+
+    moments     mean and M2 = Σ (x - mean)²                      moments.py
+    blocks      under a stratified draw: what its error needs    blocks.py
+    entropies   Σ_t H[p_t] and p̄
+    sizes       mean and M2 of log Σ_c exp(z_tc) and of max_c z_tc
+    jackknife   Σ p over each of at most 64 groups of samples    jackknife.py
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dubito.engine.running.constants import constant
+from dubito.engine.summing.blocks import Blocks
+from dubito.engine.summing.figures import Draws
+from dubito.engine.summing.jackknife import MAX_GROUPS, Groups
+from dubito.engine.summing.moments import Moments
+
+
+class Spread:
+    """Mean and variance, and what the standard error under the draw used hangs on.
+
+    Args:
+        left: what a stratified draw leaves, see `dubito.engine.summing.blocks`; None for `iid`.
+    """
+
+    def __init__(self, left: float | None = None) -> None:
+        self.left = left
+        self.moments = Moments()
+        self.blocks = None if left is None else Blocks()
+
+    def add(self, chunk_TBD: Tensor) -> None:
+        """Take in the next samples, in order of t."""
+        self.moments.add(chunk_TBD)
+        if self.blocks is not None:
+            self.blocks.add(chunk_TBD)
+
+    def sums(self) -> dict[str, Tensor]:
+        """By name, rows first."""
+        found = {"mean": self.moments.mean, "squares": self.moments.squares}
+        return found if self.blocks is None else found | self.blocks.sums()
+
+    def draws(self, groups: int = 0, group_size: int = 1) -> Draws:
+        """What the sums are of."""
+        blocks = 0 if self.blocks is None else self.blocks.count
+        return Draws(self.moments.count, self.left, blocks, groups, group_size)
+
+    def take(self, rows: Tensor) -> Spread:
+        """The same of some rows."""
+        part = Spread(self.left)
+        part.moments = self.moments.take(rows)
+        part.blocks = None if self.blocks is None else self.blocks.take(rows)
+        return part
+
+
+class ClassificationSums:
+    """What a classification reports is made of these, from streamed probabilities.
+
+    Rows may have axes of positions before their classes; every figure but `energy`, `energy_spread`
+    and `max_logit` is then one of a position.
+
+    Args:
+        left: what a stratified draw leaves; None for `iid`.
+        groups: most sums that the jackknife keeps.
+    """
+
+    def __init__(self, left: float | None = None, groups: int = MAX_GROUPS) -> None:
+        self.spread = Spread(left)
+        self._groups = Groups(groups)
+        self._entropy_B = torch.zeros(())
+        self._votes_BC = torch.zeros(())
+        self._sizes = Moments()
+
+    def add(self, probs_TBC: Tensor, sizes_TB2: Tensor) -> None:
+        """Take in the next samples, in order of t.
+
+        Args:
+            probs_TBC: of every pass; between rows and classes maybe positions.
+            sizes_TB2: log Σ exp of its logits, and the largest of them.
+        """
+        is_first = not self.spread.moments.count
+        self.spread.add(probs_TBC)
+        self._groups.add(probs_TBC)
+        entropy_B = torch.special.entr(probs_TBC).sum((0, -1))
+        index_C = constant(range(probs_TBC.shape[-1]), probs_TBC)
+        votes_BC = (probs_TBC.argmax(-1, keepdim=True) == index_C).sum(0)
+        self._entropy_B = entropy_B if is_first else self._entropy_B + entropy_B
+        self._votes_BC = votes_BC if is_first else self._votes_BC + votes_BC
+        self._sizes.add(sizes_TB2)
+
+    def sums(self) -> dict[str, Tensor]:
+        """By name, rows first."""
+        return {
+            **self.spread.sums(),
+            "entropy": self._entropy_B,
+            "votes": self._votes_BC,
+            "sizes": self._sizes.mean,
+            "size_squares": self._sizes.squares,
+            "rest_entropy": self._groups.entropy(self.spread.moments.mean),
+        }
+
+    def draws(self) -> Draws:
+        """What the sums are of."""
+        return self.spread.draws(self._groups.number, self._groups.size)
+
+    def take(self, rows: Tensor) -> ClassificationSums:
+        """The same of some rows."""
+        part = ClassificationSums()
+        part.spread, part._groups = self.spread.take(rows), self._groups.take(rows)
+        part._entropy_B, part._votes_BC = self._entropy_B[rows], self._votes_BC[rows]
+        part._sizes = self._sizes.take(rows)
+        return part
+
+
+class RegressionSums:
+    """What a regression reports is made of these, from streamed means and noise variances.
+
+    Args:
+        left: what a stratified draw leaves; None for `iid`.
+    """
+
+    def __init__(self, left: float | None = None) -> None:
+        self.spread = Spread(left)
+        self._noise_BD = torch.zeros(())
+
+    def add(self, mean_TBD: Tensor, noise_TBD: Tensor) -> None:
+        """Take in the next samples."""
+        self.spread.add(mean_TBD)
+        self._noise_BD = self._noise_BD + noise_TBD.sum(0)
+
+    def sums(self) -> dict[str, Tensor]:
+        """By name, rows first."""
+        return self.spread.sums() | {"noise": self._noise_BD}
+
+    def draws(self) -> Draws:
+        """What the sums are of."""
+        return self.spread.draws()
+
+    def take(self, rows: Tensor) -> RegressionSums:
+        """The same of some rows."""
+        part = RegressionSums()
+        part.spread, part._noise_BD = self.spread.take(rows), self._noise_BD[rows]
+        return part

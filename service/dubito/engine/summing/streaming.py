@@ -1,0 +1,171 @@
+"""Rows on their way through the passes, until T or until their standard error is small enough.
+
+Its job: run chunks of passes, hand them to the sums, and with a `tolerance` look at every row now
+and then: a row whose standard error is at most the tolerance, over all its outputs, is answered and
+leaves the batch.
+
+    looks at T = 32, 48, 64, 96, 128, 192, 256, ...      all multiples of 16
+
+Not before 32, where a stratified draw has two blocks to compare, and not where the row's samples
+are still all equal: a spread of 0 says nothing yet. A row's figures are made of its own samples, so
+who else is in the batch does not decide when it stops.
+
+Dimensions: T samples, B rows, C classes, D outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dubito.engine.prediction import Column
+from dubito.engine.running.passes import Tile
+from dubito.engine.running.sheet import on_host
+from dubito.engine.summing.figures import Draws, Sums, classification, regression
+from dubito.engine.summing.heads import distributions, mean_and_variance
+from dubito.engine.summing.positions import empty_sums
+from dubito.engine.summing.scaling import Scaling
+from dubito.engine.summing.statistics import ClassificationSums, RegressionSums
+from dubito_nn import Manifest
+
+Columns: TypeAlias = dict[str, Column]
+Figures: TypeAlias = Callable[[Sums], Columns]
+Places: TypeAlias = NDArray[np.intp]
+SAMPLES = ("samples", "noise_samples")  # columns whose first axis is T
+_FIRST_LOOK = 32
+
+
+@dataclass
+class Tally:
+    """What the passes of some rows say.
+
+    Args:
+        manifest: what the outputs are.
+        temperature: on each pass's logits; classification only.
+        left: what a stratified draw leaves; None for `iid`.
+        keeps_samples: keep every pass as well.
+    """
+
+    manifest: Manifest
+    temperature: Scaling = 1.0
+    left: float | None = None
+    keeps_samples: bool = False
+    sums: ClassificationSums | RegressionSums = field(init=False)
+    _kept: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.sums = empty_sums(self.manifest, self.left)
+
+    def add(self, raw: Tensor) -> None:
+        """Take in the next passes, in order of t."""
+        if isinstance(self.sums, ClassificationSums):
+            for probs, sizes in distributions(raw, self.manifest, self.temperature):
+                self.sums.add(probs, sizes)
+                self._keep(probs)
+        else:
+            mean, noise = mean_and_variance(raw, self.manifest)
+            self.sums.add(mean, noise)
+            self._keep(mean, noise)
+
+    def _keep(self, *samples: Tensor) -> None:
+        if self.keeps_samples:
+            for name, chunk in zip(SAMPLES, samples, strict=False):
+                self._kept.setdefault(name, []).append(chunk)
+
+    def columns(self) -> Columns:
+        """Every column, by its name in a prediction."""
+        found = self.figures(on_host(self.sums.sums()))
+        for name, chunks in self._kept.items():
+            found[name] = torch.cat(chunks).cpu().numpy()
+        return found
+
+    @property
+    def figures(self) -> Figures:
+        """What turns its sums, on the host, into columns; it holds none of them."""
+        make = classification if isinstance(self.sums, ClassificationSums) else regression
+        return partial(_with_count, make, self.sums.draws())
+
+    def is_within(self, tolerance: float) -> NDArray[np.bool_]:
+        """Whether a row varies, and the standard error of none of its outputs is above; (B,)."""
+        spread = self.sums.spread
+        return spread.draws().is_within(on_host(spread.sums()), tolerance)
+
+    def take(self, rows: Tensor) -> Tally:
+        """The same of some rows; samples are not kept."""
+        part = Tally(self.manifest, self.temperature, self.left)
+        part.sums = self.sums.take(rows)
+        return part
+
+
+def _with_count(make: Callable[[Sums, Draws], Columns], draws: Draws, sums: Sums) -> Columns:
+    found = make(sums, draws)
+    return found | {"num_samples_used": np.full(len(found["mean"]), float(draws.count))}
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """The columns of all rows."""
+    if len(parts) == 1:
+        return parts[0]
+    return {
+        key: np.concatenate([part[key] for part in parts], axis=1 if key in SAMPLES else 0)
+        for key in parts[0]
+    }
+
+
+def looks(num_samples: int) -> Iterator[int]:
+    """How many samples there are at every look, the last time all of them."""
+    for doubling in count():
+        for number in (_FIRST_LOOK << doubling, (_FIRST_LOOK << doubling) * 3 // 2):
+            if number >= num_samples:
+                yield num_samples
+                return
+            yield number
+
+
+def until(tile: Tile, tally: Tally, num_samples: int, tolerance: float) -> Columns:
+    """The columns of rows that each take as many samples as they need.
+
+    Args:
+        tile: the rows.
+        tally: empty.
+        num_samples: T, the most.
+        tolerance: bounds the standard error of every output.
+    """
+    answered: list[tuple[Places, Columns]] = []
+    going = [(tile, tally, np.arange(len(tile.rows)))]
+    start = 0
+    for stop in looks(num_samples):
+        still = []
+        for part, sums, places in going:
+            for raw in part.passes(range(start, stop)):
+                sums.add(raw)
+            done = sums.is_within(tolerance) | (stop == num_samples)
+            if done.any():
+                own = _on(part, np.flatnonzero(done))
+                answered.append((places[done], sums.take(own).columns()))
+            for kept in _runs(np.flatnonzero(~done), tile.execution.masks):
+                own = _on(part, kept)
+                rest = part if len(kept) == len(done) else part.take(own)
+                still.append((rest, sums.take(own), places[kept]))
+        going, start = still, stop
+    order = np.concatenate([places for places, _ in answered]).argsort()
+    return {name: column[order] for name, column in joined([one for _, one in answered]).items()}
+
+
+def _on(tile: Tile, places: Places) -> Tensor:
+    return torch.from_numpy(places).to(tile.execution.device)
+
+
+def _runs(places: Places, masks: str) -> list[Places]:
+    """All places, or where masks hang on the place in the request, each run of neighbours."""
+    if masks == "shared" or not len(places):
+        return [places] if len(places) else []
+    return np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)

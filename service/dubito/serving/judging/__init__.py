@@ -1,0 +1,7 @@
+"""Labelled rows: to a calibration, or to a report.
+
+calibrating      read the truths, take all passes, fit
+evaluating       take all passes, judge them as they would be served
+calibrations     records as they are asked for, read once
+position_labels  truths of rows with several labels or positions
+"""
