@@ -192,6 +192,7 @@ BAD_FEEDBACK: list[tuple[Any, str]] = [
     ([{"row": 0, "label": "dog"}], "expects a class of version 1"),
     ([{"row": 0, "label": 3}], "index from 0 to 2"),
     ([{"row": 0, "label": True}], "valid"),
+    ([{"row": 0, "label": ["ant"]}], "got a list: outcomes of several labels"),
     ([{"row": 0, "target": 1.0}], "expects `label` and no `target`"),
     ([{"row": 0, "label": "ant", "target": 1.0}], "expects `label` and no `target`"),
     ([{"row": 0}], "expects `label`"),

@@ -5,7 +5,7 @@
     errors.py       the one error body
     bodies.py       reading a body within its limit
     arrays.py       `.npy` and `.npz` in and out
-    schemas.py      JSON in
+    schemas.py      what JSON and queries may say; fields.py reads them
     replies.py      JSON out
     waiting.py      waiting for a job: deadline and disconnection
     routes/         the paths

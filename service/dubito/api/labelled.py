@@ -8,8 +8,9 @@ from typing import TypeVar, cast
 
 from dubito.api.arrays import named, read_npz
 from dubito.api.bodies import JSON, NPZ, parse_json
+from dubito.api.fields import no_query, read_fields, read_query
 from dubito.api.intake import Given
-from dubito.api.schemas import SamplingFields, no_query, read_fields, read_query
+from dubito.api.schemas import SamplingFields
 from dubito.engine import Inputs
 
 Options = TypeVar("Options", bound=SamplingFields)

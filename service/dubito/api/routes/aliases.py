@@ -12,9 +12,10 @@ from fastapi.responses import Response
 from dubito.api.access import access
 from dubito.api.auth import actor
 from dubito.api.bodies import JSON, media_type, parse_json, read_body
+from dubito.api.fields import read_fields
 from dubito.api.pages import alias_page
 from dubito.api.replies import json_response
-from dubito.api.schemas import AliasBody, read_fields
+from dubito.api.schemas import AliasBody
 from dubito.errors import PreconditionFailedError
 from dubito.registry import AliasFact
 from dubito.registry.revisions import EXISTING, MISSING, Expected

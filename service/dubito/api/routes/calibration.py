@@ -11,16 +11,12 @@ from fastapi.responses import Response
 from dubito.api.access import Access, access
 from dubito.api.auth import actor
 from dubito.api.bodies import JSON, NPZ, media_type, parse_json, read_body
+from dubito.api.fields import read_fields
 from dubito.api.intake import Given, answered
 from dubito.api.labelled import KINDS, read_labelled
 from dubito.api.pages import calibration_page
 from dubito.api.replies import json_response
-from dubito.api.schemas import (
-    ActiveBody,
-    CalibrateBody,
-    CalibrateOptions,
-    read_fields,
-)
+from dubito.api.schemas import ActiveBody, CalibrateBody, CalibrateOptions
 from dubito.calibration.record import Calibration
 from dubito.serving.orders import CalibrateOrder, CalibrateReply
 from dubito.serving.worker import Job

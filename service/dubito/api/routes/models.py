@@ -15,9 +15,10 @@ from dubito.api.access import Access, access
 from dubito.api.auth import actor
 from dubito.api.bodies import JSON, OCTETS, chunks_within, media_type, parse_json, read_body
 from dubito.api.errors import FieldProblem, FieldsError
+from dubito.api.fields import read_fields
 from dubito.api.pages import audit_page, model_page, version_page
 from dubito.api.replies import json_response
-from dubito.api.schemas import RetireBody, read_fields
+from dubito.api.schemas import RetireBody
 from dubito.errors import InputError
 from dubito.registry.names import check_name
 

@@ -11,9 +11,10 @@ from fastapi.responses import Response
 from dubito.api.access import Access, access
 from dubito.api.bodies import JSON, body_length, media_type, parse_json, read_body
 from dubito.api.context import request_id
+from dubito.api.fields import no_query, read_fields
 from dubito.api.pages import feedback_page, monitoring_page
 from dubito.api.replies import json_response
-from dubito.api.schemas import FeedbackBody, no_query, read_fields
+from dubito.api.schemas import FeedbackBody
 from dubito.api.waiting import deadline
 from dubito.registry.journal import Added
 from dubito.serving.watching.monitoring import FeedbackOrder, Truth

@@ -20,9 +20,10 @@ from dubito.api.bodies import (
     parse_json,
     read_body,
 )
+from dubito.api.fields import no_query, read_fields, read_query
 from dubito.api.pages import pool_page
 from dubito.api.replies import json_response
-from dubito.api.schemas import PoolAddressBody, PoolQuery, no_query, read_fields, read_query
+from dubito.api.schemas import PoolAddressBody, PoolQuery
 from dubito.registry import PoolFact
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"])

@@ -13,16 +13,10 @@ from fastapi.responses import Response
 from dubito.api.arrays import read_npy, read_npz
 from dubito.api.bodies import JSON, NPY, NPZ, parse_json
 from dubito.api.context import request_id
+from dubito.api.fields import no_query, read_fields, read_query, rows_or_pool
 from dubito.api.intake import Given, answered
 from dubito.api.replies import columns_response, sampling_fields, wanted_type
-from dubito.api.schemas import (
-    PredictBody,
-    PredictOptions,
-    no_query,
-    read_fields,
-    read_query,
-    rows_or_pool,
-)
+from dubito.api.schemas import PredictBody, PredictOptions
 from dubito.engine import Inputs
 from dubito.errors import InputError, UnsupportedMediaTypeError
 from dubito.registry import JobFact

@@ -15,16 +15,10 @@ from fastapi.responses import Response
 from dubito.api.arrays import named, read_npz
 from dubito.api.bodies import JSON, NPZ, parse_json
 from dubito.api.context import request_id
+from dubito.api.fields import no_query, read_fields, read_query, rows_or_pool
 from dubito.api.intake import Given, answered
 from dubito.api.replies import json_response
-from dubito.api.schemas import (
-    SelectBody,
-    SelectOptions,
-    no_query,
-    read_fields,
-    read_query,
-    rows_or_pool,
-)
+from dubito.api.schemas import SelectBody, SelectOptions
 from dubito.engine import Inputs
 from dubito.registry import JobFact
 from dubito.serving.selecting import SelectOrder, SelectReply

@@ -1,0 +1,73 @@
+"""Fields of a request, as a schema has them: a JSON body, or the parameters of a query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from dubito.api.errors import FieldProblem, FieldsError, fields_error
+
+Body = TypeVar("Body", bound=BaseModel)
+_MAX_UNKNOWN = 10
+_LISTS = ("outputs", "members", "exclude")
+
+
+def read_fields(schema: type[Body], fields: Mapping[str, object]) -> Body:
+    """The fields of a JSON body, types taken strictly.
+
+    Raises:
+        FieldsError: a wrong type, an unknown field, or one that is missing.
+    """
+    unknown = [name for name in fields if name not in schema.model_fields]
+    if len(unknown) > _MAX_UNKNOWN:
+        raise FieldsError(
+            [FieldProblem(unknown[0], f"unknown field, as are {len(unknown) - 1} others")]
+        )
+    try:
+        return schema.model_validate(fields, strict=True)
+    except ValidationError as error:
+        raise fields_error(error) from error
+
+
+def rows_or_pool(fields: Mapping[str, object]) -> None:
+    """Refuse a body that names both rows and a pool, or neither.
+
+    Raises:
+        FieldsError: naming what to leave out, or what is missing.
+    """
+    if "inputs" not in fields and fields.get("pool") is None:
+        raise FieldsError([FieldProblem("inputs", "Field required (or `pool`)")])
+    if "inputs" in fields and fields.get("pool") is not None:
+        raise FieldsError(
+            [FieldProblem("pool", "expected rows or a pool, got both: leave one out")]
+        )
+
+
+def read_query(schema: type[Body], items: list[tuple[str, str]]) -> Body:
+    """The fields of a query; lists are written with commas.
+
+    Raises:
+        FieldsError: a wrong type, an unknown field, or one given twice.
+    """
+    fields: dict[str, object] = {}
+    for name, text in items:
+        if name in fields:
+            raise FieldsError([FieldProblem(f"query.{name}", "expected once, got it twice")])
+        fields[name] = text.split(",") if name in _LISTS else text
+    try:
+        return schema.model_validate(fields)
+    except ValidationError as error:
+        raise fields_error(error, where="query") from error
+
+
+def no_query(items: list[tuple[str, str]]) -> None:
+    """Refuse query parameters where a JSON body says all.
+
+    Raises:
+        FieldsError: there is one.
+    """
+    if items:
+        problem = "unknown with a JSON body: put it into the body"
+        raise FieldsError([FieldProblem(f"query.{name}", problem) for name, _ in items])
