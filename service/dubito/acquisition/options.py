@@ -9,9 +9,10 @@ from dubito.errors import InputError
 
 _IMPROVEMENTS = ("expected_improvement", "probability_of_improvement")
 _BOUND = "upper_confidence_bound"
+_OPTIMISING = (*_IMPROVEMENTS, _BOUND, "thompson")
 _READ_BY = {
-    "maximize": (*_IMPROVEMENTS, _BOUND, "thompson"),
-    "incumbent": (*_IMPROVEMENTS, _BOUND),
+    "maximize": _OPTIMISING,
+    "incumbent": _OPTIMISING,  # a fact of the search, which a loop may state whatever it tries
     "beta": (_BOUND, "power_bald"),
     "xi": _IMPROVEMENTS,
     "noise_variance": ("bald", "batchbald", "epig"),
