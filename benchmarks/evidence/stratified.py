@@ -170,7 +170,7 @@ def smallest_p(sites: tuple[Site, ...], num_samples: int, units: int = 20_000) -
     for site in sites:
         drawn = draw(site, 0, range(num_samples), (units,), kind="stratified").numpy()
         for sample in drawn:
-            if site.drop_prob is None:
+            if site.distribution != "bernoulli":
                 name = "norm" if site.distribution == "normal" else "uniform"
                 found.append(float(stats.kstest(sample, name).pvalue))
                 continue
