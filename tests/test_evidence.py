@@ -87,6 +87,15 @@ def test_a_quick_run_leaves_a_record_with_settings_versions_and_figures(
     _check_record(results / f"{name}_quick.json")
 
 
+def test_the_network_of_garments_can_learn_digits_instead(
+    modules: dict[str, ModuleType], folder: Path
+) -> None:
+    results = ["--results", str(folder), "--threads", "1"]
+    figures = modules["fashion"].main(["--data", str(folder), "--quick", "--swap", *results])
+    assert set(figures["strange"]) >= {"mahalanobis", "predictive_entropy"}
+    _check_record(folder / "fashion_swapped_quick.json")
+
+
 def _check_record(path: Path) -> None:
     record = json.loads(path.read_text())
     assert record["quick"]

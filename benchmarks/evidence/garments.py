@@ -5,8 +5,9 @@
 
 The first draw comes after half of the arithmetic, which T passes then share.
 
-Half of the images of each minibatch are mirrored. The last rows of the training part are held out:
-the network is not trained on them, and everything that is chosen or fitted uses them alone.
+Half of the garments of each minibatch are mirrored; digits, where it learns those, are not. The
+last rows of the training part are held out: the network is not trained on them, and everything that
+is chosen or fitted uses them alone.
 
 Dimensions: B rows.
 """
@@ -17,6 +18,7 @@ import json
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from data import Digits
@@ -27,18 +29,14 @@ from dubito_nn import Bundle, export, load_bundle
 from dubito_nn.training import cross_entropy, seeded, train
 
 SIDE = 28
-CLASSES = (
-    "T-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
+Learns = Literal["garments", "digits"]
+CLASSES: dict[Learns, tuple[str, ...]] = {
+    "garments": (
+        *("T-shirt", "trouser", "pullover", "dress", "coat"),
+        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    ),
+    "digits": tuple("0123456789"),
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Garments(nn.Module):
         self.drop_inputs = nn.Dropout(training.input_drop_prob)
         self.features = nn.Sequential(nn.Linear(inputs, training.num_features), nn.ReLU())
         self.drop_features = nn.Dropout(training.feature_drop_prob)
-        self.head = nn.Linear(training.num_features, len(CLASSES))
+        self.head = nn.Linear(training.num_features, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
@@ -85,26 +83,31 @@ class Garments(nn.Module):
 
 
 def bundle_of(
-    digits: Digits, training: Training, kept: Path | None, device: str = "cpu"
+    digits: Digits,
+    training: Training,
+    kept: Path | None,
+    device: str = "cpu",
+    learns: Learns = "garments",
 ) -> tuple[Bundle, bool]:
     """Return the network as a bundle, and whether it had to be trained first.
 
     Args:
-        digits: Fashion-MNIST.
+        digits: Fashion-MNIST, or MNIST.
         training: How the network is trained; kept as the notes of the bundle.
         kept: Folder in which the bundle of an earlier run lies, or will lie; None keeps none.
         device: To train on.
+        learns: What the images show.
 
     Raises:
         ValueError: The one that lies there was trained otherwise.
     """
     if kept is None:
         with tempfile.TemporaryDirectory() as folder:
-            return bundle_of(digits, training, Path(folder), device)
-    path, notes = kept / "garments.dubito", json.dumps(asdict(training))
+            return bundle_of(digits, training, Path(folder), device, learns)
+    path, notes = kept / f"{learns}.dubito", json.dumps(asdict(training))
     if not path.exists():
         kept.mkdir(parents=True, exist_ok=True)
-        return _trained(digits, training, path, notes, device), True
+        return _trained(digits, training, path, notes, device, learns), True
     found = load_bundle(path)
     if found.manifest.notes != notes:
         raise ValueError(
@@ -114,7 +117,9 @@ def bundle_of(
     return found, False
 
 
-def _trained(digits: Digits, training: Training, path: Path, notes: str, device: str) -> Bundle:
+def _trained(
+    digits: Digits, training: Training, path: Path, notes: str, device: str, learns: Learns
+) -> Bundle:
     with seeded(training.seed):
         network = Garments(training)
     inputs, labels = digits.images[: -training.held_out], digits.labels[: -training.held_out]
@@ -128,7 +133,7 @@ def _trained(digits: Digits, training: Training, path: Path, notes: str, device:
             epochs=training.epochs,
             batch_size=training.batch_size,
             learning_rate=training.learning_rate,
-            augment=mirrored,
+            augment=mirrored if learns == "garments" else None,
             validation=held_out,
             seed=training.seed,
             device=device,
@@ -140,7 +145,7 @@ def _trained(digits: Digits, training: Training, path: Path, notes: str, device:
         path,
         task="classification",
         output="logits",
-        classes=CLASSES,
+        classes=CLASSES[learns],
         features="features",
         notes=notes,
     )
