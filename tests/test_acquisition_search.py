@@ -248,6 +248,8 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("epig", {"sampling": Sampling(4, masks="independent")}, "expects masks `shared`"),
     ("batchbald", {"sampling": Sampling(1, method="moments")}, "got method `moments`"),
     ("batchbald", {"sampling": Sampling(64, tolerance=0.1)}, "got a `tolerance`"),
+    ("power_bald", {"beta": 1e308}, "`beta` expects at most 1e.09, got 1e.308"),
+    ("epig", {"targets": torch.zeros(2, 1)}, r"`targets`: input `.*` expects rows of shape"),
     ("power_bald", {"beta": -1.0}, "`beta` expects a finite number of at least 0, got -1"),
     ("bald", {"beta": 1.0}, "`beta` expects strategy `upper_confidence_bound` or `power_bald`"),
     ("bald", {"noise_variance": 1.0}, "`noise_variance` expects .* of a regression, got `bald`"),

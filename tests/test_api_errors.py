@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -362,3 +365,14 @@ def test_a_callers_request_id_is_kept_if_it_is_a_plain_one(ready: httpx.Client) 
     assert reply.json()["request_id"] == reply.headers["X-Request-Id"] == "order-7.a"
     reply = ready.post(PREDICT, json=GOOD, headers={"X-Request-Id": "a b<script>"})
     assert "script" not in reply.headers["X-Request-Id"]
+
+
+def test_a_refusal_reaches_a_client_that_is_still_sending(ready: httpx.Client) -> None:
+    url, body = str(ready.base_url.join("/v1/models/animals/predict")), b"0" * 12_000_000
+    for kind, status in (("text/plain", 415), ("text/plain", 415), ("application/json", 422)):
+        asked = urllib.request.Request(url, body, {"Content-Type": kind})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(asked, timeout=60)
+        assert refused.value.code == status
+        assert json.load(refused.value)["request_id"]
+        refused.value.close()

@@ -104,6 +104,14 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Written(lambda n, x: n.head(n.dropout(n.inner(x) - x.mean(0)))),
         r"rows interact.*module `\(the network itself\)`.*per row",
     ),
+    "a maximum that the example does not reach": (
+        lambda: Written(lambda n, x: n.head(n.dropout(x + (x.amax(0) - 1000).relu()))),
+        r"rows interact.*per row",
+    ),
+    "a mean that rounding hides": (
+        lambda: Written(lambda n, x: n.head(n.dropout(x + 1e-7 * x.mean(0)))),
+        r"rows interact.*per row",
+    ),
     "softmax over rows": (
         lambda: layers(nn.Dropout(0.5), nn.Softmax(dim=0)),
         r"rows interact.*module `2`.*per row",

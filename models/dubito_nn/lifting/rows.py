@@ -1,8 +1,9 @@
 """Show that no row of a lifted graph reads another, or refuse it.
 
-Its job, in order: change the input of one row and see the others unmoved; find how each site's draw
-holds the rows; change one row's draws and see the others unmoved; run every row alone with its own
-draws and get its part of the batch.
+Its job, in order: see that every value made of the rows grows with their number, since one that
+does not is made of all of them; change the input of one row and see the others unmoved; find how
+each site's draw holds the rows; change one row's draws and see the others unmoved; run every row
+alone with its own draws and get its part of the batch.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import torch
 from torch import Tensor
 
 from dubito_nn.errors import ExportError
+from dubito_nn.flow import Flow
 from dubito_nn.lifting.capture import WHOLE
 from dubito_nn.lifting.draws import random_draws, tolerance
 from dubito_nn.lifting.lift import Lifted
 from dubito_nn.manifest import Site
-from dubito_nn.program import Node, SiteSource, Value
+from dubito_nn.program import Node, SiteSource, Value, pruned
 
 Inputs = Mapping[str, Tensor]
 
@@ -31,6 +33,7 @@ def prove_rows(lifted: Lifted, inputs: Inputs) -> Lifted:
     """
     rows = _count(inputs)
     draws = random_draws(lifted.sites)
+    _refuse_reduced(lifted, inputs)
     before = _output(lifted, inputs, draws)
     other = _other_first_row(inputs)
     if not _same(before[1:], _output(lifted, other, draws)[1:]):
@@ -44,6 +47,23 @@ def prove_rows(lifted: Lifted, inputs: Inputs) -> Lifted:
     if not _is_apart(lifted, inputs, draws) and not _is_apart_in_double(lifted, inputs, draws):
         raise ExportError(_mixed(WHOLE))
     return lifted
+
+
+def _refuse_reduced(lifted: Lifted, inputs: Inputs) -> None:
+    """Refuse a value that is made of the rows and has no place for them, whatever its numbers."""
+    program = pruned(lifted.program)
+    fewer = {name: tensor[:-1] for name, tensor in inputs.items()}
+    shapes: list[dict[str, torch.Size]] = [{}, {}]
+    for rows, seen in zip((inputs, fewer), shapes, strict=True):
+
+        def note(node: Node, value: Value, seen: dict[str, torch.Size] = seen) -> None:
+            if isinstance(value, Tensor):
+                seen[node.name] = value.shape
+
+        program.run(rows, lifted.weights, random_draws(lifted.sites), watch=note)
+    for name in Flow.of(program).data:
+        if name in shapes[0] and shapes[0][name] == shapes[1].get(name):
+            raise ExportError(_mixed(lifted.paths.get(name, WHOLE)))
 
 
 def _is_apart(lifted: Lifted, inputs: Inputs, draws: SiteSource) -> bool:

@@ -106,7 +106,10 @@ def read_targets(
         )
     if targets is None:
         return None
-    read = network.read_inputs(targets)
+    try:
+        read = network.read_inputs(targets)
+    except InputError as error:
+        raise InputError(f"`targets`: {error.detail}") from error
     rows = len(next(iter(read.values())))
     if rows > fitting:
         raise InputError(

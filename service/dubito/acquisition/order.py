@@ -16,6 +16,7 @@ from dubito.errors import InputError
 
 DEFAULT_CANDIDATES = 10_000
 SEED_LIMIT = 2**63
+_MOST_BETA = 1e9
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,10 @@ class Acquisition:
             _check_real(name, getattr(self, name))
         for name in ("beta", "noise_variance"):
             _check_real(name, getattr(self, name), least=0.0)
+        if self.beta is not None and self.beta > _MOST_BETA:
+            raise InputError(
+                f"`beta` expects at most {_MOST_BETA:g}, got {self.beta:g}: scores would overflow"
+            )
         if self.noise_variance == 0:
             raise InputError("`noise_variance` expects a number above 0, got 0: leave it out")
         for index in self.exclude:

@@ -20,6 +20,7 @@ from dubito import __version__
 from dubito.api.access import Access
 from dubito.api.auth import AuthMiddleware, check_bind
 from dubito.api.context import ContextMiddleware, request_id
+from dubito.api.draining import DrainingMiddleware
 from dubito.api.errors import FieldsError, error_response, read_problems, status_response
 from dubito.api.routes import (
     aliases,
@@ -85,6 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     key = chosen.api_key.get_secret_value() if chosen.api_key is not None else None
     app.add_middleware(AuthMiddleware, key=key)
     app.add_middleware(ContextMiddleware)
+    app.add_middleware(DrainingMiddleware)
     return app
 
 

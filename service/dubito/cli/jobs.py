@@ -16,7 +16,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from dubito.cli.console import application, messages, output
 from dubito.errors import DubitoError
@@ -34,7 +34,8 @@ def list_(context: typer.Context) -> None:
     """Show the last 1000 jobs, the newest first."""
     if context.invoked_subcommand is not None:
         return
-    table = Table("job", "kind", "model", "version", "pool", "state", "done", "rows/s")
+    whole = Column("job", no_wrap=True)  # other commands take it
+    table = Table(whole, "kind", "model", "version", "pool", "state", "done", "rows/s")
     with application() as running:
         for fact in running.jobs.all():
             share = f"{100 * fact.done / max(1, fact.total):.0f} %"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from dubito.cli.console import application, local_actor, output, progress
 from dubito.registry.names import DEFAULT_ALIAS
@@ -67,7 +67,8 @@ def show(
 
 def models() -> None:
     """List the models of the data directory."""
-    table = Table("model", "version", "aliases", "task", "size", "calibration", "created")
+    whole = Column("model", no_wrap=True)
+    table = Table(whole, "version", "aliases", "task", "size", "calibration", "created")
     with application() as running:
         for fact in running.library.models():
             for version in fact.versions:

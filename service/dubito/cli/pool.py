@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from dubito.cli.console import application, local_actor, output, progress
 from dubito.pools.shelf import format_of
@@ -40,7 +40,7 @@ def add(
 @pool.command("list")
 def list_() -> None:
     """Show all pools."""
-    table = Table("pool", "rows", "arrays", "format", "stored")
+    table = Table(Column("pool", no_wrap=True), "rows", "arrays", "format", "stored")
     with application() as running:
         for fact in running.pools.all():
             stored = f"{fact.created_at:%Y-%m-%d %H:%M}"

@@ -36,6 +36,7 @@ from dubito.engine.proving.proof import (
     check_output,
     fitting_size,
     made_up_rows,
+    passes_in_double,
     refusing,
 )
 from dubito.engine.proving.sizes import Limits, warm_up
@@ -50,6 +51,7 @@ from dubito.engine.summing.scaling import Scaling
 from dubito.engine.summing.streaming import Columns, Figures, Tally, joined, until
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, BundleError, Manifest, load_bundle
+from dubito_nn.program import SiteSource
 
 
 @dataclass(eq=False)
@@ -361,7 +363,18 @@ class Engine:
         raw = self.sample(rows, sampling=two)
         check_output(raw[0], self.manifest, rows=2)
         each = ({name: tensor[at : at + 1] for name, tensor in rows.items()} for at in (0, 1))
-        check_apart(raw, torch.cat([self.sample(row, sampling=two) for row in each], dim=1))
+        alone = torch.cat([self.sample(row, sampling=two) for row in each], dim=1)
+        check_apart(raw, alone, partial(passes_in_double, self.bundle, rows, self._draws(two)))
+
+    def _draws(self, sampling: Sampling) -> Callable[[int], SiteSource]:
+        """The draws of the first pass over so many rows, on the CPU."""
+        execution = self.pieces("shared", self.made_up_rows()).execution
+
+        def draws(count: int) -> SiteSource:
+            source = execution.draws(range(1), range(count), sampling.key, per_row=True)
+            return lambda index, size, dtype: source(index, size, dtype).cpu()
+
+        return draws
 
     def _prepare(self, rows: Mapping[str, Tensor]) -> None:
         """Measure and record now what the first request would else wait for."""

@@ -28,8 +28,8 @@ def merge_sampling(
     chosen = asdict(Sampling()) | dict(defaults) | asked
     if (chosen["method"] == "ensemble") != (order.members is not None):
         raise InputError(
-            f"`members` belongs to method `ensemble`, got method `{chosen['method']}` and members"
-            f" {_shown(order.members)}: give both or neither"
+            f"method `ensemble` and `members` expect each other, got method `{chosen['method']}`"
+            f" and members {_shown(order.members)}: give both or neither"
         )
     if chosen["method"] != "mc":  # a tolerance of the version's own is no choice of the request
         chosen["tolerance"] = order.tolerance

@@ -7,7 +7,7 @@ something other than the manifest states.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -18,7 +18,7 @@ from dubito.engine.proving.sizes import Limits, NotRunningError, check_sizes
 from dubito.engine.summing.positions import expected_output
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, InputSpec, Manifest
-from dubito_nn.program import DTYPES, Value
+from dubito_nn.program import DTYPES, SiteSource, Value
 
 _APART = 1e-3  # of the largest number, between a row alone and beside others
 _FREE_SIZES = (8, 16, 32, 64, 128, 256)  # of a free dimension, until the graph runs
@@ -129,7 +129,9 @@ def check_output(value: Value, manifest: Manifest, rows: int) -> None:
     )
 
 
-def check_apart(together_TBD: Tensor, alone_TBD: Tensor) -> None:
+def check_apart(
+    together_TBD: Tensor, alone_TBD: Tensor, in_double: Callable[[], tuple[Tensor, Tensor]]
+) -> None:
     """Refuse a graph that answers a row otherwise when other rows, or samples, run beside it.
 
     The engine folds samples and rows into one axis, which is right only where rows do not interact.
@@ -137,17 +139,54 @@ def check_apart(together_TBD: Tensor, alone_TBD: Tensor) -> None:
     Args:
         together_TBD: passes of some rows run as one batch.
         alone_TBD: the same passes of the same rows, each run alone.
+        in_double: makes both in float64, which decides where they differ: large terms that cancel
+            leave float32's rounding of them.
 
     Raises:
         BundleRefusedError: they differ by more than rounding.
     """
-    known = together_TBD.isfinite() & alone_TBD.isfinite()
-    one, other = together_TBD[known].double(), alone_TBD[known].double()
-    if one.numel() and float((one - other).abs().max()) > _APART * (1 + float(other.abs().max())):
+    if not _is_same(together_TBD, alone_TBD) and not _is_rounding(in_double):
         raise BundleRefusedError(
             "the graph answers a row otherwise when other rows run beside it (rows interact, or the"
             " number of rows enters the result): export the network again"
         )
+
+
+def passes_in_double(
+    bundle: Bundle, rows: Mapping[str, Tensor], draws: Callable[[int], SiteSource]
+) -> tuple[Tensor, Tensor]:
+    """One pass over two rows as a batch, and over each alone, in float64 and on the CPU.
+
+    Args:
+        bundle: whose graph is run as it is written.
+        rows: two of them.
+        draws: of the pass over so many rows.
+    """
+    weights, wide = _doubled(bundle.weights), _doubled(rows)
+
+    def output(part: Mapping[str, Tensor], count: int) -> Tensor:
+        return bundle.sampling.run(part, weights, draws(count))["output"]
+
+    alone = [output({k: x[at : at + 1] for k, x in wide.items()}, 1) for at in (0, 1)]
+    return output(wide, 2), torch.cat(alone)
+
+
+def _is_rounding(in_double: Callable[[], tuple[Tensor, Tensor]]) -> bool:
+    try:
+        return _is_same(*in_double())
+    except RuntimeError:  # a graph that insists on another type
+        return False
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    known = one.isfinite() & other.isfinite()
+    one, other = one[known].double(), other[known].double()
+    bound = _APART * (1 + float(other.abs().max())) if one.numel() else 0.0
+    return not one.numel() or float((one - other).abs().max()) <= bound
+
+
+def _doubled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: x.double() if x.is_floating_point() else x for k, x in tensors.items()}
 
 
 def check_features(value: Value, rows: int) -> None:
