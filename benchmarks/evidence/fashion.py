@@ -50,7 +50,7 @@ REFERENCE = {
     "ece": {"variational": 0.011, "ensemble of 10": 0.010},
     "auroc": {"DUQ": 0.955, "deep ensembles": 0.861},
 }
-RECOMMENDED = "mahalanobis"  # where a network has features
+RECOMMENDED = "combined"  # where a network has features
 STATES = ("before", "after")
 
 

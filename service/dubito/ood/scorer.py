@@ -35,7 +35,8 @@ PARTS = {
 """What `combined` is made of: what the outputs say and what the features say, at equal weight.
 
 Several scores of the outputs would outvote the features: with entropy, mutual information, energy
-and `knn` the sum found digits among garments with an AUROC of .77, `mahalanobis` alone with .99.
+and `knn` the sum found digits among garments with an AUROC of .77, `mahalanobis` alone with .99;
+but garments among digits `mahalanobis` found with .78, and these two together with .98 both times.
 """
 
 Floats = NDArray[np.float64]
