@@ -69,7 +69,11 @@ class Tail:
     def surprise(self, score_B: Floats) -> Floats:
         """-log p of each score, at least 0; it never falls as the score rises."""
         value_m, surprise_m = self.knots.array()
-        inside_B = np.interp(score_B, value_m, surprise_m)
+        next_B = np.searchsorted(value_m, score_B)
+        least_B = surprise_m[np.maximum(next_B - 1, 0)]
+        most_B = surprise_m[np.minimum(next_B, len(surprise_m) - 1)]
+        # rounding may lead a straight line past its end
+        inside_B = np.clip(np.interp(score_B, value_m, surprise_m), least_B, most_B)
         beyond_B = np.maximum(score_B - value_m[-1], 0.0) * self.slope
         surprise_B: Floats = inside_B + beyond_B
         return surprise_B
