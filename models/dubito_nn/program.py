@@ -190,6 +190,11 @@ def references(argument: Argument) -> Iterator[str]:
             yield from references(item)
 
 
+def doubled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Inputs or weights with their floating-point numbers in float64."""
+    return {k: x.double() if x.is_floating_point() else x for k, x in tensors.items()}
+
+
 def pruned(program: Program) -> Program:
     """The program without the nodes that no output depends on; inputs stay."""
     needed = set(program.outputs.values())

@@ -20,7 +20,7 @@ from dubito_nn.lifting.capture import WHOLE
 from dubito_nn.lifting.draws import random_draws, tolerance
 from dubito_nn.lifting.lift import Lifted
 from dubito_nn.manifest import Site
-from dubito_nn.program import Node, SiteSource, Value, pruned
+from dubito_nn.program import Node, SiteSource, Value, doubled, pruned
 
 Inputs = Mapping[str, Tensor]
 
@@ -79,16 +79,11 @@ def _is_apart(lifted: Lifted, inputs: Inputs, draws: SiteSource) -> bool:
 
 def _is_apart_in_double(lifted: Lifted, inputs: Inputs, draws: SiteSource) -> bool:
     """The same in float64, where large terms that cancel leave no rounding to speak of."""
-    weights = {name: _doubled(tensor) for name, tensor in lifted.weights.items()}
-    wide = {name: _doubled(tensor) for name, tensor in inputs.items()}
+    wide = replace(lifted, weights=doubled(lifted.weights))
     try:
-        return _is_apart(replace(lifted, weights=weights), wide, draws)
+        return _is_apart(wide, doubled(inputs), draws)
     except RuntimeError:  # a graph that insists on another type
         return False
-
-
-def _doubled(tensor: Tensor) -> Tensor:
-    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _mixed(path: str) -> str:

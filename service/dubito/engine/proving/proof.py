@@ -18,7 +18,7 @@ from dubito.engine.proving.sizes import Limits, NotRunningError, check_sizes
 from dubito.engine.summing.positions import expected_output
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, InputSpec, Manifest
-from dubito_nn.program import DTYPES, SiteSource, Value
+from dubito_nn.program import DTYPES, SiteSource, Value, doubled
 
 _APART = 1e-3  # of the largest number, between a row alone and beside others
 _FREE_SIZES = (8, 16, 32, 64, 128, 256)  # of a free dimension, until the graph runs
@@ -162,7 +162,7 @@ def passes_in_double(
         rows: two of them.
         draws: of the pass over so many rows.
     """
-    weights, wide = _doubled(bundle.weights), _doubled(rows)
+    weights, wide = doubled(bundle.weights), doubled(rows)
 
     def output(part: Mapping[str, Tensor], count: int) -> Tensor:
         return bundle.sampling.run(part, weights, draws(count))["output"]
@@ -183,10 +183,6 @@ def _is_same(one: Tensor, other: Tensor) -> bool:
     one, other = one[known].double(), other[known].double()
     bound = _APART * (1 + float(other.abs().max())) if one.numel() else 0.0
     return not one.numel() or float((one - other).abs().max()) <= bound
-
-
-def _doubled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k: x.double() if x.is_floating_point() else x for k, x in tensors.items()}
 
 
 def check_features(value: Value, rows: int) -> None:
