@@ -259,7 +259,7 @@ class Engine:
         def answer(rows: Mapping[str, Tensor]) -> tuple[Sheet, Figures]:
             with running(self.device):
                 (tally,) = self._tallies(rows, sampling, self._empty(sampling, temperature), None)
-                return Sheet.of(tally.sums.sums()), tally.figures
+                return tally.sheet(), tally.figures
 
         kind = shapes(read), sampling, temperature
         return self._recordings.columns(read, kind, answer, partial(passes.held, sampling))

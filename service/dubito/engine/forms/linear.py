@@ -83,12 +83,13 @@ class Linear:
         partial_RCN = self.partial(image, weight)
         mask_TC = as_tensor(fold.of_samples[self.mask]).flatten(1)
         result_TRN = image.new_empty(len(mask_TC), len(image), partial_RCN.shape[-1])
-        if bias is not None:  # one more channel, which is never dropped
-            tiled = bias.repeat(partial_RCN.shape[-1] // len(bias)).expand(len(image), 1, -1)
-            partial_RCN = torch.cat([partial_RCN, tiled], dim=1)
-            mask_TC = functional.pad(mask_TC, (0, 1), value=1.0)
+        if bias is not None:
+            bias = bias.repeat(partial_RCN.shape[-1] // len(bias))
         for row, partial_CN in enumerate(partial_RCN):
-            torch.mm(mask_TC, partial_CN, out=result_TRN[:, row])
+            if bias is None:
+                torch.mm(mask_TC, partial_CN, out=result_TRN[:, row])
+            else:
+                torch.addmm(bias, mask_TC, partial_CN, out=result_TRN[:, row])
         return result_TRN.view(-1, *size, len(weight)).permute(0, 3, 1, 2)
 
     def work(self, about: About, rows: int, num_samples: int) -> tuple[Work, Work]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import ceil, log
 from typing import TypeAlias
 
 from dubito.engine.forms import About, Linear, Skipped, Thinned, branches, chains, linear_maps
@@ -43,11 +44,11 @@ class Timing:
     measured: float | None = None
     unpacked: float | None = None
 
-    def pays(self, *, packed: bool) -> bool:
-        """Whether the form is the faster one."""
+    def gain(self, *, packed: bool) -> float:
+        """Time of dense execution over that of the form; 0 where nothing speaks for it."""
         if self.measured is None or self.unpacked is None:
-            return packed and self.estimated > _MARGIN
-        return (self.measured if packed else self.unpacked) > _MARGIN
+            return self.estimated if packed else 0.0
+        return self.measured if packed else self.unpacked
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,24 @@ class Option:
     def least_rows(self, *, packed: bool = True) -> int | None:
         """The number of rows from which it pays; None where it never does.
 
+        Between two timings the logarithm of the gain is taken for a straight line in that of the
+        rows.
+
         Args:
             packed: for the seed whose weights are gathered already.
         """
-        least = None
+        above: Timing | None = None
         for timing in reversed(self.timings):
-            if not timing.pays(packed=packed):
+            gain = timing.gain(packed=packed)
+            if gain > _MARGIN:
+                above = timing
+                continue
+            if above is None or gain <= 0:
                 break
-            least = timing.rows
-        return least
+            part = log(_MARGIN / gain) / log(above.gain(packed=packed) / gain)
+            crossing: float = timing.rows * (above.rows / timing.rows) ** part
+            return ceil(crossing)
+        return None if above is None else above.rows
 
 
 def options(execution: Execution, rates: Rates, num_samples: int) -> list[Option]:

@@ -174,6 +174,18 @@ class Execution:
     def _sample_bytes(self) -> int:
         return sum(self.layouts.row_bytes[name] for name in self.plan.from_masks)
 
+    @cached_property
+    def _sizes(self) -> dict[str, tuple[tuple[str, Size], ...]]:
+        """By name of a node, the sizes that it reads."""
+        return {
+            node.name: tuple(
+                (name, size)
+                for name in node.references()
+                if isinstance(size := self.layouts.of[name], Size)
+            )
+            for node in self.program.nodes
+        }
+
     def _drawn(self, samples: range, key: Key) -> Values:
         source = self.draws(samples, range(1), key, per_row=False)
         return self._run(self.plan.masks, len(samples), {}, source, self.plan.from_masks)
@@ -197,10 +209,8 @@ class Execution:
             if isinstance(layout, Size):
                 values[node.name] = layout.at(rows)
                 continue
-            for name in node.references():
-                needed = self.layouts.of[name]
-                if isinstance(needed, Size):
-                    values[name] = needed.at(rows)
+            for name, size in self._sizes[node.name]:
+                values[name] = size.at(rows)
             values[node.name] = compute(node, values, inputs, self.weights, source, self.device)
         return {name: values[name] for name in wanted}
 

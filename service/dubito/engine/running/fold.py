@@ -71,12 +71,14 @@ class Steps:
     Args:
         steps: nodes, and forms in the place of others.
         dying: by position, names whose values nothing reads later.
+        reads: by node, names of the values that it reads.
         overwrites: by node, the operator that may use its first operand's memory.
         result: name of the value to return.
     """
 
     steps: tuple[Step, ...]
     dying: Mapping[int, Sequence[str]]
+    reads: Mapping[str, tuple[str, ...]]
     overwrites: Mapping[str, Callable[..., Tensor]]
     result: str
 
@@ -189,7 +191,7 @@ class Fold:
         overwrite = steps.overwrites.get(node.name)
         if node.op in _ARITHMETIC and self._broadcasts(node):
             return self._arithmetic(node, overwrite)
-        known = {name: self.value(name) for name in node.references()}
+        known = {name: self.value(name) for name in steps.reads[node.name]}
         if node.op in _PRODUCTS and self.device.type == "cpu":
             known = {name: compact(value) for name, value in known.items()}
         if overwrite is not None:
@@ -258,17 +260,18 @@ def steps_with(nodes: Sequence[Node], forms: Sequence[Form], result: str) -> Ste
             steps.append(node)
         elif node.name == form.nodes[-1]:
             steps.append(form)
+    reads = {node.name: tuple(node.references()) for node in nodes}
     last: dict[str, int] = {}
     for position, current in enumerate(steps):
-        reads = current.references() if isinstance(current, Node) else current.reads
-        last.update(dict.fromkeys(reads, position))
+        read = reads[current.name] if isinstance(current, Node) else current.reads
+        last.update(dict.fromkeys(read, position))
     dying: dict[int, list[str]] = {}
     for name, position in last.items():
         if name != result:
             dying.setdefault(position, []).append(name)
     plain = [node for node in nodes if node.name not in covered]
     kept = {result, *(name for form in forms for name in form.reads)}
-    return Steps(tuple(steps), dying, overwriting(plain, kept), result)
+    return Steps(tuple(steps), dying, reads, overwriting(plain, kept), result)
 
 
 def unfolded(value: Tensor, axis: int, shape: tuple[int, int]) -> Tensor:

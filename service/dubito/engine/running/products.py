@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dubito.engine.running.pooling import MAX_POOL, max_pool
 from dubito_nn import Program
 from dubito_nn.program import Node, SiteSource, Value, bind, step
 
@@ -42,6 +43,9 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return functional.linear(rows.contiguous() if rows.ndim > 2 else rows, weight, bias)
 
 
+_OWN: Mapping[str, Callable[..., Tensor]] = {"aten.linear.default": linear, MAX_POOL: max_pool}
+
+
 def laid_out(weight: Tensor) -> Tensor:
     """A weight in the order in which oneDNN reads it, where that is the faster library."""
     large = weight.numel() * _FEW_ROWS >= _LEAST and weight.dtype == torch.float32
@@ -60,10 +64,11 @@ def compute(
     device: torch.device,
 ) -> Value:
     """The value of one node, as `dubito_nn.program.step`."""
-    if node.op != "aten.linear.default":
+    own = _OWN.get(node.op)
+    if own is None:
         return step(node, values, inputs, weights, draws, device)
     operands = [bind(argument, values, device) for argument in node.args]
-    return linear(*operands, **node.kwargs)  # type: ignore[arg-type]
+    return own(*operands, **node.kwargs)
 
 
 def run(

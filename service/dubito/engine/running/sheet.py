@@ -52,8 +52,13 @@ class Sheet:
         return found
 
 
-def on_host(columns: Mapping[str, Tensor]) -> dict[str, Column]:
-    """Columns of one device on the host."""
-    if all(one.device.type == "cpu" for one in columns.values()):
-        return {name: one.numpy() for name, one in columns.items()}
-    return Sheet.of(columns).on_host()
+def on_host(columns: Mapping[str, Tensor] | Mapping[str, Column]) -> dict[str, Column]:
+    """Columns of one device, or of numpy, on the host."""
+    if any(one.device.type != "cpu" for one in tensors(columns).values()):
+        return Sheet.of(tensors(columns)).on_host()
+    return {name: one.numpy() if isinstance(one, Tensor) else one for name, one in columns.items()}
+
+
+def tensors(columns: Mapping[str, Tensor] | Mapping[str, Column]) -> dict[str, Tensor]:
+    """Those of the columns that are tensors."""
+    return {name: one for name, one in columns.items() if isinstance(one, Tensor)}

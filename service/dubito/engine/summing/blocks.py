@@ -46,57 +46,70 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Generic
 
 import numpy as np
-import torch
 from scipy.special import ndtri
 from torch import Tensor
 
 from dubito.engine.draws.strata import BLOCK
 from dubito.engine.prediction import Column
-from dubito.engine.running.constants import constant
+from dubito.engine.summing.arrays import (
+    A,
+    added,
+    ascending,
+    concat,
+    copied,
+    last_axis,
+    numbers,
+    taken,
+)
 from dubito.engine.summing.moments import Moments
 
 PRIOR_FREEDOM = 4
 
 
-class Blocks:
+class Blocks(Generic[A]):
     """What a stratified draw needs beside the moments of all samples."""
 
     def __init__(self) -> None:
-        self._means = Moments()
-        self._slope = torch.zeros(())
-        self._waiting = torch.zeros(0)
+        self._means: Moments[A] = Moments()
+        self._slope: A | None = None
+        self._waiting: A | None = None
 
-    def add(self, chunk_TBD: Tensor) -> None:
+    def add(self, chunk_TBD: A) -> None:
         """Take in the next samples, in order of t."""
-        if len(self._waiting):
-            chunk_TBD = torch.cat([self._waiting, chunk_TBD])
-        whole = len(chunk_TBD) // BLOCK * BLOCK
+        if self._waiting is not None:
+            chunk_TBD = concat([self._waiting, chunk_TBD])
+        count = chunk_TBD.shape[0]
+        whole = count // BLOCK * BLOCK
         if whole:
-            block_NTBD = chunk_TBD[:whole].reshape(-1, BLOCK, *chunk_TBD.shape[1:])
-            self._means.add(block_NTBD.mean(1))
-            slope_BD = _slope(block_NTBD)
-            self._slope = self._slope + slope_BD if self._slope.ndim else slope_BD
-        self._waiting = chunk_TBD[whole:].clone()
+            block_NTBD = chunk_TBD[:whole].reshape((-1, BLOCK, *chunk_TBD.shape[1:]))
+            self._means.add(block_NTBD.sum(1) / BLOCK)
+            self._slope = added(self._slope, _slope(block_NTBD))
+        self._waiting = copied(chunk_TBD[whole:]) if whole < count else None
 
     @property
     def count(self) -> int:
         """Whole blocks so far."""
         return self._means.count
 
-    def sums(self) -> dict[str, Tensor]:
+    def sums(self) -> dict[str, A]:
         """What R hangs on beside the moments of all samples, by name."""
-        slope_BD = self._slope if self.count else _slope(self._waiting.unsqueeze(0))
+        slope_BD = self._slope
+        if slope_BD is None:
+            assert self._waiting is not None
+            slope_BD = _slope(self._waiting[None])
         found = {"slope": slope_BD}
         return found | {"between": self._means.squares} if self.count > 1 else found
 
-    def take(self, rows: Tensor) -> Blocks:
+    def take(self, rows: Tensor) -> Blocks[A]:
         """The same of some rows."""
-        part = Blocks()
+        part: Blocks[A] = Blocks()
         part._means = self._means.take(rows)
-        part._slope = self._slope[rows] if self._slope.ndim else self._slope
-        part._waiting = self._waiting[:, rows] if len(self._waiting) else self._waiting
+        part._slope = None if self._slope is None else taken(self._slope, rows)
+        if self._waiting is not None:
+            part._waiting = taken(self._waiting.swapaxes(0, 1), rows).swapaxes(0, 1)
         return part
 
 
@@ -143,15 +156,12 @@ def factor_line(count: int) -> tuple[float, float]:
     return (left - cut_short) / count, (BLOCK * blocks + cut_short) / count
 
 
-def _slope(block_NTBD: Tensor) -> Tensor:
+def _slope(block_NTBD: A) -> A:
     """Covariance with the normal scores of their block, summed over the blocks, (B, D)."""
-    weight_T = constant(_weights(block_NTBD.shape[1]), block_NTBD)
-    block_NBDT = block_NTBD.movedim(1, -1)
-    if block_NTBD.device.type == "cpu":  # numpy sorts many short rows several times faster
-        ordered = np.array(block_NBDT.numpy(), order="C")
-        ordered.sort(axis=-1)
-        return (torch.from_numpy(ordered) @ weight_T).sum(0)
-    return (block_NBDT.sort(dim=-1).values @ weight_T).sum(0)
+    weight_T = numbers(_weights(block_NTBD.shape[1]), block_NTBD)
+    ordered_NBDT = ascending(last_axis(block_NTBD, 1))
+    slope_BD: A = (ordered_NBDT @ weight_T).sum(0)
+    return slope_BD
 
 
 @cache

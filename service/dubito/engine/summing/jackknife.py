@@ -12,18 +12,18 @@ Source: Busing, Meijer, Van der Leeden 1999 (unequal groups), Statistics and Com
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Generic
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dubito.engine.prediction import Column
-from dubito.engine.running.constants import constant
+from dubito.engine.summing.arrays import A, concat, entr, not_below_zero, numbers, taken
 
 MAX_GROUPS = 64
 
 
-class Groups:
+class Groups(Generic[A]):
     """Sums of probabilities over groups of consecutive samples.
 
     Args:
@@ -34,34 +34,42 @@ class Groups:
         self.size = 1
         self._most = most
         self._count = 0
-        self._sums_GBC: list[Tensor] = []  # of some groups after the others
+        self._sums_GBC: list[A] = []  # of some groups after the others
 
-    def add(self, probs_TBC: Tensor) -> None:
+    def add(self, probs_TBC: A) -> None:
         """Take in the next samples, in order of t."""
-        while len(probs_TBC):
+        while probs_TBC.shape[0]:
             if self._count == self._most * self.size:
                 sum_GBC = self._joined()
                 self._sums_GBC = [sum_GBC[::2] + sum_GBC[1::2]]
                 self.size *= 2
             fitting_TBC = probs_TBC[: self._most * self.size - self._count]
-            probs_TBC = probs_TBC[len(fitting_TBC) :]
+            probs_TBC = probs_TBC[fitting_TBC.shape[0] :]
             self._fill(fitting_TBC)
 
-    def _fill(self, probs_TBC: Tensor) -> None:
-        first = self._count
-        self._count += len(probs_TBC)
+    def _fill(self, probs_TBC: A) -> None:
+        """Add samples to the last group until it is full, then to new ones."""
+        begun = self._count % self.size
+        self._count += probs_TBC.shape[0]
         if self.size == 1:
             self._sums_GBC.append(probs_TBC)
             return
         sum_GBC = self._joined()
-        new = self.number - len(sum_GBC)
-        sum_GBC = torch.cat([sum_GBC, probs_TBC.new_zeros(new, *probs_TBC.shape[1:])])
-        places_T = torch.arange(first, self._count, device=probs_TBC.device) // self.size
-        self._sums_GBC = [sum_GBC.index_add(0, places_T, probs_TBC)]
+        parts = [sum_GBC]
+        if begun:
+            last_TBC = probs_TBC[: self.size - begun]
+            parts = [sum_GBC[:-1], sum_GBC[-1:] + last_TBC.sum(0)]
+            probs_TBC = probs_TBC[last_TBC.shape[0] :]
+        whole = probs_TBC.shape[0] // self.size * self.size
+        if whole:
+            shape = (-1, self.size, *probs_TBC.shape[1:])
+            parts.append(probs_TBC[:whole].reshape(shape).sum(1))
+        if whole < probs_TBC.shape[0]:
+            parts.append(probs_TBC[whole:].sum(0)[None])
+        self._sums_GBC = [concat(parts)]
 
-    def _joined(self) -> Tensor:
-        if len(self._sums_GBC) > 1:
-            self._sums_GBC = [torch.cat(self._sums_GBC)]
+    def _joined(self) -> A:
+        self._sums_GBC = [concat(self._sums_GBC)]
         return self._sums_GBC[0]
 
     @property
@@ -69,25 +77,27 @@ class Groups:
         """How many groups there are, G."""
         return -(-self._count // self.size)
 
-    def entropy(self, mean_BC: Tensor) -> Tensor:
+    def entropy(self, mean_BC: A) -> A:
         """Σ_j (T - m_j)·H_(j), with H_(j) the entropy without group j of m_j samples, (B,).
 
         Args:
             mean_BC: p̄.
         """
         count = self._count
-        rest_G = constant(_rests(self.number, self.size, count), mean_BC)
-        divisor = rest_G.view(-1, *(1,) * mean_BC.ndim)
-        without_GBC = (mean_BC * count - self._joined()).div_(divisor).clamp_min_(0)
-        entropy_GB = torch.special.entr(without_GBC).sum(-1)
-        total_B: Tensor = (rest_G @ entropy_GB.flatten(1)).view(entropy_GB.shape[1:])
+        rest_G = numbers(_rests(self.number, self.size, count), mean_BC)
+        without_GBC = mean_BC * count - self._joined()
+        without_GBC /= rest_G.reshape((-1, *(1,) * mean_BC.ndim))
+        entropy_GB = entr(not_below_zero(without_GBC)).sum(-1)
+        total_B: A = (rest_G @ entropy_GB.reshape((self.number, -1))).reshape(entropy_GB.shape[1:])
         return total_B
 
-    def take(self, rows: Tensor) -> Groups:
+    def take(self, rows: Tensor) -> Groups[A]:
         """The same of some rows."""
-        part = Groups(self._most)
+        part: Groups[A] = Groups(self._most)
         part.size, part._count = self.size, self._count
-        part._sums_GBC = [sum_GBC[:, rows] for sum_GBC in self._sums_GBC]
+        part._sums_GBC = [
+            taken(sum_GBC.swapaxes(0, 1), rows).swapaxes(0, 1) for sum_GBC in self._sums_GBC
+        ]
         return part
 
 

@@ -5,39 +5,43 @@ Source: Chan, Golub, LeVeque 1983.
 
 from __future__ import annotations
 
-import torch
+from typing import Generic
+
 from torch import Tensor
 
+from dubito.engine.summing.arrays import A, squared, taken
 
-class Moments:
-    """Running mean and sum of squared deviations over the first axis."""
+
+class Moments(Generic[A]):
+    """Running mean and sum of squared deviations over the first axis, once there is a sample."""
+
+    mean: A
+    squares: A
 
     def __init__(self) -> None:
         self.count = 0
-        self.mean = torch.zeros(())
-        self.squares = torch.zeros(())
 
-    def add(self, chunk_TBD: Tensor) -> None:
+    def add(self, chunk_TBD: A) -> None:
         """Take in some samples."""
-        count = len(chunk_TBD)
-        mean = chunk_TBD.mean(0)
-        squares = (chunk_TBD - mean).square_().sum(0)  # var_mean over the first axis is 10x slower
+        count, first = chunk_TBD.shape[0], chunk_TBD[0]
+        from_first = chunk_TBD - first  # so that equal samples have no spread at all
+        offset = from_first.sum(0) / count
+        mean = first + offset
+        from_first -= offset
+        squares = squared(from_first).sum(0)  # var_mean over the first axis is 10x slower
         if self.count == 0:
             self.count, self.mean, self.squares = count, mean, squares
             return
         total = self.count + count
         delta = mean - self.mean
-        self.squares = self.squares + squares + delta.square() * (self.count * count / total)
         self.mean = self.mean + delta * (count / total)
+        self.squares = self.squares + squares + squared(delta) * (self.count * count / total)
         self.count = total
 
-    def variance(self) -> Tensor:
-        """M2 / T, so that a decomposition into parts adds up."""
-        return self.squares / self.count
-
-    def take(self, rows: Tensor) -> Moments:
+    def take(self, rows: Tensor) -> Moments[A]:
         """The same of some rows."""
-        part = Moments()
+        part: Moments[A] = Moments()
         if self.count:
-            part.count, part.mean, part.squares = self.count, self.mean[rows], self.squares[rows]
+            part.count = self.count
+            part.mean, part.squares = taken(self.mean, rows), taken(self.squares, rows)
         return part

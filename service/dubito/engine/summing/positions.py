@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from dubito.engine.prediction import Column
 from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.sizes import Limits, check_sizes
 from dubito.engine.summing.jackknife import MAX_GROUPS
@@ -26,7 +28,14 @@ _STATE = 48  # numbers of float64 that the sums keep, at most, for each class of
 _UNBOUNDED = 2**62
 
 
-def empty_sums(manifest: Manifest, left: float | None) -> ClassificationSums | RegressionSums:
+AnySums: TypeAlias = (
+    "ClassificationSums[Tensor] | RegressionSums[Tensor]"
+    " | ClassificationSums[Column] | RegressionSums[Column]"
+)
+"""Of one task, in torch or in numpy."""
+
+
+def empty_sums(manifest: Manifest, left: float | None) -> AnySums:
     """The sums of a network's head.
 
     Args:

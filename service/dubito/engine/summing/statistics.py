@@ -2,7 +2,8 @@
 
 Its job: take chunks of passes in order of t and keep sums that do not grow with T, in float64, on
 the device; what they say is made of them on the host (`figures.py`). The sums of some rows can be
-taken out and go on alone, which is how rows that are done leave a batch.
+taken out and go on alone, which is how rows that are done leave a batch. Few numbers are summed in
+numpy, by the same lines (`arrays.py`).
 
 Dimensions: T samples, B rows, C classes, D outputs.
 
@@ -15,17 +16,18 @@ Dimensions: T samples, B rows, C classes, D outputs.
 
 from __future__ import annotations
 
-import torch
+from typing import Generic
+
 from torch import Tensor
 
-from dubito.engine.running.constants import constant
+from dubito.engine.summing.arrays import A, added, entr, numbers, taken
 from dubito.engine.summing.blocks import Blocks
 from dubito.engine.summing.figures import Draws
 from dubito.engine.summing.jackknife import MAX_GROUPS, Groups
 from dubito.engine.summing.moments import Moments
 
 
-class Spread:
+class Spread(Generic[A]):
     """Mean and variance, and what the standard error under the draw used hangs on.
 
     Args:
@@ -34,16 +36,16 @@ class Spread:
 
     def __init__(self, left: float | None = None) -> None:
         self.left = left
-        self.moments = Moments()
-        self.blocks = None if left is None else Blocks()
+        self.moments: Moments[A] = Moments()
+        self.blocks: Blocks[A] | None = None if left is None else Blocks()
 
-    def add(self, chunk_TBD: Tensor) -> None:
+    def add(self, chunk_TBD: A) -> None:
         """Take in the next samples, in order of t."""
         self.moments.add(chunk_TBD)
         if self.blocks is not None:
             self.blocks.add(chunk_TBD)
 
-    def sums(self) -> dict[str, Tensor]:
+    def sums(self) -> dict[str, A]:
         """By name, rows first."""
         found = {"mean": self.moments.mean, "squares": self.moments.squares}
         return found if self.blocks is None else found | self.blocks.sums()
@@ -53,15 +55,15 @@ class Spread:
         blocks = 0 if self.blocks is None else self.blocks.count
         return Draws(self.moments.count, self.left, blocks, groups, group_size)
 
-    def take(self, rows: Tensor) -> Spread:
+    def take(self, rows: Tensor) -> Spread[A]:
         """The same of some rows."""
-        part = Spread(self.left)
+        part: Spread[A] = Spread(self.left)
         part.moments = self.moments.take(rows)
         part.blocks = None if self.blocks is None else self.blocks.take(rows)
         return part
 
 
-class ClassificationSums:
+class ClassificationSums(Generic[A]):
     """What a classification reports is made of these, from streamed probabilities.
 
     Rows may have axes of positions before their classes; every figure but `energy`, `energy_spread`
@@ -73,31 +75,31 @@ class ClassificationSums:
     """
 
     def __init__(self, left: float | None = None, groups: int = MAX_GROUPS) -> None:
-        self.spread = Spread(left)
-        self._groups = Groups(groups)
-        self._entropy_B = torch.zeros(())
-        self._votes_BC = torch.zeros(())
-        self._sizes = Moments()
+        self.spread: Spread[A] = Spread(left)
+        self._groups: Groups[A] = Groups(groups)
+        self._entropy_B: A | None = None
+        self._votes_BC: A | None = None
+        self._sizes: Moments[A] = Moments()
 
-    def add(self, probs_TBC: Tensor, sizes_TB2: Tensor) -> None:
+    def add(self, probs_TBC: A, sizes_TB2: A) -> None:
         """Take in the next samples, in order of t.
 
         Args:
             probs_TBC: of every pass; between rows and classes maybe positions.
             sizes_TB2: log Σ exp of its logits, and the largest of them.
         """
-        is_first = not self.spread.moments.count
         self.spread.add(probs_TBC)
         self._groups.add(probs_TBC)
-        entropy_B = torch.special.entr(probs_TBC).sum((0, -1))
-        index_C = constant(range(probs_TBC.shape[-1]), probs_TBC)
-        votes_BC = (probs_TBC.argmax(-1, keepdim=True) == index_C).sum(0)
-        self._entropy_B = entropy_B if is_first else self._entropy_B + entropy_B
-        self._votes_BC = votes_BC if is_first else self._votes_BC + votes_BC
+        self._entropy_B = added(self._entropy_B, entr(probs_TBC).sum((0, -1)))
+        index_C = numbers(tuple(range(probs_TBC.shape[-1])), probs_TBC)
+        votes_BC = (probs_TBC.argmax(-1)[..., None] == index_C).sum(0)
+        self._votes_BC = added(self._votes_BC, votes_BC)
         self._sizes.add(sizes_TB2)
 
-    def sums(self) -> dict[str, Tensor]:
+    def sums(self) -> dict[str, A]:
         """By name, rows first."""
+        assert self._entropy_B is not None
+        assert self._votes_BC is not None
         return {
             **self.spread.sums(),
             "entropy": self._entropy_B,
@@ -111,16 +113,18 @@ class ClassificationSums:
         """What the sums are of."""
         return self.spread.draws(self._groups.number, self._groups.size)
 
-    def take(self, rows: Tensor) -> ClassificationSums:
+    def take(self, rows: Tensor) -> ClassificationSums[A]:
         """The same of some rows."""
-        part = ClassificationSums()
+        part: ClassificationSums[A] = ClassificationSums()
         part.spread, part._groups = self.spread.take(rows), self._groups.take(rows)
-        part._entropy_B, part._votes_BC = self._entropy_B[rows], self._votes_BC[rows]
+        if self._entropy_B is not None and self._votes_BC is not None:
+            part._entropy_B = taken(self._entropy_B, rows)
+            part._votes_BC = taken(self._votes_BC, rows)
         part._sizes = self._sizes.take(rows)
         return part
 
 
-class RegressionSums:
+class RegressionSums(Generic[A]):
     """What a regression reports is made of these, from streamed means and noise variances.
 
     Args:
@@ -128,24 +132,27 @@ class RegressionSums:
     """
 
     def __init__(self, left: float | None = None) -> None:
-        self.spread = Spread(left)
-        self._noise_BD = torch.zeros(())
+        self.spread: Spread[A] = Spread(left)
+        self._noise_BD: A | None = None
 
-    def add(self, mean_TBD: Tensor, noise_TBD: Tensor) -> None:
+    def add(self, mean_TBD: A, noise_TBD: A) -> None:
         """Take in the next samples."""
         self.spread.add(mean_TBD)
-        self._noise_BD = self._noise_BD + noise_TBD.sum(0)
+        self._noise_BD = added(self._noise_BD, noise_TBD.sum(0))
 
-    def sums(self) -> dict[str, Tensor]:
+    def sums(self) -> dict[str, A]:
         """By name, rows first."""
+        assert self._noise_BD is not None
         return self.spread.sums() | {"noise": self._noise_BD}
 
     def draws(self) -> Draws:
         """What the sums are of."""
         return self.spread.draws()
 
-    def take(self, rows: Tensor) -> RegressionSums:
+    def take(self, rows: Tensor) -> RegressionSums[A]:
         """The same of some rows."""
-        part = RegressionSums()
-        part.spread, part._noise_BD = self.spread.take(rows), self._noise_BD[rows]
+        part: RegressionSums[A] = RegressionSums()
+        part.spread = self.spread.take(rows)
+        if self._noise_BD is not None:
+            part._noise_BD = taken(self._noise_BD, rows)
         return part

@@ -28,12 +28,12 @@ from torch import Tensor
 
 from dubito.engine.prediction import Column
 from dubito.engine.running.passes import Tile
-from dubito.engine.running.sheet import on_host
+from dubito.engine.running.sheet import Sheet, on_host, tensors
+from dubito.engine.summing.arrays import is_small
 from dubito.engine.summing.figures import Draws, Sums, classification, regression
-from dubito.engine.summing.heads import distributions, mean_and_variance
-from dubito.engine.summing.positions import empty_sums
+from dubito.engine.summing.heads import few_parts, parts_of
+from dubito.engine.summing.positions import AnySums, empty_sums
 from dubito.engine.summing.scaling import Scaling
-from dubito.engine.summing.statistics import ClassificationSums, RegressionSums
 from dubito_nn import Manifest
 
 Columns: TypeAlias = dict[str, Column]
@@ -41,6 +41,43 @@ Figures: TypeAlias = Callable[[Sums], Columns]
 Places: TypeAlias = NDArray[np.intp]
 SAMPLES = ("samples", "noise_samples")  # columns whose first axis is T
 _FIRST_LOOK = 32
+_QUIET = np.errstate(all="ignore")  # a network that overflows answers nan; so does one sample
+_ENOUGH = 2**16  # numbers of passes, from which they are summed without waiting for more
+
+
+@dataclass
+class Waiting:
+    """Passes that are not summed yet, copied together.
+
+    One by one they would lie scattered between what a chunk takes and frees, and hold its memory.
+    """
+
+    _held: Tensor = field(default_factory=partial(torch.empty, 0))
+    _count: int = 0
+
+    def add(self, raw: Tensor) -> None:
+        """One chunk more."""
+        before, after = self._count, self._count + raw.shape[0]
+        if not before:
+            self._held = raw
+        else:
+            if after > self._held.shape[0]:
+                grown = raw.new_empty((max(after, 2 * before), *raw.shape[1:]))
+                grown[:before] = self._held[:before]
+                self._held = grown
+            self._held[before:after] = raw
+        self._count = after
+
+    @property
+    def size(self) -> int:
+        """How many numbers."""
+        return self._held[: self._count].numel()
+
+    def taken_out(self) -> Tensor:
+        """All of them; none is left."""
+        raw = self._held[: self._count]
+        self._held, self._count = torch.empty(0), 0
+        return raw
 
 
 @dataclass
@@ -58,28 +95,46 @@ class Tally:
     temperature: Scaling = 1.0
     left: float | None = None
     keeps_samples: bool = False
-    sums: ClassificationSums | RegressionSums = field(init=False)
+    _sums: AnySums = field(init=False)
+    _waiting: Waiting = field(default_factory=Waiting)
+    _in_numpy: bool | None = None
     _kept: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.sums = empty_sums(self.manifest, self.left)
+        self._sums = empty_sums(self.manifest, self.left)
 
     def add(self, raw: Tensor) -> None:
         """Take in the next passes, in order of t."""
-        if isinstance(self.sums, ClassificationSums):
-            for probs, sizes in distributions(raw, self.manifest, self.temperature):
-                self.sums.add(probs, sizes)
-                self._keep(probs)
-        else:
-            mean, noise = mean_and_variance(raw, self.manifest)
-            self.sums.add(mean, noise)
-            self._keep(mean, noise)
+        self._waiting.add(raw)
+        if self._waiting.size >= _ENOUGH:
+            self._take_in()
 
-    def _keep(self, *samples: Tensor) -> None:
+    @property
+    def sums(self) -> AnySums:
+        """Of all passes so far."""
+        if self._waiting.size:
+            self._take_in()
+        return self._sums
+
+    @_QUIET
+    def _take_in(self) -> None:
+        """Sum what waits: together, since many small operators cost more than a few."""
+        raw = self._waiting.taken_out()
+        if self._in_numpy is None:
+            self._in_numpy = is_small(raw) and not self.keeps_samples
+        read = few_parts if self._in_numpy else parts_of
+        for parts in read(raw, self.manifest, self.temperature):
+            self._sums.add(*parts)
+            self._keep(parts)
+
+    def _keep(self, parts: Sequence[Tensor] | Sequence[Column]) -> None:
         if self.keeps_samples:
-            for name, chunk in zip(SAMPLES, samples, strict=False):
-                self._kept.setdefault(name, []).append(chunk)
+            names = SAMPLES[:1] if self.manifest.family == "classification" else SAMPLES
+            for name, part in zip(names, parts, strict=False):
+                assert isinstance(part, Tensor)
+                self._kept.setdefault(name, []).append(part)
 
+    @_QUIET
     def columns(self) -> Columns:
         """Every column, by its name in a prediction."""
         found = self.figures(on_host(self.sums.sums()))
@@ -87,12 +142,17 @@ class Tally:
             found[name] = torch.cat(chunks).cpu().numpy()
         return found
 
+    def sheet(self) -> Sheet:
+        """The sums in one tensor, on their device."""
+        return Sheet.of(tensors(self.sums.sums()))
+
     @property
     def figures(self) -> Figures:
         """What turns its sums, on the host, into columns; it holds none of them."""
-        make = classification if isinstance(self.sums, ClassificationSums) else regression
+        make = classification if self.manifest.family == "classification" else regression
         return partial(_with_count, make, self.sums.draws())
 
+    @_QUIET
     def is_within(self, tolerance: float) -> NDArray[np.bool_]:
         """Whether a row varies, and the standard error of none of its outputs is above; (B,)."""
         spread = self.sums.spread
@@ -101,7 +161,7 @@ class Tally:
     def take(self, rows: Tensor) -> Tally:
         """The same of some rows; samples are not kept."""
         part = Tally(self.manifest, self.temperature, self.left)
-        part.sums = self.sums.take(rows)
+        part._sums, part._in_numpy = self.sums.take(rows), self._in_numpy
         return part
 
 

@@ -1,0 +1,119 @@
+"""What the sums are made of: tensors on a device, or numpy's arrays on the host.
+
+Its job: let the same lines sum either kind. The numbers of a small call are few and its time goes
+by the number of operators, of which one of torch's costs as much as three of numpy's; many numbers
+are faster in torch, and on a GPU they stay there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+import scipy.special
+import torch
+from torch import Tensor
+
+from dubito.engine.prediction import Column
+from dubito.engine.running.constants import constant
+
+A = TypeVar("A", Tensor, Column)
+_FEW = 2**14  # numbers, from which torch is the faster one
+
+
+def is_small(raw: Tensor) -> bool:
+    """Whether numpy sums so many numbers faster than torch."""
+    return raw.device.type == "cpu" and raw.numel() < _FEW
+
+
+def numbers(values: tuple[float, ...], like: A) -> A:
+    """A vector of the kind, type and device of another array; not to be written to."""
+    if isinstance(like, Tensor):
+        return constant(values, like)
+    return _on_host(values)
+
+
+def concat(parts: Sequence[A]) -> A:
+    """Arrays one after the other along the first axis; one alone is returned as it is."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    return np.concatenate(parts)
+
+
+def added(total: A | None, part: A) -> A:
+    """The sum so far and one more part."""
+    return part if total is None else total + part
+
+
+def entr(probs: A) -> A:
+    """-p log p, 0 at p = 0."""
+    if isinstance(probs, Tensor):
+        entropy: Tensor = torch.special.entr(probs)
+        return entropy
+    found: Column = scipy.special.entr(probs)
+    return found
+
+
+def squared(values: A) -> A:
+    """Squares, in the memory of what nothing else reads."""
+    values *= values
+    return values
+
+
+def ascending(values: A) -> A:
+    """Sorted along the last axis."""
+    if isinstance(values, Tensor):
+        if values.device.type != "cpu":
+            return values.sort(dim=-1).values
+        return torch.from_numpy(ascending(values.numpy()))  # many short rows: several times faster
+    ordered = np.array(values, order="C")
+    ordered.sort(axis=-1)
+    return ordered
+
+
+def last_axis(values: A, axis: int) -> A:
+    """A view with that axis at the end."""
+    if isinstance(values, Tensor):
+        return values.movedim(axis, -1)
+    axes = (*range(axis), *range(axis + 1, values.ndim), axis)
+    return values.transpose(axes)  # np.moveaxis takes ten times as long
+
+
+def copied(values: A) -> A:
+    """In memory of its own."""
+    return values.clone() if isinstance(values, Tensor) else values.copy()
+
+
+def not_below_zero(values: A) -> A:
+    """Negative numbers made 0, in the memory of what nothing else reads; nan stays."""
+    if isinstance(values, Tensor):
+        return values.clamp_min_(0)
+    return np.maximum(values, 0, out=values)
+
+
+def largest(values: A) -> A:
+    """Along the last axis."""
+    if isinstance(values, Tensor):
+        return values.amax(-1)
+    found: Column = values.max(-1)
+    return found
+
+
+def taken(values: A, rows: Tensor) -> A:
+    """Entries of the first axis."""
+    if isinstance(values, Tensor):
+        return values[rows]
+    found: Column = values[rows.numpy()]
+    return found
+
+
+@lru_cache(maxsize=256)
+def _on_host(values: tuple[float, ...]) -> Column:
+    made = np.array(values)
+    made.setflags(write=False)
+    return made
