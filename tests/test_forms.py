@@ -231,7 +231,7 @@ def test_a_form_pays_from_the_rows_on_from_which_it_always_did(tmp_path: Path) -
     (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
     clocked = (Timing(1, 3.0, 2.0, 2.0), Timing(4, 3.0, 0.5, 0.5), Timing(8, 3.0, 1.5, 0.7))
     paying = replace(option, timings=clocked)
-    # on the straight line between the logarithms: 4 rows · 2^(log(1.05 / .5) / log 3) = 6.4
+    # on the straight line between the logarithms: 4 rows · 2^(log(1.1 / .5) / log 3) = 6.6
     assert paying.least_rows() == 7
     assert paying.least_rows(packed=False) is None
     assert replace(option, timings=clocked[:1]).least_rows() == 1

@@ -31,6 +31,7 @@ from dubito.engine.propagation.values import (
     sites_of,
     spread,
 )
+from dubito.engine.running.products import compute
 from dubito.engine.sampling import NUM_NODES
 from dubito.errors import InputError
 from dubito_nn import Program, Site
@@ -177,7 +178,7 @@ class Propagation:
             return self._drawn(node, values, rows)
         random = [name for name in node.references() if _is_random(values[name])]
         if not random:
-            return step(node, values, inputs, self._weights, None, self._device)  # type: ignore[arg-type]
+            return compute(node, values, inputs, self._weights, None, self._device)  # type: ignore[arg-type]
         args = [bind(arg, values, self._device) for arg in node.args]  # type: ignore[arg-type]
         if self._is_last_softmax(node, args):
             return values[random[0]]

@@ -265,15 +265,22 @@ class Passes:
         return seconds_of(consume, self.execution.device)
 
     def chosen(self, total: int, sampling: Sampling) -> tuple[AnyForm, ...]:
-        """The forms for calls of that size: the same for every tile of a call."""
+        """The forms for calls of that size: the same for every tile of a call.
+
+        A form that pays for many rows must find them in a tile, where it does its work.
+        """
         if self.forced is not None:
             return self.forced
-        limit = self.budget_bytes // BUDGET_PARTS
+        forms = self._paying(total, sampling)
+        rows, _ = self._tile(total, sampling, forms)
+        return forms if rows == total else self._paying(rows, sampling)
+
+    def _paying(self, rows: int, sampling: Sampling) -> tuple[AnyForm, ...]:
         return in_use(
             self.options,
-            total,
+            rows,
             sampling.num_samples,
-            limit,
+            self.budget_bytes // BUDGET_PARTS,
             packed=sampling.key == self.key,
         )
 
