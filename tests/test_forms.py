@@ -18,6 +18,7 @@ from dubito.engine.draws.masks import draw
 from dubito.engine.forms import Linear, Skipped, Thinned
 from dubito.engine.planning.choice import AnyForm, Option, Timing, in_use, options, timed
 from dubito.engine.planning.rates import Rates, rates
+from dubito.engine.running.passes import BUDGET_PARTS
 from dubito_nn import Bundle, ExportError, export
 from dubito_nn.dropout import StochasticDepth
 
@@ -235,6 +236,17 @@ def test_a_form_pays_from_the_rows_on_from_which_it_always_did(tmp_path: Path) -
     assert paying.least_rows() == 7
     assert paying.least_rows(packed=False) is None
     assert replace(option, timings=clocked[:1]).least_rows() == 1
+
+
+def test_a_form_finds_its_rows_in_a_tile_or_is_not_used(tmp_path: Path) -> None:
+    engine = Engine.load(wide(tmp_path), num_samples=8)
+    passes = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8)))
+    pays = replace(passes.options[0], timings=(Timing(16, 2.0, 2.0, 2.0),), packed_bytes=0)
+    row_bytes = passes.execution.plan.suffix_row_bytes
+    for in_tile, used in ((4, ()), (32, (pays.form,))):
+        budget = BUDGET_PARTS * in_tile * row_bytes
+        tiled = replace(passes, options=[pays], budget_bytes=budget)
+        assert tiled.chosen(64, engine.defaults) == used
 
 
 def test_the_clock_overrules_the_model(tmp_path: Path) -> None:

@@ -78,7 +78,6 @@ def make_plan(program: Program, sites: tuple[Site, ...], layouts: Layouts, *, sh
                 suffix.add(name)
                 queue.append(name)
     sizes = {name for name in names if isinstance(layouts.of[name], Size)}
-    sizes = {name for name in names if isinstance(layouts.of[name], Size)}
     static = {name for name in names if not on_x[name] and not on_draw[name]} - sizes
     others = set(names) - static
     from_prefix, from_masks = from_prefix - suffix, from_masks - suffix
