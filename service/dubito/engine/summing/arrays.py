@@ -96,14 +96,6 @@ def not_below_zero(values: A) -> A:
     return np.maximum(values, 0, out=values)
 
 
-def largest(values: A) -> A:
-    """Along the last axis."""
-    if isinstance(values, Tensor):
-        return values.amax(-1)
-    found: Column = values.max(-1)
-    return found
-
-
 def taken(values: A, rows: Tensor) -> A:
     """Entries of the first axis."""
     if isinstance(values, Tensor):

@@ -59,7 +59,8 @@ class Waiting:
         """One chunk more."""
         before, after = self._count, self._count + raw.shape[0]
         if not before:
-            self._held = raw
+            is_part = raw.untyped_storage().nbytes() > raw.nbytes  # of a chunk's larger value
+            self._held = raw.clone() if is_part else raw
         else:
             if after > self._held.shape[0]:
                 grown = raw.new_empty((max(after, 2 * before), *raw.shape[1:]))
