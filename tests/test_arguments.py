@@ -22,6 +22,8 @@ BAD_LOADS: dict[str, Callable[[str], object]] = {
     "draw": lambda path: Engine.load(path, draw="z"),  # type: ignore[arg-type]
     "memory_budget_bytes": lambda path: Engine.load(path, memory_budget_bytes=0),
     "memory_budget_bytes of 1e6": lambda path: Engine.load(path, memory_budget_bytes=1e6),  # type: ignore[arg-type]
+    "memory_budget_bytes of True": lambda path: Engine.load(path, memory_budget_bytes=True),
+    "proof_limit_s": lambda path: Engine.load(path, proof_limit_s="x"),  # type: ignore[arg-type]
     "device": lambda path: Engine.load(path, device="gpu"),
     "device without numbers": lambda path: Engine.load(path, device="meta"),
     "source": lambda path: Engine.load(3),  # type: ignore[arg-type]
@@ -31,6 +33,8 @@ BAD_CALLS: dict[str, Callable[[Engine], object]] = {
     "sampling, an empty one": lambda engine: engine.predict(ROWS, sampling={}),  # type: ignore[arg-type]
     "temperature": lambda engine: engine.predict(ROWS, temperature="1"),  # type: ignore[arg-type]
     "temperature beyond floats": lambda engine: engine.predict(ROWS, temperature=10**400),
+    "temperature of True": lambda engine: engine.predict(ROWS, temperature=True),
+    "temperature below floats": lambda engine: engine.predict(ROWS, temperature=1e-310),
     "input": lambda engine: engine.predict(ROWS + 5j),
     "input without entries": lambda engine: engine.predict(ROWS.to_sparse()),
     "input without numbers": lambda engine: engine.predict(ROWS.to("meta")),
@@ -53,6 +57,12 @@ def test_a_wrong_argument_of_predict_is_named_and_the_next_call_works(
     with pytest.raises(InputError, match=rf"{case.split()[0].rstrip(',')}.* expects"):
         BAD_CALLS[case](engine)
     assert np.isfinite(engine.predict(ROWS).mean).all()
+
+
+def test_a_temperature_of_numpy_is_a_number(bundles: Bundles) -> None:
+    engine = Engine.load(bundles("first"), num_samples=4)
+    one, other = (engine.predict(ROWS, temperature=at) for at in (2.0, np.float32(2)))
+    np.testing.assert_allclose(one.mean, other.mean, rtol=1e-12)
 
 
 @pytest.mark.parametrize("count", [2.0, 16.5, float("nan"), "16", None, True, 10**15])

@@ -344,6 +344,17 @@ def test_a_temperature_divides_the_logits(tmp_path: Path) -> None:
     np.testing.assert_allclose(got.mean, (nodes / 2.5).softmax(-1).mean(0), atol=1e-6)
 
 
+def test_a_row_whose_variance_overflows_is_not_certain(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 3))
+    inputs = rows(3)
+    inputs[1] = 1e20
+    found = engine_of(network, tmp_path).predict(inputs, sampling=Sampling(1, method="moments"))
+    assert isinstance(found, Classification)
+    for column in (found.mean, found.predictive_entropy, found.mutual_information):
+        assert np.isnan(column[1]).all()
+        assert np.isfinite(column[[0, 2]]).all()
+
+
 def test_the_nodes_have_the_moments_of_the_outputs(tmp_path: Path) -> None:
     engine = engine_of(deep(), tmp_path)
     nodes, found = engine.sample(rows(5), sampling=MOMENTS), engine.output_moments(rows(5))

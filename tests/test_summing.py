@@ -119,5 +119,11 @@ def test_an_overflow_is_nan_and_its_neighbour_is_not(tmp_path: str) -> None:
     tally.add(raw)
     found = tally.columns()
     assert np.isnan(found["mean"][1]).all()
+    np.testing.assert_allclose(found["vote_share"].sum(-1), [1, 39 / 40, 1])  # it votes for nothing
+    tally = Tally(tally.manifest)
+    tally.add(raw[3:4])
+    alone = tally.columns()
+    assert np.isnan(alone["standard_error"][1]).all()
+    assert not alone["standard_error"][[0, 2]].any()
     assert np.isfinite(found["mean"][[0, 2]]).all()
     assert np.isfinite(found["standard_error"][[0, 2]]).all()

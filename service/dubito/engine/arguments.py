@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from dubito.engine.sampling import Sampling
@@ -17,15 +18,20 @@ from dubito.errors import InputError
 from dubito_nn import Bundle, Manifest
 
 
-def check_load(source: object, memory_budget_bytes: object) -> None:
-    """Refuse what is neither a path nor bytes nor a bundle, and what is no number of bytes."""
+def check_load(source: object, memory_budget_bytes: int, proof_limit_s: object) -> None:
+    """Refuse what is neither a path nor bytes nor a bundle, no number of bytes, or no time."""
     if not isinstance(source, (str, Path, bytes, Bundle)):
         kind = type(source).__name__
         raise InputError(f"`source` expects a path, bytes or a Bundle, got {kind}: name the file")
-    if not isinstance(memory_budget_bytes, int) or memory_budget_bytes < 1:
+    is_count = isinstance(memory_budget_bytes, int) and not isinstance(memory_budget_bytes, bool)
+    if not is_count or memory_budget_bytes < 1:
         raise InputError(
             "`memory_budget_bytes` expects an integer above 0, got"
             f" {memory_budget_bytes!r}: such as 2**29"
+        )
+    if proof_limit_s is not None and not _is_above_0(proof_limit_s):
+        raise InputError(
+            f"`proof_limit_s` expects seconds above 0, got {proof_limit_s!r}: None is no limit"
         )
 
 
@@ -52,9 +58,16 @@ def check_temperature(temperature: object, manifest: Manifest) -> None:
                 f"{len(temperature.weight)}: use the calibration of this version"
             )
         return
-    if not isinstance(temperature, (int, float)) or not 0 < temperature < sys.float_info.max:
+    if not _is_above_0(temperature):
         shown = str(temperature)[:40]
         raise InputError(f"`temperature` expects a number above 0, got {shown}: 1 changes nothing")
+
+
+def _is_above_0(given: object) -> bool:
+    """Whether it is a number, numpy's included, that float64 holds in full."""
+    number = given.item() if isinstance(given, np.floating | np.integer) else given
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    return is_number and sys.float_info.min <= number < sys.float_info.max
 
 
 def as_device(name: str) -> torch.device:

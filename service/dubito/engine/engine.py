@@ -108,7 +108,7 @@ class Engine:
         defaults = Sampling(num_samples, seed, masks, draw)
         place = as_device(device)
         budget = budget_bytes(place) if memory_budget_bytes is None else memory_budget_bytes
-        check_load(source, budget)
+        check_load(source, budget, proof_limit_s)
         try:
             bundle = source if isinstance(source, Bundle) else load_bundle(source)
         except BundleError as error:

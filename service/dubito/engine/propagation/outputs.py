@@ -120,7 +120,7 @@ class OutputMoments:
             "variance": variance + noise,
             "epistemic_variance": variance,
             "aleatoric_variance": noise,
-            "standard_error": torch.zeros_like(mean),
+            "standard_error": 0 * mean,
             "num_samples_used": torch.ones(len(mean)),
             **kept,
         }
@@ -144,7 +144,7 @@ class OutputMoments:
         return {
             "mean": mean_BC,
             "variance": (probs_BCN - mean_BC.float().unsqueeze(-1)).square_().mean(-1).double(),
-            "standard_error": torch.zeros_like(mean_BC),
+            "standard_error": 0 * mean_BC,
             "num_samples_used": torch.ones(len(mean_BC)),
             "predictive_entropy": predictive_B,
             "expected_entropy": expected_B,
@@ -195,7 +195,7 @@ def _points(dims: int) -> Tensor:
 
 
 def _root(covariance_BCC: Tensor) -> Tensor:
-    """Σ^½, lower triangular; a little is added to the diagonal where Σ has no full rank."""
+    """Σ^½; a little is added to the diagonal where Σ has no full rank; nan where Σ overflowed."""
     diagonal = covariance_BCC.diagonal(dim1=-2, dim2=-1)
     floor = 1e-9 * diagonal.amax(-1).clamp_min(1e-30)
     eye = torch.eye(covariance_BCC.shape[-1], dtype=torch.float64, device=covariance_BCC.device)
@@ -204,4 +204,5 @@ def _root(covariance_BCC: Tensor) -> Tensor:
     if bool(found.info.any()):
         values, vectors = torch.linalg.eigh(covariance_BCC.nan_to_num(0.0, 0.0, 0.0))
         root = vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
-    return root
+    is_known_B11 = covariance_BCC.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    return root.where(is_known_B11, float("nan"))

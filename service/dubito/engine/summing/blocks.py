@@ -29,9 +29,10 @@ R₀ counts as four degrees of freedom, so that a row that is unlike it comes ri
 row's figures are made of that row's samples alone. Measured over seeds on four networks
 (`benchmarks/evidence/stratified.py`), the root of the mean of its square is within a tenth of the
 standard deviation of the mean, at T = 16 as at 64. Where nothing interacts at all, a last layer
-alone, it is too large by up to two thirds at T = 16. Where units are few (fewer than 32 numbers are
-drawn), nothing is normal and R₀ is 1: the error is that of independent draws at T = 16, up to four
-times the true one, and blocks bring it down from there (up to 2.2 times at T = 64).
+alone, it is too large by two thirds at T = 16 (the median over outputs; single ones 2.4 times).
+Where units are few (fewer than 32 numbers are drawn), nothing is normal and R₀ is 1: the error is
+that of independent draws at T = 16, up to four times the true one, and blocks bring it down from
+there (up to 2.2 times at T = 64).
 
 Dimensions: T samples, B rows, D outputs or classes.
 

@@ -58,7 +58,7 @@ class Draws:
         """
         count, squares_BD = self.count, sums["squares"]
         if count < 2:
-            return np.zeros_like(squares_BD)
+            return 0 * squares_BD  # nan where the pass overflowed
         if ratio_BD is None:
             error_BD: Column = np.sqrt(squares_BD / ((count - 1) * count))
             return error_BD

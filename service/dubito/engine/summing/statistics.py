@@ -92,8 +92,9 @@ class ClassificationSums(Generic[A]):
         self._groups.add(probs_TBC)
         self._entropy_B = added(self._entropy_B, entr(probs_TBC).sum((0, -1)))
         index_C = numbers(tuple(range(probs_TBC.shape[-1])), probs_TBC)
-        votes_BC = (probs_TBC.argmax(-1)[..., None] == index_C).sum(0)
-        self._votes_BC = added(self._votes_BC, votes_BC)
+        first_TB1 = probs_TBC[..., :1]
+        is_vote_TBC = (probs_TBC.argmax(-1)[..., None] == index_C) & (first_TB1 == first_TB1)
+        self._votes_BC = added(self._votes_BC, is_vote_TBC.sum(0))  # none where all are nan
         self._sizes.add(sizes_TB2)
 
     def sums(self) -> dict[str, A]:
