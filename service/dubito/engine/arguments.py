@@ -66,8 +66,9 @@ def check_temperature(temperature: object, manifest: Manifest) -> None:
 def _is_above_0(given: object) -> bool:
     """Whether it is a number, numpy's included, that float64 holds in full."""
     number = given.item() if isinstance(given, np.floating | np.integer) else given
-    is_number = isinstance(number, int | float) and not isinstance(number, bool)
-    return is_number and sys.float_info.min <= number < sys.float_info.max
+    if not isinstance(number, int | float) or isinstance(number, bool):
+        return False
+    return sys.float_info.min <= number < sys.float_info.max
 
 
 def as_device(name: str) -> torch.device:
