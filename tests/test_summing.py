@@ -127,3 +127,16 @@ def test_an_overflow_is_nan_and_its_neighbour_is_not(tmp_path: str) -> None:
     assert not alone["standard_error"][[0, 2]].any()
     assert np.isfinite(found["mean"][[0, 2]]).all()
     assert np.isfinite(found["standard_error"][[0, 2]]).all()
+
+
+@pytest.mark.parametrize("classes", [2, 4, 11])
+def test_a_row_has_the_same_bits_alone_and_among_few(tmp_path: str, classes: int) -> None:
+    raw = logits(50, rows=5, classes=classes)
+    among = Tally(manifest(str(tmp_path)), left=0.2)
+    among.add(raw)
+    every = among.columns()
+    for row in range(5):
+        alone = Tally(among.manifest, left=0.2)
+        alone.add(raw[:, row : row + 1])
+        for name, column in alone.columns().items():
+            np.testing.assert_array_equal(column, every[name][row : row + 1], err_msg=name)

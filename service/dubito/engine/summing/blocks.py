@@ -64,6 +64,7 @@ from dubito.engine.summing.arrays import (
     last_axis,
     numbers,
     taken,
+    weighted,
 )
 from dubito.engine.summing.moments import Moments
 
@@ -161,7 +162,7 @@ def _slope(block_NTBD: A) -> A:
     """Covariance with the normal scores of their block, summed over the blocks, (B, D)."""
     weight_T = numbers(_weights(block_NTBD.shape[1]), block_NTBD)
     ordered_NBDT = ascending(last_axis(block_NTBD, 1))
-    slope_BD: A = (ordered_NBDT @ weight_T).sum(0)
+    slope_BD: A = weighted(ordered_NBDT, weight_T).sum(0)
     return slope_BD
 
 

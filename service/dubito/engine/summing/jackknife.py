@@ -85,10 +85,12 @@ class Groups(Generic[A]):
         """
         count = self._count
         rest_G = numbers(_rests(self.number, self.size, count), mean_BC)
+        rest_G11 = rest_G.reshape((-1, *(1,) * mean_BC.ndim))
         without_GBC = mean_BC * count - self._joined()
-        without_GBC /= rest_G.reshape((-1, *(1,) * mean_BC.ndim))
-        entropy_GB = entr(not_below_zero(without_GBC)).sum(-1)
-        total_B: A = (rest_G @ entropy_GB.reshape((self.number, -1))).reshape(entropy_GB.shape[1:])
+        without_GBC /= rest_G11
+        entropy_GBC = entr(not_below_zero(without_GBC))
+        entropy_GBC *= rest_G11
+        total_B: A = entropy_GBC.sum(0).sum(-1)
         return total_B
 
     def take(self, rows: Tensor) -> Groups[A]:

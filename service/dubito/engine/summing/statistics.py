@@ -90,7 +90,7 @@ class ClassificationSums(Generic[A]):
         """
         self.spread.add(probs_TBC)
         self._groups.add(probs_TBC)
-        self._entropy_B = added(self._entropy_B, entr(probs_TBC).sum((0, -1)))
+        self._entropy_B = added(self._entropy_B, entr(probs_TBC).sum(0).sum(-1))
         index_C = numbers(tuple(range(probs_TBC.shape[-1])), probs_TBC)
         first_TB1 = probs_TBC[..., :1]
         is_vote_TBC = (probs_TBC.argmax(-1)[..., None] == index_C) & (first_TB1 == first_TB1)

@@ -122,7 +122,7 @@ class Tally:
         """Sum what waits: together, since many small operators cost more than a few."""
         raw = self._waiting.taken_out()
         if self._in_numpy is None:
-            self._in_numpy = is_small(raw) and not self.keeps_samples
+            self._in_numpy = is_small(raw)
         read = few_parts if self._in_numpy else parts_of
         for parts in read(raw, self.manifest, self.temperature):
             self._sums.add(*parts)
@@ -132,8 +132,7 @@ class Tally:
         if self.keeps_samples:
             names = SAMPLES[:1] if self.manifest.family == "classification" else SAMPLES
             for name, part in zip(names, parts, strict=False):
-                assert isinstance(part, Tensor)
-                self._kept.setdefault(name, []).append(part)
+                self._kept.setdefault(name, []).append(torch.as_tensor(part))
 
     @_QUIET
     def columns(self) -> Columns:
