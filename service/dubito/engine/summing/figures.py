@@ -21,7 +21,7 @@ from dubito.engine.summing.blocks import factor, factor_line, ratio
 from dubito.engine.summing.jackknife import correction
 
 Sums = Mapping[str, Column]
-_QUIET = np.errstate(divide="ignore", invalid="ignore", over="ignore")
+QUIET = np.errstate(divide="ignore", invalid="ignore", over="ignore")
 """Rows whose samples are all equal divide 0 by 0; those of a network that overflows are nan."""
 _EQUAL = 1e-14  # samples nearer to each other than this, relative to their mean, are equal
 
@@ -44,7 +44,7 @@ class Draws:
     groups: int = 0
     group_size: int = 1
 
-    @_QUIET
+    @QUIET
     def ratio(self, sums: Sums) -> Column | None:
         """R of every output under a stratified draw (`dubito.engine.summing.blocks`)."""
         if self.left is None:
@@ -66,7 +66,7 @@ class Draws:
         error_BD = np.sqrt(squares_BD * part_BD / ((count - part_BD) * count))
         return error_BD
 
-    @_QUIET
+    @QUIET
     def is_within(self, sums: Sums, tolerance: float) -> NDArray[np.bool_]:
         """Whether a row varies, and the standard error of none of its outputs is above; (B,)."""
         rows = len(sums["mean"])
@@ -77,7 +77,7 @@ class Draws:
         return within_B
 
 
-@_QUIET
+@QUIET
 def classification(sums: Sums, draws: Draws) -> dict[str, Column]:
     """The columns of a classification, by their names in a reply.
 
@@ -111,7 +111,7 @@ def classification(sums: Sums, draws: Draws) -> dict[str, Column]:
     }
 
 
-@_QUIET
+@QUIET
 def regression(sums: Sums, draws: Draws) -> dict[str, Column]:
     """The columns of a regression, by their names in a reply.
 

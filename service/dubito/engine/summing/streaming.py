@@ -30,7 +30,7 @@ from dubito.engine.prediction import Column
 from dubito.engine.running.passes import Tile
 from dubito.engine.running.sheet import Sheet, on_host, tensors
 from dubito.engine.summing.arrays import is_small
-from dubito.engine.summing.figures import Draws, Sums, classification, regression
+from dubito.engine.summing.figures import QUIET, Draws, Sums, classification, regression
 from dubito.engine.summing.heads import few_parts, parts_of
 from dubito.engine.summing.positions import AnySums, empty_sums
 from dubito.engine.summing.scaling import Scaling
@@ -41,7 +41,6 @@ Figures: TypeAlias = Callable[[Sums], Columns]
 Places: TypeAlias = NDArray[np.intp]
 SAMPLES = ("samples", "noise_samples")  # columns whose first axis is T
 _FIRST_LOOK = 32
-_QUIET = np.errstate(all="ignore")  # a network that overflows answers nan; so does one sample
 _ENOUGH = 2**16  # numbers of passes, from which they are summed without waiting for more
 
 
@@ -117,7 +116,7 @@ class Tally:
             self._take_in()
         return self._sums
 
-    @_QUIET
+    @QUIET
     def _take_in(self) -> None:
         """Sum what waits: together, since many small operators cost more than a few."""
         raw = self._waiting.taken_out()
@@ -134,7 +133,7 @@ class Tally:
             for name, part in zip(names, parts, strict=False):
                 self._kept.setdefault(name, []).append(torch.as_tensor(part))
 
-    @_QUIET
+    @QUIET
     def columns(self) -> Columns:
         """Every column, by its name in a prediction."""
         found = self.figures(on_host(self.sums.sums()))
@@ -152,7 +151,7 @@ class Tally:
         make = classification if self.manifest.family == "classification" else regression
         return partial(_with_count, make, self.sums.draws())
 
-    @_QUIET
+    @QUIET
     def is_within(self, tolerance: float) -> NDArray[np.bool_]:
         """Whether a row varies, and the standard error of none of its outputs is above; (B,)."""
         spread = self.sums.spread
