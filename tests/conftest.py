@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,13 +14,18 @@ import httpx
 import pytest
 import torch
 import uvicorn
+from filelock import FileLock
 from torch import nn
 
+from dubito.registry import Registry
+from dubito.registry.database import Database
+from dubito.registry.objects import Objects
 from dubito.settings import Settings
 from dubito_nn import export
 
 from . import postgres as postgres_server
 from . import s3 as s3_server
+from .processes import environment
 
 CLASSES = ("ant", "bee", "cat")
 NUM_FEATURES = 4
@@ -132,6 +140,39 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
 
 
 @pytest.fixture(scope="session")
+def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder that `dubito demo` fills: once a run, by whichever worker comes first."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, is_made = shared / "demonstration", shared / "demonstration.made"
+    with FileLock(shared / "demonstration.lock"):
+        if not is_made.exists():
+            settings = {"DUBITO_NUM_SAMPLES": "64"}
+            subprocess.run(
+                [sys.executable, "-m", "dubito", "demo"],
+                env=environment(folder, settings),
+                check=True,
+            )
+            is_made.touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demonstrated(demonstration: Path) -> Callable[[str], Path]:
+    """The bundle of a model of the demonstration, by its name."""
+
+    def bundle(model: str) -> Path:
+        database = Database(f"sqlite:///{demonstration / 'dubito.sqlite3'}")
+        registry = Registry(database, Objects.local(demonstration / "objects"))
+        (version,) = registry.model(model).versions
+        registry.close()
+        (path,) = demonstration.rglob(f"{version.digest}.dubito")
+        return path
+
+    return bundle
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[postgres_server.Postgres]:
     """A PostgreSQL server, one per session."""
     programs = postgres_server.find_programs()
@@ -180,7 +221,13 @@ class Server:
 
         self.app = create_app(settings)
         self.settings = settings
-        config = uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="critical")
+        config = uvicorn.Config(
+            self.app,
+            host="127.0.0.1",
+            port=0,
+            log_level="critical",
+            timeout_keep_alive=600,  # a client that waited for its turn finds its connection open
+        )
         self._listening = config.bind_socket()
         self._listening.listen()  # so that a client may come before the server is up
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"

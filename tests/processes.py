@@ -1,29 +1,84 @@
-"""Servers in processes of their own, as a person starts them."""
+"""Processes of their own, such as servers as a person starts them.
+
+They are forked from one process that has imported Dubito and warmed torch up (`preloaded`), which
+takes seconds otherwise; from there on nothing is shared.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from multiprocessing.reduction import DupFd
 from pathlib import Path
+
+from dubito.cli import main
+
+from .holding import holding_jobs
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["tests.preloaded"])
+
+
+class Forked:
+    """A process that runs a function, and what it writes.
+
+    Args:
+        work: what it runs; picklable.
+        variables: its environment.
+        descriptor: 1 or 2, which `written` reads.
+    """
+
+    def __init__(
+        self, work: Callable[[], None], variables: Mapping[str, str], descriptor: int
+    ) -> None:
+        reading, writing = os.pipe()
+        self._process = _FORKS.Process(
+            target=_run, args=(work, variables, DupFd(writing), descriptor)
+        )
+        self._process.start()
+        os.close(writing)
+        self.written = os.fdopen(reading)
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
+        self._process.kill()
+        self._process.join()
+
+
+def _run(
+    work: Callable[[], None], variables: Mapping[str, str], pipe: DupFd, descriptor: int
+) -> None:
+    os.dup2(pipe.detach(), descriptor)
+    os.environ.clear()
+    os.environ.update(variables)
+    work()
 
 
 class ServerProcess:
-    """`dubito serve` on a free port; `url` is where it answers."""
+    """`dubito serve` on a free port; `url` is where it answers.
 
-    def __init__(self, data_dir: Path, settings: Mapping[str, str]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "dubito", "serve", "--port", "0"],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(data_dir, settings),
-        )
-        assert self.process.stderr is not None
-        first = self.process.stderr.readline()
+    Args:
+        data_dir: where its state lies.
+        settings: by the names of their variables.
+        holds_jobs: whether its jobs stand still at a known block, as `holding` says.
+    """
+
+    def __init__(
+        self, data_dir: Path, settings: Mapping[str, str], *, holds_jobs: bool = False
+    ) -> None:
+        self.process = Forked(partial(_serve, holds_jobs), environment(data_dir, settings), 2)
+        first = self.process.written.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+", first)
         self.lines = [first]
         self._drain = threading.Thread(target=self._read)
@@ -36,14 +91,17 @@ class ServerProcess:
     def kill(self) -> None:
         """End it as `kill -9` does."""
         self.process.kill()
-        self.process.wait()
         self._drain.join()
-        if self.process.stderr is not None:
-            self.process.stderr.close()
+        self.process.written.close()
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        self.lines.extend(self.process.stderr)
+        self.lines.extend(self.process.written)
+
+
+def _serve(holds_jobs: bool) -> None:
+    sys.argv = ["dubito", "serve", "--port", "0"]
+    with holding_jobs() if holds_jobs else nullcontext():
+        main()
 
 
 def environment(data_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:
@@ -59,9 +117,11 @@ def environment(data_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def serving(data_dir: Path, settings: Mapping[str, str]) -> Iterator[ServerProcess]:
-    """A server for the time of the block."""
-    server = ServerProcess(data_dir, settings)
+def serving(
+    data_dir: Path, settings: Mapping[str, str], *, holds_jobs: bool = False
+) -> Iterator[ServerProcess]:
+    """A server for the time of the block; arguments as of `ServerProcess`."""
+    server = ServerProcess(data_dir, settings, holds_jobs=holds_jobs)
     try:
         yield server
     finally:

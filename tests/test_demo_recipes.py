@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,11 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_diabetes, load_digits
 from torch import nn
 
-from dubito.demo import DIABETES, DIGITS, DIGITS_CONCRETE, RECIPES, Fitted, Recipe, Rows, Splits
+from dubito.demo import DIABETES, DIGITS, RECIPES, Recipe, Rows, Splits
 from dubito.demo.digits import composites, digit_splits
+from dubito.engine import Engine
+from dubito.engine.summing.heads import mean_and_variance
+from dubito_nn import load_bundle
 from dubito_nn.dropout import ConcreteDropout, ConcreteDropout2d
 from dubito_nn.training import Progress, seeded
 
@@ -28,11 +32,6 @@ def _passes(network: nn.Module, rows: NDArray[np.float32], num_samples: int = 64
     finally:
         network.eval()
     return torch.stack([o if isinstance(o, torch.Tensor) else torch.cat(o, 1) for o in outputs])
-
-
-def _entropy(fitted: Fitted, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    mean_BC = _passes(fitted.network, rows).double().softmax(2).mean(0)
-    return torch.special.entr(mean_BC).sum(1).numpy()
 
 
 def _parts(splits: Splits) -> tuple[Rows, Rows, Rows]:
@@ -114,48 +113,51 @@ def test_the_scale_of_the_target_is_that_of_the_training_rows() -> None:
     assert replace(DIGITS, epochs=1).fit().target_scale is None
 
 
-@pytest.fixture(scope="module")
-def digits() -> Fitted:
-    return DIGITS.fit()
+def test_the_digits_are_recognised_and_what_is_no_digit_is_doubted(
+    demonstrated: Callable[[str], Path],
+) -> None:
+    engine, splits = Engine.load(demonstrated("digits")), digit_splits()
 
+    def mean(rows: NDArray[np.float32]) -> torch.Tensor:
+        return engine.sample(rows).double().softmax(2).mean(0)
 
-def test_the_digits_are_recognised_and_what_is_no_digit_is_doubted(digits: Fitted) -> None:
-    splits = digit_splits()
-    logits = _passes(digits.network, splits.test.inputs).double()
-    assert (logits.softmax(2).mean(0).argmax(1).numpy() == splits.test.targets).mean() >= 0.97
+    def entropy(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        return torch.special.entr(mean(rows)).sum(1).numpy()
+
+    assert (mean(splits.test.inputs).argmax(1).numpy() == splits.test.targets).mean() >= 0.97
     # Threshold at a false-alarm rate of 5 %: the conformal quantile of the rows held out.
-    held_out = np.sort(_entropy(digits, splits.calibration.inputs))
+    held_out = np.sort(entropy(splits.calibration.inputs))
     threshold = held_out[int(np.ceil(0.95 * (len(held_out) + 1))) - 1]
     noise = np.random.default_rng(0).random((500, 64), dtype=np.float32)
     asymmetric = splits.test.inputs[np.isin(splits.test.targets, [2, 3, 4, 5, 7])]
     mirrored = asymmetric.reshape(-1, 8, 8)[:, ::-1].reshape(-1, 64).copy()
-    assert (_entropy(digits, noise) > threshold).mean() >= 0.9
-    assert (_entropy(digits, mirrored) > threshold).mean() >= 0.65
+    assert (entropy(noise) > threshold).mean() >= 0.9
+    assert (entropy(mirrored) > threshold).mean() >= 0.65
 
 
-@pytest.mark.slow
-def test_the_network_with_learned_rates_recognises_digits_and_has_moved_its_rates() -> None:
-    fitted = DIGITS_CONCRETE.fit()
-    test = digit_splits().test
-    mean = _passes(fitted.network, test.inputs).softmax(2).mean(0)
-    assert (mean.argmax(1).numpy() == test.targets).mean() >= 0.97
-    rates = fitted.result.drop_probs
+def test_the_network_with_learned_rates_recognises_digits_and_has_moved_its_rates(
+    demonstrated: Callable[[str], Path],
+) -> None:
+    path, test = demonstrated("digits-concrete"), digit_splits().test
+    mean_BC = Engine.load(path).sample(test.inputs).softmax(2).mean(0)
+    assert (mean_BC.argmax(1).numpy() == test.targets).mean() >= 0.97
+    rates = {site.module_path: site.drop_prob for site in load_bundle(path).sites}
     assert rates.keys() == {"convolutions.3", "hidden.0", "head_dropout"}
-    assert all(0.01 < p < 0.6 for p in rates.values())
-    assert max(abs(p - 0.1) for p in rates.values()) > 0.05
+    assert all(p is not None and 0.01 < p < 0.6 for p in rates.values())
+    assert max(abs(p - 0.1) for p in rates.values() if p is not None) > 0.05
 
 
-def test_the_diabetes_network_predicts_better_than_the_mean_and_knows_its_noise() -> None:
-    fitted, test = DIABETES.fit(), DIABETES.splits().test
-    assert fitted.target_scale is not None
-    (mean,), (deviation,) = fitted.target_scale
-    outputs = _passes(fitted.network, test.inputs).double().numpy()
-    mean_TB, log_variance_TB = outputs[:, :, 0], outputs[:, :, 1]
-    target_B = (test.targets[:, 0] - mean) / deviation
-    variance_B = mean_TB.var(0) + np.exp(log_variance_TB).mean(0)
-    error_B = target_B - mean_TB.mean(0)
-    assert np.mean(error_B**2) < 0.75 * np.mean(target_B**2)
-    assert 0.5 < np.mean(error_B**2 / variance_B) < 1.6
+def test_the_diabetes_network_predicts_better_than_the_mean_and_knows_its_noise(
+    demonstrated: Callable[[str], Path],
+) -> None:
+    engine, splits = Engine.load(demonstrated("diabetes")), DIABETES.splits()
+    raw = engine.sample(splits.test.inputs)
+    mean_TBD, noise_TBD = (part.numpy() for part in mean_and_variance(raw, engine.manifest))
+    error_BD = splits.test.targets - mean_TBD.mean(0)
+    variance_BD = mean_TBD.var(0) + noise_TBD.mean(0)
+    from_mean_BD = splits.test.targets - splits.train.targets.mean(0)
+    assert np.mean(error_BD**2) < 0.75 * np.mean(from_mean_BD**2)
+    assert 0.5 < np.mean(error_BD**2 / variance_BD) < 1.6
 
 
 # torch 2.13 warns of its own code while it decomposes a graph.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -19,8 +22,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine.load(DIGITS.export_to(tmp_path_factory.mktemp("digits") / "digits.dubito"))
+def engine(demonstrated: Callable[[str], Path]) -> Engine:
+    return Engine.load(demonstrated("digits"))
 
 
 @pytest.fixture(scope="module")

@@ -109,6 +109,7 @@ def test_learning_curves_go_on_where_they_were_cut_off_side_by_side_as_in_turn(
 ) -> None:
     """By chance and by weight scaling: no score of a form that a timing chose."""
     options = ["--data", str(folder), "--quick", "--results", str(folder / "results")]
+    options += ["--strategies", "random", "bald"]
     figures = modules["active_learning"].main([*options, "--work", str(folder / "work")])
     _check_record(folder / "results" / "active_learning_quick.json")
     whole, ended = (
@@ -119,7 +120,7 @@ def test_learning_curves_go_on_where_they_were_cut_off_side_by_side_as_in_turn(
     assert len(run["accuracies"]) == 2
     whole.write_text(json.dumps(begun))
     again = modules["active_learning"].main(
-        [*options, "--work", str(whole.parent), "--workers", "2", "--strategies", "random", "bald"]
+        [*options, "--work", str(whole.parent), "--workers", "2"]
     )
     assert again["random"]["accuracies"] == figures["random"]["accuracies"]
     assert again["bald"] == figures["bald"]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dubito.settings import Settings
 
 from .conftest import CLASSES, NUM_FEATURES, Bundles, upload
+from .holding import holding_jobs
 
 MODEL = "/v1/models/animals"
 NUM_ROWS = 700
@@ -23,12 +24,12 @@ NUM_ROWS = 700
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Frequent checkpoints, and blocks of few rows."""
+    """A checkpoint after every block of few rows."""
     return Settings(
         data_dir=tmp_path / "data",
         num_samples=16,
-        job_checkpoint_ms=50,
-        job_chunk_ms=20,
+        job_checkpoint_ms=1,
+        job_chunk_ms=5,
         poll_ms=50,
     )
 
@@ -148,14 +149,15 @@ def test_rows_chosen_from_a_pool_are_those_chosen_from_its_rows(
 def test_a_job_keeps_the_version_that_its_alias_named_and_that_version_stays(
     ready: httpx.Client, rows: NDArray[np.float32], bundles: Bundles
 ) -> None:
-    send(ready, npy(np.tile(rows, (30, 1))))
-    job = start(ready, num_samples=128)
-    upload(ready, "animals", bundles("second")).raise_for_status()
-    ready.put(f"{MODEL}/aliases/default", json={"version": 2}).raise_for_status()
-    refused = ready.delete(f"{MODEL}/versions/1")
-    assert refused.status_code == 409
-    assert job in refused.json()["detail"]
-    assert ready.delete("/v1/pools/pool").status_code == 409
+    send(ready, npy(np.tile(rows, (10, 1))))
+    with holding_jobs():
+        job = start(ready, num_samples=128)
+        upload(ready, "animals", bundles("second")).raise_for_status()
+        ready.put(f"{MODEL}/aliases/default", json={"version": 2}).raise_for_status()
+        refused = ready.delete(f"{MODEL}/versions/1")
+        assert refused.status_code == 409
+        assert job in refused.json()["detail"]
+        assert ready.delete("/v1/pools/pool").status_code == 409
     assert finished(ready, job)["version"] == 1
     assert json.loads(arrays(ready, job)["reply"].tobytes())["version"] == 1
     assert ready.delete(f"{MODEL}/versions/1").status_code == 204
@@ -166,12 +168,13 @@ def test_a_job_keeps_the_version_that_its_alias_named_and_that_version_stays(
 def test_a_job_is_cancelled_once_and_leaves_nothing(
     ready: httpx.Client, rows: NDArray[np.float32], settings: Settings
 ) -> None:
-    send(ready, npy(np.tile(rows, (200, 1))))
-    job = start(ready, num_samples=1000)
-    for name, page in events(ready, job):
-        if name == "progress" and page["done"]:
-            break
-    page = ready.delete(f"/v1/jobs/{job}").json()
+    send(ready, npy(np.tile(rows, (10, 1))))
+    with holding_jobs():
+        job = start(ready, num_samples=128)
+        for name, page in events(ready, job):
+            if name == "progress" and page["done"]:
+                break
+        page = ready.delete(f"/v1/jobs/{job}").json()
     assert page["state"] == "cancelled"
     assert page["done"] < page["total"]
     assert finished(ready, job)["state"] == "cancelled"

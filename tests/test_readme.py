@@ -38,9 +38,10 @@ def block(language: str, containing: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def run(tmp_path_factory: pytest.TempPathFactory, demonstration: Path) -> Iterator[Run]:
     """Runs shell commands in a folder of their own, where `dubito` and its server are at hand."""
     folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(demonstration, folder / "data")
     shutil.copytree(ROOT / "examples", folder / "examples")
     command = folder / "bin" / "dubito"
     command.parent.mkdir()

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.postgres]
 MODEL = "/v1/models/animals"
 GOOD = {"inputs": [[0.1, 0.2, 0.3, 0.4]]}
 SEEN_WITHIN_S = 2.0
-NUM_UPLOADS = 200
+NUM_UPLOADS = 60
 
 
 class Pair:
@@ -84,7 +84,7 @@ def test_servers_see_each_others_changes_within_two_seconds(pair: Pair, bundles:
     upload(first, "animals", bundles("first")).raise_for_status()
     took_s["upload"].append(_seen_after_s(lambda: second.get(MODEL).status_code == 200))
     assert answer()["version"] == 1  # the first prediction of a process is slow: not what is asked
-    for number in range(2, 12):
+    for number in range(2, 7):
         name = "second" if number % 2 == 0 else "first"
         upload(first, "animals", bundles(name)).raise_for_status()
         versions = f"{MODEL}/versions/{number}"
@@ -107,7 +107,7 @@ def test_servers_see_each_others_changes_within_two_seconds(pair: Pair, bundles:
     print({name: f"at most {max(times):.2f} s of {len(times)}" for name, times in took_s.items()})
 
 
-def test_200_uploads_at_once_through_two_servers_get_200_numbers(
+def test_uploads_at_once_through_two_servers_get_a_number_each(
     pair: Pair, bundles: Bundles
 ) -> None:
     def send(place: int) -> int:

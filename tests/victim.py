@@ -1,9 +1,6 @@
 """What the tests of crashes kill: a process that uploads, moves aliases and calibrates.
 
-    python victim.py BUNDLE     imports once; for every line on stdin, a seed, forks a worker
-
-A worker writes `pid N`, `ready`, and for every change that was acknowledged a line of JSON.
-The parent writes `gone` when the worker was killed.
+It writes a line of JSON for every change that was acknowledged, and `ready` after the first.
 """
 
 from __future__ import annotations
@@ -11,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,9 +29,9 @@ def write(line: str) -> None:
     os.write(1, f"{line}\n".encode())
 
 
-def work(bundle: Bundle, seed: int) -> None:
+def work(path: Path, seed: int) -> None:
     """Change the registry until killed."""
-    write(f"pid {os.getpid()}")
+    bundle = load_bundle(path)
     with Application(Settings()).running() as application:
         draw = random.Random(seed)
         versions = [upload(application, bundle, f"{seed} first")]
@@ -73,18 +69,3 @@ def calibrate(application: Application, number: int) -> None:
 
 def acknowledge(change: str, **what: object) -> None:
     write(json.dumps({"change": change, **what}))
-
-
-def main() -> None:
-    """Fork a worker for every seed. Nothing runs before: threads do not survive a fork."""
-    bundle = load_bundle(Path(sys.argv[1]))
-    for line in sys.stdin:
-        worker = os.fork()
-        if worker == 0:
-            work(bundle, int(line))
-        os.waitpid(worker, 0)
-        write("gone")
-
-
-if __name__ == "__main__":
-    main()
