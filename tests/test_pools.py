@@ -20,6 +20,7 @@ from dubito.pools.cache import PoolCache
 from dubito.pools.data import PoolData
 from dubito.pools.unpack import unpack
 from dubito.settings import Settings
+from dubito_nn import InputSpec
 
 from .conftest import Server
 from .s3 import S3
@@ -287,3 +288,77 @@ def test_a_pool_without_a_name_is_named_by_its_digest(client: httpx.Client) -> N
     reply = client.post("/v1/pools", content=npy(ROWS), headers={"Content-Type": NPY})
     page = json.loads(reply.content)
     assert page["pool"] == f"pool-{page['sha256'][:12]}"
+
+
+def _unpacked(tmp_path: Path, content: bytes) -> PoolData:
+    (tmp_path / "file").write_bytes(content)
+    room = tmp_path / "room"
+    room.mkdir()
+    unpack(tmp_path / "file", "parquet", room, LIMIT)
+    return PoolData(room)
+
+
+def _indexed(kind: str) -> bytes:
+    """The rows as a DataFrame with an index of some kind, saved by pandas or by what reads it."""
+    pd, pa = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    order = np.random.default_rng(1).permutation(50)
+    frame, file = pd.DataFrame(COLUMNS), io.BytesIO()
+    match kind:
+        case "shuffled" | "bare" | "selected":
+            frame.index = pd.Index(order)
+        case "named":
+            frame.index = pd.Index(order, name="id")
+        case "text":
+            frame.index = pd.Index([f"row {place}" for place in order], name="id")
+        case "several":
+            frame.index = pd.MultiIndex.from_arrays([order, order[::-1]], names=["id", None])
+        case "only":
+            frame = pd.DataFrame(index=pd.Index(order))
+    table = pa.Table.from_pandas(frame)
+    if kind == "bare":  # as libraries write it that know nothing of pandas
+        table = table.replace_schema_metadata(None)
+    if kind == "selected":
+        table = table.select(list(COLUMNS))
+    if kind == "damaged":
+        table = table.replace_schema_metadata({b"pandas": b"{"})
+    pa.parquet.write_table(table, file, row_group_size=7)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "kind", ["range", "shuffled", "named", "text", "several", "bare", "selected"]
+)
+def test_an_index_of_pandas_is_no_feature(tmp_path: Path, kind: str) -> None:
+    data = _unpacked(tmp_path, _indexed(kind))
+    np.testing.assert_array_equal(np.asarray(data.rows(0, 50)), ROWS)
+
+
+def test_the_index_of_lists_is_no_input(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    frame, file = pd.DataFrame({"inputs": list(ROWS)}, index=np.arange(50)[::-1]), io.BytesIO()
+    frame.to_parquet(file)
+    data = _unpacked(tmp_path, file.getvalue())
+    np.testing.assert_array_equal(np.asarray(data.rows(0, 50)), ROWS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [("only", "beside pandas' index, got none"), ("damaged", "got no JSON")]
+)
+def test_a_table_without_columns_or_with_a_damaged_description_is_refused(
+    tmp_path: Path, kind: str, told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        _unpacked(tmp_path, _indexed(kind))
+
+
+def test_columns_go_to_the_inputs_of_their_names(tmp_path: Path) -> None:
+    data = _unpacked(tmp_path, _indexed("shuffled"))
+    x0, x1 = InputSpec("x0", "float32", ()), InputSpec("x1", "float32", (1,))
+    data.read_for([x1, x0])
+    rows = data.take(np.array([3, 9]))
+    assert isinstance(rows, dict)
+    assert list(rows) == list(COLUMNS)  # what is too much is refused by its name
+    np.testing.assert_array_equal(rows["x0"], ROWS[[3, 9], 0])
+    np.testing.assert_array_equal(rows["x1"], ROWS[[3, 9], 1:2])
+    data.read_for([InputSpec("x", "float32", (4,))])
+    np.testing.assert_array_equal(np.asarray(data.rows(0, 50)), ROWS)

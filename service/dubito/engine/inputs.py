@@ -47,7 +47,7 @@ def read_inputs(inputs: Inputs, specs: Sequence[InputSpec]) -> dict[str, Tensor]
         inputs = {names[0]: inputs}
     if set(inputs) != set(names):
         raise InputError(
-            f"the model takes the inputs {names}, got {sorted(map(str, inputs))}: name them so"
+            f"the model takes the inputs {names}, got {sorted(map(str, inputs))[:64]}: name them so"
         )
     read = {spec.name: _read(inputs[spec.name], spec) for spec in specs}
     _check_rows({name: len(tensor) for name, tensor in read.items()})

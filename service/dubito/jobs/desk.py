@@ -21,7 +21,7 @@ from dubito.jobs.arrays import to_bytes
 from dubito.jobs.orders import settled
 from dubito.jobs.results import check_format
 from dubito.pools import Shelf
-from dubito.pools.stream import UNNAMED
+from dubito.pools.data import by_input
 from dubito.registry import JobFact, PoolFact, VersionFact
 from dubito.registry.jobs import JobStore, NewJob, new_id
 from dubito.registry.names import ANONYMOUS
@@ -34,7 +34,7 @@ from dubito.serving.sampling import merge_sampling
 from dubito.serving.selecting import SelectOrder, begin
 from dubito.settings import Settings
 from dubito_nn import Manifest
-from dubito_nn.manifest import manifest_from_json
+from dubito_nn.manifest import manifest_from_json, named_modules
 
 
 class Desk:
@@ -221,10 +221,14 @@ class Desk:
         """
         pool = self._shelf.get(name)
         rows = {column.name: np.zeros((1, *column.shape), column.dtype) for column in pool.columns}
+        features = pool.columns[0].features
         try:
-            read_inputs(rows[UNNAMED] if list(rows) == [UNNAMED] else rows, manifest.inputs)
+            read_inputs(by_input(rows, features, manifest.inputs), manifest.inputs)
         except InputError as error:
-            raise InputError(f"pool `{name}`: {error.detail}") from error
+            columns = f"; its columns, pandas' index left out, are {named_modules(features, 12)}"
+            raise InputError(
+                f"pool `{name}`: {error.detail}{columns if features else ''}"
+            ) from error
         return pool
 
     def _accept(

@@ -83,6 +83,7 @@ class Task:
         self._network = self._load()
         pool_format = str(self._fact.order["pool_format"])
         self._data = self._shelf.open(self._fact.pool_digest, pool_format)
+        self._data.read_for(self._network.manifest.inputs)
         if self._fact.kind == "predict":
             self._predict()
         else:

@@ -6,7 +6,7 @@ Dimensions: N rows of the pool, B of them.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,32 @@ from numpy.typing import NDArray
 from dubito.errors import DubitoError
 from dubito.pools.stream import UNNAMED
 from dubito.pools.unpack import INDEX, file_digest
+from dubito_nn import InputSpec
 
 _HELD_BYTES = 64 * 2**20  # that may have been read before pages are let go
 
 PoolRows = NDArray[np.generic] | Mapping[str, NDArray[np.generic]]
+
+
+def by_input(
+    rows: Mapping[str, NDArray[np.generic]], features: Sequence[str], inputs: Sequence[InputSpec]
+) -> PoolRows:
+    """Rows as a network takes them: the columns of a table by name, where it has several inputs.
+
+    Args:
+        rows: arrays of a pool, by name.
+        features: names of the columns, where the pool is a table.
+        inputs: of the network.
+    """
+    if list(rows) != [UNNAMED]:
+        return rows
+    table, shape_of = rows[UNNAMED], {spec.name: spec.shape for spec in inputs}
+    if not features or (len(inputs) < 2 and set(features) != set(shape_of)):
+        return table
+    return {
+        name: table[:, place].reshape(-1, *(1 for _ in shape_of.get(name, ())))
+        for place, name in enumerate(features)
+    }
 
 
 class PoolData:
@@ -38,6 +60,8 @@ class PoolData:
         self._num_rows = int(index["num_rows"])
         self._maps: list[mmap.mmap] = []
         self._arrays: dict[str, NDArray[np.generic]] = {}
+        self._features = index["columns"][0].get("features", [])
+        self._inputs: Sequence[InputSpec] = ()
         self._read_bytes = 0
         for place, column in enumerate(index["columns"]):
             path = folder / f"{place}.npy"
@@ -47,6 +71,10 @@ class PoolData:
 
     def __len__(self) -> int:
         return self._num_rows
+
+    def read_for(self, inputs: Sequence[InputSpec]) -> None:
+        """Hand out rows as a network takes them from now on; see `by_input`."""
+        self._inputs = inputs
 
     def rows(self, start: int, stop: int) -> PoolRows:
         """Copies of neighbouring rows: an array, or arrays by name."""
@@ -65,7 +93,7 @@ class PoolData:
             self._read_bytes = 0
             for mapped in self._maps:
                 mapped.madvise(mmap.MADV_DONTNEED)
-        return copies[UNNAMED] if list(copies) == [UNNAMED] else copies
+        return by_input(copies, self._features, self._inputs)
 
     def _mapped(self, path: Path) -> NDArray[np.generic]:
         with path.open("rb") as file:

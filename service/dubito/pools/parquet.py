@@ -1,12 +1,14 @@
 """`.parquet` files as streams of rows, by row groups, with pyarrow (the extra `dubito[parquet]`).
 
 A file of plain columns of numbers is one array, a column for every number of a row, in their
-order. A column of lists of equal length is an array of its own, under its name.
+order. A column of lists of equal length is an array of its own, under its name. The index of a
+DataFrame is no column: pandas says in the file which columns hold it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow import parquet as pq
 
+_INDEX = re.compile(r"__index_level_\d+__")  # of pandas, where it has no name
 _MAX_COLUMNS = 65_536
 _MAX_DEPTH = 8
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4}  # bytes of a decoded number at most; others: 8
@@ -88,13 +91,15 @@ def _streams(file: pq.ParquetFile) -> list[ColumnStream]:
     schema, num_rows = file.schema_arrow, file.metadata.num_rows
     if len(set(schema.names)) != len(schema.names):
         raise InputError("pool: expected each column once, got a name twice: rename one")
-    types = {field.name: _innermost(field.type) for field in schema}
+    types = {name: _innermost(schema.field(name).type) for name in _without_index(schema)}
+    if not types:
+        raise InputError("pool: expected columns beside pandas' index, got none: save the inputs")
     if num_rows == 0:
         raise InputError("pool: expected at least one row, got none")
     depths = {depth for _, depth in types.values()}
     if depths == {0}:
         dtype = np.result_type(*(dtype for dtype, _ in types.values()))
-        fact = ColumnFact(UNNAMED, dtype.str, (len(types),))
+        fact = ColumnFact(UNNAMED, dtype.str, (len(types),), tuple(types))
         return [ColumnStream(fact, num_rows, _plain(file, fact))]
     if 0 in depths:
         raise InputError(
@@ -102,6 +107,20 @@ def _streams(file: pq.ParquetFile) -> list[ColumnStream]:
             "put the inputs of a network into lists"
         )
     return [_lists(file, name, dtype, num_rows) for name, (dtype, _) in types.items()]
+
+
+def _without_index(schema: pa.Schema) -> list[str]:
+    """The columns that are no index of pandas, also where another library dropped what it says."""
+    try:
+        described = schema.pandas_metadata
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"pool: expected pandas' description of its columns, got no JSON ({str(error)[:80]}): "
+            "write the file again"
+        ) from error
+    listed = described.get("index_columns") if isinstance(described, dict) else None
+    index = [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
+    return [name for name in schema.names if name not in index and not _INDEX.fullmatch(name)]
 
 
 def _innermost(kind: pa.DataType) -> tuple[np.dtype[np.generic], int]:
@@ -128,18 +147,18 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
-def _batches(file: pq.ParquetFile, at_once: int, name: str | None) -> Iterator[pa.RecordBatch]:
+def _batches(file: pq.ParquetFile, at_once: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     for group in range(file.metadata.num_row_groups):
         yield from file.iter_batches(
             batch_size=at_once,
             row_groups=[group],
-            columns=None if name is None else [name],
+            columns=names,
             use_threads=False,
         )
 
 
 def _plain(file: pq.ParquetFile, fact: ColumnFact) -> Iterator[NDArray[np.generic]]:
-    for batch in _batches(file, block_rows(fact), None):
+    for batch in _batches(file, block_rows(fact), fact.features):
         _refuse_empty(batch.columns)
         block = np.empty((batch.num_rows, *fact.shape), fact.dtype)
         for place, column in enumerate(batch.columns):
@@ -150,12 +169,12 @@ def _plain(file: pq.ParquetFile, fact: ColumnFact) -> Iterator[NDArray[np.generi
 def _lists(
     file: pq.ParquetFile, name: str, dtype: np.dtype[np.generic], num_rows: int
 ) -> ColumnStream:
-    first = next(_batches(file, 1, name))
+    first = next(_batches(file, 1, [name]))
     shape = _nested(first.column(0))[1][1:]
     fact = ColumnFact(name, dtype.str, shape)
 
     def blocks() -> Iterator[NDArray[np.generic]]:
-        for batch in _batches(file, block_rows(fact), name):
+        for batch in _batches(file, block_rows(fact), [name]):
             flat, own = _nested(batch.column(0))
             if own[1:] != shape:
                 raise InputError(

@@ -54,13 +54,7 @@ def unpack(path: Path, format: str, folder: Path, limit_bytes: int) -> Contents:
         _check(streams, limit_bytes)
         for place, stream in enumerate(streams):
             digest = _write(stream, folder / f"{place}.npy")
-            fact = stream.fact
-            written.append(
-                {
-                    **{"name": fact.name, "dtype": fact.dtype, "shape": list(fact.shape)},
-                    "sha256": digest,
-                }
-            )
+            written.append({**stream.fact.to_json(), "sha256": digest})
         found = Contents(
             streams[0].num_rows,
             tuple(stream.fact for stream in streams),

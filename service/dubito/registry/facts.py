@@ -77,11 +77,24 @@ class AuditFact:
 
 @dataclass(frozen=True)
 class ColumnFact:
-    """One array of a pool: the name of its input, numpy's name of its type, one row's shape."""
+    """One array of a pool: the name of its input, numpy's name of its type, one row's shape.
+
+    `features` are the columns of a table that became the numbers of a row, where they have names.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    features: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values; `features` only where there are any."""
+        values: dict[str, object] = {
+            "name": self.name,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+        }
+        return values | ({"features": list(self.features)} if self.features else {})
 
 
 @dataclass(frozen=True)

@@ -74,10 +74,7 @@ class PoolStore:
                 size_bytes=path.stat().st_size,
                 format=format,
                 num_rows=num_rows,
-                columns=[
-                    {"name": one.name, "dtype": one.dtype, "shape": list(one.shape)}
-                    for one in columns
-                ],
+                columns=[one.to_json() for one in columns],
                 source=source,
                 uploader=actor,
             )
@@ -193,6 +190,8 @@ def _fact(row: PoolRow) -> PoolFact:
 
 
 def _column(stored: dict[str, object]) -> ColumnFact:
-    shape = stored["shape"]
+    shape, features = stored["shape"], stored.get("features", [])
     assert isinstance(shape, list)
-    return ColumnFact(str(stored["name"]), str(stored["dtype"]), tuple(map(int, shape)))
+    assert isinstance(features, list)
+    name, dtype = str(stored["name"]), str(stored["dtype"])
+    return ColumnFact(name, dtype, tuple(map(int, shape)), tuple(map(str, features)))
