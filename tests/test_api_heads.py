@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from dubito.cli import make_app
 from dubito.errors import InputError
+from dubito.labels import LabelsAre
 from dubito.serving.judging.position_labels import read_position_labels
 from dubito.settings import Settings
 from dubito_nn import Manifest, export
@@ -222,7 +223,7 @@ def test_truths_may_come_as_arrays(client: httpx.Client) -> None:
         ("labels", [["loud"], ["green"]], "got \"['green']\" in row 1"),
         ("labels", ["loud", "red"], "in row 0"),
         ("labels", [[0, 1], [1, 0]], "0 or 1 for each of the 3 labels"),
-        ("labels", [[0, 1, 2], [0, 0, 0]], "got 2 in row 0"),
+        ("labels", [[0, 1, 2], [0, 0, 0]], "got '[0, 1, 2]' in row 0"),
         ("labels", [[0, 1, 0]], "2 in all, got 1"),
         ("labels", 3, "send a list of lists"),
         ("places", [["sky"] * 4] * 2, "shape (2, 4, 4), got (2, 4)"),
@@ -230,7 +231,7 @@ def test_truths_may_come_as_arrays(client: httpx.Client) -> None:
         (
             "places",
             [[[3] * 4] * 4] * 2,
-            "an index from 0 to 2, or -1 where nobody has labelled it, got '3' in row 0",
+            "an index from 0 to 2, or -1 where nobody has labelled it, got 3 in row 0",
         ),
         ("places", [[[0] * 4] * 4, [[0] * 3] * 4], "got ragged lists"),
         ("places", [[[-1] * 4] * 4] * 2, "at least one labelled position in every row"),
@@ -371,22 +372,32 @@ def test_a_job_that_cannot_be_done_is_refused_at_once(calibrated: httpx.Client) 
 
 
 def test_labels_of_positions_are_read_one_by_one() -> None:
-    """Text is a name even where it looks like an index, and an integer is an index."""
+    """Text is a name even where it looks like an index, and an integer what was agreed on."""
     manifest = Manifest(
         task="classification", output="logits", num_outputs=3, classes=("1", "0", "2"),
         sites=(), torch_version="",
         inputs=(), class_axis=1,
     )  # fmt: skip
 
-    def read(given: object) -> list[list[int]]:
-        return read_position_labels(given, manifest, 2, (2,)).tolist()
+    def read(given: object, labels_are: LabelsAre | None = "indices") -> list[list[int]]:
+        return read_position_labels(given, manifest, 2, (2,), labels_are).tolist()
 
     assert read([[0, "0"], ["1", -1]]) == [[0, 1], [0, -1]]
+    assert read([[0, "0"], ["1", -1]], "names") == [[1, 1], [0, -1]]
+    integers = np.array([[0, 2], [1, -1]])
+    assert read(integers) == [[0, 2], [1, -1]]
+    assert read(integers, "names") == [[1, 2], [0, -1]]
+    assert read([[2, "0"], ["1", -1]], None) == [[2, 1], [0, -1]]
+    for given in (integers, integers.tolist()):
+        with pytest.raises(
+            InputError, match=r"got 0 in row 0, .* '0' \(index 1\) .* '1' \(index 0\)"
+        ):
+            read(given, None)
     assert read(np.array([["1", "-1"], ["2", "0"]])) == [[0, -1], [2, 1]]
     for wrong, named in (
-        ([[0, 1], [True, 0]], "'True' in row 1"),
-        ([[0, 1], [None, 0]], "'None' in row 1"),
-        ([[0, 1], [1.0, 0]], "'1.0' in row 1"),
+        ([[0, 1], [True, 0]], "True in row 1"),
+        ([[0, 1], [None, 0]], "None in row 1"),
+        ([[0, 1], [1.0, 0]], "1.0 in row 1"),
         ([["3", 1], [1, 0]], "'3' in row 0"),
         (np.array([[0, 1], [1, 3]]), "3 in row 1"),
         ([[0, 1], [1]], "ragged"),

@@ -189,7 +189,7 @@ def test_equal_requests_to_two_versions_share_one_id_and_one_truth(
 BAD_FEEDBACK: list[tuple[Any, str]] = [
     ([{"row": 3, "label": "ant"}], "from 0 to 2"),
     ([{"row": -1, "label": "ant"}], "greater than or equal to 0"),
-    ([{"row": 0, "label": "dog"}], "expects a class of version 1"),
+    ([{"row": 0, "label": "dog"}], "`label` of version 1 expects a name (ant, bee, cat)"),
     ([{"row": 0, "label": 3}], "index from 0 to 2"),
     ([{"row": 0, "label": True}], "valid"),
     ([{"row": 0, "label": ["ant"]}], "got a list: outcomes of several labels"),

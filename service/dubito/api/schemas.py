@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from dubito.acquisition import Acquisition
 from dubito.acquisition.order import DEFAULT_CANDIDATES
 from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
+from dubito.labels import LabelsAre
 from dubito.serving.orders import SamplingOrder
 
 Rows = Annotated[
@@ -36,6 +37,11 @@ Rows = Annotated[
 _LABELS = (
     "Class indices or names, one per row; of several labels the names of those that are on or 0 or "
     "1 for each, of positions nested lists, -1 where unlabelled."
+)
+_LABELS_ARE = Field(
+    default=None,
+    description="Whether integers among the labels are class `names` or `indices`; left out: "
+    "indices, and refused where a class of that name is another.",
 )
 Values = Annotated[object, WithJsonSchema({"type": "array", "items": {}})]
 
@@ -175,6 +181,7 @@ class CalibrateOptions(SamplingFields):
         description="Several labels or positions per row: share of them that a row's sets shall "
         "hold at once, in (0, 1]; left out: 1 of labels, 0.95 of positions.",
     )
+    labels_are: LabelsAre | None = _LABELS_ARE
 
 
 class CalibrateBody(CalibrateOptions):
@@ -195,6 +202,7 @@ class EvaluateOptions(SamplingFields):
     calibration: Literal["active", "none"] = Field(
         default="active", description="`none` judges the raw figures."
     )
+    labels_are: LabelsAre | None = _LABELS_ARE
 
 
 class EvaluateBody(EvaluateOptions):
@@ -298,6 +306,7 @@ class FeedbackBody(_Schema):
     rows: list[TruthBody] = Field(
         fail_fast=True, min_length=1, max_length=100_000, description="Truths, by row."
     )
+    labels_are: LabelsAre | None = _LABELS_ARE
 
 
 class AliasBody(_Schema):

@@ -11,7 +11,7 @@ from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
 from dubito.calibration.record import Calibration
 from dubito.calibration.report import page
 from dubito.cli.console import application, finish, local_actor, output
-from dubito.cli.labelled import read_labelled, table, warn
+from dubito.cli.labelled import LabelsAreOption, read_labelled, table, warn
 from dubito.serving.orders import CalibrateOrder, SamplingOrder
 
 
@@ -53,6 +53,7 @@ def calibrate(
     noise_precision: Annotated[
         float | None, typer.Option(help="Regression of means alone: 1 / noise variance.")
     ] = None,
+    labels_are: LabelsAreOption = None,
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
     masks: Annotated[str | None, typer.Option(help="shared or independent.")] = None,
@@ -73,6 +74,7 @@ def calibrate(
         labels=arrays.get("labels"),
         targets=arrays.get("targets"),
         ood_inputs=arrays.get("ood_inputs"),
+        labels_are=labels_are,
         alpha=alpha,
         coverage=coverage,
         scaling=scaling,

@@ -12,7 +12,7 @@ from dubito.api.replies import sampling_fields, to_json
 from dubito.calibration.evaluate import Evaluation
 from dubito.calibration.report import Intervals, Report, page
 from dubito.cli.console import application, finish, output
-from dubito.cli.labelled import read_labelled, table, warn
+from dubito.cli.labelled import LabelsAreOption, read_labelled, table, warn
 from dubito.errors import InputError
 from dubito.serving.orders import EvaluateOrder, EvaluateReply, SamplingOrder
 
@@ -27,6 +27,7 @@ def evaluate(
         float | None, typer.Option(help="Of sets and intervals; else the calibration's.")
     ] = None,
     calibration: Annotated[str, typer.Option(help="active or none.")] = "active",
+    labels_are: LabelsAreOption = None,
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
     draw: Annotated[str | None, typer.Option(help="stratified or iid.")] = None,
@@ -52,6 +53,7 @@ def evaluate(
         labels=arrays.get("labels"),
         targets=arrays.get("targets"),
         ood_inputs=arrays.get("ood_inputs"),
+        labels_are=labels_are,
         coverage=coverage,
         calibration=cast(Literal["active", "none"], calibration),
         sampling=SamplingOrder(

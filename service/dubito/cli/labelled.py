@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
 from dubito.calibration.report import Intervals, Report
 from dubito.cli.console import messages, read_arrays
 from dubito.errors import InputError
+from dubito.labels import LabelsAre
 
+LabelsAreOption = Annotated[
+    LabelsAre | None, typer.Option(help="What integers among the labels are: names or indices.")
+]
 _NAMES = ("inputs", "labels", "targets", "ood_inputs")
 
 

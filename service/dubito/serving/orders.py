@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
 from dubito.calibration.evaluate import Evaluation
 from dubito.engine import Inputs, Sampling
+from dubito.labels import LabelsAre
 from dubito.registry import CalibrationFact, VersionFact
 from dubito.registry.names import ANONYMOUS
 
@@ -180,6 +181,7 @@ class CalibrateOrder:
         target_acceptance: least share of rows that is accepted, in (0, 1).
         position_share: of a row's labels or positions, the least that its sets shall hold at once;
             None: all labels, 0.95 of the positions.
+        labels_are: what integers among the labels are; None: indices that are no other names.
         sampling: choices that differ from the version's defaults.
         actor: who asks, for the audit.
     """
@@ -202,6 +204,7 @@ class CalibrateOrder:
     risk_confidence: float | None = None
     target_acceptance: float | None = None
     position_share: float | None = None
+    labels_are: LabelsAre | None = None
     sampling: SamplingOrder = SamplingOrder()
     actor: str = ANONYMOUS
 
@@ -229,6 +232,7 @@ class EvaluateOrder:
         ood_inputs: rows known to be strange.
         coverage: of sets and intervals, in (0, 1); None: the calibration's own.
         calibration: `active`, or `none` for the raw figures.
+        labels_are: what integers among the labels are; None: indices that are no other names.
         sampling: choices that differ from the version's defaults.
         compare: whether to judge the raw figures beside the calibrated ones.
     """
@@ -241,6 +245,7 @@ class EvaluateOrder:
     ood_inputs: Inputs | None = None
     coverage: float | None = None
     calibration: Literal["active", "none"] = "active"
+    labels_are: LabelsAre | None = None
     sampling: SamplingOrder = SamplingOrder()
     compare: bool = False
 

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from dubito.errors import InputError
+from dubito.labels import LabelsAre
 
 Rate = Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -170,6 +171,7 @@ class TrainConfig(Table):
     data: Path
     bundle: Path
     classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    labels_are: LabelsAre | None = None
     notes: str | None = None
     network: NetworkTable
     dropout: DropoutTable = StandardTable()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.errors import InputError
+from dubito.labels import Classes, LabelsAre
 
 Task = Literal["classification", "regression"]
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -56,6 +57,7 @@ def split_rows(
     arrays: Arrays,
     *,
     classes: tuple[str, ...] | None,
+    labels_are: LabelsAre | None = None,
     validation_share: float,
     seed: int,
     tokens: bool = False,
@@ -65,6 +67,7 @@ def split_rows(
     Args:
         arrays: `inputs` with `labels` or `targets`; maybe `validation_inputs` and the like.
         classes: Names; without them the labels' own, sorted, or 0 to the largest index.
+        labels_are: What integers among the labels are; None: indices that are no other names.
         validation_share: Of the rows, held out by the seed where the file holds none out itself.
         seed: Of the split.
         tokens: Whether the inputs are token numbers, which stay whole.
@@ -88,7 +91,7 @@ def split_rows(
         pairs = _split(*pairs[0], validation_share, seed)
     if truth == "labels":
         names = classes or _class_names(pairs)
-        parts = [(x, _indices(y, names)) for x, y in pairs]
+        parts = [(x, _indices(y, Classes(names, labels_are))) for x, y in pairs]
         scale = None
     else:
         if classes is not None:
@@ -171,26 +174,21 @@ def _class_names(pairs: list[tuple[Tensor, NDArray[np.generic]]]) -> tuple[str, 
     return tuple(str(name) for name in found)
 
 
-def _indices(labels: NDArray[np.generic], classes: tuple[str, ...]) -> Tensor:
-    """Class indices: integers are indices already, text is looked up."""
+def _indices(labels: NDArray[np.generic], classes: Classes) -> Tensor:
+    """Class indices, of at least two classes."""
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         raise InputError(
             f"labels: expected one integer or text per row, got {labels.dtype} of shape "
             f"{labels.shape}: real values are targets"
         )
-    if labels.dtype.kind == "U":
-        place = {name: index for index, name in enumerate(classes)}
-        unknown = sorted({str(label) for label in labels} - set(place))
-        if unknown:
-            raise InputError(f"labels: expected one of {', '.join(classes)}, got {unknown[0]!r}")
-        return torch.tensor([place[str(label)] for label in labels])
-    indices = labels.astype(np.int64)
-    if indices.min() < 0 or indices.max() >= len(classes) or len(classes) < 2:
+    if len(classes.names) < 2:
         raise InputError(
-            f"labels: expected class indices from 0 to {max(1, len(classes) - 1)}, got "
-            f"{indices.min()} to {indices.max()}: number the classes from 0, at least two"
+            f"labels: expected class indices from 0, or names, of at least two classes, got "
+            f"{len(classes.names)}: number the classes from 0, and add rows of the others"
         )
-    return torch.from_numpy(indices)
+    values, place = np.unique(labels, return_inverse=True)
+    index = np.array([classes.index(value, "labels") for value in values.tolist()], np.int64)
+    return torch.from_numpy(index[place])
 
 
 def _values(targets: NDArray[np.generic]) -> NDArray[np.float64]:

@@ -88,6 +88,7 @@ def run(config: TrainConfig, arrays: Arrays, watch: Watch | None = None) -> Trai
     rows = split_rows(
         arrays,
         classes=config.classes,
+        labels_are=config.labels_are,
         validation_share=table.validation_share,
         seed=table.seed,
         tokens=isinstance(config.network, TokenTable),

@@ -113,6 +113,7 @@ def _start(model: str, version: str, given: Given) -> Job[CalibrateReply]:
         risk_confidence=options.risk_confidence,
         target_acceptance=options.target_acceptance,
         position_share=options.position_share,
+        labels_are=options.labels_are,
         sampling=options.order(),
         actor=given.actor,
     )

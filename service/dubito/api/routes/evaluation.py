@@ -61,6 +61,7 @@ def _start(model: str, version: str, given: Given) -> Job[EvaluateReply]:
         ood_inputs=rows.ood_inputs,
         coverage=options.coverage,
         calibration=options.calibration,
+        labels_are=options.labels_are,
         sampling=options.order(),
     )
     application = given.held.application

@@ -72,7 +72,7 @@ async def _feedback(request: Request, model: str, version: str) -> Response:
 def _store(held: Access, model: str, version: str, body: bytes) -> tuple[Added, ...]:
     given = read_fields(FeedbackBody, parse_json(body))
     truths = tuple(Truth(one.row, one.label, one.target) for one in given.rows)
-    order = FeedbackOrder(model, given.request_id, truths, version)
+    order = FeedbackOrder(model, given.request_id, truths, version, given.labels_are)
     return held.application.monitoring.feedback(order)
 
 

@@ -29,6 +29,7 @@ from dubito.engine import Engine, Ensemble, Inputs, Sampling
 from dubito.engine.summing.heads import class_logits, logits, mean_and_variance
 from dubito.engine.summing.positions import position_shape
 from dubito.errors import InputError
+from dubito.labels import Classes, LabelsAre
 from dubito.ood import scorer
 from dubito.ood.distances import checked as checked_features
 from dubito.serving.judging.position_labels import read_position_labels
@@ -56,6 +57,8 @@ class LabelledOrder(Protocol):
     def targets(self) -> object: ...  # noqa: D102
     @property
     def ood_inputs(self) -> Inputs | None: ...  # noqa: D102
+    @property
+    def labels_are(self) -> LabelsAre | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -245,12 +248,15 @@ def read_truths(
             f"labelled rows of a {manifest.task}: expected `{wanted}`, got "
             f"{'none' if given is None else f'`{unwanted}` as well'}: send `{wanted}` alone"
         )
+    if order.labels_are is not None and not is_classes:
+        raise InputError("`labels_are` belongs to labels, got targets: leave it out")
     if manifest.has_positions:
         first = network.members[0] if isinstance(network, Ensemble) else network
         shape = position_shape(first.bundle, inputs)
-        return read_position_labels(given, manifest, rows, shape)
+        return read_position_labels(given, manifest, rows, shape, order.labels_are)
     if is_classes:
-        return checked.labels(_labels(given, manifest), rows, manifest.num_outputs)
+        index_B = _labels(given, Classes(manifest.classes or (), order.labels_are))
+        return checked.labels(index_B, rows, manifest.num_outputs)
     try:
         return checked.targets(cast(ArrayLike, given), rows, manifest.num_outputs)
     except (ValueError, TypeError) as error:
@@ -363,22 +369,9 @@ def check_choices(order: CalibrateOrder, manifest: Manifest) -> None:
             raise InputError(f"`{name}` belongs to a {other}, got a {task}: leave it out")
 
 
-def _labels(given: object, manifest: Manifest) -> NDArray[np.int64]:
-    classes = manifest.classes or tuple(str(index) for index in range(manifest.num_outputs))
+def _labels(given: object, classes: Classes) -> NDArray[np.int64]:
     values = given.tolist() if isinstance(given, np.ndarray) else given
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise InputError("`labels` expects a list of class names or class indices")
-    places = {name: index for index, name in enumerate(classes)}
-    found = [_label(value, row, places) for row, value in enumerate(values)]
+    found = [classes.index(value, "`labels`", f" in row {row}") for row, value in enumerate(values)]
     return np.array(found, dtype=np.int64)
-
-
-def _label(value: object, row: int, places: Mapping[str, int]) -> int:
-    if isinstance(value, str) and value in places:
-        return places[value]
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(places):
-        return value
-    raise InputError(
-        f"`labels` expects names ({', '.join(list(places)[:12])}) or indices from 0 to "
-        f"{len(places) - 1}, got {str(value)[:40]!r} in row {row}: correct that row"
-    )

@@ -8,21 +8,25 @@ Dimensions: B rows, L labels, P positions (one axis or more).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from numbers import Integral
+import math
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dubito.calibration import truths
 from dubito.errors import InputError
+from dubito.labels import SETTLE, Classes, LabelsAre, integer
 from dubito_nn import Manifest
-
-_UNLABELLED = "-1"  # in an array of text, unless a class has that name
 
 
 def read_position_labels(
-    given: object, manifest: Manifest, num_rows: int, shape: tuple[int, ...]
+    given: object,
+    manifest: Manifest,
+    num_rows: int,
+    shape: tuple[int, ...],
+    labels_are: LabelsAre | None = None,
 ) -> NDArray[np.int64]:
     """Class index of each label or position, (B, P) with one axis for all positions.
 
@@ -31,84 +35,92 @@ def read_position_labels(
         manifest: of the network.
         num_rows: B.
         shape: axes of positions that the network returns for these rows.
+        labels_are: what integers are; of several labels, `indices` are 0 or 1 for each.
 
     Raises:
         InputError: another shape, an unknown name, or what is no class.
     """
     names = manifest.classes or ()
     if manifest.head == "multilabel":
-        index = _of_labels(given, names)
+        index = _of_labels(given, Classes(names, labels_are))
         if len(index) != num_rows:
             raise InputError(
                 f"`labels` expects one list for every row, {num_rows} in all, got {len(index)}: "
                 "send as many as rows"
             )
         return truths.position_labels(index, (num_rows, len(names)), 2)
-    return truths.position_labels(_of_positions(given, names), (num_rows, *shape), len(names))
+    classes = Classes(names, labels_are, may_be_unlabelled=True)
+    return truths.position_labels(_of_positions(given, classes), (num_rows, *shape), len(names))
 
 
-def _of_labels(given: object, names: Sequence[str]) -> NDArray[np.int64]:
+def _of_labels(given: object, classes: Classes) -> NDArray[np.int64]:
+    names = classes.names
     expected = (
         "`labels` expects for every row the names of the labels that are on, or 0 or 1 for each of "
         f"the {len(names)} labels ({', '.join(names[:12])})"
     )
-    if isinstance(given, np.ndarray):
-        if given.ndim != 2 or given.dtype.kind not in "biu" or given.shape[1] != len(names):
-            raise InputError(
-                f"{expected}, got {given.dtype} of shape {given.shape}: send an array (rows, "
-                f"{len(names)})"
-            )
-        return _on_or_off(given.astype(np.int64), expected)
-    if not isinstance(given, Sequence) or isinstance(given, str):
-        raise InputError(f"{expected}, got {str(given)[:40]!r}: send a list of lists")
-    places = {name: place for place, name in enumerate(names)}
-    rows = [_row(value, row, places, expected) for row, value in enumerate(given)]
-    return _on_or_off(np.array(rows, np.int64).reshape(-1, len(names)), expected)
+    values = given.tolist() if isinstance(given, np.ndarray) else given
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise InputError(f"{expected}, got {str(values)[:40]!r}: send a list of lists")
+    rows = [_row(value, row, classes, expected) for row, value in enumerate(values)]
+    return np.array(rows, np.int64).reshape(-1, len(names))
 
 
-def _row(value: object, row: int, places: Mapping[str, int], expected: str) -> list[int]:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if all(isinstance(one, str) and one in places for one in value):
-            on = {places[str(one)] for one in value}
-            return [int(place in on) for place in range(len(places))]
-        if len(value) == len(places) and all(isinstance(one, int) for one in value):
-            return [int(one) for one in value]
-    raise InputError(f"{expected}, got {str(value)[:60]!r} in row {row}: correct that row")
+def _row(value: object, row: int, classes: Classes, expected: str) -> list[int]:
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    found = _flags(cast(Sequence[object], value), row, classes) if is_list else None
+    if found is None:
+        raise InputError(f"{expected}, got {str(value)[:60]!r} in row {row}: correct that row")
+    return found
 
 
-def _on_or_off(index_BL: NDArray[np.int64], expected: str) -> NDArray[np.int64]:
-    is_wrong = (index_BL != 0) & (index_BL != 1)
-    if is_wrong.any():
-        row = int(is_wrong.any(axis=1).argmax())
-        wrong = int(index_BL[is_wrong][0])
-        raise InputError(f"{expected}, got {wrong} in row {row}: correct that row")
-    return index_BL
-
-
-def _of_positions(given: object, names: Sequence[str]) -> NDArray[np.int64]:
-    """Each on its own: text is a name, an integer an index, -1 is unlabelled."""
-    expected = (
-        f"`labels` expects for every position a name ({', '.join(names[:12])}), an index from 0 to "
-        f"{len(names) - 1}, or -1 where nobody has labelled it"
+def _flags(value: Sequence[object], row: int, classes: Classes) -> list[int] | None:
+    """0 or 1 for each label; None where a row says neither that nor names."""
+    may_be_integers = classes.labels_are == "names"
+    if all(
+        isinstance(one, str) or (may_be_integers and not isinstance(one, bool)) for one in value
+    ):
+        on = {classes.find(one, "`labels`", f" in row {row}") for one in value}
+        return None if None in on else [int(place in on) for place in range(len(classes.names))]
+    is_each = len(value) == len(classes.names) and all(
+        isinstance(one, int | np.integer) and one in (0, 1) for one in value
     )
+    found = [int(cast(int, one)) for one in value] if is_each else None
+    _refuse_other_names(value, found, row, classes)
+    return found
+
+
+def _refuse_other_names(
+    value: Sequence[object], flags: list[int] | None, row: int, classes: Classes
+) -> None:
+    """Refuse integers, each there once, that are labels as names, and others as 0 and 1."""
+    if classes.labels_are is not None or len(set(map(str, value))) < len(value):
+        return
+    numbers = [integer(one) for one in value]
+    named = [[] if number is None else classes.named(number) for number in numbers]
+    on = {place for places in named for place in places}
+    if all(named) and flags != [int(place in on) for place in range(len(classes.names))]:
+        raise InputError(
+            "`labels` expects names, or 0 or 1 for each label, got integers that are names of "
+            f"labels, {str(value)[:60]}, in row {row}: {SETTLE}"
+        )
+
+
+def _of_positions(given: object, classes: Classes) -> NDArray[np.int64]:
+    """Each on its own: text is a name, an integer an index, -1 is unlabelled."""
     if isinstance(given, np.ndarray) and given.dtype.kind in "iu":
-        return _in_bounds(given, len(names), expected)
-    array = _as_objects(given, expected)
-    places = {_UNLABELLED: -1} | {name: at for at, name in enumerate(names)}
-    index = np.empty(array.size, np.int64)
-    for at, one in enumerate(array.ravel().tolist()):
-        place = _index_of(one, places)
-        if place is None or not -1 <= place < len(names):
-            row = at // max(1, array.size // len(array))
-            raise InputError(f"{expected}, got {str(one)[:40]!r} in row {row}: correct it")
-        index[at] = place
-    return index.reshape(array.shape)
-
-
-def _index_of(one: object, places: Mapping[str, int]) -> int | None:
-    if isinstance(one, str):
-        return places.get(one)
-    return None if isinstance(one, bool) or not isinstance(one, Integral) else int(one)
+        array: NDArray[np.generic] = given
+        values, first, place = np.unique(array, return_index=True, return_inverse=True)
+    else:
+        array = _as_objects(given, f"`labels` expects for every position {classes.expected}")
+        values, first, place = array.ravel(), np.arange(array.size), np.arange(array.size)
+    per_row = max(1, math.prod(array.shape[1:]))
+    rows = (first // per_row).tolist()
+    index = [
+        classes.index(label, "`labels`", f" in row {row}")
+        for label, row in zip(values.tolist(), rows, strict=True)
+    ]
+    return np.array(index, np.int64)[place].reshape(array.shape)
 
 
 def _as_objects(given: object, expected: str) -> NDArray[np.object_]:
@@ -120,11 +132,3 @@ def _as_objects(given: object, expected: str) -> NDArray[np.object_]:
     if is_ragged:
         raise InputError(f"{expected}, rows first, got ragged lists: send maps of one size")
     return array
-
-
-def _in_bounds(array: NDArray[np.integer], num_classes: int, expected: str) -> NDArray[np.int64]:
-    is_wrong = (array < -1) | (array >= num_classes) if array.size else np.zeros(0, bool)
-    if is_wrong.any():
-        row = int(is_wrong.reshape(len(array), -1).any(axis=1).argmax())
-        raise InputError(f"{expected}, got {array[is_wrong][0]} in row {row}: correct it")
-    return array.astype(np.int64)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from dubito.errors import InputError
+from dubito.labels import Classes, LabelsAre
 from dubito.monitoring.kept import Kept
 from dubito.monitoring.outcomes import Figures, Outcome, Watch, figures
 from dubito.registry import CalibrationFact, Registry, VersionFact
@@ -54,12 +55,14 @@ class FeedbackOrder:
         request_id: of the reply.
         truths: by row.
         version: number or alias; `default`: whichever version answered.
+        labels_are: what integers among the labels are; None: indices that are no other names.
     """
 
     model: str
     request_id: str
     truths: Sequence[Truth]
     version: str = "default"
+    labels_are: LabelsAre | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class Monitoring:
         _check_rows(order.truths)
         self._recorder.flush(_FLUSH_S)
         found = self._journal.find(order.model, check_reference(order.version), order.request_id)
-        feedbacks = [self._judge(prediction, order.truths) for prediction in found]
+        feedbacks = [self._judge(prediction, order) for prediction in found]
         added = self._journal.add(feedbacks, keep=self._keep)
         for one in added:
             _warn_of_alarms(one)
@@ -168,7 +171,7 @@ class Monitoring:
             counts=self._recorder.counts,
         )
 
-    def _judge(self, prediction: PredictionFact, truths: Sequence[Truth]) -> Feedback:
+    def _judge(self, prediction: PredictionFact, order: FeedbackOrder) -> Feedback:
         name = prediction.calibration
         version = self._library.version(name.model, str(name.version))
         fact = self._library.calibration(version, name.number)
@@ -179,8 +182,8 @@ class Monitoring:
                 "which has several: send labelled rows to evaluate instead"
             )
         kept = Kept.from_bytes(prediction.content)
-        judge = _Judge(kept, _classes(version), prediction)
-        outcomes = [judge.outcome(truth) for truth in truths]
+        judge = _Judge(kept, Classes(_classes(version), order.labels_are), prediction)
+        outcomes = [judge.outcome(truth) for truth in order.truths]
 
         def advance(state: State | None, new: Sequence[OutcomeFact], at: str) -> State:
             law, num_outputs = laws(calibration), len(new[0].is_covered)
@@ -198,7 +201,7 @@ class _Judge:
     """Truths of one prediction, checked and held against it."""
 
     kept: Kept
-    classes: tuple[str, ...]
+    classes: Classes
     prediction: PredictionFact
 
     def outcome(self, truth: Truth) -> OutcomeFact:
@@ -215,24 +218,17 @@ class _Judge:
                 f"row {truth.row}: the truth of a {task} expects `{wanted}` and no `{unwanted}`, "
                 f"got others: send `{wanted}` alone"
             )
+        if self.classes.labels_are is not None and not is_classes:
+            raise InputError("`labels_are` belongs to labels, got targets: leave it out")
         if is_classes:
-            label = self._label(truth)
+            label = self.classes.index(
+                truth.label,
+                f"row {truth.row}: `label` of version {self.prediction.calibration.version}",
+                remedy="correct it, or name the version that answered in the path",
+            )
             return _fact(truth.row, [float(label)], self.kept.class_outcome(truth.row, label))
         target_D = self._target(truth)
         return _fact(truth.row, target_D, self.kept.number_outcome(truth.row, target_D))
-
-    def _label(self, truth: Truth) -> int:
-        given, name = truth.label, self.prediction.calibration
-        if isinstance(given, str) and given in self.classes:
-            return self.classes.index(given)
-        if isinstance(given, int) and 0 <= given < self.kept.mean.shape[1]:
-            return given
-        raise InputError(
-            f"row {truth.row}: `label` expects a class of version {name.version} "
-            f"({', '.join(self.classes[:12])}) or its index from 0 to "
-            f"{self.kept.mean.shape[1] - 1}, got {str(given)[:40]!r}: correct it, or name the "
-            "version that answered in the path"
-        )
 
     def _target(self, truth: Truth) -> list[float]:
         given = truth.target
