@@ -84,6 +84,56 @@ def test_register_predict_calibrate_and_list(
         assert word in table
 
 
+def test_a_whole_request_in_a_file_counts_as_over_http(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bundles: Bundles,
+    tmp_path: Path,
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(9, NUM_FEATURES)).tolist()
+    _run(capsys, monkeypatch, "register", bundles("first"), "--model", "animals")
+
+    def asked(command: str, body: dict[str, object], *words: object) -> tuple[int, str]:
+        (tmp_path / "body.json").write_text(json.dumps(body))
+        given = "--data" if command == "select" else "--inputs"
+        words = ("animals", given, tmp_path / "body.json", "--json", *words)
+        code, out, err = _run(capsys, monkeypatch, command, *words)
+        return code, out if code == 0 else err
+
+    body = {"inputs": rows, "num_samples": 8, "seed": 3, "masks": "independent"}
+    reply = json.loads(asked("predict", {**body, "outputs": ["mean"], "calibration": "none"})[1])
+    taken = {name: reply[name] for name in ("num_samples", "seed", "masks")}
+    assert taken == {"num_samples": 8, "seed": 3, "masks": "independent"}
+    assert list(reply["outputs"]) == ["mean"]
+    assert reply["warnings"] == ["raw figures: the request asked for no calibration"]
+    reply = json.loads(asked("predict", body, "--seed", 5, "--num-samples", 4)[1])
+    assert (reply["seed"], reply["num_samples"], reply["masks"]) == (5, 4, "independent")
+
+    chosen = {"inputs": rows, "strategy": "epig", "k": 2, "targets": rows[:3], "exclude": [0]}
+    reply = json.loads(asked("select", {**chosen, "seed": 3})[1])
+    assert (reply["strategy"], reply["seed"], reply["candidates"]) == ("epig", 3, 8)
+    assert len(reply["indices"]) == 2
+    reply = json.loads(asked("select", {**chosen, "targets": None}, "--strategy", "bald")[1])
+    assert reply["strategy"] == "bald"
+
+    for command, wrong, told in (
+        ("predict", {"num_sample": 8}, "`num_sample`: unknown field: leave it out, or correct"),
+        ("predict", {"labels": [0]}, "`labels`: unknown field"),
+        ("predict", {"method": "magic"}, "`method`: Input should be 'mc'"),
+        ("predict", {"format": "npz"}, "`format` expects a stored `pool`"),
+        ("predict", {"pool": "wild"}, "expected --inputs FILE, or --pool NAME"),
+        ("select", {"outputs": []}, "`outputs`: unknown field: leave it out, or correct its name"),
+        ("select", {"strategy": "bald"}, "`k`: Field required"),
+    ):
+        code, err = asked(command, {"inputs": rows, **wrong})
+        assert (code, told in err) == (1, True), err
+    code, err = asked("predict", {"inputs": rows}, "--out", tmp_path / "all.npz")
+    assert (code, "--pool NAME with --out FILE" in err) == (1, True)
+    (tmp_path / "rows.json").write_text(json.dumps({"inputs": rows, "seed": 1}))
+    code, err = asked("select", {"inputs": rows}, "--targets", tmp_path / "rows.json")
+    assert (code, "expected rows alone, got inputs, seed" in err) == (1, True)
+
+
 def test_inspect_prints_every_warning_of_the_bundle_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, bundles: Bundles
 ) -> None:

@@ -81,7 +81,7 @@ def test_a_budget_that_nothing_meets_is_said(bench: Bench) -> None:
         (["--batch", "0"], "`batch` expects numbers of at least 1, got 0"),
         (["--inputs", "rows.txt"], "expected a .npy, .npz or .json file"),
         (["--device", "nothing"], "`device` expects one that torch finds, got nothing"),
-        (["--masks", "none"], "`masks` expects"),
+        (["--masks", "none"], "`masks`: Input should be 'shared' or 'independent'"),
     ],
 )
 def test_what_a_person_can_mend_is_one_line(bench: Bench, words: list[str], told: str) -> None:
@@ -89,6 +89,26 @@ def test_what_a_person_can_mend_is_one_line(bench: Bench, words: list[str], told
     assert (code, out) == (1, "")
     assert told in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_request_says_what_is_measured_unless_an_option_does(
+    bench: Bench, tmp_path: Path
+) -> None:
+    asked, figures = tmp_path / "body.json", tmp_path / "bench.json"
+    body = {"inputs": [[0.0] * NUM_FEATURES] * 4, "num_samples": 4, "seed": 3, "draw": "iid"}
+    asked.write_text(json.dumps({**body, "calibration": "active", "tolerance": None}))
+    words = (*QUICK, "--inputs", asked, "--batch", "1", "--json", figures)
+    assert bench("first", *words, "--seed", "5")[0] == 0
+    found = json.loads(figures.read_text())
+    assert [one["num_samples"] for one in found["accuracies"]] == [4]
+    assert (found["seed"], found["draw"], found["masks"]) == (5, "iid", "shared")
+    for wrong, told in (
+        ({"coverage": 0.8, "method": "mc"}, "got coverage, method as well: leave out"),
+        ({"sed": 3}, "`sed`: unknown field"),
+    ):
+        asked.write_text(json.dumps({**body, **wrong}))
+        code, _, err = bench("first", *words)
+        assert (code, told in err) == (1, True), err
 
 
 def test_rows_that_do_not_fit_are_refused_before_anything_is_measured(

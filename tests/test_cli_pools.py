@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
+
+from dubito_nn import export
 
 from .conftest import NUM_FEATURES, Bundles
 from .shell import Run
@@ -86,3 +90,64 @@ def test_a_file_of_labelled_rows_is_told_what_to_leave_out(
         assert code == 1
         assert "expected unlabelled rows, got `labels` beside `inputs`" in err
         assert "numpy.savez(path, inputs=inputs)" in err
+
+
+class _Sum(nn.Module):
+    """Takes two numbers of a row under names of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3))
+
+    def forward(self, width: torch.Tensor, height: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.body(torch.cat([width, height], 1))
+        return found
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+def test_a_table_is_taken_by_the_names_of_its_columns_and_refused_by_them(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bundles: Bundles,
+    tmp_path: Path,
+) -> None:
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    rows = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    shuffled = np.random.default_rng(1).permutation(20)
+    table = pd.DataFrame(rows, columns=["height", "width", "depth"], index=shuffled)
+    table[["height", "width"]].to_parquet(tmp_path / "two.parquet")
+    table.to_parquet(tmp_path / "three.parquet")
+    height, width = rows[:, :1], rows[:, 1:2]
+    np.savez(tmp_path / "rows.npz", height=height, width=width)
+    labelled = {"inputs.height": height, "inputs.width": width, "labels": np.arange(20) % 3}
+    np.savez(tmp_path / "labelled.npz", **labelled)
+    example = {"width": torch.randn(3, 1), "height": torch.randn(3, 1)}
+    export(_Sum(), example, tmp_path / "sum.dubito", task="classification", output="logits")
+
+    def run(*words: object) -> Run:
+        return _run(capsys, monkeypatch, *words)
+
+    for bundle, model in ((tmp_path / "sum.dubito", "sums"), (bundles("first"), "animals")):
+        assert run("register", bundle, "--model", model)[0] == 0
+    for name in ("two", "three"):
+        assert run("pool", "add", tmp_path / f"{name}.parquet", "--name", name)[0] == 0
+    asked = ("predict", "sums", "--pool", "two", "--out", tmp_path / "all.npz")
+    code, _, err = run(*asked)
+    assert code == 0, err
+    means = [
+        json.loads(run("predict", "sums", "--inputs", tmp_path / name, "--json")[1])
+        for name in ("rows.npz", "labelled.npz")
+    ]
+    with np.load(tmp_path / "all.npz") as found:
+        for one in means:
+            np.testing.assert_allclose(found["mean"], one["outputs"]["mean"], atol=1e-6)
+    for command in ("predict --out x.npz", "select --strategy bald -k 1"):
+        name, *words = command.split()
+        code, _, err = run(name, "sums", "--pool", "three", *words)
+        assert (code, "['width', 'height'], got ['depth', 'height', 'width']" in err) == (1, True)
+        code, _, err = run(name, "animals", "--pool", "three", *words)
+        assert (code, "(4,), got (3,)" in err) == (1, True)
+        assert "its columns, pandas' index left out, are height, width, depth" in err
+    code, out, err = run("evaluate", "sums", "--data", tmp_path / "labelled.npz", "--json")
+    assert (code, json.loads(out)["num_rows"]) == (0, 20), err

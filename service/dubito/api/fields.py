@@ -8,6 +8,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dubito.api.errors import FieldProblem, FieldsError, fields_error
+from dubito.api.schemas import PredictBody, SelectBody
+from dubito.errors import InputError
 
 Body = TypeVar("Body", bound=BaseModel)
 _MAX_UNKNOWN = 10
@@ -31,17 +33,23 @@ def read_fields(schema: type[Body], fields: Mapping[str, object]) -> Body:
         raise fields_error(error) from error
 
 
-def rows_or_pool(fields: Mapping[str, object]) -> None:
-    """Refuse a body that names both rows and a pool, or neither.
+def rows_or_pool(body: PredictBody | SelectBody) -> None:
+    """Refuse a body that names both rows and a pool, or neither, or a format of no pool's result.
 
     Raises:
-        FieldsError: naming what to leave out, or what is missing.
+        InputError: naming what to leave out, or what is missing.
     """
-    if "inputs" not in fields and fields.get("pool") is None:
+    has_rows = "inputs" in body.model_fields_set
+    if not has_rows and body.pool is None:
         raise FieldsError([FieldProblem("inputs", "Field required (or `pool`)")])
-    if "inputs" in fields and fields.get("pool") is not None:
+    if has_rows and body.pool is not None:
         raise FieldsError(
             [FieldProblem("pool", "expected rows or a pool, got both: leave one out")]
+        )
+    if body.pool is None and isinstance(body, PredictBody) and body.format is not None:
+        raise InputError(
+            f"`format` expects a stored `pool`, got `{body.format}` for rows in the request: ask "
+            "for a type of the reply by `Accept`"
         )
 
 

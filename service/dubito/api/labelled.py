@@ -16,7 +16,7 @@ from dubito.engine import Inputs
 Options = TypeVar("Options", bound=SamplingFields)
 
 KINDS = (JSON, NPZ)
-_NAMES = ("inputs", "labels", "targets", "ood_inputs")
+ARRAYS = ("inputs", "labels", "targets", "ood_inputs")
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ def read_labelled(
     if given.kind == JSON:
         no_query(given.query)
         found = read_fields(body, parse_json(given.body))
-        arrays = {name: getattr(found, name) for name in _NAMES}
+        arrays = {name: getattr(found, name) for name in ARRAYS}
     else:
         found = read_query(options, given.query)
-        arrays = named(read_npz(given.body, given.held.settings.max_body_bytes), _NAMES)
+        arrays = named(read_npz(given.body, given.held.settings.max_body_bytes), ARRAYS)
     return found, LabelledBody(
         inputs=cast(Inputs, arrays["inputs"]),
         labels=arrays.get("labels"),

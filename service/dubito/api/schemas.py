@@ -6,7 +6,7 @@ command line meets them too.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import (
     BaseModel,
@@ -20,8 +20,10 @@ from pydantic_core import PydanticCustomError
 from dubito.acquisition import Acquisition
 from dubito.acquisition.order import DEFAULT_CANDIDATES
 from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
+from dubito.engine import Inputs
 from dubito.labels import LabelsAre
-from dubito.serving.orders import SamplingOrder
+from dubito.serving.orders import PredictOrder, SamplingOrder
+from dubito.serving.selecting import SelectOrder
 
 Rows = Annotated[
     object,
@@ -105,6 +107,21 @@ class PredictOptions(SamplingFields):
         default=None,
         description="Names of the outputs wanted; `samples` only on request.",
     )
+
+    def predict_order(
+        self, model: str, version: str, inputs: object, request_id: str | None = None
+    ) -> PredictOrder:
+        """The prediction of rows that are checked later."""
+        return PredictOrder(
+            model=model,
+            version=version,
+            inputs=cast(Inputs, inputs),
+            sampling=self.order(),
+            coverage=self.coverage,
+            calibration=self.calibration,
+            outputs=self.outputs,
+            request_id=request_id,
+        )
 
 
 class PredictBody(PredictOptions):
@@ -248,9 +265,11 @@ class SelectOptions(SamplingFields):
         " none.",
     )
 
-    def acquisition(self) -> Acquisition:
-        """What is to be chosen, as the service takes it."""
-        return Acquisition(
+    def select_order(
+        self, model: str, version: str, inputs: object, targets: object
+    ) -> SelectOrder:
+        """The selection from rows that are checked later."""
+        acquisition = Acquisition(
             strategy=self.strategy,
             k=self.k,
             exclude=tuple(self.exclude),
@@ -262,6 +281,14 @@ class SelectOptions(SamplingFields):
             beta=self.beta,
             xi=self.xi,
             noise_variance=self.noise_variance,
+        )
+        return SelectOrder(
+            model=model,
+            version=version,
+            inputs=cast(Inputs, inputs),
+            targets=cast("Inputs | None", targets),
+            acquisition=acquisition,
+            sampling=self.order(),
         )
 
 

@@ -1,6 +1,7 @@
 """The command `dubito`: what the routes do, from the shell, on the same data directory.
 
     console.py     tables, progress, one-line errors
+    bodies.py      files of rows, and whole requests beside options
     serve.py       serve
     demo.py        demo
     bring.py       export, import

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, cast
@@ -20,15 +20,18 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from dubito.api.schemas import PredictBody
 from dubito.benchmark import Limits, Order, Pool, Step, Study, study
 from dubito.benchmark.latency import Latency
 from dubito.benchmark.picture import check_can_draw, draw
-from dubito.cli.console import messages, output, progress, read_rows
+from dubito.cli.bodies import read_body
+from dubito.cli.console import messages, output, progress
 from dubito.engine import Engine, Inputs
-from dubito.engine.sampling import Draw, Masks
 from dubito.errors import InputError
 from dubito.settings import Settings
 
+_SAMPLES = "8,16,32,64,128,256"
+_MEASURED = ("inputs", "num_samples", "seed", "masks", "draw")  # of a request
 _COLUMNS = (
     SpinnerColumn(),
     TextColumn("{task.description:<20}"),
@@ -41,9 +44,14 @@ _COLUMNS = (
 def bench(
     bundle: Annotated[Path, typer.Argument(help="The bundle, a .dubito file.")],
     inputs: Annotated[
-        Path | None, typer.Option(help="Rows: a .npy, .npz or .json file. Made up where none.")
+        Path | None,
+        typer.Option(
+            help="Rows, a .npy, .npz or .json file, or a request of predict. Made up where none."
+        ),
     ] = None,
-    samples: Annotated[str, typer.Option(help="T, with commas.")] = "8,16,32,64,128,256",
+    samples: Annotated[
+        str | None, typer.Option(help="T, with commas; the request's, or 8,16,32,64,128,256.")
+    ] = None,
     batch: Annotated[str, typer.Option(help="Rows per call, with commas.")] = "1,16,128",
     rows: Annotated[int, typer.Option(help="Rows that errors are taken on.")] = 64,
     reference: Annotated[
@@ -51,9 +59,11 @@ def bench(
     ] = 10_000,
     repeats: Annotated[int, typer.Option(help="Timed calls of each kind, at most.")] = 7,
     seconds: Annotated[float, typer.Option(help="Limit of the reference, and of each B.")] = 30.0,
-    seed: Annotated[int, typer.Option(help="Seed of the masks.")] = 0,
-    masks: Annotated[str, typer.Option(help="shared or independent.")] = "shared",
-    draw_: Annotated[str, typer.Option("--draw", help="stratified or iid.")] = "stratified",
+    seed: Annotated[int | None, typer.Option(help="Seed of the masks; 0.")] = None,
+    masks: Annotated[str | None, typer.Option(help="shared, the default, or independent.")] = None,
+    draw_: Annotated[
+        str | None, typer.Option("--draw", help="stratified, the default, or iid.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of torch.", min=1)] = None,
     budget_ms: Annotated[float | None, typer.Option(help="Name the largest T within it.")] = None,
@@ -61,6 +71,9 @@ def bench(
     picture: Annotated[Path | None, typer.Option(help="Draw them there, as SVG.")] = None,
 ) -> None:
     """Measure latency and standard error of a bundle over T."""
+    asked = _asked(inputs, {"seed": seed, "masks": masks, "draw": draw_})
+    if samples is None:
+        samples = _SAMPLES if asked.num_samples is None else str(asked.num_samples)
     order = Order(
         samples=_numbers("samples", samples),
         batches=_numbers("batch", batch),
@@ -74,8 +87,8 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
     with progress(f"reading {bundle.name}"):
-        engine = _engine(bundle, device, seed, masks, draw_)
-        pool = Pool.of(engine, None if inputs is None else _rows(inputs))
+        engine = _engine(bundle, device, asked)
+        pool = Pool.of(engine, cast("Inputs | None", asked.inputs))
     with _steps() as step:
         measured = study(engine, pool, order, step)
     _print(measured, budget_ms)
@@ -94,7 +107,27 @@ def _numbers(name: str, text: str) -> tuple[int, ...]:
         ) from error
 
 
-def _engine(bundle: Path, device: str | None, seed: int, masks: str, draw_: str) -> Engine:
+def _asked(path: Path | None, options: Mapping[str, object]) -> PredictBody:
+    """The rows, and the sampling of a whole request.
+
+    Raises:
+        InputError: it asks for what is not measured.
+    """
+    asked = read_body(PredictBody, path, options)
+    others = [
+        name
+        for name in sorted(asked.model_fields_set - set(_MEASURED))
+        if getattr(asked, name) != PredictBody.model_fields[name].default
+    ]
+    if others:
+        raise InputError(
+            f"bench expects {', '.join(_MEASURED)} of a request, got {', '.join(others)} as well: "
+            "leave out what it does not measure"
+        )
+    return asked
+
+
+def _engine(bundle: Path, device: str | None, asked: PredictBody) -> Engine:
     settings = Settings()
     name = device or settings.device
     try:
@@ -105,18 +138,11 @@ def _engine(bundle: Path, device: str | None, seed: int, masks: str, draw_: str)
     return Engine.load(
         bundle,
         device=name,
-        seed=seed,
-        masks=cast(Masks, masks),
-        draw=cast(Draw, draw_),
+        seed=asked.seed or 0,
+        masks=asked.masks or "shared",
+        draw=asked.draw or "stratified",
         memory_budget_bytes=settings.memory_budget_bytes,
     )
-
-
-def _rows(path: Path) -> Inputs:
-    rows = read_rows(path)
-    if isinstance(rows, dict) and "inputs" in rows:  # a request's body, or labelled rows
-        rows = rows["inputs"]
-    return cast(Inputs, rows)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from dubito.api.bodies import parse_json
 from dubito.errors import DubitoError, InputError
 from dubito.serving.application import Application
 from dubito.serving.worker import Job
@@ -135,7 +136,10 @@ def read_arrays(path: Path) -> NDArray[np.generic] | dict[str, NDArray[np.generi
 
 
 def _read_json(path: Path) -> object:
+    content = path.read_bytes()
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(content) if content.lstrip().startswith(b"{") else json.loads(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error.detail}") from error
     except ValueError as error:
         raise InputError(f"{path}: expected JSON, got something else: {error}") from error

@@ -11,31 +11,34 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
+from dubito.api.arrays import named
+from dubito.api.errors import FieldsError
+from dubito.api.labelled import ARRAYS
 from dubito.calibration.report import Intervals, Report
 from dubito.cli.console import messages, read_arrays
 from dubito.errors import InputError
 from dubito.labels import LabelsAre
 
+Array = NDArray[np.generic]
 LabelsAreOption = Annotated[
     LabelsAre | None, typer.Option(help="What integers among the labels are: names or indices.")
 ]
-_NAMES = ("inputs", "labels", "targets", "ood_inputs")
 
 
-def read_labelled(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The arrays of a `.npz` file of labelled rows.
+def read_labelled(path: Path) -> dict[str, Array | dict[str, Array]]:
+    """The arrays of a `.npz` file of labelled rows, by field; several inputs by name.
 
     Raises:
         InputError: it is none, has no inputs, or holds something else as well.
     """
     arrays = read_arrays(path)
-    if not isinstance(arrays, dict) or "inputs" not in arrays or not set(arrays) <= set(_NAMES):
-        got = ", ".join(arrays) if isinstance(arrays, dict) else "one array"
+    try:
+        return named(arrays if isinstance(arrays, dict) else {"one array": arrays}, ARRAYS)
+    except FieldsError as error:
         raise InputError(
-            f"{path}: expected a .npz file with arrays of {', '.join(_NAMES)}, got {got}: "
-            "write it with numpy.savez(path, inputs=..., labels=...)"
-        )
-    return arrays
+            f"{path}: expected a .npz file, {error.detail}: write it with "
+            "numpy.savez(path, inputs=..., labels=...)"
+        ) from error
 
 
 def table(columns: Mapping[str, tuple[Report, Intervals]]) -> Table:

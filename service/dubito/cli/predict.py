@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
 import typer
 from rich.table import Table
 
+from dubito.api.fields import rows_or_pool
 from dubito.api.replies import to_json
-from dubito.cli.console import application, finish, local_actor, messages, output, read_rows
+from dubito.api.schemas import PredictBody
+from dubito.cli.bodies import read_body
+from dubito.cli.console import application, finish, local_actor, messages, output
 from dubito.cli.jobs import follow, write_result
-from dubito.engine import Inputs
 from dubito.errors import InputError
 from dubito.serving.orders import (
     ClassNames,
@@ -22,7 +24,6 @@ from dubito.serving.orders import (
     Column,
     PredictOrder,
     PredictReply,
-    SamplingOrder,
 )
 
 _SHOWN = (
@@ -40,7 +41,10 @@ _SHOWN = (
 
 def predict(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
-    inputs: Annotated[Path | None, typer.Option(help="Rows: a .npy, .npz or .json file.")] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(help="Rows, a .npy, .npz or .json file, or a whole request as .json."),
+    ] = None,
     pool: Annotated[str | None, typer.Option(help="A stored pool instead of a file.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="With --pool: the result, a .npz or .parquet file.")
@@ -59,24 +63,28 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
     """Predict the rows of a file, or of a stored pool, with their uncertainty."""
-    rows = None if inputs is None else read_rows(inputs)
-    if isinstance(rows, dict) and "inputs" in rows:  # a request's body, or labelled rows
-        rows = rows["inputs"]
-    order = PredictOrder(
-        model=model,
-        version=version,
-        inputs=cast(Inputs, rows),
-        sampling=SamplingOrder(
-            num_samples=num_samples,
-            seed=seed,
-            draw=draw,
-            method=method,
-            members=None if members is None else members.split(","),
-            tolerance=tolerance,
-        ),
+    body = read_body(
+        PredictBody,
+        inputs,
+        {
+            "pool": pool,
+            "num_samples": num_samples,
+            "seed": seed,
+            "draw": draw,
+            "method": method,
+            "members": None if members is None else members.split(","),
+            "tolerance": tolerance,
+        },
     )
-    if pool is not None or rows is None:
-        _predict_pool(order, pool, inputs, out)
+    if (body.inputs is None) == (body.pool is None) or (body.pool is None) != (out is None):
+        raise InputError(
+            "expected --inputs FILE, or --pool NAME with --out FILE, got another combination: "
+            "choose one of them"
+        )
+    rows_or_pool(body)
+    order = body.predict_order(model, version, body.inputs)
+    if body.pool is not None and out is not None:
+        _predict_pool(order, body.pool, out)
         return
     with application() as running:
         reply = finish(running.predict(order), "predicting")
@@ -88,15 +96,8 @@ def predict(
         messages().print(f"warning: {warning}", markup=False)
 
 
-def _predict_pool(
-    order: PredictOrder, pool: str | None, inputs: Path | None, out: Path | None
-) -> None:
+def _predict_pool(order: PredictOrder, pool: str, out: Path) -> None:
     """Run a job on a stored pool, and write its result."""
-    if pool is None or inputs is not None or out is None:
-        raise InputError(
-            "expected --inputs FILE, or --pool NAME with --out FILE, got another combination: "
-            "choose one of them"
-        )
     format = out.suffix.removeprefix(".")
     with application() as running:
         fact = follow(

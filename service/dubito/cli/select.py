@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
 import orjson
@@ -11,103 +11,109 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
-from dubito.acquisition import Acquisition
 from dubito.acquisition.order import DEFAULT_CANDIDATES
 from dubito.api.replies import to_json
+from dubito.api.schemas import SelectBody
+from dubito.cli.bodies import read_body, read_file
 from dubito.cli.console import application, finish, local_actor, output, read_rows
 from dubito.cli.jobs import follow
-from dubito.engine import Inputs
 from dubito.errors import InputError
-from dubito.serving.orders import SamplingOrder
-from dubito.serving.selecting import SelectOrder
 
 
 def select(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
-    strategy: Annotated[str, typer.Option(help="How to choose, such as batchbald.")],
-    k: Annotated[int, typer.Option("-k", "--k", help="Rows to choose.")],
-    data: Annotated[Path | None, typer.Option(help="The pool: a .npy, .npz or .json file.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="How to choose, such as batchbald.")] = None,
+    k: Annotated[int | None, typer.Option("-k", "--k", help="Rows to choose.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The pool, a .npy, .npz or .json file, or a whole request as .json."),
+    ] = None,
     pool: Annotated[str | None, typer.Option(help="A stored pool instead of a file.")] = None,
     targets: Annotated[
         Path | None, typer.Option(help="Rows that epig cares about, in a file of their own.")
     ] = None,
     exclude: Annotated[
-        str, typer.Option(help="Indices never chosen, with commas, or a .npy file of them.")
-    ] = "",
+        str | None, typer.Option(help="Indices never chosen, with commas, or a .npy file of them.")
+    ] = None,
     version: Annotated[str, typer.Option(help="Number or alias.")] = "default",
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks and of the choice.")] = None,
     candidates: Annotated[
-        int, typer.Option(help="Most rows that a joint strategy compares.")
-    ] = DEFAULT_CANDIDATES,
+        int | None,
+        typer.Option(help=f"Most rows that a joint strategy compares; {DEFAULT_CANDIDATES}."),
+    ] = None,
     per_class: Annotated[
         int | None, typer.Option(help="Most chosen rows of one predicted class.")
     ] = None,
     diversity: Annotated[
         int | None, typer.Option(help="Spread over the features of the best diversity x k rows.")
     ] = None,
-    minimize: Annotated[bool, typer.Option(help="Optimisation: small values are good.")] = False,
+    minimize: Annotated[
+        bool | None, typer.Option(help="Optimisation: small values are good.")
+    ] = None,
     incumbent: Annotated[
         float | None, typer.Option(help="Optimisation: the best value so far.")
     ] = None,
     beta: Annotated[float | None, typer.Option(help="Of the bound, or of power_bald.")] = None,
-    xi: Annotated[float, typer.Option(help="Optimisation: least improvement.")] = 0.0,
+    xi: Annotated[float | None, typer.Option(help="Optimisation: least improvement; 0.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
     """Choose the rows of a file to label next."""
-    order = SelectOrder(
-        model=model,
-        version=version,
-        inputs=[] if data is None else _inputs(data),
-        targets=None if targets is None else _inputs(targets),
-        acquisition=Acquisition(
-            strategy,
-            k,
-            exclude=_indices(exclude),
-            candidates=candidates,
-            per_class=per_class,
-            diversity=diversity,
-            maximize=not minimize,
-            incumbent=incumbent,
-            beta=beta,
-            xi=xi,
-        ),
-        sampling=SamplingOrder(num_samples=num_samples, seed=seed),
+    body = read_body(
+        SelectBody,
+        data,
+        {
+            "strategy": strategy,
+            "k": k,
+            "pool": pool,
+            "targets": None if targets is None else _rows_alone(targets),
+            "exclude": None if exclude is None else _indices(exclude),
+            "num_samples": num_samples,
+            "seed": seed,
+            "candidates": candidates,
+            "per_class": per_class,
+            "diversity": diversity,
+            "maximize": None if minimize is None else not minimize,
+            "incumbent": incumbent,
+            "beta": beta,
+            "xi": xi,
+        },
     )
-    if (data is None) == (pool is None):
+    if (body.inputs is None) == (body.pool is None):
         raise InputError("expected --data FILE or --pool NAME, got both or neither: choose one")
+    order = body.select_order(model, version, body.inputs, body.targets)
     with application() as running:
-        if pool is None:
+        if body.pool is None:
             head = orjson.loads(to_json(finish(running.select(order), "choosing").head()))
         else:
-            accepted = running.jobs.select(order, pool, actor=local_actor())
+            accepted = running.jobs.select(order, body.pool, actor=local_actor())
             head = orjson.loads(b"".join(running.jobs.result(follow(running, accepted).id)[1]))
     if as_json:
         typer.echo(to_json(head))
         return
-    table = Table("row", "score", title=f"{strategy}, {head['candidates']} candidates")
+    table = Table("row", "score", title=f"{body.strategy}, {head['candidates']} candidates")
     for index, score in zip(head["indices"], head["scores"], strict=True):
         table.add_row(str(index), f"{score:.4g}")
     output().print(table)
 
 
-def _inputs(path: Path) -> Inputs:
-    rows = read_rows(path)
-    if isinstance(rows, dict) and "inputs" in rows:
-        rows = rows["inputs"]
-    return cast(Inputs, rows)
+def _rows_alone(path: Path) -> object:
+    fields = read_file(path)
+    if set(fields) != {"inputs"}:
+        raise InputError(f"{path}: expected rows alone, got {', '.join(fields)}: leave others out")
+    return fields["inputs"]
 
 
-def _indices(text: str) -> tuple[int, ...]:
+def _indices(text: str) -> list[int]:
     """Indices from a list with commas, or from a `.npy` file."""
     if text.endswith(".npy"):
         found = read_rows(Path(text))
         if isinstance(found, np.ndarray) and found.ndim == 1 and found.dtype.kind in "iu":
             indices: NDArray[np.generic] = found
-            return tuple(indices.tolist())
+            return list(indices.tolist())
         raise InputError(f"{text}: expected a list of integers, got something else: save indices")
     try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
+        return [int(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
         raise InputError(
             f"--exclude expects indices with commas or a .npy file, got {text[:40]!r}: such as 3,17"

@@ -18,9 +18,9 @@ from dubito.api.intake import Given, answered
 from dubito.api.replies import columns_response, sampling_fields, wanted_type
 from dubito.api.schemas import PredictBody, PredictOptions
 from dubito.engine import Inputs
-from dubito.errors import InputError, UnsupportedMediaTypeError
+from dubito.errors import UnsupportedMediaTypeError
 from dubito.registry import JobFact
-from dubito.serving.orders import PredictOrder, PredictReply
+from dubito.serving.orders import PredictReply
 from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["predict"])
@@ -68,35 +68,22 @@ def _start(request: Request, model: str, version: str, given: Given) -> Job[Pred
     options: PredictOptions
     inputs: Inputs
     pool: str | None = None
+    format = "npz"
     if given.kind == JSON:
         no_query(given.query)
-        fields = parse_json(given.body)
-        options = read_fields(PredictBody, fields)
-        rows_or_pool(fields)
-        pool, inputs = options.pool, options.inputs  # type: ignore[assignment]  # checked later
+        options = body = read_fields(PredictBody, parse_json(given.body))
+        rows_or_pool(body)
+        pool, format = body.pool, body.format or format
+        inputs = body.inputs  # type: ignore[assignment]  # checked later
     else:
         options = read_query(PredictOptions, given.query)
         inputs = _read_arrays(given.kind, given.body, given.held.settings.max_body_bytes)
-    order = PredictOrder(
-        model=model,
-        version=version,
-        inputs=inputs,
-        sampling=options.order(),
-        coverage=options.coverage,
-        calibration=options.calibration,
-        outputs=options.outputs,
-        # known only now: a digest of the body, where the caller names none
-        request_id=request_id(request) if given.held.settings.monitoring else None,
-    )
+    # known only now: a digest of the body, where the caller names none
+    named = request_id(request) if given.held.settings.monitoring else None
+    order = options.predict_order(model, version, inputs, named)
     application = given.held.application
-    format = options.format if isinstance(options, PredictBody) else None
-    if pool is None and format is not None:
-        raise InputError(
-            f"`format` expects a stored `pool`, got `{format}` for rows in the request: ask for a"
-            " type of the reply by `Accept`"
-        )
     if pool is not None:
-        return application.jobs.predict(order, pool, format=format or "npz", actor=given.actor)
+        return application.jobs.predict(order, pool, format=format, actor=given.actor)
     return application.predict(order, reservation=given.place, deadline_s=given.deadline_s)
 
 

@@ -7,7 +7,6 @@ indices and scores.
 from __future__ import annotations
 
 from functools import partial
-from typing import cast
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -19,9 +18,8 @@ from dubito.api.fields import no_query, read_fields, read_query, rows_or_pool
 from dubito.api.intake import Given, answered
 from dubito.api.replies import json_response
 from dubito.api.schemas import SelectBody, SelectOptions
-from dubito.engine import Inputs
 from dubito.registry import JobFact
-from dubito.serving.selecting import SelectOrder, SelectReply
+from dubito.serving.selecting import SelectReply
 from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["select"])
@@ -67,22 +65,14 @@ def _start(model: str, version: str, given: Given) -> Job[SelectReply] | JobFact
     pool: str | None = None
     if given.kind == JSON:
         no_query(given.query)
-        fields = parse_json(given.body)
-        options = read_fields(SelectBody, fields)
-        rows_or_pool(fields)
-        pool = options.pool
+        options = body = read_fields(SelectBody, parse_json(given.body))
+        rows_or_pool(body)
+        pool = body.pool
         arrays: dict[str, object] = {name: getattr(options, name) for name in _NAMES}
     else:
         options = read_query(SelectOptions, given.query)
         arrays = dict(named(read_npz(given.body, given.held.settings.max_body_bytes), _NAMES))
-    order = SelectOrder(
-        model=model,
-        version=version,
-        inputs=cast(Inputs, arrays["inputs"]),
-        targets=cast("Inputs | None", arrays.get("targets")),
-        acquisition=options.acquisition(),
-        sampling=options.order(),
-    )
+    order = options.select_order(model, version, arrays["inputs"], arrays.get("targets"))
     application = given.held.application
     if pool is not None:
         return application.jobs.select(order, pool, actor=given.actor)
