@@ -1,5 +1,8 @@
 """Networks as users bring them: inputs, outputs, types, layers."""
 
+import io
+import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dubito_nn import Bundle, export, load_bundle
+from dubito_nn import Bundle, ExportError, export, load_bundle
 from dubito_nn.dropout import DropBlock2d
 
 
@@ -327,3 +330,25 @@ def test_rounding_of_terms_that_cancel_is_no_interaction_of_rows(path):
     assert (network(rows) - alone).abs().max() > 1e-5  # else it shows nothing
     export(network, rows, path, **declared("mean"))
     assert len(load_bundle(path).sites) == 1
+
+
+def test_a_refusal_comes_without_torchs_own_lines_and_with_those_of_the_network(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            print("a line of the network's own", file=sys.stderr)
+            return self.network(x) if x.sum() > 0 else x[:, :3]
+
+    torchs = logging.StreamHandler(io.StringIO())
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    logger.addHandler(torchs)
+    with pytest.raises(ExportError, match="data-dependent"):
+        export(Branching(), torch.ones(3, 4), tmp_path / "x.dubito", **declared())
+    logger.removeHandler(torchs)
+    assert torchs.stream.getvalue() == ""
+    assert set(capfd.readouterr().err.splitlines()) == {"a line of the network's own"}

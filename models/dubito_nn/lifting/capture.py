@@ -11,10 +11,13 @@ evaluation mode: an evaluation-mode trace would lose the dropout inside fused at
 from __future__ import annotations
 
 import copy
+import io
+import logging
 import random
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -79,9 +82,7 @@ class Captured:
         args = tuple(tensor.clone() for tensor in self.example.values())
         with self._watching(), WholeRecurrence():
             try:
-                return torch.export.export(
-                    self.module, args, dynamic_shapes={"inputs": self._shapes()}, strict=False
-                )
+                return _export(self.module, args, self._shapes())
             except ExportError:
                 raise
             except Exception as error:
@@ -226,11 +227,40 @@ def clean_path(path: str) -> str:
     return path.removeprefix(PREFIX) if path.startswith(PREFIX) else WHOLE
 
 
+def _export(
+    module: nn.Module, args: tuple[Tensor, ...], shapes: tuple[dict[int, object], ...]
+) -> ExportedProgram:
+    """Record a module; of what is printed the graph is left out that torch shows where it fails."""
+    said, graph = io.StringIO(), None
+    try:
+        with redirect_stderr(said):
+            return torch.export.export(
+                module, args, dynamic_shapes={"inputs": shapes}, strict=False
+            )
+    except Exception as error:
+        graph = getattr(error, "partial_fx_graph", None)
+        raise
+    finally:
+        text = said.getvalue()
+        print(text if graph is None else text.replace(f"{graph}\n", ""), end="", file=sys.stderr)
+
+
+def _torch_handlers() -> list[logging.Handler]:
+    """What writes the log lines of torch itself, not those of whoever calls us."""
+    names = [name for name in logging.root.manager.loggerDict if f"{name}.".startswith("torch.")]
+    return [handler for name in names for handler in logging.getLogger(name).handlers]
+
+
+def _drop(record: logging.LogRecord) -> bool:
+    """No line of a log passes this filter."""
+    return False
+
+
 @contextmanager
 def isolated() -> Iterator[None]:
     """Export as if alone: generators, gradient mode and warnings of the caller stay as they are.
 
-    The recorder's warnings speak of its own inner life; what matters is raised. The fused
+    The recorder's warnings and log lines speak of its inner life; what matters is raised. The fused
     evaluation path of `nn.TransformerEncoder` is off, since no graph can hold it, and so are the
     checks of `torch.distributions`, which decide by values.
     """
@@ -243,6 +273,9 @@ def isolated() -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         warnings.simplefilter("ignore")
+        for handler in _torch_handlers():
+            handler.addFilter(_drop)
+            stack.callback(handler.removeFilter, _drop)
         torch.manual_seed(_SEED)
         torch.backends.mha.set_fastpath_enabled(False)
         Distribution.set_default_validate_args(False)
