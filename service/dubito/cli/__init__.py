@@ -28,6 +28,9 @@ through the application facade, as the routes do.
 
 from __future__ import annotations
 
+import io
+import sys
+
 import typer
 
 from dubito.cli.bench import bench
@@ -76,5 +79,8 @@ def make_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command; an error is one line on stderr and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of a terminal that lacks letters: ? for those
+            stream.reconfigure(errors="replace")
     with reporting_errors():
         make_app()()
