@@ -122,7 +122,7 @@ def test_scores_are_read_off_a_prediction_of_the_right_task() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"alpha": "a"}, "alpha: Input should be a valid number"),
+        ({"alpha": "a"}, "alpha: expected a number, got 'a'"),
         ({"alpha": 2.0}, "`alpha` expects a number between 0 and 1"),
         ({"temperature": None}, "its own fitted figures"),
         ({"temperature": -1.0}, "its own fitted figures"),

@@ -119,11 +119,11 @@ def test_a_whole_request_in_a_file_counts_as_over_http(
     for command, wrong, told in (
         ("predict", {"num_sample": 8}, "`num_sample`: unknown field: leave it out, or correct"),
         ("predict", {"labels": [0]}, "`labels`: unknown field"),
-        ("predict", {"method": "magic"}, "`method`: Input should be 'mc'"),
+        ("predict", {"method": "magic"}, "`method`: expected 'mc'"),
         ("predict", {"format": "npz"}, "`format` expects a stored `pool`"),
         ("predict", {"pool": "wild"}, "expected --inputs FILE, or --pool NAME"),
         ("select", {"outputs": []}, "`outputs`: unknown field: leave it out, or correct its name"),
-        ("select", {"strategy": "bald"}, "`k`: Field required"),
+        ("select", {"strategy": "bald"}, "`k`: expected a value, got nothing: add it"),
     ):
         code, err = asked(command, {"inputs": rows, **wrong})
         assert (code, told in err) == (1, True), err
@@ -267,6 +267,11 @@ def test_load_and_unload_ask_the_server_that_runs(
     code, _, err = _run(capsys, monkeypatch, "load", "animals")
     assert (code, "`dubito serve`" in err) == (1, True)
     assert _run(capsys, monkeypatch, "load", "animals", "--url", "file:///etc")[0] == 1
+    code, _, err = _run(capsys, monkeypatch, "load", "animals", "--url", "http://localhost:many")
+    assert (code, "no server answers at http://localhost:many" in err) == (1, True)
+    monkeypatch.setenv("DUBITO_HOST", "::1")
+    code, _, err = _run(capsys, monkeypatch, "load", "animals")
+    assert (code, "no server answers at http://[::1]:" in err) == (1, True)
 
 
 def test_old_tables_are_named_until_they_are_upgraded(
@@ -313,7 +318,9 @@ def test_a_bad_setting_is_named(
 ) -> None:
     monkeypatch.setenv("DUBITO_PORT", "many")
     code, _, err = _run(capsys, monkeypatch, "models")
-    assert (code, "DUBITO_PORT" in err) == (1, True)
+    assert (code, err) == (
+        *(1, "error: setting DUBITO_PORT: expected a whole number, got 'many': correct it\n"),
+    )
 
 
 def test_serve_prints_its_address_answers_and_ends_on_a_signal(tmp_path: Path) -> None:

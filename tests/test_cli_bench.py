@@ -81,7 +81,7 @@ def test_a_budget_that_nothing_meets_is_said(bench: Bench) -> None:
         (["--batch", "0"], "`batch` expects numbers of at least 1, got 0"),
         (["--inputs", "rows.txt"], "expected a .npy, .npz or .json file"),
         (["--device", "nothing"], "`device` expects one that torch finds, got nothing"),
-        (["--masks", "none"], "`masks`: Input should be 'shared' or 'independent'"),
+        (["--masks", "none"], "`masks`: expected 'shared' or 'independent'"),
     ],
 )
 def test_what_a_person_can_mend_is_one_line(bench: Bench, words: list[str], told: str) -> None:

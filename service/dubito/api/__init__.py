@@ -1,6 +1,7 @@
 """The HTTP border: routes, schemas, bodies and errors of `/v1` and `/health`.
 
     context.py      request id, the outermost frame of a request, unforeseen errors
+    headers_only.py HEAD as GET without its body
     draining.py     the rest of a body, before a refusal is sent
     auth.py         the bearer key, asked on everything but health
     errors.py       the one error body

@@ -5,27 +5,36 @@ JSON is parsed by orjson, which refuses NaN and infinities.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from email.message import Message
+from itertools import chain
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
 
+from dubito.api.errors import FieldProblem, FieldsError
 from dubito.errors import InputError, TooLargeError, UnsupportedMediaTypeError
+from dubito_nn.strict_json import DoubledKeyError, unique
 
 JSON = "application/json"
 NPY = "application/x-npy"
 NPZ = "application/x-npz"
 PARQUET = "application/vnd.apache.parquet"
 OCTETS = "application/octet-stream"
+_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 
 
-def media_type(request: Request, allowed: tuple[str, ...]) -> str:
+def media_type(
+    request: Request, allowed: tuple[str, ...], remedy: str = "set the header Content-Type"
+) -> str:
     """The content type of a request without its parameters.
 
     Args:
         request: the request.
         allowed: what the route reads.
+        remedy: what to do about another one.
 
     Raises:
         UnsupportedMediaTypeError: another one, none, or a content encoding.
@@ -35,8 +44,7 @@ def media_type(request: Request, allowed: tuple[str, ...]) -> str:
     given = message.get_content_type() if message["content-type"] else ""
     if given not in allowed:
         raise UnsupportedMediaTypeError(
-            f"content type: expected {' or '.join(allowed)}, got {given[:80] or 'none'}: "
-            "set the header Content-Type"
+            f"content type: expected {' or '.join(allowed)}, got {given[:80] or 'none'}: {remedy}"
         )
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
@@ -92,6 +100,7 @@ def parse_json(body: bytes) -> Mapping[str, object]:
 
     Raises:
         InputError: it is not JSON, holds NaN or an infinity, or is no object.
+        FieldsError: a key stands twice in one object.
     """
     try:
         parsed = orjson.loads(body)
@@ -105,7 +114,41 @@ def parse_json(body: bytes) -> Mapping[str, object]:
             f"body: expected a JSON object, got {type(parsed).__name__}: "
             'write {"inputs": [[...], ...]}'
         )
+    _refuse_doubled(body, parsed)
     return parsed
+
+
+def _refuse_doubled(body: bytes, parsed: object) -> None:
+    """Refuse JSON with a key twice, of which orjson keeps the last.
+
+    Every key has a colon: as many colons as keys are left, and none was doubled. Where texts hold
+    colons as well, they are counted once more without the texts. So numbers are never looked at.
+
+    Raises:
+        FieldsError: naming the key.
+    """
+    num_keys = _num_keys(parsed, body.count(b"{"))
+    if num_keys == body.count(b":") or num_keys == _TEXT.sub(b"", body).count(b":"):
+        return
+    try:
+        json.loads(body, object_pairs_hook=unique)
+    except DoubledKeyError as error:
+        name = error.key
+    except (ValueError, RecursionError):  # of what Python's reader does not take
+        name = "body"
+    raise FieldsError([FieldProblem(name, "expected once in its object, got it twice")])
+
+
+def _num_keys(parsed: object, num_braces: int) -> int:
+    """The keys of all objects, looked for level by level until no brace is left for another."""
+    num_keys, level = 0, [parsed]
+    while level and num_braces > 0:
+        objects = [value for value in level if type(value) is dict]
+        num_keys += sum(map(len, objects))
+        num_braces -= len(objects)
+        lists = (value for value in level if type(value) is list)
+        level = list(chain(*lists, *(value.values() for value in objects)))
+    return num_keys
 
 
 def _too_large(got: int, limit_bytes: int) -> TooLargeError:

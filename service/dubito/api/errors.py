@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 import orjson
+from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.responses import Response
 
 from dubito.errors import DubitoError, InputError
+from dubito.problems import read_problems
 
 _TYPE = "urn:dubito:error:"
 _MAX_PROBLEMS = 10
@@ -45,33 +47,21 @@ class FieldsError(InputError):
         super().__init__(f"{told}; and {more} more" if more else told)
 
 
-def fields_error(error: ValidationError, *, where: str = "") -> FieldsError:
-    """A refusal from pydantic in our words.
+def fields_error(
+    error: ValidationError | RequestValidationError, *, where: str = ""
+) -> FieldsError:
+    """A refusal from pydantic or FastAPI in our words.
 
     Args:
-        error: what pydantic raised.
+        error: what was raised.
         where: what the fields belong to, such as `query`; put before their paths.
     """
-    return FieldsError(read_problems(error.errors(include_url=False, include_context=False), where))
-
-
-def read_problems(found: Sequence[object], where: str = "") -> list[FieldProblem]:
-    """Problems from pydantic's or FastAPI's lists of errors."""
-    problems = []
-    for entry in found:
-        if not isinstance(entry, dict):
-            continue
-        location = [where] if where else []
-        location += [str(part) for part in entry.get("loc", ())]
-        message = str(entry.get("msg", "not understood"))
-        if entry.get("type") == "extra_forbidden":
-            message = "unknown field: leave it out, or correct its name"
-        else:
-            got = entry.get("input")
-            if isinstance(got, str | int | float | bool | None):
-                message += f", got {str(got)[:80]!r}"
-        problems.append(FieldProblem(".".join(location) or "body", message))
-    return problems
+    return FieldsError(
+        [
+            FieldProblem(".".join(filter(None, (where, path))) or "body", message)
+            for path, message in read_problems(error.errors())
+        ]
+    )
 
 
 def error_response(error: DubitoError, request_id: str) -> Response:

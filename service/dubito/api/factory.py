@@ -1,6 +1,6 @@
 """`create_app`: the routes, the frame around them, and the application's life.
 
-From the outside in: context (id, unforeseen errors) → key → router → routes.
+From the outside in: HEAD as GET → context (id, unforeseen errors) → key → router → routes.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import structlog
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,7 +22,8 @@ from dubito.api.access import Access
 from dubito.api.auth import AuthMiddleware, check_bind
 from dubito.api.context import ContextMiddleware, request_id
 from dubito.api.draining import DrainingMiddleware
-from dubito.api.errors import FieldsError, error_response, read_problems, status_response
+from dubito.api.errors import error_response, fields_error, status_response
+from dubito.api.headers_only import HeadersOnlyMiddleware
 from dubito.api.routes import (
     aliases,
     calibration,
@@ -39,6 +41,7 @@ from dubito.errors import DubitoError
 from dubito.serving.application import Application
 from dubito.settings import Settings
 
+_log = structlog.get_logger(__name__)
 _PROBLEM: dict[str, object] = {"model": ProblemPage}
 _RESPONSES: dict[int | str, dict[str, object]] = {"4XX": _PROBLEM, "422": _PROBLEM, "5XX": _PROBLEM}
 _NO_SUCH_PATH = "expected a path that /openapi.json lists, got another one: correct it"
@@ -87,24 +90,29 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(AuthMiddleware, key=key)
     app.add_middleware(ContextMiddleware)
     app.add_middleware(DrainingMiddleware)
+    app.add_middleware(HeadersOnlyMiddleware)
     return app
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, DubitoError) or type(error) is DubitoError:
         raise error  # unforeseen: the outermost frame logs and answers it
+    if str(error) != error.detail:
+        _log.error(error.title, request_id=request_id(request), reason=str(error))
     return error_response(error, request_id(request))
 
 
 async def _answer_fields(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    return error_response(FieldsError(read_problems(error.errors())), request_id(request))
+    return error_response(fields_error(error), request_id(request))
 
 
 async def _answer_status(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     detail = {404: _NO_SUCH_PATH, 405: _NO_SUCH_METHOD}.get(error.status_code, error.detail)
-    headers = dict(error.headers) if error.headers else None
+    headers = dict(error.headers) if error.headers else {}
+    if "GET" in headers.get("Allow", "").split(", "):
+        headers["Allow"] += ", HEAD"
     return status_response(error.status_code, detail, request_id(request), headers)

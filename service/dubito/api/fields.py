@@ -41,7 +41,9 @@ def rows_or_pool(body: PredictBody | SelectBody) -> None:
     """
     has_rows = "inputs" in body.model_fields_set
     if not has_rows and body.pool is None:
-        raise FieldsError([FieldProblem("inputs", "Field required (or `pool`)")])
+        raise FieldsError(
+            [FieldProblem("inputs", "expected rows or a `pool`, got neither: add one")]
+        )
     if has_rows and body.pool is not None:
         raise FieldsError(
             [FieldProblem("pool", "expected rows or a pool, got both: leave one out")]

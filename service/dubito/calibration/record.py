@@ -40,6 +40,7 @@ from dubito.ood import scores
 from dubito.ood.detector import Detector
 from dubito.ood.scorer import Fitted
 from dubito.ood.source import ColumnSource, NumberSource, PositionColumns, Source
+from dubito.problems import read_problems
 
 Floats = NDArray[np.float64]
 Task = Literal["classification", "regression"]
@@ -317,10 +318,9 @@ class Calibration:
             text = values if isinstance(values, str | bytes) else json.dumps(values)
             return _adapter().validate_json(text, strict=True)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the whole"
+            path, message = read_problems(error.errors())[0]
             raise InputError(
-                f"the calibration record cannot be read: {place}: {first['msg']}; "
+                f"the calibration record cannot be read: {path or 'the whole'}: {message}; "
                 "calibrate the version again"
             ) from error
         except (TypeError, ValueError) as error:

@@ -34,7 +34,7 @@ _SAMPLES = "8,16,32,64,128,256"
 _MEASURED = ("inputs", "num_samples", "seed", "masks", "draw")  # of a request
 _COLUMNS = (
     SpinnerColumn(),
-    TextColumn("{task.description:<20}"),
+    TextColumn("{task.description:<20}", markup=False),
     BarColumn(),
     MofNCompleteColumn(),
     TimeElapsedColumn(),
@@ -165,13 +165,13 @@ def _print(measured: Study, budget_ms: float | None) -> None:
     console.print(_errors(measured))
     console.print(_times(measured))
     for line in _explained(measured):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     for one in measured.methods:
         if one.refused is not None:
-            console.print(f"{one.method}: {one.refused}", markup=False, soft_wrap=True)
+            console.print(f"{one.method}: {one.refused}", soft_wrap=True)
     if budget_ms is not None:
         for batch in _batches(measured):
-            console.print(_advice(measured, batch, budget_ms), markup=False, soft_wrap=True)
+            console.print(_advice(measured, batch, budget_ms), soft_wrap=True)
 
 
 def _errors(measured: Study) -> Table:

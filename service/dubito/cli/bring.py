@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from torch import Tensor, nn
 
-from dubito.cli.console import messages, output, progress
+from dubito.cli.console import output, progress, tell
 from dubito.errors import InputError
 from dubito.ways import (
     build,
@@ -24,6 +23,7 @@ from dubito.ways import (
 )
 from dubito_nn import ExportError
 from dubito_nn import export as write
+from dubito_nn.strict_json import unique
 
 Out = Annotated[Path, typer.Option("--out", help="The bundle to write, a .dubito file.")]
 Task = Annotated[str, typer.Option(help="classification, multilabel or regression.")]
@@ -117,7 +117,7 @@ def export(
         raise InputError("--example: expected rows to record with, such as 8x784, got none")
     rows = read_example(example)
     state = read_state(weights)
-    _tell(f"running the code of {factory} on this machine")
+    tell("note", f"running the code of {factory} on this machine")
     network = build(factory, _options(options))
     load_weights(network, state, str(weights))
     _write(network, rows, out, declaration)
@@ -147,7 +147,7 @@ def import_(
         *(target_scale, drop_prob, free_dim, notes, class_axis),
     )
     given = read_example(example) if example else None
-    _tell(f"reading {source} runs code from it on this machine: import only what you trust")
+    tell("note", f"reading {source} runs code from it on this machine: import only what you trust")
     if source.endswith(".pt2"):
         found = read_program(Path(source), is_injected=bool(drop_prob))
     else:
@@ -187,20 +187,15 @@ def _write(
         raise InputError(str(error)) from error
     output().print(
         f"bundle: {out} ({len(bundle.sites)} random operations, {bundle.digest[:12]})",
-        markup=False,
         soft_wrap=True,
     )
     for warning in bundle.manifest.warnings:
-        output().print(f"warning: {warning}", markup=False, soft_wrap=True)
-
-
-def _tell(line: str) -> None:
-    messages().print(f"[bold]note:[/] {escape(line)}", soft_wrap=True)
+        output().print(f"warning: {warning}", soft_wrap=True)
 
 
 def _options(text: str | None) -> dict[str, object]:
     try:
-        options = json.loads(text or "{}")
+        options = json.loads(text or "{}", object_pairs_hook=unique)
     except ValueError as error:
         raise InputError(f"--options: expected JSON, got something else: {error}") from error
     if not isinstance(options, dict):

@@ -9,34 +9,43 @@ from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from dubito.api.bodies import parse_json
 from dubito.errors import DubitoError, InputError
+from dubito.problems import read_problems
 from dubito.serving.application import Application
 from dubito.serving.worker import Job
 from dubito.settings import Settings
+from dubito_nn.strict_json import unique
 
 T = TypeVar("T")
 
 _BEAT_S = 0.1
+_WIDEST = 100_000  # characters of a line that nobody sees on a screen
 
 
 def output() -> Console:
     """Where answers go."""
-    return Console(file=sys.stdout, highlight=False)
+    return _console(sys.stdout)
 
 
 def messages() -> Console:
     """Where progress and errors go."""
-    return Console(file=sys.stderr, highlight=False)
+    return _console(sys.stderr)
+
+
+def _console(file: TextIO) -> Console:
+    """A console of plain text; in a pipe or a file lines are as long as they are, uncut."""
+    width = None if file.isatty() else _WIDEST
+    return Console(file=file, highlight=False, markup=False, width=width)
 
 
 @contextmanager
@@ -45,11 +54,10 @@ def reporting_errors() -> Iterator[None]:
     try:
         yield
     except DubitoError as error:
-        _fail(error.detail)
+        _fail(str(error))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = "_".join(["DUBITO", *(str(part).upper() for part in first["loc"])])
-        _fail(f"setting {name}: {first['msg']}")
+        path, message = read_problems(error.errors())[0]
+        _fail(f"setting DUBITO_{path.replace('.', '_').upper()}: {message}")
     except OSError as error:
         _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
     except KeyboardInterrupt:
@@ -57,8 +65,13 @@ def reporting_errors() -> Iterator[None]:
 
 
 def _fail(line: str) -> None:
-    messages().print(f"[bold red]error:[/] {escape(' '.join(line.split()))}", soft_wrap=True)
+    tell("error", " ".join(line.split()), "bold red")
     raise SystemExit(1)
+
+
+def tell(head: str, line: str, style: str = "bold") -> None:
+    """A line on stderr, with a word in front of it that says what it is."""
+    messages().print(Text.assemble((f"{head}:", style), " ", line), soft_wrap=True)
 
 
 @contextmanager
@@ -71,7 +84,12 @@ def application() -> Iterator[Application]:
 @contextmanager
 def progress(title: str) -> Iterator[None]:
     """A bar that moves while something of unknown length is done."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeElapsedColumn(),
+    )
     console = messages()
     is_shown = console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=not is_shown) as bar:
@@ -138,8 +156,9 @@ def read_arrays(path: Path) -> NDArray[np.generic] | dict[str, NDArray[np.generi
 def _read_json(path: Path) -> object:
     content = path.read_bytes()
     try:
-        return parse_json(content) if content.lstrip().startswith(b"{") else json.loads(content)
+        is_object = content.lstrip().startswith(b"{")
+        return parse_json(content) if is_object else json.loads(content, object_pairs_hook=unique)
     except InputError as error:
         raise InputError(f"{path}: {error.detail}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected JSON, got something else: {error}") from error

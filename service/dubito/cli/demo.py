@@ -46,7 +46,7 @@ def demo(
             f"{one.elapsed_s:.0f} s",
         )
     output().print(table)
-    output().print("next: dubito serve", markup=False)
+    output().print("next: dubito serve")
 
 
 def _make(running: Application, recipes: list[Recipe]) -> list[Published]:

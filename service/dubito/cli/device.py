@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -37,7 +38,7 @@ def unload(model: Model, version: Version = DEFAULT_ALIAS, url: Url = None) -> N
 
 def _ask(action: str, model: str, version: str, url: str | None) -> None:
     page = ask("POST", ("v1", "models", model, "versions", version, action), url)
-    output().print(f"{model} version {page['version']} is {page['state']}", markup=False)
+    output().print(f"{model} version {page['version']} is {page['state']}")
 
 
 def ask(method: str, parts: Sequence[str], url: str | None) -> Mapping[str, object]:
@@ -53,7 +54,8 @@ def ask(method: str, parts: Sequence[str], url: str | None) -> Mapping[str, obje
         UnavailableError: no server answers, or it answers with an error.
     """
     settings = Settings()
-    root = url or f"http://{settings.host}:{settings.port}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    root = url or f"http://{host}:{settings.port}"
     if not root.startswith(("http://", "https://")):
         raise InputError(f"--url: expected http:// or https://, got {root!r}: correct it")
     path = "/".join([root.rstrip("/"), *(quote(part, safe="") for part in parts)])
@@ -68,7 +70,7 @@ def ask(method: str, parts: Sequence[str], url: str | None) -> Mapping[str, obje
     except urllib.error.HTTPError as error:
         with error:
             raise UnavailableError(_detail(error)) from error
-    except (urllib.error.URLError, ValueError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, ValueError) as error:
         raise UnavailableError(
             f"no server answers at {root} ({getattr(error, 'reason', error)}): "
             "start one with `dubito serve`, or name it with --url"

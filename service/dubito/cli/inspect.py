@@ -40,7 +40,7 @@ def inspect(
         console.print(_parts(pieces))
         console.print(_forms(pieces) if pieces.options else "forms: none beside dense masks")
     for warning in manifest.warnings:
-        console.print(f"warning: {warning}", markup=False)
+        console.print(f"warning: {warning}")
 
 
 def _facts(manifest: Manifest, engine: Engine) -> Table:

@@ -55,11 +55,10 @@ def show(job: Id) -> None:
     output().print(
         f"{fact.id}: {fact.kind} of pool {fact.pool} with version {fact.version} of {fact.model} "
         f"is {fact.state}, {fact.done} of {fact.total} rows",
-        markup=False,
         soft_wrap=True,
     )
     for line in (*([] if fact.reason is None else [f"reason: {fact.reason}"]), *fact.warnings):
-        output().print(line, markup=False, soft_wrap=True)
+        output().print(line, soft_wrap=True)
 
 
 @jobs.command()
@@ -67,7 +66,7 @@ def cancel(job: Id) -> None:
     """End a job that waits or runs."""
     with application() as running:
         running.jobs.cancel(job)
-    output().print(f"{job} is cancelled", markup=False)
+    output().print(f"{job} is cancelled")
 
 
 @jobs.command()
@@ -92,7 +91,7 @@ def write_result(running: Application, job: str, out: Path | None) -> None:
             for piece in pieces:
                 file.write(piece)
         shutil.copyfile(path, out)
-    messages().print(f"written to {out}", markup=False)
+    messages().print(f"written to {out}")
 
 
 def follow(running: Application, fact: JobFact) -> JobFact:
@@ -105,7 +104,7 @@ def follow(running: Application, fact: JobFact) -> JobFact:
     """
     running.runner.start(only=fact.id)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
@@ -128,5 +127,5 @@ def follow(running: Application, fact: JobFact) -> JobFact:
     if fact.state != "succeeded":
         raise DubitoError(f"job {fact.id} {fact.state}: {fact.reason or 'somebody cancelled it'}")
     for warning in fact.warnings:
-        messages().print(f"warning: {warning}", markup=False)
+        messages().print(f"warning: {warning}")
     return fact

@@ -63,7 +63,7 @@ def table(columns: Mapping[str, tuple[Report, Intervals]]) -> Table:
 def warn(warnings: Sequence[str]) -> None:
     """A line per warning."""
     for warning in warnings:
-        messages().print(f"warning: {warning}", markup=False)
+        messages().print(f"warning: {warning}")
 
 
 def _cell(value: float | None) -> str:

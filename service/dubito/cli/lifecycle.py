@@ -30,7 +30,6 @@ def alias(
         )
     output().print(
         f"{fact.model}: {fact.name} is version {fact.version} (revision {fact.revision})",
-        markup=False,
     )
 
 
@@ -42,7 +41,7 @@ def unalias(
     """Delete an alias."""
     with application() as running:
         running.library.delete_alias(model, name, if_match=_only(revision), actor=local_actor())
-    output().print(f"{model}: {name} is gone", markup=False)
+    output().print(f"{model}: {name} is gone")
 
 
 def retire(
@@ -53,21 +52,21 @@ def retire(
     """Let a version that no alias names answer no requests any more; it is kept."""
     with application() as running:
         running.library.retire(model, str(version), reason[:500], actor=local_actor())
-    output().print(f"{model} version {version} is retired: {reason}", markup=False)
+    output().print(f"{model} version {version} is retired: {reason}")
 
 
 def restore(model: Model, version: Version) -> None:
     """Take the retirement of a version back."""
     with application() as running:
         running.library.restore(model, str(version), actor=local_actor())
-    output().print(f"{model} version {version} answers again", markup=False)
+    output().print(f"{model} version {version} answers again")
 
 
 def delete(model: Model, version: Version) -> None:
     """Delete a version that no alias names, with its calibrations."""
     with application() as running:
         running.library.delete_version(model, str(version), actor=local_actor())
-    output().print(f"{model} version {version} is gone", markup=False)
+    output().print(f"{model} version {version} is gone")
 
 
 def _only(revision: int | None) -> frozenset[int] | None:

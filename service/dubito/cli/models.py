@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from dubito.cli.console import application, local_actor, output, progress
@@ -25,11 +24,10 @@ def register(
     with application() as running, running.library.incoming() as path, progress(title):
         shutil.copyfile(bundle, path)
         fact = running.library.register(model, path, actor=local_actor())
-    output().print(f"{fact.model} version {fact.number} ({fact.digest[:12]})", markup=False)
+    output().print(f"{fact.model} version {fact.number} ({fact.digest[:12]})")
     if DEFAULT_ALIAS not in fact.aliases:
         output().print(
             f"another version keeps answering until: dubito alias {model} {fact.number}",
-            markup=False,
         )
 
 
@@ -59,10 +57,10 @@ def show(
         ("active", "none" if fact.active_calibration is None else str(fact.active_calibration)),
     ):
         if value:
-            table.add_row(name, escape(str(value)))
+            table.add_row(name, str(value))
     output().print(table)
     for warning in warnings if isinstance(warnings, list) else ():
-        output().print(f"warning: {warning}", markup=False)
+        output().print(f"warning: {warning}")
 
 
 def models() -> None:

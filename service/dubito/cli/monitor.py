@@ -23,11 +23,11 @@ def monitor(
     """Show whether a version is still calibrated, and whether its inputs still look as they did."""
     page = ask("GET", ("v1", "models", model, "versions", version, "monitoring"), url)
     if as_json:
-        output().print_json(json.dumps(page))
+        typer.echo(json.dumps(page, indent=2))
         return
     calibration = page["calibration"]
     shown = "no active calibration" if calibration is None else f"calibration {calibration}"
-    output().print(f"{model} version {page['version']}: {shown}", markup=False)
+    output().print(f"{model} version {page['version']}: {shown}")
     table = Table(show_header=False, box=None)
     for name, value in (*_outcomes(page["outcomes"]), *_drift(page["drift"])):
         table.add_row(name, value)
@@ -36,7 +36,7 @@ def monitor(
     output().print(table)
     alarms = _mapping(page["alarms"])
     for name, since in alarms.items():
-        output().print(f"ALARM {name} since {since}", markup=False)
+        output().print(f"ALARM {name} since {since}")
     if not alarms:
         output().print("no alarm")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from dubito.cli.console import application, local_actor, output, progress
@@ -34,7 +33,7 @@ def add(
             with running.pools.incoming() as path:  # nobody may write to it meanwhile
                 shutil.copyfile(source, path)
                 fact = running.pools.add(name, path, format_of(source), actor=local_actor())
-    output().print(f"{fact.name}: {_rows(fact)}", markup=False)
+    output().print(f"{fact.name}: {_rows(fact)}")
 
 
 @pool.command("list")
@@ -44,7 +43,7 @@ def list_() -> None:
     with application() as running:
         for fact in running.pools.all():
             stored = f"{fact.created_at:%Y-%m-%d %H:%M}"
-            table.add_row(fact.name, str(fact.num_rows), escape(_arrays(fact)), fact.format, stored)
+            table.add_row(fact.name, str(fact.num_rows), _arrays(fact), fact.format, stored)
     output().print(table)
 
 
@@ -59,7 +58,7 @@ def show(name: Name) -> None:
         f"stored {fact.created_at:%Y-%m-%d %H:%M:%S} by {fact.uploader}",
         *([] if fact.source is None else [f"from {fact.source}"]),
     ):
-        output().print(line, markup=False, soft_wrap=True)
+        output().print(line, soft_wrap=True)
 
 
 @pool.command()
@@ -67,7 +66,7 @@ def delete(name: Name) -> None:
     """Delete a pool that no job uses."""
     with application() as running:
         running.pools.delete(name, actor=local_actor())
-    output().print(f"{name} is deleted", markup=False)
+    output().print(f"{name} is deleted")
 
 
 def _rows(fact: PoolFact) -> str:

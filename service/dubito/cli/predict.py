@@ -93,7 +93,7 @@ def predict(
         return
     output().print(_table(reply.outputs))
     for warning in reply.warnings:
-        messages().print(f"warning: {warning}", markup=False)
+        messages().print(f"warning: {warning}")
 
 
 def _predict_pool(order: PredictOrder, pool: str, out: Path) -> None:

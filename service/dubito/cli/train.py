@@ -45,13 +45,13 @@ def train(
         )
     trained = _with_bar(read, arrays)
     _report(trained)
-    output().print(f"bundle: {read.bundle}", markup=False, soft_wrap=True)
+    output().print(f"bundle: {read.bundle}", soft_wrap=True)
     if register is None:
         return
     with application() as running, running.library.incoming() as path:
         shutil.copyfile(read.bundle, path)
         fact = running.library.register(register, path, actor=local_actor())
-    output().print(f"registered: {fact.model} version {fact.number}", markup=False)
+    output().print(f"registered: {fact.model} version {fact.number}")
 
 
 def _with_bar(config: TrainConfig, arrays: Arrays) -> Trained:
@@ -86,7 +86,7 @@ def _report(trained: Trained) -> None:
     if trained.search is not None:
         console.print(_trials(trained))
     if trained.gap is None or trained.advice is None:
-        console.print("no validation rows: the gap to held-out rows is not known", markup=False)
+        console.print("no validation rows: the gap to held-out rows is not known")
         return
     gap = trained.gap
     table = Table("loss", "training rows", "validation rows", "gap")
@@ -95,7 +95,7 @@ def _report(trained: Trained) -> None:
     table.add_row("best constant", f"{gap.constant:.4f}", "", "")
     console.print(table)
     verdict = trained.advice.verdict.replace("_", " ")
-    console.print(f"dropout: {verdict}. {trained.advice.text}", markup=False, soft_wrap=True)
+    console.print(f"dropout: {verdict}. {trained.advice.text}", soft_wrap=True)
 
 
 def _counted(trained: Trained) -> str:

@@ -23,6 +23,7 @@ from pydantic import (
 
 from dubito.errors import InputError
 from dubito.labels import LabelsAre
+from dubito.problems import read_problems
 
 Rate = Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -214,11 +215,8 @@ def _with_kind(given: dict[str, object]) -> dict[str, object]:
 
 
 def _first(error: ValidationError) -> str:
-    """The first thing wrong: key, reason, what was given."""
-    first = error.errors(include_url=False)[0]
+    """The first thing wrong: key, and what was expected and given."""
+    path, message = read_problems(error.errors())[0]
     # Pydantic names the member of a union as well.
-    key = ".".join(str(part) for part in first["loc"] if part not in _KINDS)
-    reason = first["msg"].removeprefix("Value error, ")
-    given = first["input"]
-    shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""
-    return f"{key}: {reason}{shown}" if key else f"{reason}{shown}"
+    key = ".".join(part for part in path.split(".") if part not in _KINDS)
+    return f"{key}: {message}" if key else message

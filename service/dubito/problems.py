@@ -1,0 +1,92 @@
+"""What pydantic finds wrong with fields, in our words: expected, got and remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+_EXPECTED = {
+    "missing": "a value",
+    **dict.fromkeys(("int_type", "int_from_float", "int_parsing"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    "int_parsing_size": "a whole number of fewer digits",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "an object"),
+    "literal_error": "{expected}",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "string_too_short": "{min_length} characters or more",
+    "string_too_long": "{max_length} characters or fewer",
+    "too_short": "a list of {min_length} or more",
+    "too_long": "a list of {max_length} or fewer",
+}
+_MEMBER = re.compile(r"int|str|float|bool|(list|constrained|function)\W.*")  # of a union
+_NUMBER = re.compile(r"\s*[+-]?[0-9.]+(e[+-]?[0-9]+)?\s*", re.IGNORECASE)
+_MOST_SHOWN = 80
+
+
+def read_problems(found: Iterable[Mapping[str, object]]) -> list[tuple[str, str]]:
+    """The path of every refused field, with dots, and what is wrong with it.
+
+    What several members of a union say of one value is said once.
+
+    Args:
+        found: as `errors()` of pydantic gives them.
+    """
+    problems: dict[str, list[Mapping[str, object]]] = {}
+    for entry in found:
+        location = entry.get("loc")
+        parts = [str(part) for part in location] if isinstance(location, tuple) else []
+        path = ".".join(part for part in parts if not _MEMBER.fullmatch(part))
+        problems.setdefault(path, []).append(entry)
+    return [
+        (path, _message(entries))
+        for path, entries in problems.items()
+        if not any(other.startswith(f"{path}.") for other in problems)  # one member went deeper
+    ]
+
+
+def _message(entries: list[Mapping[str, object]]) -> str:
+    first = entries[0]
+    kind, given = str(first["type"]), first.get("input")
+    if kind == "extra_forbidden":
+        return "unknown field: leave it out, or correct its name"
+    if kind not in _EXPECTED:
+        return str(first.get("msg", "not understood")).removeprefix("Value error, ")
+    expected = dict.fromkeys(_expected(entry) for entry in entries)
+    got = "nothing" if kind == "missing" else _shown(given)
+    return f"expected {' or '.join(expected)}, got {got}: {_remedy(kind, given)}"
+
+
+def _expected(entry: Mapping[str, object]) -> str:
+    context = entry.get("ctx")
+    words = _EXPECTED.get(str(entry["type"]), "something else")
+    return words.format_map(context) if isinstance(context, dict) else words
+
+
+def _shown(given: object) -> str:
+    match given:
+        case None | bool():
+            return {None: "null", True: "true", False: "false"}[given]
+        case str():
+            return repr(given[:_MOST_SHOWN])
+        case int() | float():
+            return str(given)[:_MOST_SHOWN]
+        case list() | tuple():
+            return f"a list of {len(given)}"
+    return "an object"
+
+
+def _remedy(kind: str, given: object) -> str:
+    if kind == "missing":
+        return "add it"
+    if kind in ("int_type", "float_type") and isinstance(given, str) and _NUMBER.fullmatch(given):
+        return "write it without quotes"
+    if kind in ("int_type", "int_from_float") and isinstance(given, float) and given.is_integer():
+        return f"write {given:.0f}"
+    return "correct it"
