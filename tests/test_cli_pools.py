@@ -11,6 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from dubito.errors import InputError
+from dubito.pools.shelf import CONVERT, format_of
+from dubito.pools.unpack import unpack
 from dubito_nn import export
 
 from .conftest import NUM_FEATURES, Bundles
@@ -151,3 +154,20 @@ def test_a_table_is_taken_by_the_names_of_its_columns_and_refused_by_them(
         assert "its columns, pandas' index left out, are height, width, depth" in err
     code, out, err = run("evaluate", "sums", "--data", tmp_path / "labelled.npz", "--json")
     assert (code, json.loads(out)["num_rows"]) == (0, 20), err
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "a/rows.txt", "rows"])
+def test_a_file_of_another_kind_is_told_how_to_convert_it(name: str) -> None:
+    with pytest.raises(InputError, match=r"\.npy, \.npz or \.parquet file, got 'rows.*numpy\.save"):
+        format_of(name)
+
+
+def test_the_told_conversion_of_a_csv_makes_a_pool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.csv").write_text("a,b\n1,2\n3,4\n")
+    line = re.search(r"numpy\.save\(.*\)\)", CONVERT)
+    assert line
+    exec(line[0], {"numpy": np})
+    assert unpack(Path("rows.npy"), "npy", tmp_path, 10**6).num_rows == 2

@@ -152,7 +152,11 @@ def test_many_threads_put_and_get_one_object(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["gs://bucket", "bucket", "s3://", "s3://a?x=1", "file://host/path", "file:relative"]
+    "url",
+    [
+        *("gs://bucket", "bucket", "s3://", "s3://a?x=1", "s3://a?", "s3://a#b"),
+        *("file://host/path", "file:relative", "file:///a?b", "file:///a#b"),
+    ],
 )
 def test_another_kind_of_url_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="DUBITO_OBJECT_STORE_URL"):

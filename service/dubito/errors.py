@@ -14,7 +14,8 @@ A message says what was expected, what was got, and the remedy.
     ├── UnsupportedMediaTypeError  415
     ├── QueueFullError             429  with Retry-After
     ├── UnavailableError           503  with Retry-After
-    └── DeadlineError              504
+    ├── DeadlineError              504
+    └── StorageFullError           507
 """
 
 from __future__ import annotations
@@ -23,14 +24,23 @@ from typing import ClassVar
 
 
 class DubitoError(Exception):
-    """Whatever Dubito refuses or fails to do, with a message meant for the caller."""
+    """Whatever Dubito refuses or fails to do.
+
+    Args:
+        detail: message meant for the caller.
+        retry_after_s: when to try again.
+        operator: message meant for whoever runs the server, in place of `detail`: the error as
+            text. It may name paths of the machine.
+    """
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "internal error"
     kind: ClassVar[str] = "internal"
 
-    def __init__(self, detail: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(detail)
+    def __init__(
+        self, detail: str, *, retry_after_s: float | None = None, operator: str | None = None
+    ) -> None:
+        super().__init__(operator or detail)
         self.detail = detail
         self.retry_after_s = retry_after_s
 
@@ -128,3 +138,11 @@ class DeadlineError(DubitoError):
     status = 504
     title = "deadline passed"
     kind = "deadline"
+
+
+class StorageFullError(DubitoError):
+    """No room is left for what has to be written; nothing of it is stored."""
+
+    status = 507
+    title = "disk full"
+    kind = "disk-full"

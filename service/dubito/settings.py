@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import URL
 
 MiB = 2**20
 GiB = 2**30
@@ -240,11 +241,11 @@ class Settings(BaseSettings):
         return prefixes
 
     @property
-    def registry_url(self) -> str:
+    def registry_url(self) -> URL | str:
         """The URL of the database, with its password."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
-        return f"sqlite:///{self.data_dir / 'dubito.sqlite3'}"
+        return URL.create("sqlite", database=str(self.data_dir / "dubito.sqlite3"))
 
     @property
     def objects_dir(self) -> Path:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dubito.api.errors import FieldProblem, FieldsError
 from dubito.errors import InputError, TooLargeError
+from dubito.pools.numpy_files import read_header
 
 _MAX_ENTRIES = 64
 _KINDS = "biufU"  # booleans, integers, floats, text
@@ -35,9 +36,7 @@ def read_npy(body: bytes, name: str = "body") -> NDArray[np.generic]:
     """
     file = io.BytesIO(body)
     try:
-        version = npy.read_magic(file)
-        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-        shape, _, dtype = read_header[version](file)
+        shape, _, dtype = read_header(file)
         expected = math.prod(shape) * dtype.itemsize
         got = len(body) - file.tell()
         if dtype.kind not in _KINDS or any(size < 0 for size in shape):
@@ -116,7 +115,7 @@ def named(
             if isinstance(parts, dict):
                 parts[part] = array
     if "inputs" not in fields:
-        raise FieldsError([FieldProblem("inputs", "Field required")])
+        raise FieldsError([FieldProblem("inputs", "expected rows, got nothing: add the array")])
     return fields
 
 

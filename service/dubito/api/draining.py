@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _MOST_BYTES = 128 * 2**20
 _MOST_S, _IDLE_S = 10.0, 1.0
-_REFUSALS = range(400, 500)
+_REFUSALS = frozenset({*range(400, 500), 503, 507})
 
 
 class DrainingMiddleware:

@@ -9,6 +9,7 @@ import typer
 
 from dubito.cli.console import output
 from dubito.registry.database import Database
+from dubito.serving.models.opening import open_database
 from dubito.settings import Settings
 
 database = typer.Typer(
@@ -26,7 +27,7 @@ def upgrade() -> None:
         after = opened.schema_state().current
         shown = opened.shown_url
     done = f"is at {after}" if before == after else f"from {before or 'no tables'} to {after}"
-    output().print(f"{shown}: {done}", markup=False, soft_wrap=True)
+    output().print(f"{shown}: {done}", soft_wrap=True)
 
 
 @database.command()
@@ -38,7 +39,6 @@ def current() -> None:
     note = "" if state.is_newest else ": run `dubito db upgrade`" * state.is_known
     output().print(
         f"{shown}: {state.current or 'no tables'}, this build needs {state.newest}{note}",
-        markup=False,
         soft_wrap=True,
     )
 
@@ -55,10 +55,7 @@ def prepare_database(settings: Settings) -> None:
 
 @contextmanager
 def _opened(settings: Settings | None = None) -> Iterator[Database]:
-    chosen = Settings() if settings is None else settings
-    if chosen.database_url is None:
-        chosen.data_dir.mkdir(parents=True, exist_ok=True)
-    opened = Database(chosen.registry_url)
+    opened = open_database(Settings() if settings is None else settings)
     try:
         yield opened
     finally:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from dubito.cli.console import application, output, progress
 from dubito.registry.check import CheckReport
 from dubito.registry.check import check as check_registry
-from dubito.registry.database import Database
-from dubito.serving.models.opening import open_objects
+from dubito.serving.models.opening import open_database, open_objects
 from dubito.settings import Settings
 
 registry = typer.Typer(
@@ -29,8 +27,7 @@ def check(
 ) -> None:
     """Look at every row, read every bundle, pool and result; exit code 1 where one is not whole."""
     settings = Settings()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.registry_url)
+    database = open_database(settings)
     try:
         database.prepare()
         with progress("checking"):
@@ -55,18 +52,18 @@ def audit(
             details = ", ".join(f"{name} {value}" for name, value in change.details.items())
             table.add_row(
                 f"{change.at:%Y-%m-%d %H:%M:%S}",
-                escape(change.actor),
+                change.actor,
                 change.action,
                 change.model,
                 "" if change.version is None else str(change.version),
-                escape(details),
+                details,
             )
     output().print(table)
 
 
 def _print(report: CheckReport) -> None:
     def line(text: str) -> None:
-        output().print(text, markup=False, soft_wrap=True)
+        output().print(text, soft_wrap=True)
 
     for problem in report.problems:
         line(f"problem: {problem}")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dubito.engine import Sampling
 from dubito.engine.inputs import read_inputs
 from dubito.engine.summing.positions import check_method
-from dubito.errors import ConflictError, InputError
+from dubito.errors import ConflictError, DubitoError, InputError
 from dubito.jobs.arrays import to_bytes
 from dubito.jobs.orders import settled
 from dubito.jobs.results import check_format
@@ -243,7 +243,11 @@ class Desk:
     ) -> JobFact:
         numbers = sorted({version.number, *(one.number for one in members or ())})
         new = NewJob(job, kind, version.model, version.number, numbers, pool, asked, actor)
-        fact = self._store.add(new, most=self._settings.max_jobs)
+        try:
+            fact = self._store.add(new, most=self._settings.max_jobs)
+        except DubitoError:
+            self.clear(job)
+            raise
         self._tell(fact.id)
         return fact
 

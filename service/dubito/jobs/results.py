@@ -86,7 +86,7 @@ def _write_npz(
                 kinds.setdefault(name, array[:0])
                 place = places.setdefault(name, path.with_name(f"{len(places)}.{path.name}"))
                 with place.open("ab") as file:
-                    np.ascontiguousarray(array).tofile(file)
+                    file.write(np.ascontiguousarray(array).data)  # tofile hides why it fails
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for name, place in places.items():
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:

@@ -95,7 +95,7 @@ class Runner:
                     self._do(fact)
                     continue
             except DubitoError as error:
-                _log.warning("jobs wait", reason=error.detail)
+                _log.warning("jobs wait", reason=str(error))
             except Exception:  # a job must never end the loop
                 _log.exception("jobs wait")
             self._wake.wait(self._settings.poll_ms / 1000)
@@ -154,7 +154,7 @@ class Runner:
         except StoppedError:
             self._leave(fact)
         except UnavailableError as error:
-            log.warning("job waits", reason=error.detail)
+            log.warning("job waits", reason=str(error))
             if self._ends.is_set() or self._worker.is_draining:
                 self._leave(fact)
             else:
@@ -162,7 +162,7 @@ class Runner:
                 self._store.release(fact.id, self._owner, counts=True)
         except DubitoError as error:
             if self._only is None:
-                log.warning("job failed", reason=error.detail)
+                log.warning("job failed", reason=str(error))
             self._fail(fact, error.detail)
         except Exception:
             log.exception("job failed")
@@ -191,7 +191,7 @@ class Runner:
                     stopped.set()
                     return
             except DubitoError as error:
-                _log.warning("the beat of a job is late", job=job, reason=error.detail)
+                _log.warning("the beat of a job is late", job=job, reason=str(error))
 
     def _tidy(self) -> None:
         """Forget jobs that were finished long ago."""

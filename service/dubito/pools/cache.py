@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dubito import disk
 from dubito.errors import DubitoError
 from dubito.pools.data import PoolData
 
@@ -32,7 +33,7 @@ class PoolCache:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._folder = folder
         self._limit_bytes = limit_bytes
-        folder.mkdir(parents=True, exist_ok=True)
+        disk.make(folder)
         for path in folder.glob(f"*{_PART}"):  # of processes that were killed
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _LEFT_OVER_AFTER_S:
@@ -41,11 +42,12 @@ class PoolCache:
     @contextmanager
     def room(self) -> Iterator[Path]:
         """An empty folder to lay a pool out in; gone afterwards unless it was kept."""
-        path = Path(tempfile.mkdtemp(dir=self._folder, suffix=_PART))
-        try:
-            yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
+        with disk.writing(self._folder):
+            path = Path(tempfile.mkdtemp(dir=self._folder, suffix=_PART))
+            try:
+                yield path
+            finally:
+                shutil.rmtree(path, ignore_errors=True)
 
     def keep(self, digest: str, laid_out: Path) -> None:
         """Take in a complete pool."""

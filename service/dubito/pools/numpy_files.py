@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import math
+import mmap
+import shutil
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
 
 from dubito.errors import InputError, TooLargeError
-from dubito.pools.stream import KINDS, UNNAMED, ColumnStream, block_rows
+from dubito.pools.stream import BLOCK_BYTES, KINDS, UNNAMED, Blocks, ColumnStream, block_rows
 from dubito.registry import ColumnFact
 
 _OF_LABELLED_ROWS = ("labels", "targets", "ood_inputs")
 _MAX_MEMBERS = 64
-_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_BLOCKS_AT_ONCE = 8  # of an array in Fortran's order: larger pieces of its columns
+_HEADERS = {
+    (1, 0): npy.read_array_header_1_0,
+    (2, 0): npy.read_array_header_2_0,
+    (3, 0): npy.read_array_header_2_0,  # as 2.0, but for names of fields, which no array here has
+}
 _STORED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError),
@@ -37,7 +44,7 @@ def open_npy(path: Path) -> Iterator[list[ColumnStream]]:
         InputError: damaged, or not rows of numbers.
     """
     with path.open("rb") as file:
-        yield [_column(file, UNNAMED, path.stat().st_size, "pool")]
+        yield [_column(file, UNNAMED, path.stat().st_size, "pool", path.parent)]
 
 
 @contextmanager
@@ -56,12 +63,22 @@ def open_npz(path: Path, limit_bytes: int) -> Iterator[list[ColumnStream]]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             _check_members(members, limit_bytes)
-            yield [_member(archive, member) for member in members]
+            yield [_member(archive, member, path.parent) for member in members]
     except _DAMAGE as error:
         raise InputError(
             f"pool: expected a .npz file, got something else ({str(error)[:160]}): "
             "write it with numpy.savez"
         ) from error
+
+
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    """Shape, whether in Fortran's order, and type of a `.npy` file, read up to its numbers.
+
+    Raises:
+        Exception: of many kinds: the header is damaged, or of an unknown version.
+    """
+    shape, is_fortran, dtype = _HEADERS[npy.read_magic(file)](file)
+    return shape, is_fortran, dtype
 
 
 def _check_members(members: list[zipfile.ZipInfo], limit_bytes: int) -> None:
@@ -92,22 +109,22 @@ def _check_members(members: list[zipfile.ZipInfo], limit_bytes: int) -> None:
         )
 
 
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> ColumnStream:
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> ColumnStream:
     name = member.filename.removesuffix(".npy").removeprefix(f"{UNNAMED}.")
     with archive.open(member) as file:
-        head = _column(file, name, member.file_size, f"`{member.filename[:80]}`")
+        head = _column(file, name, member.file_size, f"`{member.filename[:80]}`", folder)
 
-    def blocks() -> Iterator[NDArray[np.generic]]:
+    def blocks() -> Blocks:
         with archive.open(member) as file:
-            yield from _column(file, name, member.file_size, f"`{name}`").blocks
+            yield from _column(file, name, member.file_size, f"`{name}`", folder).blocks
 
     return ColumnStream(head.fact, head.num_rows, blocks())
 
 
-def _column(file: IO[bytes], name: str, size_bytes: int, shown: str) -> ColumnStream:
+def _column(file: IO[bytes], name: str, size_bytes: int, shown: str, folder: Path) -> ColumnStream:
     """The array that a file holds, its header checked against the size of the file."""
     try:
-        shape, is_fortran, dtype = _HEADERS[npy.read_magic(file)](file)
+        shape, is_fortran, dtype = read_header(file)
         if dtype.kind not in KINDS:
             raise ValueError(f"values of type {dtype}")
         if not shape or any(size < 0 for size in shape):
@@ -120,18 +137,37 @@ def _column(file: IO[bytes], name: str, size_bytes: int, shown: str) -> ColumnSt
             f"{shown}: expected a .npy array of numbers, rows first, got something else "
             f"({str(error)[:160]}): write it with numpy.save and allow_pickle=False"
         ) from error
-    if is_fortran and len(shape) > 1:
-        raise InputError(
-            f"{shown}: expected rows one after the other, got an array in Fortran's order: "
-            "save numpy.ascontiguousarray of it"
-        )
     fact = ColumnFact(name, dtype.newbyteorder("=").str, tuple(shape[1:]))
+    if is_fortran and len(shape) > 1:
+        return ColumnStream(fact, shape[0], _gathered(file, fact, dtype, shape[0], folder))
     return ColumnStream(fact, shape[0], _blocks(file, fact, dtype, shape[0], shown))
+
+
+def _gathered(
+    file: IO[bytes], fact: ColumnFact, stored: np.dtype[np.generic], num_rows: int, folder: Path
+) -> Blocks:
+    """Rows of an array in Fortran's order, gathered from a map of its file.
+
+    What is inflated cannot be mapped: it is copied to a file without a name in `folder`.
+    """
+    is_packed = isinstance(file, zipfile.ZipExtFile)
+    with tempfile.TemporaryFile(dir=folder) if is_packed else nullcontext(file) as source:
+        start = 0 if is_packed else file.tell()
+        if is_packed:
+            shutil.copyfileobj(file, source, BLOCK_BYTES)
+            source.flush()
+        mapped = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+        values = np.frombuffer(mapped, stored, num_rows * math.prod(fact.shape), start)
+        rows = values.reshape((num_rows, *fact.shape), order="F")
+        at_once = _BLOCKS_AT_ONCE * block_rows(fact)
+        for first in range(0, num_rows, at_once):
+            yield rows[first : first + at_once].astype(fact.dtype, order="C")
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _blocks(
     file: IO[bytes], fact: ColumnFact, stored: np.dtype[np.generic], num_rows: int, shown: str
-) -> Iterator[NDArray[np.generic]]:
+) -> Blocks:
     row = math.prod(fact.shape) * stored.itemsize
     at_once = block_rows(fact)
     for first in range(0, num_rows, at_once):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubito.errors import InputError, TooLargeError
-from dubito.pools.stream import KINDS, UNNAMED, ColumnStream, block_rows
+from dubito.pools.stream import KINDS, UNNAMED, Blocks, ColumnStream, block_rows
 from dubito.registry import ColumnFact
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _batches(file: pq.ParquetFile, at_once: int, names: Sequence[str]) -> Iterat
         )
 
 
-def _plain(file: pq.ParquetFile, fact: ColumnFact) -> Iterator[NDArray[np.generic]]:
+def _plain(file: pq.ParquetFile, fact: ColumnFact) -> Blocks:
     for batch in _batches(file, block_rows(fact), fact.features):
         _refuse_empty(batch.columns)
         block = np.empty((batch.num_rows, *fact.shape), fact.dtype)
@@ -173,7 +173,7 @@ def _lists(
     shape = _nested(first.column(0))[1][1:]
     fact = ColumnFact(name, dtype.str, shape)
 
-    def blocks() -> Iterator[NDArray[np.generic]]:
+    def blocks() -> Blocks:
         for batch in _batches(file, block_rows(fact), [name]):
             flat, own = _nested(batch.column(0))
             if own[1:] != shape:

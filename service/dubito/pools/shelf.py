@@ -7,12 +7,11 @@ cache. On a server that does not have them, or not any more, the object is unpac
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from dubito import disk
 from dubito.errors import InputError
 from dubito.pools.addresses import check_address, pieces_of
 from dubito.pools.cache import PoolCache
@@ -23,6 +22,10 @@ from dubito.registry.names import ANONYMOUS
 from dubito.registry.pools import PoolStore
 from dubito.settings import Settings
 
+CONVERT = (
+    "convert it, a CSV by numpy.save('rows.npy', numpy.loadtxt('rows.csv', delimiter=',', "
+    "skiprows=1)), and leave out columns that the network does not take"
+)
 _NAMED_BY = 12  # digits of the digest in a name that nobody chose
 
 
@@ -39,16 +42,9 @@ class Shelf:
         self._settings = settings
         self._cache = PoolCache(settings.pool_cache_dir, settings.pool_cache_bytes)
 
-    @contextmanager
-    def incoming(self) -> Iterator[Path]:
+    def incoming(self) -> AbstractContextManager[Path]:
         """A private file for a pool that is on its way in; gone afterwards."""
-        self._settings.incoming_dir.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self._settings.incoming_dir, suffix=".dubito")
-        os.close(handle)
-        try:
-            yield Path(name)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        return disk.incoming(self._settings.incoming_dir)
 
     def check_name(self, name: str | None) -> None:
         """Refuse a name that is taken or that a pool cannot have, before its rows are read."""
@@ -176,10 +172,8 @@ def format_of(name: str) -> str:
     """
     ending = name.rpartition(".")[2].lower()
     if ending not in FORMATS:
-        raise InputError(
-            f"pool: expected a file that ends in .npy, .npz or .parquet, got {name[-80:]!r}: "
-            "rename it"
-        )
+        got = name.rpartition("/")[2][-80:]
+        raise InputError(f"pool: expected a .npy, .npz or .parquet file, got {got!r}: {CONVERT}")
     return ending
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,8 @@ BLOCK_BYTES = 8 * 2**20
 KINDS = "biuf"  # booleans, integers, floats
 UNNAMED = "inputs"  # the rows of a network with one input, whatever its name
 
+Blocks = Generator[NDArray[np.generic]]
+
 
 @dataclass(frozen=True)
 class ColumnStream:
@@ -22,12 +24,12 @@ class ColumnStream:
     Args:
         fact: its name, type and the shape of a row.
         num_rows: N.
-        blocks: its rows, some after the others.
+        blocks: its rows, some after the others; closing it closes the file beneath.
     """
 
     fact: ColumnFact
     num_rows: int
-    blocks: Iterator[NDArray[np.generic]]
+    blocks: Blocks
 
     @property
     def num_bytes(self) -> int:

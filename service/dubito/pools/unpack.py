@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import orjson
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from dubito import disk
 from dubito.errors import InputError, TooLargeError
 from dubito.pools.numpy_files import open_npy, open_npz
 from dubito.pools.parquet import open_parquet
@@ -48,9 +49,10 @@ def unpack(path: Path, format: str, folder: Path, limit_bytes: int) -> Contents:
     Raises:
         InputError: damaged, not rows of numbers, not finite, or arrays of different lengths.
         TooLargeError: longer than the limit.
+        StorageFullError: no room is left for it.
     """
     written = []
-    with _opened(path, format, limit_bytes) as streams:
+    with _opened(path, format, limit_bytes) as streams, disk.writing(folder.parent):
         _check(streams, limit_bytes)
         for place, stream in enumerate(streams):
             digest = _write(stream, folder / f"{place}.npy")
@@ -105,14 +107,14 @@ def _write(stream: ColumnStream, path: Path) -> str:
     """Write an array to disk while its numbers are looked at; its digest."""
     fact, count = stream.fact, 0
     header = {"descr": fact.dtype, "fortran_order": False, "shape": (stream.num_rows, *fact.shape)}
-    with path.open("wb") as file:
+    with closing(stream.blocks) as blocks, path.open("wb") as file:
         npy.write_array_header_1_0(file, header)
-        for block in stream.blocks:
+        for block in blocks:
             _refuse_non_finite(block, fact, count)
             count += len(block)
             if count > stream.num_rows:
                 break
-            np.ascontiguousarray(block).tofile(file)
+            file.write(np.ascontiguousarray(block).data)  # tofile hides why it fails
     if count != stream.num_rows:
         raise InputError(
             f"`{fact.name[:80]}`: expected {stream.num_rows} rows, as the file states, got {count}"

@@ -7,6 +7,7 @@
     rows.py        from names to rows, and from rows to facts
     objects.py     bundles by SHA-256 in an object store
     cache.py       those of a distant store, kept here
+    orphans.py     objects that no row names
     registry.py    the operations on models
     journal.py     predictions that wait for their truth, and outcomes
     pools.py       stored pools

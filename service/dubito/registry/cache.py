@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from dubito import disk
 from dubito.errors import DubitoError
 
 _SUFFIX = ".dubito"
@@ -32,7 +32,7 @@ class Cache:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._folder = folder
         self._limit_bytes = limit_bytes
-        folder.mkdir(parents=True, exist_ok=True)
+        disk.make(folder)
         for path in folder.glob(f"*{_PART}"):  # of downloads that were killed
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _LEFT_OVER_AFTER_S:
@@ -60,13 +60,11 @@ class Cache:
             pieces: the bundle, in order.
 
         Raises:
-            DubitoError: they have another digest; nothing is kept.
+            DubitoError: they have another digest, or the disk is full; nothing is kept.
         """
-        handle, name = tempfile.mkstemp(dir=self._folder, suffix=_PART)
-        part = Path(name)
-        try:
+        with disk.incoming(self._folder, _PART) as part:
             found = hashlib.sha256()
-            with os.fdopen(handle, "wb") as file:
+            with part.open("wb") as file:
                 for piece in pieces:
                     found.update(piece)
                     file.write(piece)
@@ -74,8 +72,6 @@ class Cache:
                 raise DubitoError(f"object {digest} is damaged: its bytes are {found.hexdigest()}")
             content = part.read_bytes()
             part.replace(self._path(digest))
-        finally:
-            part.unlink(missing_ok=True)
         self._shrink(keep=digest)
         return content
 

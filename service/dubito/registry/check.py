@@ -18,6 +18,7 @@ from dubito.errors import DubitoError, UnavailableError
 from dubito.registry.database import Database
 from dubito.registry.names import DEFAULT_ALIAS
 from dubito.registry.objects import Objects, StoredObject
+from dubito.registry.orphans import drop_unnamed
 from dubito.registry.rows import WHOLE
 from dubito.registry.tables import JobRow, ModelRow, PoolRow, VersionRow
 
@@ -193,10 +194,8 @@ def _orphan(
     age_s = max(0.0, time.time() - found.stored_at.timestamp())
     is_removed = False
     if fix_from_s is not None and age_s >= fix_from_s:
-        with database.writing() as session:
-            if not session.scalar(select(kind.naming(found.digest))):
-                kind.objects.delete(found.digest)
-                is_removed = True
+        naming = kind.naming(found.digest)
+        is_removed = drop_unnamed(database, kind.objects, found.digest, naming)
     return Orphan(found.digest, found.size_bytes, age_s, is_removed)
 
 

@@ -8,8 +8,10 @@ that read see one snapshot. The number in that row tells other servers that some
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
@@ -19,7 +21,8 @@ from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-from dubito.errors import InputError, UnavailableError
+from dubito import disk
+from dubito.errors import DubitoError, InputError, StorageFullError, UnavailableError
 from dubito.registry import schema
 from dubito.registry.tables import ChangesRow
 
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
 _BUSY_TIMEOUT_S = 30.0
 _CONNECT_TIMEOUT_S = 10
 _RETRY_AFTER_S = 1.0
+_LITTLE_BYTES = 2**20  # with less on its disk SQLite may fail to write its files of bookkeeping
+_POSTGRES_IS_FULL = "53100"
+_SQLITE_SETTINGS = "DUBITO_DATA_DIR or DUBITO_DATABASE_URL"
 _WRITES = "dubito_writes"
 
 
@@ -43,9 +49,10 @@ class Database:
         InputError: the URL is of another kind, or its driver is not installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: URL | str) -> None:
         parsed = _parse(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._folder = Path(parsed.database or "").parent
         self.shown_url = parsed.render_as_string(hide_password=True)
         self._engine = _open(parsed, self.is_sqlite)
         self._reading, self._writing = self._engine, self._engine
@@ -145,15 +152,44 @@ class Database:
         try:
             yield
         except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-            raise UnavailableError(
-                f"the database {self.shown_url} does not answer "
-                f"({str(error.__cause__ or error).splitlines()[0][:200]}): "
-                "check that it runs and that DUBITO_DATABASE_URL names it, then try again",
-                retry_after_s=_RETRY_AFTER_S,
-            ) from error
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: Exception) -> DubitoError:
+        """What a database that cannot be read or written means."""
+        cause = getattr(error, "orig", None)
+        if self.is_sqlite and isinstance(cause, sqlite3.Error):
+            found = _disk_refusal(cause, self._folder)
+            if found is not None:
+                return found
+        if getattr(cause, "sqlstate", None) == _POSTGRES_IS_FULL:
+            return StorageFullError(
+                "disk full: expected room in the database, got none: delete what is not needed, "
+                "or ask whoever runs the server to make room",
+                operator=f"the database {self.shown_url} has no room: make some on its disk",
+            )
+        named = _SQLITE_SETTINGS if self.is_sqlite else "DUBITO_DATABASE_URL"
+        return UnavailableError(
+            "the database does not answer: try again later, or ask whoever runs the server",
+            retry_after_s=_RETRY_AFTER_S,
+            operator=f"the database {self.shown_url} does not answer "
+            f"({str(error.__cause__ or error).splitlines()[0][:200]}): "
+            f"check that it runs and that {named} names it, then try again",
+        )
 
 
-def _parse(url: str) -> URL:
+def _disk_refusal(error: sqlite3.Error, folder: Path) -> DubitoError | None:
+    """What SQLite says of the disk; None where it says something else."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind
+    is_short = code == sqlite3.SQLITE_IOERR and disk.free_bytes(folder) < _LITTLE_BYTES
+    if code == sqlite3.SQLITE_FULL or is_short:
+        return disk.full(folder, _SQLITE_SETTINGS)
+    is_shut = code == sqlite3.SQLITE_CANTOPEN and not disk.is_open(folder)
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM) or is_shut:
+        return disk.closed(folder, str(error), _SQLITE_SETTINGS)
+    return None
+
+
+def _parse(url: URL | str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError:

@@ -102,7 +102,7 @@ class Following:
                 number = self._changes()
             except DubitoError as error:
                 if is_reached:
-                    _log.warning("changes of other servers are not seen", reason=error.detail)
+                    _log.warning("changes of other servers are not seen", reason=str(error))
                 is_reached = False
                 continue
             if not is_reached:

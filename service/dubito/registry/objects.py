@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
+from dubito import disk
 from dubito.addresses import is_loopback
 from dubito.errors import DubitoError, InputError, UnavailableError
 from dubito.registry.cache import Cache
@@ -30,6 +32,7 @@ _RETRY_AFTER_S = 5.0
 _RETRIES = 3
 _RETRY_FOR = timedelta(seconds=20)
 _PIECE_BYTES = 8 * 2**20
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # obstore gives the number in its text alone
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,8 @@ class Objects:
     @classmethod
     def local(cls, folder: Path) -> Objects:
         """Objects in a folder, which is made where it is missing."""
-        with _folder_errors():
-            store = LocalStore(folder.absolute(), mkdir=True)
-        return cls(store, str(folder), folder=folder.absolute())
+        disk.make(folder)
+        return cls(LocalStore(folder.absolute()), str(folder), folder=folder.absolute())
 
     @classmethod
     def open(
@@ -98,12 +100,14 @@ class Objects:
             InputError: another kind of URL, or an endpoint that may not be spoken to.
         """
         parts = urlsplit(url)
-        if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
-            return cls.local(Path(parts.path))
-        if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
+        is_plain = "?" not in url and "#" not in url
+        if is_plain and parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
+            return cls.local(_folder_of(parts.path))
+        if not is_plain or parts.scheme != "s3" or not parts.netloc:
+            got = "`?` or `#`" if not is_plain else parts.scheme or "no scheme"
             raise InputError(
-                "object store: expected s3://BUCKET/PREFIX or file:///FOLDER, got "
-                f"{parts.scheme or 'no scheme'}: correct DUBITO_OBJECT_STORE_URL"
+                f"object store: expected s3://BUCKET/PREFIX or file:///FOLDER, got {got}: correct "
+                "DUBITO_OBJECT_STORE_URL (file:// writes % as %25, ? as %3F and # as %23)"
             )
         store = _bucket(parts.netloc, parts.path.strip("/") or None, allow_http, environment)
         return cls(store, f"s3://{parts.netloc}{parts.path}", cache=cache)
@@ -236,14 +240,17 @@ class Objects:
         for place in (path, path.parent, path.parent.parent, self._folder):
             handle = os.open(place, os.O_RDONLY)
             try:
-                with suppress(OSError):  # some systems do not sync folders
-                    os.fsync(handle)
+                os.fsync(handle)
+            except OSError:  # some systems do not sync folders
+                if place == path:
+                    path.unlink(missing_ok=True)
+                    raise
             finally:
                 os.close(handle)
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:
-        with _reachable(self._shown):
+        with _reachable(self._shown, self._folder):
             yield
 
 
@@ -293,16 +300,43 @@ def _bucket(
     )
 
 
+def _folder_of(path: str) -> Path:
+    """The folder that the path of a file:// URL means.
+
+    Raises:
+        InputError: there is one of the undecoded name, which earlier builds took.
+    """
+    folder = Path(unquote(path))
+    if path != str(folder) and Path(path).is_dir() and not folder.exists():
+        raise InputError(
+            f"object store: expected the folder {folder}, which DUBITO_OBJECT_STORE_URL means, got "
+            f"{path}, where an earlier build put it: write its % as %25"
+        )
+    return folder
+
+
 @contextmanager
-def _reachable(shown: str) -> Iterator[None]:
+def _reachable(shown: str, folder: Path | None = None) -> Iterator[None]:
     try:
         yield
-    except (BaseError, FileNotFoundError) as error:  # the latter: no such bucket
+    except (BaseError, OSError) as error:  # FileNotFoundError: no such bucket
+        refusal = None if folder is None else disk.refusal(folder, _code(error))
+        if refusal is not None:
+            raise refusal from error
         raise UnavailableError(
-            f"the object store {shown} does not answer ({type(error).__name__}): check "
-            "that it runs, that the bucket exists and that the credentials are right",
+            "the object store does not answer: try again later, or ask whoever runs the server",
             retry_after_s=_RETRY_AFTER_S,
+            operator=f"the object store {shown} does not answer ({type(error).__name__}): check "
+            "that it runs, that the bucket exists and that the credentials are right",
         ) from error
+
+
+def _code(error: Exception) -> int | None:
+    """The number of `errno` behind an error."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = _OS_ERROR.search(str(error))
+    return None if found is None else int(found[1])
 
 
 def _check_endpoint(endpoint: str | None, allow_http: bool) -> bool:
@@ -322,14 +356,3 @@ def _check_endpoint(endpoint: str | None, allow_http: bool) -> bool:
         f"object store: expected an https endpoint, got {parts.scheme}://{parts.hostname}: use "
         "https (http is for a loopback endpoint, with DUBITO_OBJECT_STORE_ALLOW_HTTP=true)"
     )
-
-
-@contextmanager
-def _folder_errors() -> Iterator[None]:
-    try:
-        yield
-    except BaseError as error:
-        raise InputError(
-            f"object store: expected a folder that can be written, got none ({error}): "
-            "choose another one"
-        ) from error

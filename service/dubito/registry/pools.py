@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sqlalchemy import exists, select
+from sqlalchemy import Exists, exists, select
 from sqlalchemy.orm import Session
 
 from dubito.errors import ConflictError, NotFoundError
@@ -17,6 +17,7 @@ from dubito.registry.database import Database
 from dubito.registry.facts import ColumnFact, PoolFact
 from dubito.registry.names import ANONYMOUS, check_name
 from dubito.registry.objects import Objects
+from dubito.registry.orphans import drop_unnamed, without_orphan
 from dubito.registry.rows import utc
 from dubito.registry.tables import AuditRow, JobRow, PoolRow
 
@@ -65,7 +66,8 @@ class PoolStore:
         """
         self.check_free(name)
         self._objects.put(digest, path)
-        with self._database.writing() as session:
+        place = (self._database, self._objects, digest, _naming(digest))
+        with without_orphan(*place), self._database.writing() as session:
             self._objects.put(digest, path)
             _refuse_taken(session, name)
             row = PoolRow(
@@ -139,11 +141,8 @@ class PoolStore:
             digest = row.digest
             session.add(_note(actor, "pool-delete", row))
             session.delete(row)
-        with self._database.writing() as session:
-            if session.scalar(select(exists().where(PoolRow.digest == digest))):
-                return None
-            self._objects.delete(digest)
-            return digest
+        is_gone = drop_unnamed(self._database, self._objects, digest, _naming(digest))
+        return digest if is_gone else None
 
 
 def find_pool(session: Session, name: str) -> PoolFact:
@@ -153,6 +152,10 @@ def find_pool(session: Session, name: str) -> PoolFact:
         NotFoundError: no pool of that name.
     """
     return _fact(_find(session, name))
+
+
+def _naming(digest: str) -> Exists:
+    return exists().where(PoolRow.digest == digest)
 
 
 def _find(session: Session, name: str) -> PoolRow:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import Exists, exists, func, select
 from sqlalchemy.orm import Session
 
 from dubito.errors import BundleRefusedError, ConflictError
@@ -23,6 +23,7 @@ from dubito.registry.jobs import refuse_needed
 from dubito.registry.journal import Journal
 from dubito.registry.names import ANONYMOUS, DEFAULT_ALIAS, check_name
 from dubito.registry.objects import Objects
+from dubito.registry.orphans import drop_unnamed, without_orphan
 from dubito.registry.revisions import Expected, check_revision
 from dubito.registry.tables import AliasRow, AuditRow, CalibrationRow, ModelRow, VersionRow
 from dubito_nn import Bundle, BundleError, load_bundle
@@ -84,7 +85,8 @@ class Registry:
         if prove is not None:
             prove(bundle)
         self._objects.put(bundle.digest, source)
-        with self._database.writing() as session:
+        place = (self._database, self._objects, bundle.digest, _naming(bundle.digest))
+        with without_orphan(*place), self._database.writing() as session:
             self._objects.put(bundle.digest, source)
             row = rows.model_or_none(session, model)
             is_new = row is None
@@ -154,11 +156,8 @@ class Registry:
             digest = version.digest
             _note(session, actor, "delete", model, version.number, digest=digest)
             session.delete(version)
-        with self._database.writing() as session:
-            if session.scalar(select(exists().where(VersionRow.digest == digest))):
-                return None
-            self._objects.delete(digest)
-            return digest
+        is_gone = drop_unnamed(self._database, self._objects, digest, _naming(digest))
+        return digest if is_gone else None
 
     def retire(
         self, model: str, reference: str, reason: str, *, actor: str = ANONYMOUS
@@ -360,6 +359,10 @@ def verify_bundle(source: Path | bytes) -> Bundle:
         return load_bundle(source)
     except BundleError as error:
         raise BundleRefusedError(str(error)) from error
+
+
+def _naming(digest: str) -> Exists:
+    return exists().where(VersionRow.digest == digest)
 
 
 def _check_move(

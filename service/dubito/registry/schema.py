@@ -90,5 +90,6 @@ def upgrade(connection: Connection, revision: str, shown_url: str) -> None:
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    scripts = str(Path(__file__).parent / "migrations")
+    config.set_main_option("script_location", scripts.replace("%", "%%"))  # % is its syntax
     return config

@@ -17,7 +17,6 @@ from dubito.engine import Sampling
 from dubito.jobs import Desk, Runner
 from dubito.pools import Shelf
 from dubito.registry import CalibrationFact, Registry, VersionFact
-from dubito.registry.database import Database
 from dubito.registry.jobs import JobStore
 from dubito.registry.journal import CalibrationName
 from dubito.registry.pools import PoolStore
@@ -40,7 +39,7 @@ from dubito.serving.models.members import (
     num_values,
     predictor,
 )
-from dubito.serving.models.opening import open_objects
+from dubito.serving.models.opening import open_database, open_objects
 from dubito.serving.models.pins import Pins
 from dubito.serving.orders import (
     CalibrateOrder,
@@ -79,8 +78,7 @@ class Application:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        database, objects = Database(settings.registry_url), open_objects(settings)
+        database, objects = open_database(settings), open_objects(settings)
         self._registry = Registry(database, objects)
         self._library = Library(self._registry, settings)
         self._calibrations = Calibrations()

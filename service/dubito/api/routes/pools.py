@@ -24,6 +24,7 @@ from dubito.api.fields import no_query, read_fields, read_query
 from dubito.api.pages import pool_page
 from dubito.api.replies import json_response
 from dubito.api.schemas import PoolAddressBody, PoolQuery
+from dubito.pools.shelf import CONVERT
 from dubito.registry import PoolFact
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"])
@@ -55,7 +56,7 @@ _BODY = {
 async def add_pool(request: Request) -> Response:
     """Store rows, sent as they are, or taken from an address that the operator allowed."""
     held = access(request)
-    kind = media_type(request, (*_FORMATS, JSON))
+    kind = media_type(request, (*_FORMATS, JSON), f"set the header Content-Type, or {CONVERT}")
     if kind == JSON:
         fact = await _take(request, held)
     else:

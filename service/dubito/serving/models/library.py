@@ -7,15 +7,14 @@ leaves everything as it was.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from dubito import disk
 from dubito.engine import Engine, Sampling
 from dubito.errors import ConflictError, DubitoError
 from dubito.registry import (
@@ -49,22 +48,16 @@ class Library:
     def __init__(self, registry: Registry, settings: Settings) -> None:
         self._registry = registry
         self._settings = settings
-        settings.incoming_dir.mkdir(parents=True, exist_ok=True)
+        disk.make(settings.incoming_dir)
         _clear_left_overs(settings.incoming_dir)
         self.facts = Following(registry.changes, settings.poll_ms / 1000)
         self.catalogue = Catalogue(
             self._load, settings.max_loaded_versions, settings.max_loaded_bytes
         )
 
-    @contextmanager
-    def incoming(self) -> Iterator[Path]:
+    def incoming(self) -> AbstractContextManager[Path]:
         """A private file for a bundle that is on its way in; gone afterwards."""
-        handle, name = tempfile.mkstemp(dir=self._settings.incoming_dir, suffix=".dubito")
-        os.close(handle)
-        try:
-            yield Path(name)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        return disk.incoming(self._settings.incoming_dir)
 
     def register(self, model: str, path: Path, *, actor: str = ANONYMOUS) -> VersionFact:
         """Prove that a bundle loads and store it as the model's next version.

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+
+from dubito import disk
+from dubito.errors import InputError
 from dubito.registry import Registry
 from dubito.registry.cache import Cache
 from dubito.registry.database import Database
@@ -16,7 +22,36 @@ def open_registry(settings: Settings) -> Registry:
         InputError: a URL that is not understood.
         UnavailableError: the database does not answer, or its tables are of another build.
     """
-    return Registry(Database(settings.registry_url), open_objects(settings))
+    return Registry(open_database(settings), open_objects(settings))
+
+
+def open_database(settings: Settings) -> Database:
+    """The database of the settings; the data folder is made where it is missing.
+
+    Raises:
+        InputError: a URL that is not understood, or a registry that lies elsewhere.
+        DubitoError: the data folder may not be written.
+    """
+    disk.make(settings.data_dir)
+    if settings.database_url is None:
+        _refuse_misplaced(settings)
+    return Database(settings.registry_url)
+
+
+def _refuse_misplaced(settings: Settings) -> None:
+    """Refuse a folder whose registry an earlier build wrote to a neighbour.
+
+    It read the path as a part of a URL, in which %20 is a space and ? ends a file's name.
+    """
+    path = settings.data_dir / "dubito.sqlite3"
+    earlier = Path(make_url(f"sqlite:///{path}").database or "")
+    was_used = settings.incoming_dir.exists() and not path.exists()
+    if was_used and earlier != path and earlier.is_file():
+        raise InputError(
+            f"data folder: expected its registry at {path.absolute()}, got none, but an earlier "
+            f"build wrote one to {earlier.absolute()}: copy it there, with the files -wal and -shm "
+            "beside it"
+        )
 
 
 def open_objects(settings: Settings) -> Objects:

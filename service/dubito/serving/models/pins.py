@@ -106,7 +106,7 @@ class Pins:
                 self._library.engine(pin.version)
             except DubitoError as error:
                 is_done = False
-                _log.warning("a pinned model is not loaded", model=pin.model, reason=error.detail)
+                _log.warning("a pinned model is not loaded", model=pin.model, reason=str(error))
         return is_done
 
     def _look_up(self, model: str, reference: str) -> _Pin:

@@ -155,7 +155,7 @@ class Recorder:
             return self._write(batch)
         except DubitoError as error:
             if not self._is_failing:
-                _log.warning("predictions are not kept for feedback", reason=error.detail)
+                _log.warning("predictions are not kept for feedback", reason=str(error))
             self._is_failing = True
         except Exception:
             _log.exception("predictions could not be written")
