@@ -22,58 +22,75 @@
     select.py      select
     train.py       train
 
-A new command is a function in its own file and one line in `_commands` below. Every command works
-through the application facade, as the routes do.
+A new command is a function in its own file and one line in `_MODULES` below. Every command works
+through the application facade, as the routes do. A command's file is imported when it is called.
 """
 
 from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 
 import typer
 
-from dubito.cli.bench import bench
-from dubito.cli.bring import export, import_
-from dubito.cli.calibrate import calibrate
 from dubito.cli.console import reporting_errors
-from dubito.cli.database import database
-from dubito.cli.demo import demo
-from dubito.cli.device import load, unload
-from dubito.cli.evaluate import evaluate
-from dubito.cli.inspect import inspect
-from dubito.cli.jobs import jobs
-from dubito.cli.lifecycle import alias, delete, restore, retire, unalias
-from dubito.cli.models import models, register, show
-from dubito.cli.monitor import monitor
-from dubito.cli.pool import pool
-from dubito.cli.predict import predict
-from dubito.cli.registry import registry
-from dubito.cli.select import select
-from dubito.cli.serve import serve
-from dubito.cli.train import train
 
-_commands = (
-    *(serve, demo, train, export, import_, inspect, bench),
-    *(register, models, show, predict, calibrate, evaluate, monitor, select),
-    *(alias, unalias, retire, restore, delete, load, unload),
-)
-_groups = {"db": database, "registry": registry, "pool": pool, "jobs": jobs}
+_MODULES = {
+    "serve": "serve",
+    "demo": "demo",
+    "train": "train",
+    "export": "bring",
+    "import": "bring",
+    "inspect": "inspect",
+    "bench": "bench",
+    "register": "models",
+    "models": "models",
+    "show": "models",
+    "predict": "predict",
+    "calibrate": "calibrate",
+    "evaluate": "evaluate",
+    "monitor": "monitor",
+    "select": "select",
+    "alias": "lifecycle",
+    "unalias": "lifecycle",
+    "retire": "lifecycle",
+    "restore": "lifecycle",
+    "delete": "lifecycle",
+    "load": "device",
+    "unload": "device",
+    "db": "database",
+    "registry": "registry",
+    "pool": "pool",
+    "jobs": "jobs",
+}
+"""Where each command is, in the order of the help."""
+
+_FUNCTIONS = {"import": "import_", "db": "database"}
 
 
-def make_app() -> typer.Typer:
-    """The command with all its subcommands."""
+def make_app(commands: Iterable[str] = _MODULES) -> typer.Typer:
+    """The command with its subcommands.
+
+    Args:
+        commands: those that are imported.
+    """
     app = typer.Typer(
         name="dubito",
         help="Serve PyTorch networks trained with dropout, with their uncertainty.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        callback=lambda: None,  # so that one command alone keeps its name
     )
-    for command in _commands:
-        app.command(command.__name__.rstrip("_"))(command)
-    for name, group in _groups.items():
-        app.add_typer(group, name=name)
+    for name in commands:
+        module = import_module(f"dubito.cli.{_MODULES[name]}")
+        command = getattr(module, _FUNCTIONS.get(name, name))
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
     return app
 
 
@@ -82,5 +99,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # of a terminal that lacks letters: ? for those
             stream.reconfigure(errors="replace")
+    asked = sys.argv[1:2]
     with reporting_errors():
-        make_app()()
+        make_app(asked if asked and asked[0] in _MODULES else _MODULES)()
