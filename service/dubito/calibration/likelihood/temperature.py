@@ -10,14 +10,14 @@ divides each pass's logits and is fitted on the loss of the mean that will be se
 
 from __future__ import annotations
 
-from math import log
+from math import ceil, log
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-LOWEST, HIGHEST = 0.05, 20.0
-_GRID_SIZE = 13
+_LOWEST, _HIGHEST = log(0.05), log(20.0)
+_STEP = (_HIGHEST - _LOWEST) / 12
 _ROWS_AT_ONCE_ELEMENTS = 2**18  # stays in the cache; larger temporaries cost more than their sums
 
 
@@ -30,7 +30,8 @@ def fit_temperature(logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]
     hold no error at all; their loss then falls all the way to τ = 0, where the probabilities
     become votes. The prior keeps τ sober there and fades as 1/B elsewhere.
 
-    A grid on log τ finds the valley, a bounded scalar minimisation its floor.
+    A grid on log τ finds the valley, a bounded scalar minimisation its floor. The grid spans 0.05
+    to 20, and as much around the typical lead of the winner: logits may be cosines, or thousands.
 
     Args:
         logits_TBC: logits of each pass; -inf is a probability of 0.
@@ -44,11 +45,19 @@ def fit_temperature(logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]
         nll = _negative_log_likelihood(shifted_TBC, label_B, float(np.exp(log_temperature)))
         return float(nll + 0.5 * log_temperature**2 / len(label_B))
 
-    grid = np.linspace(log(LOWEST), log(HIGHEST), _GRID_SIZE)
-    best = int(np.argmin([loss(point) for point in grid]))
-    bounds = (grid[max(best - 1, 0)], grid[min(best + 1, _GRID_SIZE - 1)])
+    best = min(_grid(shifted_TBC), key=loss)
+    bounds = (best - _STEP, best + _STEP)
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
     return float(np.exp(found.x))
+
+
+def _grid(shifted_TBC: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values of log τ, the same ones wherever two grids overlap."""
+    lead_TB = -np.partition(shifted_TBC, -2, axis=-1)[..., -2]
+    leads = lead_TB[np.isfinite(lead_TB) & (lead_TB > 0)]
+    typical = log(np.median(leads)) if leads.size else 0.0
+    below, above = (ceil(max(0.0, beyond) / _STEP) for beyond in (-typical, typical))
+    return _LOWEST + _STEP * np.arange(-below, 13 + above)
 
 
 def _negative_log_likelihood(
