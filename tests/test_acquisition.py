@@ -293,10 +293,14 @@ def test_improvements_agree_with_integrals_and_turn_to_limits_without_spread() -
     )
 
 
-def test_a_chosen_row_lowers_its_neighbours_by_the_chance_that_they_lie_in_its_ball() -> None:
+@pytest.mark.parametrize("unit", [1.0, 1e-30, 1e30])
+def test_a_chosen_row_lowers_its_neighbours_by_the_chance_that_they_lie_in_its_ball(
+    unit: float,
+) -> None:
     x = np.linspace(0, 1, 101)
-    mean_N = np.exp(-0.5 * ((x - 0.2) / 0.05) ** 2) + 0.9 * np.exp(-0.5 * ((x - 0.8) / 0.05) ** 2)
-    std_N = np.full(101, 0.1)
+    bumps_N = np.exp(-0.5 * ((x - 0.2) / 0.05) ** 2) + 0.9 * np.exp(-0.5 * ((x - 0.8) / 0.05) ** 2)
+    mean_N = unit * bumps_N
+    std_N = np.full(101, 0.1 * unit)
     scores_N = optimisation.upper_confidence_bound(mean_N, std_N)
     found = picks(101, 2)
     penalisation.choose(
@@ -307,8 +311,9 @@ def test_a_chosen_row_lowers_its_neighbours_by_the_chance_that_they_lie_in_its_b
     apart = np.abs(x[:, None] - x) + np.eye(101)
     slope = (np.abs(mean_N[:, None] - mean_N) / apart).max()
     chance = NormalDist().cdf
-    left_N = np.logaddexp(0, scores_N) * [
-        chance((slope * abs(here - x[first]) - mean_N.max() + mean_N[first]) / 0.1) for here in x
+    left_N = np.logaddexp(0, (scores_N - scores_N.mean()) / scores_N.std()) * [
+        chance((slope * abs(here - x[first]) - mean_N.max() + mean_N[first]) / std_N[first])
+        for here in x
     ]
     left_N[first] = 0
     assert second == left_N.argmax()

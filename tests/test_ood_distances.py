@@ -58,6 +58,18 @@ def test_mahalanobis_distances_are_those_of_scikit_learn_s_shrunk_covariance() -
     np.testing.assert_allclose(bank.relative_mahalanobis(asked_BF), relative, rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e-6, 1e30])
+def test_distances_do_not_depend_on_the_unit_of_the_features(scale: float) -> None:
+    feature_BF, label_B = clusters()
+    asked_BF = 4 * np.random.default_rng(2).normal(size=(25, 12))
+    usual, scaled = (FeatureBank.fit(one * feature_BF, label_B) for one in (1.0, scale))
+    for name in ("knn", "mahalanobis", "relative_mahalanobis"):
+        expected = getattr(usual, name)(asked_BF)
+        np.testing.assert_allclose(
+            getattr(scaled, name)(scale * asked_BF), expected, rtol=1e-5, atol=1e-5
+        )
+
+
 def test_rows_without_classes_are_of_one_kind() -> None:
     feature_BF, _ = clusters()
     bank = FeatureBank.fit(feature_BF, None)
@@ -108,6 +120,13 @@ def test_features_that_never_vary_and_rows_of_zeros_have_finite_distances() -> N
     asked_BF[1, 3] = 5.0
     for name in ("knn", "mahalanobis", "relative_mahalanobis"):
         assert np.isfinite(getattr(bank, name)(asked_BF)).all()
+
+
+def test_features_that_vary_by_rounding_alone_are_constant() -> None:
+    constant_BF = np.full((49, 4), 0.1)
+    rounded_BF = constant_BF + np.where(np.arange(49)[:, None] % 2, 1e-17, 0.0)
+    bank = FeatureBank.fit(rounded_BF, None)
+    np.testing.assert_allclose(bank.mahalanobis(constant_BF), 0, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from dubito.ood.packed import Packed
 
 MAX_FEATURES, MAX_PROJECTED, MAX_KEPT = 4096, 128, 1000
 _ROWS_AT_ONCE = 4096
-_TINY = 1e-12
+_ROUNDING = 1e-8  # of the largest feature
 
 Floats = NDArray[np.float64]
 
@@ -90,16 +90,16 @@ class FeatureBank:
         groups = np.zeros(len(row_BP), np.int64) if label_B is None else label_B
         classes, place_B = np.unique(groups, return_inverse=True)
         mean_KP = np.stack([row_BP[place_B == index].mean(axis=0) for index in range(len(classes))])
-        overall_P = row_BP.mean(axis=0)
+        overall_P, largest = row_BP.mean(axis=0), float(np.abs(row_BP).max())
         return cls(
             num_features=feature_BF.shape[1],
             projection=projection,
             kept=Packed.of(kept_nP, "float32"),
             neighbours=neighbours or max(1, round(len(kept_nP) ** 0.5 / 3)),
             means=Packed.of(mean_KP),
-            whitening=Packed.of(_whitening(row_BP - mean_KP[place_B])),
+            whitening=Packed.of(_whitening(row_BP - mean_KP[place_B], largest)),
             overall_mean=Packed.of(overall_P),
-            overall_whitening=Packed.of(_whitening(row_BP - overall_P)),
+            overall_whitening=Packed.of(_whitening(row_BP - overall_P, largest)),
         )
 
     def __post_init__(self) -> None:
@@ -196,15 +196,22 @@ def _projection(feature_BF: Floats) -> Packed | None:
 
 
 def _of_length_one(row_BP: Floats) -> Floats:
-    scaled_BP: Floats = row_BP / np.maximum(np.linalg.norm(row_BP, axis=1, keepdims=True), _TINY)
+    length_B1 = np.linalg.norm(row_BP, axis=1, keepdims=True)
+    scaled_BP: Floats = row_BP / np.where(length_B1 > 0, length_B1, 1.0)
     return scaled_BP
 
 
-def _whitening(centred_BP: Floats) -> Floats:
-    """W with WᵀW = Σ⁻¹: the inverse of Σ's lower Cholesky factor."""
-    covariance_PP, _ = ledoit_wolf(centred_BP, assume_centered=True)
+def _whitening(centred_BP: Floats, largest: float) -> Floats:
+    """W with WᵀW = Σ⁻¹: the inverse of Σ's lower Cholesky factor.
+
+    Args:
+        centred_BP: features less their means.
+        largest: of the features themselves; what varies by less than 1e-8 of it only rounds.
+    """
+    unit = largest or 1.0
+    covariance_PP, _ = ledoit_wolf(centred_BP / unit, assume_centered=True)
     size = len(covariance_PP)
-    floor = _TINY + 1e-9 * np.trace(covariance_PP) / size  # features that never vary
+    floor = _ROUNDING**2 + 1e-9 * np.trace(covariance_PP) / size  # features that never vary
     lower_PP = cholesky(covariance_PP + floor * np.eye(size), lower=True)
-    whitening_PP: Floats = solve_triangular(lower_PP, np.eye(size), lower=True)
+    whitening_PP: Floats = solve_triangular(lower_PP, np.eye(size), lower=True) / unit
     return whitening_PP

@@ -46,10 +46,11 @@ def choose(
         points_NP: the inputs.
         picks: the batch, still empty.
         incumbent: the best value so far.
-        is_positive: whether the acquisition is never below 0; else its softplus is taken.
+        is_positive: whether the acquisition is never below 0; else the softplus is taken of it, in
+            standard deviations of the candidates' from their mean.
         check: called between picks.
     """
-    log_N = np.log(np.maximum(scores_N, _LEAST)) if is_positive else _log_softplus(scores_N)
+    log_N = np.log(np.maximum(scores_N, _LEAST)) if is_positive else _log_softplus(_in_deviations(scores_N))
     slope = _steepest(mean_N, points_NP, check)
     largest = mean_N.max() if incumbent is None else max(incumbent, mean_N.max())
     while not picks.is_full:
@@ -67,6 +68,14 @@ def _log_softplus(scores_N: Scores) -> Scores:
     """Log log(1 + e^s), which is s far below 0."""
     near_N = np.log(np.logaddexp(0.0, np.maximum(scores_N, -30.0)))
     found: Scores = np.where(scores_N < -30.0, scores_N, near_N)
+    return found
+
+
+def _in_deviations(scores_N: Scores) -> Scores:
+    """Scores in units of their own spread, so that a softplus of them has no unit of the target."""
+    finite_N = scores_N[np.isfinite(scores_N)]
+    spread = finite_N.std() if finite_N.size else 0.0
+    found: Scores = (scores_N - finite_N.mean()) / spread if spread > 0 else scores_N
     return found
 
 
