@@ -308,10 +308,13 @@ def test_targets_that_cannot_be_used_are_refused_with_the_reason() -> None:
     mean_TBD, log_variance_TBD, target_BD = regressed()
     constant_BD = target_BD.copy()
     constant_BD[:, 1] = 3.0
+    rounded_BD = constant_BD.copy()
+    rounded_BD[1::2, 1] = np.nextafter(3.0, 4.0)
     broken_BD = target_BD.copy()
     broken_BD[0, 0] = np.nan
     for wrong, message in (
         (constant_BD, "targets that vary, got 3.0 in every row of output 1"),
+        (rounded_BD, "targets that vary, got 3.0"),
         (broken_BD, "`targets` expects finite numbers"),
         (target_BD[:, 0], r"expects shape \(450, 2\)"),
         (np.r_[target_BD, target_BD], r"got \(900, 2\)"),

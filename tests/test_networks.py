@@ -96,3 +96,12 @@ def test_a_feature_that_does_not_vary_is_refused() -> None:
     rows[:, 1] = 2.0
     with pytest.raises(ValueError, match=r"constant ones at \[1\]"):
         Standardise(rows)
+
+
+@pytest.mark.parametrize("value", [0.1, 14.62, -11.512925, 1e-30])
+def test_a_constant_whose_deviation_rounds_above_zero_is_constant(value: float) -> None:
+    rows = torch.full((1000, 1), value)
+    with pytest.raises(ValueError, match=r"constant ones at \[0\]"):
+        Standardise(rows)
+    rows[0] *= 1 + 1e-5
+    Standardise(rows)

@@ -29,14 +29,16 @@ class Standardise(nn.Module):
 
     def __init__(self, rows_NF: Tensor) -> None:
         super().__init__()
-        deviation = rows_NF.std(dim=0, correction=0)
-        if not bool((deviation > 0.0).all()):
-            constant = torch.nonzero(deviation <= 0.0).flatten().tolist()
+        least, most = torch.aminmax(rows_NF, dim=0)
+        # the deviation of a constant may round to something above 0
+        rounding = 4 * torch.finfo(rows_NF.dtype).eps * torch.maximum(least.abs(), most.abs())
+        constant = torch.nonzero(most - least <= rounding).flatten().tolist()
+        if constant:
             raise ValueError(
                 f"expected every feature to vary, got constant ones at {constant}: leave them out"
             )
         self.register_buffer("mean", rows_NF.mean(dim=0))
-        self.register_buffer("standard_deviation", deviation)
+        self.register_buffer("standard_deviation", rows_NF.std(dim=0, correction=0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the standardised rows."""

@@ -147,7 +147,8 @@ def check_classes_vary(label_B: NDArray[np.int64]) -> None:
 
 def check_targets_vary(target_BD: NDArray[np.float64]) -> None:
     """Refuse an output whose target is the same in all rows."""
-    constant = np.flatnonzero(np.ptp(target_BD, axis=0) == 0)
+    rounding_D = 4 * np.finfo(np.float64).eps * np.abs(target_BD).max(axis=0)
+    constant = np.flatnonzero(np.ptp(target_BD, axis=0) <= rounding_D)
     if constant.size:
         raise InputError(
             f"calibration expects targets that vary, got {target_BD[0, constant[0]]} in every row "

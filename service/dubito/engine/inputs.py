@@ -118,7 +118,7 @@ def _as_tensor(array: NDArray[np.generic], spec: InputSpec) -> Tensor:
         raise InputError(f"input `{spec.name}` expects whole numbers ({spec.dtype}), got fractions")
     info = np.iinfo(spec.dtype) if spec.dtype != "bool" else np.iinfo(np.uint8)
     low, high = (info.min, info.max) if spec.dtype != "bool" else (0, 1)
-    if array.min() < low or array.max() > high:
+    if int(array.min()) < low or int(array.max()) > high:  # exactly: 2**63 - 1 is no float64
         raise InputError(
             f"input `{spec.name}` expects {spec.dtype} in [{low}, {high}], got"
             f" {array.min()} to {array.max()}"

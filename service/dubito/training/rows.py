@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dubito.errors import InputError
 from dubito.labels import Classes, LabelsAre
+from dubito_nn.manifest import MAX_CLASSES
 
 Task = Literal["classification", "regression"]
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -170,6 +171,11 @@ def _class_names(pairs: list[tuple[Tensor, NDArray[np.generic]]]) -> tuple[str, 
         )
     found = np.unique(np.concatenate([truths for _, truths in pairs]))
     if np.issubdtype(found.dtype, np.integer):
+        if found.max() >= MAX_CLASSES:
+            raise InputError(
+                f"labels: expected class indices below {MAX_CLASSES}, got {found.max()}: number "
+                "the classes from 0, or give their names as text"
+            )
         return tuple(str(index) for index in range(int(found.max()) + 1))
     return tuple(str(name) for name in found)
 
@@ -204,10 +210,11 @@ def _values(targets: NDArray[np.generic]) -> NDArray[np.float64]:
 
 
 def _scale(value_ND: NDArray[np.float64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    deviation_D = value_ND.std(axis=0)
-    if not (deviation_D > 0.0).all():
+    # the deviation of a constant may round to something above 0
+    rounding_D = 4 * np.finfo(np.float64).eps * np.abs(value_ND).max(axis=0)
+    if not (np.ptp(value_ND, axis=0) > rounding_D).all():
         raise InputError("targets: expected values that vary, got a constant: nothing to learn")
-    return tuple(value_ND.mean(axis=0).tolist()), tuple(deviation_D.tolist())
+    return tuple(value_ND.mean(axis=0).tolist()), tuple(value_ND.std(axis=0).tolist())
 
 
 def _standardised(
