@@ -261,6 +261,7 @@ class Server:
     """A real server in a thread of its own; `url` is where it answers."""
 
     def __init__(self, settings: Settings) -> None:
+        from dubito.api import Server as HttpServer
         from dubito.api import create_app
 
         self.app = create_app(settings)
@@ -275,7 +276,7 @@ class Server:
         self._listening = config.bind_socket()
         self._listening.listen()  # so that a client may come before the server is up
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
-        self._server = uvicorn.Server(config)
+        self._server = HttpServer(config, self.app)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._listening]}
         )

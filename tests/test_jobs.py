@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from dubito.settings import Settings
 
-from .conftest import CLASSES, NUM_FEATURES, Bundles, upload
+from .conftest import CLASSES, NUM_FEATURES, Bundles, Server, upload
 from .holding import holding_jobs
 
 MODEL = "/v1/models/animals"
@@ -242,3 +243,26 @@ def test_a_result_is_written_as_parquet_too(ready: httpx.Client, rows: NDArray[n
 def _ended(client: httpx.Client, job: str) -> str:
     assert finished(client, job)["state"] == "succeeded"
     return job
+
+
+def test_a_stream_of_events_ends_with_the_server_and_not_with_its_job(
+    serve: Callable[[Settings], Server],
+    settings: Settings,
+    bundles: Bundles,
+    rows: NDArray[np.float32],
+) -> None:
+    server = serve(settings)
+    with (
+        holding_jobs() as is_open,
+        ThreadPoolExecutor(1) as pool,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
+        upload(client, "animals", bundles("first")).raise_for_status()
+        send(client, npy(np.tile(rows, (10, 1)))).raise_for_status()
+        told = events(client, start(client, num_samples=128))
+        next(told)
+        stopping = pool.submit(server.stop)
+        stopping.add_done_callback(lambda _: is_open.set())  # where the server waits for the job
+        assert "end" not in [name for name, _ in told]
+        is_open.set()
+        stopping.result()

@@ -187,6 +187,7 @@ def _bad() -> dict[str, tuple[str, object, int, str]]:
         "large": (NPY, lambda: npy(wide), 413, "at most 200000"),
         "no archive": (NPZ, lambda: npy(ROWS), 422, "npz"),
         "lengths": (NPZ, lambda: npz(a=ROWS, b=ROWS[:3]), 422, "same number of rows"),
+        "a name twice": (NPZ, lambda: npz(**{"a": ROWS, "inputs.a": ROWS}), 422, "a name twice"),
         "pickle within": (NPZ, lambda: npz(a=objects), 422, "object"),
         "bomb": (NPZ, lambda: _deflated(4 * LIMIT), 413, "once inflated"),
         "understated bomb": (NPZ, _understated, 422, "npy array"),

@@ -12,11 +12,13 @@
     waiting.py      waiting for a job: deadline and disconnection
     routes/         the paths
     factory.py      `create_app`
+    server.py       uvicorn, and how it ends
 
 Routes know no mathematics.
 """
 
 from dubito.api.auth import check_bind
 from dubito.api.factory import create_app
+from dubito.api.server import Server
 
-__all__ = ["check_bind", "create_app"]
+__all__ = ["Server", "check_bind", "create_app"]

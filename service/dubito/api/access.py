@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Event
 
 from starlette.requests import Request
 
@@ -12,10 +13,17 @@ from dubito.settings import Settings
 
 @dataclass(frozen=True)
 class Access:
-    """The facade and the settings."""
+    """The facade and the settings.
+
+    Args:
+        application: the facade.
+        settings: of the app.
+        is_ending: set once the server waits for its connections to close.
+    """
 
     application: Application
     settings: Settings
+    is_ending: Event = field(default_factory=Event)
 
 
 def access(request: Request) -> Access:

@@ -101,19 +101,22 @@ def named(
         names: of the fields; `inputs`, the first, has to be there.
 
     Raises:
-        FieldsError: an array of another name, or no inputs.
+        FieldsError: an array of another name, one beside its parts, or no inputs.
     """
     fields: dict[str, NDArray[np.generic] | dict[str, NDArray[np.generic]]] = {}
     for name, array in arrays.items():
         field, dot, part = name.partition(".")
         if field not in names:
             raise FieldsError([FieldProblem(name[:80], f"unknown array: known are {names}")])
+        if dot and field in arrays:
+            problem = f"expected `{field}` or parts of it, got both: leave one out"
+            raise FieldsError([FieldProblem(name[:80], problem)])
         if not dot:
             fields[field] = array
         else:
             parts = fields.setdefault(field, {})
-            if isinstance(parts, dict):
-                parts[part] = array
+            assert isinstance(parts, dict)
+            parts[part] = array
     if "inputs" not in fields:
         raise FieldsError([FieldProblem("inputs", "expected rows, got nothing: add the array")])
     return fields
@@ -133,7 +136,7 @@ def write_npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
 def _check_entries(entries: list[zipfile.ZipInfo], limit_bytes: int) -> None:
     if len(entries) > _MAX_ENTRIES:
         raise InputError(f"body: expected at most {_MAX_ENTRIES} arrays, got {len(entries)}")
-    if len({entry.filename for entry in entries}) != len(entries):
+    if len({entry.filename.removesuffix(".npy") for entry in entries}) != len(entries):
         raise InputError("body: expected each array once, got a name twice: rename one")
     total = sum(entry.file_size for entry in entries)
     if total > limit_bytes:

@@ -145,6 +145,8 @@ def read_arrays(path: Path) -> NDArray[np.generic] | dict[str, NDArray[np.generi
         if isinstance(loaded, np.ndarray):
             return loaded
         with loaded:
+            if len(set(loaded.files)) != len(loaded.files):
+                raise ValueError("an array twice")
             return {name: loaded[name] for name in loaded.files}
     except (ValueError, EOFError) as error:
         raise InputError(

@@ -13,7 +13,7 @@ import structlog
 import typer
 import uvicorn
 
-from dubito.api import check_bind, create_app
+from dubito.api import Server, check_bind, create_app
 from dubito.cli.console import messages
 from dubito.cli.database import prepare_database
 from dubito.errors import InputError
@@ -46,8 +46,9 @@ def serve(
 def _serve(settings: Settings, listening: socket.socket) -> None:
     prepare_database(settings)  # said here in one line, rather than by a server that fails
     _log_to_stderr()
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         workers=1,
@@ -62,7 +63,7 @@ def _serve(settings: Settings, listening: socket.socket) -> None:
         f"Dubito serves on http://{shown}:{bound_port} (docs: /docs); Ctrl-C ends it", markup=False
     )
     _set_modules_aside()
-    uvicorn.Server(config).run(sockets=[listening])
+    Server(config, app).run(sockets=[listening])
 
 
 def _set_modules_aside() -> None:

@@ -93,7 +93,7 @@ def _check_members(members: list[zipfile.ZipInfo], limit_bytes: int) -> None:
             f"pool: expected unlabelled rows, got `{'`, `'.join(truths)}` beside `{UNNAMED}`, as "
             "in a file for calibrate: save the inputs alone, numpy.savez(path, inputs=inputs)"
         )
-    if len({member.filename for member in members}) != len(members):
+    if len({name.removeprefix(f"{UNNAMED}.") for name in names}) != len(members):
         raise InputError("pool: expected each array once, got a name twice: rename one")
     for member in members:
         if member.compress_type not in _STORED or member.flag_bits & 1:

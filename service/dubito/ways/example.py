@@ -97,6 +97,8 @@ def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
     try:
         loaded = np.load(path, allow_pickle=False)
         arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+        if "" not in arrays and len(arrays) != len(loaded.files):
+            raise ValueError("an array twice")
     except (ValueError, EOFError) as error:
         raise InputError(
             f"{path}: expected arrays of numbers, got something else ({error}): write the file with"

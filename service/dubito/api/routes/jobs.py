@@ -81,7 +81,7 @@ async def _events(held: Access, fact: JobFact) -> AsyncIterator[bytes]:
         elif time.monotonic() - told_s > _KEEP_ALIVE_S:
             yield b": alive\n\n"
             told_s = time.monotonic()
-        if fact.is_finished or held.application.worker.is_draining:
+        if fact.is_finished or held.is_ending.is_set():
             return
         await asyncio.sleep(_LOOK_S)
         try:
