@@ -139,6 +139,21 @@ def test_an_alias_moves_under_if_match(ready: httpx.Client, bundles: Bundles) ->
     assert made.json()["revision"] == 1
 
 
+def test_tags_are_compared_as_lists_weakly_where_read_and_strongly_where_changed(
+    ready: httpx.Client,
+) -> None:
+    path, tag = "/v1/models/animals/aliases/default", '"1"'
+    held = (tag, f"W/{tag}", f'"0", W/{tag}', "*")
+    for one in held:
+        reply = ready.get(path, headers={"If-None-Match": one})
+        assert (reply.status_code, reply.headers["ETag"], reply.content) == (304, tag, b"")
+    assert ready.get(path, headers={"If-None-Match": '"0", "11"'}).status_code == 200
+    weak = ready.put(path, json={"version": 1}, headers={"If-Match": f'"0", W/{tag}'})
+    assert weak.status_code == 412
+    two_lines = [("If-Match", '"0"'), ("If-Match", tag)]
+    assert ready.put(path, json={"version": 1}, headers=two_lines).status_code == 200
+
+
 def test_stars_tell_an_alias_that_exists_from_one_that_does_not(ready: httpx.Client) -> None:
     path, target = "/v1/models/animals/aliases/fresh", {"version": 1}
     only_if_there = {"If-Match": "*"}

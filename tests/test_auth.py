@@ -31,6 +31,11 @@ def _paths(routes: list[BaseRoute]) -> set[str]:
     return {getattr(route, "path") for route in routes if hasattr(route, "path")}  # noqa: B009
 
 
+def test_a_key_from_a_file_is_taken_without_its_line_break(settings: Settings) -> None:
+    read = Settings(data_dir=settings.data_dir, api_key=SecretStr(f"{KEY}\n"))
+    assert read.api_key == SecretStr(KEY)
+
+
 def test_every_route_but_health_asks_for_the_key(locked: httpx.Client, settings: Settings) -> None:
     app = create_app(settings)
     documented = set(app.openapi()["paths"])

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import httpx
@@ -175,6 +176,7 @@ def test_an_empty_directory_says_what_to_do(
         (["predict", "nobody", "--inputs", "broken.json"], "JSON"),
         (["predict", "nobody", "--inputs", "rows.csv"], ".csv"),
         (["calibrate", "nobody", "--data", "rows.npy"], "numpy.savez"),
+        (["calibrate", "nobody", "--data", "twice.npz"], "an array twice"),
         (["register", "broken.npy", "--model", "animals"], "readable bundle"),
         (["register", "gone.dubito", "--model", "animals"], "gone.dubito"),
         (["serve", "--host", "0.0.0.0"], "DUBITO_API_KEY"),
@@ -189,6 +191,9 @@ def test_an_error_is_one_line_and_exit_code_1(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     np.save("rows.npy", np.zeros((2, NUM_FEATURES), np.float32))
+    np.savez("twice.npz", inputs=np.zeros(2))
+    with zipfile.ZipFile("twice.npz", "a") as archive:
+        archive.writestr("inputs", archive.read("inputs.npy"))
     for name in ("broken.npy", "broken.json", "rows.csv"):
         Path(name).write_bytes(b"broken {")
     code, _, err = _run(capsys, monkeypatch, *words)

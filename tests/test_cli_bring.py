@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch.export import Dim
 
 from dubito.cli import main
 from dubito.engine import Engine
+from dubito.errors import InputError
 from dubito.ways import read_example
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
@@ -254,3 +256,7 @@ def test_without_mlflow_the_extra_is_named(dubito: Dubito, monkeypatch: pytest.M
 def test_rows_of_an_archive_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "rows.npz", image=np.zeros((2, 3)), age=np.zeros((2, 1)))
     assert set(read_example([str(tmp_path / "rows.npz")])) == {"image", "age"}
+    with zipfile.ZipFile(tmp_path / "rows.npz", "a") as archive:
+        archive.writestr("age", archive.read("age.npy"))
+    with pytest.raises(InputError, match="an array twice"):
+        read_example([str(tmp_path / "rows.npz")])

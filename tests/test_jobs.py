@@ -121,6 +121,8 @@ def choose(client: httpx.Client, **body: object) -> dict[str, object]:
     page = finished(client, reply.json()["job"])
     assert page["state"] == "succeeded", page
     found = client.get(f"/v1/jobs/{page['job']}/result")
+    held = {"If-None-Match": f"W/{found.headers['ETag']}"}
+    assert client.get(f"/v1/jobs/{page['job']}/result", headers=held).status_code == 304
     assert found.headers["content-type"] == "application/json"
     result: dict[str, object] = found.json()
     return result

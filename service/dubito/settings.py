@@ -211,9 +211,12 @@ class Settings(BaseSettings):
     @field_validator("api_key")
     @classmethod
     def _key_is_not_empty(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and not key.get_secret_value().strip():
+        if key is None:
+            return None
+        bare = key.get_secret_value().strip()  # files of secrets end with a line break
+        if not bare:
             raise ValueError("expected a key, got an empty string: unset DUBITO_API_KEY or fill it")
-        return key
+        return SecretStr(bare)
 
     @field_validator("pinned_models", "warm_up_rows", "pool_addresses", mode="before")
     @classmethod

@@ -22,6 +22,8 @@ from dubito.errors import InputError
 from dubito.registry import JobFact
 from dubito.serving.orders import ClassNames, ClassSets, Column
 
+_WEIGHT = re.compile(r"(0(\.[0-9]{0,3})?|1(\.0{0,3})?)")
+_TAG = re.compile(r'"[!#-~]*"')
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
@@ -56,9 +58,36 @@ def accepted(job: JobFact) -> Response:
 
 
 def wanted_type(request: Request) -> str:
-    """What the caller accepts: `.npz` or `.npy` where `Accept` names it, else JSON."""
-    accepted = re.split(r"[,;\s]+", request.headers.get("accept", "").lower())
-    return next((kind for kind in accepted if kind in (NPZ, NPY, JSON)), JSON)
+    """The type that `Accept` gives the greatest weight, the first of equals; else JSON.
+
+    `.npz` and `.npy` are sent only where they are named.
+
+    Source: RFC 9110, section 12.5.1.
+    """
+    weights: dict[str, float] = {}
+    for one in ",".join(request.headers.getlist("accept")).lower().split(","):
+        kind, *parameters = "".join(one.split()).split(";")
+        weights.setdefault(kind, _weight(parameters))
+    named = {kind: weight for kind, weight in weights.items() if kind in (NPZ, NPY, JSON)}
+    named.setdefault(JSON, weights.get("application/*", weights.get("*/*", 0.0)))
+    best = max(named, key=lambda kind: named[kind])
+    return best if named[best] > 0 else JSON
+
+
+def _weight(parameters: Sequence[str]) -> float:
+    text = next((one[2:] for one in parameters if one.startswith("q=")), "1")
+    return float(text) if _WEIGHT.fullmatch(text) else 0.0
+
+
+def unchanged(request: Request, etag: str) -> Response | None:
+    """The answer 304 where `If-None-Match` holds the tag already, by weak comparison.
+
+    Source: RFC 9110, section 13.1.2.
+    """
+    held = ",".join(request.headers.getlist("if-none-match"))
+    if held.strip() != "*" and etag not in _TAG.findall(held):
+        return None
+    return Response(status_code=304, headers={"ETag": etag})
 
 
 def columns_response(

@@ -14,7 +14,7 @@ from dubito.api.auth import actor
 from dubito.api.bodies import JSON, media_type, parse_json, read_body
 from dubito.api.fields import read_fields
 from dubito.api.pages import alias_page
-from dubito.api.replies import json_response
+from dubito.api.replies import json_response, unchanged
 from dubito.api.schemas import AliasBody
 from dubito.errors import PreconditionFailedError
 from dubito.registry import AliasFact
@@ -34,7 +34,8 @@ _SMALL_BODY_BYTES = 4096
 @router.get("/{model}/aliases/{alias}", summary="One alias")
 def get_alias(request: Request, model: str, alias: str) -> Response:
     """Where an alias points; its `ETag` is what `If-Match` wants."""
-    return _answer(access(request).application.library.alias(model, alias))
+    answer = _answer(access(request).application.library.alias(model, alias))
+    return unchanged(request, answer.headers["ETag"]) or answer
 
 
 @router.put(
@@ -72,7 +73,10 @@ def _answer(fact: AliasFact) -> Response:
 
 def _if_match(request: Request) -> Expected | None:
     """What `If-Match` or `If-None-Match` expects; None without either."""
-    header, none_match = (request.headers.get(name) for name in ("if-match", "if-none-match"))
+    header, none_match = (
+        ",".join(found) if (found := request.headers.getlist(name)) else None
+        for name in ("if-match", "if-none-match")
+    )
     if none_match is not None:
         if none_match.strip() != "*" or header is not None:
             raise PreconditionFailedError(
@@ -84,7 +88,8 @@ def _if_match(request: Request) -> Expected | None:
         return None
     if header.strip() == "*":
         return EXISTING
-    revisions = frozenset(int(tag) for tag in re.findall(r'"(\d{1,9})"', header))
+    # weak tags never match, by RFC 9110, section 13.1.1
+    revisions = frozenset(map(int, re.findall(r'(?<!W/)"([0-9]{1,9})"', header)))
     if not revisions:
         raise PreconditionFailedError(
             f'If-Match: expected a revision such as "3", got {header[:40]!r}: '

@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 
 from dubito.api.access import Access, access
 from dubito.api.pages import job_page
-from dubito.api.replies import json_response, to_json
+from dubito.api.replies import json_response, to_json, unchanged
 from dubito.errors import DubitoError
 from dubito.registry import JobFact
 
@@ -65,6 +65,8 @@ def job_result(request: Request, job: str) -> Response:
     assert fact.result is not None
     kind, digest = str(fact.result["media_type"]), str(fact.result["digest"])
     headers = {"Content-Length": str(fact.result["size_bytes"]), "ETag": f'"{digest}"'}
+    if answer := unchanged(request, headers["ETag"]):
+        return answer
     if kind in _ENDINGS:
         headers["Content-Disposition"] = f'attachment; filename="{job}.{_ENDINGS[kind]}"'
     return StreamingResponse(pieces, media_type=kind, headers=headers)
