@@ -184,29 +184,6 @@ def test_arrays_come_back_where_accept_asks(ready: httpx.Client) -> None:
     np.testing.assert_array_equal(np.load(io.BytesIO(one.content)), wanted["outputs"]["mean"])
 
 
-@pytest.mark.parametrize(
-    ("accept", "sent"),
-    [
-        ("application/x-npz;q=0, application/json", "json"),
-        ("application/x-npz;q=0", "json"),
-        ("application/x-npz;q=0.1, application/json", "json"),
-        ("application/json;q=0.5, application/x-npz", "x-npz"),
-        ("application/json; q=0.5 , application/x-npy; q=0.9", "x-npy"),
-        ("*/*, application/x-npz;q=0.1", "json"),
-        ("*/*;q=0.8, application/x-npz", "x-npz"),
-        ("application/*;q=0.2, application/x-npz;q=0.3", "x-npz"),
-        ("application/x-npz;q=nan, application/json;q=0.001", "json"),
-        ("text/html", "json"),
-    ],
-)
-def test_the_weights_of_accept_choose_the_form(
-    ready: httpx.Client, accept: str, sent: str
-) -> None:
-    body = {"inputs": _rows(1).tolist(), "outputs": ["mean"]}
-    reply = ready.post(PREDICT, json=body, headers={"Accept": accept})
-    assert (reply.status_code, reply.headers["Content-Type"]) == (200, f"application/{sent}")
-
-
 def test_many_clients_at_once_get_their_own_right_answers(ready: httpx.Client) -> None:
     questions = [(_rows(1 + place % 3, seed=place), place % 4) for place in range(24)]
     wanted = [_predict(ready, rows, seed=seed)["outputs"]["mean"] for rows, seed in questions]

@@ -50,7 +50,11 @@ def choose(
             standard deviations of the candidates' from their mean.
         check: called between picks.
     """
-    log_N = np.log(np.maximum(scores_N, _LEAST)) if is_positive else _log_softplus(_in_deviations(scores_N))
+    log_N = (
+        np.log(np.maximum(scores_N, _LEAST))
+        if is_positive
+        else _log_softplus(_in_deviations(scores_N))
+    )
     slope = _steepest(mean_N, points_NP, check)
     largest = mean_N.max() if incumbent is None else max(incumbent, mean_N.max())
     while not picks.is_full:

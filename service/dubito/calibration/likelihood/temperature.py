@@ -57,7 +57,8 @@ def _grid(shifted_TBC: NDArray[np.float64]) -> NDArray[np.float64]:
     leads = lead_TB[np.isfinite(lead_TB) & (lead_TB > 0)]
     typical = log(np.median(leads)) if leads.size else 0.0
     below, above = (ceil(max(0.0, beyond) / _STEP) for beyond in (-typical, typical))
-    return _LOWEST + _STEP * np.arange(-below, 13 + above)
+    grid: NDArray[np.float64] = _LOWEST + _STEP * np.arange(-below, 13 + above)
+    return grid
 
 
 def _negative_log_likelihood(
