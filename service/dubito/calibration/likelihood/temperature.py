@@ -10,7 +10,7 @@ divides each pass's logits and is fitted on the loss of the mean that will be se
 
 from __future__ import annotations
 
-from math import ceil, log
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ def fit_temperature(logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]
     become votes. The prior keeps τ sober there and fades as 1/B elsewhere.
 
     A grid on log τ finds the valley, a bounded scalar minimisation its floor. The grid spans 0.05
-    to 20, and as much around the typical lead of the winner: logits may be cosines, or thousands.
+    to 20, and that times the typical lead of the winner: logits may be cosines, or thousands.
 
     Args:
         logits_TBC: logits of each pass; -inf is a probability of 0.
@@ -52,12 +52,12 @@ def fit_temperature(logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]
 
 
 def _grid(shifted_TBC: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values of log τ, the same ones wherever two grids overlap."""
+    """Values of log τ, which two grids that overlap have in common."""
     lead_TB = -np.partition(shifted_TBC, -2, axis=-1)[..., -2]
     leads = lead_TB[np.isfinite(lead_TB) & (lead_TB > 0)]
     typical = log(np.median(leads)) if leads.size else 0.0
-    below, above = (ceil(max(0.0, beyond) / _STEP) for beyond in (-typical, typical))
-    grid: NDArray[np.float64] = _LOWEST + _STEP * np.arange(-below, 13 + above)
+    usual = np.arange(13)
+    grid: NDArray[np.float64] = _LOWEST + _STEP * np.union1d(usual, usual + round(typical / _STEP))
     return grid
 
 
