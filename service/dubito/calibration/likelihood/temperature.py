@@ -51,14 +51,13 @@ def fit_temperature(logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]
     return float(np.exp(found.x))
 
 
-def _grid(shifted_TBC: NDArray[np.float64]) -> NDArray[np.float64]:
+def _grid(shifted_TBC: NDArray[np.float64]) -> list[float]:
     """Values of log τ, which two grids that overlap have in common."""
     lead_TB = -np.partition(shifted_TBC, -2, axis=-1)[..., -2]
     leads = lead_TB[np.isfinite(lead_TB) & (lead_TB > 0)]
-    typical = log(np.median(leads)) if leads.size else 0.0
-    usual = np.arange(13)
-    grid: NDArray[np.float64] = _LOWEST + _STEP * np.union1d(usual, usual + round(typical / _STEP))
-    return grid
+    shift = round(log(np.median(leads)) / _STEP) if leads.size else 0
+    places = {*range(13), *range(shift, shift + 13)}
+    return [_LOWEST + _STEP * place for place in sorted(places)]
 
 
 def _negative_log_likelihood(
