@@ -100,11 +100,11 @@ def evaluate_classification(
         sets_BC = calibration.prediction_sets(mean_BC, uniform_B, coverage)
     flag_B = calibration.ood.flags(score_B) if calibration else None
     check()
+    name = scores.DEFAULT_CLASSIFICATION if calibration is None else calibration.ood.score
     statistics = {
         **classification_statistics(mean_BC, label_B, sets_BC),
-        **ood_statistics(flag_B, score_B, ood_score_N),
+        **ood_statistics(flag_B, score_B, ood_score_N, name),
     }
-    name = scores.DEFAULT_CLASSIFICATION if calibration is None else calibration.ood.score
     shown = score_counts(name, score_B, ood_score_N, threshold_of(calibration))
     curves = class_curves(mean_BC, label_B, shown)
     return as_evaluation(statistics, curves, score_B, ood_score_N, seed, check)
@@ -162,11 +162,11 @@ def evaluate_regression(
         strange = truths.numbers(ood_mean_TND, "ood means", None).astype(np.float64)
         source = NumberSource(strange.var(axis=0), reference_D, ood_feature_NF)
         ood_score_N = scores_of(calibration, source)
+    name = scores.DEFAULT_REGRESSION if calibration is None else calibration.ood.score
     statistics = {
         **regression_statistics(means, variance, target_BD, interval, level, check),
-        **ood_statistics(flag_B, score_B, ood_score_N),
+        **ood_statistics(flag_B, score_B, ood_score_N, name),
     }
-    name = scores.DEFAULT_REGRESSION if calibration is None else calibration.ood.score
     shown = score_counts(name, score_B, ood_score_N, threshold_of(calibration))
     curves = number_curves(means, variance, target_BD, shown)
     return as_evaluation(statistics, curves, score_B, ood_score_N, seed, check)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dubito import ties
 from dubito.calibration import truths
 from dubito.calibration.evaluate import Evaluation, as_evaluation, scores_of, threshold_of
 from dubito.calibration.likelihood.scaling import mean_probabilities
@@ -83,12 +84,12 @@ def evaluate_positions(
     flag_B = calibration.ood.flags(score_B) if calibration else None
     check()
     rows = Labelled.of(mean_BPC, is_known, label, head)
+    name = scores.DEFAULT_CLASSIFICATION if calibration is None else calibration.ood.score
     uncertainty_B = positions.uncertainty(mean_BPC)
     statistics = {
         **position_statistics(rows, uncertainty_B, sets_NC, is_covered_B),
-        **ood_statistics(flag_B, score_B, ood_score_N),
+        **ood_statistics(flag_B, score_B, ood_score_N, name),
     }
-    name = scores.DEFAULT_CLASSIFICATION if calibration is None else calibration.ood.score
     curves = Curves(
         scores=score_counts(name, score_B, ood_score_N, threshold_of(calibration)),
         bins=reliability_bins(rows.mean, rows.label),
@@ -99,7 +100,7 @@ def evaluate_positions(
 
 
 def _risk_coverage(rows: Labelled, uncertainty_B: Floats) -> Line:
-    is_right_N = (rows.mean.argmax(axis=-1) == rows.label).astype(np.float64)
+    is_right_N = (ties.most_probable(rows.mean) == rows.label).astype(np.float64)
     risk_B = row_risk(uncertainty_B, 1 - rows.sums(is_right_N) / rows.count)
     place_P = places(len(risk_B))
     return line_of(place_P / len(risk_B), risk_B[place_P - 1])

@@ -17,6 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dubito import ties
 from dubito.calibration import splits, truths
 from dubito.calibration.choices import DEFAULTS, Choices
 from dubito.calibration.evaluate import (
@@ -243,7 +244,7 @@ def _classification(
     policy_b = parts[splits.POLICY]
     mean_bC = mean_probabilities(logits_TBC[:, policy_b], scaling)
     flag_b = calibration.ood.flags(calibration.ood_scores(rows.take(policy_b)))
-    is_wrong_b = mean_bC.argmax(axis=-1) != label_B[policy_b]
+    is_wrong_b = ties.most_probable(mean_bC) != label_B[policy_b]
     policy = Policy.fit(terms.target, class_uncertainty(mean_bC), flag_b, is_wrong_b)
     return replace(calibration, policy=policy)
 

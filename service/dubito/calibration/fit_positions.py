@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dubito import ties
 from dubito.calibration import splits, truths
 from dubito.calibration.choices import DEFAULTS, Choices
 from dubito.calibration.evaluate_positions import evaluate_positions
@@ -152,7 +153,7 @@ def _fitted(
     policy_b = parts[splits.POLICY]
     mean_bPC = mean_probabilities(logits_TBPC[:, policy_b], scaling)
     flag_b = calibration.ood.flags(calibration.ood_scores(rows.take(policy_b)))
-    is_off_bP = (mean_bPC.argmax(axis=-1) != label_BP[policy_b]) & (
+    is_off_bP = (ties.most_probable(mean_bPC) != label_BP[policy_b]) & (
         label_BP[policy_b] != UNLABELLED
     )
     uncertainty_b = positions.uncertainty(mean_bPC)

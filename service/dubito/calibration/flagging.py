@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito import ties
 from dubito.calibration import splits
 from dubito.errors import InputError
 from dubito.ood import scorer, scores
@@ -126,7 +127,7 @@ def fit_flag(
             fitted = _reduced(name, fitted, compared)
     score_b = fitted.score(name, rows.take(parts[splits.OOD]))
     detector = Detector.fit(name, score_b, alpha)
-    return Flag(detector, None if fitted == Fitted() else fitted, tuple(_ties(score_b)))
+    return Flag(detector, None if fitted == Fitted() else fitted, tuple(_ties(name, score_b)))
 
 
 def default_score(task: str) -> str:
@@ -165,7 +166,7 @@ def _reduced(name: str, fitted: Fitted, compared: dict[str, float]) -> Fitted:
     return Fitted(bank, tails, compared)
 
 
-def _ties(score_b: NDArray[np.float64]) -> list[str]:
-    if np.unique(score_b).size > 1:
+def _ties(name: str, score_b: NDArray[np.float64]) -> list[str]:
+    if len(ties.starts(np.sort(score_b), ties.least_of(name))) > 1:
         return []
     return ["all held-out rows have the same out-of-distribution score: hardly a flag is raised"]

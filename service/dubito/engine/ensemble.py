@@ -26,6 +26,7 @@ import numpy as np
 from scipy.special import entr
 from torch import Tensor
 
+from dubito import ties
 from dubito.engine.engine import Engine
 from dubito.engine.inputs import Inputs
 from dubito.engine.prediction import Classification, Column, Prediction, Regression, folded
@@ -214,7 +215,7 @@ def _classification(
     return Classification(
         sampling=sampling,
         classes=answers[0].classes,
-        label_index=mean_BC.argmax(-1),
+        label_index=ties.most_probable(mean_BC),
         variance=_variance([one.variance for one in answers], [one.mean for one in answers]),
         vote_share=vote_share_BC,
         **(measures if positions is None else folded(measures, positions.head)),

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito import ties
 from dubito.engine.sampling import Sampling
 from dubito.engine.summing.aggregate import MEASURES, of_rows
 from dubito_nn import Manifest
@@ -127,7 +128,7 @@ def as_prediction(columns: dict[str, Column], manifest: Manifest, sampling: Samp
     return Classification(
         sampling=sampling,
         classes=manifest.classes or (),
-        label_index=columns["mean"].argmax(-1),
+        label_index=ties.most_probable(columns["mean"]),
         num_samples_used=used,
         **(folded(columns, manifest.head) if manifest.has_positions else columns),
     )

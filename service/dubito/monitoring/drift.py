@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, isfinite, log
 
+from dubito import ties
 from dubito.monitoring.martingale import Jumper
 from dubito.monitoring.ranks import CAPACITY, Ranks
 
@@ -48,6 +49,7 @@ class DriftTest:
         seed: of the numbers that break ties.
         false_alarm_rate: over the whole stream, in (0, 1).
         capacity: most scores that are kept.
+        score: name of the score, by which values tie (`dubito.ties`).
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class DriftTest:
         seed: int = 0,
         false_alarm_rate: float = FALSE_ALARM_RATE,
         capacity: int = CAPACITY,
+        score: str = "",
     ) -> None:
-        self._ranks = Ranks([score for score in held_out if isfinite(score)], seed, capacity)
+        usual = [value for value in held_out if isfinite(value)]
+        self._ranks = Ranks(usual, seed, capacity, ties.least_of(score))
         self._jumper = Jumper()
         self._level = 1.0 / false_alarm_rate
         self._log_level = log(self._level)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from dubito import ties
 from dubito.monitoring.outcomes import Outcome
 
 
@@ -75,7 +76,7 @@ class Kept:
             is_covered=(bool(self.is_member[row, label]),),
             is_flagged=bool(self.is_flagged[row]),
             confidence=float(mean_C.max()),
-            is_right=int(mean_C.argmax()) == label,
+            is_right=int(ties.most_probable(mean_C)) == label,
         )
 
     def number_outcome(self, row: int, target_D: Sequence[float]) -> Outcome:

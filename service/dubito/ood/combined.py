@@ -5,7 +5,8 @@ Flow: each part's scores on rows set aside → `Tail` → minus log p of each �
     combined_B = Σ_i -log p_i(s_i)                                             Fisher 1925
 
 p_i is the share of the rows set aside that are at least as strange. The share is a straight line
-between neighbouring scores, so that ties are few. Above the greatest score it would stay at
+between neighbouring scores, so that ties are few, and flat as far as a tie with one of them
+reaches, so that rounding moves no surprise. Above the greatest score it would stay at
 1/(n+1) for all; there it falls as an exponential, whose scale is the mean excess of the top tenth
 of the rows, so that rows beyond all held-out ones keep their order.
 
@@ -26,11 +27,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito import ties
 from dubito.errors import InputError
 from dubito.ood.packed import Packed
 
 MAX_KNOTS = 512
-_TOP, _LEAST = 0.1, 1e-150
+_TOP = 0.1
 Floats = NDArray[np.float64]
 
 
@@ -40,7 +42,8 @@ class Tail:
 
     Args:
         score: its name.
-        knots: (2, m) ascending values of the score, and -log of the share of rows at or above.
+        knots: (2, m) ascending values of the score, and -log of the share of rows at or above; two
+            for every score, as far as a tie with it reaches.
         slope: by which -log p rises above the last knot, per unit of the score; at least 0.
     """
 
@@ -59,12 +62,16 @@ class Tail:
         """The tail of the scores of rows set aside."""
         ordered_B = np.sort(score_B)
         count = len(ordered_B)
-        at_least_B = (1 + count - np.searchsorted(ordered_B, ordered_B, side="left")) / (count + 1)
-        place_m = np.unique(np.linspace(0, count - 1, min(count, MAX_KNOTS)).round().astype(int))
-        knots = Packed.of(np.stack([ordered_B[place_m], -np.log(at_least_B[place_m])]))
+        least = ties.least_of(score)
+        start_m = ties.starts(ordered_B, least)
+        place_m = np.linspace(0, len(start_m) - 1, min(len(start_m), MAX_KNOTS // 2))
+        start_m = start_m[place_m.round().astype(int)]
+        surprise_m = -np.log((1 + count - start_m) / (count + 1))
+        knots = np.stack([ties.plateaus(ordered_B[start_m], least), np.repeat(surprise_m, 2)])
         top_B = ordered_B[int(count * (1 - _TOP)) :]
         excess = float((top_B - top_B[0]).mean())
-        return cls(score, knots, 1.0 / excess if excess > _LEAST else 0.0)
+        is_tied = ties.lowered(top_B[-1], least) <= ties.raised(top_B[0], least)
+        return cls(score, Packed.of(knots), 0.0 if is_tied else 1.0 / excess)
 
     def surprise(self, score_B: Floats) -> Floats:
         """-log p of each score, at least 0; it never falls as the score rises."""

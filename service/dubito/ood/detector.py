@@ -18,6 +18,7 @@ from math import floor, inf
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito import ties
 from dubito.calibration.promises import conformal
 
 
@@ -36,14 +37,16 @@ class Detector:
 
     @property
     def threshold(self) -> float:
-        """A row is flagged where its score is above this; infinite where α(n+1) < 1."""
+        """A row is flagged where its score is above this, no tie; infinite where α(n+1) < 1."""
         num_rows = len(self.held_out)
         num_flagged = floor((num_rows + 1) * conformal.exact_decimal("alpha", self.alpha))
         return self.held_out[num_rows - num_flagged] if num_flagged else inf
 
     def p_values(self, score_B: NDArray[np.float64]) -> NDArray[np.float64]:
         """Share of held-out rows at least as strange, in [1/(n+1), 1]."""
-        return conformal.p_values(np.asarray(self.held_out), score_B)
+        return conformal.p_values(
+            np.asarray(self.held_out), ties.lowered(score_B, ties.least_of(self.score))
+        )
 
     def flags(self, score_B: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which rows are out of distribution: p <= α."""

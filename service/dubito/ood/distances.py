@@ -24,6 +24,7 @@ from dubito.ood.packed import Packed
 MAX_FEATURES, MAX_PROJECTED, MAX_KEPT = 4096, 128, 1000
 _ROWS_AT_ONCE = 4096
 _ROUNDING = 1e-8  # of the largest feature
+_LEAST_SPREAD = 1e-3  # of the size of the features
 
 Floats = NDArray[np.float64]
 
@@ -97,9 +98,9 @@ class FeatureBank:
             kept=Packed.of(kept_nP, "float32"),
             neighbours=neighbours or max(1, round(len(kept_nP) ** 0.5 / 3)),
             means=Packed.of(mean_KP),
-            whitening=Packed.of(_whitening(row_BP - mean_KP[place_B], largest)),
+            whitening=Packed.of(_whitening(row_BP - mean_KP[place_B], row_BP, largest)),
             overall_mean=Packed.of(overall_P),
-            overall_whitening=Packed.of(_whitening(row_BP - overall_P, largest)),
+            overall_whitening=Packed.of(_whitening(row_BP - overall_P, row_BP, largest)),
         )
 
     def __post_init__(self) -> None:
@@ -201,17 +202,24 @@ def _of_length_one(row_BP: Floats) -> Floats:
     return scaled_BP
 
 
-def _whitening(centred_BP: Floats, largest: float) -> Floats:
+def _whitening(centred_BP: Floats, row_BP: Floats, largest: float) -> Floats:
     """W with WᵀW = Σ⁻¹: the inverse of Σ's lower Cholesky factor.
+
+    Directions in which rows vary by less than a thousandth of the features' own size are taken to
+    vary by that: where rows repeat, all there is in them is rounding, and so would distances be.
 
     Args:
         centred_BP: features less their means.
-        largest: of the features themselves; what varies by less than 1e-8 of it only rounds.
+        row_BP: the features themselves.
+        largest: of them; what varies by less than 1e-8 of it only rounds.
     """
     unit = largest or 1.0
     covariance_PP, _ = ledoit_wolf(centred_BP / unit, assume_centered=True)
-    size = len(covariance_PP)
-    floor = _ROUNDING**2 + 1e-9 * np.trace(covariance_PP) / size  # features that never vary
-    lower_PP = cholesky(covariance_PP + floor * np.eye(size), lower=True)
-    whitening_PP: Floats = solve_triangular(lower_PP, np.eye(size), lower=True) / unit
+    size = np.square(row_BP / unit).mean()
+    least = _LEAST_SPREAD**2 * size - np.linalg.eigvalsh(covariance_PP)[0]
+    mean_variance = np.trace(covariance_PP) / len(covariance_PP)
+    floor = max(least, _ROUNDING**2 + 1e-9 * mean_variance)  # features that never vary
+    identity_PP = np.eye(len(covariance_PP))
+    lower_PP = cholesky(covariance_PP + floor * identity_PP, lower=True)
+    whitening_PP: Floats = solve_triangular(lower_PP, identity_PP, lower=True) / unit
     return whitening_PP

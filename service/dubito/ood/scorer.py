@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from dubito import ties
 from dubito.errors import InputError
 from dubito.ood import scores
 from dubito.ood.combined import Tail
@@ -170,6 +171,7 @@ def compare(
     for name in names:
         usual_B, strange_N = fitted.score(name, source), fitted.score(name, strange)
         score = np.nan_to_num(np.r_[usual_B, strange_N], nan=np.finfo(np.float64).max)
+        score = ties.merged(score, ties.least_of(name))
         is_strange = np.r_[np.zeros(len(usual_B), np.int64), np.ones(len(strange_N), np.int64)]
         found[name] = float(roc_auc_score(is_strange, score))
     return found

@@ -23,6 +23,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
 
+from dubito import ties
 from dubito.calibration.choices import ScalingName
 from dubito.calibration.likelihood.temperature import fit_temperature
 from dubito.engine.summing.scaling import Isotonic, Scaling, Vector, scaled
@@ -48,12 +49,12 @@ def fit_scaling(
     return fit_temperature(logits_TBC, label_B)
 
 
-def scaled_logits(logits: NDArray[np.floating], scaling: Scaling) -> NDArray[np.floating]:
+def scaled_logits(logits: NDArray[np.floating], scaling: Scaling) -> Floats:
     """Logits of the calibrated probabilities, classes last; as the engine computes them."""
     if isinstance(scaling, Vector | Isotonic):
         found: Floats = scaled(torch.from_numpy(logits.astype(np.float64)), scaling).numpy()
         return found
-    return logits / scaling
+    return logits.astype(np.float64) / scaling
 
 
 def mean_probabilities(logits_TBC: NDArray[np.floating], scaling: Scaling) -> Floats:
@@ -63,7 +64,7 @@ def mean_probabilities(logits_TBC: NDArray[np.floating], scaling: Scaling) -> Fl
     """
     total_BC = np.zeros(logits_TBC.shape[1:])
     for logits_BC in logits_TBC:
-        total_BC += softmax(scaled_logits(logits_BC.astype(np.float64), scaling), axis=-1)
+        total_BC += softmax(scaled_logits(logits_BC, scaling), axis=-1)
     return total_BC / len(logits_TBC)
 
 
@@ -113,12 +114,13 @@ def fit_isotonic(logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]) -
     """
     num_rows, num_classes = logits_TBC.shape[1:]
     mean_BC = mean_probabilities(logits_TBC, 1.0)
+    input_N = ties.merged(mean_BC.ravel())
     is_hit_BC = np.eye(num_classes)[label_B]
     found: list[tuple[float, Isotonic]] = []
     offset_BC = np.zeros_like(mean_BC)
     for _ in range(_ROUNDS):
         regression = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
-        regression.fit(mean_BC.ravel(), (is_hit_BC - offset_BC).ravel())
+        regression.fit(input_N, (is_hit_BC - offset_BC).ravel())
         candidate = _knots(regression, num_rows)
         served_BC = mean_probabilities(logits_TBC, candidate)
         nll = -float(np.log(served_BC[np.arange(num_rows), label_B]).mean())
@@ -130,13 +132,10 @@ def fit_isotonic(logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]) -
 
 
 def _knots(regression: IsotonicRegression, num_rows: int) -> Isotonic:
-    """The fitted function, with knots at 0 and 1 as well."""
-    inputs, outputs = regression.X_thresholds_, np.clip(regression.y_thresholds_, 0.0, 1.0)
-    if inputs[0] > 0:
-        inputs, outputs = np.r_[0.0, inputs], np.r_[outputs[0], outputs]
-    if inputs[-1] < 1:
-        inputs, outputs = np.r_[inputs, 1.0], np.r_[outputs, outputs[-1]]
-    return Isotonic(tuple(inputs.tolist()), tuple(outputs.tolist()), num_rows)
+    """The fitted function, flat as far as a tie with a knot reaches, with knots at 0 and 1."""
+    at, outputs = regression.X_thresholds_, np.clip(regression.y_thresholds_, 0.0, 1.0)
+    inputs = np.r_[0.0, ties.plateaus(at)[1:-1], 1.0]
+    return Isotonic(tuple(inputs.tolist()), tuple(np.repeat(outputs, 2).tolist()), num_rows)
 
 
 def _mean_loss(

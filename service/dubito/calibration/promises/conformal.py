@@ -86,7 +86,7 @@ def p_values(held_out: NDArray[np.float64], score_B: NDArray[np.float64]) -> NDA
 
     Args:
         held_out: ascending scores of n held-out rows.
-        score_B: scores, higher is stranger.
+        score_B: the least that the scores may be (`ties.lowered`); higher is stranger.
     """
     below_B = np.searchsorted(held_out, score_B, side="left")
     at_least_B = (1 + len(held_out) - below_B).astype(np.float64)

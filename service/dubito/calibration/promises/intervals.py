@@ -8,7 +8,8 @@ intervals of other rows, at any coverage. With Q the k-th smallest held-out scor
 
 ȳ and σ are mean and standard deviation of the mixture that the passes predict, l and u its
 quantiles at (1 ∓ c)/2, with c the coverage that the calibration was fitted for. Where another is
-asked for, Q makes up for it; where Q takes more than the width, the middle is left.
+asked for, Q makes up for it; where Q takes more than the width, the middle is left. Ends lie
+further out by the tolerance of a tie, so that a target that ties with an end is inside.
 
 Dimensions: T samples, B rows, D outputs.
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito import ties
 from dubito.calibration.promises.conformal import ConformalScores
 from dubito.calibration.promises.mixture import quantiles
 
@@ -38,6 +40,7 @@ def normalised(
 ) -> Ends:
     """Lower and upper end for each row and output, in target units."""
     half_BD = held_out.thresholds(coverage) * np.sqrt(_positive(variance_BD))
+    half_BD = half_BD + ties.margin(mean_BD, half_BD)
     return mean_BD - half_BD, mean_BD + half_BD
 
 
@@ -50,7 +53,9 @@ def fit_quantiles(ends: Ends, target_BD: Floats) -> ConformalScores:
 def widened(held_out: ConformalScores, ends: Ends, coverage: float) -> Ends:
     """Lower and upper end for each row and output, in target units."""
     more_D = held_out.thresholds(coverage)
-    lower_BD, upper_BD = ends[0] - more_D, ends[1] + more_D
+    half_BD = 0.5 * (ends[1] - ends[0]) + np.abs(more_D)
+    lower_BD = ends[0] - more_D - ties.margin(ends[0], half_BD)
+    upper_BD = ends[1] + more_D + ties.margin(ends[1], half_BD)
     is_crossed_BD = lower_BD > upper_BD
     middle_BD = 0.5 * (ends[0] + ends[1])
     return (

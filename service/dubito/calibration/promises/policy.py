@@ -25,6 +25,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito import ties
 from dubito.calibration.promises import selective
 from dubito.calibration.promises.conformal import exact_decimal, rows_needed
 from dubito.errors import InputError
@@ -95,7 +96,8 @@ class Policy:
         kind: `sets` (the default), `risk` or `acceptance`.
         target: the risk or the share that was asked.
         confidence: of the risk.
-        threshold: accept where the uncertainty is at most this; None for `sets`.
+        threshold: accept where the uncertainty is at most this; None for `sets`. What ties with it
+            is accepted for a share and reviewed for a risk.
         bound: of the risk of accepted rows at that confidence, at most the target.
         acceptance: share accepted of the rows that set the threshold.
         num_rows: how many those are.
@@ -167,8 +169,10 @@ class Policy:
             uncertainty_B: of the prediction; not a number: never accepted.
             set_size_B: classes in the prediction set; None for a regression.
         """
-        if self.threshold is not None:
-            is_trusted_B = uncertainty_B <= self.threshold
+        if self.threshold is not None and self.kind == "risk":
+            is_trusted_B = ties.raised(uncertainty_B) <= self.threshold
+        elif self.threshold is not None:
+            is_trusted_B = ties.lowered(uncertainty_B) <= self.threshold
         elif set_size_B is not None:
             is_trusted_B = set_size_B == 1
         else:

@@ -31,6 +31,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito import ties
 from dubito.calibration.choices import Choices
 from dubito.calibration.promises.conformal import ConformalScores, exact_decimal
 from dubito.calibration.promises.policy import Target
@@ -93,8 +94,9 @@ class Positions:
         self, held_out: ConformalScores, mean_BPC: Floats, coverage: float
     ) -> NDArray[np.bool_]:
         """Which classes the set of each position holds, shape (B, P, C)."""
-        is_in_BPC: NDArray[np.bool_] = 1.0 - mean_BPC <= held_out.thresholds(coverage)[0]
-        most_BP1 = mean_BPC.argmax(axis=-1)[..., None]
+        threshold = held_out.thresholds(coverage)[0]
+        is_in_BPC: NDArray[np.bool_] = ties.lowered(1.0 - mean_BPC) <= threshold
+        most_BP1 = ties.most_probable(mean_BPC)[..., None]
         np.put_along_axis(is_in_BPC, most_BP1, True, axis=-1)
         return is_in_BPC
 

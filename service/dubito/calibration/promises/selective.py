@@ -10,7 +10,8 @@ Of `NUM_CANDIDATES` thresholds at ranks fixed beforehand (5 %, 10 %, ... of the 
 bounded at δ / NUM_CANDIDATES by the exact binomial tail, and the one that accepts most is taken.
 Geifman and El-Yaniv bisect over log₂ n thresholds instead; with fixed ranks the union bound holds
 however the rows fall. A threshold is itself one of the scores, so its bound counts only the rows
-below it, which are exchangeable with those that will be accepted.
+below it by more than the tolerance of a tie, which are exchangeable with those that will be
+accepted.
 
 Dimensions: B rows.
 
@@ -28,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
+from dubito import ties
 from dubito.calibration.promises import conformal
 from dubito.errors import InputError
 
@@ -39,7 +41,7 @@ class Selection:
     """A threshold and what was seen below it.
 
     Args:
-        threshold: accept where the uncertainty is at most this.
+        threshold: accept where the uncertainty is at most this; a tie is reviewed for a risk.
         bound: of the risk of accepted rows, at the confidence asked; None where none was asked.
         acceptance: share of the rows set aside that it accepts.
     """
@@ -91,11 +93,10 @@ def threshold_at_risk(
     ranks = [ceil(len(ordered_B) * one / NUM_CANDIDATES) for one in range(1, NUM_CANDIDATES + 1)]
     found: list[Selection] = []
     for rank in sorted(set(ranks)):
-        threshold = float(ordered_B[rank - 1])
-        below = int(np.searchsorted(ordered_B, threshold, side="left"))
-        if below and np.isfinite(threshold):
+        just_below = float(np.nextafter(ordered_B[rank - 1], -np.inf))
+        below = int((ties.raised(ordered_B) <= just_below).sum())
+        if below and np.isfinite(ordered_B[rank - 1]):
             bound = risk_bound(int(wrong_B[below - 1]), below, failure)
-            just_below = float(np.nextafter(threshold, -np.inf))
             found.append(Selection(just_below, bound, below / len(ordered_B)))
     promised = [one for one in found if one.bound is not None and one.bound <= target_risk]
     if promised:
@@ -131,7 +132,8 @@ def threshold_at_acceptance(
     rank = conformal.order(len(ordered_B), target_acceptance)
     if rank <= len(ordered_B) and np.isfinite(ordered_B[rank - 1]):
         threshold = float(ordered_B[rank - 1])
-        return Selection(threshold, None, float((uncertainty_B <= threshold).mean()))
+        accepted_B = ties.lowered(uncertainty_B) <= threshold
+        return Selection(threshold, None, float(accepted_B.mean()))
     largest = int(np.isfinite(ordered_B).sum()) / (len(ordered_B) + 1)
     raise InputError(
         f"`target_acceptance` {target_acceptance} cannot be promised by {len(ordered_B)} rows set "

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito import ties
 from dubito.calibration.choices import SetsName
 from dubito.calibration.promises.conformal import ConformalScores, order
 from dubito.errors import InputError
@@ -75,8 +76,7 @@ class SetRule:
         """
         if self.kind == "lac":
             return 1.0 - mean_BC
-        # classes of one probability by their number, so that equal rows get equal sets
-        order_BC = np.argsort(-mean_BC, axis=-1, kind="stable")
+        order_BC = ties.falling(mean_BC)
         sorted_BC = np.take_along_axis(mean_BC, order_BC, axis=-1)
         before_BC = sorted_BC.cumsum(axis=-1) - sorted_BC
         score_BC = before_BC + uniform_B[:, None] * sorted_BC
@@ -102,8 +102,10 @@ class SetRule:
         """Which classes each row's set holds, shape (B, C).
 
         {c : score of c <= k-th smallest held-out score (of class c)},  k = ceil((n+1) coverage)
+
+        A class whose score ties with the threshold is held.
         """
-        scores_BC = self.scores(mean_BC, uniform_B)
+        scores_BC = ties.lowered(self.scores(mean_BC, uniform_B))
         sets_BC: NDArray[np.bool_] = scores_BC <= held_out.thresholds(coverage)
         return sets_BC
 
@@ -126,7 +128,7 @@ def choose_penalty(
         coverage: of the sets.
     """
     of_label_B1 = np.take_along_axis(mean_BC, label_B[:, None], axis=-1)
-    rank_B = np.sort((mean_BC > of_label_B1).sum(axis=-1) + 1)
+    rank_B = np.sort((ties.lowered(mean_BC) > ties.raised(of_label_B1)).sum(axis=-1) + 1)
     place = min(order(len(label_B), coverage), len(label_B))
     free_ranks = int(rank_B[place - 1])
     rules = [SetRule("raps", penalty=one, free_ranks=free_ranks) for one in PENALTIES]

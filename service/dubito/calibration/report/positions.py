@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from dubito import ties
 from dubito.calibration.report.ranking import Ranking
 from dubito.calibration.report.reliability import NUM_BINS, adaptive_bins, bin_of, confidence
 from dubito.calibration.report.statistics import Counts, Floats, Statistic, Statistics
@@ -196,7 +197,7 @@ def _of_equal_mass(rows: Labelled) -> Indices:
 
 def _mean_iou(rows: Labelled) -> Statistic:
     num_classes = rows.mean.shape[1]
-    said_N = rows.mean.argmax(axis=-1)
+    said_N = ties.most_probable(rows.mean)
 
     def counted(of_N: Indices, is_in_N: NDArray[np.bool_]) -> Floats:
         line_N = rows.row[is_in_N] * num_classes + of_N[is_in_N]

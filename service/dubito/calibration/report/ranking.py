@@ -1,9 +1,9 @@
-"""Rows in order, where rows of equal key count as the mean over their orders.
+"""Rows in order, where rows whose keys tie count as the mean over their orders.
 
 Flow: a key per row → `Ranking` → running sums over the order, read at any place of it, for every
-resample. Within a group of equal keys a running sum is a straight line.
+resample. Within a group of tied keys a running sum is a straight line.
 
-Dimensions: R resamples, B rows, G groups of equal key, P places.
+Dimensions: R resamples, B rows, G groups of tied keys, P places.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito import ties
 from dubito.calibration.report.statistics import Floats
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The rows by rising key: their order (B,), and where each group of equal keys begins (G,)."""
+    """The rows by rising key: their order (B,), and where each group of tied keys begins (G,)."""
 
     order: NDArray[np.int64]
     starts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, key_B: Floats) -> Ranking:
-        """Rows by rising key."""
+    def of(cls, key_B: Floats, least: float = ties.LEAST) -> Ranking:
+        """Rows by rising key; `least` is that of a tie (`dubito.ties`)."""
         order_B = np.argsort(key_B, kind="stable")
-        key_B = key_B[order_B]
-        return cls(order_B, np.flatnonzero(np.r_[True, key_B[1:] != key_B[:-1]]))
+        return cls(order_B, ties.starts(key_B[order_B], least))
 
     def running(self, value_RB: Floats) -> Floats:
         """Sums over the first 0, 1, ..., G groups, shape (R, G + 1)."""

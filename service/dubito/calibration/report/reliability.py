@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from dubito import ties
 from dubito.calibration.report.ranking import Ranking
 from dubito.calibration.report.statistics import NUM_RESAMPLES, Counts, Floats, Statistic
 
@@ -61,7 +62,7 @@ def adaptive_bins(mean_BC: Floats, label_B: NDArray[np.int64]) -> Bins:
     """
     confidence_B, is_right_B = confidence(mean_BC, label_B)
     place_M = _equal_mass(len(label_B))
-    ranking, row_RB = Ranking.of(confidence_B), np.ones((1, len(label_B)))
+    ranking, row_RB = Ranking.of(confidence_B - 1), np.ones((1, len(label_B)))
     sum_M, right_M = (
         np.diff(ranking.read(row_RB, value_B, place_M)[0]) for value_B in (confidence_B, is_right_B)
     )
@@ -117,7 +118,7 @@ def adaptive_ece(mean_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:
     Source: Nguyen and O'Connor 2015, arXiv:1508.05154; Mukhoti et al. 2020, arXiv:2002.09437.
     """
     confidence_B, is_right_B = confidence(mean_BC, label_B)
-    ranking, place_M = Ranking.of(confidence_B), _equal_mass(len(label_B))
+    ranking, place_M = Ranking.of(confidence_B - 1), _equal_mass(len(label_B))
 
     def error(row_RB: Floats, gap_RB: Floats) -> Floats:
         gap_RM = np.diff(ranking.read(row_RB, gap_RB, place_M), axis=1)
@@ -170,7 +171,7 @@ def classwise_ece(probs_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:
 def confidence(mean_BC: Floats, label_B: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """The largest probability of each row in [0, 1], and whether its class is the label, 1 or 0."""
     confidence_B = np.clip(mean_BC.max(axis=-1), 0.0, 1.0)
-    return confidence_B, (mean_BC.argmax(axis=-1) == label_B).astype(np.float64)
+    return confidence_B, (ties.most_probable(mean_BC) == label_B).astype(np.float64)
 
 
 def bin_of(value: Floats) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito import ties
 from dubito.calibration.report.ranking import Ranking
 from dubito.calibration.report.statistics import (
     Counts,
@@ -32,9 +33,11 @@ def ood_figures(
 
 
 def ood_statistics(
-    flag_B: NDArray[np.bool_] | None, score_B: Floats, ood_score_N: Floats | None
+    flag_B: NDArray[np.bool_] | None, score_B: Floats, ood_score_N: Floats | None, name: str = ""
 ) -> Statistics:
     """Share of in-distribution rows flagged; with strange rows, how well the score parts them.
+
+    `name` is the score's, by which scores tie (`dubito.ties`).
 
     `ood_auroc` is the chance that a strange row scores above another, ties counted half;
     `ood_aupr` the average precision Σ_k (recall_k - recall_{k-1}) precision_k; `ood_fpr95` the
@@ -47,7 +50,7 @@ def ood_statistics(
     score = np.r_[score_B, ood_score_N]
     if len(score_B) == 0 or len(ood_score_N) == 0 or not np.isfinite(score).all():
         return {"ood_flag_rate": flagged} | dict.fromkeys(("ood_auroc", "ood_aupr", "ood_fpr95"))
-    rates = _Rates(Ranking.of(-score))
+    rates = _Rates(Ranking.of(-score, ties.least_of(name)))
     return {
         "ood_flag_rate": flagged,
         "ood_auroc": Statistic(rates.auroc),

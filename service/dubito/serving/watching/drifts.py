@@ -98,7 +98,7 @@ class Drifts:
         name, detector = observation.name, observation.calibration.ood
         if name not in self._followed:
             seed = observation.calibration.sampling.seed
-            test = DriftTest(detector.held_out, seed)
+            test = DriftTest(detector.held_out, seed, score=detector.score)
             self._followed[name] = _Followed(test, detector.score, datetime.now(UTC))
         self._followed.move_to_end(name)
         if len(self._followed) > _MAX_TESTS:
