@@ -101,8 +101,8 @@ def test_sets_take_the_record_s_coverage_unless_another_is_asked() -> None:
 def test_a_regression_s_variance_is_scale_times_its_own_plus_noise() -> None:
     assert NUMBERS.aleatoric_variance(np.array([[0.0, 3.0]])).tolist() == [[0.5, 6.0]]
     lower_BD, upper_BD = NUMBERS.normalised_intervals(np.zeros((1, 2)), np.array([[1.0, 4.0]]), 0.6)
-    assert lower_BD.tolist() == [[-2.0, -8.0]]
-    assert upper_BD.tolist() == [[2.0, 8.0]]
+    assert lower_BD == pytest.approx(np.array([[-2.0, -8.0]]), rel=1e-4)
+    assert upper_BD == pytest.approx(np.array([[2.0, 8.0]]), rel=1e-4)
     assert NUMBERS.number_scores(np.array([[1.0, 8.0]])).tolist() == [1.5]
 
 

@@ -17,7 +17,7 @@ from dubito.calibration.promises.conformal import ConformalScores
 def test_normalised_intervals_follow_their_formula() -> None:
     held_out = ConformalScores((tuple(np.arange(1, 10) / 10),))
     ends = intervals.normalised(held_out, np.array([[1.0]]), np.array([[4.0]]), 0.5)
-    assert (ends[0].item(), ends[1].item()) == (0.0, 2.0)
+    assert np.ravel(ends) == pytest.approx([0.0, 2.0], abs=1e-4)  # the tolerance of a tie
 
 
 def test_each_output_has_its_own_scores() -> None:
@@ -44,7 +44,8 @@ def test_intervals_are_widened_or_narrowed_by_the_threshold_and_never_turn_round
         (0.9, [(-inf, inf), (-inf, inf)]),
     ):
         lower_BD, upper_BD = intervals.widened(held_out, ends, coverage)
-        assert list(zip(lower_BD[:, 0], upper_BD[:, 0], strict=True)) == expected
+        found = np.hstack([lower_BD, upper_BD])
+        assert found == pytest.approx(np.array(expected), abs=2e-4)  # the tolerance of a tie
 
 
 def test_the_ends_of_one_gaussian_are_its_quantiles_and_of_two_far_ones_lie_in_the_tails() -> None:

@@ -46,7 +46,7 @@ def test_classification_figures_agree_with_loops(num_classes: int) -> None:
         "empty_sets": sum(not set_C.any() for _, _, set_C in rows) / len(rows),
     }
     assert figures["empty_sets"] == pytest.approx(0.1, abs=0.05)
-    assert figures == pytest.approx(expected, abs=1e-6)
+    assert figures == pytest.approx(expected, abs=1e-5)  # rows that tie, in `aurc`
 
 
 def slow_ece(probability_B: NDArray[np.float64], is_true_B: NDArray[np.bool_]) -> float:
