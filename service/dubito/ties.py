@@ -4,14 +4,14 @@ A row's figures move in their last digits with the rows that stand beside it, si
 of rows blocks the same float32 products otherwise. Where rows repeat (categories, one-hot vectors,
 tokens, whole numbers), a served score and the held-out scores of the same row are equal but for
 that; compared exactly, the whole group of them falls on one side or the other by chance, and a
-promise is lost. So a figure is never compared as it is, but as the least or the most that it may
-have been, and a tie falls on the side that keeps the promise:
+promise is lost. So no figure is compared as it is, but as the least or the most that it may have
+been, and a tie falls on the side that keeps the promise:
 
-    set         held       lowered(score of the class) <= threshold
-    p-value     strange    #{held-out scores >= lowered(score)}, so a tie is not flagged
-    share       accepted   lowered(uncertainty) <= threshold
-    risk        reviewed   accepted where raised(uncertainty) <= threshold
-    interval    inside     its ends lie further out by the tolerance of what they are made of
+    set         held          score of the class <= raised(threshold)
+    p-value     as strange    #{held-out scores >= lowered(score)}, so that it is not flagged
+    share       accepted      uncertainty <= raised(threshold)
+    risk        reviewed      accepted where uncertainty <= lowered(threshold)
+    interval    inside        its ends lie further out by the tolerance of what they are made of
 
 Fit and serving use the same lines. How far a figure moves was measured over perceptrons,
 convolutions, encoders and LSTMs, untrained and sure of themselves, alone and among up to 1,000 rows
@@ -30,12 +30,13 @@ their own size it ties 3 in 100,000.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
+N = TypeVar("N", float, Floats)
 
 RELATIVE = 3e-5
 LEAST = 1e-12
@@ -72,14 +73,16 @@ def margin(middle: Floats, half: Floats) -> Floats:
     return RELATIVE * half + _MEAN * np.abs(middle) + LEAST
 
 
-def lowered(value: Floats, least: float = LEAST) -> Floats:
+def lowered(value: N, least: float = LEAST) -> N:
     """The least that figures may have been; rises with them, infinity stays."""
-    return value * (1 - RELATIVE * np.sign(value)) - least
+    low: N = value * (1 - RELATIVE * np.sign(value)) - least
+    return low
 
 
-def raised(value: Floats, least: float = LEAST) -> Floats:
+def raised(value: N, least: float = LEAST) -> N:
     """The most that figures may have been; rises with them, infinity stays."""
-    return value * (1 + RELATIVE * np.sign(value)) + least
+    high: N = value * (1 + RELATIVE * np.sign(value)) + least
+    return high
 
 
 def starts(ascending: Floats, least: float = LEAST) -> NDArray[np.int64]:
@@ -125,6 +128,6 @@ def falling(mean_BC: Floats) -> NDArray[np.int64]:
 
 def most_probable(mean_BC: Floats) -> NDArray[np.int64]:
     """The class of largest probability, of tied ones the first; the first where one is nan."""
-    most_B1 = mean_BC.max(axis=-1, keepdims=True)
-    found_B: NDArray[np.int64] = (raised(mean_BC) >= lowered(most_B1)).argmax(axis=-1)
+    least_B1 = lowered(lowered(mean_BC.max(axis=-1, keepdims=True)))
+    found_B: NDArray[np.int64] = (mean_BC >= least_B1).argmax(axis=-1)
     return found_B

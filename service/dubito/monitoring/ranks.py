@@ -68,9 +68,9 @@ class Ranks:
         Args:
             score: finite; higher is stranger.
         """
-        scores, value = self._scores, np.float64(score)
-        first = bisect_left(scores, ties.lowered(value, self._least))
-        last = bisect_right(scores, ties.raised(value, self._least))
+        scores = self._scores
+        first = bisect_left(scores, ties.lowered(score, self._least))
+        last = bisect_right(scores, ties.raised(score, self._least))
         num_above, num_equal = len(scores) - last, last - first + 1
         p = (num_above + self._generator.random() * num_equal) / (len(scores) + 1)
         insort(scores, score)

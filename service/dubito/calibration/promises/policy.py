@@ -170,9 +170,9 @@ class Policy:
             set_size_B: classes in the prediction set; None for a regression.
         """
         if self.threshold is not None and self.kind == "risk":
-            is_trusted_B = ties.raised(uncertainty_B) <= self.threshold
+            is_trusted_B = uncertainty_B <= ties.lowered(self.threshold)
         elif self.threshold is not None:
-            is_trusted_B = ties.lowered(uncertainty_B) <= self.threshold
+            is_trusted_B = uncertainty_B <= ties.raised(self.threshold)
         elif set_size_B is not None:
             is_trusted_B = set_size_B == 1
         else:

@@ -94,8 +94,8 @@ class Positions:
         self, held_out: ConformalScores, mean_BPC: Floats, coverage: float
     ) -> NDArray[np.bool_]:
         """Which classes the set of each position holds, shape (B, P, C)."""
-        threshold = held_out.thresholds(coverage)[0]
-        is_in_BPC: NDArray[np.bool_] = ties.lowered(1.0 - mean_BPC) <= threshold
+        threshold = ties.raised(held_out.thresholds(coverage))[0]
+        is_in_BPC: NDArray[np.bool_] = 1.0 - mean_BPC <= threshold
         most_BP1 = ties.most_probable(mean_BPC)[..., None]
         np.put_along_axis(is_in_BPC, most_BP1, True, axis=-1)
         return is_in_BPC

@@ -94,7 +94,7 @@ def threshold_at_risk(
     found: list[Selection] = []
     for rank in sorted(set(ranks)):
         just_below = float(np.nextafter(ordered_B[rank - 1], -np.inf))
-        below = int((ties.raised(ordered_B) <= just_below).sum())
+        below = int((ordered_B <= ties.lowered(just_below)).sum())
         if below and np.isfinite(ordered_B[rank - 1]):
             bound = risk_bound(int(wrong_B[below - 1]), below, failure)
             found.append(Selection(just_below, bound, below / len(ordered_B)))
@@ -132,7 +132,7 @@ def threshold_at_acceptance(
     rank = conformal.order(len(ordered_B), target_acceptance)
     if rank <= len(ordered_B) and np.isfinite(ordered_B[rank - 1]):
         threshold = float(ordered_B[rank - 1])
-        accepted_B = ties.lowered(uncertainty_B) <= threshold
+        accepted_B = uncertainty_B <= ties.raised(threshold)
         return Selection(threshold, None, float(accepted_B.mean()))
     largest = int(np.isfinite(ordered_B).sum()) / (len(ordered_B) + 1)
     raise InputError(
