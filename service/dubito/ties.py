@@ -13,18 +13,21 @@ been, and a tie falls on the side that keeps the promise:
     risk        reviewed      accepted where uncertainty <= lowered(threshold)
     interval    inside        its ends lie further out by the tolerance of what they are made of
 
-Fit and serving use the same lines. How far a figure moves was measured over perceptrons,
-convolutions, encoders and LSTMs, untrained and sure of themselves, alone and among up to 1,000 rows
-(`benchmarks/evidence/ties.py`); float32 is the precision of all of them:
+Fit and serving use the same lines. How far figures move was measured in float32 over perceptrons,
+convolutions, encoders and LSTMs, with logits of up to 200, alone and among up to 1,000 rows
+(`benchmarks/evidence/ties.py`):
 
-    probabilities, entropies, uncertainties    at most 1.3e-5 of themselves, also at 1e-10
-    mutual information                         the same, or 1e-9 nats where the passes hardly differ
-    energies and logits                        2e-7 of the largest logit, which may be far from 0
+    probabilities, entropies, uncertainties    2e-5 of themselves, also where they are 1e-10: their
+                                               relative error is the absolute one of the logits
+    mutual information                         2e-5, and 1e-9 nats where the passes hardly differ
+    energies, logits                           3e-7 of the largest logit, which may be far from 0
                                                where the score is not
-    distances of features                      2.5e-6 of themselves, or 1e-6
+    distances of features                      2.5e-6, and 1e-6 where they are differences
 
-A tolerance twice as wide costs next to nothing where scores do not repeat: of scores spread over
-their own size it ties 3 in 100,000.
+Where scores do not repeat the tolerance costs next to nothing: of scores spread over their own size
+it ties 3 in 100,000.
+
+Dimensions: B rows, C classes.
 """
 
 from __future__ import annotations
