@@ -54,7 +54,7 @@ def scaled_logits(logits: NDArray[np.floating], scaling: Scaling) -> Floats:
     if isinstance(scaling, Vector | Isotonic):
         found: Floats = scaled(torch.from_numpy(logits.astype(np.float64)), scaling).numpy()
         return found
-    return logits.astype(np.float64) / scaling
+    return logits / np.float64(scaling)
 
 
 def mean_probabilities(logits_TBC: NDArray[np.floating], scaling: Scaling) -> Floats:
