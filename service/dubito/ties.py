@@ -111,6 +111,13 @@ def merged(value: Floats, least: float = LEAST) -> Floats:
     return found
 
 
+def settled(value_B: Floats, ascending: Floats, least: float = LEAST) -> Floats:
+    """Figures, each as the first of some ascending ones that it ties with; else as it is."""
+    place_B = np.searchsorted(raised(ascending, least), lowered(value_B, least))
+    first_B = np.append(ascending, np.inf)[place_B]
+    return np.where(lowered(first_B, least) <= raised(value_B, least), first_B, value_B)
+
+
 def plateaus(value: Floats, least: float = LEAST) -> Floats:
     """Ascending figures, none tied with another, each as the least and the most it may have been.
 

@@ -4,7 +4,8 @@ Flow: held-out scores of a calibration → scores of predictions → p-values �
 
 For rows that are exchangeable with the held-out ones, the alarm ever rings with a probability of at
 most `FALSE_ALARM_RATE`, however long the stream and however few the held-out rows. It tells that
-the scores changed, in either direction, not why.
+the scores changed, in either direction, not why. A score that ties with a held-out one counts as
+that one; the map is the same for all scores and does not move with the stream.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, isfinite, log
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dubito import ties
 from dubito.monitoring.martingale import Jumper
@@ -60,8 +64,9 @@ class DriftTest:
         capacity: int = CAPACITY,
         score: str = "",
     ) -> None:
-        usual = [value for value in held_out if isfinite(value)]
-        self._ranks = Ranks(usual, seed, capacity, ties.least_of(score))
+        self._usual = np.sort([value for value in held_out if isfinite(value)])
+        self._least = ties.least_of(score)
+        self._ranks = Ranks(self._settled(self._usual), seed, capacity)
         self._jumper = Jumper()
         self._level = 1.0 / false_alarm_rate
         self._log_level = log(self._level)
@@ -72,7 +77,7 @@ class DriftTest:
     def feed(self, scores: Iterable[float]) -> bool:
         """Take in scores in the order of their rows; whether the alarm rang just now."""
         rang = False
-        for score in scores:
+        for score in self._settled(np.asarray(list(scores), np.float64)):
             if not isfinite(score):
                 self._num_skipped += 1
                 continue
@@ -83,6 +88,11 @@ class DriftTest:
                 self._alarm_after = self._num_scores
                 rang = True
         return rang
+
+    def _settled(self, score_B: NDArray[np.float64]) -> list[float]:
+        """Scores that tie with a held-out one as that: one map for held-out and later ones."""
+        settled: list[float] = ties.settled(score_B, self._usual, self._least).tolist()
+        return settled
 
     @property
     def state(self) -> DriftState:

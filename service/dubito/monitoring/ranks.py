@@ -24,8 +24,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dubito import ties
-
 CAPACITY = 8192
 
 
@@ -38,18 +36,11 @@ class Ranks:
         held_out: scores of held-out rows.
         seed: of the numbers that break ties and choose what is kept.
         capacity: most scores that are kept, at least 2.
-        least: by how much scores that tie may differ near 0 (`dubito.ties`).
     """
 
-    def __init__(
-        self,
-        held_out: Sequence[float],
-        seed: int,
-        capacity: int = CAPACITY,
-        least: float = ties.LEAST,
-    ) -> None:
+    def __init__(self, held_out: Sequence[float], seed: int, capacity: int = CAPACITY) -> None:
         self._generator = np.random.Generator(np.random.Philox(seed))
-        self._capacity, self._least = capacity, least
+        self._capacity = capacity
         self._scores = sorted(held_out)
         while len(self._scores) >= capacity:
             self._thin()
@@ -63,14 +54,11 @@ class Ranks:
 
         p = (#{s_i > s} + u #{s_i = s}) / m    m: all scores, the next one among them; u: U(0, 1)
 
-        Scores that tie (`dubito.ties`) are equal.
-
         Args:
             score: finite; higher is stranger.
         """
         scores = self._scores
-        first = bisect_left(scores, ties.lowered(score, self._least))
-        last = bisect_right(scores, ties.raised(score, self._least))
+        first, last = bisect_left(scores, score), bisect_right(scores, score)
         num_above, num_equal = len(scores) - last, last - first + 1
         p = (num_above + self._generator.random() * num_equal) / (len(scores) + 1)
         insort(scores, score)
