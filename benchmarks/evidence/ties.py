@@ -93,23 +93,24 @@ BODIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, float]]]:
-    """Measure, print, write the record, and return the figures by network and score."""
+def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, object]]:
+    """Measure, print, write the record, and return of each score the network where it is worst."""
     options = parser(__doc__, needs_data=False).parse_args(arguments)
     torch.set_num_threads(options.threads)
     settings = Settings(sizes=(1, 3), logits=((50, 20),)) if options.quick else Settings()
     begin = time.perf_counter()
     bodies = ["perceptron"] if options.quick else list(BODIES)
-    figures = {
+    found = {
         f"{body}, logits x {factor:g} + {offset:g}": measured(body, factor, offset, settings)
         for body in bodies
         for factor, offset in settings.logits
     }
-    rows: list[tuple[object, ...]] = []
-    for name in next(iter(figures.values())):
-        worst = max(figures, key=lambda network: figures[network][name]["of the tolerance"])
-        rows.append((name, *figures[worst][name].values(), worst))
+    figures: dict[str, dict[str, object]] = {}
+    for name in next(iter(found.values())):
+        worst = max(found, key=lambda network: found[network][name]["of the tolerance"])
+        figures[name] = {**found[worst][name], "where": worst}
     head = ("score", "absolute", "relative", "of the tolerance", "where that is largest")
+    rows = [(name, *one.values()) for name, one in figures.items()]
     print_table("How far the scores of one row move", head, rows)
     write(
         options.results,

@@ -94,10 +94,10 @@ def starts(ascending: Floats, least: float = LEAST) -> NDArray[np.int64]:
     Groups are no chains, so that many figures close together do not all become one.
     """
     beyond = np.searchsorted(lowered(ascending, least), raised(ascending, least), side="right")
-    found, place, following = [], 0, beyond.tolist()
-    while place < len(following):
+    found, place = [], 0
+    while place < len(beyond):
         found.append(place)
-        place = max(following[place], place + 1)  # nan meets nothing
+        place = max(int(beyond[place]), place + 1)  # nan meets nothing
     return np.array(found, dtype=np.int64)
 
 
