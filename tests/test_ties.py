@@ -19,7 +19,7 @@ from dubito import ties
 from dubito.calibration.choices import Choices
 from dubito.calibration.fit import fit_classification, fit_regression
 from dubito.calibration.fit_positions import fit_positions
-from dubito.calibration.flagging import Flagging
+from dubito.calibration.flagging import Flagging, fit_flag
 from dubito.calibration.likelihood.scaling import fit_scaling, mean_probabilities
 from dubito.calibration.promises import draws, intervals
 from dubito.calibration.promises.policy import Policy, Target
@@ -35,6 +35,9 @@ from dubito.monitoring.drift import DriftTest
 from dubito.ood import scorer
 from dubito.ood.combined import Tail
 from dubito.ood.detector import Detector
+from dubito.ood.distances import FeatureBank
+from dubito.ood.scorer import Fitted
+from dubito.ood.source import LogitSource, NumberSource
 from dubito.serving.watching.observing import observe
 from dubito_nn import export
 
@@ -205,6 +208,34 @@ def test_a_combined_score_is_as_steady_as_its_parts() -> None:
     found_SK = np.stack([tail.surprise(off(score_B[::50], seed)) for seed in range(20)])
     assert (np.ptp(found_SK, axis=0) < 1e-12).all()
     assert (np.diff(found_SK[0]) > 0.2).all()
+
+
+@pytest.mark.parametrize("name", scorer.DISTANCES)
+def test_distances_from_classes_of_one_kind_are_not_made_of_rounding(name: str) -> None:
+    """Every class is one row many times, so that features within it differ by rounding alone."""
+    feature_KF = np.maximum(np.random.default_rng(2).normal(size=(8, 40)), 0.0)
+    kind_B = np.arange(400) % 8
+    fitted = Fitted(FeatureBank.fit(off(feature_KF[kind_B], 0), kind_B))
+    found_SK = [
+        fitted.score(name, NumberSource(np.zeros(0), np.ones(0), off(feature_KF, seed)))
+        for seed in range(20)
+    ]
+    low_K, high_K = np.min(found_SK, axis=0), np.max(found_SK, axis=0)
+    least = ties.least_of(name)
+    assert (ties.lowered(high_K, least) <= ties.raised(low_K, least)).all()
+
+
+def test_kinds_that_tie_choose_no_score_and_are_told() -> None:
+    usual, strange = (
+        LogitSource(np.repeat(MEAN_KC, 10, axis=0)[None] * (1 + shift), 1.0)
+        for shift in (0.0, ROUNDING)
+    )
+    found = scorer.compare(["energy", "mutual_information"], Fitted(), usual, strange)
+    assert found == {"energy": 0.5, "mutual_information": 0.5}
+    same = LogitSource(off(np.full((2, 300, 3), [1.0, 2.0, 3.0]), 0), 1.0)
+    parts = {"ood": np.arange(300)}
+    flag = fit_flag(Flagging(), "classification", same, None, None, parts, alpha=0.1, seed=0)
+    assert "all held-out rows have the same out-of-distribution score" in flag.warnings[0]
 
 
 def test_isotonic_scaling_does_not_part_probabilities_that_tie() -> None:
