@@ -16,6 +16,7 @@ from torch.nn import functional
 from dubito import measures
 from dubito.engine import Classification, Engine, Regression, Sampling
 from dubito.engine.draws.masks import draw
+from dubito.engine.prediction import as_prediction
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, export
 from dubito_nn.manifest import Output
@@ -436,6 +437,18 @@ def test_a_temperature_divides_the_logits_of_every_pass(plain: Bundle) -> None:
     np.testing.assert_allclose(cool.mean, expected.numpy(), atol=1e-12)
     with pytest.raises(InputError, match="temperature"):
         engine.predict(rows(3), temperature=0.0)
+
+
+def test_classes_that_tie_but_for_rounding_are_labelled_by_the_first(plain: Bundle) -> None:
+    engine, sampling = Engine.load(plain), Sampling(num_samples=4)
+    found = engine.predict(rows(2), sampling=sampling)
+    assert isinstance(found, Classification)
+    made = ("sampling", "classes", "label_index", "samples", "positions")
+    columns = {name: value for name, value in vars(found).items() if name not in made}
+    columns["mean"] = np.array([[0.2, 0.4, 0.4 - 1e-9], [0.2, 0.4 - 1e-9, 0.4]])
+    told = as_prediction(columns, engine.manifest, sampling)
+    assert isinstance(told, Classification)
+    assert told.label_index.tolist() == [1, 1]
 
 
 def test_a_check_between_chunks_can_end_a_prediction(plain: Bundle) -> None:

@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import itertools
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import factorial, inf, prod
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from dubito import ties
-from dubito.calibration.choices import Choices
-from dubito.calibration.fit import fit_classification, fit_regression
-from dubito.calibration.fit_positions import fit_positions
 from dubito.calibration.flagging import Flagging, fit_flag
 from dubito.calibration.likelihood.scaling import fit_scaling, mean_probabilities
-from dubito.calibration.promises import draws, intervals
+from dubito.calibration.promises import intervals
 from dubito.calibration.promises.policy import Policy, Target
 from dubito.calibration.promises.positions import Positions
 from dubito.calibration.promises.sets import SetRule
-from dubito.calibration.record import Calibration
 from dubito.calibration.report import ood_figures
-from dubito.engine import Classification, Engine, Regression, Sampling
-from dubito.engine.sampling import Draw
-from dubito.engine.summing.heads import class_logits, logits, mean_and_variance
+from dubito.calibration.report.reliability import confidence
 from dubito.errors import InputError
 from dubito.monitoring.drift import DriftTest
+from dubito.monitoring.kept import Kept
 from dubito.ood import scorer
 from dubito.ood.combined import Tail
 from dubito.ood.detector import Detector
 from dubito.ood.distances import FeatureBank
 from dubito.ood.scorer import Fitted
 from dubito.ood.source import LogitSource, NumberSource
-from dubito.serving.watching.observing import observe
-from dubito_nn import export
 
 Floats = NDArray[np.float64]
 ROUNDING = 1e-8  # relative: more than the kernels' own, which the engine's test below has
@@ -111,6 +101,16 @@ def test_sets_of_rows_that_repeat_cover_as_promised(rule: SetRule, coverage: flo
     assert covered >= coverage
 
 
+def test_classes_that_tie_keep_their_order_in_scores_and_outcomes() -> None:
+    mean_BC = np.array([[0.4, 0.4 - 1e-8, 0.2], [0.4 - 1e-8, 0.4, 0.2]])
+    scores_BC = SetRule("aps").scores(mean_BC, np.full(2, 0.5))
+    np.testing.assert_allclose(scores_BC, [[0.2, 0.6, 0.9]] * 2, atol=1e-7)
+    assert confidence(mean_BC, np.zeros(2, np.int64))[1].tolist() == [1.0, 1.0]
+    mean = np.array([[0.4, np.nextafter(np.float32(0.4), 1)]], np.float32)
+    kept = Kept(mean, np.zeros(1), np.zeros(1, bool), np.ones((1, 2), bool))
+    assert kept.class_outcome(0, 0).is_right
+
+
 def test_rows_of_positions_that_repeat_are_covered_as_promised() -> None:
     positions, label_KP = Positions("dense", 0.5), np.array([[0, 1], [1, 0], [2, 2], [0, 0]])
     mean_KPC = np.stack([MEAN_KC, MEAN_KC[::-1]], axis=1)
@@ -134,12 +134,16 @@ def test_intervals_of_rows_that_repeat_cover_as_promised(kind: str) -> None:
             scores = intervals.fit_normalised(
                 *(mean_K1[kind_b], variance_K1[kind_b], target_K1[kind_b])
             )
+            exact = intervals.normalised(scores, mean_K1, variance_K1, 0.7)
             ends = intervals.normalised(scores, served_K1, variance_K1, 0.7)
         else:
             fitted = mean_K1[kind_b] - 0.5, mean_K1[kind_b] + 0.5
             scores = intervals.fit_quantiles(fitted, target_K1[kind_b])
+            exact = intervals.widened(scores, (mean_K1 - 0.5, mean_K1 + 0.5), 0.7)
             ends = intervals.widened(scores, (served_K1 - 0.5, served_K1 + 0.5), 0.7)
-        covered += weight * ((ends[0] <= target_K1) & (target_K1 <= ends[1])).mean()
+        is_in_K1 = (ends[0] <= target_K1) & (target_K1 <= ends[1])
+        assert is_in_K1.tolist() == ((exact[0] <= target_K1) & (target_K1 <= exact[1])).tolist()
+        covered += weight * is_in_K1.mean()
     assert covered >= 0.7
 
 
@@ -157,7 +161,7 @@ def test_rows_that_repeat_are_flagged_at_most_and_accepted_at_least_as_often_as_
         flag_K = detector.flags(served_K)
         assert flag_K.tolist() == detector.flags(SCORE_K).tolist()
         flagged += weight * flag_K.mean()
-        policy = Policy.fit(target, SCORE_K[kind_b], never_K[kind_b], None)
+        policy = Policy.fit(target, off(SCORE_K[kind_b], 0), never_K[kind_b], None)
         accepted_K = np.array(policy.decide(never_K, served_K, None)) == "accept"
         assert policy.acceptance == accepted_K[kind_b].mean()
         accepted += weight * accepted_K.mean()
@@ -172,7 +176,7 @@ def test_the_risk_of_accepted_rows_that_repeat_is_exceeded_no_oftener_than_state
     for kind_b, weight in held_out_sets(3, 24):
         try:
             policy = Policy.fit(
-                target, uncertainty_K[kind_b], np.zeros(24, bool), is_wrong_K[kind_b]
+                target, off(uncertainty_K[kind_b], 0), np.zeros(24, bool), is_wrong_K[kind_b]
             )
         except InputError:
             continue
@@ -207,6 +211,7 @@ def test_a_combined_score_is_as_steady_as_its_parts() -> None:
     tail = Tail.fit("energy", off(score_B, 0))
     found_SK = np.stack([tail.surprise(off(score_B[::50], seed)) for seed in range(20)])
     assert (np.ptp(found_SK, axis=0) < 1e-12).all()
+    assert tail.slope == 0
     assert (np.diff(found_SK[0]) > 0.2).all()
 
 
@@ -248,145 +253,3 @@ def test_isotonic_scaling_does_not_part_probabilities_that_tie() -> None:
     scaling = fit_scaling("isotonic", off(logits_KC[kind_B], 0)[None], label_B)
     found = [mean_probabilities(off(logits_KC, seed)[None], scaling) for seed in range(20)]
     assert np.ptp(found, axis=0).max() < 1e-9
-
-
-class Dense(nn.Module):
-    """A class at each of two positions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body, self.last = hidden(), nn.Linear(64, 6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.body(x)).view(-1, 2, 3)
-
-
-def hidden() -> nn.Module:
-    return nn.Sequential(nn.Linear(NUM_KINDS, 64), nn.ReLU(), nn.Dropout(0.3))
-
-
-NUM_KINDS = 8
-KINDS = torch.eye(NUM_KINDS)
-HEADS: dict[str, tuple[Callable[[], nn.Module], dict[str, object]]] = {
-    "classification": (
-        lambda: nn.Sequential(hidden(), nn.Linear(64, 3)),
-        {"task": "classification", "output": "logits", "features": "0.1"},
-    ),
-    "multilabel": (
-        lambda: nn.Sequential(hidden(), nn.Linear(64, 2)),
-        {"task": "multilabel", "output": "sigmoid_logits"},
-    ),
-    "dense": (Dense, {"task": "classification", "output": "logits", "class_axis": -1}),
-    "regression": (
-        lambda: nn.Sequential(hidden(), nn.Linear(64, 2)),
-        {"task": "regression", "output": "mean", "features": "0.1"},
-    ),
-}
-
-
-@pytest.fixture(scope="module", params=HEADS)
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    make, declared = HEADS[request.param]
-    torch.manual_seed(3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        path = tmp_path_factory.mktemp("ties") / "network.dubito"
-        export(make(), torch.randn(4, NUM_KINDS), path, **declared)  # type: ignore[arg-type]
-    return Engine.load(path)
-
-
-def asked_of(head: str) -> Iterator[dict[str, object]]:
-    """Every score, set, interval, policy and scaling of a head, each at least once."""
-    has_features = head in ("classification", "regression")
-    family = "regression" if head == "regression" else "classification"
-    names = scorer.known(family, has_features=has_features)
-    targets = [Target(acceptance=0.5), Target()]
-    fitted = [Choices(scaling=one) for one in ("temperature", "isotonic", "none")]
-    if head == "classification":
-        targets.append(Target(risk=0.5))
-        fitted += [Choices("none", "aps"), Choices("vector", "raps"), Choices(per_class=True)]
-    elif head == "regression":
-        fitted = [Choices(), Choices(intervals="cqr")]
-    for index in range(max(len(names), len(fitted))):
-        yield {
-            "choices": fitted[index % len(fitted)],
-            "target": targets[index % len(targets)],
-            "score": names[index % len(names)],
-        }
-
-
-def fitted(engine: Engine, sampling: Sampling, asked: dict[str, object]) -> Calibration:
-    """A calibration on 560 rows of eight kinds; coverage 0.7, alpha 0.2."""
-    generator = np.random.default_rng(4)
-    kind_B = generator.permutation(np.arange(560) % NUM_KINDS)
-    rows = KINDS[torch.from_numpy(kind_B)]
-    passes, manifest = engine.sample(rows, sampling=sampling), engine.manifest
-    has_features = manifest.features is not None
-    flagging = Flagging(
-        str(asked["score"]), engine.features(rows).numpy() if has_features else None
-    )
-    common = {"sampling": sampling, "alpha": 0.2, "coverage": 0.7, "seed": 0, "flagging": flagging}
-    common |= {"choices": asked["choices"], "target": asked["target"]}
-    if manifest.head == "regression":
-        mean_TBD = mean_and_variance(passes, manifest)[0].numpy()
-        target_BD = (kind_B[:, None] + generator.integers(0, 3, (560, 2))).astype(np.float64)
-        return fit_regression(mean_TBD, None, target_BD, **common)  # type: ignore[arg-type]
-    if manifest.has_positions:
-        label_BP = generator.integers(0, 2, (560, 2))
-        logits_TBPC = class_logits(passes, manifest).numpy()
-        return fit_positions(logits_TBPC, label_BP, manifest.head, **common)  # type: ignore[arg-type]
-    uniform_B = draws.by_content({"x": rows.numpy()}, sampling.seed)
-    logits_TBC = logits(passes, manifest.output).numpy()
-    said_B = logits_TBC.mean(axis=0).argmax(axis=-1)
-    label_B = np.where(generator.random(560) < 0.3, generator.integers(0, 3, 560), said_B)
-    return fit_classification(logits_TBC, label_B, uniform_B=uniform_B, **common)  # type: ignore[arg-type]
-
-
-def answers(engine: Engine, record: Calibration, rows: Tensor) -> tuple[list[object], Floats]:
-    """What is decided of every row and kept for monitoring; and its scores."""
-    is_numbers = record.task == "regression"
-    served = engine.predict(
-        rows,
-        sampling=record.sampling,
-        temperature=1.0 if is_numbers else record.logit_scaling,
-        keep_samples=record.intervals == "cqr",
-    )
-    feature_BF = engine.features(rows).numpy() if record.needs_features else None
-    uniform_B = draws.by_content({"x": rows.numpy()}, record.sampling.seed)
-    kept = observe(served, record, uniform_B, feature_BF)
-    assert kept is not None
-    p_value_B = record.ood.p_values(kept.score)
-    if isinstance(served, Classification):
-        sets_BC = record.prediction_sets(served.mean, uniform_B)
-        decisions = record.class_decisions(served.mean, kept.is_flagged, sets_BC)
-        shown: list[object] = [one.tolist() for one in sets_BC]
-        shown = list(zip(shown, served.label_index.tolist(), strict=True))
-    else:
-        assert isinstance(served, Regression)
-        variance_BD = served.epistemic_variance + record.aleatoric_variance(
-            served.aleatoric_variance
-        )
-        decisions = record.number_decisions(variance_BD, kept.is_flagged)
-        shown = [None] * len(rows)
-    told = zip(decisions, kept.is_flagged.tolist(), p_value_B.tolist(), shown, strict=True)
-    return list(told), kept.score
-
-
-@pytest.mark.parametrize("draw", ["stratified", "iid"])
-def test_equal_rows_get_equal_answers_whoever_stands_beside_them(
-    engine: Engine, draw: Draw
-) -> None:
-    """Alone, among up to 1,000 others, and in one request or in pieces, for all there is to fit."""
-    head, sampling = engine.manifest.head, Sampling(num_samples=16, draw=draw)
-    is_moved = False
-    for asked in asked_of(head):
-        record = fitted(engine, sampling, asked)
-        alone = [answers(engine, record, KINDS[kind : kind + 1]) for kind in range(NUM_KINDS)]
-        for size in (3, 104, 1000):
-            kind_B = torch.arange(size) % NUM_KINDS
-            for piece_b in kind_B.split(size if size < 1000 else 997):
-                told, score_b = answers(engine, record, KINDS[piece_b])
-                for kind, one, score in zip(piece_b.tolist(), told, score_b, strict=True):
-                    assert one == alone[kind][0][0], (asked, size, kind)
-                    is_moved |= bool(score != alone[kind][1][0])
-    assert is_moved  # else these networks could not have told
