@@ -267,6 +267,9 @@ CASES = {
     "between layers and at the end": Case(lambda: Layers(0.3), TIME, {}),
     "words": Case(Words, (6,), {}),
     "stochastic depth": Case(Residual, FLAT, {}),
+    "a relu behind the last layer": Case(
+        lambda: mlp(0.2).append(nn.ReLU()), FLAT, {"held-scores": "`relu` in module `7`"}
+    ),
     "weights of the last layer": Case(lambda: Connect(last=True), FLAT, {}),
     "weights of the first layer": Case(
         lambda: Connect(last=False), FLAT, {"no-dropout-at-the-end": "`two`"}

@@ -25,7 +25,7 @@ from dubito_nn.lifting.inject import inject_dropout
 from dubito_nn.lifting.lift import Lifted, lift, refuse_as_recorded, without_unserved
 from dubito_nn.lifting.lower import lower
 from dubito_nn.lifting.prove import prove
-from dubito_nn.lifting.returned import checked_output
+from dubito_nn.lifting.returned import checked_ending, checked_output
 from dubito_nn.manifest import OUTPUTS_OF, InputSpec, Manifest, Output, Task
 from dubito_nn.program import Node, Program, pruned
 
@@ -106,6 +106,7 @@ def export(
         lifted, point = _lift_and_prove(captured)
         injected.refuse_silent()
         shape, class_axis = checked_output(captured, task, output, class_axis)
+        held_by = checked_ending(captured, (lifted, point), task, output)
         names = class_names(classes, task, output, shape[class_axis or 1])
         manifest = Manifest(
             task=task,
@@ -121,15 +122,15 @@ def export(
             notes=notes,
             class_axis=class_axis,
         )
-        manifest = replace(manifest, warnings=_warnings(manifest, lifted, captured))
-        return _write(Path(path), manifest, lifted, point)
+        manifest = replace(manifest, warnings=_warnings(manifest, lifted, captured, held_by))
+        return _write(Path(path), manifest, lifted, point.program)
 
 
-def _lift_and_prove(captured: Captured) -> tuple[Lifted, Program]:
+def _lift_and_prove(captured: Captured) -> tuple[Lifted, Lifted]:
     """The lifted graph without what no output needs, and the point graph."""
     try:
         lifted, point = _lifted_and_point(captured)
-        lifted = without_unserved(prove(captured, lifted, point))
+        lifted = without_unserved(prove(captured, lifted, point.program))
         return with_granularity(lifted, captured.example), point
     except ExportError:
         raise
@@ -137,7 +138,7 @@ def _lift_and_prove(captured: Captured) -> tuple[Lifted, Program]:
         raise ExportError(explain(error, captured.running)) from error
 
 
-def _lifted_and_point(captured: Captured) -> tuple[Lifted, Program]:
+def _lifted_and_point(captured: Captured) -> tuple[Lifted, Lifted]:
     recorded = captured.trace("sampling")
     refuse_as_recorded(recorded)
     lifted = lift(lower(recorded), captured, draw=True)
@@ -153,7 +154,8 @@ def _lifted_and_point(captured: Captured) -> tuple[Lifted, Program]:
     tensors = {name: tensor for name, tensor in weights.values()}
     sampling = _with_weight_names(lifted.program, renamed)
     point = pruned(_with_weight_names(evaluated.program, renamed))
-    return replace(lifted, program=sampling, weights=tensors), point
+    evaluated = replace(evaluated, program=point, weights=tensors)
+    return replace(lifted, program=sampling, weights=tensors), evaluated
 
 
 def _shared(weights: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
@@ -238,7 +240,9 @@ def _input_specs(captured: Captured) -> tuple[InputSpec, ...]:
     return tuple(specs)
 
 
-def _warnings(manifest: Manifest, lifted: Lifted, captured: Captured) -> tuple[str, ...]:
+def _warnings(
+    manifest: Manifest, lifted: Lifted, captured: Captured, held_by: str | None
+) -> tuple[str, ...]:
     """What was injected, what the lifting left out, and what the literature warns of."""
     advice = advise(
         lifted.program,
@@ -246,6 +250,7 @@ def _warnings(manifest: Manifest, lifted: Lifted, captured: Captured) -> tuple[s
         paths=lifted.paths,
         modules=dict(captured.module.network.named_modules()),
         integer_inputs=frozenset(captured.inputs.bounds),
+        held_by=held_by,
     )
     injected = manifest.injection_warning
     return (*((injected,) if injected else ()), *lifted.notices, *advice)

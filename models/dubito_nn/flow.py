@@ -21,7 +21,7 @@ def names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_SHAPE_ONLY = names("sym_size sym_numel zeros_like ones_like full_like new_zeros new_ones new_full")
+SHAPE_ONLY = names("sym_size sym_numel zeros_like ones_like full_like new_zeros new_ones new_full")
 """Operators that read the size of their argument, not its numbers."""
 _CUTS = names("select slice narrow unbind split split_with_sizes chunk operator.getitem")
 _REPEATS = names("expand expand_as repeat repeat_interleave broadcast_tensors")
@@ -110,7 +110,7 @@ class Flow:
             self.data[node.name] = ()
         elif node.op == "site":
             self.noise[node.name] = frozenset({Draw(int(str(node.args[0])))})
-        elif node.op != "weight" and base(node) not in _SHAPE_ONLY:
+        elif node.op != "weight" and base(node) not in SHAPE_ONLY:
             self._combine(node)
 
     def _combine(self, node: Node) -> None:
@@ -163,7 +163,7 @@ class Flow:
             source = self.nodes[waiting.pop()]
             if source.op == "weight":
                 found.add(source.name)
-            elif base(source) not in _SHAPE_ONLY:
+            elif base(source) not in SHAPE_ONLY:
                 waiting.extend(n for n in source.references() if n not in self.data)
         return found
 

@@ -90,6 +90,7 @@ def advise(
     paths: Mapping[str, str],
     modules: Mapping[str, nn.Module],
     integer_inputs: frozenset[str] = frozenset(),
+    held_by: str | None = None,
 ) -> tuple[str, ...]:
     """One line for each kind of finding, in the order of `TEXTS`; none for a sound network.
 
@@ -99,6 +100,8 @@ def advise(
         paths: module path by node name.
         modules: of the network, by path, as it was exported.
         integer_inputs: names of inputs that are not measured but counted or looked up.
+        held_by: the operator and module that keep scores on one side of 0 or in [-1, 1], where
+            they do.
     """
     flow = Flow.of(program)
     places = tuple(place_of(site, flow, integer_inputs) for site in sites)
@@ -107,6 +110,8 @@ def advise(
     for rule in (_by_site, _recurrent_state, _no_dropout_at_the_end, _idle):
         for code, where in rule(network):
             found.setdefault(code, {})[where] = None
+    if held_by is not None:
+        found["held-scores"] = {held_by: None}
     return tuple(
         f"{text.title}: {named_modules(list(found[code]))}: {text.remedy}"
         for code, text in TEXTS.items()

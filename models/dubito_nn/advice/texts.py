@@ -39,6 +39,11 @@ TEXTS: dict[str, Text] = {
         "hardly a unit is left in a pass and the spread is mostly the mask's: lower p, 0.5 is the"
         " usual most, and train again",
     ),
+    "held-scores": Text(
+        "scores that an activation holds back",
+        "on one side of 0, or within [-1, 1], they cannot say how sure the network is: return what"
+        " goes into the activation, unless the network was trained with it there",
+    ),
     "idle-dropout": Text(
         "p = 0",
         "nothing drops there: set p and train again, or override it with drop_prob in export",

@@ -1,18 +1,30 @@
 """What the network returns on the example, held against what was declared of it.
 
 Its job: refuse an output of another shape than the task, the output and the axis of the classes
-say, and numbers that are not what they were declared to be. Nothing is guessed from either.
+say, and numbers that are not what they were declared to be: as they come on the example, and as the
+last operators of the graphs let them come (`bounds.py`), since logits of one example may lie in
+[0, 1] by chance. Both modes are looked at. Nothing is guessed.
 
 Dimensions: C classes, L labels, D outputs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
 from dubito_nn.errors import ExportError
-from dubito_nn.lifting.capture import Captured
+from dubito_nn.flow import base, names
+from dubito_nn.lifting.bounds import Bounds, Ending
+from dubito_nn.lifting.capture import WHOLE, Captured
+from dubito_nn.lifting.lift import Lifted
 from dubito_nn.manifest import MAX_AXES, Output, Task
+
+_LOGS = names("log log2 log10 log1p log_sigmoid log_softmax _log_softmax")
+_SLACK = 1e-3  # probabilities are moved away from 0 and 1 by as much
 
 
 def checked_output(
@@ -30,6 +42,7 @@ def checked_output(
         ExportError: the output is something else.
     """
     result = captured.run(captured.example, "evaluation")["output"]
+    sampled = captured.run(captured.example, "sampling")["output"]
     shape, rows = tuple(result.shape), len(next(iter(captured.example.values())))
     if class_axis is None:
         _check_columns(shape, rows, output)
@@ -47,8 +60,117 @@ def checked_output(
             " output='logits' for several classes, or task='multilabel' for labels that are each on"
             " or off"
         )
-    _check_numbers(result, output, axis)
+    _check_numbers(result, sampled, output, axis)
     return shape, class_axis
+
+
+def checked_ending(
+    captured: Captured, graphs: Sequence[Lifted], task: Task, output: Output
+) -> str | None:
+    """Hold what the output can be behind the last operators of a graph against the declaration.
+
+    Scores in [0, 1] are probabilities: softmax or sigmoid of them could never be sure. So are all
+    logits of a row, or any logit that stands alone. A log-variance is below 0 wherever the variance
+    is below 1, so one that never is was meant as a variance or a deviation, unless it is made by a
+    logarithm. Scores on one side of 0 (a relu behind the last layer) or in [-1, 1] (a tanh) are
+    odd, but some networks are trained so.
+
+    Args:
+        captured: the network with its example.
+        graphs: as recorded in each mode.
+        task: as declared.
+        output: as declared.
+
+    Returns:
+        The operator and module that keep scores on one side of 0 or in [-1, 1], where they do.
+
+    Raises:
+        ExportError: the output is something else.
+    """
+    if output not in ("logits", "sigmoid_logits", "mean_and_log_variance"):
+        return None
+    learned = frozenset(dict(captured.module.network.named_parameters(remove_duplicate=False)))
+    held = None
+    for graph in graphs:
+        known = Ending(graph.program, graph.sites, learned).bounds(captured.example, graph.weights)
+        seen = Seen(known, graph)
+        if output == "mean_and_log_variance":
+            seen.refuse_variance()
+        else:
+            held = seen.refuse_probabilities(task, output) or held
+    return held
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The bounds of an output and the graph that they are of."""
+
+    bounds: Bounds
+    graph: Lifted
+
+    def refuse_variance(self) -> None:
+        """Refuse a second half that is never negative and no logarithm."""
+        which = self._varied & (self.bounds.low >= 0) & ~self._is_log
+        which[:, 0] = False
+        if which.any():
+            raise ExportError(
+                "output `mean_and_log_variance` expects log-variances, which are negative wherever"
+                f" the variance is below 1, got numbers that {self._named(which)} keeps at 0 or"
+                " above: return the logarithm of the variance, torch.log(variance), or"
+                " 2 * torch.log(deviation)"
+            )
+
+    def refuse_probabilities(self, task: Task, output: Output) -> str | None:
+        """Refuse scores in [0, 1], and logarithms of such; name what holds all of them back."""
+        low, high = self.bounds.low, self.bounds.high
+        is_alone = output == "sigmoid_logits"
+        inside = self._varied & (low >= -_SLACK) & (high <= 1 + _SLACK)
+        if is_alone:
+            inside |= self._varied & self._is_log & (high <= _SLACK)
+        if inside.any() and (is_alone or torch.equal(inside, self._varied)):
+            is_log = low[inside][0] < -1
+            remedy = "return what goes into it"
+            if task == "classification":
+                remedy += ", or declare output='probs'" + (
+                    " and return both columns, torch.cat([1 - p, p], 1)" if is_alone else ""
+                )
+            raise ExportError(
+                f"output `{output}` expects scores that may be any number, got numbers that"
+                f" {self._named(inside)} keeps {'at 0 or below' if is_log else 'in [0, 1]'}, so"
+                f" that no answer could ever be sure: {remedy}"
+            )
+        held = self._varied & ((low >= 0) | (low >= -1 - _SLACK) & (high <= 1 + _SLACK))
+        if is_alone:
+            held |= self._varied & (high <= 0)
+        is_whole = held.any() and (is_alone or torch.equal(held, self._varied))
+        return self._named(held) if is_whole else None
+
+    @property
+    def _varied(self) -> Tensor:
+        """Which elements are no constants."""
+        return self.bounds.low < self.bounds.high
+
+    @property
+    def _is_log(self) -> Tensor:
+        """Which elements a logarithm made; log(1 + exp x), a softplus written out, is none."""
+        nodes = {node.name: node for node in self.graph.program.nodes}
+
+        def reads(node_name: str, kind: str) -> bool:
+            return any(base(nodes[name]) == kind for name in nodes[node_name].references())
+
+        places = [
+            place
+            for place, node in enumerate(self.graph.program.nodes)
+            if base(node) in _LOGS
+            and not reads(node.name, "exp")
+            and not any(base(nodes[n]) == "add" and reads(n, "exp") for n in node.references())
+        ]
+        return torch.isin(self.bounds.by, torch.tensor(places, dtype=torch.int64))
+
+    def _named(self, which: Tensor) -> str:
+        """The operator that bounds the first of some elements, and its module."""
+        node = self.graph.program.nodes[int(self.bounds.by[which][0])]
+        return f"`{base(node)}` in module `{self.graph.paths.get(node.name, WHOLE)}`"
 
 
 def _check_columns(shape: tuple[int, ...], rows: int, output: str) -> None:
@@ -86,22 +208,45 @@ def _checked_axis(class_axis: object, shape: tuple[int, ...], rows: int, task: T
     return axis
 
 
-def _check_numbers(result: Tensor, output: str, axis: int) -> None:
-    if output == "logits" and (result >= 0).all() and _sums_to_one(result, axis):
+def _check_numbers(result: Tensor, sampled: Tensor, output: str, axis: int) -> None:
+    if output not in ("logits", "probs", "log_probs"):
+        return
+    slack = 1e-5 if output == "logits" else 1e-2
+    made, made_sampling = (_made(numbers, axis, slack) for numbers in (result, sampled))
+    if made != made_sampling:
+        raise ExportError(
+            f"output `{output}` expects the same kind of numbers in both modes, got {made} in"
+            f" evaluation and {made_sampling} in training mode: return the same whatever"
+            " self.training is, and drop nothing behind the softmax"
+        )
+    if output == "logits" and made == "probs":
         raise ExportError(
             "output `logits` expects unnormalised scores, got non-negative numbers that sum to 1 in"
             " every row: declare output='probs', or return what goes into the softmax"
         )
-    if output in ("probs", "log_probs"):
+    if output not in ("logits", made):
         probs = result.double() if output == "probs" else result.double().exp()
-        sums = probs.sum(axis)
-        if (probs < -1e-6).any() or ((sums - 1).abs() > 1e-2).any():
-            raise ExportError(
-                f"output `{output}` expects probabilities that sum to 1 in every row, got sums"
-                f" {[round(float(s), 3) for s in sums.flatten()[:4]]}: declare what the network"
-                " returns, for instance output='logits'"
+        remedy = f"declare what the network returns, for instance output='{made}'"
+        if result.shape[axis] == 1:
+            remedy = "one number per row is output='sigmoid_logits', as it is before the sigmoid"
+        elif output == "probs" and made == "logits" and ((result >= 0) & (result <= 1)).all():
+            remedy = (
+                "labels that are each on or off are task='multilabel', output='sigmoid_logits', as"
+                " they are before the sigmoid"
             )
+        raise ExportError(
+            f"output `{output}` expects probabilities that sum to 1 in every row, got sums"
+            f" {[round(float(s), 3) for s in probs.sum(axis).flatten()[:4]]}: {remedy}"
+        )
 
 
-def _sums_to_one(numbers: Tensor, axis: int) -> bool:
-    return bool(((numbers.double().sum(axis) - 1).abs() < 1e-5).all())
+def _made(numbers: Tensor, axis: int, slack: float) -> Output:
+    """What numbers are that may be probabilities or their logarithms."""
+    forms: tuple[tuple[Output, Tensor], ...] = (
+        ("probs", numbers.double()),
+        ("log_probs", numbers.double().exp()),
+    )
+    for name, probs in forms:
+        if (probs >= -1e-6).all() and ((probs.sum(axis) - 1).abs() <= slack).all():
+            return name
+    return "logits"
