@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from math import log
-from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -14,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dubito.acquisition.batches import batchbald, gaussian, geometry, penalisation
+from dubito.acquisition.batches import batchbald, gaussian, geometry
 from dubito.acquisition.batches.picks import Picks
 from dubito.acquisition.draws import gumbels, uniforms, words
-from dubito.acquisition.scores import classification, epig, optimisation, regression
+from dubito.acquisition.scores import classification, epig, regression
 from dubito.acquisition.top import TopK
 from dubito.errors import InputError
 
@@ -260,6 +259,16 @@ def test_scores_of_single_rows_agree_with_their_formulas() -> None:
     )
 
 
+def test_the_noise_of_a_target_is_the_network_s_own_or_given_or_a_hundredth_of_the_scale() -> None:
+    none_BD, scale_D = np.zeros((2, 2)), np.array([3.0, 0.5])
+    np.testing.assert_allclose(regression.noise(none_BD, None, scale_D), [[0.09, 0.0025]] * 2)
+    np.testing.assert_allclose(regression.noise(none_BD, 0.7, scale_D), np.full((2, 2), 0.7))
+    own_BD = np.array([[0.3, 1e-12], [0.0, 2.0]])
+    found_BD = regression.noise(own_BD, None, scale_D)
+    assert (found_BD > 0).all()
+    np.testing.assert_allclose(found_BD, own_BD, atol=1e-300)
+
+
 def test_power_bald_draws_rows_in_proportion_to_their_information() -> None:
     """Of 4,000 seeds; five standard errors of a share."""
     information_B = np.array([0.0, 0.1, 0.3, 0.6])
@@ -270,55 +279,6 @@ def test_power_bald_draws_rows_in_proportion_to_their_information() -> None:
     share = np.bincount(first, minlength=4) / 4_000
     assert np.abs(share - information_B).max() < 5 * 0.5 / 4_000**0.5
     assert share[0] == 0
-
-
-def test_improvements_agree_with_integrals_and_turn_to_limits_without_spread() -> None:
-    draws = np.random.default_rng(6).normal(size=400_000)
-    mean_B, std_B = np.array([0.0, 1.0, -2.0]), np.array([1.0, 0.5, 2.0])
-    values = mean_B[:, None] + std_B[:, None] * draws
-    gain = np.maximum(values - 0.7, 0)
-    found = optimisation.expected_improvement(mean_B, std_B, 0.5, 0.2)
-    error = 5 * gain.std(axis=1) / len(draws) ** 0.5
-    assert (np.abs(found - gain.mean(axis=1)) < error).all()
-    share = (values > 0.7).mean(axis=1)
-    chance = optimisation.probability_of_improvement(mean_B, std_B, 0.5, 0.2)
-    assert np.abs(chance - share).max() < 5 * 0.5 / len(draws) ** 0.5
-    still = np.zeros(3)
-    np.testing.assert_allclose(optimisation.expected_improvement(mean_B, still, 0.5), [0, 0.5, 0])
-    np.testing.assert_allclose(
-        optimisation.probability_of_improvement(mean_B, still, 0.5), [0, 1, 0]
-    )
-    np.testing.assert_allclose(
-        optimisation.upper_confidence_bound(mean_B, std_B, 4.0), [2.0, 2.0, 2.0]
-    )
-
-
-@pytest.mark.parametrize("unit", [1.0, 1e-30, 1e30])
-def test_a_chosen_row_lowers_its_neighbours_by_the_chance_that_they_lie_in_its_ball(
-    unit: float,
-) -> None:
-    x = np.linspace(0, 1, 101)
-    bumps_N = np.exp(-0.5 * ((x - 0.2) / 0.05) ** 2) + 0.9 * np.exp(-0.5 * ((x - 0.8) / 0.05) ** 2)
-    mean_N = unit * bumps_N
-    std_N = np.full(101, 0.1 * unit)
-    scores_N = optimisation.upper_confidence_bound(mean_N, std_N)
-    found = picks(101, 2)
-    penalisation.choose(
-        scores_N, mean_N, std_N, x[:, None], found, incumbent=None, is_positive=False
-    )
-    first, second = found.places
-    assert x[first] == pytest.approx(0.2)
-    apart = np.abs(x[:, None] - x) + np.eye(101)
-    slope = (np.abs(mean_N[:, None] - mean_N) / apart).max()
-    chance = NormalDist().cdf
-    left_N = np.logaddexp(0, (scores_N - scores_N.mean()) / scores_N.std()) * [
-        chance((slope * abs(here - x[first]) - mean_N.max() + mean_N[first]) / std_N[first])
-        for here in x
-    ]
-    left_N[first] = 0
-    assert second == left_N.argmax()
-    assert abs(second - first) > 1  # one step away is in the ball, more likely than not
-    assert found.scores[1] == pytest.approx(left_N[second], rel=1e-9)
 
 
 def test_core_set_takes_the_farthest_row_again_and_again() -> None:
@@ -352,6 +312,23 @@ def test_weighted_k_means_takes_one_row_of_every_cluster() -> None:
     found = picks(20, 4)
     geometry.k_means(features_NF, np.linspace(1, 2, 20), found, seed=0)
     assert sorted(place // 5 for place in found.places) == [0, 1, 2, 3]
+
+
+def test_centres_of_k_means_lie_where_the_scores_are_high() -> None:
+    found = picks(3, 1)
+    geometry.k_means(np.array([[0.0], [4.0], [10.0]]), np.array([-9.0, -8.0, 0.0]), found, seed=0)
+    assert found.places == [2]  # the centre is 9.4; weighted evenly it were 4.7, by losses 1.9
+
+
+def test_badge_draws_open_rows_in_proportion_to_their_distances() -> None:
+    """Of 4,000 draws; five standard errors of a share."""
+    weight_N, batch = np.array([1.0, 2.0, 0.0, 5.0, 2.0]), picks(5, 2)
+    batch.take(4, 0.0)
+    generator = np.random.Generator(np.random.Philox(key=1))
+    drawn = [geometry._drawn(weight_N, batch, generator) for _ in range(4_000)]
+    share = np.bincount(drawn, minlength=5) / 4_000
+    assert np.abs(share - [1 / 8, 2 / 8, 0, 5 / 8, 0]).max() < 5 * 0.5 / 4_000**0.5
+    assert share[[2, 4]].tolist() == [0, 0]
 
 
 @settings(max_examples=60, deadline=None)

@@ -11,7 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from dubito.acquisition import Acquisition, ArrayPool, Choice, Search, names, search, select
-from dubito.engine import Classification, Engine, Ensemble, Sampling
+from dubito.acquisition.draws import words
+from dubito.acquisition.scores import optimisation
+from dubito.acquisition.scores.classification import power_bald
+from dubito.engine import Classification, Engine, Ensemble, Regression, Sampling
 from dubito.errors import InputError
 from dubito.measures import mutual_information
 
@@ -180,6 +183,42 @@ def test_minimising_turns_the_sign(regressor: Engine) -> None:
     assert low.indices[0] == mean.argmin()
     high = choose(regressor, inputs, "upper_confidence_bound", 1, beta=0.0)
     assert high.indices[0] == mean.argmax()
+
+
+def test_options_and_their_defaults_reach_the_formulas(
+    regressor: Engine, classifier: Engine
+) -> None:
+    inputs = rows(40)
+    found = regressor.predict(inputs, sampling=SAMPLING)
+    assert isinstance(found, Regression)
+    mean_N, std_N = found.mean[:, 0], np.sqrt(found.epistemic_variance[:, 0])
+    for name, score in (
+        ("expected_improvement", optimisation.log_expected_improvement),
+        ("probability_of_improvement", optimisation.log_probability_of_improvement),
+    ):
+        for sign, maximize in ((1, True), (-1, False)):
+            asked = choose(regressor, inputs, name, 1, incumbent=9.5, xi=0.2, maximize=maximize)
+            expected_N = score(sign * mean_N, std_N, sign * 9.5, 0.2)
+            assert asked.scores.tolist() == pytest.approx([expected_N.max()], rel=1e-9)
+    bound = choose(regressor, inputs, "upper_confidence_bound", 1)
+    assert bound.scores.tolist() == pytest.approx([(mean_N + 2 * std_N).max()], rel=1e-9)
+    predicted = classifier.predict(inputs, sampling=SAMPLING)
+    assert isinstance(predicted, Classification)
+    drawn_N = power_bald(predicted.mutual_information, words(0, np.arange(40)), beta=1.0)
+    drawn = choose(classifier, inputs, "power_bald", 3)
+    np.testing.assert_allclose(drawn.scores, np.sort(drawn_N)[:-4:-1], rtol=1e-9)
+
+
+def test_an_incumbent_far_away_leaves_nothing_to_chance(regressor: Engine) -> None:
+    for name in ("expected_improvement", "probability_of_improvement"):
+        for incumbent in (1e4, -1e4):
+            batches = [
+                choose(
+                    regressor, rows(30), name, 3, incumbent=incumbent, seed=seed
+                ).indices.tolist()
+                for seed in range(6)
+            ]
+            assert batches == batches[:1] * 6
 
 
 def test_an_ensemble_chooses_by_all_passes_of_its_members(bundles: Bundles) -> None:

@@ -241,13 +241,13 @@ def _epig(prediction: Prediction, words_B: Words, context: Context) -> Scores:
 def _improvement(prediction: Prediction, words_B: Words, context: Context) -> Scores:
     mean_B, std_B = _one_output(prediction, context)
     xi = context.acquisition.xi
-    return optimisation.expected_improvement(mean_B, std_B, _incumbent(context), xi)
+    return optimisation.log_expected_improvement(mean_B, std_B, _incumbent(context), xi)
 
 
 def _probability(prediction: Prediction, words_B: Words, context: Context) -> Scores:
     mean_B, std_B = _one_output(prediction, context)
     xi = context.acquisition.xi
-    return optimisation.probability_of_improvement(mean_B, std_B, _incumbent(context), xi)
+    return optimisation.log_probability_of_improvement(mean_B, std_B, _incumbent(context), xi)
 
 
 def _bound(prediction: Prediction, words_B: Words, context: Context) -> Scores:
@@ -309,7 +309,7 @@ def _penalised(candidates: Candidates, picks: Picks, context: Context, check: Ch
         candidates.points,
         picks,
         incumbent=None if acquisition.incumbent is None else _incumbent(context),
-        is_positive=acquisition.strategy != "upper_confidence_bound",
+        is_log=acquisition.strategy != "upper_confidence_bound",
         check=check,
     )
 

@@ -234,7 +234,10 @@ class EvaluateBody(EvaluateOptions):
 class SelectOptions(SamplingFields):
     """All of a selection but its rows; query parameters of binary bodies."""
 
-    strategy: str = Field(description="Its name; docs/reference.md lists them.")
+    strategy: str = Field(
+        description="Its name; docs/reference.md lists them with what the `scores` of the reply are"
+        " (of the improvements: their natural logarithms)."
+    )
     k: int = Field(description="Rows to choose.")
     exclude: list[int] = Field(
         fail_fast=True, default=[], description="Indices that are never chosen."

@@ -106,8 +106,7 @@ def k_means(features_NF: Features, scores_N: Scores, picks: Picks, *, seed: int)
     Source: Zhdanov 2019, arXiv:1901.05954.
     """
     weight_N = scores_N - scores_N.min()
-    if not weight_N.any():
-        weight_N = np.ones_like(scores_N)
+    weight_N = weight_N / weight_N.max() if weight_N.any() else np.ones_like(scores_N)
     clusters = min(picks.k, len(np.unique(features_NF, axis=0)))
     found = KMeans(clusters, n_init=1, random_state=seed % 2**32).fit(
         features_NF, sample_weight=weight_N

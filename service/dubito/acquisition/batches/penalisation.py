@@ -1,6 +1,6 @@
 """Batches for optimisation: a chosen row takes its neighbours out of the running.
 
-    α_n ← α_n Π_{j chosen} φ_j(x_n),   φ_j(x) = Φ((L |x - x_j| - M + μ_j) / σ_j)
+    log α_n ← log α_n + Σ_{j chosen} log φ_j(x_n),   φ_j(x) = Φ((L |x - x_j| - M + μ_j) / σ_j)
 
 φ_j is the probability that x does not lie within the ball around x_j in which no function with
 slope at most L and maximum M can have its maximum. L is the steepest slope of μ between any two
@@ -17,13 +17,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
-from scipy.special import log_ndtr
 
 from dubito.acquisition.batches.picks import Picks
+from dubito.acquisition.scores.optimisation import log_probability_of_improvement
 from dubito.acquisition.top import Scores
 
 _PIECE = 2**22  # distances that are held at once
-_LEAST = 1e-300  # of an acquisition, so that its logarithm exists
 
 
 def choose(
@@ -34,38 +33,35 @@ def choose(
     picks: Picks,
     *,
     incumbent: float | None,
-    is_positive: bool,
+    is_log: bool,
     check: Callable[[], None] | None = None,
 ) -> None:
-    """Fill a batch; its scores are the acquisition after the penalties.
+    """Fill a batch; its scores are the logarithm of the acquisition after the penalties.
 
     Args:
         scores_N: the acquisition of each row alone.
-        mean_N: means, the larger the better.
+        mean_N: means, the larger the better; rows where it is not finite are passed over.
         std_N: their deviations.
         points_NP: the inputs.
         picks: the batch, still empty.
         incumbent: the best value so far.
-        is_positive: whether the acquisition is never below 0; else the softplus is taken of it, in
+        is_log: whether `scores_N` are logarithms already; else those of the softplus are taken, in
             standard deviations of the candidates' from their mean.
         check: called between picks.
     """
-    log_N = (
-        np.log(np.maximum(scores_N, _LEAST))
-        if is_positive
-        else _log_softplus(_in_deviations(scores_N))
-    )
-    slope = _steepest(mean_N, points_NP, check)
-    largest = mean_N.max() if incumbent is None else max(incumbent, mean_N.max())
+    log_N = scores_N if is_log else _log_softplus(_in_deviations(scores_N))
+    known_N = np.isfinite(mean_N)
+    slope = _steepest(mean_N[known_N], points_NP[known_N], check)
+    largest = mean_N[known_N].max(initial=-np.inf if incumbent is None else incumbent)
     while not picks.is_full:
         if check is not None:
             check()
         place = picks.best(log_N)
-        picks.take(place, float(np.exp(log_N[place])))
-        reach_N = slope * cdist(points_NP, points_NP[[place]])[:, 0] - largest + mean_N[place]
-        width = max(float(std_N[place]), float(np.finfo(np.float64).tiny))
+        picks.take(place, float(log_N[place]))
+        reach_N = slope * cdist(points_NP, points_NP[[place]])[:, 0] + mean_N[place]
+        penalty_N = log_probability_of_improvement(reach_N, std_N[[place]], largest)
         with np.errstate(over="ignore"):
-            log_N = np.maximum(log_N + log_ndtr(reach_N / width), np.finfo(np.float64).min)
+            log_N = np.maximum(log_N + penalty_N, np.finfo(np.float64).min)
 
 
 def _log_softplus(scores_N: Scores) -> Scores:
@@ -90,7 +86,7 @@ def _steepest(
 ) -> float:
     """Largest slope between two rows; 0 where no two rows differ."""
     steepest = 0.0
-    at_once = max(1, _PIECE // len(points_NP))
+    at_once = max(1, _PIECE // max(1, len(points_NP)))
     for first in range(0, len(points_NP), at_once):
         if check is not None:
             check()
