@@ -59,12 +59,16 @@ def test_a_classification_is_that_of_all_passes_of_all_members(tmp_path: Path) -
     ensemble = Ensemble(tuple(member(tmp_path, seed) for seed in range(3)))
     got = ensemble.predict(rows(9), sampling=SAMPLING, keep_samples=True)
     assert isinstance(got, Classification)
-    each = [
-        one.sample(rows(9), sampling=of_member(SAMPLING, place)).double().softmax(-1)
+    raw = [
+        one.sample(rows(9), sampling=of_member(SAMPLING, place)).double()
         for place, one in enumerate(ensemble.members)
     ]
-    probs_TBC = torch.cat(each)
+    each, logits_TBC = [one.softmax(-1) for one in raw], torch.cat(raw)
+    probs_TBC, energy_TB = torch.cat(each), -logits_TBC.logsumexp(-1)
     expected = {
+        "energy": energy_TB.mean(0),
+        "energy_spread": energy_TB.std(0, correction=0),
+        "max_logit": logits_TBC.amax(-1).mean(0),
         "mean": probs_TBC.mean(0),
         "variance": measures.variance(probs_TBC),
         "predictive_entropy": measures.predictive_entropy(probs_TBC),

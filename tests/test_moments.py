@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dubito.engine import Classification, Engine, Regression, Sampling
-from dubito.engine.propagation.activations import ACTIVATIONS, activated
+from dubito.engine.propagation.activations import ACTIVATIONS, activated, moments
 from dubito.engine.propagation.maxima import greater
 from dubito.engine.propagation.values import Spread
 from dubito.errors import InputError
@@ -286,7 +286,8 @@ FUNCTIONS["aten.leaky_relu.default"] = (0.2,)
 def test_moments_of_functions_agree_with_integration(op: str) -> None:
     mean = torch.linspace(-3, 3, 13).repeat(4)
     deviation = torch.tensor([1e-3, 0.1, 1.0, 2.0]).repeat_interleave(13)
-    got = activated(op, Spread(mean, deviation.square(), frozenset()), FUNCTIONS[op], {})
+    x = Spread(mean, deviation.square(), frozenset())
+    got = activated(op, x, FUNCTIONS[op], {})
     grid = torch.linspace(-9, 9, 200_001, dtype=torch.float64)
     weight = torch.exp(-grid.square() / 2)
     weight = weight / weight.sum()
@@ -298,6 +299,9 @@ def test_moments_of_functions_agree_with_integration(op: str) -> None:
     scale = 1 + exact.abs()
     assert ((got.mean - exact).abs() / scale).max() < 2e-3
     assert ((got.variance.sqrt() - spread).abs() / scale).max() < 1e-2
+    slope, wide = (values * weight * grid).sum(-1) / deviation.double(), deviation > 0.01
+    found = moments(op, x, FUNCTIONS[op], {})[2]
+    assert ((found - slope).abs() / (1 + slope.abs()))[wide].max() < 1e-2
 
 
 def test_the_larger_of_two_agrees_with_many_draws() -> None:

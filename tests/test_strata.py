@@ -101,10 +101,20 @@ def test_all_orders_of_three_strata_are_equally_frequent() -> None:
     assert stats.chisquare(seen).pvalue > FALSE_ALARM
 
 
-def test_the_mean_of_a_block_of_normals_is_nearly_free_of_noise() -> None:
-    drawn = draw(site("normal"), 7, range(BLOCK), (20_000,), kind="stratified")
-    left = BLOCK * float(drawn.mean(0).double().var())
-    assert left == pytest.approx(remainder(site("normal")), rel=0.1)
+@pytest.mark.parametrize(
+    ("distribution", "drop_prob"),
+    [("uniform", None), ("normal", None), *(("bernoulli", p) for p in (0.01, 0.1, 0.3, 0.97))],
+)
+def test_the_mean_of_a_block_keeps_the_share_of_the_variance_that_is_stated(
+    distribution: str, drop_prob: float | None
+) -> None:
+    """Of 40,000 units, whose variance is known to 1.5 % or better: five times that is allowed."""
+    asked = site(distribution, drop_prob)
+    drawn = draw(asked, 7, range(BLOCK), (40_000,), kind="stratified").double()
+    p = drop_prob or 0.0
+    one = {"uniform": 1 / 12, "normal": 1.0, "bernoulli": p * (1 - p)}[distribution]
+    left = BLOCK * float(drawn.mean(0).var()) / one
+    assert left == pytest.approx(remainder(asked), rel=0.075)
 
 
 def test_large_sites_are_drawn_alike_when_they_are_too_large_to_be_remembered() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dubito.engine import Classification, Engine, Regression, Sampling
 from dubito.engine.sampling import Draw, Masks
+from dubito.engine.summing.figures import Draws
 from dubito.engine.summing.streaming import looks
 from dubito.errors import InputError
 from dubito_nn import export
@@ -128,10 +129,24 @@ def test_rows_without_spread_take_all_samples(tmp_path: Path) -> None:
     assert (got.num_samples_used == 100).all()
 
 
+@pytest.mark.parametrize("mean", [1e-8, 0.5, 1e6])
+def test_passes_that_differ_by_rounding_alone_are_equal_and_others_vary(mean: float) -> None:
+    draws = Draws(count=32, left=None, blocks=0)
+    for apart, varies in ((5e-15, False), (2e-14, True), (1e-7, True)):
+        sums = {"mean": np.array([[mean]]), "squares": np.array([[32 * (apart * mean) ** 2]])}
+        assert draws.is_within(sums, tolerance=2 * mean).tolist() == [varies]
+
+
 def test_looks_are_multiples_of_16_and_end_with_all_samples() -> None:
     assert list(looks(256)) == [32, 48, 64, 96, 128, 192, 256]
     assert list(looks(100)) == [32, 48, 64, 96, 100]
     assert list(looks(20)) == [20]
+
+
+def test_a_small_tolerance_of_probabilities_waits_for_rare_passes() -> None:
+    assert list(looks(256, 0.01)) == [32, 48, 64, 96, 128, 192, 256]
+    assert list(looks(256, 0.003)) == [128, 192, 256]
+    assert list(looks(256, 0.001)) == [256]
 
 
 @pytest.mark.parametrize("tolerance", [0.0, -0.1, float("nan"), float("inf"), True])

@@ -52,11 +52,14 @@ def activated(op: str, x: Spread, args: Arguments, kwargs: Mapping[str, object])
         args: further arguments of the operator.
         kwargs: further named arguments of the operator.
     """
+    return x.bent_with(*moments(op, x, args, kwargs))
+
+
+def moments(op: str, x: Spread, args: Arguments, kwargs: Mapping[str, object]) -> Three:
+    """Mean and variance of φ(x), and the mean slope E φ'(x) = Cov(x, φ(x)) / Var x (Stein 1981)."""
     if op in SMOOTH:
-        mean, variance, slope = _by_quadrature(op, x, args, kwargs)
-    else:
-        mean, variance, slope = _CLOSED[op](x.mean, x.total(), (*args, *kwargs.values()))
-    return x.bent_with(mean, variance, slope)
+        return _by_quadrature(op, x, args, kwargs)
+    return _CLOSED[op](x.mean, x.total(), (*args, *kwargs.values()))
 
 
 def rectified(mean: Tensor, variance: Tensor) -> Three:

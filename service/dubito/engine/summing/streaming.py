@@ -6,9 +6,12 @@ leaves the batch.
 
     looks at T = 32, 48, 64, 96, 128, 192, 256, ...      all multiples of 16
 
-Not before 32, where a stratified draw has two blocks to compare, and not where the row's samples
-are still all equal: a spread of 0 says nothing yet. A row's figures are made of its own samples, so
-who else is in the batch does not decide when it stops.
+Not before 32, where a stratified draw has two blocks to compare, nor, with a tolerance of
+probabilities, before 0.3 / tolerance (of .003: before 128). The rare passes that such a tolerance
+hangs on have hardly come by then, so that, of rows that need many more, just those would stop that
+have met none. Not where the row's samples are still all equal: a spread of 0 says nothing yet. A
+row's figures are made of its own samples, so who else is in the batch does not decide when it
+stops.
 
 Dimensions: T samples, B rows, C classes, D outputs.
 """
@@ -19,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from math import inf
 from typing import TypeAlias
 
 import numpy as np
@@ -41,6 +45,7 @@ Figures: TypeAlias = Callable[[Sums], Columns]
 Places: TypeAlias = NDArray[np.intp]
 SAMPLES = ("samples", "noise_samples")  # columns whose first axis is T
 _FIRST_LOOK = 32
+_LEAST_PRODUCT = 0.3  # of passes and tolerance at a look
 _ENOUGH = 2**16  # numbers of passes, from which they are summed without waiting for more
 
 
@@ -179,14 +184,20 @@ def joined(parts: Sequence[Columns]) -> Columns:
     }
 
 
-def looks(num_samples: int) -> Iterator[int]:
-    """How many samples there are at every look, the last time all of them."""
+def looks(num_samples: int, tolerance: float = inf) -> Iterator[int]:
+    """How many samples there are at every look, the last time all of them.
+
+    Args:
+        num_samples: T, the most.
+        tolerance: of probabilities.
+    """
     for doubling in count():
         for number in (_FIRST_LOOK << doubling, (_FIRST_LOOK << doubling) * 3 // 2):
             if number >= num_samples:
                 yield num_samples
                 return
-            yield number
+            if number * tolerance >= _LEAST_PRODUCT:
+                yield number
 
 
 def until(tile: Tile, tally: Tally, num_samples: int, tolerance: float) -> Columns:
@@ -200,8 +211,8 @@ def until(tile: Tile, tally: Tally, num_samples: int, tolerance: float) -> Colum
     """
     answered: list[tuple[Places, Columns]] = []
     going = [(tile, tally, np.arange(len(tile.rows)))]
-    start = 0
-    for stop in looks(num_samples):
+    start, of_probabilities = 0, tally.manifest.family == "classification"
+    for stop in looks(num_samples, tolerance if of_probabilities else inf):
         still = []
         for part, sums, places in going:
             for raw in part.passes(range(start, stop)):
