@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import nn
+
+from dubito_nn import export
 
 from .conftest import CLASSES, NUM_FEATURES, Bundles, upload
 
@@ -86,6 +91,8 @@ def test_a_calibration_fills_what_was_null(ready: httpx.Client) -> None:
         "model",
         "version",
         "calibration",
+        "active",
+        "verdict",
         "num_rows",
         "splits",
         "report",
@@ -94,6 +101,10 @@ def test_a_calibration_fills_what_was_null(ready: httpx.Client) -> None:
         "policy",
     }
     assert answer.json()["calibration"] == 1
+    assert answer.json()["active"] is True
+    assert answer.json()["verdict"].startswith("no different from no fit beyond chance: ")
+    page = ready.get("/v1/models/animals/calibration").json()
+    assert page["verdict"] == answer.json()["verdict"]
     reply = _predict(ready, _rows(4))
     outputs = reply["outputs"]
     assert reply["calibration"] == 1
@@ -134,6 +145,45 @@ def test_a_wider_coverage_gives_larger_sets(ready: httpx.Client) -> None:
         for share in (0.4, 0.9)
     )
     assert narrow < wide
+
+
+def test_a_fit_that_is_worse_than_none_leaves_the_active_calibration_where_it_is(
+    client: httpx.Client, tmp_path: Path
+) -> None:
+    num_rows, num_classes = 1600, 200
+    network = nn.Sequential(nn.Dropout(0.2), nn.Linear(NUM_FEATURES, num_classes))
+    nn.init.normal_(network[1].weight, std=0.2)
+    export_to = tmp_path / "wide.dubito"
+    example, names = torch.randn(3, NUM_FEATURES), [f"c{index}" for index in range(num_classes)]
+    export(network, example, export_to, task="classification", output="logits", classes=names)
+    upload(client, "wide", export_to).raise_for_status()
+    generator, rows = np.random.default_rng(0), _rows(num_rows)
+    with torch.no_grad():
+        chance = network.eval()(torch.from_numpy(rows)).softmax(-1).numpy()
+    labels = (chance.cumsum(-1) < generator.random((num_rows, 1))).sum(-1).clip(max=199)
+    body = _npz(inputs=rows, labels=labels)
+    headers = {"Content-Type": "application/x-npz"}
+
+    def fit(scaling: str) -> dict[str, Any]:
+        asked = {"method": "point", "scaling": scaling}
+        path = "/v1/models/wide/calibrate"
+        reply = client.post(path, params=asked, content=body, headers=headers)
+        assert reply.status_code == 200, reply.text
+        answer: dict[str, Any] = reply.json()
+        return answer
+
+    def active() -> int:
+        number: int = client.get("/v1/models/wide/calibration").json()["calibration"]
+        return number
+
+    assert fit("vector")["active"] is False
+    assert active() is None
+    assert (fit("none")["active"], active()) == (True, 2)
+    worse = fit("vector")
+    assert (worse["calibration"], worse["active"], active()) == (3, False, 2)
+    assert worse["verdict"].startswith("worse than no fit beyond chance: ")
+    assert client.put("/v1/models/wide/calibration", json={"active": 3}).status_code == 200
+    assert active() == 3
 
 
 def test_one_may_go_back_to_an_earlier_calibration_or_none(ready: httpx.Client) -> None:

@@ -96,7 +96,64 @@ def test_a_classification_finds_its_temperature_and_reports_before_and_after() -
     assert figure(record.report.after, "ece") < figure(record.report.before, "ece")
     assert record.report.before["set_coverage"] is None
     assert record.warnings == ()
+    assert str(record.verdict).startswith("better than no fit beyond chance: ")
+    assert record.summary()["verdict"] == str(record.verdict)
     assert Calibration.from_json(json.dumps(record.to_json())) == record
+
+
+def test_one_held_out_row_does_not_ruin_a_regression_and_is_named() -> None:
+    """200 rows, one of a log-variance of -12 that is off by 1; 50 rows are fitted on."""
+    generator = np.random.default_rng(0)
+    mean_TBD = generator.normal(size=(1, 200, 1)) + 0.05 * generator.normal(size=(16, 200, 1))
+    target_BD = mean_TBD.mean(axis=0) + generator.normal(size=(200, 1))
+    row = splits.parts(200, alpha=0.05, coverage=0.9, seed=0)["fit"][3]
+    log_variance_TBD = np.zeros((16, 200, 1))
+    log_variance_TBD[:, row] = -12.0
+    target_BD[row] = mean_TBD[:, row].mean() + 1.0
+    record = fit_regression(mean_TBD, log_variance_TBD, target_BD, **ASKED)
+    assert record.variance_scale == pytest.approx((1.0,), rel=0.3)
+    assert figure(record.report.after, "nll") < figure(record.report.before, "nll") + 0.05
+    assert record.warnings == (
+        "the fit leaves out rows that the network takes for next to impossible, 1 of 50 (row "
+        f"{row}): check their targets and inputs",
+    )
+    assert str(record.verdict).startswith("no different from no fit beyond chance: ")
+    assert record.is_worth_using
+
+
+def test_a_fit_that_is_worse_than_none_is_not_worth_using() -> None:
+    generator = np.random.default_rng(0)
+    logits_TBC = 0.4 * generator.normal(size=(1, 1600, 200))
+    chance_BC = np.exp(logits_TBC[0]) / np.exp(logits_TBC[0]).sum(axis=-1, keepdims=True)
+    chance_BC = chance_BC.cumsum(axis=-1)
+    label_B = (chance_BC < generator.random((1600, 1))).sum(axis=-1).clip(max=199)
+    fresh_B = (chance_BC < generator.random((1600, 1))).sum(axis=-1).clip(max=199)
+    asked = ASKED | {"sampling": Sampling(num_samples=1, method="point")}
+    choices = Choices(scaling="vector")
+    record = fit_classification(logits_TBC, label_B, **asked, choices=choices)
+    assert str(record.verdict).startswith("worse than no fit beyond chance: ")
+    assert not record.is_worth_using
+    with_it, without = (
+        evaluate_classification(logits_TBC, fresh_B, calibration=one).report
+        for one in (record, None)
+    )
+    assert figure(with_it, "nll") > figure(without, "nll")
+    again = Calibration.from_json(json.dumps(record.to_json()))
+    assert again == record
+
+
+def test_the_loss_of_rows_that_are_wrong_by_100_nats_is_100_in_fit_and_report() -> None:
+    logits_TBC = np.zeros((16, 20, 2))
+    logits_TBC[:, :, 0] = 100.0
+    label_B = np.ones(20, dtype=np.int64)
+    found = evaluate_classification(logits_TBC, label_B, calibration=None)
+    assert figure(found.report, "nll") == pytest.approx(100.0)
+    assert found.warnings == ()
+    logits_TBC[:, 3, 1] = -np.inf
+    found = evaluate_classification(logits_TBC, label_B, calibration=None)
+    assert found.report["nll"] is None
+    assert found.warnings[0].startswith("`nll` is null: the label has a probability of 0 in 1 rows")
+    assert "row 3 of those judged" in found.warnings[0]
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9])
@@ -154,6 +211,7 @@ def test_each_fit_sees_its_own_rows_and_the_report_rows_that_no_fit_has_seen() -
         record.ood,
     )
     assert moved.report.after["rmse"] != record.report.after["rmse"]
+    assert moved.verdict == record.verdict
 
     moved_BD = target_BD.copy()
     moved_BD[parts["conformal"]] += 1.0
@@ -293,7 +351,7 @@ def test_samples_that_cannot_be_used_are_refused_with_the_reason() -> None:
     broken_TBC = logits_TBC.copy()
     broken_TBC[3, 2, 1] = np.nan
     for wrong, message in (
-        (broken_TBC, "finite numbers"),
+        (broken_TBC, "finite numbers, got NaN or infinity in 1 rows, the first of them row 2"),
         (logits_TBC[:8], "expects 16 samples, as the calibration will be bound to, got 8"),
         (logits_TBC[0], r"shape \(T, B, C or D\)"),
         (logits_TBC.astype(str), "expects numbers"),
@@ -315,7 +373,7 @@ def test_targets_that_cannot_be_used_are_refused_with_the_reason() -> None:
     for wrong, message in (
         (constant_BD, "targets that vary, got 3.0 in every row of output 1"),
         (rounded_BD, "targets that vary, got 3.0"),
-        (broken_BD, "`targets` expects finite numbers"),
+        (broken_BD, "`targets` expects finite numbers, .* row 0: drop"),
         (target_BD[:, 0], r"expects shape \(450, 2\)"),
         (np.r_[target_BD, target_BD], r"got \(900, 2\)"),
     ):
@@ -323,6 +381,16 @@ def test_targets_that_cannot_be_used_are_refused_with_the_reason() -> None:
             fit_regression(mean_TBD, None, wrong, **ASKED)
     with pytest.raises(InputError, match="the shape of the means"):
         fit_regression(mean_TBD, log_variance_TBD[:, :9], target_BD, **ASKED)
+    for too_far in (-800.0, 800.0):
+        log_variance_TBD = log_variance_TBD.copy()
+        log_variance_TBD[3, 7, 1] = too_far
+        message = (
+            rf"numbers from -700 to 700, whose .*, got {too_far:g} in row 7: leave that row out"
+        )
+        with pytest.raises(InputError, match=message):
+            fit_regression(mean_TBD, log_variance_TBD, target_BD, **ASKED)
+        with pytest.raises(InputError, match=message):
+            evaluate_regression(mean_TBD, log_variance_TBD, target_BD, calibration=None)
 
 
 def test_a_class_without_rows_is_warned_of() -> None:

@@ -55,7 +55,8 @@ def test_register_predict_calibrate_and_list(
 
     fit = ("calibrate", "animals", "--data", tmp_path / "held_out.npz", "--alpha", "0.1")
     code, out, _ = _run(capsys, monkeypatch, *fit)
-    assert (code, "calibration 1" in out, "nll" in out) == (0, True, True)
+    assert (code, "calibration 1, active" in out, "nll" in out) == (0, True, True)
+    assert "verdict: no different from no fit beyond chance: by cross-validation on 30" in out
 
     replies = [
         json.loads(_run(capsys, monkeypatch, *predict, tmp_path / name, "--json")[1])

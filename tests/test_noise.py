@@ -64,6 +64,58 @@ def test_the_fit_is_the_minimum_of_the_mixture_s_loss_written_out() -> None:
         assert fitted == pytest.approx(np.exp(found.x), rel=1e-4)
 
 
+@pytest.mark.parametrize(("log_variance", "residual"), [(-12.0, 1.0), (-700.0, 1e-3), (0.0, 1e6)])
+def test_one_row_however_far_off_leaves_the_scale_of_the_others_where_it_was(
+    log_variance: float, residual: float
+) -> None:
+    mean_TBD, target_BD = drawn(50, 0.7)
+    own_TBD = np.zeros_like(mean_TBD)
+    before = fit_noise(np.delete(mean_TBD, 17, axis=1), own_TBD[:, 1:], np.delete(target_BD, 17, 0))
+    own_TBD[:, 17, 0] = log_variance
+    target_BD[17, 0] = mean_TBD[:, 17, 0].mean() + residual
+    after = fit_noise(mean_TBD, own_TBD, target_BD)
+    assert after.scale[0] == pytest.approx(before.scale[0], rel=1e-3)
+    assert after.outlying == (17,)
+    assert before.outlying == ()
+
+
+def test_one_far_target_leaves_the_noise_of_means_alone_where_it_was() -> None:
+    mean_TBD, target_BD = drawn(50, 0.7)
+    target_BD[17] += 1e4
+    others = fit_noise(np.delete(mean_TBD, 17, axis=1), None, np.delete(target_BD, 17, axis=0))
+    found = fit_noise(mean_TBD, None, target_BD)
+    assert found.variance == pytest.approx(others.variance, rel=1e-3)
+    assert found.outlying == (17,)
+
+
+@pytest.mark.parametrize("size", [2.0, 5.0, 8.0, 12.0, 100.0])
+def test_one_row_of_any_size_raises_the_noise_by_a_bounded_factor(size: float) -> None:
+    generator = np.random.default_rng(0)
+    target_BD = generator.normal(size=(50, 1))
+    mean_TBD = np.zeros((1, 50, 1))
+    before = fit_noise(mean_TBD, None, target_BD).variance[0]
+    target_BD[7] = size
+    assert fit_noise(mean_TBD, None, target_BD).variance[0] < 3 * before
+
+
+def test_rows_that_agree_are_taken_at_their_word() -> None:
+    """1 in 20 targets ten times as far: the likelihood of all rows, 100 of them far, decides."""
+    generator = np.random.default_rng(0)
+    target_BD = generator.normal(size=(2000, 1)) * np.where(np.arange(2000) % 20, 1, 10)[:, None]
+    noise = fit_noise(np.zeros((1, 2000, 1)), None, target_BD)
+    assert noise.variance[0] == pytest.approx(target_BD.var(), rel=0.01)
+    assert noise.outlying == ()
+
+
+def test_rows_that_are_met_too_well_have_their_say() -> None:
+    mean_TBD = np.zeros((1, 12, 1))
+    target_BD = np.random.default_rng(0).normal(size=(12, 1))
+    target_BD[:3] = 0.0
+    noise = fit_noise(mean_TBD, None, target_BD)
+    assert noise.variance[0] == pytest.approx((target_BD**2).mean(), rel=0.01)
+    assert noise.outlying == ()
+
+
 def test_the_loss_is_the_mixture_s_and_not_that_of_averaged_parameters() -> None:
     mean_TBD = np.array([-1.0, 1.0]).reshape(2, 1, 1)
     nll_BD = mixture_nll(mean_TBD, np.full((1, 1, 1), 0.01), np.array([[1.0]]))

@@ -145,6 +145,20 @@ def test_figures_of_positions_are_those_of_as_many_rows() -> None:
         assert found[name] == pytest.approx(plain[name], abs=1e-12), name
 
 
+@pytest.mark.parametrize("head", ["dense", "multilabel"])
+def test_the_loss_of_positions_that_are_wrong_by_100_nats_is_100(head: str) -> None:
+    logits = np.zeros((4, 20, 3, 2))
+    logits[..., 0] = 100.0
+    label = np.ones((20, 3), dtype=np.int64)
+    label[:, 2] = -1
+    found = evaluate_positions(logits, label, head, calibration=None)  # type: ignore[arg-type]
+    assert found.report["nll"] == pytest.approx(100.0)
+    logits[:, 5, 1, 1] = -np.inf
+    found = evaluate_positions(logits, label, head, calibration=None)  # type: ignore[arg-type]
+    assert found.report["nll"] is None
+    assert "probability of 0 in 1 rows, the first of them row 5" in found.warnings[0]
+
+
 def test_mean_iou_and_subset_accuracy_are_what_they_are_elsewhere() -> None:
     from sklearn.metrics import accuracy_score, jaccard_score
 

@@ -102,7 +102,7 @@ def test_without_sets_and_flags_their_figures_are_none_and_never_nan() -> None:
     assert report.ood_figures(None, np.array([np.nan]), np.ones(2))["ood_auroc"] is None
 
 
-def test_certain_rows_fall_into_the_last_bin_and_wrong_ones_keep_the_loss_finite() -> None:
+def test_certain_rows_fall_into_the_last_bin_and_a_wrong_one_has_no_finite_loss() -> None:
     mean_BC = np.array([[1.0, 0.0], [1.0, 0.0]])
     figures = report.classification_figures(mean_BC, np.array([0, 1]), None)
     bins = report.reliability_bins(mean_BC, np.array([0, 1]))
@@ -110,7 +110,7 @@ def test_certain_rows_fall_into_the_last_bin_and_wrong_ones_keep_the_loss_finite
     assert (bins[-1].confidence, bins[-1].accuracy) == (1.0, 0.5)
     assert bins[0].confidence is None
     assert figures["ece"] == 0.5
-    assert figures["nll"] is not None
+    assert figures["nll"] is None
 
 
 def test_bins_are_equal_in_width_and_hold_every_row_once() -> None:

@@ -14,11 +14,13 @@ from scipy.optimize import approx_fprime, minimize
 from scipy.special import entr, log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
 
+from dubito.calibration.choices import ScalingName
 from dubito.calibration.likelihood.scaling import (
     _mean_loss,
     fit_isotonic,
     fit_scaling,
     fit_vector,
+    label_nll,
     mean_probabilities,
     scaled_logits,
 )
@@ -161,6 +163,49 @@ def test_few_rows_do_not_overfit() -> None:
     none, temperature, vector = (np.mean(losses[name]) for name in losses)
     assert vector < temperature + 0.02
     assert vector < none - 0.05
+
+
+@pytest.mark.parametrize("name", ["temperature", "vector", "isotonic"])
+def test_one_row_however_wrong_hardly_moves_a_scaling(name: ScalingName) -> None:
+    known, fresh = drawn(120), drawn(2000, seed=1)
+    before = nll(fit_scaling(name, *known), *fresh)
+    for wrong in (1e2, 1e3, 1e5, np.inf):
+        logits_TBC, label_B = known[0].copy(), known[1]
+        logits_TBC[:, 3] = 0.0
+        logits_TBC[:, 3, label_B[3]] = -wrong
+        assert nll(fit_scaling(name, logits_TBC, label_B), *fresh) < before + 0.05
+
+
+def test_positions_of_one_row_have_the_weight_of_one_row() -> None:
+    logits_TBC, label_B = drawn(400)
+    logits_TBPC, label_BP = logits_TBC.reshape(-1, 80, 5, 5), label_B.reshape(80, 5)
+    before = fit_scaling("temperature", logits_TBPC, label_BP)
+    logits_TBPC[:, 3] = 0.0
+    np.put_along_axis(logits_TBPC[:, 3], label_BP[None, 3, :, None], -1e4, axis=-1)
+    assert fit_scaling("temperature", logits_TBPC, label_BP) == pytest.approx(before, rel=0.05)
+
+
+@pytest.mark.parametrize("scaling", [1.0, 2.5, VECTOR, ISOTONIC])
+def test_the_loss_of_labels_is_that_of_their_mean_probability(scaling: Scaling) -> None:
+    logits_TBC, label_B = drawn(40)
+    logits_TBC, label_B = logits_TBC[..., :3], label_B % 3
+    of_label_B = mean_probabilities(logits_TBC, scaling)[np.arange(40), label_B]
+    np.testing.assert_allclose(label_nll(logits_TBC, label_B, scaling), -np.log(of_label_B))
+    maps = label_nll(logits_TBC.reshape(-1, 8, 5, 3), np.r_[-1, label_B[1:]].reshape(8, 5), scaling)
+    np.testing.assert_allclose(maps.ravel(), np.r_[0.0, -np.log(of_label_B)[1:]], atol=1e-12)
+
+
+def test_the_loss_of_labels_underflows_nowhere_and_is_infinite_where_a_label_is_impossible() -> (
+    None
+):
+    logits_TBC = np.zeros((2, 3, 2))
+    logits_TBC[:, :, 0] = [100.0, 2000.0, np.inf]
+    logits_TBC[:, 2] = [0.0, -np.inf]
+    found = label_nll(logits_TBC, np.array([1, 1, 1]), 1.0)
+    np.testing.assert_allclose(found, [100.0, 2000.0, np.inf])
+    assert label_nll(logits_TBC[:, 2:], np.array([1]), ISOTONIC)[0] < 6
+    one_in_two = np.array([[[0.0, 0.0]], [[500.0, 0.0]]])
+    assert label_nll(one_in_two, np.array([1]), 1.0)[0] == pytest.approx(2 * np.log(2))
 
 
 def test_a_class_without_rows_keeps_a_weight_near_the_others_and_hardly_an_offset() -> None:

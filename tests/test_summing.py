@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,16 @@ from torch import Tensor
 from dubito.engine.running.sheet import on_host
 from dubito.engine.summing.arrays import is_small
 from dubito.engine.summing.figures import classification, regression
-from dubito.engine.summing.heads import few_probabilities, probabilities
+from dubito.engine.summing.heads import (
+    few_probabilities,
+    log_variance,
+    probabilities,
+)
 from dubito.engine.summing.statistics import ClassificationSums, RegressionSums
 from dubito.engine.summing.streaming import Tally
-from dubito_nn import Manifest, export
+from dubito_nn import Manifest, export, load_bundle
+
+from .conftest import Bundles
 
 
 def logits(count: int, rows: int = 3, classes: int = 4) -> Tensor:
@@ -127,6 +135,18 @@ def test_an_overflow_is_nan_and_its_neighbour_is_not(tmp_path: str) -> None:
     assert not alone["standard_error"][[0, 2]].any()
     assert np.isfinite(found["mean"][[0, 2]]).all()
     assert np.isfinite(found["standard_error"][[0, 2]]).all()
+
+
+@pytest.mark.parametrize("log_of_it", [-800.0, 0.5, 800.0])
+def test_a_log_variance_is_known_where_its_variance_is_0_or_infinite(
+    bundles: Bundles, log_of_it: float
+) -> None:
+    raw = torch.tensor([0.0, log_of_it]).reshape(1, 1, 2, 1)
+    scaled_by_2 = load_bundle(bundles("regression")).manifest
+    found = log_variance(raw, scaled_by_2)
+    assert found is not None
+    assert found.item() == pytest.approx(log_of_it + 2 * np.log(2))
+    assert log_variance(raw, replace(scaled_by_2, output="mean")) is None
 
 
 @pytest.mark.parametrize("classes", [2, 4, 11])

@@ -7,7 +7,7 @@ Dimensions: T samples, B rows, C classes, D outputs, N out-of-distribution rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dubito.calibration import truths
 from dubito.calibration.likelihood.noise import Noise
-from dubito.calibration.likelihood.scaling import mean_probabilities
+from dubito.calibration.likelihood.scaling import label_nll, mean_probabilities
 from dubito.calibration.promises import draws
 from dubito.calibration.record import Calibration
 from dubito.calibration.report import (
@@ -42,11 +42,12 @@ from dubito.ood.source import LogitSource, NumberSource, Source
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A report, its 95 % intervals by figure, and what its pictures need."""
+    """A report, its 95 % intervals by figure, what its pictures need, and what is missing."""
 
     report: Report
     intervals: Intervals
     curves: Curves
+    warnings: tuple[str, ...] = ()
 
     @property
     def bins(self) -> tuple[ReliabilityBin, ...]:
@@ -101,13 +102,15 @@ def evaluate_classification(
     flag_B = calibration.ood.flags(score_B) if calibration else None
     check()
     name = scores.DEFAULT_CLASSIFICATION if calibration is None else calibration.ood.score
+    nll_B = label_nll(logits, label_B, scaling)
     statistics = {
-        **classification_statistics(mean_BC, label_B, sets_BC),
+        **classification_statistics(mean_BC, label_B, sets_BC, nll_B),
         **ood_statistics(flag_B, score_B, ood_score_N, name),
     }
     shown = score_counts(name, score_B, ood_score_N, threshold_of(calibration))
     curves = class_curves(mean_BC, label_B, shown)
-    return as_evaluation(statistics, curves, score_B, ood_score_N, seed, check)
+    found = as_evaluation(statistics, curves, score_B, ood_score_N, seed, check)
+    return replace(found, warnings=impossible(nll_B))
 
 
 def evaluate_regression(
@@ -147,7 +150,7 @@ def evaluate_regression(
     target_BD = truths.targets(target_BD, means.shape[1], means.shape[2])
     log_variance = None
     if log_variance_TBD is not None:
-        log_variance = truths.numbers(log_variance_TBD, "log variances", None)
+        log_variance = truths.log_variances(log_variance_TBD, None)
     noise, reference_D = _noise(calibration, target_BD)
     variance = noise.component_variance(means, log_variance)
     interval, flag_B = None, None
@@ -196,6 +199,21 @@ def as_evaluation(
     check()
     found = intervals(statistics, report, rows, strange, seed=seed, check=check)
     return Evaluation(report, found, curves)
+
+
+def impossible(nll_B: NDArray[np.float64]) -> tuple[str, ...]:
+    """A warning where a label has a probability of 0.
+
+    Args:
+        nll_B: negative log-likelihoods, (B,) or (B, P).
+    """
+    rows_b = np.flatnonzero(np.isinf(nll_B).reshape(len(nll_B), -1).any(axis=1))
+    if not rows_b.size:
+        return ()
+    return (
+        f"`nll` is null: the label has a probability of 0 in {rows_b.size} rows, the first of them "
+        f"row {rows_b[0]} of those judged: check its label, or export the network with its logits",
+    )
 
 
 def threshold_of(calibration: Calibration | None) -> float | None:

@@ -8,13 +8,21 @@ Dimensions: T samples, B rows, P positions, C classes, N out-of-distribution row
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dubito import ties
 from dubito.calibration import truths
-from dubito.calibration.evaluate import Evaluation, as_evaluation, scores_of, threshold_of
-from dubito.calibration.likelihood.scaling import mean_probabilities
+from dubito.calibration.evaluate import (
+    Evaluation,
+    as_evaluation,
+    impossible,
+    scores_of,
+    threshold_of,
+)
+from dubito.calibration.likelihood.scaling import label_nll, mean_probabilities
 from dubito.calibration.promises.positions import UNLABELLED, PositionHead, Positions
 from dubito.calibration.record import Calibration
 from dubito.calibration.report import (
@@ -86,8 +94,9 @@ def evaluate_positions(
     rows = Labelled.of(mean_BPC, is_known, label, head)
     name = scores.DEFAULT_CLASSIFICATION if calibration is None else calibration.ood.score
     uncertainty_B = positions.uncertainty(mean_BPC)
+    nll_BP = label_nll(logits, label, scaling)
     statistics = {
-        **position_statistics(rows, uncertainty_B, sets_NC, is_covered_B),
+        **position_statistics(rows, uncertainty_B, sets_NC, is_covered_B, nll_BP[is_known]),
         **ood_statistics(flag_B, score_B, ood_score_N, name),
     }
     curves = Curves(
@@ -96,7 +105,8 @@ def evaluate_positions(
         adaptive_bins=adaptive_bins(rows.mean, rows.label),
         risk_coverage=_risk_coverage(rows, uncertainty_B),
     )
-    return as_evaluation(statistics, curves, score_B, ood_score_N, seed, check)
+    found = as_evaluation(statistics, curves, score_B, ood_score_N, seed, check)
+    return replace(found, warnings=impossible(nll_BP))
 
 
 def _risk_coverage(rows: Labelled, uncertainty_B: Floats) -> Line:

@@ -26,7 +26,7 @@ from dubito.calibration.evaluate import (
     evaluate_regression,
 )
 from dubito.calibration.flagging import DEFAULT_FLAG, Flagging, fit_flag
-from dubito.calibration.likelihood.noise import Noise, check_precision, fit_noise
+from dubito.calibration.likelihood.noise import Noise, check_precision, noise_of
 from dubito.calibration.likelihood.scaling import fit_scaling, mean_probabilities
 from dubito.calibration.promises import conformal, draws, intervals, sets
 from dubito.calibration.promises.conformal import ConformalScores
@@ -42,6 +42,7 @@ from dubito.calibration.record import Calibration, Reports
 from dubito.calibration.report import Check, no_check
 from dubito.calibration.terms import Strange, Terms
 from dubito.calibration.unreported import without_report
+from dubito.calibration.verdict import Judged, judge_noise, judge_scaling
 from dubito.engine.sampling import Sampling
 from dubito.engine.summing.scaling import Scaling
 from dubito.errors import InputError
@@ -97,7 +98,9 @@ def fit_classification(
         uniform_B = draws.by_place(num_rows, seed)
 
     calibration = _classification(logits, label_B, uniform_B, parts, terms, strange)
-    report_b = parts[splits.REPORT]
+    fit_b, report_b = parts[splits.FIT], parts[splits.REPORT]
+    scaling = calibration.logit_scaling
+    judged = judge_scaling(choices.scaling, scaling, logits, label_B, fit_b, seed, check)
     judge = partial(
         evaluate_classification,
         *(logits[:, report_b], label_B[report_b]),
@@ -108,7 +111,7 @@ def fit_classification(
         seed=seed,
         check=check,
     )
-    return reported(calibration, judge(calibration=None), judge(calibration=calibration))
+    return reported(calibration, judged, judge(calibration=None), judge(calibration=calibration))
 
 
 def fit_regression(
@@ -159,24 +162,32 @@ def fit_regression(
     truths.check_targets_vary(target_BD)
     strange = Strange.of(ood_mean_TND, terms)
 
-    report_b = parts[splits.REPORT]
-    noise = _noise(means, log_variances, target_BD, parts[splits.FIT], noise_precision)
+    fit_b, report_b = parts[splits.FIT], parts[splits.REPORT]
+    own = None if log_variances is None else log_variances[:, fit_b]
+    noise = noise_of(noise_precision, means[:, fit_b], own, target_BD[fit_b])
+    if noise_precision is not None:
+        check_precision(noise_precision, target_BD)
     calibration = _regression(means, log_variances, target_BD, parts, terms, noise, strange)
-    judged_log_variances = None if log_variances is None else log_variances[:, report_b]
+    is_given = noise_precision is not None
+    judged = judge_noise(noise, is_given, means, log_variances, target_BD, fit_b, seed, check)
     judge = partial(
         evaluate_regression,
-        *(means[:, report_b], judged_log_variances, target_BD[report_b]),
+        means[:, report_b],
+        None if log_variances is None else log_variances[:, report_b],
+        target_BD[report_b],
         ood_mean_TND=strange.judged,
         feature_BF=taken_features(flagging.features, report_b),
         ood_feature_NF=strange.judged_features,
         seed=seed,
         check=check,
     )
-    return reported(calibration, judge(calibration=None), judge(calibration=calibration))
+    return reported(calibration, judged, judge(calibration=None), judge(calibration=calibration))
 
 
-def reported(calibration: Calibration, before: Evaluation, after: Evaluation) -> Calibration:
-    """The calibration with its report, intervals and curves."""
+def reported(
+    calibration: Calibration, judged: Judged, before: Evaluation, after: Evaluation
+) -> Calibration:
+    """The calibration with the verdict on its fit, its report, intervals and curves."""
     both = {"before": before, "after": after}
     reports = Reports(
         before.report,
@@ -184,7 +195,15 @@ def reported(calibration: Calibration, before: Evaluation, after: Evaluation) ->
         intervals={name: one.intervals for name, one in both.items()},
     )
     curves = {name: one.curves for name, one in both.items()}
-    return replace(calibration, report=reports, bins=after.bins, curves=curves)
+    told = (*calibration.warnings, *judged.warnings, *before.warnings, *after.warnings)
+    return replace(
+        calibration,
+        report=reports,
+        bins=after.bins,
+        curves=curves,
+        verdict=judged.verdict,
+        warnings=tuple(dict.fromkeys(told)),
+    )
 
 
 def _class_parts(label_B: NDArray[np.int64], terms: Terms) -> dict[str, NDArray[np.int64]]:
@@ -293,7 +312,7 @@ def _regression(
     aleatoric_BD = np.broadcast_to(
         noise.component_variance(mean_TBD, log_variance_TBD).mean(axis=0), target_BD.shape
     )
-    reference_D = aleatoric_BD[fit_b].mean(axis=0)
+    reference_D = np.median(aleatoric_BD[fit_b], axis=0)  # of one row with a vast noise no mean
     variance_BD = mean_TBD.var(axis=0) + aleatoric_BD
     held_out = _held_out_intervals(
         mean_TBD[:, set_b],
@@ -328,7 +347,7 @@ def _regression(
         report=Reports({}, {}),
         bins=(),
         num_rows=len(target_BD),
-        warnings=(*_undetermined(noise), *flag.warnings),
+        warnings=flag.warnings,
         ood_fitted=flag.fitted,
         intervals=terms.choices.intervals,
     )
@@ -356,33 +375,6 @@ def _held_out_intervals(
     return intervals.fit_quantiles(ends, target_bD)
 
 
-def _noise(
-    means: NDArray[np.float64],
-    log_variances: NDArray[np.float64] | None,
-    target_BD: NDArray[np.float64],
-    fit_b: NDArray[np.int64],
-    noise_precision: float | None,
-) -> Noise:
-    if noise_precision is None:
-        chosen = None if log_variances is None else log_variances[:, fit_b]
-        return fit_noise(means[:, fit_b], chosen, target_BD[fit_b])
-    if log_variances is not None:
-        raise InputError(
-            "`noise_precision` expects a network that predicts means alone, got one with "
-            "log-variances: leave it out, and their scale is fitted"
-        )
-    noise = Noise.of_precision(noise_precision, means.shape[2])
-    check_precision(noise_precision, target_BD)
-    return noise
-
-
 def sizes(parts: Mapping[str, NDArray[np.int64]], strange: Strange) -> dict[str, int]:
     """Rows of each part, strange ones among them."""
     return {name: len(rows) for name, rows in parts.items()} | strange.sizes()
-
-
-def _undetermined(noise: Noise) -> list[str]:
-    return [
-        f"the likelihood of output {output} names no noise: its mean squared residual is used"
-        for output in noise.undetermined
-    ]

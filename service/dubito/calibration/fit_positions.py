@@ -29,8 +29,8 @@ from dubito.calibration.record import Calibration
 from dubito.calibration.report import Check, no_check
 from dubito.calibration.terms import Strange, Terms
 from dubito.calibration.unreported import without_report
+from dubito.calibration.verdict import judge_scaling
 from dubito.engine.sampling import Sampling
-from dubito.engine.summing.scaling import Scaling
 from dubito.ood.source import PositionSource, taken_features
 
 
@@ -80,7 +80,9 @@ def fit_positions(
     parts = _parts(label, terms)
     strange = Strange.of(ood_logits_TNPC, terms)
     calibration = _fitted(logits, label, Positions(head, share), parts, terms, strange)
-    report_b = parts[splits.REPORT]
+    fit_b, report_b = parts[splits.FIT], parts[splits.REPORT]
+    scaling = calibration.logit_scaling
+    judged = judge_scaling(choices.scaling, scaling, logits, label, fit_b, seed, check)
     judge = partial(
         evaluate_positions,
         *(logits[:, report_b], label[report_b], head),
@@ -90,7 +92,7 @@ def fit_positions(
         seed=seed,
         check=check,
     )
-    return reported(calibration, judge(calibration=None), judge(calibration=calibration))
+    return reported(calibration, judged, judge(calibration=None), judge(calibration=calibration))
 
 
 def _parts(label_BP: NDArray[np.int64], terms: Terms) -> dict[str, NDArray[np.int64]]:
@@ -108,14 +110,6 @@ def _parts(label_BP: NDArray[np.int64], terms: Terms) -> dict[str, NDArray[np.in
     return splits.without_fit(parts) if terms.choices.scaling == "none" else parts
 
 
-def _scaling(
-    logits_TbPC: NDArray[np.floating], label_bP: NDArray[np.int64], terms: Terms
-) -> Scaling:
-    """One scaling for all labelled positions."""
-    is_known = label_bP != UNLABELLED
-    return fit_scaling(terms.choices.scaling, logits_TbPC[:, is_known], label_bP[is_known])
-
-
 def _fitted(
     logits_TBPC: NDArray[np.floating],
     label_BP: NDArray[np.int64],
@@ -126,7 +120,7 @@ def _fitted(
 ) -> Calibration:
     """The calibration without its report."""
     fit_b, set_b = parts[splits.FIT], parts[splits.CONFORMAL]
-    scaling = _scaling(logits_TBPC[:, fit_b], label_BP[fit_b], terms)
+    scaling = fit_scaling(terms.choices.scaling, logits_TBPC[:, fit_b], label_BP[fit_b])
     mean_bPC = mean_probabilities(logits_TBPC[:, set_b], scaling)
     held_out = ConformalScores.of([positions.row_scores(mean_bPC, label_BP[set_b])])
     rows = PositionSource(logits_TBPC, scaling, positions.head, terms.flagging.features)

@@ -33,6 +33,7 @@ from dubito.calibration.promises.policy import (
 from dubito.calibration.promises.positions import Positions
 from dubito.calibration.promises.sets import LAC, SetRule
 from dubito.calibration.report import Curves, Intervals, ReliabilityBin, Report
+from dubito.calibration.verdict import Verdict
 from dubito.engine.sampling import Sampling
 from dubito.engine.summing.scaling import ClassMap, Isotonic, Scaling, Vector
 from dubito.errors import InputError
@@ -96,6 +97,7 @@ class Calibration:
             earlier build has none.
         positions: how the labels or positions of a row are taken together; None: one distribution
             per row.
+        verdict: whether the scaling or noise is worth having; None in a record of an earlier build.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -124,6 +126,7 @@ class Calibration:
     set_rule: SetRule = LAC
     intervals: IntervalsName = "normalised"
     positions: Positions | None = None
+    verdict: Verdict | None = None
 
     def __post_init__(self) -> None:
         """Refuse a record whose parts do not fit together."""
@@ -167,6 +170,11 @@ class Calibration:
             f"the calibration holds for {', '.join(differences)}: ask for its settings, "
             "or calibrate with yours"
         )
+
+    @property
+    def is_worth_using(self) -> bool:
+        """Whether it is made active: not where its fit is worse than none, beyond chance."""
+        return self.verdict is None or self.verdict.is_active
 
     @property
     def logit_scaling(self) -> Scaling:
@@ -293,6 +301,7 @@ class Calibration:
         thresholds = [float(level) for level in self.conformal.thresholds(self.coverage)]
         compared = None if self.ood_fitted is None else self.ood_fitted.compared
         return self.to_json() | {
+            "verdict": None if self.verdict is None else str(self.verdict),
             "ood": {
                 "score": self.ood.score,
                 "alpha": self.ood.alpha,

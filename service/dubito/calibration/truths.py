@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from dubito.engine.sampling import Sampling
 from dubito.errors import InputError
 
+_LARGEST_LOG = 700.0  # exp of it, and of less, is an ordinary number in float64
+
 
 def logits(values_TBC: ArrayLike, name: str, sampling: Sampling | None) -> NDArray[np.floating]:
     """Logits of every pass, shape (T, B, C); -inf stands for a probability of 0.
@@ -22,8 +24,7 @@ def logits(values_TBC: ArrayLike, name: str, sampling: Sampling | None) -> NDArr
         InputError: another shape or T, NaN, +inf, or a row that is -inf throughout.
     """
     logits_TBC = _samples(values_TBC, name, sampling)
-    if not np.isfinite(logits_TBC.max(axis=-1)).all():
-        raise _not_finite(name)
+    _check_finite(name, logits_TBC.max(axis=-1))
     return logits_TBC
 
 
@@ -34,8 +35,26 @@ def numbers(values_TBD: ArrayLike, name: str, sampling: Sampling | None) -> NDAr
         InputError: another shape or T, or a number that is not finite.
     """
     samples_TBD = _samples(values_TBD, name, sampling)
-    if not np.isfinite(samples_TBD).all():
-        raise _not_finite(name)
+    _check_finite(name, samples_TBD)
+    return samples_TBD
+
+
+def log_variances(values_TBD: ArrayLike, sampling: Sampling | None) -> NDArray[np.float64]:
+    """Log-variances of every pass, shape (T, B, D), such that float64 holds the variances.
+
+    Raises:
+        InputError: another shape or T, or a variance that would be 0 or infinite, naming its row.
+    """
+    samples_TBD = numbers(values_TBD, "log variances", sampling).astype(np.float64)
+    is_wrong_TBD = np.abs(samples_TBD) > _LARGEST_LOG
+    if is_wrong_TBD.any():
+        row = int(is_wrong_TBD.any(axis=(0, 2)).argmax())
+        wrong = samples_TBD[:, row][is_wrong_TBD[:, row]][0]
+        raise InputError(
+            f"`log variances` expects numbers from -{_LARGEST_LOG:g} to {_LARGEST_LOG:g}, whose "
+            f"exp is neither 0 nor infinite, got {wrong:.6g} in row {row}: leave that row out, or "
+            "bound what the network returns there"
+        )
     return samples_TBD
 
 
@@ -56,7 +75,8 @@ def position_logits(
             "last, and labels or positions before them"
         )
     flat = array.reshape(*array.shape[:2], -1, array.shape[-1])
-    logits(flat.reshape(len(flat), -1, flat.shape[-1]), name, sampling)
+    _samples(flat.reshape(len(flat), -1, flat.shape[-1]), name, sampling)
+    _check_finite(name, flat.max(axis=-1))
     return flat
 
 
@@ -131,8 +151,12 @@ def targets(values_BD: ArrayLike, num_rows: int, num_outputs: int) -> NDArray[np
             f"`targets` expects shape ({num_rows}, {num_outputs}), one row per input row, "
             f"got {target_BD.shape}: send as many targets as rows"
         )
-    if not np.isfinite(target_BD).all():
-        raise InputError("`targets` expects finite numbers, got NaN or infinity: drop those rows")
+    is_bad_B = ~np.isfinite(target_BD).all(axis=1)
+    if is_bad_B.any():
+        raise InputError(
+            f"`targets` expects finite numbers, got NaN or infinity in {is_bad_B.sum()} rows, the "
+            f"first of them row {is_bad_B.argmax()}: drop those rows"
+        )
     return target_BD
 
 
@@ -167,13 +191,13 @@ def heads(
     means = numbers(mean_TBD, "means", sampling).astype(np.float64)
     if log_variance_TBD is None:
         return means, None
-    log_variances = numbers(log_variance_TBD, "log variances", sampling).astype(np.float64)
-    if log_variances.shape != means.shape:
+    own_TBD = log_variances(log_variance_TBD, sampling)
+    if own_TBD.shape != means.shape:
         raise InputError(
             f"`log variances` expects the shape of the means, {means.shape}, "
-            f"got {log_variances.shape}: send both heads of the same samples"
+            f"got {own_TBD.shape}: send both heads of the same samples"
         )
-    return means, log_variances
+    return means, own_TBD
 
 
 def absent_classes(label_B: NDArray[np.int64], num_classes: int) -> list[str]:
@@ -209,8 +233,13 @@ def _floats(values: ArrayLike, name: str) -> NDArray[np.floating]:
     return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
-def _not_finite(name: str) -> InputError:
-    return InputError(
-        f"`{name}` expects finite numbers, got NaN or infinity: look for rows that the network "
-        "was not trained for"
-    )
+def _check_finite(name: str, values_TB: NDArray[np.floating]) -> None:
+    """Refuse what is not finite, naming the first row; further axes may follow."""
+    is_bad = ~np.isfinite(values_TB)
+    if is_bad.any():
+        is_bad_B = is_bad.any(axis=(0, *range(2, is_bad.ndim)))
+        raise InputError(
+            f"`{name}` expects finite numbers, got NaN or infinity in {is_bad_B.sum()} rows, the "
+            f"first of them row {is_bad_B.argmax()}: leave out rows that the network was not "
+            "trained for"
+        )

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
-from dubito.calibration.record import Calibration
 from dubito.calibration.report import page
 from dubito.cli.console import application, finish, local_actor, output
 from dubito.cli.labelled import LabelsAreOption, read_labelled, table, warn
@@ -63,7 +62,7 @@ def calibrate(
         Path | None, typer.Option(help="Write figures and pictures there, as one HTML file.")
     ] = None,
 ) -> None:
-    """Fit a calibration on held-out rows and make it active."""
+    """Fit a calibration on held-out rows and make it active, unless its fit is worse than none."""
     if report is not None:
         page.check_can_write(report)
     arrays = read_labelled(data)
@@ -94,8 +93,12 @@ def calibrate(
     )
     with application() as running:
         reply = finish(running.calibrate(order), "calibrating")
-    found = Calibration.from_json(reply.document)
-    output().print(f"{reply.model} version {reply.version}: calibration {reply.calibration}")
+    found = reply.record
+    said = "active" if found.is_worth_using else "not active"
+    output().print(
+        f"{reply.model} version {reply.version}: calibration {reply.calibration}, {said}"
+    )
+    output().print(f"verdict: {found.verdict}", markup=False, soft_wrap=True)
     reports = {"before": found.report.before, "after": found.report.after}
     output().print(
         table({name: (one, found.report.intervals[name]) for name, one in reports.items()})

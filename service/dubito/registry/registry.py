@@ -284,9 +284,10 @@ class Registry:
         reference: str,
         document: Mapping[str, object],
         *,
+        is_active: bool = True,
         actor: str = ANONYMOUS,
     ) -> CalibrationFact:
-        """Keep a calibration under the version's next number and make it active.
+        """Keep a calibration under the version's next number; `is_active`: in place of the active.
 
         Raises:
             NotFoundError: no such model or version.
@@ -300,8 +301,10 @@ class Registry:
             )
             row = CalibrationRow(version=version, number=(last or 0) + 1, document=dict(document))
             session.add(row)
-            version.active_calibration = row.number
-            _note(session, actor, "calibrate", model, version.number, calibration=row.number)
+            if is_active:
+                version.active_calibration = row.number
+            details = {"calibration": row.number, "active": is_active}
+            _note(session, actor, "calibrate", model, version.number, **details)
             session.flush()
             return rows.calibration_fact(row)
 

@@ -208,7 +208,7 @@ class Application:
         reservation: Reservation | None = None,
         deadline_s: float | None = None,
     ) -> Job[CalibrateReply]:
-        """Check labelled rows and queue the fit; its result is stored and made active.
+        """Check labelled rows and queue the fit; it is stored, and active unless worse than none.
 
         Args:
             order: what is asked.
@@ -233,10 +233,10 @@ class Application:
                     order, engine, rows, self._settings.max_calibration_values
                 )
                 taken = Passes.take(engine, rows, sampling, check, with_features=with_features)
-                document = fit(taken, rows.truths, order, sampling, check).to_json()
+                record = fit(taken, rows.truths, order, sampling, check)
                 check()
-                fact = self._library.add_calibration(version, document, actor=order.actor)
-                return CalibrateReply(version.model, version.number, fact.number, document)
+                fact = self._library.add_calibration(version, record, actor=order.actor)
+                return CalibrateReply(version.model, version.number, fact.number, record)
 
             return self._worker.submit(place, task, deadline_s=deadline_s)
 

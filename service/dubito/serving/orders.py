@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
 from dubito.calibration.evaluate import Evaluation
+from dubito.calibration.record import Calibration
 from dubito.engine import Inputs, Sampling
 from dubito.labels import LabelsAre
 from dubito.registry import CalibrationFact, VersionFact
@@ -211,12 +212,12 @@ class CalibrateOrder:
 
 @dataclass(frozen=True)
 class CalibrateReply:
-    """The number of the new calibration, and its document."""
+    """The number of the new calibration, and its record."""
 
     model: str
     version: int
     calibration: int
-    document: Mapping[str, object]
+    record: Calibration
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from dubito.api.labelled import KINDS, read_labelled
 from dubito.api.pages import calibration_page
 from dubito.api.replies import json_response
 from dubito.api.schemas import ActiveBody, CalibrateBody, CalibrateOptions
-from dubito.calibration.record import Calibration
 from dubito.serving.orders import CalibrateOrder, CalibrateReply
 from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["calibration"])
 
 _SMALL_BODY_BYTES = 4096
+_ANSWERED = ("verdict", "num_rows", "splits", "report", "warnings", "ood", "policy")
 _FIT_BODY = {
     "requestBody": {
         "required": True,
@@ -122,15 +122,14 @@ def _start(model: str, version: str, given: Given) -> Job[CalibrateReply]:
 
 
 def _answer(reply: CalibrateReply) -> Response:
-    document = reply.document
-    summary = Calibration.from_json(document).summary()
+    summary = reply.record.summary()
     return json_response(
         {
             "model": reply.model,
             "version": reply.version,
             "calibration": reply.calibration,
-            **{name: document[name] for name in ("num_rows", "splits", "report", "warnings")},
-            **{name: summary[name] for name in ("ood", "policy")},
+            "active": reply.record.is_worth_using,
+            **{name: summary[name] for name in _ANSWERED},
         }
     )
 

@@ -17,7 +17,6 @@ Laves et al. 2021, arXiv:2104.12376 (scaling of the standard deviation).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import log, pi
 
@@ -26,22 +25,26 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from dubito.calibration.likelihood.bounded import bounded, limit
 from dubito.errors import InputError
 
 _FARTHEST = 1e12  # times that the noise variance may be off that of the targets
 _WIDEST, _GRID_SIZE = 14.0, 29  # log range to either side of the first guess
+_MEDIAN = 0.4549  # of the square of a standard normal number
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
     """Noise variance (target units squared) and variance scale of each output.
 
-    `undetermined` names the outputs whose likelihood rises to the bound of the search.
+    `undetermined` names the outputs whose likelihood rises to the bound of the search, `outlying`
+    the rows, from 0, that are so far off that they have no say.
     """
 
     variance: tuple[float, ...]
     scale: tuple[float, ...]
     undetermined: tuple[int, ...] = ()
+    outlying: tuple[int, ...] = ()
 
     @classmethod
     def none(cls, num_outputs: int) -> Noise:
@@ -96,6 +99,27 @@ def check_precision(noise_precision: float, target_BD: NDArray[np.float64]) -> N
         )
 
 
+def noise_of(
+    noise_precision: float | None,
+    mean_TBD: NDArray[np.floating],
+    log_variance_TBD: NDArray[np.floating] | None,
+    target_BD: NDArray[np.float64],
+) -> Noise:
+    """The noise of a given precision, or where there is none, the fitted one.
+
+    Raises:
+        InputError: the network has a noise of its own, or the precision is none.
+    """
+    if noise_precision is None:
+        return fit_noise(mean_TBD, log_variance_TBD, target_BD)
+    if log_variance_TBD is not None:
+        raise InputError(
+            "`noise_precision` expects a network that predicts means alone, got one with "
+            "log-variances: leave it out, and their scale is fitted"
+        )
+    return Noise.of_precision(noise_precision, mean_TBD.shape[2])
+
+
 def fit_noise(
     mean_TBD: NDArray[np.floating],
     log_variance_TBD: NDArray[np.floating] | None,
@@ -103,22 +127,41 @@ def fit_noise(
 ) -> Noise:
     """The noise of largest likelihood, each output on its own.
 
-    NLL(v) = -1/B Σ_b log 1/T Σ_t N(y_b; m_tb, v), with v_tb = v, or scale · exp(s_tb)
+    NLL(v) = -1/B Σ_b log 1/T Σ_t N(y_b; m_tb, v), with v_tb = v, or scale · exp(s_tb), and each
+    row's bounded beyond what it loses under a noise that suits itself
     """
-    found = []
-    for output in range(target_BD.shape[-1]):
-        square_TB = (target_BD[:, output] - mean_TBD[:, :, output].astype(np.float64)) ** 2
-        if log_variance_TBD is None:
-            log_variance_TB = np.zeros((1, 1))
-        else:
-            log_variance_TB = log_variance_TBD[:, :, output].astype(np.float64)
-        floor = 1e-12 if log_variance_TBD is not None else 1e-12 * target_BD[:, output].var()
-        found.append(_fit_output(square_TB, log_variance_TB, float(floor)))
+    rows_D = _outputs(mean_TBD, log_variance_TBD, target_BD)
+    found = [_fit_output(rows) for rows in rows_D]
     value_D = tuple(value for value, _ in found)
-    undetermined = tuple(output for output, (_, inside) in enumerate(found) if not inside)
-    if log_variance_TBD is None:
-        return Noise(value_D, (1.0,) * len(value_D), undetermined)
-    return Noise((0.0,) * len(value_D), value_D, undetermined)
+    undetermined = tuple(output for output, (_, is_inside) in enumerate(found) if not is_inside)
+    far_BD = [rows.has_no_say(log(value)) for rows, value in zip(rows_D, value_D, strict=True)]
+    outlying = tuple(np.flatnonzero(np.any(far_BD, axis=0)).tolist())
+    others = (0.0 if log_variance_TBD is not None else 1.0,) * len(value_D)
+    pair = (value_D, others) if log_variance_TBD is None else (others, value_D)
+    return Noise(*pair, undetermined, outlying)
+
+
+def noise_losses(
+    noise: Noise,
+    mean_TBD: NDArray[np.floating],
+    log_variance_TBD: NDArray[np.floating] | None,
+    target_BD: NDArray[np.float64],
+    num_rows: int,
+) -> NDArray[np.float64]:
+    """What `fit_noise` minimises, row by row, shape (B,): the mean over the outputs.
+
+    Args:
+        noise: a noise variance above 0 for means alone, a scale for log-variances.
+        mean_TBD: means of the passes.
+        log_variance_TBD: their log-variances, or None.
+        target_BD: targets.
+        num_rows: of the fit.
+    """
+    factor_D = noise.variance if log_variance_TBD is None else noise.scale
+    rows_D = _outputs(mean_TBD, log_variance_TBD, target_BD, num_rows)
+    losses_DB = [rows.losses(log(one)) for rows, one in zip(rows_D, factor_D, strict=True)]
+    losses_B: NDArray[np.float64] = np.mean(losses_DB, axis=0)
+    return losses_B
 
 
 def mixture_nll(
@@ -134,25 +177,75 @@ def mixture_nll(
     return _mixture_nll(square_TBD, np.log(variance_TBD))
 
 
-def _fit_output(
-    square_TB: NDArray[np.float64], log_variance_TB: NDArray[np.float64], floor: float
-) -> tuple[float, bool]:
-    """Factor on exp(log variance) of largest likelihood, and whether it lies inside the range."""
-    # First guess: the factor that makes the mean squared standardised residual 1.
-    guess = log(max(float(np.mean(square_TB * np.exp(-log_variance_TB))), floor))
+class _Rows:
+    """The rows of one output, and what they lose under a factor on exp(log variance).
+
+    Of a noise too large for it a row loses half a nat for each nat of the factor, and no more; what
+    it loses of one too small is bounded, by what it loses of one that would suit it by itself.
+    """
+
+    def __init__(
+        self,
+        square_TB: NDArray[np.float64],
+        log_variance_TB: NDArray[np.float64],
+        floor: float,
+        num_rows: int,
+    ) -> None:
+        self._square_TB, self._log_variance_TB = square_TB, log_variance_TB
+        square_B = _standardised(square_TB, log_variance_TB).mean(axis=0)
+        self._own_B = np.log(np.clip(square_B, floor, 1e300))
+        self._most_B = self._nll(self._own_B) + limit(num_rows)
+        known_B = self._own_B[square_B > floor]
+        middle = float(np.median(known_B)) if len(known_B) else log(floor)
+        self.guess = middle - log(_MEDIAN)
+
+    def losses(self, log_factor: float) -> NDArray[np.float64]:
+        """Nats of each row."""
+        nll_B = self._nll(log_factor)
+        return np.where(self._own_B > log_factor, bounded(nll_B, self._most_B), nll_B)
+
+    def has_no_say(self, log_factor: float) -> NDArray[np.bool_]:
+        """Which rows lose more than is counted."""
+        is_far_B: NDArray[np.bool_] = (self._own_B > log_factor) & (
+            self._nll(log_factor) > self._most_B
+        )
+        return is_far_B
+
+    def _nll(self, log_factor: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        return _mixture_nll(self._square_TB, self._log_variance_TB + log_factor)
+
+
+def _outputs(
+    mean_TBD: NDArray[np.floating],
+    log_variance_TBD: NDArray[np.floating] | None,
+    target_BD: NDArray[np.float64],
+    num_rows: int | None = None,
+) -> list[_Rows]:
+    found = []
+    for output, target_B in enumerate(target_BD.T):
+        square_TB = (target_B - mean_TBD[:, :, output].astype(np.float64)) ** 2
+        if log_variance_TBD is None:
+            log_variance_TB = np.zeros((1, 1))
+            floor = max(1e-12 * float(target_B.var()), 1e-300)
+        else:
+            log_variance_TB, floor = log_variance_TBD[:, :, output].astype(np.float64), 1e-12
+        found.append(_Rows(square_TB, log_variance_TB, floor, num_rows or len(target_BD)))
+    return found
+
+
+def _fit_output(rows: _Rows) -> tuple[float, bool]:
+    """Factor on exp(log variance) of least loss, and whether it lies inside the range.
+
+    A grid finds the valley, a scalar search its floor.
+    """
 
     def loss(log_factor: float) -> float:
-        return float(_mixture_nll(square_TB, log_variance_TB + log_factor).mean())
+        return float(rows.losses(log_factor).mean())
 
-    return _minimise(loss, guess)
-
-
-def _minimise(loss: Callable[[float], float], guess: float) -> tuple[float, bool]:
-    """Exp of the argument of least loss: a grid finds the valley, a scalar search its floor."""
-    grid = np.linspace(guess - _WIDEST, guess + _WIDEST, _GRID_SIZE)
+    grid = np.linspace(rows.guess - _WIDEST, rows.guess + _WIDEST, _GRID_SIZE)
     best = int(np.argmin([loss(point) for point in grid]))
     if best in (0, len(grid) - 1):
-        return float(np.exp(guess)), False
+        return float(np.exp(rows.guess)), False
     found = minimize_scalar(
         loss, bounds=(grid[best - 1], grid[best + 1]), method="bounded", options={"xatol": 1e-5}
     )
@@ -162,6 +255,15 @@ def _minimise(loss: Callable[[float], float], guess: float) -> tuple[float, bool
 def _mixture_nll(
     square: NDArray[np.float64], log_variance: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    log_density = -0.5 * (square * np.exp(-log_variance) + log_variance + log(2 * pi))
+    log_density = -0.5 * (_standardised(square, log_variance) + log_variance + log(2 * pi))
     nll: NDArray[np.float64] = log(len(square)) - logsumexp(log_density, axis=0)
     return nll
+
+
+def _standardised(
+    square: NDArray[np.float64], log_variance: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    # Two finite factors: 0 where the residual is 0, never 0 times infinity.
+    with np.errstate(over="ignore"):
+        standardised: NDArray[np.float64] = square * np.exp(np.minimum(-log_variance, 700.0))
+    return standardised

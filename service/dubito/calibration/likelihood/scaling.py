@@ -1,7 +1,7 @@
 """Vector and isotonic scaling: more than one temperature for the logits of every pass.
 
 Flow: `logits_TBC`, `label_B` → `fit_scaling` → a temperature, `Vector` or `Isotonic`, which the
-engine applies to every pass → `mean_probabilities`.
+engine applies to every pass → `mean_probabilities`, and `label_nll`, the loss of fits and reports.
 
 What is fitted is the mean over the passes, since that is what is served; what is applied, is
 applied to each pass. So the calibrated mean, its entropy and the passes' own entropies and
@@ -16,15 +16,18 @@ arXiv:2003.07329, all carried over to the mean of T passes.
 
 from __future__ import annotations
 
+from math import log
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.isotonic import IsotonicRegression
 
 from dubito import ties
 from dubito.calibration.choices import ScalingName
+from dubito.calibration.likelihood.bounded import bounded, limit
 from dubito.calibration.likelihood.temperature import fit_temperature
 from dubito.engine.summing.scaling import Isotonic, Scaling, Vector, scaled
 
@@ -37,16 +40,26 @@ _ROUNDS = 10  # of isotonic regression
 
 
 def fit_scaling(
-    name: ScalingName, logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]
+    name: ScalingName, logits: NDArray[np.floating], label: NDArray[np.int64]
 ) -> Scaling:
-    """What the name says, fitted on the loss of the mean over the samples; 1 for `none`."""
+    """What the name says, fitted on the loss of the mean over the samples; 1 for `none`.
+
+    Args:
+        name: of the scaling.
+        logits: (T, B, C), or (T, B, P, C) of positions.
+        label: (B,), or (B, P): class index of each; -1: nobody has labelled it.
+    """
     if name == "none":
         return 1.0
+    num_rows = len(label)
+    if label.ndim > 1:
+        is_known = label >= 0
+        logits, label = logits[:, is_known], label[is_known]
     if name == "vector":
-        return fit_vector(logits_TBC, label_B)
+        return fit_vector(logits, label, num_rows)
     if name == "isotonic":
-        return fit_isotonic(logits_TBC, label_B)
-    return fit_temperature(logits_TBC, label_B)
+        return fit_isotonic(logits, label)
+    return fit_temperature(logits, label, num_rows)
 
 
 def scaled_logits(logits: NDArray[np.floating], scaling: Scaling) -> Floats:
@@ -68,11 +81,33 @@ def mean_probabilities(logits_TBC: NDArray[np.floating], scaling: Scaling) -> Fl
     return total_BC / len(logits_TBC)
 
 
-def fit_vector(logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]) -> Vector:
+def label_nll(logits: NDArray[np.floating], label: NDArray[np.int64], scaling: Scaling) -> Floats:
+    """Negative log-likelihood of each label, in nats; that of no label is 0.
+
+    -log 1/T Σ_t softmax(scaled z_t)_y, from logarithms: no probability underflows. It is infinite
+    where every pass gives the label a probability of 0.
+
+    Args:
+        logits: (T, B, C), or (T, B, P, C) of positions.
+        label: (B,), or (B, P): class index of each; -1: nobody has labelled it.
+        scaling: of the logits.
+    """
+    place = np.maximum(label, 0)[..., None]
+    log_sum = np.full(label.shape, -np.inf)
+    for one in logits:
+        scaled_BC = scaled_logits(one.astype(np.float64), scaling)
+        of_label = np.take_along_axis(scaled_BC, place, axis=-1)[..., 0]
+        log_sum = np.logaddexp(log_sum, of_label - logsumexp(scaled_BC, axis=-1))
+    return np.where(label < 0, 0.0, np.log(len(logits)) - log_sum)
+
+
+def fit_vector(
+    logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64], num_rows: int | None = None
+) -> Vector:
     """The factors and offsets of largest posterior density, by the loss of the mean.
 
     B·NLL(w, b) + ½ μ² + ½ Σ_c ((log w_c - μ) / 0.2)² + ½ Σ_c (b_c / 0.4)²
-    NLL(w, b) = -1/B Σ_b log 1/T Σ_t softmax(w∘ℓ_tb + b)_y,  ℓ = log softmax(z)
+    NLL(w, b) = -1/B Σ_b log 1/T Σ_t softmax(w∘ℓ_tb + b)_y, bounded row by row,  ℓ = log softmax(z)
 
     The prior draws all factors to one, exp(μ), and that one to 1: few rows get little more than a
     temperature, a class without rows the factor of the others and an offset near 0.
@@ -80,15 +115,18 @@ def fit_vector(logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]) -> 
     Args:
         logits_TBC: logits of each pass; -inf is a probability of 0.
         label_B: class index of each row.
+        num_rows: independent rows among them, where some are positions of one row; None: all.
     """
     num_classes = logits_TBC.shape[-1]
+    most = log(num_classes) + limit(num_rows or len(label_B))
     log_TBC = np.maximum(log_softmax(logits_TBC.astype(np.float64), axis=-1), _LOWEST_LOG)
-    level = -np.log(fit_temperature(logits_TBC, label_B))
+    level = -log(fit_temperature(logits_TBC, label_B, num_rows))
     start = np.r_[np.full(num_classes, level), np.zeros(num_classes), level]
 
     def loss(point: Floats) -> tuple[float, Floats]:
         log_weight_C, bias_C, middle = np.split(point, (num_classes, 2 * num_classes))
-        value, by_weight_C, by_bias_C = _mean_loss(log_TBC, label_B, np.exp(log_weight_C), bias_C)
+        weight_C = np.exp(log_weight_C)
+        value, by_weight_C, by_bias_C = _mean_loss(log_TBC, label_B, weight_C, bias_C, most)
         off_C, beside_C = (log_weight_C - middle) / _OF_FACTORS, bias_C / _OF_OFFSETS
         prior = 0.5 * float(middle @ middle + off_C @ off_C + beside_C @ beside_C)
         by_weight_C = by_weight_C + off_C / _OF_FACTORS
@@ -139,12 +177,16 @@ def _knots(regression: IsotonicRegression, num_rows: int) -> Isotonic:
 
 
 def _mean_loss(
-    log_TBC: Floats, label_B: NDArray[np.int64], weight_C: Floats, bias_C: Floats
+    log_TBC: Floats,
+    label_B: NDArray[np.int64],
+    weight_C: Floats,
+    bias_C: Floats,
+    most: float = np.inf,
 ) -> tuple[float, Floats, Floats]:
-    """B·NLL of the mean over the samples, and its slopes by log w and b.
+    """B·NLL of the mean over the samples, each row's bounded, and its slopes by log w and b.
 
-    With r_tb the share of pass t in the mean probability of the label, the slope by the scaled
-    logit of class c is Σ_t r_tb (p_tbc - [c = y_b]).
+    With r_tb the share of pass t in the mean probability of the label, e^-most beside it, the slope
+    by the scaled logit of class c is Σ_t r_tb (p_tbc - [c = y_b]).
     """
     num_samples, num_rows, num_classes = log_TBC.shape
     step = max(1, _ROWS_AT_ONCE_ELEMENTS // (num_samples * num_classes))
@@ -155,8 +197,9 @@ def _mean_loss(
         log_prob_TbC = log_softmax(weight_C * own_TbC + bias_C, axis=-1)
         of_label_Tb = log_prob_TbC[:, place_b, label_b]
         log_sum_b = np.logaddexp.reduce(of_label_Tb, axis=0)
-        value -= float((log_sum_b - np.log(num_samples)).sum())
-        share_Tb = np.exp(of_label_Tb - log_sum_b)
+        loss_b = bounded(log(num_samples) - log_sum_b, most)
+        value += float(loss_b.sum())
+        share_Tb = np.exp(of_label_Tb + loss_b) / num_samples
         slope_TbC = share_Tb[..., None] * np.exp(log_prob_TbC)
         slope_TbC[:, place_b, label_b] -= share_Tb
         by_bias_C += slope_TbC.sum(axis=(0, 1))

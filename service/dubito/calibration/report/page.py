@@ -79,6 +79,8 @@ def of_calibration(calibration: Calibration, title: str) -> Page:
         "coverage asked": f"{calibration.coverage:g}",
         "false alarms allowed": f"{calibration.alpha:g}",
     }
+    if calibration.verdict is not None:
+        facts["verdict"] = str(calibration.verdict)
     if calibration.temperature is not None:
         facts["temperature"] = f"{calibration.temperature:.4g}"
     for name, values in (

@@ -93,6 +93,7 @@ def position_statistics(
     uncertainty_B: Floats,
     sets_NC: NDArray[np.bool_] | None,
     is_covered_B: NDArray[np.bool_] | None,
+    nll_N: Floats | None = None,
 ) -> Statistics:
     """Accuracy, NLL, Brier and errors of calibration of positions; AURC and sets of rows.
 
@@ -107,16 +108,20 @@ def position_statistics(
         uncertainty_B: by which rows are ordered.
         sets_NC: sets of the positions; None before a calibration.
         is_covered_B: rows for which the promise of the sets is kept.
+        nll_N: -log of the mean probability of each label, of the logits where it underflows; None:
+            of the mean.
     """
     place_N = np.arange(len(rows.label))
     confidence_N, is_right_N = confidence(rows.mean, rows.label)
-    label_prob_N = np.maximum(rows.mean[place_N, rows.label], np.finfo(np.float64).eps)
+    if nll_N is None:
+        with np.errstate(divide="ignore"):
+            nll_N = -np.log(rows.mean[place_N, rows.label])
     brier_N = (rows.mean**2).sum(axis=-1) - 2 * rows.mean[place_N, rows.label] + 1
     gap_N = is_right_N - confidence_N
     wrong_B = 1 - rows.sums(is_right_N) / rows.count
     found: dict[str, Statistic | None] = {
         "accuracy": rows.mean_of(is_right_N),
-        "nll": rows.mean_of(-np.log(label_prob_N)),
+        "nll": rows.mean_of(nll_N),
         "brier": rows.mean_of(brier_N),
         "ece": _binned(rows, gap_N, bin_of(confidence_N), NUM_BINS, rows.count),
         "adaptive_ece": _binned(rows, gap_N, _of_equal_mass(rows), NUM_BINS, rows.count),

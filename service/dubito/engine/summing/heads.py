@@ -131,6 +131,19 @@ def logits(raw_TBC: Tensor, output: str) -> Tensor:
     return raw_TBC.clamp_min(0).log() if output == "probs" else raw_TBC
 
 
+def log_variance(raw: Tensor, manifest: Manifest) -> Tensor | None:
+    """Logarithm of the noise variance of every pass, (T, B, D) in float64; None for a head without.
+
+    log σ² = s + 2 log b: finite where the variance itself underflows or overflows.
+    """
+    if manifest.output != "mean_and_log_variance":
+        return None
+    own_TBD = raw[:, :, 1].double()
+    if manifest.target_scale is None:
+        return own_TBD
+    return own_TBD + 2 * constant(manifest.target_scale[1], own_TBD).log()
+
+
 def mean_and_variance(raw: Tensor, manifest: Manifest) -> tuple[Tensor, Tensor]:
     """Mean and noise variance of every pass in target units, each (T, B, D), in float64.
 

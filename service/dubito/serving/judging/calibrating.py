@@ -26,7 +26,7 @@ from dubito.calibration.promises.positions import DEFAULT_SHARE, PositionHead
 from dubito.calibration.promises.positions import check_choices as check_position_choices
 from dubito.calibration.record import Calibration
 from dubito.engine import Engine, Ensemble, Inputs, Sampling
-from dubito.engine.summing.heads import class_logits, logits, mean_and_variance
+from dubito.engine.summing.heads import class_logits, log_variance, logits, mean_and_variance
 from dubito.engine.summing.positions import position_shape
 from dubito.errors import InputError
 from dubito.labels import Classes, LabelsAre
@@ -297,12 +297,11 @@ def fit(
             uniform_B=None if choices.sets == "lac" else draws.by_content(rows, sampling.seed),
             check=check,
         )
-    mean_TBD, variance_TBD = mean_and_variance(passes.labelled, manifest)
     strange_TND = None if passes.strange is None else mean_and_variance(passes.strange, manifest)[0]
-    has_variance = manifest.output == "mean_and_log_variance"
+    own_TBD = log_variance(passes.labelled, manifest)
     return fit_regression(
-        mean_TBD.numpy(),
-        variance_TBD.log().numpy() if has_variance else None,
+        mean_and_variance(passes.labelled, manifest)[0].numpy(),
+        None if own_TBD is None else own_TBD.numpy(),
         truths,
         sampling=sampling,
         alpha=order.alpha,

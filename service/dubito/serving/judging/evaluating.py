@@ -21,7 +21,7 @@ from dubito.calibration.promises.positions import PositionHead
 from dubito.calibration.record import Calibration
 from dubito.engine import Ensemble, Sampling
 from dubito.engine.ensemble import of_member
-from dubito.engine.summing.heads import class_logits, mean_and_variance
+from dubito.engine.summing.heads import class_logits, log_variance, mean_and_variance
 from dubito.errors import InputError
 from dubito.serving.judging.calibrating import Features, Labelled, check_features
 from dubito.serving.models.members import Predictor
@@ -89,12 +89,13 @@ def judge(
         features = Features.take(engine, rows, check)
     take = _classes if engine.manifest.family == "classification" else _numbers
     evaluate = take(engine, rows, sampling, coverage, features, check)
+    evaluation = evaluate(applied)
     return Judged(
-        evaluation=evaluate(applied),
+        evaluation=evaluation,
         raw=evaluate(None) if order.compare and applied is not None else None,
         is_calibrated=applied is not None,
         coverage=coverage,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *evaluation.warnings),
     )
 
 
@@ -155,17 +156,17 @@ def _numbers(
 ) -> Callable[[Calibration | None], Evaluation]:
     """How to judge a regression, once its passes are taken."""
 
-    def taken(inputs: Mapping[str, Tensor]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        pairs = [
-            mean_and_variance(raw, manifest)
-            for manifest, raw in _passes(engine, inputs, sampling, check)
-        ]
-        mean_TBD, variance_TBD = (torch.cat(part) for part in zip(*pairs, strict=True))
-        return mean_TBD.numpy(), variance_TBD.numpy()
+    def taken(
+        inputs: Mapping[str, Tensor],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        means, own = [], []
+        for manifest, raw in _passes(engine, inputs, sampling, check):
+            means.append(mean_and_variance(raw, manifest)[0])
+            if (found := log_variance(raw, manifest)) is not None:
+                own.append(found)
+        return torch.cat(means).numpy(), torch.cat(own).numpy() if own else None
 
-    mean_TBD, variance_TBD = taken(rows.inputs)
-    has_variance = engine.manifest.output == "mean_and_log_variance"
-    log_variance_TBD = np.log(variance_TBD) if has_variance else None
+    mean_TBD, log_variance_TBD = taken(rows.inputs)
     strange_TND = None if rows.ood_inputs is None else taken(rows.ood_inputs)[0]
     return lambda calibration: evaluate_regression(
         mean_TBD,

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from dubito import disk
+from dubito.calibration.record import Calibration
 from dubito.engine import Engine, Sampling
 from dubito.errors import ConflictError, DubitoError
 from dubito.registry import (
@@ -230,12 +231,16 @@ class Library:
         return fact
 
     def add_calibration(
-        self, version: VersionFact, document: dict[str, object], *, actor: str = ANONYMOUS
+        self, version: VersionFact, record: Calibration, *, actor: str = ANONYMOUS
     ) -> CalibrationFact:
-        """Keep a calibration and make it active."""
+        """Keep a calibration and make it active, unless its fit is worse than none."""
         with self._changing():
             return self._registry.add_calibration(
-                version.model, str(version.number), document, actor=actor
+                version.model,
+                str(version.number),
+                record.to_json(),
+                is_active=record.is_worth_using,
+                actor=actor,
             )
 
     def set_active_calibration(

@@ -1,0 +1,145 @@
+"""Whether a fit is worth having: the verdict against its formula, and on data of known answers."""
+
+from math import log
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.special import softmax
+
+from dubito.calibration import splits
+from dubito.calibration.choices import ScalingName
+from dubito.calibration.likelihood.noise import Noise, fit_noise
+from dubito.calibration.likelihood.scaling import fit_scaling
+from dubito.calibration.likelihood.temperature import fit_temperature
+from dubito.calibration.report import no_check
+from dubito.calibration.verdict import Judged, Verdict, judge_noise, judge_scaling
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+def drawn(
+    num_rows: int, num_classes: int, seed: int, *, spread: float = 2.0, factor: float = 1.0
+) -> tuple[Floats, Indices]:
+    """Logits of 4 passes, too sure by a factor, and labels drawn from their mean without it."""
+    generator = np.random.default_rng(seed)
+    logits_TBC = spread * generator.normal(
+        size=(1, num_rows, num_classes)
+    ) + 0.3 * generator.normal(size=(4, num_rows, num_classes))
+    mean_BC = softmax(logits_TBC, axis=-1).mean(axis=0)
+    uniform_B = generator.random((num_rows, 1))
+    label_B = (mean_BC.cumsum(axis=-1) < uniform_B).sum(axis=-1).clip(max=num_classes - 1)
+    return factor * logits_TBC, label_B
+
+
+def judged(name: ScalingName, logits: Floats, label: Indices, seed: int = 0) -> Judged:
+    scaling = fit_scaling(name, logits, label)
+    return judge_scaling(name, scaling, logits, label, np.arange(len(label)), seed, no_check)
+
+
+def test_the_verdict_is_that_of_five_folds_written_out() -> None:
+    logits_TBC, label_B = drawn(52, 3, seed=1, factor=1.5)
+    fit_b = np.arange(1, 52, 2)
+    order_b = np.random.Generator(np.random.Philox(7)).permutation(fit_b).tolist()
+    order_b.sort(key=lambda row: label_B[row])
+    differences = []
+    for place in range(5):
+        held = order_b[place::5]
+        known = np.setdiff1d(fit_b, held)
+        temperature = fit_temperature(logits_TBC[:, known], label_B[known])
+        for row in held:
+            with_it, without = (
+                softmax(logits_TBC[:, row] / one, axis=-1)[:, label_B[row]].mean()
+                for one in (temperature, 1.0)
+            )
+            differences.append(np.log(without) - np.log(with_it))
+    scaling = fit_temperature(logits_TBC[:, fit_b], label_B[fit_b])
+    found = judge_scaling("temperature", scaling, logits_TBC, label_B, fit_b, 7, no_check).verdict
+    error = np.std(differences, ddof=1) * np.sqrt((1 + 5 / 4) / 26)
+    assert found.nats == pytest.approx(np.mean(differences), abs=1e-4)
+    assert found.margin == pytest.approx(max(stats.t.ppf(0.99, 25) * error, log(20) / 26), rel=1e-3)
+    assert (found.against, found.num_rows) == ("none", 26)
+
+
+def test_a_scaling_of_a_calibrated_network_is_hardly_ever_called_worse() -> None:
+    """40 draws of 60 rows: more than 2 by chance in 1 of 130, if 1 in 100 were called so."""
+    worse = sum(judged("temperature", *drawn(60, 4, seed)).verdict.is_worse for seed in range(40))
+    assert worse <= 2
+
+
+def test_classes_that_were_dealt_out_in_their_shares_are_not_held_against_the_fit() -> None:
+    """8 calibrated networks; with folds that pass the classes over, 5 fits are called worse."""
+    worse = 0
+    for seed in range(8):
+        logits_TBC, label_B = drawn(450, 10, seed, spread=0.4)
+        fit_b = splits.parts(450, alpha=0.05, coverage=0.9, seed=seed, label_B=label_B)["fit"]
+        known = logits_TBC[:1, fit_b], label_B[fit_b]
+        worse += judged("vector", *known).verdict.is_worse
+    assert worse <= 1
+
+
+@pytest.mark.parametrize("name", ["temperature", "vector", "isotonic"])
+def test_a_scaling_of_a_network_that_is_too_sure_is_better(name: ScalingName) -> None:
+    verdict = judged(name, *drawn(120, 4, seed=0, factor=4.0)).verdict
+    assert verdict.nats < -verdict.margin
+    assert verdict.is_active
+    assert str(verdict).startswith("better than no fit beyond chance: by cross-validation on 120")
+
+
+def test_what_is_worse_than_none_is_kept_and_not_active() -> None:
+    verdict = Verdict("none", nats=0.2, margin=0.1, num_rows=113)
+    assert verdict.is_worse
+    assert not verdict.is_active
+    assert str(verdict) == (
+        "worse than no fit beyond chance: by cross-validation on 113 rows of the fit it costs 0.2 "
+        "nats a row, of which chance explains 0.1; it is kept but not active: look for rows with "
+        "wrong truths, or of a kind that the network was not trained for, and calibrate again"
+    )
+    assert Verdict("none", nats=0.1, margin=0.1, num_rows=113).is_active
+
+
+def test_positions_are_judged_by_rows_and_unlabelled_ones_not_at_all() -> None:
+    logits_TNC, label_N = drawn(300, 3, seed=3, factor=3.0)
+    logits_TBPC, label_BP = logits_TNC.reshape(4, 60, 5, 3), label_N.reshape(60, 5)
+    label_BP[:, 4] = -1
+    first = judged("temperature", logits_TBPC[:, :, :4], label_BP[:, :4]).verdict
+    found = judged("temperature", logits_TBPC, label_BP).verdict
+    assert (found.num_rows, found.against) == (60, "none")
+    assert found.nats == pytest.approx(first.nats, abs=1e-9)
+    assert found.nats < -found.margin
+
+
+def test_one_row_that_the_fit_leaves_out_does_not_sway_the_verdict_and_is_named() -> None:
+    logits_TBC, label_B = drawn(60, 4, seed=5)
+    before = judged("temperature", logits_TBC, label_B)
+    logits_TBC[:, 17] = 0.0
+    logits_TBC[:, 17, (label_B[17] + 1) % 4] = 1e4
+    after = judged("temperature", logits_TBC, label_B)
+    assert before.warnings == ()
+    assert "1 of 60 (row 17): check their labels" in after.warnings[0]
+    assert after.verdict.nats == pytest.approx(before.verdict.nats, abs=0.05)
+    assert after.verdict.margin < 2 * before.verdict.margin
+
+
+def test_a_noise_is_judged_against_none_a_given_one_against_a_fitted_one() -> None:
+    generator = np.random.default_rng(0)
+    mean_TBD = 0.1 * generator.normal(size=(4, 80, 1))
+    target_BD = generator.normal(size=(80, 1))
+    rows, rest = np.arange(80), (0, no_check)
+    own_TBD = np.full_like(mean_TBD, -4.0)
+    scaled = judge_noise(
+        fit_noise(mean_TBD, own_TBD, target_BD), False, mean_TBD, own_TBD, target_BD, rows, *rest
+    )
+    assert scaled.verdict.nats < -scaled.verdict.margin
+    assert scaled.verdict.against == "none"
+    fitted = fit_noise(mean_TBD, None, target_BD)
+    plain = judge_noise(fitted, False, mean_TBD, None, target_BD, rows, *rest)
+    assert plain == Judged(Verdict())
+    for precision, is_worse in ((1.0, False), (100.0, True), (0.01, True)):
+        given = Noise.of_precision(precision, 1)
+        found = judge_noise(given, True, mean_TBD, None, target_BD, rows, *rest)
+        assert found.verdict.is_worse is is_worse
+        assert found.verdict.is_active  # what the caller knows is taken as it is, not in silence
+        assert [one[:17] for one in found.warnings] == ["`noise_precision`"] * is_worse
