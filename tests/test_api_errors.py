@@ -18,7 +18,7 @@ import pytest
 from dubito.serving.application import Application
 from dubito.settings import Settings
 
-from .conftest import Bundles, Server, upload
+from .conftest import NUM_FEATURES, Bundles, Server, upload
 
 PREDICT = "/v1/models/animals/predict"
 GOOD = {"inputs": [[0.1, 0.2, 0.3, 0.4]]}
@@ -149,12 +149,27 @@ def test_a_body_that_is_wrong_in_many_places_gets_a_short_answer(
     _check_next(ready)
 
 
-def test_a_network_that_overflows_names_no_class(ready: httpx.Client) -> None:
-    body = {"inputs": [[3e38] * 4, [0.0] * 4], "outputs": ["label", "variation_ratio"]}
+def test_a_row_that_overflows_gets_no_class_no_set_no_flag_and_no_decision(
+    ready: httpx.Client,
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(120, NUM_FEATURES)).tolist()
+    held_out = {"inputs": rows, "labels": [0, 1, 2] * 40, "alpha": 0.1}
+    ready.post("/v1/models/animals/calibrate", json=held_out).raise_for_status()
+    names = ["label", "variation_ratio", "prediction_set", "decision", "ood"]
+    body = {"inputs": [[3e38] * 4, [0.0] * 4], "outputs": names}
     reply = ready.post(PREDICT, json=body).json()
-    assert [label is None for label in reply["outputs"]["label"]] == [True, False]
-    assert [ratio is None for ratio in reply["outputs"]["variation_ratio"]] == [True, False]
-    assert any("overflows" in warning for warning in reply["warnings"])
+    columns = {**reply["outputs"].pop("ood"), **reply["outputs"]}
+    for name, column in columns.items():
+        assert [value is None for value in column] == [True, False], name
+    assert len(columns) == 7
+    (warning,) = reply["warnings"]
+    assert "`prediction_set`, `decision`, `ood`: null in 1 rows" in warning
+    packed = ready.post(PREDICT, json=body, headers={"Accept": "application/x-npz"})
+    assert packed.status_code == 200, packed.text
+    arrays = np.load(io.BytesIO(packed.content))
+    assert [arrays[name][0] for name in ("label", "decision")] == ["", ""]
+    assert not arrays["prediction_set"][0].any()
+    assert np.isnan(arrays["ood.p_value"][0])
 
 
 def test_what_a_killed_upload_left_is_removed_at_the_next_start(settings: Settings) -> None:

@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -183,6 +184,31 @@ def test_arrays_hold_the_same_figures(calibrated: httpx.Client) -> None:
     kept = np.array(samples["samples"])
     assert kept.shape == (2, 16, 3)
     np.testing.assert_allclose(kept.mean(1), samples["mean"], atol=1e-9)
+
+
+def test_a_row_that_overflows_has_no_set_no_flag_and_no_decision(
+    calibrated: httpx.Client,
+) -> None:
+    rows = rows_of("labels", 3, seed=9)
+    rows[1] = [-3.4e38, 3.4e38, 3.4e38, 3.4e38]
+    path, body = "/v1/models/labels/predict", {"inputs": rows.tolist()}
+    reply = _ok(calibrated.post(path, json=body))
+    found: Any = reply["outputs"]
+    others: Any = predicted(calibrated, "labels", rows[[0, 2]])
+    assert [part[1] for part in found["ood"].values()] == [None, None, None]
+    for column in ("label", "prediction_set", "certain_set", "decision"):
+        assert found[column][1] is None
+        assert found[column][::2] == others[column]
+    assert found["ood"]["flag"][::2] == others["ood"]["flag"]
+    (warning,) = reply["warnings"]  # type: ignore[misc]
+    assert "`prediction_set`, `decision`, `ood`" in warning
+    assert "null in 1 rows" in warning
+    packed = calibrated.post(path, json=body, headers={"Accept": NPZ}).content
+    arrays = np.load(io.BytesIO(packed))
+    assert arrays["decision"][1] == ""
+    assert np.isnan(arrays["ood.p_value"][1])
+    assert not arrays["prediction_set"][1].any()
+    assert not arrays["ood.flag"][1]
 
 
 @pytest.mark.parametrize("name", ["labels", "places"])

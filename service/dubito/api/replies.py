@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import orjson
@@ -20,7 +20,7 @@ from dubito.api.bodies import JSON, NPY, NPZ
 from dubito.engine import Sampling
 from dubito.errors import InputError
 from dubito.registry import JobFact
-from dubito.serving.orders import ClassNames, ClassSets, Column
+from dubito.serving.orders import ClassNames, ClassSets, Column, Flags, arrays_of
 
 _WEIGHT = re.compile(r"(0(\.[0-9]{0,3})?|1(\.0{0,3})?)")
 _TAG = re.compile(r'"[!#-~]*"')
@@ -109,7 +109,7 @@ def columns_response(
     """
     if wanted == JSON:
         return json_response({**head, "outputs": columns})
-    arrays = dict(_flat(columns))
+    arrays = dict(arrays_of(columns))
     if wanted == NPZ:
         if classes is not None:
             arrays["classes"] = np.array(classes)
@@ -129,24 +129,12 @@ def _npy(array: NDArray[np.generic]) -> bytes:
     return file.getvalue()
 
 
-def _flat(
-    columns: Mapping[str, Column], prefix: str = ""
-) -> Iterator[tuple[str, NDArray[np.generic]]]:
-    for name, column in columns.items():
-        if isinstance(column, Mapping):
-            yield from _flat(column, f"{prefix}{name}.")
-        elif isinstance(column, ClassSets):
-            yield f"{prefix}{name}", column.is_member
-        elif isinstance(column, ClassNames):
-            yield f"{prefix}{name}", column.array()
-        elif column is not None:
-            yield f"{prefix}{name}", np.asarray(column)
-
-
 def _to_plain(value: object) -> object:
     """What orjson shall write for what it does not know."""
     if isinstance(value, ClassSets | ClassNames):
         return value.names()
+    if isinstance(value, Flags):
+        return value.values()
     if isinstance(value, np.ndarray):  # a layout that orjson does not read
         return np.ascontiguousarray(value)
     if isinstance(value, Mapping):

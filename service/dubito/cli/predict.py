@@ -22,6 +22,7 @@ from dubito.serving.orders import (
     ClassNames,
     ClassSets,
     Column,
+    Flags,
     PredictOrder,
     PredictReply,
 )
@@ -136,11 +137,13 @@ def _flat(outputs: Mapping[str, Column]) -> list[tuple[str, list[str]]]:
     for name, column in outputs.items():
         if isinstance(column, ClassSets):
             if column.is_member.ndim == 2:  # a map does not fit a terminal
-                flat.append((name, [", ".join(names) for names in column.names()]))
+                flat.append((name, [_cell(names) for names in column.names()]))
         elif isinstance(column, ClassNames):
             continue
+        elif isinstance(column, Flags):
+            flat.append((name, [_cell(value) for value in column.values()]))
         elif isinstance(column, list):
-            flat.append((name, [str(value) for value in column]))
+            flat.append((name, [_cell(value) for value in column]))
         elif isinstance(column, Mapping):
             flat.extend((f"{name} {part}", cells) for part, cells in _flat(column))
         elif isinstance(column, np.ndarray) and column[0].size == 1:
@@ -149,4 +152,8 @@ def _flat(outputs: Mapping[str, Column]) -> list[tuple[str, list[str]]]:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    if value is None:
+        return "null"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

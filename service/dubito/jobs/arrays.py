@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-
-from dubito.serving.orders import ClassNames, ClassSets, Column
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -24,26 +22,3 @@ def from_bytes(content: bytes) -> Arrays:
     """What `to_bytes` wrote."""
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
-
-
-def flat(
-    columns: Mapping[str, Column], width: int, prefix: str = ""
-) -> Iterator[tuple[str, NDArray[np.generic]]]:
-    """Columns as arrays by name; those within others are named with a dot.
-
-    Args:
-        columns: of a prediction; null ones are left out.
-        width: of text, in letters, so that all blocks have one type.
-        prefix: of their names.
-    """
-    for name, column in columns.items():
-        if isinstance(column, Mapping):
-            yield from flat(column, width, f"{prefix}{name}.")
-        elif isinstance(column, ClassSets):
-            yield f"{prefix}{name}", column.is_member
-        elif isinstance(column, ClassNames):
-            yield f"{prefix}{name}", column.array(width)
-        elif isinstance(column, list):
-            yield f"{prefix}{name}", np.array([text or "" for text in column], f"U{width}")
-        elif column is not None:
-            yield f"{prefix}{name}", np.asarray(column)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from dubito.calibration.record import Calibration
 from dubito.engine import Sampling
-from dubito.jobs.arrays import Arrays, flat, to_bytes
+from dubito.jobs.arrays import Arrays, to_bytes
 from dubito.serving.models.members import Predictor
-from dubito.serving.orders import PredictOrder
+from dubito.serving.orders import PredictOrder, arrays_of
 from dubito.serving.outputs import Built, build_outputs
 from dubito.serving.worker import Check
 
@@ -71,7 +71,7 @@ class Predicting:
         for warning in found.warnings:
             if len(self._warnings) < _MAX_WARNINGS:
                 self._warnings.setdefault(warning)
-        self._kept.append(dict(flat(found.outputs, self._width)))
+        self._kept.append(dict(arrays_of(found.outputs, self._width)))
 
     def part(self) -> bytes:
         """The columns since the last part."""

@@ -6,7 +6,7 @@ so that `sampling.py` can refuse them with a remedy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,20 +29,40 @@ class ClassSets:
     Args:
         is_member: whether the class, or label, is in the row's set; before the last axis maybe
             positions.
+        is_known: where there is a set: not where the network overflowed. Others hold nothing.
         classes: names of the classes.
     """
 
     is_member: NDArray[np.bool_]
+    is_known: NDArray[np.bool_]
     classes: tuple[str, ...]
 
-    def names(self) -> list[list[str]]:
-        """The classes of each row's set, in the order of the classes; of positions nested lists."""
+    def names(self) -> list[object]:
+        """The classes of each row's set, in the order of the classes; of positions nested lists.
+
+        Null where there is no set.
+        """
+        members = self.is_member.reshape(-1, self.is_member.shape[-1]).tolist()
         flat = [
             [name for name, is_in in zip(self.classes, member_C, strict=True) if is_in]
-            for member_C in self.is_member.reshape(-1, self.is_member.shape[-1]).tolist()
+            if is_known
+            else None
+            for member_C, is_known in zip(members, self.is_known.reshape(-1).tolist(), strict=True)
         ]
-        found: list[list[str]] = _nested(flat, self.is_member.shape[1:-1])  # type: ignore[assignment]
-        return found
+        return _nested(flat, self.is_member.shape[1:-1])
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Which rows are flagged, (B,), and which can be: not where the network overflowed."""
+
+    is_flagged: NDArray[np.bool_]
+    is_known: NDArray[np.bool_]
+
+    def values(self) -> list[bool | None]:
+        """True or false, null where neither is known."""
+        pairs = zip(self.is_flagged.tolist(), self.is_known.tolist(), strict=True)
+        return [flag if known else None for flag, known in pairs]
 
 
 @dataclass(frozen=True)
@@ -87,9 +107,38 @@ Column = (
     | list[str | None]
     | ClassSets
     | ClassNames
+    | Flags
     | Mapping[str, "Column"]
     | None
 )
+
+
+def arrays_of(
+    columns: Mapping[str, Column], width: int | None = None, prefix: str = ""
+) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """Columns as arrays by name; those within others are named with a dot, null ones left out.
+
+    What a row does not have is NaN, false or empty text.
+
+    Args:
+        columns: of a prediction.
+        width: letters of text; None: those of the longest.
+        prefix: of their names.
+    """
+    for name, column in columns.items():
+        if isinstance(column, Mapping):
+            yield from arrays_of(column, width, f"{prefix}{name}.")
+        elif isinstance(column, ClassSets):
+            yield f"{prefix}{name}", column.is_member
+        elif isinstance(column, Flags):
+            yield f"{prefix}{name}", column.is_flagged
+        elif isinstance(column, ClassNames):
+            yield f"{prefix}{name}", column.array(width)
+        elif isinstance(column, list):
+            texts = [text or "" for text in column]
+            yield f"{prefix}{name}", np.array(texts, None if width is None else f"U{width}")
+        elif column is not None:
+            yield f"{prefix}{name}", column
 
 
 @dataclass(frozen=True)

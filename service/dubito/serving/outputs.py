@@ -23,6 +23,7 @@ from dubito.errors import InputError
 from dubito.monitoring.kept import Kept
 from dubito.serving.models.members import Predictor
 from dubito.serving.orders import Column, PredictOrder
+from dubito.serving.overflow import decided, flagged, warn_of_overflow
 from dubito.serving.positions import (
     BY_POSITION,
     by_position,
@@ -152,7 +153,7 @@ def build_outputs(
         columns = _regression(prediction, request)
     columns[_ON_REQUEST] = lambda: _rows_first(prediction)
     outputs = {name: columns[name]() for name in names}
-    _warn_non_finite({"mean": prediction.mean, **outputs}, warnings)
+    warn_of_overflow({"mean": prediction.mean, **outputs}, warnings)
     varies = _varies(prediction) if sampling.method == "mc" else None
     kept = None
     if applied is not None and is_observed:
@@ -218,13 +219,14 @@ def _classification(
         return shown_sets(prediction, members())
 
     def ood() -> Column:
-        return None if found is None else _ood(found, strangeness())
+        return None if found is None else flagged(found.ood, strangeness())
 
     def decision() -> Column:
         if found is None:
             return None
         flag_B = found.ood.flags(strangeness())
-        return found.class_decisions(prediction.mean, flag_B, members())
+        decisions = found.class_decisions(prediction.mean, flag_B, members())
+        return decided(decisions, prediction.mean, strangeness())
 
     return {
         "label": lambda: labels(prediction),
@@ -275,12 +277,13 @@ def _regression(prediction: Regression, request: _Request) -> dict[str, Callable
         return found.number_scores(prediction.epistemic_variance, request.features)
 
     def ood() -> Column:
-        return None if found is None else _ood(found, strangeness())
+        return None if found is None else flagged(found.ood, strangeness())
 
     def decision() -> Column:
         if found is None:
             return None
-        return found.number_decisions(variance_BD, found.ood.flags(strangeness()))
+        decisions = found.number_decisions(variance_BD, found.ood.flags(strangeness()))
+        return decided(decisions, prediction.mean, strangeness())
 
     return {
         "mean": lambda: prediction.mean,
@@ -333,15 +336,6 @@ def _draws(found: Calibration, request: _Request) -> NDArray[np.float64]:
     return draws.by_content(rows, found.sampling.seed)
 
 
-def _ood(calibration: Calibration, score_B: NDArray[np.float64]) -> Column:
-    detector = calibration.ood
-    return {
-        "score": score_B,
-        "p_value": detector.p_values(score_B),
-        "flag": detector.flags(score_B),
-    }
-
-
 def _features(
     engine: Predictor,
     inputs: Mapping[str, Tensor],
@@ -378,15 +372,3 @@ def _warn_unbounded(calibration: Calibration, request: _Request) -> None:
         f"coverage {coverage}: sets hold every {'such ' * by_class}class and intervals have no end "
         "(null); calibrate with more rows"
     )
-
-
-def _warn_non_finite(outputs: Mapping[str, Column], warnings: list[str]) -> None:
-    for name, column in outputs.items():
-        if isinstance(column, np.ndarray) and column.dtype.kind == "f":
-            is_bad = ~np.isfinite(column)
-            if is_bad.any():
-                rows = len(set(np.nonzero(is_bad)[0].tolist()))
-                warnings.append(
-                    f"`{name}` is not finite in {rows} rows (null): "
-                    "the network overflows on these inputs"
-                )

@@ -40,27 +40,38 @@ def shown(
 
 def labels(prediction: Classification) -> Column:
     """The most probable class of each row or position, or the labels that are on; null: none."""
-    index, classes = prediction.label_index, prediction.classes
-    is_known = np.isfinite(prediction.mean).all(axis=-1)
+    index, classes, is_known = prediction.label_index, prediction.classes, known(prediction)
     head = _head(prediction)
     if head == "multilabel":
-        return ClassSets((index == 1) & is_known, classes)
+        return ClassSets((index == 1) & is_known[:, None], is_known, classes)
     if head == "dense":
         return ClassNames(np.where(is_known, index, -1), classes)
-    known = np.where(is_known, index, -1).tolist()
-    return [None if place < 0 else classes[place] for place in known]
+    named = (*classes, None)
+    return [named[place] for place in np.where(is_known, index, -1).tolist()]
+
+
+def known(prediction: Classification) -> NDArray[np.bool_]:
+    """Where the network did not overflow: rows, or the positions of a map; labels all or none."""
+    axes = (-2, -1) if _head(prediction) == "multilabel" else -1
+    is_known: NDArray[np.bool_] = np.asarray(np.isfinite(prediction.mean).all(axis=axes))
+    return is_known
 
 
 def shown_sets(prediction: Classification, is_member: NDArray[np.bool_]) -> ClassSets:
     """Prediction sets; of labels those that may be on."""
     if _head(prediction) == "multilabel":
-        return ClassSets(is_member[..., 1], prediction.classes)
-    return ClassSets(is_member, prediction.classes)
+        is_member = is_member[..., 1]
+    return _sets(prediction, is_member)
 
 
 def certain_sets(prediction: Classification, is_member: NDArray[np.bool_]) -> ClassSets:
     """The labels that must be on: whose set holds nothing else."""
-    return ClassSets(is_member[..., 1] & ~is_member[..., 0], prediction.classes)
+    return _sets(prediction, is_member[..., 1] & ~is_member[..., 0])
+
+
+def _sets(prediction: Classification, is_member: NDArray[np.bool_]) -> ClassSets:
+    is_known = known(prediction)
+    return ClassSets(is_member & is_known[..., None], is_known, prediction.classes)
 
 
 def by_position(prediction: Classification) -> dict[str, Callable[[], Column]]:

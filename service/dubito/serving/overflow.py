@@ -1,0 +1,77 @@
+"""Rows on which the network overflows: null in a reply, with a warning, and nothing made up.
+
+Their figures are not finite; no set, flag or decision follows from that. In arrays (`.npz`, results
+of jobs) such a row is NaN, false or empty text.
+
+Dimensions: B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dubito.ood.detector import Detector
+from dubito.serving.orders import ClassNames, ClassSets, Column, Flags
+
+
+def flagged(detector: Detector, score_B: NDArray[np.float64]) -> Column:
+    """The column `ood`; null where the score is no number."""
+    is_known_B = ~np.isnan(score_B)
+    return {
+        "score": score_B,
+        "p_value": np.where(is_known_B, detector.p_values(score_B), np.nan),
+        "flag": Flags(detector.flags(score_B) & is_known_B, is_known_B),
+    }
+
+
+def decided(
+    decisions: Sequence[str], mean: NDArray[np.float64], score_B: NDArray[np.float64]
+) -> Column:
+    """The column `decision`; null where a mean is not finite, or the score no number.
+
+    Args:
+        decisions: one per row.
+        mean: (B, ...) of the row.
+        score_B: out of distribution.
+    """
+    is_known_B = np.isfinite(mean).reshape(len(mean), -1).all(axis=1) & ~np.isnan(score_B)
+    return [one if known else None for one, known in zip(decisions, is_known_B, strict=True)]
+
+
+def warn_of_overflow(columns: Mapping[str, Column], warnings: list[str]) -> None:
+    """Add one warning where rows overflow.
+
+    Args:
+        columns: of the reply, and those behind them.
+        warnings: to add to.
+    """
+    found = {name: null for name, column in columns.items() if (null := _null_rows(column)).any()}
+    if found:
+        rows = np.logical_or.reduce(list(found.values())).sum()
+        names = ", ".join(f"`{name}`" for name in found)
+        warnings.append(
+            f"{names}: null in {rows} rows (in arrays NaN, false or empty): the network overflows "
+            "on these inputs"
+        )
+
+
+def _null_rows(column: Column) -> NDArray[np.bool_]:
+    """Which rows hold a null because of an overflow."""
+    if isinstance(column, Mapping):  # where an interval has no end, it is infinite
+        ends = [one for one in column.values() if isinstance(one, np.ndarray)]
+        null = np.isnan(np.stack(ends, axis=-1))
+    elif isinstance(column, ClassSets | Flags):
+        null = ~column.is_known
+    elif isinstance(column, ClassNames):
+        null = column.index < 0
+    elif isinstance(column, list):
+        null = np.array([one is None for one in column], bool)
+    elif isinstance(column, np.ndarray) and column.dtype.kind == "f":
+        null = ~np.isfinite(column)
+    else:
+        return np.zeros(0, bool)
+    null_B: NDArray[np.bool_] = np.asarray(null.reshape(len(null), -1).any(axis=1))
+    return null_B
