@@ -80,7 +80,7 @@ def test_a_bound_adds_deviations() -> None:
 def test_a_batch_far_below_the_incumbent_begins_with_the_best_row_and_spreads() -> None:
     """Beyond 38 deviations all improvements are 0 as numbers, but not as logarithms."""
     x = np.linspace(0, 1, 50)
-    mean_N, std_N = -np.square(x - 0.3), np.full(50, 0.01)
+    mean_N, std_N = -np.square(x - 0.3), 0.01 + 0.005 * x
     scores_N = optimisation.log_expected_improvement(mean_N, std_N, 100.0)
     assert not np.exp(scores_N).any()
     for seed in range(6):
@@ -88,26 +88,29 @@ def test_a_batch_far_below_the_incumbent_begins_with_the_best_row_and_spreads() 
         penalisation.choose(
             scores_N, mean_N, std_N, x[:, None], found, incumbent=100.0, is_log=True
         )
-        assert found.places[0] == mean_N.argmax()
-        assert found.places == greedy_penalised(scores_N, mean_N, std_N, x, 100.0)
+        places, left = greedy_penalised(scores_N, mean_N, std_N, x, 100.0)
+        assert found.places == places
+        assert found.places[0] == scores_N.argmax()
+        np.testing.assert_allclose(found.scores, left, rtol=1e-12)
 
 
 def greedy_penalised(
     log_N: Floats, mean_N: Floats, std_N: Floats, x: Floats, incumbent: float
-) -> list[int]:
+) -> tuple[list[int], list[float]]:
     """Three rows by the formula of the module, by 30 digits, one factor after the other."""
     apart = np.abs(x[:, None] - x)
     slope = (np.abs(mean_N[:, None] - mean_N) / (apart + np.eye(len(x)))).max()
-    left, places = [mpmath.mpf(one) for one in log_N.tolist()], list[int]()
+    left, places, scores = [mpmath.mpf(one) for one in log_N.tolist()], list[int](), list[float]()
     for _ in range(3):
         places.append(max(set(range(len(x))) - set(places), key=left.__getitem__))
         place = places[-1]
+        scores.append(float(left[place]))
         for n in range(len(x)):
             reach = slope * apart[n, place] - max(incumbent, mean_N.max()) + mean_N[place]
             with mpmath.workdps(30):
                 chance = mpmath.erfc(-mpmath.mpf(reach / std_N[place]) / mpmath.sqrt(2)) / 2
                 left[n] += mpmath.log(chance)
-    return places
+    return places, scores
 
 
 def test_rows_on_which_the_network_overflows_do_not_spoil_the_penalties_of_others() -> None:
@@ -131,7 +134,8 @@ def test_a_chosen_row_lowers_its_neighbours_by_the_chance_that_they_lie_in_its_b
 ) -> None:
     x = np.linspace(0, 1, 101)
     bumps_N = np.exp(-0.5 * ((x - 0.2) / 0.05) ** 2) + 0.9 * np.exp(-0.5 * ((x - 0.8) / 0.05) ** 2)
-    mean_N, std_N = unit * bumps_N, np.full(101, 0.1 * unit)
+    mean_N = unit * bumps_N
+    std_N = (0.1 + 0.05 * x) * unit
     scores_N = optimisation.upper_confidence_bound(mean_N, std_N)
     found = picks(101, 2)
     penalisation.choose(scores_N, mean_N, std_N, x[:, None], found, incumbent=None, is_log=False)
@@ -148,3 +152,11 @@ def test_a_chosen_row_lowers_its_neighbours_by_the_chance_that_they_lie_in_its_b
     assert second == left_N.argmax()
     assert abs(second - first) > 1  # one step away is in the ball, more likely than not
     assert found.scores[1] == pytest.approx(log(left_N[second]), rel=1e-9)
+
+
+def test_the_logarithm_of_a_softplus_is_exact_where_the_softplus_is_0_as_a_number() -> None:
+    scores = [-1e4, -746.0, -31.0, -29.0, -1.0, 0.0, 1.0, 1e4]
+    with mpmath.workdps(5000):
+        expected = [float(mpmath.log(mpmath.log1p(mpmath.exp(one)))) for one in scores]
+    found = penalisation._log_softplus(np.array(scores))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
