@@ -96,10 +96,12 @@ def test_no_command_fails_for_a_letter_and_no_word_is_cut(
     assert err.startswith("error: No such file")
 
 
-def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback(tmp_path: Path) -> None:
-    (tmp_path / "typer.py").write_text(
-        "print('imports', flush=True)\nimport signal\nsignal.pause()"
-    )
+@pytest.mark.parametrize("module", ["typer", "tomllib"])  # the first one, and one deep within
+def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_traceback(
+    tmp_path: Path, module: str
+) -> None:
+    stands_still = "print('imports', flush=True)\nimport signal\nsignal.pause()"
+    (tmp_path / f"{module}.py").write_text(stands_still)
     settings = environment(tmp_path, {})
     settings["PYTHONPATH"] = os.pathsep.join([str(tmp_path), settings["PYTHONPATH"]])
     with subprocess.Popen(

@@ -18,8 +18,9 @@ def main() -> None:
         signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
     from dubito import cli
 
+    run = cli.prepared()
     signal.signal(signal.SIGINT, before)
-    cli.main()
+    run()
 
 
 if __name__ == "__main__":

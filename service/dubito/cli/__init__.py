@@ -30,7 +30,8 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from importlib import import_module
 
 import typer
@@ -96,9 +97,20 @@ def make_app(commands: Iterable[str] = _MODULES) -> typer.Typer:
 
 def main() -> None:
     """Run the command; an error is one line on stderr and exit code 1."""
+    prepared()()
+
+
+def prepared() -> Callable[[], None]:
+    """The command that is asked for, imported, as a function that runs it."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # of a terminal that lacks letters: ? for those
-            stream.reconfigure(errors="replace")
+            with suppress(OSError, ValueError):  # closed, or not what it was when it was opened
+                stream.reconfigure(errors="replace")
     asked = sys.argv[1:2]
-    with reporting_errors():
-        make_app(asked if asked and asked[0] in _MODULES else _MODULES)()
+    app = make_app(asked if asked and asked[0] in _MODULES else _MODULES)
+
+    def run() -> None:
+        with reporting_errors():
+            app()
+
+    return run
