@@ -188,19 +188,19 @@ def test_equal_requests_to_two_versions_share_one_id_and_one_truth(
 
 BAD_FEEDBACK: list[tuple[Any, str]] = [
     ([{"row": 3, "label": "ant"}], "from 0 to 2"),
-    ([{"row": -1, "label": "ant"}], "greater than or equal to 0"),
+    ([{"row": -1, "label": "ant"}], "expected at least 0, got -1"),
     ([{"row": 0, "label": "dog"}], "`label` of version 1 expects a name (ant, bee, cat)"),
     ([{"row": 0, "label": 3}], "index from 0 to 2"),
-    ([{"row": 0, "label": True}], "valid"),
+    ([{"row": 0, "label": True}], "expected a whole number or text, got true"),
     ([{"row": 0, "label": ["ant"]}], "got a list: outcomes of several labels"),
     ([{"row": 0, "target": 1.0}], "expects `label` and no `target`"),
     ([{"row": 0, "label": "ant", "target": 1.0}], "expects `label` and no `target`"),
     ([{"row": 0}], "expects `label`"),
     ([{"row": 0, "label": "ant"}] * 2, "row 0 twice"),
     ([{"row": 1, "label": "ant"}, {"row": 9, "label": "ant"}], "from 0 to 2"),
-    ([], "at least 1"),
+    ([], "expected a list of 1 or more"),
     ([{"row": 0, "label": "ant", "colour": 1}], "nknown field"),
-    ("all", "valid list"),
+    ("all", "expected a list, got 'all'"),
 ]
 
 
