@@ -2,6 +2,6 @@
 
 Flow: samples and truths → `fit` (`splits`, `likelihood`, `promises`, scores of `dubito.ood`,
 `report`) → `record.Calibration`, which is kept with the version and applied to predictions;
-`evaluate` judges without fitting. numpy, scipy and scikit-learn; torch only where scales are
-applied as the engine does. No HTTP, no database.
+`verdict` tells whether a fit is worth having, `evaluate` judges without fitting. numpy, scipy and
+scikit-learn; torch only where scales are applied as the engine does. No HTTP, no database.
 """

@@ -3,4 +3,5 @@
 temperature  one number for all logits
 scaling      one for every class, or a monotone map
 noise        of a regression
+bounded      what one row may cost each of them
 """
