@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from dubito_nn import export
 
 from . import postgres as postgres_server
 from . import s3 as s3_server
+from .http import NUM_FEATURES, upload
 from .processes import environment
 
 LONGEST_FIRST = (
@@ -54,7 +54,6 @@ LONGEST_FIRST = (
 """Files of tests by falling time: what is handed out last should be short."""
 
 CLASSES = ("ant", "bee", "cat")
-NUM_FEATURES = 4
 Bundles = Callable[[str], Path]
 
 
@@ -174,10 +173,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
     def bundle(name: str) -> Path:
         path = folder / f"{name}.dubito"
         if not path.exists():
-            with warnings.catch_warnings():
-                # torch.export of torch 2.13 copies objects of a class that it deprecates itself.
-                warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
-                exports[name](path)
+            exports[name](path)
         return path
 
     return bundle
@@ -318,14 +314,6 @@ def client(serve: Callable[[Settings], Server], settings: Settings) -> Iterator[
     """A client of a fresh server with no models."""
     with httpx.Client(base_url=serve(settings).url, timeout=60) as client:
         yield client
-
-
-def upload(client: httpx.Client, model: str, path: Path) -> httpx.Response:
-    return client.post(
-        f"/v1/models/{model}/versions",
-        content=path.read_bytes(),
-        headers={"Content-Type": "application/octet-stream"},
-    )
 
 
 @pytest.fixture

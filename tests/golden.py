@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,8 @@ from torch import Tensor, nn
 from dubito.settings import Settings
 from dubito_nn import export
 
-from .conftest import Server, upload
+from .conftest import Server
+from .http import upload
 
 FOLDER = Path(__file__).parent / "data" / "golden"
 ANSWERS = FOLDER / "answers.json"
@@ -178,9 +178,7 @@ def rows(case: Case, count: int, seed: int) -> NDArray[np.float32]:
 def exported(name: str, path: Path) -> Path:
     """The bundle of a case."""
     case = CASES[name]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
-        export(built(case), torch.from_numpy(rows(case, 4, 0)), path, **case.declared)
+    export(built(case), torch.from_numpy(rows(case, 4, 0)), path, **case.declared)
     return path
 
 

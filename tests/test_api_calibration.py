@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from dubito_nn import export
 
-from .conftest import CLASSES, NUM_FEATURES, Bundles, upload
+from .conftest import CLASSES, NUM_FEATURES, Bundles
+from .http import normals, npz, predicted, upload
 
 PREDICT = "/v1/models/animals/predict"
 REGRESSION = {
@@ -32,39 +31,21 @@ REGRESSION = {
 }
 
 
-def _rows(count: int, seed: int = 0) -> NDArray[np.float32]:
-    generator = np.random.default_rng(seed)
-    return generator.normal(size=(count, NUM_FEATURES)).astype(np.float32)
-
-
-def _npz(**arrays: Any) -> bytes:
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
-    return file.getvalue()
-
-
-def _predict(client: httpx.Client, rows: NDArray[np.float32], **fields: Any) -> dict[str, Any]:
-    reply = client.post(PREDICT, json={"inputs": rows.tolist(), **fields})
-    assert reply.status_code == 200, reply.text
-    answer: dict[str, Any] = reply.json()
-    return answer
-
-
 def _calibrate(client: httpx.Client, count: int = 120, **fields: Any) -> httpx.Response:
     labels = np.random.default_rng(5).integers(0, len(CLASSES), count)
-    body = {"inputs": _rows(count, seed=3).tolist(), "labels": [CLASSES[i] for i in labels]}
+    body = {"inputs": normals(count, seed=3).tolist(), "labels": [CLASSES[i] for i in labels]}
     return client.post("/v1/models/animals/calibrate", json={**body, "alpha": 0.1, **fields})
 
 
 def test_a_calibration_of_moments_holds_for_moments_alone(ready: httpx.Client) -> None:
     labels = np.random.default_rng(5).integers(0, len(CLASSES), 120).tolist()
-    body = {"inputs": _rows(120, seed=3).tolist(), "labels": labels, "alpha": 0.1}
+    body = {"inputs": normals(120, seed=3).tolist(), "labels": labels, "alpha": 0.1}
     fitted = ready.post("/v1/models/animals/calibrate", json={**body, "method": "moments"})
     assert fitted.status_code == 200, fitted.text
-    covered = _predict(ready, _rows(4), method="moments")
+    covered = predicted(ready, normals(4), method="moments")
     assert covered["calibration"] == 1
     assert covered["outputs"]["prediction_set"] is not None
-    other = _predict(ready, _rows(4))
+    other = predicted(ready, normals(4))
     assert other["calibration"] is None
     assert any("method moments (asked: mc)" in warning for warning in other["warnings"])
 
@@ -74,10 +55,10 @@ def test_a_calibration_of_moments_fills_the_quantiles_of_a_regression(
 ) -> None:
     upload(client, "animals", bundles("regression")).raise_for_status()
     targets = np.random.default_rng(5).normal(10, 2, (120, 1)).tolist()
-    body = {"inputs": _rows(120, seed=3).tolist(), "targets": targets, "alpha": 0.1}
+    body = {"inputs": normals(120, seed=3).tolist(), "targets": targets, "alpha": 0.1}
     fitted = client.post("/v1/models/animals/calibrate", json={**body, "method": "moments"})
     assert fitted.status_code == 200, fitted.text
-    outputs = _predict(client, _rows(4), method="moments")["outputs"]
+    outputs = predicted(client, normals(4), method="moments")["outputs"]
     low, middle, high = (np.array(outputs["quantiles"][key]) for key in ("0.05", "0.5", "0.95"))
     assert (low < middle).all()
     assert (middle < high).all()
@@ -105,7 +86,7 @@ def test_a_calibration_fills_what_was_null(ready: httpx.Client) -> None:
     assert answer.json()["verdict"].startswith("no different from no fit beyond chance: ")
     page = ready.get("/v1/models/animals/calibration").json()
     assert page["verdict"] == answer.json()["verdict"]
-    reply = _predict(ready, _rows(4))
+    reply = predicted(ready, normals(4))
     outputs = reply["outputs"]
     assert reply["calibration"] == 1
     assert all(set(names) <= set(CLASSES) for names in outputs["prediction_set"])
@@ -120,19 +101,19 @@ def test_a_calibration_fills_what_was_null(ready: httpx.Client) -> None:
 
 
 def test_the_temperature_of_the_calibration_is_applied(ready: httpx.Client) -> None:
-    raw = _predict(ready, _rows(4))["outputs"]["mean"]
+    raw = predicted(ready, normals(4))["outputs"]["mean"]
     _calibrate(ready)
     page = ready.get("/v1/models/animals/calibration").json()
     assert page["temperature"] != 1.0
-    reply = _predict(ready, _rows(4), outputs=["mean", "samples"])["outputs"]
+    reply = predicted(ready, normals(4), outputs=["mean", "samples"])["outputs"]
     assert reply["mean"] != raw
     np.testing.assert_allclose(np.mean(reply["samples"], axis=1), reply["mean"], atol=1e-5)
-    assert _predict(ready, _rows(4), calibration="none")["outputs"]["mean"] == raw
+    assert predicted(ready, normals(4), calibration="none")["outputs"]["mean"] == raw
 
 
 def test_a_calibration_does_not_speak_for_other_settings(ready: httpx.Client) -> None:
     _calibrate(ready)
-    reply = _predict(ready, _rows(2), seed=9)
+    reply = predicted(ready, normals(2), seed=9)
     assert reply["calibration"] is None
     assert reply["outputs"]["ood"] is None
     assert any("seed 0 (asked: 9)" in warning for warning in reply["warnings"])
@@ -141,7 +122,7 @@ def test_a_calibration_does_not_speak_for_other_settings(ready: httpx.Client) ->
 def test_a_wider_coverage_gives_larger_sets(ready: httpx.Client) -> None:
     _calibrate(ready)
     narrow, wide = (
-        sum(map(len, _predict(ready, _rows(30), coverage=share)["outputs"]["prediction_set"]))
+        sum(map(len, predicted(ready, normals(30), coverage=share)["outputs"]["prediction_set"]))
         for share in (0.4, 0.9)
     )
     assert narrow < wide
@@ -157,11 +138,11 @@ def test_a_fit_that_is_worse_than_none_leaves_the_active_calibration_where_it_is
     example, names = torch.randn(3, NUM_FEATURES), [f"c{index}" for index in range(num_classes)]
     export(network, example, export_to, task="classification", output="logits", classes=names)
     upload(client, "wide", export_to).raise_for_status()
-    generator, rows = np.random.default_rng(0), _rows(num_rows)
+    generator, rows = np.random.default_rng(0), normals(num_rows)
     with torch.no_grad():
         chance = network.eval()(torch.from_numpy(rows)).softmax(-1).numpy()
     labels = (chance.cumsum(-1) < generator.random((num_rows, 1))).sum(-1).clip(max=199)
-    body = _npz(inputs=rows, labels=labels)
+    body = npz(inputs=rows, labels=labels)
     headers = {"Content-Type": "application/x-npz"}
 
     def fit(scaling: str) -> dict[str, Any]:
@@ -193,15 +174,15 @@ def test_one_may_go_back_to_an_earlier_calibration_or_none(ready: httpx.Client) 
         assert _calibrate(ready).json()["calibration"] == number
     path = "/v1/models/animals/versions/1/calibration"
     assert ready.put(path, json={"active": 1}).json()["calibration"] == 1
-    assert _predict(ready, _rows(1))["calibration"] == 1
+    assert predicted(ready, normals(1))["calibration"] == 1
     assert ready.put(path, json={"active": None}).json() == empty
-    assert _predict(ready, _rows(1))["calibration"] is None
+    assert predicted(ready, normals(1))["calibration"] is None
     assert ready.put(path, json={"active": 3}).status_code == 404
 
 
 def test_a_calibration_may_come_as_npz_with_strange_rows(ready: httpx.Client) -> None:
     labels = np.random.default_rng(5).integers(0, len(CLASSES), 120)
-    body = _npz(inputs=_rows(120, seed=3), labels=labels, ood_inputs=30 * _rows(20, seed=4))
+    body = npz(inputs=normals(120, seed=3), labels=labels, ood_inputs=30 * normals(20, seed=4))
     reply = ready.post(
         "/v1/models/animals/versions/default/calibrate?alpha=0.1",
         content=body,
@@ -213,7 +194,7 @@ def test_a_calibration_may_come_as_npz_with_strange_rows(ready: httpx.Client) ->
 
 def test_a_regression_answers_in_target_units(client: httpx.Client, bundles: Bundles) -> None:
     upload(client, "heights", bundles("regression")).raise_for_status()
-    rows = _rows(150)
+    rows = normals(150)
     body = {"inputs": rows.tolist()}
     raw = client.post("/v1/models/heights/predict", json=body).json()["outputs"]
     assert set(raw) == REGRESSION
@@ -243,7 +224,7 @@ def test_an_interval_without_an_end_is_null_and_said(
     client: httpx.Client, bundles: Bundles
 ) -> None:
     upload(client, "heights", bundles("regression")).raise_for_status()
-    rows = _rows(150).tolist()
+    rows = normals(150).tolist()
     targets = np.random.default_rng(1).normal(10, 2, size=150).tolist()
     client.post("/v1/models/heights/calibrate", json={"inputs": rows, "targets": targets})
     reply = client.post(
@@ -262,10 +243,10 @@ def test_a_named_score_flags_far_rows_and_is_served_as_it_was_fitted(ready: http
     assert answer.status_code == 200, answer.text
     assert answer.json()["ood"]["score"] == "knn"
     assert answer.json()["splits"]["features"] == 48
-    outputs = _predict(ready, _rows(4))["outputs"]
-    only = _predict(ready, _rows(4), outputs=["ood"])["outputs"]
+    outputs = predicted(ready, normals(4))["outputs"]
+    only = predicted(ready, normals(4), outputs=["ood"])["outputs"]
     assert only["ood"] == outputs["ood"]
-    one_by_one = [_predict(ready, row[None])["outputs"]["ood"]["score"][0] for row in _rows(4)]
+    one_by_one = [predicted(ready, row[None])["outputs"]["ood"]["score"][0] for row in normals(4)]
     np.testing.assert_allclose(one_by_one, outputs["ood"]["score"], atol=1e-6)
     page = ready.get("/v1/models/animals/calibration").json()
     assert page["ood_fitted"]["bank"]["num_rows"] == 48
@@ -273,11 +254,11 @@ def test_a_named_score_flags_far_rows_and_is_served_as_it_was_fitted(ready: http
 
 def test_a_score_of_features_is_evaluated_as_it_is_served(ready: httpx.Client) -> None:
     assert _calibrate(ready, count=240, ood_score="knn").status_code == 200
-    rows = _rows(30, seed=8)
+    rows = normals(30, seed=8)
     body = {"inputs": rows.tolist(), "labels": [0] * 30, "ood_inputs": _strange(30)}
     answer = ready.post("/v1/models/animals/evaluate", json=body)
     assert answer.status_code == 200, answer.text
-    flags = _predict(ready, rows)["outputs"]["ood"]["flag"]
+    flags = predicted(ready, rows)["outputs"]["ood"]["flag"]
     report = answer.json()["report"]
     assert report["ood_flag_rate"] == pytest.approx(np.mean(flags))
     assert report["ood_auroc"] is not None
@@ -298,7 +279,7 @@ def test_a_share_of_accepted_rows_is_kept_by_the_decisions(ready: httpx.Client) 
     policy = answer.json()["policy"]
     assert policy["kind"] == "acceptance"
     assert policy["num_rows"] == answer.json()["splits"]["policy"] == 48
-    outputs = _predict(ready, _rows(200, seed=5))["outputs"]
+    outputs = predicted(ready, normals(200, seed=5))["outputs"]
     accepted = [decision == "accept" for decision in outputs["decision"]]
     assert 0.25 < np.mean(accepted) < 0.8
     least = max(
@@ -314,9 +295,9 @@ def test_a_share_of_accepted_rows_is_kept_by_the_decisions(ready: httpx.Client) 
 def test_a_regression_decides_too(client: httpx.Client, bundles: Bundles) -> None:
     upload(client, "animals", bundles("regression")).raise_for_status()
     targets = np.random.default_rng(5).normal(10, 2, (120, 1)).tolist()
-    body = {"inputs": _rows(120, seed=3).tolist(), "targets": targets, "alpha": 0.1}
+    body = {"inputs": normals(120, seed=3).tolist(), "targets": targets, "alpha": 0.1}
     assert client.post("/v1/models/animals/calibrate", json=body).status_code == 200
-    outputs = _predict(client, _rows(40))["outputs"]
+    outputs = predicted(client, normals(40))["outputs"]
     flags = outputs["ood"]["flag"]
     assert outputs["decision"] == ["reject" if flag else "accept" for flag in flags]
     refused = client.post("/v1/models/animals/calibrate", json={**body, "target_risk": 0.1})

@@ -13,7 +13,8 @@ from scipy.special import entr
 from dubito.calibration.record import Calibration
 from dubito.settings import Settings
 
-from .conftest import CLASSES, Bundles, upload
+from .conftest import CLASSES, Bundles
+from .http import upload
 
 COUNT = 500
 
@@ -124,7 +125,7 @@ def test_isotonic_scaling_of_few_rows_is_refused_with_the_number_that_would_do(
     [
         ({"scaling": "platt"}, "'temperature', 'vector', 'isotonic' or 'none'"),
         ({"sets": "LAC"}, "'lac', 'aps' or 'raps'"),
-        ({"per_class": "yes"}, "boolean"),
+        ({"per_class": "yes"}, "expected true or false"),
         ({"intervals": "cqr"}, "`intervals` belongs to a regression"),
         ({"labels": ["ant", "emu"] * (COUNT // 2)}, "'emu' in row 1"),
         ({"labels": [1] * COUNT}, "at least 2 classes, got only class 1"),

@@ -18,7 +18,8 @@ import pytest
 from dubito.serving.application import Application
 from dubito.settings import Settings
 
-from .conftest import NUM_FEATURES, Bundles, Server, upload
+from .conftest import NUM_FEATURES, Bundles, Server
+from .http import npy, upload
 
 PREDICT = "/v1/models/animals/predict"
 GOOD = {"inputs": [[0.1, 0.2, 0.3, 0.4]]}
@@ -279,30 +280,24 @@ def test_too_many_rows_are_refused(
         _check_next(client)
 
 
-def _npy(array: object, **options: object) -> bytes:
-    file = io.BytesIO()
-    np.save(file, np.asarray(array), **options)  # type: ignore[arg-type]
-    return file.getvalue()
-
-
 def _lying_npy() -> bytes:
     """A header that promises 2**62 bytes."""
-    good = _npy(np.zeros((8, 4), np.float32))
+    good = npy(np.zeros((8, 4), np.float32))
     return good.replace(b"(8, 4), }                ", b"(1152921504606846976, 4),}")
 
 
 BAD_ARRAYS = {
     "empty": b"",
     "text": b"hello",
-    "truncated": _npy(np.zeros((3, 4), np.float32))[:-5],
-    "objects": _npy(np.array([{"a": 1}], dtype=object), allow_pickle=True),
+    "truncated": npy(np.zeros((3, 4), np.float32))[:-5],
+    "objects": npy(np.array([{"a": 1}], dtype=object), allow_pickle=True),
     "a lying header": _lying_npy(),
-    "a broken header": _npy(np.zeros((2, 4), np.float32)).replace(b"}", b"("),
-    "complex": _npy(np.zeros((2, 4), np.complex64)),
-    "nan": _npy(np.full((2, 4), np.nan, np.float32)),
-    "shape": _npy(np.zeros((2, 5), np.float32)),
-    "no rows": _npy(np.zeros((0, 4), np.float32)),
-    "no axis": _npy(np.float32(3)),
+    "a broken header": npy(np.zeros((2, 4), np.float32)).replace(b"}", b"("),
+    "complex": npy(np.zeros((2, 4), np.complex64)),
+    "nan": npy(np.full((2, 4), np.nan, np.float32)),
+    "shape": npy(np.zeros((2, 5), np.float32)),
+    "no rows": npy(np.zeros((0, 4), np.float32)),
+    "no axis": npy(np.float32(3)),
 }
 
 
@@ -337,14 +332,14 @@ def test_an_array_that_another_would_hide_is_refused(ready: httpx.Client) -> Non
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w") as archive:
             for name in names:
-                archive.writestr(name, _npy(np.zeros((1, 4), np.float32)))
+                archive.writestr(name, npy(np.zeros((1, 4), np.float32)))
         reply = ready.post("/v1/models/animals/evaluate", content=file.getvalue(), headers=headers)
         _check(reply, 422, told)
 
 
 def test_a_bad_query_of_a_binary_body_is_refused(ready: httpx.Client) -> None:
     headers = {"Content-Type": "application/x-npy"}
-    body = _npy(np.zeros((1, 4), np.float32))
+    body = npy(np.zeros((1, 4), np.float32))
     for query in ("seed=x", "nonsense=1", "seed=1&seed=2", "num_samples=1"):
         _check(ready.post(f"{PREDICT}?{query}", content=body, headers=headers), 422)
     _check_next(ready)

@@ -17,7 +17,8 @@ from dubito.engine import Engine, Sampling
 from dubito.engine.summing.heads import mean_and_variance
 from dubito.settings import Settings
 
-from .conftest import CLASSES, NUM_FEATURES, Bundles, Server, upload
+from .conftest import CLASSES, Bundles, Server
+from .http import normals, upload
 
 EVALUATE = "/v1/models/animals/evaluate"
 CLASS_KEYS = {
@@ -31,17 +32,12 @@ NUMBER_KEYS = {
 OOD_KEYS = {"ood_auroc", "ood_aupr", "ood_fpr95"}
 
 
-def _rows(count: int, seed: int) -> NDArray[np.float32]:
-    generator = np.random.default_rng(seed)
-    return generator.normal(size=(count, NUM_FEATURES)).astype(np.float32)
-
-
 def _labels(count: int, seed: int = 5) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, len(CLASSES), count)
 
 
 def _body(count: int = 60, seed: int = 7) -> dict[str, Any]:
-    return {"inputs": _rows(count, seed).tolist(), "labels": _labels(count).tolist()}
+    return {"inputs": normals(count, seed).tolist(), "labels": _labels(count).tolist()}
 
 
 def _evaluated(client: httpx.Client, body: dict[str, Any], path: str = EVALUATE) -> dict[str, Any]:
@@ -57,10 +53,10 @@ def _state(client: httpx.Client) -> tuple[object, ...]:
 
 
 def test_a_report_has_the_figures_of_what_is_served(ready: httpx.Client, bundles: Bundles) -> None:
-    fit = {"inputs": _rows(120, 3).tolist(), "labels": _labels(120).tolist(), "alpha": 0.1}
+    fit = {"inputs": normals(120, 3).tolist(), "labels": _labels(120).tolist(), "alpha": 0.1}
     ready.post("/v1/models/animals/calibrate", json=fit).raise_for_status()
     before = _state(ready)
-    strange = (30 * _rows(20, 4)).tolist()
+    strange = (30 * normals(20, 4)).tolist()
     reply = _evaluated(ready, {**_body(), "ood_inputs": strange, "coverage": 0.8})
     assert _state(ready) == before
     assert set(reply["report"]) == CLASS_KEYS | OOD_KEYS
@@ -92,7 +88,7 @@ def test_the_report_is_that_of_the_engine_s_own_passes(
 ) -> None:
     reply = _evaluated(ready, {**_body(), "calibration": "none", "num_samples": 20, "seed": 3})
     engine = Engine.load(bundles("first"))
-    passes = engine.sample(_rows(60, 7), sampling=Sampling(num_samples=20, seed=3)).double()
+    passes = engine.sample(normals(60, 7), sampling=Sampling(num_samples=20, seed=3)).double()
     expected = evaluate_classification(passes.numpy(), _labels(60), calibration=None)
     assert reply["report"] == pytest.approx(expected.report, abs=1e-6)
     assert reply["calibration"] is None
@@ -104,7 +100,7 @@ def test_the_report_is_that_of_the_engine_s_own_passes(
 def test_json_and_npz_give_the_same_report_and_names_are_classes(ready: httpx.Client) -> None:
     body = _body()
     file = io.BytesIO()
-    np.savez(file, inputs=_rows(60, 7), labels=_labels(60))
+    np.savez(file, inputs=normals(60, 7), labels=_labels(60))
     archive = ready.post(
         "/v1/models/animals/versions/1/evaluate?num_samples=20&calibration=none",
         content=file.getvalue(),
@@ -123,7 +119,7 @@ def test_before_a_calibration_and_with_other_settings_the_figures_are_raw(
     first = _evaluated(ready, _body())
     assert (first["calibration"], first["coverage"]) == (None, None)
     assert any("no active calibration" in warning for warning in first["warnings"])
-    fit = {"inputs": _rows(120, 3).tolist(), "labels": _labels(120).tolist(), "alpha": 0.1}
+    fit = {"inputs": normals(120, 3).tolist(), "labels": _labels(120).tolist(), "alpha": 0.1}
     ready.post("/v1/models/animals/calibrate", json=fit).raise_for_status()
     other = _evaluated(ready, _body() | {"seed": 9})
     assert other["calibration"] is None
@@ -136,7 +132,7 @@ def test_a_regression_is_judged_in_target_units(
 ) -> None:
     path = "/v1/models/heights/evaluate"
     targets = np.random.default_rng(2).normal(10, 2, (150, 1))
-    body = {"inputs": _rows(150, 8).tolist(), "targets": targets.tolist()}
+    body = {"inputs": normals(150, 8).tolist(), "targets": targets.tolist()}
     server = serve(settings)
     with httpx.Client(base_url=server.url, timeout=60) as client:
         upload(client, "heights", bundles("regression")).raise_for_status()
@@ -150,7 +146,7 @@ def test_a_regression_is_judged_in_target_units(
     library = server.app.state.access.application.library
     record = Calibration.from_json(library.page("heights", "1").calibration.document)
     engine = Engine.load(bundles("regression"))
-    passes = engine.sample(_rows(150, 8), sampling=Sampling(num_samples=16))
+    passes = engine.sample(normals(150, 8), sampling=Sampling(num_samples=16))
     means, variances = (part.numpy() for part in mean_and_variance(passes, engine.manifest))
     for reply, calibration in ((raw, None), (calibrated, record)):
         expected = evaluate_regression(means, np.log(variances), targets, calibration=calibration)
@@ -204,11 +200,11 @@ def test_the_queue_counts_rows_and_passes_and_a_deadline_ends_an_evaluation(
     server = serve(settings.model_copy(update={"max_queued_work": 70 * 16}))
     with httpx.Client(base_url=server.url, timeout=60) as client:
         upload(client, "animals", bundles("first")).raise_for_status()
-        too_many = client.post(EVALUATE, json={**_body(60), "ood_inputs": _rows(11, 1).tolist()})
+        too_many = client.post(EVALUATE, json={**_body(60), "ood_inputs": normals(11, 1).tolist()})
         assert too_many.status_code == 422
         assert "rows x num_samples: expected at most 1120, got 1136" in too_many.text
         headers = {"X-Request-Timeout-Ms": "1"}
         late = client.post(EVALUATE, json=_body(), headers=headers)
         assert late.status_code == 504, late.text
-        ten = {**_body(60), "ood_inputs": _rows(10, 1).tolist()}
+        ten = {**_body(60), "ood_inputs": normals(10, 1).tolist()}
         assert _evaluated(client, ten)["report"]["ood_auroc"] is not None

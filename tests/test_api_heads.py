@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,8 @@ from dubito.settings import Settings
 from dubito_nn import Manifest, export
 from dubito_nn.networks.unet import UNet
 
-from .conftest import Server, upload
+from .conftest import Server
+from .http import upload
 
 LABELS = ("loud", "red", "soft")
 PLACES = ("sky", "sea", "land")
@@ -42,26 +42,24 @@ def _labeller() -> nn.Module:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both bundles."""
     path = tmp_path_factory.mktemp("heads")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
-        export(
-            _labeller(),
-            torch.randn(4, 4),
-            path / "labels.dubito",
-            task="multilabel",
-            output="sigmoid_logits",
-            classes=LABELS,
-        )
-        torch.manual_seed(1)
-        export(
-            UNet(1, len(PLACES), channels=(4, 8), block_size=2),
-            torch.randn(4, 1, 4, 4),
-            path / "places.dubito",
-            task="classification",
-            output="logits",
-            class_axis=1,
-            classes=PLACES,
-        )
+    export(
+        _labeller(),
+        torch.randn(4, 4),
+        path / "labels.dubito",
+        task="multilabel",
+        output="sigmoid_logits",
+        classes=LABELS,
+    )
+    torch.manual_seed(1)
+    export(
+        UNet(1, len(PLACES), channels=(4, 8), block_size=2),
+        torch.randn(4, 1, 4, 4),
+        path / "places.dubito",
+        task="classification",
+        output="logits",
+        class_axis=1,
+        classes=PLACES,
+    )
     return path
 
 

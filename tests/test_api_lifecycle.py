@@ -10,7 +10,8 @@ import pytest
 
 from dubito.settings import Settings
 
-from .conftest import Bundles, Server, upload
+from .conftest import Bundles, Server
+from .http import upload
 
 MODEL = "/v1/models/animals"
 GOOD = {"inputs": [[0.1, 0.2, 0.3, 0.4]]}

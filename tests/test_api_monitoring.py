@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from sqlalchemy import create_engine, text
 from structlog.testing import capture_logs
 
@@ -17,7 +16,8 @@ from dubito.registry.database import Database
 from dubito.registry.journal import CalibrationName, Journal, PredictionFact
 from dubito.settings import Settings
 
-from .conftest import CLASSES, NUM_FEATURES, Bundles, Server, upload
+from .conftest import CLASSES, Bundles, Server
+from .http import normals, upload
 from .test_cli import _run
 
 MODEL = "/v1/models/animals"
@@ -29,19 +29,14 @@ def settings(tmp_path: Any) -> Settings:
     return Settings(data_dir=tmp_path / "data", num_samples=16, monitoring_window=WINDOW)
 
 
-def _rows(count: int, seed: int = 0) -> NDArray[np.float32]:
-    generator = np.random.default_rng(seed)
-    return generator.normal(size=(count, NUM_FEATURES)).astype(np.float32)
-
-
 def _calibrate(client: httpx.Client, path: str = MODEL) -> None:
     labels = np.random.default_rng(5).integers(0, len(CLASSES), 120).tolist()
-    body = {"inputs": _rows(120, seed=3).tolist(), "labels": labels, "alpha": 0.1}
+    body = {"inputs": normals(120, seed=3).tolist(), "labels": labels, "alpha": 0.1}
     client.post(f"{path}/calibrate", json=body).raise_for_status()
 
 
 def _predict(client: httpx.Client, count: int = 3, seed: int = 0, **headers: str) -> dict[str, Any]:
-    body = {"inputs": _rows(count, seed).tolist()}
+    body = {"inputs": normals(count, seed).tolist()}
     reply = client.post(f"{MODEL}/predict", json=body, headers=headers)
     assert reply.status_code == 200, reply.text
     answer: dict[str, Any] = reply.json()
@@ -92,7 +87,7 @@ def test_the_drift_test_counts_each_request_once(calibrated: httpx.Client) -> No
     for _ in range(2):
         _predict(calibrated, 3)
     _predict(calibrated, 2, seed=1)
-    calibrated.post(f"{MODEL}/predict", json={"inputs": _rows(4).tolist(), "calibration": "none"})
+    calibrated.post(f"{MODEL}/predict", json={"inputs": normals(4).tolist(), "calibration": "none"})
     drift = _monitoring(calibrated)["drift"]
     assert (drift["rows"], drift["rows_repeated"], drift["level"]) == (5, 3, 100.0)
     assert drift["score"] == "predictive_entropy"
@@ -104,7 +99,7 @@ def test_inputs_that_changed_ring_and_are_logged_once_until_a_new_calibration(
 ) -> None:
     with capture_logs() as logs:
         for seed in range(40):
-            body = {"inputs": (0.01 * _rows(10, seed)).tolist()}
+            body = {"inputs": (0.01 * normals(10, seed)).tolist()}
             calibrated.post(f"{MODEL}/predict", json=body).raise_for_status()
         page = _monitoring(calibrated)
     assert set(page["alarms"]) == {"drift"}
@@ -138,7 +133,7 @@ def test_truths_outside_the_sets_ring_once(calibrated: httpx.Client) -> None:
 def test_a_regression_is_judged_by_its_intervals(client: httpx.Client, bundles: Bundles) -> None:
     upload(client, "animals", bundles("regression")).raise_for_status()
     targets = np.random.default_rng(5).normal(10, 2, 120).tolist()
-    body = {"inputs": _rows(120, seed=3).tolist(), "targets": targets, "alpha": 0.1}
+    body = {"inputs": normals(120, seed=3).tolist(), "targets": targets, "alpha": 0.1}
     client.post(f"{MODEL}/calibrate", json=body).raise_for_status()
     answer = _predict(client, 3)
     upper = [ends[0] for ends in answer["outputs"]["interval"]["upper"]]
@@ -215,7 +210,7 @@ def test_a_bad_feedback_is_refused_and_nothing_is_stored(calibrated: httpx.Clien
 def test_what_is_not_known_is_a_404(calibrated: httpx.Client) -> None:
     good = {"row": 0, "label": "ant"}
     assert _feedback(calibrated, "nobody", good).status_code == 404
-    raw = {"inputs": _rows(1).tolist(), "calibration": "none"}
+    raw = {"inputs": normals(1).tolist(), "calibration": "none"}
     named = calibrated.post(f"{MODEL}/predict", json=raw).json()["request_id"]
     assert _feedback(calibrated, named, good).status_code == 404
     for path in ("/v1/models/nobody", f"{MODEL}/versions/7", f"{MODEL}/versions/best"):

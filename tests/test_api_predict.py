@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import log
-from typing import Any
 
 import httpx
 import numpy as np
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 from dubito.serving.worker import Check
 from dubito.settings import Settings
 
-from .conftest import CLASSES, NUM_FEATURES, Bundles, Server, upload
+from .conftest import CLASSES, Bundles, Server
+from .http import normals, npy, npz, predicted, upload
 
 PREDICT = "/v1/models/animals/predict"
 CLASSIFICATION = {
@@ -39,34 +39,10 @@ CLASSIFICATION = {
 }
 
 
-def _rows(count: int, seed: int = 0) -> NDArray[np.float32]:
-    generator = np.random.default_rng(seed)
-    return generator.normal(size=(count, NUM_FEATURES)).astype(np.float32)
-
-
-def _npz(**arrays: Any) -> bytes:
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
-    return file.getvalue()
-
-
-def _npy(array: NDArray[np.generic]) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
-def _predict(client: httpx.Client, rows: NDArray[np.float32], **fields: Any) -> dict[str, Any]:
-    reply = client.post(PREDICT, json={"inputs": rows.tolist(), **fields})
-    assert reply.status_code == 200, reply.text
-    answer: dict[str, Any] = reply.json()
-    return answer
-
-
 def test_a_reply_has_the_documented_fields_and_nulls_what_no_calibration_covers(
     ready: httpx.Client,
 ) -> None:
-    reply = _predict(ready, _rows(2))
+    reply = predicted(ready, normals(2))
     outputs = reply["outputs"]
     assert isinstance(outputs, dict)
     head = {name: value for name, value in reply.items() if name not in ("outputs", "warnings")}
@@ -91,7 +67,7 @@ def test_a_reply_has_the_documented_fields_and_nulls_what_no_calibration_covers(
 
 
 def test_the_entropies_add_up_and_stay_within_their_bounds(ready: httpx.Client) -> None:
-    outputs = _predict(ready, _rows(32))["outputs"]
+    outputs = predicted(ready, normals(32))["outputs"]
     total, expected, mutual = (
         np.array(outputs[name])
         for name in ("predictive_entropy", "expected_entropy", "mutual_information")
@@ -104,7 +80,7 @@ def test_the_entropies_add_up_and_stay_within_their_bounds(ready: httpx.Client) 
 
 
 def test_the_same_request_twice_gives_the_same_bytes(ready: httpx.Client) -> None:
-    body = {"inputs": _rows(5).tolist(), "num_samples": 8, "seed": 3}
+    body = {"inputs": normals(5).tolist(), "num_samples": 8, "seed": 3}
     first, second = (ready.post(PREDICT, json=body) for _ in range(2))
     assert first.content == second.content
     assert first.headers["X-Request-Id"] == first.json()["request_id"]
@@ -112,10 +88,10 @@ def test_the_same_request_twice_gives_the_same_bytes(ready: httpx.Client) -> Non
 
 
 def test_rows_together_and_alone_get_the_same_answers(ready: httpx.Client) -> None:
-    rows = _rows(7)
-    together = _predict(ready, rows)["outputs"]
+    rows = normals(7)
+    together = predicted(ready, rows)["outputs"]
     for place, row in enumerate(rows):
-        alone = _predict(ready, row[None])["outputs"]
+        alone = predicted(ready, row[None])["outputs"]
         for name in ("mean", "variance", "mutual_information", "standard_error"):
             np.testing.assert_allclose(alone[name][0], together[name][place], atol=1e-5)
 
@@ -123,43 +99,45 @@ def test_rows_together_and_alone_get_the_same_answers(ready: httpx.Client) -> No
 def test_more_samples_keep_the_masks_of_fewer(ready: httpx.Client) -> None:
     few, many = (
         np.array(
-            _predict(ready, _rows(2), num_samples=count, outputs=["samples"])["outputs"]["samples"]
+            predicted(ready, normals(2), num_samples=count, outputs=["samples"])["outputs"][
+                "samples"
+            ]
         )
         for count in (8, 16)
     )
     assert few.shape == (2, 8, len(CLASSES))
     np.testing.assert_allclose(many[:, :8], few, atol=1e-6)
-    mean = np.array(_predict(ready, _rows(2), outputs=["mean"])["outputs"]["mean"])
+    mean = np.array(predicted(ready, normals(2), outputs=["mean"])["outputs"]["mean"])
     np.testing.assert_allclose(many.mean(axis=1), mean, atol=1e-5)
 
 
 def test_outputs_restrict_the_reply(ready: httpx.Client) -> None:
-    outputs = _predict(ready, _rows(2), outputs=["mean", "predictive_entropy"])["outputs"]
+    outputs = predicted(ready, normals(2), outputs=["mean", "predictive_entropy"])["outputs"]
     assert list(outputs) == ["mean", "predictive_entropy"]
 
 
 def test_a_point_prediction_takes_one_pass(ready: httpx.Client) -> None:
-    reply = _predict(ready, _rows(2), method="point", num_samples=1)
+    reply = predicted(ready, normals(2), method="point", num_samples=1)
     assert (reply["num_samples"], reply["method"]) == (1, "point")
     assert reply["outputs"]["num_samples_used"] == [1, 1]
     assert reply["outputs"]["mutual_information"] == [0.0, 0.0]
 
 
 def test_independent_masks_are_drawn_on_request(ready: httpx.Client) -> None:
-    same = np.repeat(_rows(1), 2, axis=0)
-    reply = _predict(ready, same, masks="independent")
+    same = np.repeat(normals(1), 2, axis=0)
+    reply = predicted(ready, same, masks="independent")
     assert reply["masks"] == "independent"
     assert reply["outputs"]["mean"][0] != reply["outputs"]["mean"][1]
 
 
 def test_binary_bodies_say_the_same_as_json(ready: httpx.Client) -> None:
-    rows = _rows(3)
-    wanted = _predict(ready, rows, seed=2)["outputs"]
+    rows = normals(3)
+    wanted = predicted(ready, rows, seed=2)["outputs"]
     query = {"seed": "2", "outputs": "mean,label"}
     for kind, body in (
-        ("application/x-npy", _npy(rows)),
-        ("application/x-npy", _npy(rows.astype(">f4", order="F"))),
-        ("application/x-npz", _npz(inputs=rows)),
+        ("application/x-npy", npy(rows)),
+        ("application/x-npy", npy(rows.astype(">f4", order="F"))),
+        ("application/x-npz", npz(inputs=rows)),
     ):
         reply = ready.post(PREDICT, content=body, params=query, headers={"Content-Type": kind})
         assert reply.status_code == 200, reply.text
@@ -169,7 +147,7 @@ def test_binary_bodies_say_the_same_as_json(ready: httpx.Client) -> None:
 
 
 def test_arrays_come_back_where_accept_asks(ready: httpx.Client) -> None:
-    body = {"inputs": _rows(3).tolist()}
+    body = {"inputs": normals(3).tolist()}
     wanted = ready.post(PREDICT, json=body).json()
     reply = ready.post(PREDICT, json=body, headers={"Accept": "application/x-npz"})
     assert reply.headers["Content-Type"] == "application/x-npz"
@@ -185,13 +163,13 @@ def test_arrays_come_back_where_accept_asks(ready: httpx.Client) -> None:
 
 
 def test_many_clients_at_once_get_their_own_right_answers(ready: httpx.Client) -> None:
-    questions = [(_rows(1 + place % 3, seed=place), place % 4) for place in range(24)]
-    wanted = [_predict(ready, rows, seed=seed)["outputs"]["mean"] for rows, seed in questions]
+    questions = [(normals(1 + place % 3, seed=place), place % 4) for place in range(24)]
+    wanted = [predicted(ready, rows, seed=seed)["outputs"]["mean"] for rows, seed in questions]
 
     def ask(question: tuple[NDArray[np.float32], int]) -> object:
         rows, seed = question
         with httpx.Client(base_url=ready.base_url, timeout=60) as own:
-            return _predict(own, rows, seed=seed)["outputs"]["mean"]
+            return predicted(own, rows, seed=seed)["outputs"]["mean"]
 
     with ThreadPoolExecutor(12) as pool:
         assert list(pool.map(ask, questions)) == wanted
@@ -210,11 +188,11 @@ def test_two_networks_answer_side_by_side(ready: httpx.Client, bundles: Bundles)
 def test_a_deadline_that_passes_is_told_and_the_next_request_is_answered(
     ready: httpx.Client,
 ) -> None:
-    body = {"inputs": _rows(2000).tolist(), "num_samples": 1000}
+    body = {"inputs": normals(2000).tolist(), "num_samples": 1000}
     late = ready.post(PREDICT, json=body, headers={"X-Request-Timeout-Ms": "1"})
     assert late.status_code == 504
     assert late.json()["type"] == "urn:dubito:error:deadline"
-    _predict(ready, _rows(1))
+    predicted(ready, normals(1))
 
 
 class Gate:
@@ -235,18 +213,18 @@ def test_the_request_of_a_caller_who_went_away_is_dropped(
     server = serve(settings)
     with httpx.Client(base_url=server.url, timeout=60) as client:
         upload(client, "animals", bundles("first")).raise_for_status()
-        _predict(client, _rows(1))
+        predicted(client, normals(1))
         worker = server.app.state.access.application.worker
         gate = Gate()
         worker.submit(worker.reserve(1), gate)
         assert gate.is_running.wait(30)
         with pytest.raises(httpx.ReadTimeout):
-            client.post(PREDICT, json={"inputs": _rows(3).tolist()}, timeout=0.5)
+            client.post(PREDICT, json={"inputs": normals(3).tolist()}, timeout=0.5)
         deadline_s = time.monotonic() + 30
         while worker.queued_work > 1:
             assert time.monotonic() < deadline_s
         gate.may_end.set()
-        _predict(client, _rows(1))
+        predicted(client, normals(1))
 
 
 def test_bodies_beyond_the_memory_for_them_wait_outside(
@@ -256,9 +234,9 @@ def test_bodies_beyond_the_memory_for_them_wait_outside(
     with httpx.Client(base_url=server.url, timeout=60) as client:
         upload(client, "animals", bundles("first")).raise_for_status()
         with server.app.state.access.application.admitted(990):
-            full = client.post(PREDICT, json={"inputs": _rows(1).tolist()})
+            full = client.post(PREDICT, json={"inputs": normals(1).tolist()})
         assert (full.status_code, full.headers["Retry-After"]) == (429, "1")
-        _predict(client, _rows(1))
+        predicted(client, normals(1))
 
 
 def test_a_queue_that_is_full_says_when_to_come_back(
@@ -273,11 +251,11 @@ def test_a_queue_that_is_full_says_when_to_come_back(
         assert full.status_code == 429
         assert int(full.headers["Retry-After"]) >= 1
         held.release()
-        _predict(client, _rows(4))
-        too_much = client.post(PREDICT, json={"inputs": _rows(5).tolist()})
+        predicted(client, normals(4))
+        too_much = client.post(PREDICT, json={"inputs": normals(5).tolist()})
         assert too_much.status_code == 422
         assert "at most 64, got 80" in too_much.json()["detail"]
-        _predict(client, _rows(4))
+        predicted(client, normals(4))
 
 
 def test_every_reply_of_a_version_with_injected_dropout_says_so(
@@ -287,7 +265,7 @@ def test_every_reply_of_a_version_with_injected_dropout_says_so(
     version = client.get("/v1/models/animals/versions/1").json()
     assert len([line for line in version["warnings"] if "injected" in line]) == 1
     for fields in ({}, {"calibration": "none"}, {"method": "point"}, {"outputs": ["mean"]}):
-        warnings = _predict(client, _rows(2), **fields)["warnings"]
+        warnings = predicted(client, normals(2), **fields)["warnings"]
         assert [line for line in warnings if "injected" in line] == [
             "dropout injected at export: `0.1`: the network was not trained with it, so its spread"
             " is no posterior's; calibrate before you rely on it"
@@ -295,33 +273,33 @@ def test_every_reply_of_a_version_with_injected_dropout_says_so(
 
 
 def test_a_tolerance_stops_rows_early_and_stands_in_the_reply(ready: httpx.Client) -> None:
-    reply = _predict(ready, _rows(12), num_samples=256, tolerance=0.03)
+    reply = predicted(ready, normals(12), num_samples=256, tolerance=0.03)
     assert reply["tolerance"] == 0.03
     used = np.array(reply["outputs"]["num_samples_used"])
     assert used.min() < 256
     error = np.max(reply["outputs"]["standard_error"], axis=1)
     assert (error[used < 256] <= 0.03).all()
-    alone = _predict(ready, _rows(12)[3:4], num_samples=256, tolerance=0.03)
+    alone = predicted(ready, normals(12)[3:4], num_samples=256, tolerance=0.03)
     assert alone["outputs"]["num_samples_used"] == [used[3]]
 
 
 def test_both_draws_are_served(ready: httpx.Client) -> None:
-    even, iid = (_predict(ready, _rows(3), draw=draw) for draw in ("stratified", "iid"))
+    even, iid = (predicted(ready, normals(3), draw=draw) for draw in ("stratified", "iid"))
     assert (even["draw"], iid["draw"]) == ("stratified", "iid")
     assert even["outputs"]["mean"] != iid["outputs"]["mean"]
 
 
 def test_moments_take_one_pass_and_are_near_many_samples(ready: httpx.Client) -> None:
-    reply = _predict(ready, _rows(6), method="moments")
+    reply = predicted(ready, normals(6), method="moments")
     assert (reply["num_samples"], reply["method"]) == (1, "moments")
     outputs = reply["outputs"]
-    many = _predict(ready, _rows(6), num_samples=5000)["outputs"]
+    many = predicted(ready, normals(6), num_samples=5000)["outputs"]
     np.testing.assert_allclose(outputs["mean"], many["mean"], atol=0.01)
     np.testing.assert_allclose(outputs["mutual_information"], many["mutual_information"], atol=0.01)
     assert outputs["num_samples_used"] == [1] * 6
     assert not np.any(outputs["standard_error"])
     assert outputs["mutual_information_corrected"] == outputs["mutual_information"]
-    again = _predict(ready, _rows(6), method="moments", seed=7, num_samples=3)
+    again = predicted(ready, normals(6), method="moments", seed=7, num_samples=3)
     assert again["outputs"] == outputs
 
 
@@ -329,13 +307,13 @@ def test_a_network_that_moments_cannot_pass_is_refused_by_operator_and_module(
     client: httpx.Client, bundles: Bundles
 ) -> None:
     upload(client, "animals", bundles("normalised")).raise_for_status()
-    body = {"inputs": _rows(2).tolist(), "method": "moments"}
+    body = {"inputs": normals(2).tolist(), "method": "moments"}
     refused = client.post(PREDICT, json=body)
     assert refused.status_code == 422
     for word in ("`moments`", "aten.layer_norm.default", "module `2`", "behind the random `1`"):
         assert word in refused.json()["detail"]
     assert "use method `mc`" in refused.json()["detail"]
-    _predict(client, _rows(2))
+    predicted(client, normals(2))
 
 
 @pytest.fixture
@@ -348,20 +326,25 @@ def three(ready: httpx.Client, bundles: Bundles) -> httpx.Client:
 
 
 def test_an_ensemble_answers_for_all_passes_of_its_members(three: httpx.Client) -> None:
-    reply = _predict(
-        three, _rows(5), method="ensemble", members=["next", 1], seed=4, outputs=["samples", "mean"]
+    reply = predicted(
+        three,
+        normals(5),
+        method="ensemble",
+        members=["next", 1],
+        seed=4,
+        outputs=["samples", "mean"],
     )
     assert (reply["version"], reply["members"], reply["method"]) == (1, [1, 2], "ensemble")
     assert (reply["num_samples"], reply["seed"], reply["calibration"]) == (16, 4, None)
     alone = []
     for number in (1, 2):
-        body = {"inputs": _rows(5).tolist(), "seed": 3 + number, "outputs": ["samples"]}
+        body = {"inputs": normals(5).tolist(), "seed": 3 + number, "outputs": ["samples"]}
         answer = three.post(f"/v1/models/animals/versions/{number}/predict", json=body)
         alone.append(answer.json()["outputs"]["samples"])
     samples = np.concatenate(alone, axis=1)
     np.testing.assert_allclose(reply["outputs"]["samples"], samples, atol=1e-9)
     np.testing.assert_allclose(reply["outputs"]["mean"], samples.mean(1), atol=1e-9)
-    again = _predict(three, _rows(5), method="ensemble", members=[1, 2], seed=4)["outputs"]
+    again = predicted(three, normals(5), method="ensemble", members=[1, 2], seed=4)["outputs"]
     np.testing.assert_allclose(again["variance"], samples.var(1), atol=1e-9)
     assert again["num_samples_used"] == [32] * 5
     total, expected, mutual = (
@@ -372,11 +355,11 @@ def test_an_ensemble_answers_for_all_passes_of_its_members(three: httpx.Client) 
 
 
 def test_no_calibration_covers_an_ensemble(three: httpx.Client) -> None:
-    reply = _predict(three, _rows(2), method="ensemble", members=[1, 2])
+    reply = predicted(three, normals(2), method="ensemble", members=[1, 2])
     assert reply["outputs"]["prediction_set"] is None
     assert any("no calibration covers an ensemble" in line for line in reply["warnings"])
     labels = [0, 1] * 60
-    body = {"inputs": _rows(120).tolist(), "labels": labels, "method": "ensemble"}
+    body = {"inputs": normals(120).tolist(), "labels": labels, "method": "ensemble"}
     refused = three.post("/v1/models/animals/calibrate", json={**body, "members": [1, 2]})
     assert refused.status_code == 422
     assert "expects one version" in refused.json()["detail"]
@@ -393,12 +376,12 @@ def test_no_calibration_covers_an_ensemble(three: httpx.Client) -> None:
 def test_members_that_do_not_exist_or_agree_are_refused(
     three: httpx.Client, members: list[object], status: int, words: list[str]
 ) -> None:
-    body = {"inputs": _rows(1).tolist(), "method": "ensemble", "members": members}
+    body = {"inputs": normals(1).tolist(), "method": "ensemble", "members": members}
     refused = three.post(PREDICT, json=body)
     assert refused.status_code == status
     for word in words:
         assert word in refused.json()["detail"]
-    _predict(three, _rows(1))
+    predicted(three, normals(1))
 
 
 def test_the_work_of_an_ensemble_counts_all_its_members(
@@ -409,8 +392,8 @@ def test_the_work_of_an_ensemble_counts_all_its_members(
         for name in ("first", "second"):
             upload(client, "animals", bundles(name)).raise_for_status()
         body = {"method": "ensemble", "members": [1, 2]}
-        assert _predict(client, _rows(2), **body)["outputs"]["num_samples_used"] == [32, 32]
-        refused = client.post(PREDICT, json={"inputs": _rows(3).tolist(), **body})
+        assert predicted(client, normals(2), **body)["outputs"]["num_samples_used"] == [32, 32]
+        refused = client.post(PREDICT, json={"inputs": normals(3).tolist(), **body})
         assert refused.status_code == 422
         assert "at most 64, got 96" in refused.json()["detail"]
 
@@ -418,7 +401,7 @@ def test_the_work_of_an_ensemble_counts_all_its_members(
 def test_members_of_a_query_are_written_with_commas(three: httpx.Client) -> None:
     query = {"method": "ensemble", "members": "1,next", "outputs": "mean"}
     header = {"Content-Type": "application/x-npy"}
-    reply = three.post(PREDICT, content=_npy(_rows(2)), params=query, headers=header).json()
-    wanted = _predict(three, _rows(2), method="ensemble", members=[1, 2])["outputs"]
+    reply = three.post(PREDICT, content=npy(normals(2)), params=query, headers=header).json()
+    wanted = predicted(three, normals(2), method="ensemble", members=[1, 2])["outputs"]
     assert reply["members"] == [1, 2]
     np.testing.assert_allclose(reply["outputs"]["mean"], wanted["mean"], atol=1e-6)

@@ -14,7 +14,8 @@ import pytest
 
 from dubito.settings import Settings
 
-from .conftest import Bundles, Server, upload
+from .conftest import Bundles, Server
+from .http import upload
 
 VERSIONS = "/v1/models/animals/versions"
 OCTETS = {"Content-Type": "application/octet-stream"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,30 +10,20 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from dubito.cli import make_app
 from dubito.settings import Settings
 
-from .conftest import NUM_FEATURES, Bundles, Server, upload
+from .conftest import Bundles, Server
+from .http import normals, npz, upload
 
 SELECT = "/v1/models/animals/select"
 NPZ = {"Content-Type": "application/x-npz"}
 
 
-def rows(count: int, seed: int = 0, width: int = NUM_FEATURES) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
-
-
-def npz(**arrays: Any) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
-
-
 def select(client: httpx.Client, **fields: Any) -> httpx.Response:
-    body = {"strategy": "batchbald", "k": 4, "inputs": rows(30).tolist(), **fields}
+    body = {"strategy": "batchbald", "k": 4, "inputs": normals(30).tolist(), **fields}
     return client.post(SELECT, json=body)
 
 
@@ -69,13 +58,13 @@ def test_the_same_request_gives_the_same_bytes_and_another_seed_others(
 
 
 def test_arrays_choose_what_json_chooses(ready: httpx.Client) -> None:
-    for name, more in (("batchbald", {}), ("epig", {"targets": rows(5, seed=2)})):
+    for name, more in (("batchbald", {}), ("epig", {"targets": normals(5, seed=2)})):
         lists = {key: array.tolist() for key, array in more.items()}
         by_json = select(ready, strategy=name, exclude=[1, 2], **lists).json()
         reply = ready.post(
             SELECT,
             params={"strategy": name, "k": 4, "exclude": "1,2"},
-            content=npz(inputs=rows(30), **more),
+            content=npz(inputs=normals(30), **more),
             headers=NPZ,
         )
         assert reply.status_code == 200, reply.text
@@ -84,7 +73,7 @@ def test_arrays_choose_what_json_chooses(ready: httpx.Client) -> None:
 
 
 def test_a_version_by_number_chooses_too(ready: httpx.Client) -> None:
-    body = {"strategy": "random", "k": 2, "inputs": rows(5).tolist()}
+    body = {"strategy": "random", "k": 2, "inputs": normals(5).tolist()}
     reply = ready.post("/v1/models/animals/versions/1/select", json=body)
     assert reply.json()["version"] == 1
     assert reply.json()["strategy"] == "random"
@@ -123,9 +112,9 @@ def test_a_tolerance_of_the_version_gives_way_and_one_of_the_request_is_refused(
         ({"exclude": list(range(30))}, "`k` expects at most 0"),
         ({"strategy": "best"}, "`strategy` expects one of"),
         ({"strategy": "epig"}, "`epig` expects `targets`"),
-        ({"strategy": "epig", "targets": rows(3, width=5).tolist()}, "(4,)"),
+        ({"strategy": "epig", "targets": normals(3, width=5).tolist()}, "(4,)"),
         ({"strategy": "expected_improvement"}, "which is for a regression"),
-        ({"inputs": rows(3, width=5).tolist()}, "(4,)"),
+        ({"inputs": normals(3, width=5).tolist()}, "(4,)"),
         ({"inputs": []}, "at least one row"),
         ({"masks": "independent"}, "expects masks `shared`"),
         ({"method": "point"}, "expects passes that differ"),
@@ -154,7 +143,7 @@ def test_wrong_types_and_unknown_fields_are_named(
 
 def test_arrays_of_unknown_names_and_another_type_of_body_are_refused(ready: httpx.Client) -> None:
     params = {"strategy": "bald", "k": 1}
-    reply = ready.post(SELECT, params=params, content=npz(rows=rows(3)), headers=NPZ)
+    reply = ready.post(SELECT, params=params, content=npz(rows=normals(3)), headers=NPZ)
     assert reply.status_code == 422
     assert reply.json()["fields"][0]["path"] == "rows"
     reply = ready.post(SELECT, params=params, content=b"", headers={"Content-Type": "text/csv"})
@@ -185,7 +174,7 @@ def test_the_command_chooses_what_the_route_chooses(
     tmp_path: Path, bundles: Bundles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DUBITO_DATA_DIR", str(tmp_path / "data"))
-    np.savez(tmp_path / "pool.npz", inputs=rows(30))
+    np.savez(tmp_path / "pool.npz", inputs=normals(30))
     np.save(tmp_path / "labelled.npy", np.array([1, 2]))
     runner, app = CliRunner(), make_app()
     registered = runner.invoke(app, ["register", str(bundles("first")), "--model", "animals"])

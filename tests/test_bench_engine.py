@@ -25,8 +25,6 @@ MODULES = ("networks", "peers", "rate", "tables")
 KEYS = ("mlp", "cnn-spatial", "cnn-head", "encoder", "lstm", "resnet")
 CPU = torch.device("cpu")
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
-
 
 @pytest.fixture
 def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:

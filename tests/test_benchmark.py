@@ -19,8 +19,6 @@ from dubito_nn import export
 
 from .conftest import NUM_FEATURES, Bundles
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
-
 
 def _clock(*ticks: float) -> Callable[[], float]:
     """A clock that advances by the ticks given, then by the last one."""

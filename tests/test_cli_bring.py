@@ -20,8 +20,6 @@ from dubito.engine import Engine
 from dubito.errors import InputError
 from dubito.ways import read_example
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
-
 NETWORKS = """
 from torch import nn
 

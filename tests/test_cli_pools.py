@@ -107,7 +107,6 @@ class _Sum(nn.Module):
         return found
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 def test_a_table_is_taken_by_the_names_of_its_columns_and_refused_by_them(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

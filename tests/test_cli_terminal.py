@@ -96,6 +96,11 @@ def test_no_command_fails_for_a_letter_and_no_word_is_cut(
     assert err.startswith("error: No such file")
 
 
+def _heed_ctrl_c() -> None:
+    """As in a terminal: what a shell runs in the background ignores it, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("module", ["typer", "tomllib"])  # the first one, and one deep within
 def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_traceback(
     tmp_path: Path, module: str
@@ -111,9 +116,13 @@ def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_traceback(
         text=True,
         env=settings,
         start_new_session=True,
+        preexec_fn=_heed_ctrl_c,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "imports\n"
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, err) == (130, "")

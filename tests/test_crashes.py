@@ -20,7 +20,8 @@ from dubito.registry.database import Database
 from dubito.registry.objects import Objects
 
 from . import victim
-from .conftest import Bundles, upload
+from .conftest import Bundles
+from .http import upload
 from .processes import Forked, environment, serving
 from .victim import ALIASES, LABELS, MODEL, ROWS
 

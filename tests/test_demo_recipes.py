@@ -160,8 +160,6 @@ def test_the_diabetes_network_predicts_better_than_the_mean_and_knows_its_noise(
     assert 0.5 < np.mean(error_BD**2 / variance_BD) < 1.6
 
 
-# torch 2.13 warns of its own code while it decomposes a graph.
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_each_recipe_is_exported_with_its_words(recipe: Recipe, tmp_path: Path) -> None:
     bundle = replace(recipe, epochs=1).export_to(tmp_path / "demo.dubito")

@@ -24,7 +24,8 @@ from dubito.registry.objects import Objects
 from dubito.serving.models.opening import open_database, open_objects
 from dubito.settings import Settings
 
-from .conftest import CLASSES, NUM_FEATURES, Bundles, Server, upload
+from .conftest import CLASSES, NUM_FEATURES, Bundles, Server
+from .http import upload
 from .shell import run_command
 
 MIB = 2**20

@@ -22,7 +22,6 @@ from dubito_nn.training import cross_entropy, seeded, train
 
 pytestmark = [
     pytest.mark.slow,  # a network is trained
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
 ]
 
 SIDE, EPOCHS, NUM_SAMPLES = 8, 10, 16

@@ -167,8 +167,6 @@ def test_a_sparse_network_without_a_survivor_is_not_pruned() -> None:
         d.pruned(nn.Sequential(layer))
 
 
-# torch.export of torch 2.13 copies objects of a class that it deprecates itself.
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 def test_a_network_without_any_dropout_cannot_be_exported(tmp_path: Path) -> None:
     for network in (nn.Linear(3, 2), nn.Sequential(d.Dropout(0.0), nn.Linear(3, 2))):
         with pytest.raises(ExportError, match="no random operation"):

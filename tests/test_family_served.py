@@ -7,7 +7,6 @@ still in eval mode, and stand in the table of the documents.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -303,16 +302,13 @@ def variant(request: pytest.FixtureRequest) -> Variant:
 
 @pytest.fixture(scope="module")
 def bundle(variant: Variant, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    with warnings.catch_warnings():
-        # torch.export of torch 2.13 copies objects of a class that it deprecates itself.
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
-        return export(
-            _network(variant),
-            variant.rows(4),
-            tmp_path_factory.mktemp("bundle") / "network.dubito",
-            task="classification",
-            output="logits",
-        )
+    return export(
+        _network(variant),
+        variant.rows(4),
+        tmp_path_factory.mktemp("bundle") / "network.dubito",
+        task="classification",
+        output="logits",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -480,7 +476,6 @@ def test_the_readme_has_every_variant_and_how_it_is_served() -> None:
     }
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 def test_drop_prob_at_export_takes_the_place_of_a_layers_own(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(6, 8), d.Dropout(0.1), d.AlphaDropout(0.2), nn.Linear(8, 3))
     bundle = export(

@@ -57,7 +57,6 @@ def commit() -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 def test_mutated_bundles_crash_nothing(folder: Path) -> None:
     count = int(os.environ.get("DUBITO_TEST_FUZZ_CASES", "2500"))
     seed = int(os.environ.get("DUBITO_TEST_FUZZ_SEED", commit()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from functools import partial
 from pathlib import Path
 
@@ -52,9 +51,7 @@ def labeller(num_labels: int = len(LABELS)) -> nn.Module:
 
 
 def exported(path: Path, network: nn.Module, rows: Tensor, **declared: object) -> Bundle:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
-        return export(network, rows, path, **declared)  # type: ignore[arg-type]
+    return export(network, rows, path, **declared)  # type: ignore[arg-type]
 
 
 def declare(

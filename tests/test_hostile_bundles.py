@@ -76,7 +76,6 @@ def test_the_server_answers_after_all_of_them(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("name", GOOD)
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 def test_an_unusual_but_sound_bundle_is_taken_and_answers(
     client: httpx.Client, tmp_path: Path, name: str
 ) -> None:

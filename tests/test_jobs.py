@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from dubito.settings import Settings
 
-from .conftest import CLASSES, NUM_FEATURES, Bundles, Server, upload
+from .conftest import CLASSES, NUM_FEATURES, Bundles, Server
 from .holding import holding_jobs
+from .http import npy, upload
 
 MODEL = "/v1/models/animals"
 NUM_ROWS = 700
@@ -38,12 +39,6 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def rows() -> NDArray[np.float32]:
     return np.random.default_rng(0).normal(size=(NUM_ROWS, NUM_FEATURES)).astype(np.float32)
-
-
-def npy(array: NDArray[np.generic]) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
 
 
 def send(

@@ -13,7 +13,8 @@ import pytest
 
 from dubito.registry.database import Database
 
-from .conftest import NUM_FEATURES, Bundles, upload
+from .conftest import NUM_FEATURES, Bundles
+from .http import upload
 from .processes import serving
 from .test_jobs import MODEL, finished, npy, send
 

@@ -11,7 +11,6 @@ import re
 import sys
 import textwrap
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -32,7 +31,8 @@ from torch import nn
 from dubito.settings import Settings
 from dubito_nn import export
 
-from .conftest import CLASSES, NUM_FEATURES, Bundles, Server, upload
+from .conftest import CLASSES, NUM_FEATURES, Bundles, Server
+from .http import upload
 
 FOLDER = Path(__file__).parent.parent / "examples" / "label_studio"
 MODULES = ("backend", "asking", "labelling", "tasks")
@@ -133,9 +133,7 @@ def offer(
 ) -> None:
     """Give the server a model."""
     declared = {"task": "classification", "output": "logits", "classes": CLASSES, **head}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
-        export(network, rows, folder / model, **declared)
+    export(network, rows, folder / model, **declared)
     upload(server, model, folder / model).raise_for_status()
 
 

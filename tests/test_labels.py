@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,8 @@ from dubito.serving.orders import EvaluateOrder
 from dubito.training.rows import split_rows
 from dubito_nn import Manifest, export
 
-from .conftest import Bundles, upload
+from .conftest import Bundles
+from .http import npz, upload
 from .shell import run_command
 
 GRADES = ("1", "2", "3")
@@ -38,10 +37,8 @@ def grades(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
     path = tmp_path_factory.mktemp("grades") / "grades.dubito"
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
-        rows = torch.from_numpy(ROWS[:3])
-        export(network, rows, path, task="classification", output="logits", classes=GRADES)
+    rows = torch.from_numpy(ROWS[:3])
+    export(network, rows, path, task="classification", output="logits", classes=GRADES)
     return path
 
 
@@ -120,12 +117,6 @@ def test_integers_of_several_labels_are_0_or_1_for_each_unless_they_are_names() 
         _on([[2], [4]], digits, "names")
 
 
-def _npz(**arrays: NDArray[np.generic]) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
-
-
 def test_integers_among_names_that_are_numerals_wait_for_labels_are(
     client: httpx.Client, grades: Path
 ) -> None:
@@ -143,17 +134,17 @@ def test_integers_among_names_that_are_numerals_wait_for_labels_are(
         asked = {"inputs": inputs, **body, **options}
         told = client.post(f"{path}/evaluate", json=asked)
         assert told.json()["report"]["accuracy"] == 1.0, told.text
-        file = _npz(inputs=ROWS, labels=np.array(body["labels"]))
+        file = npz(inputs=ROWS, labels=np.array(body["labels"]))
         told = client.post(f"{path}/evaluate", content=file, headers=NPZ, params=options)
         assert told.json()["report"]["accuracy"] == 1.0, told.text
     refused = [
         client.post(f"{path}/{action}", json={"inputs": inputs, "labels": integers})
         for action in ("evaluate", "calibrate")
     ]
-    file = _npz(inputs=ROWS, labels=np.array(integers))
+    file = npz(inputs=ROWS, labels=np.array(integers))
     refused.append(client.post(f"{path}/calibrate", content=file, headers=NPZ))
     many = np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32)
-    file = _npz(inputs=many, labels=np.arange(200) % 3 + 1)
+    file = npz(inputs=many, labels=np.arange(200) % 3 + 1)
     query = {"labels_are": "names"}
     fitted = client.post(f"{path}/calibrate", content=file, headers=NPZ, params=query)
     assert fitted.status_code == 200, fitted.text
@@ -177,7 +168,7 @@ def test_the_command_line_settles_what_integers_are(
 ) -> None:
     monkeypatch.setenv("DUBITO_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("DUBITO_NUM_SAMPLES", "8")
-    (tmp_path / "rows.npz").write_bytes(_npz(inputs=ROWS, labels=np.arange(40) % 3 + 1))
+    (tmp_path / "rows.npz").write_bytes(npz(inputs=ROWS, labels=np.arange(40) % 3 + 1))
 
     def run(*words: object) -> tuple[int, str, str]:
         return run_command(capsys, monkeypatch, *words)

@@ -14,7 +14,8 @@ import pytest
 
 from dubito.registry.database import Database
 
-from .conftest import CLASSES, NUM_FEATURES, Bundles, upload
+from .conftest import CLASSES, NUM_FEATURES, Bundles
+from .http import upload
 from .processes import serving
 
 pytestmark = pytest.mark.slow

@@ -28,8 +28,6 @@ from dubito_nn.networks import (
 )
 from dubito_nn.training import cross_entropy, outputs_of, seeded, train
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
-
 
 @dataclass(frozen=True)
 class Case:

@@ -23,6 +23,7 @@ from dubito.settings import Settings
 from dubito_nn import InputSpec
 
 from .conftest import Server
+from .http import npy
 from .s3 import S3
 
 NPY, NPZ, PARQUET = "application/x-npy", "application/x-npz", "application/vnd.apache.parquet"
@@ -37,17 +38,6 @@ def settings(tmp_path: Path) -> Settings:
         max_pool_bytes=LIMIT,
         pool_addresses=(f"file://{tmp_path}/allowed",),
     )
-
-
-def npy(
-    array: NDArray[np.generic],
-    *,
-    allow_pickle: bool = False,
-    version: tuple[int, int] | None = None,
-) -> bytes:
-    file = io.BytesIO()
-    np.lib.format.write_array(file, array, version, allow_pickle=allow_pickle)
-    return file.getvalue()
 
 
 def npz(**arrays: NDArray[np.generic]) -> bytes:

@@ -17,7 +17,8 @@ from dubito.registry.check import check
 from dubito.registry.database import Database
 from dubito.registry.objects import Objects
 
-from .conftest import CLASSES, NUM_FEATURES, Bundles, upload
+from .conftest import CLASSES, NUM_FEATURES, Bundles
+from .http import upload
 from .processes import serving
 from .s3 import S3
 

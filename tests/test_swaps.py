@@ -18,7 +18,8 @@ from torch import nn
 from dubito.settings import Settings
 from dubito_nn import export
 
-from .conftest import Bundles, Server, upload
+from .conftest import Bundles, Server
+from .http import upload
 from .processes import serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
