@@ -143,6 +143,7 @@ TOLD: list[tuple[type[BaseModel], dict[str, object], str]] = [
     (SelectBody, {"k": "3"}, "`k`: expected a whole number, got '3': write it without quotes"),
     (SelectBody, {"k": 3}, "`strategy`: expected a value, got nothing: add it"),
     (PredictBody, {"num_samples": 64.0}, "expected a whole number, got 64.0: write 64"),
+    (PredictBody, {"seed": 1e29}, "got 1e+29: send 9223372036854775807 at most"),
     (PredictBody, {"tolerance": "few"}, "`tolerance`: expected a number, got 'few': correct it"),
     (PredictBody, {"masks": "none"}, "`masks`: expected 'shared' or 'independent', got 'none': "),
     (PredictBody, {"members": [None]}, "`members.0`: expected a whole number or text, got null: "),

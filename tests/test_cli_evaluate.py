@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,6 +13,30 @@ import pytest
 
 from .conftest import CLASSES, NUM_FEATURES, Bundles
 from .shell import run_command as _run
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (
+            lambda path: np.savez(path, inputs=np.zeros((2, 4)), labels=np.array(["a"], object)),
+            "`labels`: expected numbers or text, got Python objects, such as pandas' text: convert "
+            "it by .astype(str)",
+        ),
+        (lambda path: path.write_text('{"inputs": []}'), "expected a .npy or .npz file, got some"),
+    ],
+)
+def test_a_file_that_holds_no_labelled_rows_is_told_what_to_do(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    write: Callable[[Path], object],
+    expected: str,
+) -> None:
+    write(path := tmp_path / "held_out.npz")
+    code, _, err = _run(capsys, monkeypatch, "evaluate", "animals", "--data", path)
+    assert code == 1
+    assert expected in err
 
 
 @pytest.fixture

@@ -20,7 +20,9 @@ from dubito.calibration.promises.policy import Policy, Target
 from dubito.calibration.promises.positions import Positions
 from dubito.calibration.promises.sets import SetRule
 from dubito.calibration.report import ood_figures
+from dubito.calibration.report.rejection import ause
 from dubito.calibration.report.reliability import confidence
+from dubito.calibration.report.statistics import Counts
 from dubito.errors import InputError
 from dubito.monitoring.drift import DriftTest
 from dubito.monitoring.kept import Kept
@@ -145,6 +147,31 @@ def test_intervals_of_rows_that_repeat_cover_as_promised(kind: str) -> None:
         assert is_in_K1.tolist() == ((exact[0] <= target_K1) & (target_K1 <= exact[1])).tolist()
         covered += weight * is_in_K1.mean()
     assert covered >= 0.7
+
+
+@pytest.mark.parametrize("kind", ["normalised", "cqr"])
+@pytest.mark.parametrize("unit", [1e-25, 1e-12, 1e20])
+def test_intervals_and_their_report_have_no_unit_of_the_target(kind: str, unit: float) -> None:
+    generator = np.random.default_rng(0)
+    mean_B1, variance_B1 = generator.normal(size=(400, 1)), generator.uniform(0.5, 2, (400, 1))
+    target_B1 = mean_B1 + generator.normal(size=(400, 1)) * np.sqrt(variance_B1)
+
+    def ends(unit: float) -> intervals.Ends:
+        mean, variance, target = unit * mean_B1, unit**2 * variance_B1, unit * target_B1
+        if kind == "normalised":
+            scores = intervals.fit_normalised(mean, variance, target)
+            return intervals.normalised(scores, mean, variance, 0.8)
+        raw = mean - unit, mean + unit
+        return intervals.widened(intervals.fit_quantiles(raw, target), raw, 0.8)
+
+    for scaled, plain in zip(ends(unit), ends(1.0), strict=True):
+        np.testing.assert_allclose(scaled / unit, plain, rtol=1e-9)
+    error_B1 = target_B1 - mean_B1
+    areas = [
+        ause(scale**2 * variance_B1, scale * error_B1).value(Counts.once(400))
+        for scale in (unit, 1.0)
+    ]
+    np.testing.assert_allclose(areas[0], areas[1])
 
 
 SCORE_K = np.array([1e-9, 0.02, 0.3, 4.0])

@@ -88,5 +88,5 @@ def _remedy(kind: str, given: object) -> str:
     if kind in ("int_type", "float_type") and isinstance(given, str) and _NUMBER.fullmatch(given):
         return "write it without quotes"
     if kind in ("int_type", "int_from_float") and isinstance(given, float) and given.is_integer():
-        return f"write {given:.0f}"
+        return f"write {given:.0f}" if abs(given) < 2**63 else f"send {2**63 - 1} at most"
     return "correct it"

@@ -73,7 +73,7 @@ def margin(middle: Floats, half: Floats) -> Floats:
         middle: a mean or a quantile.
         half: what is added to it or taken off, at least 0.
     """
-    return RELATIVE * half + _MEAN * np.abs(middle) + LEAST
+    return RELATIVE * half + _MEAN * np.abs(middle)
 
 
 def lowered(value: N, least: float = LEAST) -> N:

@@ -39,6 +39,8 @@ def read_npy(body: bytes, name: str = "body") -> NDArray[np.generic]:
         shape, _, dtype = read_header(file)
         expected = math.prod(shape) * dtype.itemsize
         got = len(body) - file.tell()
+        if dtype.hasobject:
+            raise ValueError("Python objects, such as pandas' text: convert them by .astype(str)")
         if dtype.kind not in _KINDS or any(size < 0 for size in shape):
             raise ValueError(f"dtype {dtype}, shape {shape}")
         if got != expected:

@@ -140,6 +140,13 @@ def read_arrays(path: Path) -> NDArray[np.generic] | dict[str, NDArray[np.generi
     Raises:
         InputError: the file is damaged or holds Python objects.
     """
+    with path.open("rb") as file:
+        if not file.read(6).startswith((b"\x93NUMPY", b"PK")):
+            raise InputError(
+                f"{path}: expected a .npy or .npz file, got something else: write the arrays with "
+                "numpy.save or numpy.savez"
+            )
+    where = f"{path}"
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -147,12 +154,16 @@ def read_arrays(path: Path) -> NDArray[np.generic] | dict[str, NDArray[np.generi
         with loaded:
             if len(set(loaded.files)) != len(loaded.files):
                 raise ValueError("an array twice")
-            return {name: loaded[name] for name in loaded.files}
+            arrays = {}
+            for name in loaded.files:
+                where = f"{path}: `{name}`"
+                arrays[name] = loaded[name]
+            return arrays
     except (ValueError, EOFError) as error:
-        raise InputError(
-            f"{path}: expected arrays of numbers or text, got something else ({error}): "
-            "write the file with numpy.save or numpy.savez"
-        ) from error
+        is_object = "Object arrays" in str(error)
+        got = "Python objects, such as pandas' text" if is_object else f"something else ({error})"
+        remedy = "convert it by .astype(str)" if is_object else "write it with numpy.savez"
+        raise InputError(f"{where}: expected numbers or text, got {got}: {remedy}") from error
 
 
 def _read_json(path: Path) -> object:

@@ -120,13 +120,22 @@ def _plain(reply: PredictReply) -> dict[str, object]:
 
 
 def _table(outputs: Mapping[str, Column]) -> Table:
-    """One line per row, one column per output of `_SHOWN`: what fits a terminal."""
+    """One line per row, one column per output of `_SHOWN`: what fits a terminal.
+
+    Raises:
+        InputError: nothing of what was asked for does.
+    """
     table = Table("row")
     shown: list[list[str]] = []
     for name, column in _flat(outputs):
         if name in _SHOWN:
             table.add_column(name.replace("_", " "), justify="right", overflow="fold")
             shown.append(column)
+    if outputs and not shown:
+        raise InputError(
+            f"a table has one line per row, got {', '.join(outputs)}, which no line holds: ask for "
+            "--json"
+        )
     for row, cells in enumerate(zip(*shown, strict=True)):
         table.add_row(str(row), *cells)
     return table

@@ -72,7 +72,7 @@ def ause(variance_BD: Floats, error_BD: Floats) -> Statistic:
     """
     square_BD = error_BD**2
     pairs = [
-        (Ranking.of(variance_B), Ranking.of(square_B), square_B)
+        (Ranking.of(variance_B, 0.0), Ranking.of(square_B, 0.0), square_B)
         for variance_B, square_B in zip(variance_BD.T, square_BD.T, strict=True)
     ]
 
@@ -99,7 +99,7 @@ def sparsification(variance_BD: Floats, error_BD: Floats) -> tuple[Floats, Float
     by_variance, by_error = (
         np.mean(
             [
-                _relative_error(Ranking.of(key_B), square_B, row_RB)[0]
+                _relative_error(Ranking.of(key_B, 0.0), square_B, row_RB)[0]
                 for key_B, square_B in zip(key_BD.T, square_BD.T, strict=True)
             ],
             axis=0,
