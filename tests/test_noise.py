@@ -167,3 +167,78 @@ def test_targets_that_are_met_exactly_leave_the_noise_undetermined_and_finite() 
     noise = fit_noise(mean_TBD, None, mean_TBD[0])
     assert noise.undetermined == (0,)
     assert 0 < noise.variance[0] < 1e-6
+
+
+@pytest.mark.parametrize("log_variance", [None, 0.0, 50.0, -50.0])
+@pytest.mark.parametrize("level", [0.0, 0.1])
+@pytest.mark.parametrize("every", [20, 50])
+def test_rows_that_are_met_exactly_do_not_hide_the_optimum_of_the_others(
+    log_variance: float | None, level: float, every: int
+) -> None:
+    """1 row in 20 or 50 is off by about 1.5, the others by 0, or what rounding leaves of 0.1."""
+    mean_TBD = np.full((2, 100, 1), np.float32(level), dtype=np.float64)
+    target_BD = np.full((100, 1), level)
+    target_BD[::every, 0] += np.resize([1.5, -1.4, 1.7], 100 // every)
+    own_TBD = None if log_variance is None else np.full_like(mean_TBD, log_variance)
+    noise = fit_noise(mean_TBD, own_TBD, target_BD)
+    found = noise.component_variance(mean_TBD, own_TBD).ravel()[0]
+    assert found == pytest.approx(((target_BD - mean_TBD[0]) ** 2).mean(), rel=0.02)
+    assert (noise.undetermined, noise.outlying) == ((), ())
+
+
+@pytest.mark.parametrize("log_variance", [50.0, 600.0, 699.9, -600.0, -690.0])
+def test_log_variances_too_large_are_mended_as_those_too_small(log_variance: float) -> None:
+    target_BD = np.random.default_rng(0).normal(size=(100, 1))
+    mean_TBD = np.zeros((2, 100, 1))
+    own_TBD = np.full_like(mean_TBD, log_variance)
+    noise = fit_noise(mean_TBD, own_TBD, target_BD)
+    variance = noise.component_variance(mean_TBD, own_TBD)[0, 0, 0]
+    assert variance == pytest.approx((target_BD**2).mean(), rel=1e-3)
+    assert noise.undetermined == ()
+
+
+def test_log_variances_that_differ_by_tens_of_nats_have_their_optimum() -> None:
+    """Two thirds of the rows state e^30 times what the others do, and the others decide."""
+    target_BD = np.random.default_rng(0).normal(size=(90, 1))
+    mean_TBD, own_TBD = np.zeros((1, 90, 1)), np.zeros((1, 90, 1))
+    own_TBD[:, np.arange(90) % 3 > 0] = 30.0
+    noise = fit_noise(mean_TBD, own_TBD, target_BD)
+    expected = (target_BD**2 / np.exp(own_TBD[0])).mean()
+    assert noise.scale[0] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e-4])
+@pytest.mark.parametrize("num_rows", [20, 200])
+def test_without_an_optimum_one_row_as_the_network_states_it_decides(
+    offset: float, num_rows: int
+) -> None:
+    """Targets all 0, met exactly or nearly: a row of variance 1 costs half a nat for each row."""
+    mean_TBD = np.full((2, num_rows, 1), offset)
+    noise = fit_noise(mean_TBD, np.zeros_like(mean_TBD), np.zeros((num_rows, 1)))
+    assert noise.scale[0] == pytest.approx(1 / (num_rows + 1), rel=1e-3)
+    assert noise.undetermined == (0,)
+
+
+def test_a_single_row_that_is_off_leaves_at_most_the_noise_that_the_network_states() -> None:
+    mean_TBD, target_BD = np.zeros((1, 99, 1)), np.zeros((99, 1))
+    for size, expected in ((1.0, 2 / 100), (5.0, 26 / 100), (1e6, 1.0)):
+        target_BD[17] = size
+        noise = fit_noise(mean_TBD, np.zeros_like(mean_TBD), target_BD)
+        assert noise.scale == pytest.approx((expected,))
+
+
+@pytest.mark.parametrize(("size", "expected"), [(2.8, 0.0802), (6.0, 0.3618), (1e6, 1.0)])
+def test_rows_met_exactly_do_not_outvote_the_largest_of_few_that_are_off(
+    size: float, expected: float
+) -> None:
+    mean_TBD, target_BD = np.zeros((1, 100, 1)), np.zeros((100, 1))
+    target_BD[:5, 0] = [size, 0.3, -0.2, 0.1, 0.2]
+    noise = fit_noise(mean_TBD, np.zeros_like(mean_TBD), target_BD)
+    assert noise.scale[0] == pytest.approx(expected, rel=0.02)
+    assert noise.outlying == ((0,) if size > 10 else ())
+
+
+def test_means_that_meet_the_same_target_in_every_row_get_a_noise_of_its_size() -> None:
+    for level, expected in ((0.0, 1 / 51), (-3.0, 9 / 51)):
+        mean_TBD = np.full((2, 50, 1), level)
+        assert fit_noise(mean_TBD, None, mean_TBD[0]).variance == pytest.approx((expected,))

@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from dubito.calibration import splits
 from dubito.calibration.choices import ScalingName
-from dubito.calibration.likelihood.noise import Noise, fit_noise
+from dubito.calibration.likelihood.noise import Noise, fit_noise, mixture_nll
 from dubito.calibration.likelihood.scaling import fit_scaling
 from dubito.calibration.likelihood.temperature import fit_temperature
 from dubito.calibration.report import no_check
@@ -143,3 +143,28 @@ def test_a_noise_is_judged_against_none_a_given_one_against_a_fitted_one() -> No
         assert found.verdict.is_worse is is_worse
         assert found.verdict.is_active  # what the caller knows is taken as it is, not in silence
         assert [one[:17] for one in found.warnings] == ["`noise_precision`"] * is_worse
+
+
+@pytest.mark.parametrize("log_variance", [0.0, 50.0, 600.0])
+def test_a_noise_of_rows_mostly_met_exactly_is_judged_as_it_is_served(log_variance: float) -> None:
+    """1 target in 20 is not 0, or a single one outside the fit: no row costs a thousand nats."""
+    mean_TBD = np.zeros((2, 400, 1))
+    own_TBD = np.full_like(mean_TBD, log_variance)
+    some_BD, single_BD = np.zeros((400, 1)), np.zeros((400, 1))
+    some_BD[::20, 0] = np.resize([1.5, -0.4, 2.5, -1.4, 0.2], 20)
+    single_BD[399] = np.exp(log_variance / 2)
+    fit_b = np.arange(100)
+    for target_BD, optimum in ((some_BD, (some_BD[:100] ** 2).mean()), (single_BD, None)):
+        noise = fit_noise(mean_TBD[:, fit_b], own_TBD[:, fit_b], target_BD[fit_b])
+        found = judge_noise(noise, False, mean_TBD, own_TBD, target_BD, fit_b, 0, no_check)
+        variance_TBD = noise.component_variance(mean_TBD, own_TBD)
+        nll_BD = mixture_nll(mean_TBD, variance_TBD, target_BD)[100:]
+        without_BD = mixture_nll(mean_TBD, np.exp(own_TBD), target_BD)[100:]
+        assert nll_BD.mean() < without_BD.mean()
+        assert nll_BD.max() - without_BD.max() < 60
+        assert found.verdict.is_active
+        assert bool(found.warnings) is (optimum is None)
+        if optimum is not None:
+            assert variance_TBD.ravel()[0] == pytest.approx(optimum, rel=1e-3)
+        else:
+            assert "names no noise, for nearly all of its residuals are 0" in found.warnings[0]

@@ -177,8 +177,8 @@ def judge_noise(
 
     warnings = (
         *(
-            f"the likelihood of output {output} names no noise: the median of its squared "
-            "residuals decides"
+            f"the likelihood of output {output} names no noise, for nearly all of its residuals "
+            "are 0 or its targets all the same: a cautious guess decides; send rows that differ"
             for output in noise.undetermined
         ),
         *_left_out(fit_b[list(noise.outlying)], len(fit_b), "targets"),

@@ -9,10 +9,25 @@ a scale on them. All in target units.
 where the one that a head does not have is 1, or 0. Never of averaged parameters: the mean of
 exp(s_t), not exp of the mean; the likelihood of the mixture, not of one Gaussian.
 
+A residual below float32's resolution of the mean or target is 0. Of such rows the density rises
+without end as the noise goes to 0, so that the end is no optimum: the one inside the range is taken
+that leaves out the fewest rows, at the largest noise. Where there is none, as where all residuals
+are 0, one row more decides, which fades with B:
+
+    factor = (r + Σ_b z_b) / (B + 1),  z_b = mean over t of (y_b - m_tb)² / exp(s_tb)
+
+With log-variances r is 1, a row as the network states it, and the factor 1 at most, what it has
+without a fit. An optimum that rows met exactly pull at is at least that factor with r = 0, for they
+are no reason to leave out what the network allows for; where all targets are the same, at least
+1 / (B + 1). Of means alone r is float32's ε times the variance of the targets, or where these are
+all the same, their square (1 for 0).
+
 Dimensions: T samples, B rows, D outputs.
 
 Source: Gal and Ghahramani 2016, arXiv:1506.02142 (predictive log-likelihood, noise precision);
-Laves et al. 2021, arXiv:2104.12376 (scaling of the standard deviation).
+Laves et al. 2021, arXiv:2104.12376 (scaling of the standard deviation); Day 1969, Biometrika
+56:463-474 (the optimum inside, where the likelihood has no upper bound); Kass and Wasserman 1995,
+JASA 90:928-934 (a prior that weighs one row).
 """
 
 from __future__ import annotations
@@ -29,15 +44,18 @@ from dubito.calibration.likelihood.bounded import bounded, limit
 from dubito.errors import InputError
 
 _FARTHEST = 1e12  # times that the noise variance may be off that of the targets
-_WIDEST, _GRID_SIZE = 14.0, 29  # log range to either side of the first guess
+_WIDEST = 14  # log range to either side of the rows' own factors, in steps of 1
+_FINE = 0.25  # step where those do not find an optimum
 _MEDIAN = 0.4549  # of the square of a standard normal number
+_RESOLUTION = float(np.finfo(np.float32).eps)  # relative, of what a network returns
+_LOG_RANGE = -708.0, 690.0  # of a factor that float64 holds, with room above
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
     """Noise variance (target units squared) and variance scale of each output.
 
-    `undetermined` names the outputs whose likelihood rises to the bound of the search, `outlying`
+    `undetermined` names the outputs whose likelihood has no optimum that could be used, `outlying`
     the rows, from 0, that are so far off that they have no say.
     """
 
@@ -131,7 +149,11 @@ def fit_noise(
     row's bounded beyond what it loses under a noise that suits itself
     """
     rows_D = _outputs(mean_TBD, log_variance_TBD, target_BD)
-    found = [_fit_output(rows) for rows in rows_D]
+    has_variance = log_variance_TBD is not None
+    found = [
+        _fit_output(rows, target_B, has_variance)
+        for rows, target_B in zip(rows_D, target_BD.T, strict=True)
+    ]
     value_D = tuple(value for value, _ in found)
     undetermined = tuple(output for output, (_, is_inside) in enumerate(found) if not is_inside)
     far_BD = [rows.has_no_say(log(value)) for rows, value in zip(rows_D, value_D, strict=True)]
@@ -188,25 +210,22 @@ class _Rows:
         self,
         square_TB: NDArray[np.float64],
         log_variance_TB: NDArray[np.float64],
-        floor: float,
         num_rows: int,
     ) -> None:
         self._square_TB, self._log_variance_TB = square_TB, log_variance_TB
-        square_B = _standardised(square_TB, log_variance_TB).mean(axis=0)
-        self._own_B = np.log(np.clip(square_B, floor, 1e300))
-        self._most_B = self._nll(self._own_B) + limit(num_rows)
-        known_B = self._own_B[square_B > floor]
-        middle = float(np.median(known_B)) if len(known_B) else log(floor)
-        self.guess = middle - log(_MEDIAN)
+        with np.errstate(divide="ignore"):
+            log_square_TB = np.log(square_TB) - log_variance_TB
+        self.own_B = logsumexp(log_square_TB, axis=0) - log(len(square_TB))  # -inf: met exactly
+        self._most_B = self._nll(np.clip(self.own_B, *_LOG_RANGE)) + limit(num_rows)
 
     def losses(self, log_factor: float) -> NDArray[np.float64]:
         """Nats of each row."""
         nll_B = self._nll(log_factor)
-        return np.where(self._own_B > log_factor, bounded(nll_B, self._most_B), nll_B)
+        return np.where(self.own_B > log_factor, bounded(nll_B, self._most_B), nll_B)
 
     def has_no_say(self, log_factor: float) -> NDArray[np.bool_]:
         """Which rows lose more than is counted."""
-        is_far_B: NDArray[np.bool_] = (self._own_B > log_factor) & (
+        is_far_B: NDArray[np.bool_] = (self.own_B > log_factor) & (
             self._nll(log_factor) > self._most_B
         )
         return is_far_B
@@ -223,33 +242,73 @@ def _outputs(
 ) -> list[_Rows]:
     found = []
     for output, target_B in enumerate(target_BD.T):
-        square_TB = (target_B - mean_TBD[:, :, output].astype(np.float64)) ** 2
+        mean_TB = mean_TBD[:, :, output].astype(np.float64)
+        square_TB = (target_B - mean_TB) ** 2
+        rounding_TB = _RESOLUTION * np.maximum(np.abs(mean_TB), np.abs(target_B))
+        square_TB[square_TB <= rounding_TB**2] = 0.0
         if log_variance_TBD is None:
             log_variance_TB = np.zeros((1, 1))
-            floor = max(1e-12 * float(target_B.var()), 1e-300)
         else:
-            log_variance_TB, floor = log_variance_TBD[:, :, output].astype(np.float64), 1e-12
-        found.append(_Rows(square_TB, log_variance_TB, floor, num_rows or len(target_BD)))
+            log_variance_TB = log_variance_TBD[:, :, output].astype(np.float64)
+        found.append(_Rows(square_TB, log_variance_TB, num_rows or len(target_BD)))
     return found
 
 
-def _fit_output(rows: _Rows) -> tuple[float, bool]:
-    """Factor on exp(log variance) of least loss, and whether it lies inside the range.
+def _fit_output(
+    rows: _Rows, target_B: NDArray[np.float64], has_variance: bool
+) -> tuple[float, bool]:
+    """Factor on exp(log variance), and whether it is the one of least loss."""
+    weight, is_constant = 1 / (len(target_B) + 1), np.ptp(target_B) == 0
+    residuals = float(np.exp(np.minimum(rows.own_B, _LOG_RANGE[1])).sum())
+    optimum, falls_on = _optimum(rows)
+    if optimum is None:
+        if has_variance:
+            return min(weight * (1.0 + residuals), 1.0), False
+        return weight * (_least_square(target_B) + residuals), False
+    least = 0.0
+    if has_variance and (falls_on or is_constant):
+        least = min(weight * (1.0 if is_constant else residuals), 1.0)
+    return max(optimum, least), optimum >= least
 
-    A grid finds the valley, a scalar search its floor.
+
+def _least_square(target_B: NDArray[np.float64]) -> float:
+    """The square that a row more adds to those of means alone, in target units squared."""
+    if np.ptp(target_B) == 0:
+        return float(target_B[0] ** 2) or 1.0
+    return _RESOLUTION * float(target_B.var())
+
+
+def _optimum(rows: _Rows) -> tuple[float | None, bool]:
+    """Factor of least loss inside the range, or None; whether rows met exactly pull beyond it.
+
+    A grid about the residuals finds the valley, a scalar search its floor. Only where the loss
+    falls to the end, a finer grid is asked: beside rows met exactly valleys are narrow.
     """
 
     def loss(log_factor: float) -> float:
         return float(rows.losses(log_factor).mean())
 
-    grid = np.linspace(rows.guess - _WIDEST, rows.guess + _WIDEST, _GRID_SIZE)
-    best = int(np.argmin([loss(point) for point in grid]))
-    if best in (0, len(grid) - 1):
-        return float(np.exp(rows.guess)), False
+    known_b = rows.own_B[np.isfinite(rows.own_B)]
+    if not len(known_b):
+        return None, True
+    guess = float(np.median(known_b)) - log(_MEDIAN)
+    place_b = np.append(np.round(known_b - guess), 0.0)
+    for step in (1.0, _FINE):
+        near_S = np.arange(-_WIDEST, _WIDEST + 1, step)
+        grid = guess + np.unique(place_b[:, None] + near_S)
+        loss_G = np.array([loss(point) for point in grid])
+        inside = np.flatnonzero((loss_G[1:-1] < loss_G[:-2]) & (loss_G[1:-1] <= loss_G[2:])) + 1
+        is_lowest_outside = int(loss_G.argmin()) not in inside
+        if not is_lowest_outside:
+            break
+    falls_on = is_lowest_outside and len(known_b) < len(rows.own_B)
+    if not len(inside):
+        return None, falls_on
+    best = int(inside[-1] if falls_on else inside[loss_G[inside].argmin()])
     found = minimize_scalar(
         loss, bounds=(grid[best - 1], grid[best + 1]), method="bounded", options={"xatol": 1e-5}
     )
-    return float(np.exp(found.x)), True
+    return float(np.exp(np.clip(found.x, *_LOG_RANGE))), falls_on
 
 
 def _mixture_nll(
