@@ -14,10 +14,10 @@ from torch.nn.functional import softplus
 
 from dubito_nn import ExportError, export
 from dubito_nn.export import _lifted_and_point
-from dubito_nn.lifting.bounds import Bounds, Ending
+from dubito_nn.lifting.bounds import Ending, ValueRange
 from dubito_nn.lifting.capture import Captured, capture, isolated
 from dubito_nn.lifting.example import read_example
-from dubito_nn.lifting.returned import Seen, checked_ending, checked_output
+from dubito_nn.lifting.returned import Returned, checked_ending, checked_output
 from dubito_nn.manifest import Output, Task
 
 End = Callable[["Network", Tensor], object]
@@ -144,17 +144,19 @@ def test_what_an_output_can_be_follows_from_its_last_operators_and_always_holds(
     for column, (name, (_, low, high, as_score, as_noise)) in enumerate(ENDS.items()):
         assert found.low[:, column].tolist() == [low] * 5, name
         assert found.high[:, column].tolist() == [high] * 5, name
-        alone = Bounds(*(end[:, [column]] for end in (found.low, found.high, found.by)))
-        noise = Bounds(*(end[:, [0, column], None] for end in (found.low, found.high, found.by)))
-        assert verdict(Seen(alone, lifted), "score") == as_score, name
-        assert verdict(Seen(noise, lifted), "noise") == as_noise, name
+        alone = ValueRange(*(end[:, [column]] for end in (found.low, found.high, found.by)))
+        noise = ValueRange(
+            *(end[:, [0, column], None] for end in (found.low, found.high, found.by))
+        )
+        assert verdict(Returned(alone, lifted), "score") == as_score, name
+        assert verdict(Returned(noise, lifted), "noise") == as_noise, name
     for _ in range(20):
         passed = network(10 * torch.randn(5, 4))
         assert ((passed >= found.low - 1e-6) | (passed == HOLE)).all()
         assert (passed <= found.high + 1e-6).all()
 
 
-def verdict(seen: Seen, kind: str) -> str:
+def verdict(seen: Returned, kind: str) -> str:
     try:
         if kind == "noise":
             seen.refuse_variance()

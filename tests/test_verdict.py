@@ -14,7 +14,7 @@ from dubito.calibration.likelihood.noise import Noise, fit_noise, mixture_nll
 from dubito.calibration.likelihood.scaling import fit_scaling
 from dubito.calibration.likelihood.temperature import fit_temperature
 from dubito.calibration.report import no_check
-from dubito.calibration.verdict import Judged, Verdict, judge_noise, judge_scaling
+from dubito.calibration.verdict import JudgedFit, Verdict, judge_noise, judge_scaling
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -34,7 +34,7 @@ def drawn(
     return factor * logits_TBC, label_B
 
 
-def judged(name: ScalingName, logits: Floats, label: Indices, seed: int = 0) -> Judged:
+def judged(name: ScalingName, logits: Floats, label: Indices, seed: int = 0) -> JudgedFit:
     scaling = fit_scaling(name, logits, label)
     return judge_scaling(name, scaling, logits, label, np.arange(len(label)), seed, no_check)
 
@@ -136,7 +136,7 @@ def test_a_noise_is_judged_against_none_a_given_one_against_a_fitted_one() -> No
     assert scaled.verdict.against == "none"
     fitted = fit_noise(mean_TBD, None, target_BD)
     plain = judge_noise(fitted, False, mean_TBD, None, target_BD, rows, *rest)
-    assert plain == Judged(Verdict())
+    assert plain == JudgedFit(Verdict())
     for precision, is_worse in ((1.0, False), (100.0, True), (0.01, True)):
         given = Noise.of_precision(precision, 1)
         found = judge_noise(given, True, mean_TBD, None, target_BD, rows, *rest)

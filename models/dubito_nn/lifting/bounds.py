@@ -56,7 +56,7 @@ _PRODUCTS = names("matmul mm bmm")
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ValueRange:
     """Least and largest value of every element, and the place of the node that bounds it, or -1."""
 
     low: Tensor
@@ -80,9 +80,9 @@ class Ending:
     _places: dict[str, int] = field(default_factory=dict)
     _constant: set[str] = field(default_factory=set)
     _values: dict[str, Value] = field(default_factory=dict)
-    _bounds: dict[str, Bounds | list[Bounds]] = field(default_factory=dict)
+    _bounds: dict[str, ValueRange | list[ValueRange]] = field(default_factory=dict)
 
-    def bounds(self, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Bounds:
+    def bounds(self, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> ValueRange:
         """Of the output on an example; shapes as the output's."""
         for place, node in enumerate(self.program.nodes):
             self._places[node.name] = place
@@ -108,7 +108,7 @@ class Ending:
         with torch.no_grad():
             self.program.run(inputs, weights, random_draws(self.sites), watch=watch)
         found = self._bounds[self.program.outputs["output"]]
-        assert isinstance(found, Bounds)
+        assert isinstance(found, ValueRange)
         return found
 
     def _node(self, name: str) -> Node:
@@ -125,11 +125,11 @@ class Ending:
                     waiting += references(_sources(self._node(name)))
         return tail
 
-    def _of(self, node: Node, value: Value) -> Bounds | list[Bounds]:
+    def _of(self, node: Node, value: Value) -> ValueRange | list[ValueRange]:
         kind, place = base(node), self._places[node.name]
         if node.name in self._constant and not isinstance(value, (tuple, list)):
             exact = torch.as_tensor(value, dtype=torch.float64)
-            return Bounds(exact, exact, torch.full(exact.shape, -1))
+            return ValueRange(exact, exact, torch.full(exact.shape, -1))
         if node.op == "site" and self.sites[int(str(node.args[0]))].distribution != "normal":
             return _equal(0.0, 1.0, -1, value)
         if kind == "operator.getitem":
@@ -149,10 +149,10 @@ class Ending:
             return self._at_corners(node, place)
         return self._without_sign(node, value, place)
 
-    def _known(self, argument: Argument) -> Bounds:
+    def _known(self, argument: Argument) -> ValueRange:
         assert isinstance(argument, Ref)
         found = self._bounds[argument.name]
-        assert isinstance(found, Bounds)
+        assert isinstance(found, ValueRange)
         return found
 
     def _run(self, node: Node, *firsts: object) -> object:
@@ -161,7 +161,7 @@ class Ending:
         keywords = {key: bind(value, self._values, "cpu") for key, value in node.kwargs.items()}
         return resolve(node.op)(*firsts, *rest, **keywords)
 
-    def _moved(self, node: Node) -> Bounds | list[Bounds]:
+    def _moved(self, node: Node) -> ValueRange | list[ValueRange]:
         def taken(argument: Argument, end: str) -> object:
             if isinstance(argument, tuple):
                 return [taken(part, end) for part in argument]
@@ -173,10 +173,10 @@ class Ending:
             for end in ("low", "high", "by")
         ]
         if isinstance(ends[0], (list, tuple)):
-            return [Bounds(*part) for part in zip(*ends, strict=True)]
-        return Bounds(*ends)  # type: ignore[arg-type]
+            return [ValueRange(*part) for part in zip(*ends, strict=True)]
+        return ValueRange(*ends)  # type: ignore[arg-type]
 
-    def _chosen(self, node: Node, value: Value) -> Bounds:
+    def _chosen(self, node: Node, value: Value) -> ValueRange:
         """What a mask leaves: a constant in its holes does not count."""
         assert isinstance(value, Tensor)
         known = [
@@ -188,9 +188,11 @@ class Ending:
             return _none(value)
         one, two = known[0], known[-1]
         ends = (torch.minimum(one.low, two.low), torch.maximum(one.high, two.high))
-        return Bounds(*(end.expand(value.shape) for end in (*ends, torch.maximum(one.by, two.by))))
+        return ValueRange(
+            *(end.expand(value.shape) for end in (*ends, torch.maximum(one.by, two.by)))
+        )
 
-    def _risen(self, node: Node, place: int) -> Bounds:
+    def _risen(self, node: Node, place: int) -> ValueRange:
         """Of an operator that rises with every element that it reads."""
         kind, source = base(node), self._known(node.args[0])
         least = _FROM.get(kind, -inf)
@@ -199,13 +201,13 @@ class Ending:
             for end in (source.low, source.high)
         )
         by = int(source.by.max()) if kind in _MERGE and source.by.numel() else place
-        return Bounds(
+        return ValueRange(
             low.nan_to_num(-inf, inf, -inf),
             high.nan_to_num(inf, inf, -inf),
             torch.full(low.shape, by),
         )
 
-    def _at_corners(self, node: Node, place: int) -> Bounds:
+    def _at_corners(self, node: Node, place: int) -> ValueRange:
         """Of arithmetic, whose extremes lie where every operand is at one of its own."""
         operands = node.args[: 1 if base(node) in _ONE else 2]
         parts = [self._known(part) for part in operands if isinstance(part, Ref)]
@@ -222,9 +224,9 @@ class Ending:
         if base(node) in ("div", "reciprocal") and isinstance(operands[-1], Ref):
             crosses = (parts[-1].low < 0) & (parts[-1].high >= 0)
             low, high = low.masked_fill(crosses, -inf), high.masked_fill(crosses, inf)
-        return Bounds(low, high, by.masked_fill(by < 0, place).expand(low.shape))
+        return ValueRange(low, high, by.masked_fill(by < 0, place).expand(low.shape))
 
-    def _without_sign(self, node: Node, value: Value, place: int) -> Bounds:
+    def _without_sign(self, node: Node, value: Value, place: int) -> ValueRange:
         """Powers of an even exponent, and powers and products of what is never negative."""
         known = [self._known(part) for part in _sources(node) if isinstance(part, Ref)]
         is_even = base(node) == "pow" and float(str(node.args[1])) % 2 == 0
@@ -245,12 +247,12 @@ def _sources(node: Node) -> tuple[Argument, ...]:
     return node.args[:1] if known or is_power or kind == "operator.getitem" else ()
 
 
-def _equal(low: float, high: float, by: int, value: Value) -> Bounds:
+def _equal(low: float, high: float, by: int, value: Value) -> ValueRange:
     """The same for every element of a value."""
     shape = value.shape if isinstance(value, Tensor) else ()
     least, most = (torch.full(shape, end, dtype=torch.float64) for end in (low, high))
-    return Bounds(least, most, torch.full(shape, by))
+    return ValueRange(least, most, torch.full(shape, by))
 
 
-def _none(value: Value) -> Bounds:
+def _none(value: Value) -> ValueRange:
     return _equal(-inf, inf, -1, value)

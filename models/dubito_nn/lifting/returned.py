@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dubito_nn.errors import ExportError
 from dubito_nn.flow import base, names
-from dubito_nn.lifting.bounds import Bounds, Ending
+from dubito_nn.lifting.bounds import Ending, ValueRange
 from dubito_nn.lifting.capture import WHOLE, Captured
 from dubito_nn.lifting.lift import Lifted
 from dubito_nn.manifest import MAX_AXES, Output, Task
@@ -93,7 +93,7 @@ def checked_ending(
     held = None
     for graph in graphs:
         known = Ending(graph.program, graph.sites, learned).bounds(captured.example, graph.weights)
-        seen = Seen(known, graph)
+        seen = Returned(known, graph)
         if output == "mean_and_log_variance":
             seen.refuse_variance()
         else:
@@ -102,10 +102,10 @@ def checked_ending(
 
 
 @dataclass(frozen=True)
-class Seen:
+class Returned:
     """The bounds of an output and the graph that they are of."""
 
-    bounds: Bounds
+    bounds: ValueRange
     graph: Lifted
 
     def refuse_variance(self) -> None:

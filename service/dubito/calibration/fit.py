@@ -42,7 +42,7 @@ from dubito.calibration.record import Calibration, Reports
 from dubito.calibration.report import Check, no_check
 from dubito.calibration.terms import Strange, Terms
 from dubito.calibration.unreported import without_report
-from dubito.calibration.verdict import Judged, judge_noise, judge_scaling
+from dubito.calibration.verdict import JudgedFit, judge_noise, judge_scaling
 from dubito.engine.sampling import Sampling
 from dubito.engine.summing.scaling import Scaling
 from dubito.errors import InputError
@@ -185,7 +185,7 @@ def fit_regression(
 
 
 def reported(
-    calibration: Calibration, judged: Judged, before: Evaluation, after: Evaluation
+    calibration: Calibration, judged: JudgedFit, before: Evaluation, after: Evaluation
 ) -> Calibration:
     """The calibration with the verdict on its fit, its report, intervals and curves."""
     both = {"before": before, "after": after}

@@ -92,7 +92,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedFit:
     """A verdict, and what the rows of the fit give reason to warn of."""
 
     verdict: Verdict
@@ -107,7 +107,7 @@ def judge_scaling(
     fit_b: Indices,
     seed: int,
     check: Check,
-) -> Judged:
+) -> JudgedFit:
     """Judge a scaling.
 
     Args:
@@ -120,7 +120,7 @@ def judge_scaling(
         check: called between them.
     """
     if name == "none":
-        return Judged(Verdict())
+        return JudgedFit(Verdict())
 
     most = log(logits.shape[-1]) + limit(len(fit_b))
 
@@ -134,10 +134,10 @@ def judge_scaling(
     by_class = label if label.ndim == 1 else None
     verdict = _judge("none", difference, fit_b, seed, check, by_class)
     if name == "isotonic":  # shares of hits: no row counts for more than another
-        return Judged(verdict)
+        return JudgedFit(verdict)
     is_far_b = label_nll(logits[:, fit_b], label[fit_b], scaling) > most
     rows = fit_b[is_far_b.reshape(len(fit_b), -1).any(axis=1)]
-    return Judged(verdict, _left_out(rows, len(fit_b), "labels"))
+    return JudgedFit(verdict, _left_out(rows, len(fit_b), "labels"))
 
 
 def judge_noise(
@@ -149,7 +149,7 @@ def judge_noise(
     fit_b: Indices,
     seed: int,
     check: Check,
-) -> Judged:
+) -> JudgedFit:
     """Judge the noise of a regression; a given one by the side of a fitted one.
 
     Args:
@@ -184,11 +184,11 @@ def judge_noise(
         *_left_out(fit_b[list(noise.outlying)], len(fit_b), "targets"),
     )
     if log_variance_TBD is None and not is_given:
-        return Judged(Verdict(), warnings)
+        return JudgedFit(Verdict(), warnings)
     verdict = _judge("fit" if is_given else "none", difference, fit_b, seed, check)
     if is_given and verdict.is_worse:
         warnings = (f"`noise_precision`: the given one is {verdict}",)
-    return Judged(verdict, warnings)
+    return JudgedFit(verdict, warnings)
 
 
 def _judge(
