@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 from numpy.typing import ArrayLike, NDArray
 
 NUM_FEATURES = 4
@@ -50,3 +51,21 @@ def predicted(client: httpx.Client, rows: NDArray[np.float32], **fields: Any) ->
     assert reply.status_code == 200, reply.text
     answer: dict[str, Any] = reply.json()
     return answer
+
+
+def agree(known: object, found: object, where: str = "reply", **tolerance: float) -> None:
+    """Same fields and words; numbers within the tolerance that `pytest.approx` takes."""
+    if isinstance(known, dict) and isinstance(found, dict):
+        assert known.keys() == found.keys(), where
+        for key in known:
+            agree(known[key], found[key], f"{where}.{key}", **tolerance)
+    elif isinstance(known, list) and isinstance(found, list):
+        assert len(known) == len(found), where
+        for place, pair in enumerate(zip(known, found, strict=True)):
+            agree(*pair, f"{where}[{place}]", **tolerance)
+    elif isinstance(known, float) and isinstance(found, float):
+        assert found == pytest.approx(known, **tolerance), where
+    elif where.endswith(".verdict"):  # text with rounded numbers behind the colon
+        assert str(known).split(":")[0] == str(found).split(":")[0], where
+    else:
+        assert known == found, where

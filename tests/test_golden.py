@@ -13,6 +13,7 @@ from dubito.settings import Settings
 
 from .conftest import Server
 from .golden import ANSWERS, CASES, FOLDER, answered, exported
+from .http import agree
 
 TOLERANCE = {"rel": 1e-4, "abs": 1e-6}  # of another processor and other forms
 """What is fitted hangs on where an optimiser stops."""
@@ -39,22 +40,4 @@ def test_every_question_is_still_answered_alike(name: str, client: httpx.Client)
     found = answered(client, name)
     assert found.keys() == {asked for asked in known if asked.startswith(f"{name} ")}
     for asked, answer in found.items():
-        compare(known[asked], answer, asked)
-
-
-def compare(known: object, found: object, where: str) -> None:
-    """Same fields and words; numbers within the tolerance."""
-    if isinstance(known, dict) and isinstance(found, dict):
-        assert known.keys() == found.keys(), where
-        for key in known:
-            compare(known[key], found[key], f"{where}: {key}")
-    elif isinstance(known, list) and isinstance(found, list):
-        assert len(known) == len(found), where
-        for place, pair in enumerate(zip(known, found, strict=True)):
-            compare(*pair, f"{where}[{place}]")
-    elif isinstance(known, float) and isinstance(found, float):
-        assert found == pytest.approx(known, **TOLERANCE), where
-    elif where.endswith(": verdict"):  # text with rounded numbers behind the colon
-        assert str(known).split(":")[0] == str(found).split(":")[0], where
-    else:
-        assert known == found, where
+        agree(known[asked], answer, asked, **TOLERANCE)

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 
+from .http import agree
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 ADDRESS = "http://127.0.0.1:8000"
@@ -89,25 +91,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, demonstration: Path) -> Iterat
     server.stderr.close()
 
 
-def agree(printed: object, got: object, where: str = "reply") -> None:
-    """Same fields and words; numbers within the tolerance."""
-    if isinstance(printed, dict) and isinstance(got, dict):
-        assert set(printed) == set(got), where
-        for key in printed:
-            agree(printed[key], got[key], f"{where}.{key}")
-    elif isinstance(printed, list) and isinstance(got, list):
-        assert len(printed) == len(got), where
-        for position, pair in enumerate(zip(printed, got, strict=True)):
-            agree(*pair, f"{where}[{position}]")
-    elif isinstance(printed, float) and isinstance(got, float):
-        assert got == pytest.approx(printed, abs=TOLERANCE), where
-    else:
-        assert printed == got, where
-
-
 def test_the_first_request_answers_as_printed(run: Run) -> None:
     reply = json.loads(run(block("bash", "examples/digits.json")))
-    agree(json.loads(block("json", "request_id")), reply)
+    agree(json.loads(block("json", "request_id")), reply, abs=TOLERANCE)
 
 
 def test_the_same_request_gives_the_same_bytes(run: Run) -> None:

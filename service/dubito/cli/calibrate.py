@@ -98,7 +98,7 @@ def calibrate(
     output().print(
         f"{reply.model} version {reply.version}: calibration {reply.calibration}, {said}"
     )
-    output().print(f"verdict: {found.verdict}", markup=False, soft_wrap=True)
+    output().print(f"verdict: {found.verdict}", soft_wrap=True)
     reports = {"before": found.report.before, "after": found.report.after}
     output().print(
         table({name: (one, found.report.intervals[name]) for name, one in reports.items()})

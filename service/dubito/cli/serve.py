@@ -59,9 +59,7 @@ def _serve(settings: Settings, listening: socket.socket) -> None:
     )
     address, bound_port = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
-    messages().print(
-        f"Dubito serves on http://{shown}:{bound_port} (docs: /docs); Ctrl-C ends it", markup=False
-    )
+    messages().print(f"Dubito serves on http://{shown}:{bound_port} (docs: /docs); Ctrl-C ends it")
     _set_modules_aside()
     Server(config, app).run(sockets=[listening])
 

@@ -59,11 +59,25 @@ def _of_labels(given: object, classes: Classes) -> NDArray[np.int64]:
         "`labels` expects for every row the names of the labels that are on, or 0 or 1 for each of "
         f"the {len(names)} labels ({', '.join(names[:12])})"
     )
+    if _are_flags(given, classes):
+        return np.asarray(given, dtype=np.int64)
     values = given.tolist() if isinstance(given, np.ndarray) else given
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise InputError(f"{expected}, got {str(values)[:40]!r}: send a list of lists")
     rows = [_row(value, row, classes, expected) for row, value in enumerate(values)]
     return np.array(rows, np.int64).reshape(-1, len(names))
+
+
+def _are_flags(given: object, classes: Classes) -> bool:
+    """Whether it is an array of 0 and 1 for each label, which can be no names: of large ones."""
+    can_be_names = classes.labels_are == "names" or len(classes.names) < 3
+    return (
+        not can_be_names
+        and isinstance(given, np.ndarray)
+        and given.dtype.kind in "iu"
+        and given.shape[1:] == (len(classes.names),)
+        and bool(((given == 0) | (given == 1)).all())
+    )
 
 
 def _row(value: object, row: int, classes: Classes, expected: str) -> list[int]:
