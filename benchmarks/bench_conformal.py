@@ -31,14 +31,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from tables import put_between_markers
 from torch import nn
 
-from dubito.calibration.likelihood.noise import fit_noise
-from dubito.calibration.likelihood.scaling import fit_scaling, mean_probabilities
 from dubito.calibration.promises import draws, intervals
 from dubito.calibration.promises.conformal import ConformalScores
 from dubito.calibration.promises.sets import SetRule, choose_penalty
-from dubito.demo import DIABETES, DIGITS, Recipe, Rows
+from dubito.calibration.scaling.noise import fit_noise
+from dubito.calibration.scaling.scaling import fit_scaling, mean_probabilities
 from dubito.engine import Engine, Sampling
 from dubito.engine.summing.heads import mean_and_variance
+from dubito.recipes.demo import DIABETES, DIGITS, Recipe, Rows
 from dubito_nn.networks import MLP, Standardise
 
 ROOT = Path(__file__).parent

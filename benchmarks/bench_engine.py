@@ -30,7 +30,7 @@ from rate import matrix_rate
 from tables import line, put_between_markers, section
 from torch import Tensor, nn
 
-from dubito.benchmark import Limits, describe_machine, interleaved
+from dubito.bench import Limits, describe_machine, interleaved
 from dubito.engine import Engine, Sampling
 from dubito_nn import Bundle, export
 

@@ -35,7 +35,7 @@ from torch import nn
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "service"), str(ROOT / "models")]
 
-from dubito.benchmark.machine import describe_machine  # noqa: E402
+from dubito.bench.machine import describe_machine  # noqa: E402
 from dubito.engine import Engine  # noqa: E402
 from dubito_nn import export  # noqa: E402
 

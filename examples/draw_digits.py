@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from dubito.demo import DIGITS
+from dubito.recipes.demo import DIGITS
 
 mpl.use("svg")
 from matplotlib import pyplot as plt  # the backend is chosen first

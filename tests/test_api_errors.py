@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
-from dubito.serving.application import Application
+from dubito.application import Application
 from dubito.settings import Settings
 
 from .conftest import NUM_FEATURES, Bundles, Server

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 from structlog.testing import capture_logs
 
 from dubito.registry.database import Database
-from dubito.registry.journal import CalibrationName, Journal, PredictionFact
+from dubito.registry.monitoring import CalibrationName, Journal, PredictionFact
 from dubito.settings import Settings
 
 from .conftest import CLASSES, Bundles, Server

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from dubito.benchmark import Limits, Order, Pool, Timing, interleaved, study
-from dubito.benchmark.accuracy import accuracy, method_error, methods_without_sampling, reference
-from dubito.benchmark.latency import plain_forward
+from dubito.bench import Limits, Order, Pool, Timing, interleaved, study
+from dubito.bench.accuracy import accuracy, method_error, methods_without_sampling, reference
+from dubito.bench.latency import plain_forward
 from dubito.engine import Engine, Sampling
 from dubito.errors import InputError
 from dubito_nn import export

@@ -14,8 +14,8 @@ from dubito.calibration import splits
 from dubito.calibration.choices import Choices, ScalingName, SetsName
 from dubito.calibration.evaluate import evaluate_classification, evaluate_regression
 from dubito.calibration.fit import fit_classification, fit_regression
-from dubito.calibration.likelihood.scaling import mean_probabilities
 from dubito.calibration.record import Calibration
+from dubito.calibration.scaling.scaling import mean_probabilities
 from dubito.engine.sampling import Sampling
 from dubito.errors import InputError
 

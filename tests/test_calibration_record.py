@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dubito.calibration.flags.detector import Detector
 from dubito.calibration.promises.conformal import ConformalScores
 from dubito.calibration.record import Calibration, Reports
-from dubito.calibration.report import ReliabilityBin
 from dubito.engine.sampling import Sampling
 from dubito.errors import InputError
-from dubito.ood.detector import Detector
+from dubito.report import ReliabilityBin
 
 CLASSES = Calibration(
     task="classification",

@@ -12,9 +12,9 @@ import pytest
 
 from dubito.engine import Engine
 from dubito.errors import BundleRefusedError, UnavailableError
+from dubito.models.catalogue import Catalogue
+from dubito.models.memory import weight_bytes
 from dubito.registry import VersionFact
-from dubito.serving.models.catalogue import Catalogue
-from dubito.serving.models.memory import weight_bytes
 
 from .conftest import Bundles
 

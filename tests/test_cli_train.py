@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from dubito.cli import main
 from dubito.engine import Engine, Sampling
 from dubito.errors import InputError
-from dubito.training import read_config, run
-from dubito.training.rows import split_rows
+from dubito.recipes import read_config, run
+from dubito.recipes.rows import split_rows
 
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., tuple[int, str, str]]

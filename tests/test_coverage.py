@@ -19,14 +19,14 @@ from torch import nn
 
 from dubito import ties
 from dubito.calibration.choices import ScalingName, SetsName
-from dubito.calibration.likelihood.noise import fit_noise
-from dubito.calibration.likelihood.scaling import fit_scaling, mean_probabilities
 from dubito.calibration.promises import draws, intervals, sets
 from dubito.calibration.promises.conformal import ConformalScores, order
 from dubito.calibration.promises.sets import SetRule
-from dubito.demo import DIABETES, DIGITS, Recipe, Rows, Splits
+from dubito.calibration.scaling.noise import fit_noise
+from dubito.calibration.scaling.scaling import fit_scaling, mean_probabilities
 from dubito.engine import Engine, Sampling
 from dubito.engine.summing.heads import mean_and_variance
+from dubito.recipes.demo import DIABETES, DIGITS, Recipe, Rows, Splits
 from dubito_nn.networks import MLP, Standardise
 
 pytestmark = pytest.mark.slow

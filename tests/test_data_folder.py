@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dubito.application import Application
 from dubito.errors import InputError
+from dubito.models.opening import open_database
 from dubito.registry import schema
 from dubito.registry.cache import Cache
 from dubito.registry.database import Database
 from dubito.registry.objects import Objects
-from dubito.serving.application import Application
-from dubito.serving.models.opening import open_database
 from dubito.settings import Settings
 
 from .conftest import NUM_FEATURES, Bundles

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_diabetes, load_digits
 from torch import nn
 
-from dubito.demo import DIABETES, DIGITS, RECIPES, Recipe, Rows, Splits
-from dubito.demo.digits import composites, digit_splits
 from dubito.engine import Engine
 from dubito.engine.summing.heads import mean_and_variance
+from dubito.recipes.demo import DIABETES, DIGITS, RECIPES, Recipe, Rows, Splits
+from dubito.recipes.demo.digits import composites, digit_splits
 from dubito_nn import load_bundle
 from dubito_nn.dropout import ConcreteDropout, ConcreteDropout2d
 from dubito_nn.training import Progress, seeded

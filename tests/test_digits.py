@@ -13,8 +13,8 @@ from scipy import stats
 
 from dubito.calibration.fit import fit_classification
 from dubito.calibration.record import Calibration
-from dubito.demo import DIGITS, Rows
 from dubito.engine import Engine, Sampling
+from dubito.recipes.demo import DIGITS, Rows
 
 ALPHA = 0.05
 SAMPLING = Sampling(num_samples=64)

@@ -18,10 +18,10 @@ from sqlalchemy import event
 from structlog.testing import capture_logs
 
 from dubito.errors import StorageFullError, UnavailableError
+from dubito.models.opening import open_database, open_objects
 from dubito.registry import Registry
 from dubito.registry.database import Database
 from dubito.registry.objects import Objects
-from dubito.serving.models.opening import open_database, open_objects
 from dubito.settings import Settings
 
 from .conftest import CLASSES, NUM_FEATURES, Bundles, Server

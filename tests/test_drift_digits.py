@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from dubito.calibration.fit import fit_classification
-from dubito.demo.digits import digit_splits
 from dubito.engine import Classification, Engine
 from dubito.monitoring.drift import FALSE_ALARM_RATE, DriftTest
+from dubito.recipes.demo.digits import digit_splits
 from dubito_nn import export
 from dubito_nn.dropout import StandardFamily
 from dubito_nn.networks import CNN

@@ -17,14 +17,14 @@ from torch import nn
 from dubito.calibration import splits
 from dubito.calibration.choices import Choices, ScalingName
 from dubito.calibration.fit import fit_classification, fit_regression
-from dubito.calibration.flagging import Flagging
+from dubito.calibration.flags import scorer
+from dubito.calibration.flags.flagging import Flagging
+from dubito.calibration.flags.source import LogitSource, NumberSource
 from dubito.calibration.promises.policy import Target
 from dubito.calibration.record import Calibration
 from dubito.engine import Classification, Engine, Regression, Sampling
 from dubito.engine.summing.heads import logits, mean_and_variance
 from dubito.errors import InputError
-from dubito.ood import scorer
-from dubito.ood.source import LogitSource, NumberSource
 from dubito_nn import export
 
 Floats = NDArray[np.float64]

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from dubito import measures
+from dubito.calibration.flags import scores
+from dubito.calibration.flags.source import PositionColumns, PositionSource
 from dubito.engine import Classification, Engine, Ensemble, Sampling
 from dubito.engine.summing.heads import class_logits
 from dubito.engine.summing.positions import GROUPS, most_rows
 from dubito.engine.summing.statistics import ClassificationSums
 from dubito.errors import BundleRefusedError, InputError
-from dubito.ood import scores
-from dubito.ood.source import PositionColumns, PositionSource
 from dubito_nn import Bundle, ExportError, export, load_bundle
 from dubito_nn.bundle import bundle_bytes
 from dubito_nn.export import class_names

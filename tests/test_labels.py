@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from dubito.asked import EvaluateOrder
 from dubito.engine import Engine
 from dubito.errors import InputError
 from dubito.labels import Classes, LabelsAre
+from dubito.recipes.rows import split_rows
 from dubito.serving.judging.calibrating import read_truths
 from dubito.serving.judging.position_labels import read_position_labels
-from dubito.serving.orders import EvaluateOrder
-from dubito.training.rows import split_rows
 from dubito_nn import Manifest, export
 
 from .conftest import Bundles

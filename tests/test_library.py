@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from dubito.errors import DubitoError, NotFoundError
+from dubito.models.library import Library
+from dubito.models.opening import open_registry
 from dubito.registry import VersionFact
-from dubito.serving.models.library import Library
-from dubito.serving.models.opening import open_registry
 from dubito.settings import Settings
 
 from .conftest import Bundles

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import minimize_scalar
 
-from dubito.calibration.likelihood.noise import Noise, check_precision, fit_noise, mixture_nll
+from dubito.calibration.scaling.noise import Noise, check_precision, fit_noise, mixture_nll
 from dubito.errors import InputError
 
 

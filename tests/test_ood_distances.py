@@ -12,10 +12,10 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
+from dubito.calibration.flags.combined import Tail
+from dubito.calibration.flags.distances import MAX_FEATURES, MAX_KEPT, MAX_PROJECTED, FeatureBank
+from dubito.calibration.flags.packed import Packed
 from dubito.errors import InputError
-from dubito.ood.combined import Tail
-from dubito.ood.distances import MAX_FEATURES, MAX_KEPT, MAX_PROJECTED, FeatureBank
-from dubito.ood.packed import Packed
 
 Floats = NDArray[np.float64]
 

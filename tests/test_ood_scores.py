@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import logsumexp, softmax
 
+from dubito.calibration.flags import scores
+from dubito.calibration.flags.detector import Detector
 from dubito.errors import InputError
-from dubito.ood import scores
-from dubito.ood.detector import Detector
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from dubito.ood.detector import Detector
-from dubito.serving.orders import ClassSets, Flags, arrays_of
+from dubito.asked import ClassSets, Flags, arrays_of
+from dubito.calibration.flags.detector import Detector
 from dubito.serving.overflow import decided, flagged, warn_of_overflow
 
 SCORES = np.array([0.1, np.nan, np.inf])

@@ -17,11 +17,11 @@ from dubito.calibration.promises.conformal import ConformalScores
 from dubito.calibration.promises.policy import Target
 from dubito.calibration.promises.positions import Positions
 from dubito.calibration.record import Calibration
-from dubito.calibration.report import classification_figures
-from dubito.calibration.report.positions import Labelled, position_statistics
-from dubito.calibration.report.statistics import figures, intervals
 from dubito.engine.sampling import Sampling
 from dubito.errors import InputError
+from dubito.report import classification_figures
+from dubito.report.positions import Labelled, position_statistics
+from dubito.report.statistics import figures, intervals
 
 SAMPLING = Sampling(4)
 Floats = NDArray[np.float64]

@@ -11,7 +11,7 @@ from scipy import integrate, stats
 from scipy.special import softmax
 from sklearn import metrics
 
-from dubito.calibration import report
+from dubito import report
 
 
 def labelled(

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import softmax
 
-from dubito.calibration import report
+from dubito import report
 from dubito.calibration.evaluate import evaluate_classification, evaluate_regression
-from dubito.calibration.report.statistics import Counts, mean_of
+from dubito.report.statistics import Counts, mean_of
 
 Floats = NDArray[np.float64]
 NUM_ROWS, NUM_STRANGE = 24, 9

@@ -13,10 +13,10 @@ import pytest
 
 from dubito.calibration.fit import fit_classification, fit_regression
 from dubito.calibration.record import Calibration
-from dubito.calibration.report import page, words
-from dubito.calibration.report.curves import score_counts
 from dubito.engine.sampling import Sampling
 from dubito.errors import InputError
+from dubito.report import page, words
+from dubito.report.curves import score_counts
 
 SAMPLING = Sampling(num_samples=8)
 ASKED = {"sampling": SAMPLING, "alpha": 0.1, "coverage": 0.8, "seed": 0}

@@ -15,7 +15,7 @@ from scipy.special import entr, log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
 
 from dubito.calibration.choices import ScalingName
-from dubito.calibration.likelihood.scaling import (
+from dubito.calibration.scaling.scaling import (
     _mean_loss,
     fit_isotonic,
     fit_scaling,
@@ -24,7 +24,7 @@ from dubito.calibration.likelihood.scaling import (
     mean_probabilities,
     scaled_logits,
 )
-from dubito.calibration.likelihood.temperature import fit_temperature
+from dubito.calibration.scaling.temperature import fit_temperature
 from dubito.engine import Engine, Ensemble, Sampling
 from dubito.engine.summing.scaling import ClassMap, Isotonic, Scaling, Vector, scaled
 from dubito.errors import InputError

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from dubito.calibration.likelihood.scaling import mean_probabilities
-from dubito.calibration.likelihood.temperature import fit_temperature
+from dubito.calibration.scaling.scaling import mean_probabilities
+from dubito.calibration.scaling.temperature import fit_temperature
 
 
 def drawn(

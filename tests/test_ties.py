@@ -13,25 +13,25 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dubito import ties
-from dubito.calibration.flagging import Flagging, fit_flag
-from dubito.calibration.likelihood.scaling import fit_scaling, mean_probabilities
+from dubito.calibration.flags import scorer
+from dubito.calibration.flags.combined import Tail
+from dubito.calibration.flags.detector import Detector
+from dubito.calibration.flags.distances import FeatureBank
+from dubito.calibration.flags.flagging import Flagging, fit_flag
+from dubito.calibration.flags.scorer import Fitted
+from dubito.calibration.flags.source import LogitSource, NumberSource
 from dubito.calibration.promises import intervals
 from dubito.calibration.promises.policy import Policy, Target
 from dubito.calibration.promises.positions import Positions
 from dubito.calibration.promises.sets import SetRule
-from dubito.calibration.report import ood_figures
-from dubito.calibration.report.rejection import ause
-from dubito.calibration.report.reliability import confidence
-from dubito.calibration.report.statistics import Counts
+from dubito.calibration.scaling.scaling import fit_scaling, mean_probabilities
 from dubito.errors import InputError
 from dubito.monitoring.drift import DriftTest
 from dubito.monitoring.kept import Kept
-from dubito.ood import scorer
-from dubito.ood.combined import Tail
-from dubito.ood.detector import Detector
-from dubito.ood.distances import FeatureBank
-from dubito.ood.scorer import Fitted
-from dubito.ood.source import LogitSource, NumberSource
+from dubito.report import ood_figures
+from dubito.report.rejection import ause
+from dubito.report.reliability import confidence
+from dubito.report.statistics import Counts
 
 Floats = NDArray[np.float64]
 ROUNDING = 1e-8  # relative: more than the kernels' own, which the engine's test below has

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from dubito.calibration.choices import Choices
 from dubito.calibration.fit import fit_classification, fit_regression
 from dubito.calibration.fit_positions import fit_positions
-from dubito.calibration.flagging import Flagging
+from dubito.calibration.flags import scorer
+from dubito.calibration.flags.flagging import Flagging
 from dubito.calibration.promises import draws
 from dubito.calibration.promises.policy import Target
 from dubito.calibration.record import Calibration
 from dubito.engine import Classification, Engine, Regression, Sampling
 from dubito.engine.sampling import Draw
 from dubito.engine.summing.heads import class_logits, logits, mean_and_variance
-from dubito.ood import scorer
-from dubito.serving.watching.observing import observe
+from dubito.monitoring.observing import observe
 from dubito_nn import export
 
 Floats = NDArray[np.float64]

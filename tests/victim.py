@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dubito.serving.application import Application
-from dubito.serving.orders import CalibrateOrder
+from dubito.application import Application
+from dubito.asked import CalibrateOrder
 from dubito.settings import Settings
 from dubito_nn import Bundle, load_bundle
 from dubito_nn.bundle import bundle_bytes

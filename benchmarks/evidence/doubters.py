@@ -20,8 +20,8 @@ from data import mnist
 from record import training_bar
 from torch import Tensor, nn
 
-from dubito.demo.digits import DIGITS, digit_splits
 from dubito.engine import Engine
+from dubito.recipes.demo.digits import DIGITS, digit_splits
 from dubito_nn import Bundle, export
 from dubito_nn.dropout import ConcreteFamily, StandardFamily
 from dubito_nn.networks import MLP

@@ -39,11 +39,11 @@ from torch.nn import functional
 
 from dubito.calibration.evaluate import evaluate_classification
 from dubito.calibration.fit import fit_classification
-from dubito.calibration.flagging import Flagging
+from dubito.calibration.flags import scorer
+from dubito.calibration.flags.flagging import Flagging
 from dubito.calibration.record import Calibration
-from dubito.calibration.report import Report
 from dubito.engine import Engine, Sampling
-from dubito.ood import scorer
+from dubito.report import Report
 
 REFERENCE = {
     "nll": {"deterministic, accuracy 91.0 %": 0.321, "ensemble of 10": 0.200},

@@ -23,10 +23,10 @@ from record import parser, print_table, write
 from torch import Tensor, nn
 
 from dubito import ties
+from dubito.calibration.flags import scores
+from dubito.calibration.flags.distances import FeatureBank
 from dubito.calibration.promises.sets import SetRule
 from dubito.engine import Classification, Engine, Sampling
-from dubito.ood import scores
-from dubito.ood.distances import FeatureBank
 from dubito_nn import export
 from dubito_nn.training import seeded
 

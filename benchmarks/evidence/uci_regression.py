@@ -41,7 +41,7 @@ from side_by_side import SideBySide
 from torch import Tensor, nn
 from uci import NAMES, Split, read_split
 
-from dubito.calibration.likelihood.noise import Noise, fit_noise, mixture_nll
+from dubito.calibration.scaling.noise import Noise, fit_noise, mixture_nll
 from dubito.engine import Engine, Regression
 from dubito_nn import export
 from dubito_nn.dropout import StandardFamily

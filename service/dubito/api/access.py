@@ -7,7 +7,7 @@ from threading import Event
 
 from starlette.requests import Request
 
-from dubito.serving.application import Application
+from dubito.application import Application
 from dubito.settings import Settings
 
 

@@ -37,8 +37,8 @@ from dubito.api.routes import (
     select,
 )
 from dubito.api.schemas import ProblemPage
+from dubito.application import Application
 from dubito.errors import DubitoError
-from dubito.serving.application import Application
 from dubito.settings import Settings
 
 _log = structlog.get_logger(__name__)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from dubito.asked import HealthLine, VersionPage
 from dubito.calibration.record import Calibration
+from dubito.models.library import Library
+from dubito.monitoring.drifts import DriftFact
+from dubito.monitoring.monitor import MonitoringPage
 from dubito.registry import (
     AliasFact,
     AuditFact,
@@ -14,11 +18,7 @@ from dubito.registry import (
     PoolFact,
     VersionFact,
 )
-from dubito.registry.journal import Added
-from dubito.serving.models.library import Library
-from dubito.serving.orders import HealthLine, VersionPage
-from dubito.serving.watching.drifts import DriftFact
-from dubito.serving.watching.monitoring import MonitoringPage
+from dubito.registry.monitoring import Added
 
 Page = dict[str, object]
 

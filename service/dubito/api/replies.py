@@ -17,10 +17,10 @@ from starlette.responses import Response
 
 from dubito.api.arrays import write_npz
 from dubito.api.bodies import JSON, NPY, NPZ
+from dubito.asked import ClassNames, ClassSets, Column, Flags, arrays_of
 from dubito.engine import Sampling
 from dubito.errors import InputError
 from dubito.registry import JobFact
-from dubito.serving.orders import ClassNames, ClassSets, Column, Flags, arrays_of
 
 _WEIGHT = re.compile(r"(0(\.[0-9]{0,3})?|1(\.0{0,3})?)")
 _TAG = re.compile(r'"[!#-~]*"')

@@ -19,10 +19,10 @@ from pydantic_core import PydanticCustomError
 
 from dubito.acquisition import Acquisition
 from dubito.acquisition.order import DEFAULT_CANDIDATES
+from dubito.asked import PredictOrder, SamplingOrder
 from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
 from dubito.engine import Inputs
 from dubito.labels import LabelsAre
-from dubito.serving.orders import PredictOrder, SamplingOrder
 from dubito.serving.selecting import SelectOrder
 
 Rows = Annotated[

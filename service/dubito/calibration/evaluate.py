@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dubito.calibration import truths
-from dubito.calibration.likelihood.noise import Noise
-from dubito.calibration.likelihood.scaling import label_nll, mean_probabilities
+from dubito.calibration.flags import scores
+from dubito.calibration.flags.source import LogitSource, NumberSource, Source
 from dubito.calibration.promises import draws
 from dubito.calibration.record import Calibration
-from dubito.calibration.report import (
+from dubito.calibration.scaling.noise import Noise
+from dubito.calibration.scaling.scaling import label_nll, mean_probabilities
+from dubito.engine.summing.scaling import Scaling
+from dubito.report import (
     Check,
     Curves,
     Intervals,
@@ -35,9 +38,6 @@ from dubito.calibration.report import (
     regression_statistics,
     score_counts,
 )
-from dubito.engine.summing.scaling import Scaling
-from dubito.ood import scores
-from dubito.ood.source import LogitSource, NumberSource, Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,13 @@ from dubito.calibration.evaluate import (
     scores_of,
     threshold_of,
 )
-from dubito.calibration.likelihood.scaling import label_nll, mean_probabilities
+from dubito.calibration.flags import scores
+from dubito.calibration.flags.source import PositionSource
 from dubito.calibration.promises.positions import UNLABELLED, PositionHead, Positions
 from dubito.calibration.record import Calibration
-from dubito.calibration.report import (
+from dubito.calibration.scaling.scaling import label_nll, mean_probabilities
+from dubito.engine.summing.scaling import Scaling
+from dubito.report import (
     Check,
     Curves,
     adaptive_bins,
@@ -34,12 +37,9 @@ from dubito.calibration.report import (
     reliability_bins,
     score_counts,
 )
-from dubito.calibration.report.curves import Line, line_of, places
-from dubito.calibration.report.positions import Labelled, position_statistics, row_risk
-from dubito.calibration.report.statistics import Floats
-from dubito.engine.summing.scaling import Scaling
-from dubito.ood import scores
-from dubito.ood.source import PositionSource
+from dubito.report.curves import Line, line_of, places
+from dubito.report.positions import Labelled, position_statistics, row_risk
+from dubito.report.statistics import Floats
 
 
 def evaluate_positions(

@@ -25,9 +25,8 @@ from dubito.calibration.evaluate import (
     evaluate_classification,
     evaluate_regression,
 )
-from dubito.calibration.flagging import DEFAULT_FLAG, Flagging, fit_flag
-from dubito.calibration.likelihood.noise import Noise, check_precision, noise_of
-from dubito.calibration.likelihood.scaling import fit_scaling, mean_probabilities
+from dubito.calibration.flags.flagging import DEFAULT_FLAG, Flagging, fit_flag
+from dubito.calibration.flags.source import LogitSource, NumberSource, taken_features
 from dubito.calibration.promises import conformal, draws, intervals, sets
 from dubito.calibration.promises.conformal import ConformalScores
 from dubito.calibration.promises.policy import (
@@ -39,14 +38,15 @@ from dubito.calibration.promises.policy import (
 )
 from dubito.calibration.promises.sets import SetRule
 from dubito.calibration.record import Calibration, Reports
-from dubito.calibration.report import Check, no_check
+from dubito.calibration.scaling.noise import Noise, check_precision, noise_of
+from dubito.calibration.scaling.scaling import fit_scaling, mean_probabilities
 from dubito.calibration.terms import Strange, Terms
 from dubito.calibration.unreported import without_report
 from dubito.calibration.verdict import JudgedFit, judge_noise, judge_scaling
 from dubito.engine.sampling import Sampling
 from dubito.engine.summing.scaling import Scaling
 from dubito.errors import InputError
-from dubito.ood.source import LogitSource, NumberSource, taken_features
+from dubito.report import Check, no_check
 
 
 def fit_classification(

@@ -20,18 +20,18 @@ from dubito.calibration import splits, truths
 from dubito.calibration.choices import DEFAULTS, Choices
 from dubito.calibration.evaluate_positions import evaluate_positions
 from dubito.calibration.fit import reported, sizes
-from dubito.calibration.flagging import DEFAULT_FLAG, Flagging, fit_flag
-from dubito.calibration.likelihood.scaling import fit_scaling, mean_probabilities
+from dubito.calibration.flags.flagging import DEFAULT_FLAG, Flagging, fit_flag
+from dubito.calibration.flags.source import PositionSource, taken_features
 from dubito.calibration.promises.conformal import ConformalScores
 from dubito.calibration.promises.policy import NO_TARGET, Policy, Target
 from dubito.calibration.promises.positions import UNLABELLED, PositionHead, Positions, check_choices
 from dubito.calibration.record import Calibration
-from dubito.calibration.report import Check, no_check
+from dubito.calibration.scaling.scaling import fit_scaling, mean_probabilities
 from dubito.calibration.terms import Strange, Terms
 from dubito.calibration.unreported import without_report
 from dubito.calibration.verdict import judge_scaling
 from dubito.engine.sampling import Sampling
-from dubito.ood.source import PositionSource, taken_features
+from dubito.report import Check, no_check
 
 
 def fit_positions(

@@ -22,6 +22,10 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from dubito.calibration.choices import IntervalsName, ScalingName
+from dubito.calibration.flags import scores
+from dubito.calibration.flags.detector import Detector
+from dubito.calibration.flags.scorer import Fitted
+from dubito.calibration.flags.source import ColumnSource, NumberSource, PositionColumns, Source
 from dubito.calibration.promises.conformal import ConformalScores, exact_decimal
 from dubito.calibration.promises.intervals import Ends, normalised, quantile_ends, widened
 from dubito.calibration.promises.policy import (
@@ -32,16 +36,12 @@ from dubito.calibration.promises.policy import (
 )
 from dubito.calibration.promises.positions import Positions
 from dubito.calibration.promises.sets import LAC, SetRule
-from dubito.calibration.report import Curves, Intervals, ReliabilityBin, Report
 from dubito.calibration.verdict import Verdict
 from dubito.engine.sampling import Sampling
 from dubito.engine.summing.scaling import ClassMap, Isotonic, Scaling, Vector
 from dubito.errors import InputError
-from dubito.ood import scores
-from dubito.ood.detector import Detector
-from dubito.ood.scorer import Fitted
-from dubito.ood.source import ColumnSource, NumberSource, PositionColumns, Source
 from dubito.problems import read_problems
+from dubito.report import Curves, Intervals, ReliabilityBin, Report
 
 Floats = NDArray[np.float64]
 Task = Literal["classification", "regression"]

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from dubito.calibration import splits
 from dubito.calibration.choices import Choices
-from dubito.calibration.flagging import Flagging, strange_parts
+from dubito.calibration.flags.flagging import Flagging, strange_parts
+from dubito.calibration.flags.source import taken_features
 from dubito.calibration.promises.policy import Target
 from dubito.engine.sampling import Sampling
-from dubito.ood.source import taken_features
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dubito.calibration.flagging import Flag
+from dubito.calibration.flags.flagging import Flag
 from dubito.calibration.promises.conformal import ConformalScores
 from dubito.calibration.promises.positions import Positions
 from dubito.calibration.promises.sets import LAC, SetRule

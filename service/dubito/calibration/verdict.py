@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from dubito.calibration.choices import ScalingName
-from dubito.calibration.likelihood.bounded import bounded, limit
-from dubito.calibration.likelihood.noise import Noise, fit_noise, noise_losses
-from dubito.calibration.likelihood.scaling import fit_scaling, label_nll
-from dubito.calibration.report import Check
+from dubito.calibration.scaling.bounded import bounded, limit
+from dubito.calibration.scaling.noise import Noise, fit_noise, noise_losses
+from dubito.calibration.scaling.scaling import fit_scaling, label_nll
 from dubito.engine.summing.scaling import Scaling
+from dubito.report import Check
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]

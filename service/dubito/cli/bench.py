@@ -21,9 +21,9 @@ from rich.progress import (
 from rich.table import Table
 
 from dubito.api.schemas import PredictBody
-from dubito.benchmark import Limits, Order, Pool, Step, Study, study
-from dubito.benchmark.latency import Latency
-from dubito.benchmark.picture import check_can_draw, draw
+from dubito.bench import Limits, Order, Pool, Step, Study, study
+from dubito.bench.latency import Latency
+from dubito.bench.picture import check_can_draw, draw
 from dubito.cli.bodies import read_body
 from dubito.cli.console import messages, output, progress
 from dubito.engine import Engine, Inputs

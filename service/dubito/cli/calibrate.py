@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from dubito.asked import CalibrateOrder, SamplingOrder
 from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
-from dubito.calibration.report import page
 from dubito.cli.console import application, finish, local_actor, output
 from dubito.cli.labelled import LabelsAreOption, read_labelled, table, warn
-from dubito.serving.orders import CalibrateOrder, SamplingOrder
+from dubito.report import page
 
 
 def calibrate(

@@ -19,9 +19,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from dubito.api.bodies import parse_json
+from dubito.application import Application
 from dubito.errors import DubitoError, InputError
 from dubito.problems import read_problems
-from dubito.serving.application import Application
 from dubito.serving.worker import Job
 from dubito.settings import Settings
 from dubito_nn.strict_json import unique

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import typer
 
 from dubito.cli.console import output
+from dubito.models.opening import open_database
 from dubito.registry.database import Database
-from dubito.serving.models.opening import open_database
 from dubito.settings import Settings
 
 database = typer.Typer(

@@ -9,9 +9,9 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from dubito.application import Application
 from dubito.cli.console import application, messages, output
-from dubito.demo import RECIPES, Published, Recipe, is_published, publish
-from dubito.serving.application import Application
+from dubito.recipes.demo import RECIPES, Published, Recipe, is_published, publish
 from dubito_nn import training
 
 _COLUMNS = (

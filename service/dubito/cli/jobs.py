@@ -18,10 +18,10 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
+from dubito.application import Application
 from dubito.cli.console import application, messages, output
 from dubito.errors import DubitoError
 from dubito.registry import JobFact
-from dubito.serving.application import Application
 
 jobs = typer.Typer(help="Long work on stored pools.", invoke_without_command=True)
 

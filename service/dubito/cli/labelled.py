@@ -14,10 +14,10 @@ from rich.table import Table
 from dubito.api.arrays import named
 from dubito.api.errors import FieldsError
 from dubito.api.labelled import ARRAYS
-from dubito.calibration.report import Intervals, Report
 from dubito.cli.console import messages, read_arrays
 from dubito.errors import InputError
 from dubito.labels import LabelsAre
+from dubito.report import Intervals, Report
 
 Array = NDArray[np.generic]
 LabelsAreOption = Annotated[

@@ -14,11 +14,7 @@ from rich.table import Table
 from dubito.api.fields import rows_or_pool
 from dubito.api.replies import to_json
 from dubito.api.schemas import PredictBody
-from dubito.cli.bodies import read_body
-from dubito.cli.console import application, finish, local_actor, messages, output
-from dubito.cli.jobs import follow, write_result
-from dubito.errors import InputError
-from dubito.serving.orders import (
+from dubito.asked import (
     ClassNames,
     ClassSets,
     Column,
@@ -26,6 +22,10 @@ from dubito.serving.orders import (
     PredictOrder,
     PredictReply,
 )
+from dubito.cli.bodies import read_body
+from dubito.cli.console import application, finish, local_actor, messages, output
+from dubito.cli.jobs import follow, write_result
+from dubito.errors import InputError
 
 _SHOWN = (
     *("label", "mean", "standard_error", "predictive_entropy", "mutual_information"),

@@ -8,9 +8,9 @@ import typer
 from rich.table import Table
 
 from dubito.cli.console import application, output, progress
+from dubito.models.opening import open_database, open_objects
 from dubito.registry.check import CheckReport
 from dubito.registry.check import check as check_registry
-from dubito.serving.models.opening import open_database, open_objects
 from dubito.settings import Settings
 
 registry = typer.Typer(

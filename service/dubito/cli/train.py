@@ -12,9 +12,9 @@ from rich.table import Table
 
 from dubito.cli.console import application, local_actor, messages, output, read_arrays
 from dubito.errors import InputError
+from dubito.recipes import TrainConfig, Trained, read_config, run
+from dubito.recipes.rows import Arrays
 from dubito.registry.names import check_name
-from dubito.training import TrainConfig, Trained, read_config, run
-from dubito.training.rows import Arrays
 from dubito_nn import training
 
 _COLUMNS = (

@@ -13,6 +13,7 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito.asked import PredictOrder, SamplingOrder
 from dubito.engine import Sampling
 from dubito.engine.inputs import read_inputs
 from dubito.engine.summing.positions import check_method
@@ -20,15 +21,14 @@ from dubito.errors import ConflictError, DubitoError, InputError
 from dubito.jobs.arrays import to_bytes
 from dubito.jobs.orders import settled
 from dubito.jobs.results import check_format
+from dubito.models.library import Library
+from dubito.models.members import find_members, predictor
 from dubito.pools import Shelf
 from dubito.pools.data import by_input
 from dubito.registry import JobFact, PoolFact, VersionFact
 from dubito.registry.jobs import JobStore, NewJob, new_id
 from dubito.registry.names import ANONYMOUS
 from dubito.registry.objects import Objects
-from dubito.serving.models.library import Library
-from dubito.serving.models.members import find_members, predictor
-from dubito.serving.orders import PredictOrder, SamplingOrder
 from dubito.serving.outputs import check_outputs
 from dubito.serving.sampling import merge_sampling
 from dubito.serving.selecting import SelectOrder, begin

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from dubito.acquisition import Acquisition
+from dubito.asked import PredictOrder
 from dubito.engine import Inputs, Sampling
 from dubito.registry import JobFact
-from dubito.serving.orders import PredictOrder
 from dubito.serving.selecting import SelectOrder
 
 

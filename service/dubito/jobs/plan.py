@@ -20,7 +20,7 @@ from dubito.engine import Engine, Ensemble, Sampling
 from dubito.engine.ensemble import of_member
 from dubito.engine.pinning import Choice, arithmetic, choose, pinned
 from dubito.jobs.lane import Lane
-from dubito.serving.models.members import Predictor
+from dubito.models.members import Predictor
 from dubito.serving.worker import Check
 
 MAX_BLOCK_ROWS = 65_536

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from torch import Tensor
 
+from dubito.asked import PredictOrder, arrays_of
 from dubito.calibration.record import Calibration
 from dubito.engine import Sampling
 from dubito.jobs.arrays import Arrays, to_bytes
-from dubito.serving.models.members import Predictor
-from dubito.serving.orders import PredictOrder, arrays_of
+from dubito.models.members import Predictor
 from dubito.serving.outputs import Built, build_outputs
 from dubito.serving.worker import Check
 

@@ -18,10 +18,10 @@ from dubito.errors import DubitoError, UnavailableError
 from dubito.jobs.desk import Desk
 from dubito.jobs.lane import Lane, StoppedError
 from dubito.jobs.task import Task
+from dubito.models.library import Library
 from dubito.pools import Shelf
 from dubito.registry import JobFact
 from dubito.registry.jobs import JobStore
-from dubito.serving.models.library import Library
 from dubito.serving.worker import Worker
 from dubito.settings import Settings
 

@@ -28,10 +28,10 @@ from dubito.jobs.predicting import Predicting
 from dubito.jobs.results import JSON, MEDIA_TYPES, write_result
 from dubito.jobs.scan import Kind, Scan
 from dubito.jobs.selecting import Selecting
+from dubito.models.library import Library
+from dubito.models.members import Predictor, num_values, predictor
 from dubito.pools import Shelf
 from dubito.registry import JobFact, PartFact
-from dubito.serving.models.library import Library
-from dubito.serving.models.members import Predictor, num_values, predictor
 from dubito.serving.selecting import SelectReply, begin
 from dubito.settings import Settings
 

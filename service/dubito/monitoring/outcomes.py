@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter
 from scipy.stats import binomtest
 
-from dubito.calibration.report import expected_calibration_error, reliability_bins
 from dubito.monitoring.windows import FALSE_ALARM_RATE, Law, Windows
+from dubito.report import expected_calibration_error, reliability_bins
 
 CONFIDENCE = 0.95
 _TWO = 2

@@ -9,7 +9,7 @@
     cache.py       those of a distant store, kept here
     orphans.py     objects that no row names
     registry.py    the operations on models
-    journal.py     predictions that wait for their truth, and outcomes
+    monitoring.py  predictions that wait for their truth, and outcomes
     pools.py       stored pools
     jobs.py        long work, and which server has it
     check.py       whether it is all whole

@@ -20,7 +20,7 @@ from dubito.registry import rows
 from dubito.registry.database import Database
 from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
 from dubito.registry.jobs import refuse_needed
-from dubito.registry.journal import Journal
+from dubito.registry.monitoring import Journal
 from dubito.registry.names import ANONYMOUS, DEFAULT_ALIAS, check_name
 from dubito.registry.objects import Objects
 from dubito.registry.orphans import drop_unnamed, without_orphan

@@ -1,16 +1,12 @@
 """What stands between a route (or the command line) and the engine.
 
-    orders.py       what is asked, as frozen dataclasses
     bounds.py       rows of an order, checked against network and settings
     budget.py       a bound on what is held at once
     sampling.py     a request's choices over the version's defaults
     worker.py       one thread that owns the device, and its bounded queue
-    models/         what the registry holds, and what of it is on the device
     judging/        labelled rows: to a calibration, or to a report
     selecting.py    rows to label from a pool that comes with the request
     outputs.py      the columns of a reply; positions.py those of several labels or positions
-    watching/       monitoring: what is observed, outcomes, drift
-    application.py  the facade of it all
 
 Nothing here knows HTTP.
 """

@@ -11,11 +11,11 @@ from functools import partial
 
 from torch import Tensor
 
+from dubito.asked import CalibrateOrder, EvaluateOrder
 from dubito.engine import Inputs, Sampling
 from dubito.errors import InputError
+from dubito.models.members import Predictor, count_networks, num_values
 from dubito.serving.judging.calibrating import Labelled
-from dubito.serving.models.members import Predictor, count_networks, num_values
-from dubito.serving.orders import CalibrateOrder, EvaluateOrder
 from dubito.serving.worker import Reservation
 from dubito.settings import Settings
 

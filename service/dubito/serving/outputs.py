@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dubito.asked import Column, PredictOrder
 from dubito.calibration.promises import draws, mixture
 from dubito.calibration.record import Calibration
 from dubito.engine import Classification, Ensemble, Regression, Sampling
 from dubito.errors import InputError
+from dubito.models.members import Predictor
 from dubito.monitoring.kept import Kept
-from dubito.serving.models.members import Predictor
-from dubito.serving.orders import Column, PredictOrder
+from dubito.monitoring.observing import observe
 from dubito.serving.overflow import decided, flagged, warn_of_overflow
 from dubito.serving.positions import (
     BY_POSITION,
@@ -32,7 +33,6 @@ from dubito.serving.positions import (
     shown,
     shown_sets,
 )
-from dubito.serving.watching.observing import observe
 from dubito.serving.worker import Check
 
 _SHARED = ("mean", "variance", "standard_error", "num_samples_used")

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dubito.ood.detector import Detector
-from dubito.serving.orders import ClassNames, ClassSets, Column, Flags
+from dubito.asked import ClassNames, ClassSets, Column, Flags
+from dubito.calibration.flags.detector import Detector
 
 
 def flagged(detector: Detector, score_B: NDArray[np.float64]) -> Column:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito.asked import ClassNames, ClassSets, Column
 from dubito.engine import Classification, Regression
-from dubito.serving.orders import ClassNames, ClassSets, Column
 
 BY_POSITION = (
     "position_predictive_entropy",

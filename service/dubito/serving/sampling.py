@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from dubito.asked import SamplingOrder
 from dubito.engine import Sampling
 from dubito.errors import InputError
-from dubito.serving.orders import SamplingOrder
 
 
 def merge_sampling(

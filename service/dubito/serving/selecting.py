@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from dubito.acquisition import Acquisition, Choice, Search
 from dubito.acquisition.fitting import keeps_samples
 from dubito.acquisition.strategies import find
+from dubito.asked import SamplingOrder
 from dubito.engine import Inputs, Sampling
-from dubito.serving.models.members import Predictor
-from dubito.serving.orders import SamplingOrder
+from dubito.models.members import Predictor
 
 
 @dataclass(frozen=True)

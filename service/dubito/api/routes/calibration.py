@@ -17,7 +17,7 @@ from dubito.api.labelled import KINDS, read_labelled
 from dubito.api.pages import calibration_page
 from dubito.api.replies import json_response
 from dubito.api.schemas import ActiveBody, CalibrateBody, CalibrateOptions
-from dubito.serving.orders import CalibrateOrder, CalibrateReply
+from dubito.asked import CalibrateOrder, CalibrateReply
 from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["calibration"])

@@ -13,7 +13,7 @@ from dubito.api.intake import Given, answered
 from dubito.api.labelled import KINDS, read_labelled
 from dubito.api.replies import json_response, sampling_fields
 from dubito.api.schemas import EvaluateBody, EvaluateOptions
-from dubito.serving.orders import EvaluateOrder, EvaluateReply
+from dubito.asked import EvaluateOrder, EvaluateReply
 from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["calibration"])

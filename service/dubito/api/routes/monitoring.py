@@ -16,8 +16,8 @@ from dubito.api.pages import feedback_page, monitoring_page
 from dubito.api.replies import json_response
 from dubito.api.schemas import FeedbackBody
 from dubito.api.waiting import deadline
-from dubito.registry.journal import Added
-from dubito.serving.watching.monitoring import FeedbackOrder, Truth
+from dubito.monitoring.monitor import FeedbackOrder, Truth
+from dubito.registry.monitoring import Added
 
 router = APIRouter(prefix="/v1/models", tags=["monitoring"])
 

@@ -17,10 +17,10 @@ from dubito.api.fields import no_query, read_fields, read_query, rows_or_pool
 from dubito.api.intake import Given, answered
 from dubito.api.replies import columns_response, sampling_fields, wanted_type
 from dubito.api.schemas import PredictBody, PredictOptions
+from dubito.asked import PredictReply
 from dubito.engine import Inputs
 from dubito.errors import UnsupportedMediaTypeError
 from dubito.registry import JobFact
-from dubito.serving.orders import PredictReply
 from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["predict"])

@@ -2,6 +2,5 @@
 
 calibrating      read the truths, take all passes, fit
 evaluating       take all passes, judge them as they would be served
-calibrations     records as they are asked for, read once
 position_labels  truths of rows with several labels or positions
 """

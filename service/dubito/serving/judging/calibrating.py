@@ -15,11 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from dubito.asked import CalibrateOrder
 from dubito.calibration import truths as checked
 from dubito.calibration.choices import Choices
 from dubito.calibration.fit import fit_classification, fit_regression
 from dubito.calibration.fit_positions import fit_positions
-from dubito.calibration.flagging import Flagging
+from dubito.calibration.flags import scorer
+from dubito.calibration.flags.distances import checked as checked_features
+from dubito.calibration.flags.flagging import Flagging
 from dubito.calibration.promises import draws
 from dubito.calibration.promises.policy import Target
 from dubito.calibration.promises.positions import DEFAULT_SHARE, PositionHead
@@ -30,11 +33,8 @@ from dubito.engine.summing.heads import class_logits, log_variance, logits, mean
 from dubito.engine.summing.positions import position_shape
 from dubito.errors import InputError
 from dubito.labels import Classes, LabelsAre
-from dubito.ood import scorer
-from dubito.ood.distances import checked as checked_features
+from dubito.models.members import Predictor
 from dubito.serving.judging.position_labels import read_position_labels
-from dubito.serving.models.members import Predictor
-from dubito.serving.orders import CalibrateOrder
 from dubito.serving.worker import Check
 from dubito_nn import Manifest
 

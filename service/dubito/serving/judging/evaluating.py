@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dubito.asked import EvaluateOrder
 from dubito.calibration.evaluate import Evaluation, evaluate_classification, evaluate_regression
 from dubito.calibration.evaluate_positions import evaluate_positions
 from dubito.calibration.promises import draws
@@ -23,9 +24,8 @@ from dubito.engine import Ensemble, Sampling
 from dubito.engine.ensemble import of_member
 from dubito.engine.summing.heads import class_logits, log_variance, mean_and_variance
 from dubito.errors import InputError
+from dubito.models.members import Predictor
 from dubito.serving.judging.calibrating import Features, Labelled, check_features
-from dubito.serving.models.members import Predictor
-from dubito.serving.orders import EvaluateOrder
 from dubito.serving.outputs import covering
 from dubito.serving.worker import Check
 from dubito_nn import Manifest

@@ -1,0 +1,31 @@
+"""What T costs and what it buys, measured on a bundle of one's own.
+
+timing     sides timed in turn, each call with fresh rows
+machine    what the figures were taken on
+rows       where the rows come from
+latency    milliseconds over T and B, beside one plain forward pass
+accuracy   standard error over T, and the actual error against many passes
+study      all of it, and its JSON
+picture    the study drawn
+
+Flow: rows → accuracy → latency → study → table, JSON, picture. Knows no HTTP and no database.
+Dimensions: T samples, B rows, C classes, D outputs.
+"""
+
+from dubito.bench.machine import Machine, describe_machine
+from dubito.bench.rows import Pool
+from dubito.bench.study import Order, Step, Study, study
+from dubito.bench.timing import Limits, Timing, interleaved
+
+__all__ = [
+    "Limits",
+    "Machine",
+    "Order",
+    "Pool",
+    "Step",
+    "Study",
+    "Timing",
+    "describe_machine",
+    "interleaved",
+    "study",
+]

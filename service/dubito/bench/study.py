@@ -1,0 +1,209 @@
+"""A bundle's latency and error over T, so that T can be chosen for a time to answer in.
+
+Its job: order the measuring, report progress, and put the figures together.
+
+    errors first (reference, every T, the other methods), then times, one B after the other
+
+Dimensions: T samples, B rows. Times in seconds inside, in milliseconds in JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TypeAlias
+
+from dubito.bench.accuracy import (
+    Accuracy,
+    MethodError,
+    accuracy,
+    method_error,
+    methods_without_sampling,
+    reference,
+)
+from dubito.bench.latency import Latency, latencies, sides
+from dubito.bench.machine import Machine, describe_machine
+from dubito.bench.rows import Pool
+from dubito.bench.timing import Limits
+from dubito.engine import Engine, Sampling
+from dubito.engine.sampling import Method
+from dubito.errors import InputError
+
+Step: TypeAlias = Callable[[str, int, int], None]  # what is done, steps done, steps in all
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be measured.
+
+    Args:
+        samples: every T, at least 2.
+        batches: every B, at least 1.
+        limits: of the rounds of one B.
+        num_rows: rows that the errors are taken on, the first of the pool.
+        reference: passes of the reference; 0 for none.
+        reference_limit_s: no further block of the reference is begun after so many seconds.
+
+    Raises:
+        InputError: for a number that is out of its bounds.
+    """
+
+    samples: Sequence[int] = (8, 16, 32, 64, 128, 256)
+    batches: Sequence[int] = (1, 16, 128)
+    limits: Limits = field(default_factory=Limits)
+    num_rows: int = 64
+    reference: int = 10_000
+    reference_limit_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, numbers, least in (
+            ("samples", self.samples, 2),
+            ("batch", self.batches, 1),
+            ("rows", [self.num_rows], 1),
+        ):
+            if not numbers or min(numbers) < least:
+                got = min(numbers) if numbers else "none"
+                raise InputError(f"`{name}` expects numbers of at least {least}, got {got}")
+        if self.reference and self.reference < 2:
+            raise InputError(
+                f"`reference` expects at least 2 passes, or 0 for none, got {self.reference}"
+            )
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was measured.
+
+    Args:
+        machine: on what.
+        digest: SHA-256 of the bundle.
+        task: of the network.
+        sampling: seed, masks and draw of all passes.
+        is_made_up: whether the rows were noise.
+        num_rows: that the errors were taken on.
+        reference: passes of the reference, 0 for none.
+        reference_error: standard error of the reference itself; None for none.
+        accuracies: one per T.
+        methods: one per method without sampling.
+        latencies: by B, the plain pass first.
+    """
+
+    machine: Machine
+    digest: str
+    task: str
+    sampling: Sampling
+    is_made_up: bool
+    num_rows: int
+    reference: int
+    reference_error: float | None
+    accuracies: tuple[Accuracy, ...]
+    methods: tuple[MethodError, ...]
+    latencies: tuple[Latency, ...]
+
+    def at(self, batch: int, method: str, num_samples: int = 1) -> Latency:
+        """The times of one side at one B."""
+        wanted = (batch, method, num_samples)
+        return next(
+            one for one in self.latencies if (one.batch, one.method, one.num_samples) == wanted
+        )
+
+    def largest_within(self, batch: int, budget_s: float) -> Accuracy | None:
+        """The errors at the largest T whose median time is within a budget; None for none."""
+        fitting = [
+            one
+            for one in self.accuracies
+            if self.at(batch, "mc", one.num_samples).median_s <= budget_s
+        ]
+        return max(fitting, key=lambda one: one.num_samples, default=None)
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values, times in milliseconds."""
+        return {
+            "machine": asdict(self.machine),
+            "digest": self.digest,
+            "task": self.task,
+            "seed": self.sampling.seed,
+            "masks": self.sampling.masks,
+            "draw": self.sampling.draw,
+            "is_made_up": self.is_made_up,
+            "num_rows": self.num_rows,
+            "reference": self.reference,
+            "reference_error": self.reference_error,
+            "accuracies": [asdict(one) for one in self.accuracies],
+            "methods": [asdict(one) for one in self.methods],
+            "latencies": [_in_milliseconds(one) for one in self.latencies],
+        }
+
+
+def study(engine: Engine, pool: Pool, order: Order, step: Step | None = None) -> Study:
+    """Measure.
+
+    Args:
+        engine: ready to be asked; its defaults give seed, masks and draw.
+        pool: rows to predict.
+        order: what to measure.
+        step: called with what is done, steps done, and steps in all.
+    """
+    tell = step or (lambda title, done, total: None)
+    rows = pool.first(order.num_rows)
+    samples = sorted(set(order.samples))
+    many = None
+    if order.reference:
+        many = reference(
+            engine,
+            rows,
+            order.reference,
+            order.reference_limit_s,
+            lambda done: tell("reference", done, order.reference),
+        )
+    accuracies = []
+    for count in samples:
+        accuracies.append(accuracy(engine, rows, count, many))
+        tell("errors", len(accuracies), len(samples))
+    methods = [method_error(engine, rows, name, many) for name in methods_without_sampling()]
+    allowed = [one.method for one in methods if one.refused is None]
+    return Study(
+        machine=describe_machine(engine.device),
+        digest=engine.bundle.digest,
+        task=engine.manifest.task,
+        sampling=engine.defaults,
+        is_made_up=pool.is_made_up,
+        num_rows=min(order.num_rows, len(pool)),
+        reference=many.num_samples if many else 0,
+        reference_error=many.error if many else None,
+        accuracies=tuple(accuracies),
+        methods=tuple(methods),
+        latencies=tuple(_timed(engine, pool, order, allowed, tell)),
+    )
+
+
+def _timed(
+    engine: Engine, pool: Pool, order: Order, methods: Sequence[Method], tell: Step
+) -> list[Latency]:
+    others = [replace(engine.defaults, method=method) for method in methods]
+    timed = sides(engine, sorted(set(order.samples)), others)
+    calls = (1 + len(timed)) * (1 + order.limits.repeats)
+    found: list[Latency] = []
+    for batch in sorted(set(order.batches)):
+        done = 0
+
+        def step(batch: int = batch) -> None:
+            nonlocal done
+            done += 1
+            tell(f"latency, B = {batch}", done, calls)
+
+        found += latencies(engine, pool, batch, timed, order.limits, step)
+        tell(f"latency, B = {batch}", calls, calls)
+    return found
+
+
+def _in_milliseconds(latency: Latency) -> dict[str, object]:
+    return {
+        "batch": latency.batch,
+        "method": latency.method,
+        "num_samples": latency.num_samples,
+        "minimum_ms": 1e3 * latency.minimum_s,
+        "median_ms": 1e3 * latency.median_s,
+        "calls": latency.calls,
+        "forwards": latency.forwards,
+    }

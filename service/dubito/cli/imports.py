@@ -1,0 +1,245 @@
+"""`dubito export` and `dubito import`: a network from elsewhere becomes a bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from torch import Tensor, nn
+
+from dubito.cli.console import output, progress, tell
+from dubito.errors import InputError
+from dubito.imports import (
+    build,
+    load_weights,
+    read_example,
+    read_mlflow,
+    read_program,
+    read_state,
+)
+from dubito_nn import ExportError
+from dubito_nn import export as write
+from dubito_nn.strict_json import unique
+
+Out = Annotated[Path, typer.Option("--out", help="The bundle to write, a .dubito file.")]
+Task = Annotated[str, typer.Option(help="classification, multilabel or regression.")]
+Declared = Annotated[
+    str,
+    typer.Option(
+        "--output",
+        help="What the numbers are: logits, log_probs, probs, sigmoid_logits, mean or"
+        " mean_and_log_variance.",
+    ),
+]
+Examples = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--example",
+        help="Rows to record with: 8x784, tokens=8x16:int64:0..999, or a .npy or .npz file; once"
+        " for each input.",
+    ),
+]
+Classes = Annotated[
+    str | None, typer.Option(help="Names of the classes: cat,dog, or @FILE with one in a line.")
+]
+OutputName = Annotated[
+    str | None, typer.Option(help="Key or position of the output in a structured return.")
+]
+Features = Annotated[
+    str | None, typer.Option(help="Path of the module whose output is the feature vector.")
+]
+TargetScale = Annotated[
+    str | None, typer.Option(help="MEAN,DEVIATION of the target, where the network learned it so.")
+]
+DropProb = Annotated[
+    list[str] | None,
+    typer.Option(help="PATTERN=P sets the dropout of modules, or puts one behind them."),
+]
+FreeDim = Annotated[
+    list[str] | None, typer.Option(help="INPUT:AXIS=NAME lets a further axis vary.")
+]
+ClassAxis = Annotated[
+    int | None,
+    typer.Option(help="Axis of the classes, rows first, where every position has a class: 1, -1."),
+]
+Notes = Annotated[str | None, typer.Option(help="Words to keep with the bundle.")]
+
+
+@dataclass(frozen=True)
+class _Declaration:
+    """What the caller says of the network, as texts."""
+
+    task: str
+    output: str
+    classes: str | None
+    output_name: str | None
+    features: str | None
+    target_scale: str | None
+    drop_prob: Sequence[str] | None
+    free_dim: Sequence[str] | None
+    notes: str | None
+    class_axis: int | None
+
+
+def export(
+    factory: Annotated[
+        str, typer.Argument(help="module:name or file.py:name; it returns the network.")
+    ],
+    weights: Annotated[
+        Path, typer.Option(help="State dictionary: .safetensors, or a file of torch.save.")
+    ],
+    task: Task,
+    declared: Declared,
+    out: Out,
+    example: Examples = None,
+    options: Annotated[
+        str | None, typer.Option(help='Arguments of the factory as JSON: {"hidden": 64}.')
+    ] = None,
+    classes: Classes = None,
+    output_name: OutputName = None,
+    features: Features = None,
+    target_scale: TargetScale = None,
+    drop_prob: DropProb = None,
+    free_dim: FreeDim = None,
+    notes: Notes = None,
+    class_axis: ClassAxis = None,
+) -> None:
+    """Export the network that a factory in your code returns. This runs that code."""
+    declaration = _Declaration(
+        *(task, declared, classes, output_name, features),
+        *(target_scale, drop_prob, free_dim, notes, class_axis),
+    )
+    if not example:
+        raise InputError("--example: expected rows to record with, such as 8x784, got none")
+    rows = read_example(example)
+    state = read_state(weights)
+    tell("note", f"running the code of {factory} on this machine")
+    network = build(factory, _options(options))
+    load_weights(network, state, str(weights))
+    _write(network, rows, out, declaration)
+
+
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(help="A .pt2 file, a folder of MLflow, models:/NAME/VERSION or runs:/..."),
+    ],
+    task: Task,
+    declared: Declared,
+    out: Out,
+    example: Examples = None,
+    classes: Classes = None,
+    output_name: OutputName = None,
+    features: Features = None,
+    target_scale: TargetScale = None,
+    drop_prob: DropProb = None,
+    free_dim: FreeDim = None,
+    notes: Notes = None,
+    class_axis: ClassAxis = None,
+) -> None:
+    """Import a program of torch.export or a model of MLflow. This runs code from it."""
+    declaration = _Declaration(
+        *(task, declared, classes, output_name, features),
+        *(target_scale, drop_prob, free_dim, notes, class_axis),
+    )
+    given = read_example(example) if example else None
+    tell("note", f"reading {source} runs code from it on this machine: import only what you trust")
+    if source.endswith(".pt2"):
+        found = read_program(Path(source), is_injected=bool(drop_prob))
+    else:
+        found = read_mlflow(source, is_injected=bool(drop_prob))
+    rows = given if given is not None else found.example
+    if rows is None:
+        raise InputError(
+            f"{source}: expected rows to record with, it keeps none: give --example, such as 8x784"
+        )
+    _write(found.network, rows, out, declaration)
+
+
+def _write(
+    network: nn.Module,
+    rows: Tensor | Mapping[str, Tensor] | Sequence[Tensor],
+    out: Path,
+    declaration: _Declaration,
+) -> None:
+    try:  # export checks the task and the output
+        with progress(f"exporting {out.name}"):
+            bundle = write(
+                network,
+                rows,
+                out,
+                task=declaration.task,  # type: ignore[arg-type]
+                output=declaration.output,  # type: ignore[arg-type]
+                classes=_classes(declaration.classes),
+                output_name=declaration.output_name,
+                features=declaration.features,
+                target_scale=_scale(declaration.target_scale),
+                drop_prob=_rates(declaration.drop_prob or ()),
+                free_dims=_free_dims(declaration.free_dim or ()),
+                notes=declaration.notes,
+                class_axis=declaration.class_axis,
+            )
+    except ExportError as error:
+        raise InputError(str(error)) from error
+    output().print(
+        f"bundle: {out} ({len(bundle.sites)} random operations, {bundle.digest[:12]})",
+        soft_wrap=True,
+    )
+    for warning in bundle.manifest.warnings:
+        output().print(f"warning: {warning}", soft_wrap=True)
+
+
+def _options(text: str | None) -> dict[str, object]:
+    try:
+        options = json.loads(text or "{}", object_pairs_hook=unique)
+    except ValueError as error:
+        raise InputError(f"--options: expected JSON, got something else: {error}") from error
+    if not isinstance(options, dict):
+        raise InputError('--options: expected an object such as {"hidden": 64}')
+    return options
+
+
+def _classes(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    if text.startswith("@"):
+        return Path(text[1:]).read_text(encoding="utf-8").splitlines()
+    return [name.strip() for name in text.split(",")]
+
+
+def _scale(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        mean, deviation = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--target-scale {text}: expected two numbers, such as 3.1,0.5") from error
+    return mean, deviation
+
+
+def _rates(texts: Sequence[str]) -> dict[str, float] | None:
+    rates = {}
+    for text in texts:
+        pattern, _, rate = text.rpartition("=")
+        try:
+            rates[pattern] = float(rate)
+        except ValueError as error:
+            raise InputError(f"--drop-prob {text}: expected PATTERN=P, such as 0.*=0.1") from error
+    return rates or None
+
+
+def _free_dims(texts: Sequence[str]) -> dict[str, dict[int, str]] | None:
+    dims: dict[str, dict[int, str]] = {}
+    for text in texts:
+        place, _, label = text.partition("=")
+        name, _, axis = place.rpartition(":")
+        if not name or not label or not axis.isdecimal():
+            raise InputError(
+                f"--free-dim {text}: expected INPUT:AXIS=NAME, such as tokens:1=length"
+            )
+        dims.setdefault(name, {})[int(axis)] = label
+    return dims or None

@@ -1,0 +1,121 @@
+"""The models that the server shall always have loaded, and a thread that sees to it.
+
+Flow: an alias moves, here or on another server → the follower tells → the thread looks up what is
+pinned now, pins it in the catalogue, and loads what is not loaded. What fails is tried again.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import structlog
+
+from dubito.asked import HealthLine
+from dubito.errors import DubitoError
+from dubito.models.library import Library
+from dubito.registry import VersionFact
+from dubito.registry.names import DEFAULT_ALIAS
+
+_TRY_AGAIN_AFTER_S = 5.0
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class _Pin:
+    model: str
+    reference: str
+    version: VersionFact | None
+    reason: str | None
+
+
+class Pins:
+    """Pinned models.
+
+    Args:
+        library: where they are looked up and loaded.
+        names: `model` or `model@alias`.
+    """
+
+    def __init__(self, library: Library, names: tuple[str, ...]) -> None:
+        self._library = library
+        self._wanted = tuple(_split(name) for name in names)
+        self._found = tuple(_Pin(*pair, None, "not looked up yet") for pair in self._wanted)
+        self._wake = threading.Event()
+        self._ends = False
+        self._thread = threading.Thread(target=self._keep, name="dubito-pins", daemon=True)
+
+    def start(self) -> None:
+        """Load what is pinned, in a thread, and keep it loaded."""
+        if self._wanted:
+            self._library.facts.listen(self._wake.set)
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, after the load that it is in."""
+        self._ends = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def are_loaded(self) -> bool:
+        """Whether all that is pinned is loaded and warm."""
+        catalogue = self._library.catalogue
+        return all(
+            pin.version is not None and catalogue.is_loaded(pin.version.digest)
+            for pin in self._found
+        )
+
+    def lines(self) -> tuple[HealthLine, ...]:
+        """What is pinned, loaded or not, then what else is loaded."""
+        catalogue = self._library.catalogue
+        found = self._found
+        shown = {(pin.version.model, pin.version.number) for pin in found if pin.version}
+        lines = [self._line(pin) for pin in found]
+        for version in catalogue.loaded():
+            if (version.model, version.number) not in shown:
+                varies = catalogue.varies(version.digest)
+                lines.append(
+                    HealthLine(version.model, version.number, "loaded", None, False, varies)
+                )
+        return tuple(lines)
+
+    def _line(self, pin: _Pin) -> HealthLine:
+        if pin.version is None:
+            return HealthLine(pin.model, None, "missing", pin.reason, True, None)
+        state, reason = self._library.state(pin.version)
+        varies = self._library.catalogue.varies(pin.version.digest)
+        return HealthLine(pin.model, pin.version.number, state, reason, True, varies)
+
+    def _keep(self) -> None:
+        while not self._ends:
+            self._wake.clear()
+            is_done = self._load_all()
+            self._wake.wait(None if is_done else _TRY_AGAIN_AFTER_S)
+
+    def _load_all(self) -> bool:
+        """Look up and load; whether all of it worked."""
+        self._found = tuple(self._look_up(*pair) for pair in self._wanted)
+        self._library.catalogue.pin([pin.version.digest for pin in self._found if pin.version])
+        is_done = all(pin.version is not None for pin in self._found)
+        for pin in self._found:
+            if pin.version is None or self._ends:
+                continue
+            try:
+                self._library.engine(pin.version)
+            except DubitoError as error:
+                is_done = False
+                _log.warning("a pinned model is not loaded", model=pin.model, reason=str(error))
+        return is_done
+
+    def _look_up(self, model: str, reference: str) -> _Pin:
+        try:
+            return _Pin(model, reference, self._library.version(model, reference), None)
+        except DubitoError as error:
+            return _Pin(model, reference, None, error.detail)
+
+
+def _split(name: str) -> tuple[str, str]:
+    model, _, reference = name.partition("@")
+    return model, reference or DEFAULT_ALIAS

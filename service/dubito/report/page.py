@@ -1,0 +1,170 @@
+"""The report as one HTML file that needs nothing else: no address, no script.
+
+Flow: a calibration, or evaluations by heading → `Page` → HTML, which is well-formed XML too. Equal
+pages give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from dubito import __version__
+from dubito.calibration.evaluate import Evaluation
+from dubito.calibration.record import Calibration
+from dubito.errors import InputError
+from dubito.report import words
+from dubito.report.pictures import check_can_draw, pictures
+from dubito.report.statistics import NUM_RESAMPLES, Interval
+
+_TEMPLATE = "page.html.j2"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one file shows.
+
+    Args:
+        title: what was judged.
+        facts: with what, by name.
+        reports: one evaluation, or two to compare, by heading.
+        coverage: that was asked of sets and intervals, where there are any.
+        alpha: false-alarm rate that was asked of the flag, where there is one.
+        warnings: what a reader should know.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    reports: Mapping[str, Evaluation]
+    coverage: float | None = None
+    alpha: float | None = None
+    warnings: Sequence[str] = ()
+
+
+def check_can_write(path: Path) -> None:
+    """Refuse now what would fail after the work.
+
+    Raises:
+        InputError: matplotlib is not installed, or there is no such folder.
+    """
+    check_can_draw()
+    if not path.parent.is_dir() or path.is_dir():
+        raise InputError(
+            f"`report` expects a file in a folder that exists, got {path}: make the folder first"
+        )
+
+
+def of_calibration(calibration: Calibration, title: str) -> Page:
+    """The page of a calibration, before and after.
+
+    Raises:
+        InputError: an earlier build made it, and kept no curves.
+    """
+    if not calibration.curves:
+        raise InputError(
+            "a report expects a calibration of this build, got one that kept no curves: "
+            "calibrate the version again"
+        )
+    sampling, found = calibration.sampling, calibration.report
+    parts = ", ".join(f"{name} {count}" for name, count in calibration.splits.items())
+    facts = {
+        "labelled rows": f"{calibration.num_rows} ({parts})",
+        "passes": f"{sampling.num_samples}, method {sampling.method}, draw {sampling.draw},"
+        f" masks {sampling.masks}, seed {sampling.seed}",
+        "coverage asked": f"{calibration.coverage:g}",
+        "false alarms allowed": f"{calibration.alpha:g}",
+    }
+    if calibration.verdict is not None:
+        facts["verdict"] = str(calibration.verdict)
+    if calibration.temperature is not None:
+        facts["temperature"] = f"{calibration.temperature:.4g}"
+    for name, values in (
+        ("noise variance", calibration.noise_variance),
+        ("variance scale", calibration.variance_scale),
+    ):
+        if values is not None:
+            facts[name] = ", ".join(f"{value:.4g}" for value in values[:8])
+    return Page(
+        title=title,
+        facts=facts,
+        reports={
+            name: Evaluation(report, found.intervals[name], calibration.curves[name])
+            for name, report in (("before", found.before), ("after", found.after))
+        },
+        coverage=calibration.coverage,
+        alpha=calibration.alpha,
+        warnings=calibration.warnings,
+    )
+
+
+def write(page: Page, path: Path) -> None:
+    """Write the file.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    path.write_text(html(page), encoding="utf-8")
+
+
+def html(page: Page) -> str:
+    """The file's text.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    text = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True,
+        keep_trailing_newline=True,
+        lstrip_blocks=True,
+        trim_blocks=True,
+        undefined=StrictUndefined,
+    )
+    drawn = pictures({name: one.curves for name, one in page.reports.items()})
+    return environment.from_string(text).render(
+        page=page,
+        groups=_groups(page),
+        pictures=[(*words.PICTURES[name], Markup(svg)) for name, svg in drawn.items()],
+        bins=[(name, one.curves.bins) for name, one in page.reports.items() if one.curves.bins],
+        num_resamples=NUM_RESAMPLES,
+        number=number,
+        version=__version__,
+    )
+
+
+def number(value: float | None) -> str:
+    """Four digits that count, or a dash."""
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _groups(page: Page) -> dict[str, list[tuple[str, str, str, list[tuple[str, str]]]]]:
+    """Name, label, words, and a value with its interval per report, by group."""
+    names = dict.fromkeys(name for one in page.reports.values() for name in one.report)
+    groups = dict(words.GROUPS)
+    others = {name: (name, "") for name in names if name not in words.known()}
+    if others:
+        groups["Others"] = others
+    return {
+        heading: lines
+        for heading, group in groups.items()
+        if (
+            lines := [
+                (name, label, told, [_cell(one, name) for one in page.reports.values()])
+                for name, (label, told) in group.items()
+                if name in names
+            ]
+        )
+    }
+
+
+def _cell(one: Evaluation, name: str) -> tuple[str, str]:
+    return number(one.report.get(name)), _shown(one.intervals.get(name))
+
+
+def _shown(interval: Interval | None) -> str:
+    return "" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
