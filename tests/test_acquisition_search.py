@@ -147,9 +147,13 @@ def test_no_class_is_chosen_more_often_than_asked(classifier: Engine) -> None:
         choose(classifier, inputs, "bald", 7, per_class=2)
 
 
-def test_diversity_chooses_among_the_best_rows(classifier: Engine) -> None:
-    best = set(choose(classifier, rows(80), "bald", 15).indices.tolist())
-    found = choose(classifier, rows(80), "bald", 5, diversity=3)
+@pytest.mark.parametrize("name", ["bald", "epig"])
+@pytest.mark.parametrize("num_rows", [15, 80])
+def test_diversity_chooses_among_the_best_rows(
+    classifier: Engine, name: str, num_rows: int
+) -> None:
+    best = set(choose(classifier, rows(num_rows), name, 15).indices.tolist())
+    found = choose(classifier, rows(num_rows), name, 5, diversity=3)
     assert set(found.indices.tolist()) <= best
     assert found.candidates == 15
 

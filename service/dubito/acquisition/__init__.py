@@ -1,12 +1,12 @@
 """Choosing what to label next, or what to try next.
 
 order       what is asked: the strategy, k, the options
-options     which strategies read which option
 draws       random words of rows, by which ties are broken
 top         the best k rows of a stream
 scores      of single rows
 batches     of rows that are compared with each other
-strategies  all of them by name
+strategy    what a strategy says of itself
+strategies  one file each
 fitting     whether what is asked fits network, sampling and memory
 pool        rows to choose from, and the choice
 search      one search through a pool

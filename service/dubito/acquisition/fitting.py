@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dubito.acquisition.batches.candidates import Network
 from dubito.acquisition.order import Acquisition
-from dubito.acquisition.strategies import JointStrategy, PointwiseStrategy, Strategy
+from dubito.acquisition.strategy import JointStrategy, Strategy
 from dubito.engine import Ensemble, Inputs, Sampling
 from dubito.errors import InputError
 
@@ -24,7 +24,7 @@ def check_sampling(strategy: Strategy, sampling: Sampling) -> None:
     name, method = strategy.name, sampling.method
     if strategy.needs_spread and method == "point":
         raise InputError(f"`{name}` expects passes that differ, got method `point`: use `mc`")
-    if not keeps_samples(strategy):
+    if not strategy.keeps_samples:
         return
     if method == "moments":
         raise InputError(
@@ -49,13 +49,6 @@ def device_of(network: Network) -> torch.device:
     return engine.device
 
 
-def keeps_samples(strategy: Strategy) -> bool:
-    """Whether a strategy compares rows pass by pass."""
-    if isinstance(strategy, JointStrategy):
-        return "samples" in strategy.needs
-    return strategy.needs_samples
-
-
 def most_candidates(strategy: Strategy, acquisition: Acquisition, fitting: int) -> int:
     """How many rows a joint strategy compares at most.
 
@@ -72,7 +65,7 @@ def most_candidates(strategy: Strategy, acquisition: Acquisition, fitting: int) 
         return limit
     if acquisition.diversity is not None:
         limit = min(limit, acquisition.diversity * acquisition.k)
-    if "samples" in strategy.needs:
+    if strategy.keeps_samples:
         limit = min(limit, fitting)
     if limit < acquisition.k:
         raise InputError(
@@ -96,12 +89,11 @@ def read_targets(
     Raises:
         InputError: there are none where they are needed, some where they are not, or too many.
     """
-    wants = isinstance(strategy, PointwiseStrategy) and strategy.needs_targets
-    if wants != (targets is not None):
+    if strategy.needs_targets != (targets is not None):
         raise InputError(
             f"`{strategy.name}` expects `targets`, rows like those to be predicted later, got none:"
             " send some"
-            if wants
+            if strategy.needs_targets
             else f"`targets` expects strategy `epig`, got `{strategy.name}`: leave them out"
         )
     if targets is None:

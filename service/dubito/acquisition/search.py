@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubito.acquisition.batches.candidates import Network, gather
+from dubito.acquisition.batches.candidates import Network, Reader, gather
 from dubito.acquisition.batches.picks import Picks, too_few
 from dubito.acquisition.draws import Indices, words
 from dubito.acquisition.fitting import (
@@ -30,7 +30,8 @@ from dubito.acquisition.fitting import (
 )
 from dubito.acquisition.order import Acquisition
 from dubito.acquisition.pool import Choice, Pool
-from dubito.acquisition.strategies import Context, JointStrategy, PointwiseStrategy, Strategy, find
+from dubito.acquisition.strategies import find
+from dubito.acquisition.strategy import Context, JointStrategy, PointwiseStrategy, Strategy
 from dubito.acquisition.top import TopK
 from dubito.engine import Inputs, Prediction, Sampling
 from dubito.engine.ensemble import numbers_per_row
@@ -130,9 +131,9 @@ class Search:
         scanned = 0 if self._takes_all or not self._predicts else self.num_rows
         if self.targets is not None:
             scanned += len(next(iter(self.targets.values())))
-        if isinstance(self.strategy, PointwiseStrategy):
+        if not isinstance(self.strategy, JointStrategy):
             return scanned
-        centres = len(self.excluded) if self.strategy.name == "coreset" else 0
+        centres = len(self.excluded) if "centres" in self.strategy.holds else 0
         return scanned + min(self._open_rows, self.limit) + centres
 
     def step(self, pool: Pool, check: Check | None = None) -> None:
@@ -145,7 +146,7 @@ class Search:
             prediction = self.network.predict(
                 pool.take(indices_B),
                 sampling=self.sampling,
-                keep_samples=self._ranking.needs_samples,
+                keep_samples=self.strategy.ranking.needs_samples,
                 check=check,
             )
         self.look(indices_B, prediction)
@@ -159,7 +160,7 @@ class Search:
                 it needs nothing of the network.
         """
         words_B = words(self.acquisition.seed, indices_B)
-        scores_JB = self._ranking.scores(prediction, words_B, self.context).copy()
+        scores_JB = self.strategy.ranking.scores(prediction, words_B, self.context).copy()
         scores_JB[:, np.isin(indices_B, self.excluded)] = -np.inf
         if not self._keepers:
             self._keepers = [self._keeper() for _ in scores_JB]
@@ -180,17 +181,20 @@ class Search:
         k = self.acquisition.k
         if isinstance(self.strategy, PointwiseStrategy):
             indices, scores = self._in_turn()
-            if self.acquisition.strategy == "thompson" and not self.acquisition.maximize:
+            if self.strategy.scores_are_values and not self.acquisition.maximize:
                 scores = -scores
             return Choice(indices, scores, self.acquisition.strategy, self._open_rows)
+        assert isinstance(self.strategy, JointStrategy)
         indices_N = self._candidates()
+        self._predict_targets(check)
         words_N = words(self.acquisition.seed, indices_N)
-        found = gather(self.network, pool, indices_N, self.excluded, self, check)
-        labels_N = None if self.acquisition.per_class is None else found.prediction.mean.argmax(1)
-        picks = Picks(k, words_N, labels_N, self.acquisition.per_class)
-        mean = found.prediction.mean
+        reader = Reader(self.network, pool, self.sampling, self.chunk_rows, check)
+        candidates = gather(reader, self.strategy, self.context, indices_N, self.excluded)
+        mean, per_class = candidates.prediction.mean, self.acquisition.per_class
+        labels_N = None if per_class is None else mean.argmax(axis=1)
+        picks = Picks(k, words_N, labels_N, per_class)
         picks.is_open &= np.isfinite(mean.reshape(len(mean), -1)).all(axis=1)
-        self.strategy.choose(found, picks, self.context, check)
+        self.strategy.choose(candidates, picks, self.context, check)
         return Choice(
             indices_N[picks.places],
             np.array(picks.scores),
@@ -237,12 +241,7 @@ class Search:
     @property
     def _predicts(self) -> bool:
         """Whether a score asks anything of the network."""
-        return self._ranking.needs_prediction or self.acquisition.per_class is not None
-
-    @property
-    def _ranking(self) -> PointwiseStrategy:
-        strategy = self.strategy
-        return strategy.ranked_by if isinstance(strategy, JointStrategy) else strategy
+        return self.strategy.ranking.needs_prediction or self.acquisition.per_class is not None
 
     @property
     def _open_rows(self) -> int:

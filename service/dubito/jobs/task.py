@@ -15,7 +15,6 @@ import orjson
 from torch import Tensor
 
 from dubito.acquisition import Search
-from dubito.acquisition.fitting import keeps_samples
 from dubito.calibration.promises.policy import DECISIONS
 from dubito.calibration.record import Calibration
 from dubito.engine import Inputs
@@ -133,7 +132,7 @@ class Task:
 
         free = search(self._network)
         rows = min(free.chunk_rows, total)
-        needs = keeps_samples(free.strategy)
+        needs = free.strategy.keeps_samples
         plan = self._plan(
             lambda network, block, check: network.predict(
                 dict(block), sampling=free.sampling, keep_samples=needs, check=check

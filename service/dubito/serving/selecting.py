@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from dubito.acquisition import Acquisition, Choice, Search
-from dubito.acquisition.fitting import keeps_samples
 from dubito.acquisition.strategies import find
 from dubito.asked import SamplingOrder
 from dubito.engine import Inputs, Sampling
@@ -81,7 +80,8 @@ def begin(
         InputError: something does not fit.
     """
     acquisition = replace(order.acquisition, seed=sampling.seed)
-    if order.sampling.tolerance is None and keeps_samples(find(acquisition, engine.manifest.head)):
+    strategy = find(acquisition, engine.manifest.head)
+    if order.sampling.tolerance is None and strategy.keeps_samples:
         sampling = replace(sampling, tolerance=None)
     return Search.begin(
         engine,

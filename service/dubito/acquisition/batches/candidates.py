@@ -6,8 +6,8 @@ Dimensions: T samples, N candidates, F features, P numbers of an input.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,75 +15,84 @@ from torch import Tensor
 
 from dubito.acquisition.draws import Indices, words
 from dubito.acquisition.pool import Pool
-from dubito.acquisition.strategies import Candidates, JointStrategy
-from dubito.engine import Engine, Ensemble, Inputs, Prediction
+from dubito.acquisition.strategy import Candidates, Context, JointStrategy
+from dubito.engine import Engine, Ensemble, Inputs, Prediction, Sampling
 from dubito.errors import InputError
-
-if TYPE_CHECKING:
-    from dubito.acquisition.search import Search
 
 Network: TypeAlias = Engine | Ensemble
 Check = Callable[[], None]
 
 
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """How rows of a pool are read once more.
+
+    Args:
+        network: an engine or an ensemble.
+        pool: the rows.
+        sampling: of the predictions.
+        chunk_rows: rows that are read at once.
+        check: called between chunks; whatever it raises ends the search.
+    """
+
+    network: Network
+    pool: Pool
+    sampling: Sampling
+    chunk_rows: int
+    check: Check | None
+
+    def chunks(self, indices: Indices) -> Iterator[tuple[Indices, dict[str, Tensor]]]:
+        """Indices and checked rows, chunk by chunk."""
+        for start in range(0, len(indices), self.chunk_rows):
+            some = indices[start : start + self.chunk_rows]
+            yield some, self.network.read_inputs(self.pool.take(some))
+
+    def predict(self, rows: Mapping[str, Tensor], *, keep_samples: bool) -> Prediction:
+        """The network's prediction of some rows."""
+        return self.network.predict(
+            rows, sampling=self.sampling, keep_samples=keep_samples, check=self.check
+        )
+
+
 def gather(
-    network: Network,
-    pool: Pool,
+    reader: Reader,
+    strategy: JointStrategy,
+    context: Context,
     indices_N: Indices,
     excluded: Indices,
-    search: Search,
-    check: Check | None,
 ) -> Candidates:
     """Read the candidates once more, and keep what the strategy needs of them.
 
     Raises:
         InputError: it needs features, and the network has none.
     """
-    strategy = search.strategy
-    assert isinstance(strategy, JointStrategy)
-    with_samples = "samples" in strategy.needs
     predictions: list[Prediction] = []
     scores: list[NDArray[np.float64]] = []
     features: list[NDArray[np.float64]] = []
     points: list[NDArray[np.float64]] = []
-    for indices_B in _chunks(indices_N, search.chunk_rows):
-        rows = network.read_inputs(pool.take(indices_B))
-        found = network.predict(
-            rows, sampling=search.sampling, keep_samples=with_samples, check=check
-        )
-        words_B = words(search.acquisition.seed, indices_B)
-        if not strategy.ranked_by.needs_samples:
-            scores.append(strategy.ranked_by.scores(found, words_B, search.context)[0])
-        predictions.append(found)
-        if "features" in strategy.needs:
-            features.append(_features(network, rows))
-        if "points" in strategy.needs:
+    for indices_B, rows in reader.chunks(indices_N):
+        prediction = reader.predict(rows, keep_samples=strategy.keeps_samples)
+        words_B = words(context.acquisition.seed, indices_B)
+        scores.append(strategy.ranking.scores(prediction, words_B, context)[0])
+        predictions.append(prediction)
+        if "features" in strategy.holds:
+            features.append(_features(reader.network, rows))
+        if "points" in strategy.holds:
             points.append(_flat(rows))
+    centres = []
+    if "centres" in strategy.holds:
+        centres = [_features(reader.network, rows) for _, rows in reader.chunks(excluded)]
     return Candidates(
         _joined(predictions),
         np.concatenate(scores),
-        features=np.concatenate(features) if features else None,
-        centres=_centres(network, pool, excluded, search) if features else None,
-        points=np.concatenate(points) if points else None,
+        features=_stacked(features),
+        centres=_stacked(centres),
+        points=_stacked(points),
     )
 
 
-def _chunks(indices: Indices, size: int) -> Iterator[Indices]:
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]
-
-
-def _centres(
-    network: Network, pool: Pool, excluded: Indices, search: Search
-) -> NDArray[np.float64]:
-    """Features of the rows that have a label, as far as the strategy asks for them."""
-    if search.strategy.name != "coreset" or not len(excluded):
-        return np.empty((0, 0))
-    found = [
-        _features(network, network.read_inputs(pool.take(indices)))
-        for indices in _chunks(excluded, search.chunk_rows)
-    ]
-    return np.concatenate(found)
+def _stacked(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.concatenate(parts) if parts else np.empty((0, 0))
 
 
 def _features(network: Network, rows: Mapping[str, Tensor]) -> NDArray[np.float64]:
