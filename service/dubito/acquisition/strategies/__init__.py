@@ -43,13 +43,13 @@ EVERY: tuple[Strategy, ...] = (
     LEAST_CONFIDENCE,
     VARIATION_RATIO,
     MEAN_STD,
-    POWER_BALD,
     BALD,
+    POWER_BALD,
     BATCHBALD,
+    RANDOM,
     CORESET,
     BADGE,
     EPIG,
-    RANDOM,
 )
 """In the order in which messages name them."""
 
