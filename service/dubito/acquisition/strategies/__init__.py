@@ -72,7 +72,7 @@ def find(acquisition: Acquisition, head: str) -> Strategy:
     mine = [strategy for strategy in named if head in strategy.heads]
     if not mine:
         known = f"one of a {head}: {', '.join(names(head))}"
-        got = f"`{name[:40]}`" + (f", which is for a {_first_head(named)}" if named else "")
+        got = f"`{name[:40]}`" + ("" if not named else f", which is for a {_main_head(named)}")
         raise InputError(f"`strategy` expects {known}; got {got}: choose one of them")
     _check_options(acquisition, mine[0])
     if acquisition.per_class is not None and head not in ONE_CLASS:
@@ -88,9 +88,9 @@ def names(head: str) -> tuple[str, ...]:
     return tuple(strategy.name for strategy in EVERY if head in strategy.heads)
 
 
-def _first_head(named: list[Strategy]) -> str:
-    heads = named[0].heads
-    return next(head for head in ("classification", "regression") if head in heads)
+def _main_head(named: list[Strategy]) -> str:
+    is_for_classes = any(ONE_CLASS <= strategy.heads for strategy in named)
+    return "classification" if is_for_classes else "regression"
 
 
 def _check_options(acquisition: Acquisition, strategy: Strategy) -> None:
