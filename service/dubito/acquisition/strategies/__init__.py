@@ -89,7 +89,7 @@ def names(head: str) -> tuple[str, ...]:
 
 
 def _main_head(named: list[Strategy]) -> str:
-    is_for_classes = any(ONE_CLASS <= strategy.heads for strategy in named)
+    is_for_classes = any(strategy.heads >= ONE_CLASS for strategy in named)
     return "classification" if is_for_classes else "regression"
 
 
