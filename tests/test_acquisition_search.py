@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tests.measures import mutual_information
 
 from dubito.acquisition import Acquisition, ArrayPool, Choice, Search, names, search, select
 from dubito.acquisition.draws import words
@@ -16,7 +17,6 @@ from dubito.acquisition.scores import optimisation
 from dubito.acquisition.scores.classification import power_bald
 from dubito.engine import Classification, Engine, Ensemble, Regression, Sampling
 from dubito.errors import InputError
-from dubito.measures import mutual_information
 
 from .conftest import NUM_FEATURES, Bundles
 

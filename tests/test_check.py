@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from dubito.registry import ColumnFact, Registry
-from dubito.registry.cache import Cache
+from dubito.registry.cache import BundleCache
 from dubito.registry.check import check
 from dubito.registry.database import Database
 from dubito.registry.jobs import JobStore, NewJob, new_id
@@ -119,7 +119,9 @@ def test_objects_of_a_bucket_are_checked_past_the_cache(
     s3: S3, bundles: Bundles, tmp_path: Path
 ) -> None:
     bucket = s3.bucket()
-    objects = Objects.open(f"s3://{bucket}", Cache(tmp_path / "cache", 10**9), allow_http=True)
+    objects = Objects.open(
+        f"s3://{bucket}", BundleCache(tmp_path / "cache", 10**9), allow_http=True
+    )
     database = Database(f"sqlite:///{tmp_path / 'registry.sqlite3'}")
     registry = Registry(database, objects)
     digest = registry.register("digits", bundles("first")).digest

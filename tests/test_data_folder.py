@@ -12,7 +12,7 @@ from dubito.application import Application
 from dubito.errors import InputError
 from dubito.models.opening import open_database
 from dubito.registry import schema
-from dubito.registry.cache import Cache
+from dubito.registry.cache import BundleCache
 from dubito.registry.database import Database
 from dubito.registry.objects import Objects
 from dubito.settings import Settings
@@ -81,7 +81,7 @@ def test_an_installation_may_lie_in_a_folder_with_a_percent_sign(
 
 
 def test_a_file_url_means_the_folder_that_it_spells(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache", 1)
+    cache = BundleCache(tmp_path / "cache", 1)
     Objects.open(f"file://{tmp_path}/one%3F%20%25two", cache).put("0" * 64, b"")
     assert (tmp_path / "one? %two" / "bundles").is_dir()
     (tmp_path / "my%20objects").mkdir()  # by an earlier build, which did not decode it

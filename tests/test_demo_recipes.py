@@ -12,7 +12,7 @@ from torch import nn
 
 from dubito.engine import Engine
 from dubito.engine.summing.heads import mean_and_variance
-from dubito.recipes.demo import DIABETES, DIGITS, RECIPES, Recipe, Rows, Splits
+from dubito.recipes.demo import DIABETES, DIGITS, RECIPES, DatasetRows, Recipe, Splits
 from dubito.recipes.demo.digits import composites, digit_splits
 from dubito_nn import load_bundle
 from dubito_nn.dropout import ConcreteDropout, ConcreteDropout2d
@@ -34,7 +34,7 @@ def _passes(network: nn.Module, rows: NDArray[np.float32], num_samples: int = 64
     return torch.stack([o if isinstance(o, torch.Tensor) else torch.cat(o, 1) for o in outputs])
 
 
-def _parts(splits: Splits) -> tuple[Rows, Rows, Rows]:
+def _parts(splits: Splits) -> tuple[DatasetRows, DatasetRows, DatasetRows]:
     return splits.train, splits.calibration, splits.test
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 from dubito.calibration.fit import fit_classification
 from dubito.calibration.record import Calibration
 from dubito.engine import Engine, Sampling
-from dubito.recipes.demo import DIGITS, Rows
+from dubito.recipes.demo import DIGITS, DatasetRows
 
 ALPHA = 0.05
 SAMPLING = Sampling(num_samples=64)
@@ -27,17 +27,17 @@ def engine(demonstrated: Callable[[str], Path]) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def held_out() -> Rows:
+def held_out() -> DatasetRows:
     """All rows that the network was not trained on."""
     splits = DIGITS.splits()
-    return Rows(
+    return DatasetRows(
         np.concatenate([splits.calibration.inputs, splits.test.inputs]),
         np.concatenate([splits.calibration.targets, splits.test.targets]),
     )
 
 
 @pytest.fixture(scope="module")
-def passes(engine: Engine, held_out: Rows) -> NDArray[np.float32]:
+def passes(engine: Engine, held_out: DatasetRows) -> NDArray[np.float32]:
     return engine.sample(held_out.inputs, sampling=SAMPLING).numpy()
 
 
@@ -67,7 +67,7 @@ def test_held_out_accuracy_is_at_least_97_percent(engine: Engine) -> None:
 
 
 def test_the_share_of_false_alarms_is_as_stated_over_random_splits(
-    engine: Engine, held_out: Rows, passes: NDArray[np.float32]
+    engine: Engine, held_out: DatasetRows, passes: NDArray[np.float32]
 ) -> None:
     """K of m fresh rows are flagged, K ~ BetaBinomial(m, ⌊α(n+1)⌋, n+1-⌊α(n+1)⌋); 99 % bounds."""
     for seed in range(20):
@@ -97,7 +97,9 @@ def test_at_least_60_percent_of_digits_mirrored_top_to_bottom_are_flagged(
     assert flagged(engine, calibration, mirrored) >= 0.6
 
 
-def test_identities_of_the_measures_hold_on_every_row(engine: Engine, held_out: Rows) -> None:
+def test_identities_of_the_measures_hold_on_every_row(
+    engine: Engine, held_out: DatasetRows
+) -> None:
     got = engine.predict(held_out.inputs, sampling=SAMPLING)
     total = got.expected_entropy + got.mutual_information  # type: ignore[union-attr]
     np.testing.assert_allclose(got.predictive_entropy, total, atol=1e-12)  # type: ignore[union-attr]
@@ -105,7 +107,7 @@ def test_identities_of_the_measures_hold_on_every_row(engine: Engine, held_out: 
     assert (got.predictive_entropy <= np.log(10)).all()  # type: ignore[union-attr]
 
 
-def test_many_rows_equal_single_rows(engine: Engine, held_out: Rows) -> None:
+def test_many_rows_equal_single_rows(engine: Engine, held_out: DatasetRows) -> None:
     rows = held_out.inputs[:20]
     together = engine.sample(rows)
     alone = torch.cat([engine.sample(rows[i : i + 1]) for i in range(20)], dim=1)

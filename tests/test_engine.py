@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests import measures
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dubito import measures
 from dubito.engine import Classification, Engine, Regression, Sampling
 from dubito.engine.draws.masks import draw
 from dubito.engine.prediction import as_prediction

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests import measures
 from torch import Tensor, nn
 
-from dubito import measures
 from dubito.engine import Classification, Engine, Ensemble, Regression, Sampling
 from dubito.engine.ensemble import of_member
 from dubito.errors import InputError

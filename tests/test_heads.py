@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests import measures
 from torch import Tensor, nn
 
-from dubito import measures
 from dubito.calibration.flags import scores
 from dubito.calibration.flags.source import PositionColumns, PositionSource
 from dubito.engine import Classification, Engine, Ensemble, Sampling

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import digamma
+from tests import measures
 from torch import Tensor
 
-from dubito import measures
 from dubito.errors import InputError
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dubito.errors import DubitoError, InputError, UnavailableError
-from dubito.registry.cache import Cache
+from dubito.registry.cache import BundleCache
 from dubito.registry.objects import Objects
 
 from .s3 import S3
@@ -38,7 +38,7 @@ class Place:
 
 def _bucket(s3: S3, folder: Path, limit_bytes: int = 10**6) -> tuple[Objects, str]:
     bucket = s3.bucket()
-    cache = Cache(folder / "cache", limit_bytes)
+    cache = BundleCache(folder / "cache", limit_bytes)
     return Objects.open(f"s3://{bucket}/some/where", cache, allow_http=True), f"{bucket}/some/where"
 
 
@@ -50,7 +50,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
             path = tmp_path / "objects" / _key(digest)
             path.unlink() if content is None else path.write_bytes(content)
 
-        return Place(Objects.open(f"file://{tmp_path}/objects", Cache(tmp_path, 1)), damage)
+        return Place(Objects.open(f"file://{tmp_path}/objects", BundleCache(tmp_path, 1)), damage)
     s3: S3 = request.getfixturevalue("s3")
     objects, root = _bucket(s3, tmp_path)
 
@@ -114,7 +114,7 @@ def test_a_damaged_file_of_the_cache_is_downloaded_again(s3: S3, tmp_path: Path)
 def test_the_cache_is_bounded_and_the_least_lately_used_leaves(tmp_path: Path) -> None:
     contents = [bytes([place]) * 400 for place in range(4)]
     digests = [hashlib.sha256(content).hexdigest() for content in contents]
-    cache = Cache(tmp_path, 1000)
+    cache = BundleCache(tmp_path, 1000)
     for moment, place in enumerate((0, 1)):
         cache.fill(digests[place], [contents[place]])
         os.utime(tmp_path / f"{digests[place]}.dubito", (moment, moment))
@@ -127,7 +127,7 @@ def test_the_cache_is_bounded_and_the_least_lately_used_leaves(tmp_path: Path) -
 
 
 def test_a_download_with_another_digest_is_not_kept(tmp_path: Path) -> None:
-    cache = Cache(tmp_path, 1000)
+    cache = BundleCache(tmp_path, 1000)
     with pytest.raises(DubitoError, match="damaged"):
         cache.fill(DIGEST, [b"rubbish"])
     assert list(tmp_path.iterdir()) == []
@@ -138,7 +138,7 @@ def test_left_overs_of_killed_downloads_are_cleared_when_they_are_old(tmp_path: 
         (tmp_path / name).write_bytes(b"half")
         if moment is not None:
             os.utime(tmp_path / name, (moment, moment))
-    Cache(tmp_path, 1000)
+    BundleCache(tmp_path, 1000)
     assert [path.name for path in tmp_path.iterdir()] == ["new.part"]
 
 
@@ -160,7 +160,7 @@ def test_many_threads_put_and_get_one_object(place: Place) -> None:
 )
 def test_another_kind_of_url_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="DUBITO_OBJECT_STORE_URL"):
-        Objects.open(url, Cache(tmp_path, 1))
+        Objects.open(url, BundleCache(tmp_path, 1))
 
 
 @pytest.mark.parametrize(
@@ -179,19 +179,21 @@ def test_an_endpoint_without_encryption_is_for_loopback_and_only_if_allowed(
     with pytest.raises(InputError, match="https"):
         Objects.open(
             "s3://bucket",
-            Cache(tmp_path, 1),
+            BundleCache(tmp_path, 1),
             allow_http=allow_http,
             environment=environment,
         )
 
 
 def test_a_bucket_that_does_not_answer_is_unavailable(s3: S3, tmp_path: Path) -> None:
-    objects = Objects.open("s3://nobody", Cache(tmp_path / "a", 1), allow_http=True)
+    objects = Objects.open("s3://nobody", BundleCache(tmp_path / "a", 1), allow_http=True)
     with pytest.raises(UnavailableError, match="s3://nobody"):
         objects.put(DIGEST, CONTENT)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     gone = {**s3.environment, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
-    objects = Objects.open("s3://b", Cache(tmp_path / "b", 1), allow_http=True, environment=gone)
+    objects = Objects.open(
+        "s3://b", BundleCache(tmp_path / "b", 1), allow_http=True, environment=gone
+    )
     with pytest.raises(UnavailableError, match="does not answer"):
         objects.has(DIGEST)

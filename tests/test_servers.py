@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from dubito.registry.cache import Cache
+from dubito.registry.cache import BundleCache
 from dubito.registry.check import check
 from dubito.registry.database import Database
 from dubito.registry.objects import Objects
@@ -49,7 +49,7 @@ def pair(postgres_url: str, s3: S3, tmp_path: Path) -> Iterator[Pair]:
     }
     database = Database(postgres_url)
     database.upgrade()
-    cache = Cache(tmp_path / "cache", 10**9)
+    cache = BundleCache(tmp_path / "cache", 10**9)
     objects = Objects.open(settings["DUBITO_OBJECT_STORE_URL"], cache, allow_http=True)
     with ExitStack() as stack:
         stack.callback(database.close)

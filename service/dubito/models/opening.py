@@ -9,7 +9,7 @@ from sqlalchemy.engine import make_url
 from dubito import disk
 from dubito.errors import InputError
 from dubito.registry import Registry
-from dubito.registry.cache import Cache
+from dubito.registry.cache import BundleCache
 from dubito.registry.database import Database
 from dubito.registry.objects import Objects
 from dubito.settings import Settings
@@ -64,6 +64,6 @@ def open_objects(settings: Settings) -> Objects:
         return Objects.local(settings.objects_dir)
     return Objects.open(
         settings.object_store_url,
-        Cache(settings.cache_dir, settings.object_cache_bytes),
+        BundleCache(settings.cache_dir, settings.object_cache_bytes),
         allow_http=settings.object_store_allow_http,
     )

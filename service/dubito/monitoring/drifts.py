@@ -7,11 +7,11 @@ was seen lately feeds nothing: a request sent again is not a new row.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
+from cachetools import LRUCache
 
 from dubito.monitoring.drift import DriftState, DriftTest
 from dubito.monitoring.recorder import Observation
@@ -48,28 +48,26 @@ class _Followed:
     since: datetime
     alarm_since: datetime | None = None
     num_repeated: int = 0
-    recent: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    recent: LRUCache[str, None] = field(default_factory=lambda: LRUCache(_MAX_RECENT))
 
 
 class Drifts:
-    """Tests by calibration; of more than 64 the least lately fed leaves."""
+    """Tests by calibration; of more than 64 the least recently used is evicted."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._followed: OrderedDict[CalibrationName, _Followed] = OrderedDict()
+        self._followed: LRUCache[CalibrationName, _Followed] = LRUCache(_MAX_TESTS)
 
     def feed(self, observation: Observation) -> None:
         """Take in the scores of a request; a warning is logged when the alarm rings."""
         name = observation.name
         with self._lock:
             followed = self._of(observation)
-            if observation.request_id in followed.recent:
-                followed.recent.move_to_end(observation.request_id)
+            is_repeated = observation.request_id in followed.recent
+            followed.recent[observation.request_id] = None
+            if is_repeated:
                 followed.num_repeated += observation.kept.num_rows
                 return
-            followed.recent[observation.request_id] = None
-            if len(followed.recent) > _MAX_RECENT:
-                followed.recent.popitem(last=False)
             if not followed.test.feed(observation.kept.score.tolist()):
                 return
             followed.alarm_since = datetime.now(UTC)
@@ -100,7 +98,4 @@ class Drifts:
             seed = observation.calibration.sampling.seed
             test = DriftTest(detector.held_out, seed, score=detector.score)
             self._followed[name] = _Followed(test, detector.score, datetime.now(UTC))
-        self._followed.move_to_end(name)
-        if len(self._followed) > _MAX_TESTS:
-            self._followed.popitem(last=False)
         return self._followed[name]

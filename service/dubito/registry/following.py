@@ -9,11 +9,11 @@ what was read last is still given out.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TypeVar, cast
 
 import structlog
+from cachetools import LRUCache
 
 from dubito.errors import DubitoError
 
@@ -37,7 +37,7 @@ class Following:
         self._changes = changes
         self._interval_s = interval_s
         self._lock = threading.Lock()
-        self._facts: OrderedDict[Hashable, object] = OrderedDict()
+        self._facts: LRUCache[Hashable, object] = LRUCache(_MAX_FACTS)
         self._generation = 0
         self._listeners: list[Callable[[], None]] = []
         self._ends = threading.Event()
@@ -76,15 +76,12 @@ class Following:
         """
         with self._lock:
             if key in self._facts:
-                self._facts.move_to_end(key)
                 return cast(T, self._facts[key])
             generation = self._generation
         fact = read()
         with self._lock:
             if self._thread is not None and generation == self._generation:
                 self._facts[key] = fact
-                while len(self._facts) > _MAX_FACTS:
-                    self._facts.popitem(last=False)
         return fact
 
     def forget(self) -> None:

@@ -23,7 +23,7 @@ from obstore.store import LocalStore, S3Store
 from dubito import disk
 from dubito.addresses import is_loopback
 from dubito.errors import DubitoError, InputError, UnavailableError
-from dubito.registry.cache import Cache
+from dubito.registry.cache import BundleCache
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _PREFIX = "bundles"
@@ -62,7 +62,7 @@ class Objects:
         shown: str,
         *,
         folder: Path | None = None,
-        cache: Cache | None = None,
+        cache: BundleCache | None = None,
         prefix: str = _PREFIX,
         suffix: str = _SUFFIX,
     ) -> None:
@@ -83,7 +83,7 @@ class Objects:
     def open(
         cls,
         url: str,
-        cache: Cache,
+        cache: BundleCache,
         *,
         allow_http: bool = False,
         environment: Mapping[str, str] = os.environ,

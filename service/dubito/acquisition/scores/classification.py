@@ -1,7 +1,7 @@
 """Scores of single rows for classification: the larger, the sooner a row should be labelled.
 
-Entropy, mutual information and variation ratio are the engine's own columns (`dubito.measures`);
-here are the scores that are made of them and of the mean probabilities.
+Entropy, mutual information and variation ratio are the engine's own columns; here are the scores
+that are made of them and of the mean probabilities.
 
 Dimensions: B rows, C classes.
 """

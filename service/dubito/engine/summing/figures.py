@@ -2,7 +2,7 @@
 
 Its job: turn sums, once they are on the host, into the columns of a prediction. The numbers are few
 by then and the time goes by the number of calls, which are cheapest in numpy. The clear reference
-for every figure is `dubito.measures`.
+for every figure is `tests/measures.py`.
 
 Dimensions: T samples, B rows, C classes, D outputs.
 """

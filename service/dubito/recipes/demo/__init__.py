@@ -6,7 +6,7 @@ RECIPES: recipe -> splits -> fit -> bundle; the rows held out are for calibratio
 from dubito.recipes.demo.diabetes import DIABETES
 from dubito.recipes.demo.digits import DIGITS, DIGITS_CONCRETE
 from dubito.recipes.demo.publish import Published, is_published, publish
-from dubito.recipes.demo.recipe import Fitted, Recipe, Rows, Splits
+from dubito.recipes.demo.recipe import DatasetRows, Recipe, Splits, TrainedRecipe
 
 RECIPES: tuple[Recipe, ...] = (DIGITS, DIGITS_CONCRETE, DIABETES)
 
@@ -15,11 +15,11 @@ __all__ = [
     "DIGITS",
     "DIGITS_CONCRETE",
     "RECIPES",
-    "Fitted",
+    "DatasetRows",
     "Published",
     "Recipe",
-    "Rows",
     "Splits",
+    "TrainedRecipe",
     "is_published",
     "publish",
 ]

@@ -15,7 +15,7 @@ import torch
 from sklearn.datasets import load_diabetes
 from torch import nn
 
-from dubito.recipes.demo.recipe import Recipe, Rows, Splits
+from dubito.recipes.demo.recipe import DatasetRows, Recipe, Splits
 from dubito_nn.dropout import ConcreteFamily
 from dubito_nn.networks import MLP, Standardise
 from dubito_nn.training import gaussian_nll
@@ -32,13 +32,13 @@ def diabetes_splits(seed: int = 0) -> Splits:
     order = np.random.default_rng(seed).permutation(len(rows))
     train, calibration, test = np.split(order, [NUM_TRAIN, NUM_TRAIN + NUM_CALIBRATION])
     return Splits(
-        train=Rows(rows[train], targets[train]),
-        calibration=Rows(rows[calibration], targets[calibration]),
-        test=Rows(rows[test], targets[test]),
+        train=DatasetRows(rows[train], targets[train]),
+        calibration=DatasetRows(rows[calibration], targets[calibration]),
+        test=DatasetRows(rows[test], targets[test]),
     )
 
 
-def _two_heads(rows: Rows) -> nn.Module:
+def _two_heads(rows: DatasetRows) -> nn.Module:
     num_features = rows.inputs.shape[1]
     network = MLP(
         num_features,

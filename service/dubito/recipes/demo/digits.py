@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dubito.recipes.demo.recipe import Recipe, Rows, Splits
+from dubito.recipes.demo.recipe import DatasetRows, Recipe, Splits
 from dubito_nn.dropout import ConcreteFamily, StandardFamily
 from dubito_nn.networks import CNN
 from dubito_nn.training import cross_entropy
@@ -49,18 +49,18 @@ def digit_splits(seed: int = 0) -> Splits:
         random_state=seed,
     )
     return Splits(
-        train=Rows(train, train_labels),
-        calibration=Rows(calibration, calibration_labels),
-        test=Rows(test, test_labels),
+        train=DatasetRows(train, train_labels),
+        calibration=DatasetRows(calibration, calibration_labels),
+        test=DatasetRows(test, test_labels),
     )
 
 
-def _standard(rows: Rows) -> nn.Module:
+def _standard(rows: DatasetRows) -> nn.Module:
     family = StandardFamily(drop_prob=0.4, spatial_drop_prob=0.2)
     return CNN(dropout=family, cosine_scale=20.0)
 
 
-def _concrete(rows: Rows) -> nn.Module:
+def _concrete(rows: DatasetRows) -> nn.Module:
     family = ConcreteFamily(num_rows=len(rows), length_scale=0.1)
     return CNN(dropout=family, cosine_scale=20.0)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from dubito.application import Application
 from dubito.asked import CalibrateOrder, PredictOrder
-from dubito.recipes.demo.recipe import Recipe, Rows
+from dubito.recipes.demo.recipe import DatasetRows, Recipe
 from dubito.registry.names import DEFAULT_ALIAS
 from dubito_nn.training import Progress
 
@@ -85,7 +85,7 @@ def publish(
     )
 
 
-def _score(application: Application, recipe: Recipe, rows: Rows) -> tuple[str, float]:
+def _score(application: Application, recipe: Recipe, rows: DatasetRows) -> tuple[str, float]:
     order = PredictOrder(model=recipe.name, inputs=rows.inputs, outputs=("mean",))
     mean = np.asarray(application.predict(order).future.result().outputs["mean"])
     if recipe.task == "classification":

@@ -27,7 +27,7 @@ _NUM_EXAMPLES = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class DatasetRows:
     """Inputs with what they should give.
 
     Attributes:
@@ -53,9 +53,9 @@ class Splits:
         test: What neither has seen.
     """
 
-    train: Rows
-    calibration: Rows
-    test: Rows
+    train: DatasetRows
+    calibration: DatasetRows
+    test: DatasetRows
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Recipe:
         build: Makes the untrained network for the training rows.
         loss: What is minimised, with the regularisers of the layers.
         epochs: Passes over the training rows.
-        batch_size: Rows of a minibatch.
+        batch_size: DatasetRows of a minibatch.
         learning_rate: Peak of the one-cycle schedule.
         classes: Names of the classes.
         augment: Gives other inputs and targets for those of a minibatch.
@@ -83,7 +83,7 @@ class Recipe:
     task: Task
     output: Output
     splits: Callable[[], Splits]
-    build: Callable[[Rows], nn.Module]
+    build: Callable[[DatasetRows], nn.Module]
     loss: Loss
     epochs: int
     batch_size: int
@@ -92,7 +92,7 @@ class Recipe:
     augment: Augmentation | None = None
     seed: int = 0
 
-    def fit(self, progress: Callable[[Progress], None] | None = None) -> Fitted:
+    def fit(self, progress: Callable[[Progress], None] | None = None) -> TrainedRecipe:
         """Train the network on the CPU.
 
         Args:
@@ -114,7 +114,7 @@ class Recipe:
             seed=self.seed,
             progress=progress,
         )
-        return Fitted(self, network, result, scale)
+        return TrainedRecipe(self, network, result, scale)
 
     def export_to(self, path: Path, progress: Callable[[Progress], None] | None = None) -> Bundle:
         """Train the network and write its bundle.
@@ -130,7 +130,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
+class TrainedRecipe:
     """A recipe's trained network.
 
     Attributes:
@@ -165,12 +165,14 @@ class Fitted:
         )
 
 
-def _scale_of(rows: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _scale_of(rows: DatasetRows) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation (ddof = 0) of each target."""
     return tuple(rows.targets.mean(axis=0).tolist()), tuple(rows.targets.std(axis=0).tolist())
 
 
-def _targets_of(rows: Rows, scale: tuple[tuple[float, ...], tuple[float, ...]] | None) -> Tensor:
+def _targets_of(
+    rows: DatasetRows, scale: tuple[tuple[float, ...], tuple[float, ...]] | None
+) -> Tensor:
     """Return class indices as they are, values standardised and in float32."""
     if scale is None:
         return torch.from_numpy(rows.targets)
