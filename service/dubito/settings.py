@@ -31,134 +31,147 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DUBITO_", extra="forbid", frozen=True)
 
     data_dir: Path = Field(
-        default=Path("./data"), description="Folder that holds all state: database and bundles."
+        default=Path("./data"),
+        description="Folder that holds all state: the database and the bundles.",
     )
     database_url: SecretStr | None = Field(
         default=None,
-        description="Database by URL, such as postgresql://user:password@host/name; none: SQLite "
-        "in the data folder.",
+        description="URL of the database, such as postgresql://user:password@host/name. "
+        "Without it: SQLite in the data folder.",
     )
     object_store_url: str | None = Field(
         default=None,
-        description="Bundles by URL, s3://bucket/prefix or file:///folder; none: in the data "
-        "folder. Endpoint, region and credentials of S3 come from the variables AWS_*.",
+        description="URL of the store of bundles, s3://bucket/prefix or file:///folder. "
+        "Without it: the data folder. Endpoint, region and credentials of S3 come "
+        "from the variables AWS_*.",
     )
     object_store_allow_http: bool = Field(
         default=False, description="Allow an S3 endpoint on loopback without encryption."
     )
     object_cache_bytes: Positive = Field(
         default=10 * GiB,
-        description="Most bytes of bundles from S3 that the data folder keeps; the least lately "
-        "used leave first.",
+        description="Maximum size in bytes of the bundles from S3 that are cached in the data "
+        "folder. The least recently used are evicted first.",
     )
     host: str = Field(default="127.0.0.1", description="Address that the server binds to.")
-    port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 takes any free port.")
+    port: int = Field(default=8000, ge=0, le=65535, description="TCP port. 0 takes any free port.")
     api_key: SecretStr | None = Field(
         default=None,
-        description="Bearer key that every route but /health/* asks for; none: no key is asked.",
+        description="Bearer key that every route except /health/* requires. Without it, no "
+        "key is required.",
     )
     insecure: bool = Field(
-        default=False, description="Allow an address other than loopback without a key."
+        default=False, description="Allow binding to an address other than loopback without a key."
     )
-    device: str = Field(default="cpu", description="Device of the networks: cpu, cuda, cuda:1.")
+    device: str = Field(
+        default="cpu", description="Device that the networks run on: cpu, cuda or cuda:1."
+    )
     num_samples: int = Field(
-        default=64, ge=2, description="Masked passes T that new versions take by default."
+        default=64, ge=2, description="Default number T of masked passes for new versions."
     )
     seed: int = Field(
-        default=0, ge=0, le=2**63 - 1, description="Seed of the masks of new versions by default."
+        default=0, ge=0, le=2**63 - 1, description="Default seed of the masks for new versions."
     )
     draw: Literal["stratified", "iid"] = Field(
-        default="stratified", description="How new versions draw their masks by default."
+        default="stratified",
+        description="How new versions draw their masks by default: stratified or iid.",
     )
     max_num_samples: int = Field(
-        default=10_000, ge=2, description="Largest T that a request may ask for, in passes."
+        default=10_000, ge=2, description="Maximum T that a request may ask for, in passes."
     )
-    max_rows: Positive = Field(default=10_000, description="Most rows of one request.")
+    max_rows: Positive = Field(default=10_000, description="Maximum number of rows in one request.")
     max_body_bytes: Positive = Field(
         default=64 * MiB,
-        description="Largest body of a request in bytes, also after decompression.",
+        description="Maximum size of a request body in bytes, also after decompression.",
     )
     max_bundle_bytes: Positive = Field(
-        default=1 * GiB, description="Largest bundle that may be uploaded, in bytes."
+        default=1 * GiB, description="Maximum size of an uploaded bundle in bytes."
     )
     max_pool_bytes: Positive = Field(
         default=16 * GiB,
-        description="Largest stored pool in bytes, as it is sent and once it is unpacked.",
+        description="Maximum size of a stored pool in bytes, both as it is sent and once it "
+        "is unpacked.",
     )
     pool_cache_bytes: Positive = Field(
         default=64 * GiB,
-        description="Most bytes of unpacked pools that the data folder keeps; the least lately "
-        "used leave first.",
+        description="Maximum size in bytes of the unpacked pools that are cached in the data "
+        "folder. The least recently used are evicted first.",
     )
     pool_addresses: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Prefixes of addresses that pools may be taken from, with commas: "
-        "s3://bucket/pools,file:///srv/pools; none: no address is ever opened.",
+        description="Prefixes of the addresses that pools may be copied from, separated by "
+        "commas, such as s3://bucket/pools,file:///srv/pools. Without it, no "
+        "address is ever opened.",
     )
     max_jobs: Positive = Field(
-        default=1000, description="Most jobs that may wait or run at once; beyond it: 429."
+        default=1000,
+        description="Maximum number of jobs that may be queued or running at once. Beyond it, "
+        "new jobs are answered with 429.",
     )
     job_chunk_ms: Positive = Field(
         default=50,
-        description="Time that a job keeps the device at once, in milliseconds; rows are counted "
-        "out for it when the job begins.",
+        description="Time for which a job keeps the device without a pause, in milliseconds. "
+        "The number of rows that fits is worked out when the job begins.",
     )
     job_checkpoint_ms: Positive = Field(
         default=2000,
-        description="Time between two checkpoints of a job, in milliseconds; a restart loses no "
-        "more.",
+        description="Time between two checkpoints of a job, in milliseconds. A restart loses "
+        "no more work than that.",
     )
     job_lease_ms: Positive = Field(
         default=10_000,
         ge=100,
-        description="Silence after which another server takes a job over, in milliseconds.",
+        description="Silence of a server after which another one takes over its job, in "
+        "milliseconds.",
     )
     job_retention_ms: Positive = Field(
         default=7 * 24 * 3600 * 1000,
-        description="Time that a finished job and its result are kept, in milliseconds.",
+        description="How long a finished job and its result are kept, in milliseconds.",
     )
     max_sample_values: Positive = Field(
         default=4_000_000,
-        description="Most numbers of the output `samples`, and of the passes that are kept for "
-        "`quantiles`, in values (T x rows x outputs).",
+        description="Maximum number of values (T x rows x outputs) in the output `samples`, "
+        "and in the passes that are kept to compute `quantiles`.",
     )
     max_calibration_values: Positive = Field(
         default=64_000_000,
-        description="Most numbers that the passes of one calibration may take, in values "
-        "(T x rows x outputs).",
+        description="Maximum number of values (T x rows x outputs) that the passes of one "
+        "calibration may hold.",
     )
     max_queued_work: Positive = Field(
         default=16_000_000,
-        description="Most work that may wait or run, in rows x samples; beyond it: 429.",
+        description="Maximum amount of work that may be queued or running, in rows x samples. "
+        "Beyond it, requests are answered with 429.",
     )
     max_pending_bytes: Positive = Field(
         default=1 * GiB,
-        description="Most bytes of all bodies that are read, decoded or waiting at once; beyond "
-        "it: 429.",
+        description="Maximum total size in bytes of all request bodies that are being read, "
+        "decoded or queued. Beyond it, requests are answered with 429.",
     )
     max_loaded_versions: Positive = Field(
         default=16,
-        description="Versions kept on the device, in versions; the least lately used leaves first.",
+        description="Maximum number of versions on the device. The least recently used are "
+        "evicted first.",
     )
     max_loaded_bytes: Positive = Field(
         default=4 * GiB,
-        description="Memory that the weights of loaded versions may take, in bytes; the least "
-        "lately used leave first.",
+        description="Maximum memory in bytes for the weights of the loaded versions. The "
+        "least recently used are evicted first.",
     )
     pinned_models: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Models that are loaded at start and never leave, with commas: digits or "
-        "digits@best; the server is ready when they are.",
+        description="Models that are loaded at start and never evicted, separated by commas, "
+        "such as digits or digits@best. The server is ready once they are loaded.",
     )
     warm_up_rows: Annotated[tuple[Positive, ...], NoDecode] = Field(
         default=(1, 16),
-        description="Batch sizes, in rows, that a version runs once while it is loaded, with "
-        "commas; empty: none.",
+        description="Batch sizes, in rows, that a version runs once when it is loaded, "
+        "separated by commas. Empty: none.",
     )
     poll_ms: Positive = Field(
         default=500,
         le=60_000,
-        description="Time between two looks at the database for what other servers changed, in "
+        description="Polling interval for changes that other servers made in the database, in "
         "milliseconds.",
     )
     monitoring: bool = Field(
@@ -170,29 +183,29 @@ class Settings(BaseSettings):
         default=200,
         ge=10,
         le=100_000,
-        description="Outcomes that figures of monitoring are of, and after which coverage and flag "
-        "rate are judged, in rows.",
+        description="Number of outcomes, in rows, that the figures of monitoring cover and "
+        "after which coverage and flag rate are tested.",
     )
     monitoring_queue_bytes: Positive = Field(
         default=64 * MiB,
-        description="Most bytes of predictions that may wait to be written; what comes beyond it "
-        "is dropped and counted.",
+        description="Maximum size in bytes of the predictions that wait to be written. "
+        "Anything beyond it is dropped and counted.",
     )
     kept_predictions: int = Field(
         default=100_000,
         ge=0,
-        description="Predictions that the database keeps for feedback, in rows; the oldest leave "
-        "first; 0: none.",
+        description="Maximum number of predictions, in rows, that the database keeps for "
+        "feedback. The oldest are deleted first. 0: none.",
     )
     memory_budget_bytes: Positive | None = Field(
         default=None,
-        description="Memory that one chunk of passes may take, in bytes; left out: 512 MiB on a "
-        "CPU, a sixteenth of its memory on a GPU.",
+        description="Memory that one chunk of passes may take, in bytes. Without it: 512 MiB "
+        "on a CPU, a sixteenth of the memory of a GPU.",
     )
     proof_timeout_ms: Positive = Field(
         default=1500,
-        description="Processor time that the proof of an upload may take, in milliseconds; every "
-        "16 MiB of the bundle add a second.",
+        description="Processor time that proving an uploaded bundle may take, in "
+        "milliseconds. Every 16 MiB of the bundle add a second.",
     )
     request_timeout_ms: Positive = Field(
         default=60_000,
@@ -200,12 +213,12 @@ class Settings(BaseSettings):
     )
     heartbeat_limit_ms: Positive = Field(
         default=30_000,
-        description="Age of the device worker's last beat at which the server is not live any "
-        "more, in milliseconds.",
+        description="Age of the device worker's last heartbeat at which the server no longer "
+        "counts as live, in milliseconds.",
     )
     drain_timeout_ms: Positive = Field(
         default=30_000,
-        description="Time that queued work is given at shutdown, in milliseconds.",
+        description="Time that queued work is given to finish at shutdown, in milliseconds.",
     )
 
     @field_validator("api_key")
