@@ -78,7 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    bearer = [Depends(HTTPBearer(auto_error=False, description="the server's key"))]
+    bearer = [Depends(HTTPBearer(auto_error=False, description="The key of the server."))]
     app.include_router(health.router, responses=_RESPONSES)
     every = (models, aliases, predict, calibration, evaluation, monitoring, select, pools, jobs)
     for routes in every:

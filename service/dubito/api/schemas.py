@@ -30,20 +30,21 @@ Rows = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "array", "items": {}, "description": "nested lists, rows first"},
+                {"type": "array", "items": {}, "description": "Nested lists, rows first."},
                 {"type": "object", "additionalProperties": {"type": "array", "items": {}}},
             ]
         }
     ),
 ]
 _LABELS = (
-    "Class indices or names, one per row; of several labels the names of those that are on or 0 or "
-    "1 for each, of positions nested lists, -1 where unlabelled."
+    "Class indices or names, one per row. For several labels: the names of those "
+    "that are on, or 0 or 1 for each. For positions: nested lists, with -1 where a "
+    "position is unlabelled."
 )
 _LABELS_ARE = Field(
     default=None,
-    description="Whether integers among the labels are class `names` or `indices`; left out: "
-    "indices, and refused where a class of that name is another.",
+    description="Whether integers among the labels are class `names` or `indices`. Default: "
+    "indices, which are refused where another class has that number as its name.",
 )
 Values = Annotated[object, WithJsonSchema({"type": "array", "items": {}})]
 
@@ -53,31 +54,33 @@ class _Schema(BaseModel):
 
 
 class SamplingFields(_Schema):
-    """How to draw; what is left out is the version's default."""
+    """How to sample; a field that is left out takes the version's default."""
 
     num_samples: int | None = Field(default=None, description="T, masked passes per row.")
     seed: int | None = Field(default=None, description="Seed of the masks, 0 to 2**63 - 1.")
     masks: Literal["shared", "independent"] | None = Field(
-        default=None, description="One mask per pass for all rows, or one per row."
+        default=None,
+        description="`shared`: one mask per pass for all rows. `independent`: one per row.",
     )
     draw: Literal["iid", "stratified"] | None = Field(
-        default=None, description="`stratified` spreads the masks evenly over the passes."
+        default=None,
+        description="`stratified` spreads the masks evenly over the passes, `iid` does not.",
     )
     method: Literal["mc", "point", "moments", "ensemble"] | None = Field(
         default=None,
-        description="`mc`: T masked passes; `point`: one pass with weight scaling; `moments`: mean "
-        "and variance propagated in one pass, without sampling; `ensemble`: T masked passes of "
-        "each of `members`.",
+        description="`mc`: T masked passes. `point`: one pass with weight scaling. `moments`: mean "
+        "and variance are propagated in one pass, without sampling. `ensemble`: T "
+        "masked passes of each of `members`.",
     )
     members: list[int | str] | None = Field(
         fail_fast=True,
         default=None,
-        description="Versions of the model that answer together, by number or alias; 2 to 16.",
+        description="The 2 to 16 versions of the model that answer together, by number or alias.",
     )
     tolerance: float | None = Field(
         default=None,
-        description="A row stops when the standard error of all its outputs is at most this; "
-        "num_samples is then the most.",
+        description="A row stops once the standard error of each of its outputs is at most this. "
+        "`num_samples` is then the maximum.",
     )
 
     def order(self) -> SamplingOrder:
@@ -94,18 +97,20 @@ class SamplingFields(_Schema):
 
 
 class PredictOptions(SamplingFields):
-    """All of a prediction but its rows; query parameters of binary bodies."""
+    """All fields of a prediction but its rows; query parameters of binary bodies."""
 
     coverage: float | None = Field(
-        default=None, description="Of sets and intervals, in (0, 1); default: the calibration's."
+        default=None,
+        description="Coverage of sets and intervals, in (0, 1). Default: the calibration's.",
     )
     calibration: Literal["active", "none"] = Field(
-        default="active", description="`none` gives the raw figures."
+        default="active",
+        description="`active` applies the active calibration, `none` gives the raw figures.",
     )
     outputs: list[str] | None = Field(
         fail_fast=True,
         default=None,
-        description="Names of the outputs wanted; `samples` only on request.",
+        description="Names of the outputs to return. `samples` are returned only on request.",
     )
 
     def predict_order(
@@ -125,78 +130,81 @@ class PredictOptions(SamplingFields):
 
 
 class PredictBody(PredictOptions):
-    """A prediction as JSON, of rows or of a stored pool."""
+    """A prediction of rows or of a stored pool, as JSON."""
 
     inputs: Rows = Field(
-        default=None, description="Rows first; an object of name and rows for several inputs."
+        default=None, description="The rows. For several inputs: an object that maps names to rows."
     )
     pool: str | None = Field(
-        default=None, description="Name of a stored pool in place of `inputs`: answered by a job."
+        default=None, description="Stored pool, in place of `inputs`. A job does the work."
     )
     format: Literal["npz", "parquet"] | None = Field(
-        default=None, description="Of the job's result, where a pool is predicted; default: npz."
+        default=None, description="Format of the job's result. Default: npz."
     )
 
 
 class PoolQuery(_Schema):
-    """What is said of the rows of a pool beside them."""
+    """The fields of a pool beside its rows."""
 
-    name: str | None = Field(default=None, description="Of the pool; default: by its digest.")
+    name: str | None = Field(default=None, description="Name of the pool. Default: its digest.")
 
 
 class PoolAddressBody(PoolQuery):
-    """Where the rows of a pool lie."""
+    """The address of a pool's rows."""
 
-    address: str = Field(description="s3://BUCKET/KEY or file:///PATH that the operator allowed.")
+    address: str = Field(
+        description="Address of the file, s3://BUCKET/KEY or file:///PATH, below a prefix that the "
+        "operator allows."
+    )
     format: Literal["npy", "npz", "parquet"] | None = Field(
-        default=None, description="Of the file; default: by the ending of the address."
+        default=None, description="Format of the file. Default: by the ending of the address."
     )
 
 
 class CalibrateOptions(SamplingFields):
-    """All of a calibration but its rows; query parameters of binary bodies."""
+    """All fields of a calibration but its rows; query parameters of binary bodies."""
 
     alpha: float = Field(default=0.05, description="False-alarm rate of the flag, in (0, 1).")
-    coverage: float = Field(default=0.9, description="Of sets and intervals, in (0, 1).")
+    coverage: float = Field(default=0.9, description="Coverage of sets and intervals, in (0, 1).")
     noise_precision: float | None = Field(
-        default=None, description="Regression: 1 / noise variance; left out: fitted."
+        default=None, description="Regression: 1 / noise variance. Default: fitted."
     )
     scaling: ScalingName | None = Field(
         default=None,
-        description="Classification: what is fitted to the logits of every pass; left out: "
+        description="Classification: what is fitted to the logits of every pass. Default: "
         "`temperature`.",
     )
     sets: SetsName | None = Field(
         default=None,
-        description="Classification: score that orders the classes of a set; left out: `lac`.",
+        description="Classification: score that orders the classes of a set. Default: `lac`.",
     )
     per_class: bool | None = Field(
         default=None,
-        description="Classification: coverage for the rows of each class on their own.",
+        description="Classification: whether the coverage holds for each class on its own.",
     )
     intervals: IntervalsName | None = Field(
         default=None,
-        description="Regression: what intervals are built around; left out: `normalised`.",
+        description="Regression: what intervals are built around. Default: `normalised`.",
     )
     ood_score: str | None = Field(
         default=None,
-        description="Score of the flag, or `auto`: chosen on half of `ood_inputs`; left out: the "
-        "default of the task.",
+        description="Score of the flag, or `auto`: chosen on half of `ood_inputs`. Default: the "
+        "task's.",
     )
     target_risk: float | None = Field(
         default=None,
-        description="Classification: most share of wrong ones among accepted rows, in (0, 1).",
+        description="Classification: maximum share of errors among accepted rows, in (0, 1).",
     )
     risk_confidence: float | None = Field(
-        default=None, description="With which `target_risk` is promised; left out: 0.95."
+        default=None, description="Confidence of `target_risk`. Default: 0.95."
     )
     target_acceptance: float | None = Field(
-        default=None, description="Least share of rows that is accepted, in (0, 1)."
+        default=None, description="Minimum share of rows that are accepted, in (0, 1)."
     )
     position_share: float | None = Field(
         default=None,
-        description="Several labels or positions per row: share of them that a row's sets shall "
-        "hold at once, in (0, 1]; left out: 1 of labels, 0.95 of positions.",
+        description="Share of a row's labels or positions that its sets must hold at once, in (0, "
+        "1]. Default: 1 for labels, 0.95 for positions.",
     )
     labels_are: LabelsAre | None = _LABELS_ARE
 
@@ -207,17 +215,18 @@ class CalibrateBody(CalibrateOptions):
     inputs: Rows = Field(description="Held-out rows.")
     labels: Values = Field(default=None, description=_LABELS)
     targets: Values = Field(default=None, description="Regression: true values, (B,) or (B, D).")
-    ood_inputs: Rows = Field(default=None, description="Rows known to be strange.")
+    ood_inputs: Rows = Field(default=None, description="Out-of-distribution rows.")
 
 
 class EvaluateOptions(SamplingFields):
-    """All of an evaluation but its rows; query parameters of binary bodies."""
+    """All fields of an evaluation but its rows; query parameters of binary bodies."""
 
     coverage: float | None = Field(
-        default=None, description="Of sets and intervals, in (0, 1); default: the calibration's."
+        default=None,
+        description="Coverage of sets and intervals, in (0, 1). Default: the calibration's.",
     )
     calibration: Literal["active", "none"] = Field(
-        default="active", description="`none` judges the raw figures."
+        default="active", description="`active` judges what is served, `none` the raw figures."
     )
     labels_are: LabelsAre | None = _LABELS_ARE
 
@@ -228,44 +237,46 @@ class EvaluateBody(EvaluateOptions):
     inputs: Rows = Field(description="Rows that neither training nor calibration has seen.")
     labels: Values = Field(default=None, description=_LABELS)
     targets: Values = Field(default=None, description="Regression: true values, (B,) or (B, D).")
-    ood_inputs: Rows = Field(default=None, description="Rows known to be strange.")
+    ood_inputs: Rows = Field(default=None, description="Out-of-distribution rows.")
 
 
 class SelectOptions(SamplingFields):
-    """All of a selection but its rows; query parameters of binary bodies."""
+    """All fields of a selection but its rows; query parameters of binary bodies."""
 
     strategy: str = Field(
-        description="Its name; docs/reference.md lists them with what the `scores` of the reply are"
-        " (of the improvements: their natural logarithms)."
+        description="Name of the strategy. docs/http.md lists all of them, with the meaning of the "
+        "`scores` in the reply (for the improvements: their natural logarithms)."
     )
-    k: int = Field(description="Rows to choose.")
+    k: int = Field(description="Number of rows to choose.")
     exclude: list[int] = Field(
-        fail_fast=True, default=[], description="Indices that are never chosen."
+        fail_fast=True, default=[], description="Rows that are never chosen."
     )
     candidates: int = Field(
-        default=DEFAULT_CANDIDATES, description="Most rows that a joint strategy compares."
+        default=DEFAULT_CANDIDATES,
+        description="Maximum number of rows that a joint strategy compares.",
     )
     per_class: int | None = Field(
-        default=None, description="Most chosen rows of one predicted class."
+        default=None, description="Maximum number of chosen rows of one predicted class."
     )
     diversity: int | None = Field(
         default=None,
-        description="Spread the k over the features of the best diversity x k rows.",
+        description="Spread the k rows over the features of the best `diversity` x k rows.",
     )
-    maximize: bool = Field(default=True, description="Optimisation: whether large is good.")
+    maximize: bool = Field(default=True, description="Optimisation: whether large values are good.")
     incumbent: float | None = Field(
         default=None, description="Optimisation: the best value so far, in target units."
     )
     beta: float | None = Field(
         default=None,
-        description="Weight of the variance in upper_confidence_bound (4), exponent of power_bald"
-        " (1).",
+        description="Weight of the variance in upper_confidence_bound (default: 4) or exponent of "
+        "power_bald (default: 1).",
     )
-    xi: float = Field(default=0.0, description="Optimisation: least improvement, in target units.")
+    xi: float = Field(
+        default=0.0, description="Optimisation: smallest improvement that counts, in target units."
+    )
     noise_variance: float | None = Field(
         default=None,
-        description="Regression: of a target, in its units squared, where the network predicts"
-        " none.",
+        description="Regression: noise variance in squared target units, if none is predicted.",
     )
 
     def select_order(
@@ -298,11 +309,13 @@ class SelectOptions(SamplingFields):
 class SelectBody(SelectOptions):
     """A selection as JSON."""
 
-    inputs: Rows = Field(default=None, description="The pool, rows first.")
+    inputs: Rows = Field(default=None, description="The rows to choose from, rows first.")
     pool: str | None = Field(
-        default=None, description="Name of a stored pool in place of `inputs`: answered by a job."
+        default=None, description="Stored pool, in place of `inputs`. A job does the work."
     )
-    targets: Rows = Field(default=None, description="Rows that `epig` cares about.")
+    targets: Rows = Field(
+        default=None, description="Rows like those to be predicted later, for `epig`."
+    )
 
 
 def _one_label(label: object) -> object:
@@ -318,12 +331,12 @@ def _one_label(label: object) -> object:
 class TruthBody(_Schema):
     """The truth of one row."""
 
-    row: int = Field(ge=0, description="Row of the request, from 0.")
+    row: int = Field(ge=0, description="Index of the row in the request, from 0.")
     label: Annotated[int | str | None, BeforeValidator(_one_label)] = Field(
         default=None, description="True class, by index or name."
     )
     target: float | Annotated[list[float], Field(fail_fast=True)] | None = Field(
-        default=None, description="Regression: true value, or one per output."
+        default=None, description="Regression: true value, or one value per output."
     )
 
 
@@ -331,28 +344,33 @@ class FeedbackBody(_Schema):
     """True outcomes for an earlier prediction."""
 
     request_id: str = Field(
-        min_length=1, max_length=128, description="The `request_id` of its reply."
+        min_length=1, max_length=128, description="The `request_id` of the reply."
     )
     rows: list[TruthBody] = Field(
-        fail_fast=True, min_length=1, max_length=100_000, description="Truths, by row."
+        fail_fast=True,
+        min_length=1,
+        max_length=100_000,
+        description="The truths, one entry per row.",
     )
     labels_are: LabelsAre | None = _LABELS_ARE
 
 
 class AliasBody(_Schema):
-    """Where an alias shall point."""
+    """The version that an alias shall point to."""
 
     version: int = Field(ge=1, description="Number of the version.")
 
 
 class RetireBody(_Schema):
-    """Why a version shall answer no more."""
+    """Why a version is retired."""
 
-    reason: str = Field(min_length=1, max_length=500, description="Told to whoever asks for it.")
+    reason: str = Field(
+        min_length=1, max_length=500, description="Reason, told to whoever asks for the version."
+    )
 
 
 class ActiveBody(_Schema):
-    """Which calibration shall be active."""
+    """The calibration to make active."""
 
     active: int | None = Field(ge=1, description="Number of a calibration, or null for none.")
 

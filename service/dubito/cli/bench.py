@@ -46,29 +46,51 @@ def bench(
     inputs: Annotated[
         Path | None,
         typer.Option(
-            help="Rows, a .npy, .npz or .json file, or a request of predict. Made up where none."
+            help="Rows in a .npy, .npz or .json file, or a request for predict. Default: dummy "
+            "rows."
         ),
     ] = None,
     samples: Annotated[
-        str | None, typer.Option(help="T, with commas; the request's, or 8,16,32,64,128,256.")
+        str | None,
+        typer.Option(
+            help="Values of T, separated by commas. Default: that of the request, else "
+            "8,16,32,64,128,256."
+        ),
     ] = None,
-    batch: Annotated[str, typer.Option(help="Rows per call, with commas.")] = "1,16,128",
-    rows: Annotated[int, typer.Option(help="Rows that errors are taken on.")] = 64,
+    batch: Annotated[
+        str, typer.Option(help="Numbers of rows per call, separated by commas.")
+    ] = "1,16,128",
+    rows: Annotated[int, typer.Option(help="Number of rows on which errors are measured.")] = 64,
     reference: Annotated[
-        int, typer.Option(help="Passes that errors are held against; 0 for none.")
+        int,
+        typer.Option(
+            help="Number of passes of the reference run that errors are measured against. 0: none."
+        ),
     ] = 10_000,
-    repeats: Annotated[int, typer.Option(help="Timed calls of each kind, at most.")] = 7,
-    seconds: Annotated[float, typer.Option(help="Limit of the reference, and of each B.")] = 30.0,
-    seed: Annotated[int | None, typer.Option(help="Seed of the masks; 0.")] = None,
-    masks: Annotated[str | None, typer.Option(help="shared, the default, or independent.")] = None,
+    repeats: Annotated[int, typer.Option(help="Maximum number of timed calls of each kind.")] = 7,
+    seconds: Annotated[
+        float, typer.Option(help="Time limit of the reference run, and of each B.")
+    ] = 30.0,
+    seed: Annotated[int | None, typer.Option(help="Seed of the masks. Default: 0.")] = None,
+    masks: Annotated[str | None, typer.Option(help="shared (the default) or independent.")] = None,
     draw_: Annotated[
-        str | None, typer.Option("--draw", help="stratified, the default, or iid.")
+        str | None, typer.Option("--draw", help="stratified (the default) or iid.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Of torch.", min=1)] = None,
-    budget_ms: Annotated[float | None, typer.Option(help="Name the largest T within it.")] = None,
-    json_: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Draw them there, as SVG.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device to run on: cpu, cuda or cuda:1.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Number of threads that torch uses.", min=1)
+    ] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(help="Time budget: name the largest T that stays within it.")
+    ] = None,
+    json_: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures to this file.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw the figures to this file, as SVG.")
+    ] = None,
 ) -> None:
     """Measure latency and standard error of a bundle over T."""
     asked = _asked(inputs, {"seed": seed, "masks": masks, "draw": draw_})

@@ -17,49 +17,57 @@ from dubito.report import page
 def calibrate(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     data: Annotated[
-        Path, typer.Option(help="A .npz file with inputs, labels or targets, maybe ood_inputs.")
+        Path,
+        typer.Option(help="A .npz file with inputs, labels or targets, and optionally ood_inputs."),
     ],
-    version: Annotated[str, typer.Option(help="Number or alias.")] = "default",
+    version: Annotated[str, typer.Option(help="Version, by number or alias.")] = "default",
     alpha: Annotated[float, typer.Option(help="False-alarm rate of the flag.")] = 0.05,
-    coverage: Annotated[float, typer.Option(help="Of sets and intervals.")] = 0.9,
+    coverage: Annotated[float, typer.Option(help="Coverage of sets and intervals.")] = 0.9,
     scaling: Annotated[
-        ScalingName | None, typer.Option(help="Classification: fitted to the logits.")
+        ScalingName | None, typer.Option(help="Classification: what is fitted to the logits.")
     ] = None,
-    sets: Annotated[SetsName | None, typer.Option(help="Classification: score of sets.")] = None,
+    sets: Annotated[
+        SetsName | None,
+        typer.Option(help="Classification: score that orders the classes of a set."),
+    ] = None,
     per_class: Annotated[
         bool | None,
-        typer.Option("--per-class", help="Classification: coverage for each class on its own."),
+        typer.Option(
+            "--per-class", help="Classification: make the coverage hold for each class on its own."
+        ),
     ] = None,
     intervals: Annotated[
-        IntervalsName | None, typer.Option(help="Regression: built around this.")
+        IntervalsName | None, typer.Option(help="Regression: what intervals are built around.")
     ] = None,
     ood_score: Annotated[
-        str | None, typer.Option(help="Score of the flag, or auto: chosen on ood_inputs.")
+        str | None, typer.Option(help="Score of the flag, or auto to choose it on ood_inputs.")
     ] = None,
     target_risk: Annotated[
-        float | None, typer.Option(help="Most share of wrong ones among accepted rows.")
+        float | None, typer.Option(help="Maximum share of errors among accepted rows.")
     ] = None,
     risk_confidence: Annotated[
-        float | None, typer.Option(help="With which that is promised; 0.95.")
+        float | None, typer.Option(help="Confidence of --target-risk. Default: 0.95.")
     ] = None,
     target_acceptance: Annotated[
-        float | None, typer.Option(help="Least share of rows that is accepted.")
+        float | None, typer.Option(help="Minimum share of rows that are accepted.")
     ] = None,
     position_share: Annotated[
         float | None,
-        typer.Option(help="Several labels or positions per row: share that its sets hold at once."),
+        typer.Option(help="Share of a row's labels or positions that its sets must hold at once."),
     ] = None,
     noise_precision: Annotated[
-        float | None, typer.Option(help="Regression of means alone: 1 / noise variance.")
+        float | None, typer.Option(help="Regression that predicts means alone: 1 / noise variance.")
     ] = None,
     labels_are: LabelsAreOption = None,
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
-    masks: Annotated[str | None, typer.Option(help="shared or independent.")] = None,
-    draw: Annotated[str | None, typer.Option(help="stratified or iid.")] = None,
-    method: Annotated[str | None, typer.Option(help="mc, point or moments.")] = None,
+    masks: Annotated[str | None, typer.Option(help="Masks: shared or independent.")] = None,
+    draw: Annotated[
+        str | None, typer.Option(help="How masks are drawn: stratified or iid.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="Method: mc, point or moments.")] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Write figures and pictures there, as one HTML file.")
+        Path | None, typer.Option(help="Write figures and pictures to this file, as one HTML page.")
     ] = None,
 ) -> None:
     """Fit a calibration on held-out rows and make it active, unless its fit is worse than none."""

@@ -13,14 +13,14 @@ from dubito.registry.database import Database
 from dubito.settings import Settings
 
 database = typer.Typer(
-    help="Look at the tables of the registry, and bring them to this build's revision.",
+    help="Inspect the tables of the registry, and upgrade them to the revision of this build.",
     no_args_is_help=True,
 )
 
 
 @database.command()
 def upgrade() -> None:
-    """Bring the tables of the registry to the revision that this build needs."""
+    """Upgrade the tables of the registry to the revision that this build needs."""
     with _opened() as opened:
         before = opened.schema_state().current
         opened.upgrade()
@@ -32,7 +32,7 @@ def upgrade() -> None:
 
 @database.command()
 def current() -> None:
-    """Show the revision of the tables, and the one that this build needs."""
+    """Show the revision of the tables, and the revision that this build needs."""
     with _opened() as opened:
         state = opened.schema_state()
         shown = opened.shown_url

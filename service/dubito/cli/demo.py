@@ -26,7 +26,7 @@ _COLUMNS = (
 
 def demo(
     if_missing: Annotated[
-        bool, typer.Option("--if-missing", help="Make only the models that are not there yet.")
+        bool, typer.Option("--if-missing", help="Make only the models that do not exist yet.")
     ] = False,
 ) -> None:
     """Train, calibrate and register the networks of the demonstration."""

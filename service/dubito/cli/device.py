@@ -18,21 +18,21 @@ from dubito.registry.names import DEFAULT_ALIAS
 from dubito.settings import Settings
 
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
-Version = Annotated[str, typer.Argument(help="Number or alias.")]
+Version = Annotated[str, typer.Argument(help="Version, by number or alias.")]
 Url = Annotated[
     str | None,
-    typer.Option(help="The server. Default: http at DUBITO_HOST and DUBITO_PORT."),
+    typer.Option(help="URL of the server. Default: http at DUBITO_HOST and DUBITO_PORT."),
 ]
 
 
 def load(model: Model, version: Version = DEFAULT_ALIAS, url: Url = None) -> None:
-    """Have the running server bring a version to its device."""
+    """Have the running server load a version onto its device."""
     with progress(f"loading {model}"):
         _ask("load", model, version, url)
 
 
 def unload(model: Model, version: Version = DEFAULT_ALIAS, url: Url = None) -> None:
-    """Have the running server free what a version takes on its device."""
+    """Have the running server free the memory that a version takes on its device."""
     _ask("unload", model, version, url)
 
 

@@ -20,23 +20,31 @@ from dubito.report import Intervals, Report, page
 def evaluate(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     data: Annotated[
-        Path, typer.Option(help="A .npz file with inputs, labels or targets, maybe ood_inputs.")
+        Path,
+        typer.Option(help="A .npz file with inputs, labels or targets, and optionally ood_inputs."),
     ],
-    version: Annotated[str, typer.Option(help="Number or alias.")] = "default",
+    version: Annotated[str, typer.Option(help="Version, by number or alias.")] = "default",
     coverage: Annotated[
-        float | None, typer.Option(help="Of sets and intervals; else the calibration's.")
+        float | None,
+        typer.Option(help="Coverage of sets and intervals. Default: that of the calibration."),
     ] = None,
-    calibration: Annotated[str, typer.Option(help="active or none.")] = "active",
+    calibration: Annotated[
+        str, typer.Option(help="Calibration to apply: active or none.")
+    ] = "active",
     labels_are: LabelsAreOption = None,
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
-    draw: Annotated[str | None, typer.Option(help="stratified or iid.")] = None,
-    method: Annotated[str | None, typer.Option(help="mc, point, moments or ensemble.")] = None,
+    draw: Annotated[
+        str | None, typer.Option(help="How masks are drawn: stratified or iid.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Method: mc, point, moments or ensemble.")
+    ] = None,
     members: Annotated[
-        str | None, typer.Option(help="Versions of an ensemble, with commas: 1,2,best.")
+        str | None, typer.Option(help="Versions of the ensemble, separated by commas: 1,2,best.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Write figures and pictures there, as one HTML file.")
+        Path | None, typer.Option(help="Write figures and pictures to this file, as one HTML page.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:

@@ -26,25 +26,27 @@ from dubito_nn import export as write
 from dubito_nn.strict_json import unique
 
 Out = Annotated[Path, typer.Option("--out", help="The bundle to write, a .dubito file.")]
-Task = Annotated[str, typer.Option(help="classification, multilabel or regression.")]
+Task = Annotated[
+    str, typer.Option(help="Task of the network: classification, multilabel or regression.")
+]
 Declared = Annotated[
     str,
     typer.Option(
         "--output",
-        help="What the numbers are: logits, log_probs, probs, sigmoid_logits, mean or"
-        " mean_and_log_variance.",
+        help="What the outputs are: logits, log_probs, probs, sigmoid_logits, mean or "
+        "mean_and_log_variance.",
     ),
 ]
 Examples = Annotated[
     list[str] | None,
     typer.Option(
         "--example",
-        help="Rows to record with: 8x784, tokens=8x16:int64:0..999, or a .npy or .npz file; once"
-        " for each input.",
+        help="Rows to record with: 8x784, tokens=8x16:int64:0..999, or a .npy or .npz file. "
+        "Repeat it for each input.",
     ),
 ]
 Classes = Annotated[
-    str | None, typer.Option(help="Names of the classes: cat,dog, or @FILE with one in a line.")
+    str | None, typer.Option(help="Names of the classes: cat,dog, or @FILE with one name per line.")
 ]
 OutputName = Annotated[
     str | None, typer.Option(help="Key or position of the output in a structured return.")
@@ -53,20 +55,26 @@ Features = Annotated[
     str | None, typer.Option(help="Path of the module whose output is the feature vector.")
 ]
 TargetScale = Annotated[
-    str | None, typer.Option(help="MEAN,DEVIATION of the target, where the network learned it so.")
+    str | None,
+    typer.Option(help="MEAN,DEVIATION by which the target was standardised in training."),
 ]
 DropProb = Annotated[
     list[str] | None,
-    typer.Option(help="PATTERN=P sets the dropout of modules, or puts one behind them."),
+    typer.Option(
+        help="PATTERN=P sets the dropout of the matching modules, or adds dropout after them."
+    ),
 ]
 FreeDim = Annotated[
-    list[str] | None, typer.Option(help="INPUT:AXIS=NAME lets a further axis vary.")
+    list[str] | None, typer.Option(help="INPUT:AXIS=NAME lets a further axis vary in size.")
 ]
 ClassAxis = Annotated[
     int | None,
-    typer.Option(help="Axis of the classes, rows first, where every position has a class: 1, -1."),
+    typer.Option(
+        help="Axis of the classes where every position has a class, such as 1 or -1. Axis 0 "
+        "holds the rows."
+    ),
 ]
-Notes = Annotated[str | None, typer.Option(help="Words to keep with the bundle.")]
+Notes = Annotated[str | None, typer.Option(help="Notes to keep with the bundle.")]
 
 
 @dataclass(frozen=True)
@@ -87,10 +95,12 @@ class _Declaration:
 
 def export(
     factory: Annotated[
-        str, typer.Argument(help="module:name or file.py:name; it returns the network.")
+        str,
+        typer.Argument(help="Factory that returns the network, as module:name or file.py:name."),
     ],
     weights: Annotated[
-        Path, typer.Option(help="State dictionary: .safetensors, or a file of torch.save.")
+        Path,
+        typer.Option(help="State dictionary: a .safetensors file, or one written by torch.save."),
     ],
     task: Task,
     declared: Declared,
@@ -126,7 +136,7 @@ def export(
 def import_(
     source: Annotated[
         str,
-        typer.Argument(help="A .pt2 file, a folder of MLflow, models:/NAME/VERSION or runs:/..."),
+        typer.Argument(help="A .pt2 file, an MLflow folder, models:/NAME/VERSION or runs:/..."),
     ],
     task: Task,
     declared: Declared,

@@ -17,9 +17,12 @@ from dubito_nn import Manifest
 
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="The bundle, a .dubito file.")],
-    num_samples: Annotated[int, typer.Option(help="T, for the share of the work.", min=2)] = 64,
+    num_samples: Annotated[
+        int, typer.Option(help="T for which the shared work is computed.", min=2)
+    ] = 64,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Also show what runs how often, and in which form.")
+        bool,
+        typer.Option("--plan", help="Also show how often each operation runs, and in which form."),
     ] = False,
 ) -> None:
     """Show the sites of a bundle, the work that its samples share, and its warnings."""

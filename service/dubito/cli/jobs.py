@@ -31,7 +31,7 @@ _LOOK_S = 0.1
 
 @jobs.callback()
 def list_(context: typer.Context) -> None:
-    """Show the last 1000 jobs, the newest first."""
+    """Show the last 1000 jobs, newest first."""
     if context.invoked_subcommand is not None:
         return
     whole = Column("job", no_wrap=True)  # other commands take it
@@ -63,7 +63,7 @@ def show(job: Id) -> None:
 
 @jobs.command()
 def cancel(job: Id) -> None:
-    """End a job that waits or runs."""
+    """Cancel a job that is queued or running."""
     with application() as running:
         running.jobs.cancel(job)
     output().print(f"{job} is cancelled")
@@ -72,7 +72,9 @@ def cancel(job: Id) -> None:
 @jobs.command()
 def result(
     job: Id,
-    out: Annotated[Path | None, typer.Option(help="File; default: standard output.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. Default: standard output.")
+    ] = None,
 ) -> None:
     """Write the result of a job that succeeded."""
     with application() as running:

@@ -21,7 +21,8 @@ from dubito.report import Intervals, Report
 
 Array = NDArray[np.generic]
 LabelsAreOption = Annotated[
-    LabelsAre | None, typer.Option(help="What integers among the labels are: names or indices.")
+    LabelsAre | None,
+    typer.Option(help="Whether integers among the labels are names or indices of classes."),
 ]
 
 

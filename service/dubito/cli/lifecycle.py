@@ -13,14 +13,16 @@ Model = Annotated[str, typer.Argument(help="Name of the model.")]
 Version = Annotated[int, typer.Argument(help="Number of the version.", min=1)]
 Revision = Annotated[
     int | None,
-    typer.Option(help="Only if the alias has this revision; `dubito alias` prints it.", min=1),
+    typer.Option(
+        help="Change the alias only if it has this revision, which `dubito alias` prints.", min=1
+    ),
 ]
 
 
 def alias(
     model: Model,
     version: Version,
-    name: Annotated[str, typer.Option(help="The alias.")] = DEFAULT_ALIAS,
+    name: Annotated[str, typer.Option(help="Name of the alias.")] = DEFAULT_ALIAS,
     revision: Revision = None,
 ) -> None:
     """Point an alias to a version; requests without a version go where `default` points."""
@@ -35,7 +37,7 @@ def alias(
 
 def unalias(
     model: Model,
-    name: Annotated[str, typer.Argument(help="The alias; not `default`.")],
+    name: Annotated[str, typer.Argument(help="Name of the alias. `default` cannot be deleted.")],
     revision: Revision = None,
 ) -> None:
     """Delete an alias."""
@@ -47,16 +49,16 @@ def unalias(
 def retire(
     model: Model,
     version: Version,
-    reason: Annotated[str, typer.Option(help="Told to whoever asks for the version.")],
+    reason: Annotated[str, typer.Option(help="Reason, told to whoever asks for the version.")],
 ) -> None:
-    """Let a version that no alias names answer no requests any more; it is kept."""
+    """Retire a version that no alias names: it is kept, but no longer answers requests."""
     with application() as running:
         running.library.retire(model, str(version), reason[:500], actor=local_actor())
     output().print(f"{model} version {version} is retired: {reason}")
 
 
 def restore(model: Model, version: Version) -> None:
-    """Take the retirement of a version back."""
+    """Un-retire a version, so that it answers requests again."""
     with application() as running:
         running.library.restore(model, str(version), actor=local_actor())
     output().print(f"{model} version {version} answers again")

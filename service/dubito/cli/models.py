@@ -33,9 +33,9 @@ def register(
 
 def show(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
-    version: Annotated[str, typer.Argument(help="Number or alias.")] = DEFAULT_ALIAS,
+    version: Annotated[str, typer.Argument(help="Version, by number or alias.")] = DEFAULT_ALIAS,
 ) -> None:
-    """Show what is known of a version: provenance, sites, warnings, calibrations."""
+    """Show what is known about a version: provenance, sites, warnings and calibrations."""
     with application() as running:
         page = running.library.page(model, version)
     fact, manifest = page.version, page.version.manifest

@@ -18,7 +18,7 @@ def monitor(
     model: Model,
     version: Version = DEFAULT_ALIAS,
     url: Url = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the reply.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reply as JSON.")] = False,
 ) -> None:
     """Show whether a version is still calibrated, and whether its inputs still look as they did."""
     page = ask("GET", ("v1", "models", model, "versions", version, "monitoring"), url)

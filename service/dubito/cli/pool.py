@@ -21,9 +21,9 @@ Name = Annotated[str, typer.Argument(help="Name of the pool.")]
 @pool.command()
 def add(
     source: Annotated[
-        str, typer.Argument(help="A .npy, .npz or .parquet file, or an address that is allowed.")
+        str, typer.Argument(help="A .npy, .npz or .parquet file, or an allowed address.")
     ],
-    name: Annotated[str | None, typer.Option(help="Default: by its digest.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the pool. Default: its digest.")] = None,
 ) -> None:
     """Verify a file and store it as a pool."""
     with application() as running, progress(f"storing {Path(source).name}"):

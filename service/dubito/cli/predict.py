@@ -44,19 +44,26 @@ def predict(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     inputs: Annotated[
         Path | None,
-        typer.Option(help="Rows, a .npy, .npz or .json file, or a whole request as .json."),
+        typer.Option(help="Rows in a .npy, .npz or .json file, or a whole request as .json."),
     ] = None,
-    pool: Annotated[str | None, typer.Option(help="A stored pool instead of a file.")] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="Name of a stored pool, in place of a file.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="With --pool: the result, a .npz or .parquet file.")
+        Path | None,
+        typer.Option(help="With --pool: file to write the result to, .npz or .parquet."),
     ] = None,
-    version: Annotated[str, typer.Option(help="Number or alias.")] = "default",
+    version: Annotated[str, typer.Option(help="Version, by number or alias.")] = "default",
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
-    draw: Annotated[str | None, typer.Option(help="stratified or iid.")] = None,
-    method: Annotated[str | None, typer.Option(help="mc, point, moments or ensemble.")] = None,
+    draw: Annotated[
+        str | None, typer.Option(help="How masks are drawn: stratified or iid.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Method: mc, point, moments or ensemble.")
+    ] = None,
     members: Annotated[
-        str | None, typer.Option(help="Versions of an ensemble, with commas: 1,2,best.")
+        str | None, typer.Option(help="Versions of the ensemble, separated by commas: 1,2,best.")
     ] = None,
     tolerance: Annotated[
         float | None, typer.Option(help="Standard error at which a row stops.")

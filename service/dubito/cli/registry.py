@@ -14,18 +14,25 @@ from dubito.registry.check import check as check_registry
 from dubito.settings import Settings
 
 registry = typer.Typer(
-    help="Check that the registry is whole; see who changed what.", no_args_is_help=True
+    help="Check the registry against its objects, and see who changed what.", no_args_is_help=True
 )
 
 
 @registry.command()
 def check(
-    fix: Annotated[bool, typer.Option("--fix", help="Remove orphans of that age.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Remove orphans that are old enough.")] = False,
     older_than: Annotated[
-        int, typer.Option(help="Minutes; younger orphans may be uploads on their way.", min=0)
+        int,
+        typer.Option(
+            help="Minimum age of orphans in minutes. Younger ones may be uploads in progress.",
+            min=0,
+        ),
     ] = 60,
 ) -> None:
-    """Look at every row, read every bundle, pool and result; exit code 1 where one is not whole."""
+    """Check that every row's object exists and has its digest, and list objects no row refers to.
+
+    The exit code is 1 if an object is missing or damaged.
+    """
     settings = Settings()
     database = open_database(settings)
     try:
@@ -43,9 +50,11 @@ def check(
 
 @registry.command()
 def audit(
-    model: Annotated[str | None, typer.Argument(help="Name of a model; none: of all.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Name of the model. Default: all models.")
+    ] = None,
 ) -> None:
-    """Show the last 1000 changes, the newest first."""
+    """Show the last 1000 changes, newest first."""
     table = Table("when", "who", "what", "model", "version", "details")
     with application() as running:
         for change in running.library.audit(model):

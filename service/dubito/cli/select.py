@@ -22,31 +22,44 @@ from dubito.errors import InputError
 
 def select(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
-    strategy: Annotated[str | None, typer.Option(help="How to choose, such as batchbald.")] = None,
-    k: Annotated[int | None, typer.Option("-k", "--k", help="Rows to choose.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Strategy of the choice, such as batchbald.")
+    ] = None,
+    k: Annotated[int | None, typer.Option("-k", "--k", help="Number of rows to choose.")] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="The pool, a .npy, .npz or .json file, or a whole request as .json."),
+        typer.Option(
+            help="Rows to choose from in a .npy, .npz or .json file, or a whole request as .json."
+        ),
     ] = None,
-    pool: Annotated[str | None, typer.Option(help="A stored pool instead of a file.")] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="Name of a stored pool, in place of a file.")
+    ] = None,
     targets: Annotated[
-        Path | None, typer.Option(help="Rows that epig cares about, in a file of their own.")
+        Path | None, typer.Option(help="File of rows like those to be predicted later, for epig.")
     ] = None,
     exclude: Annotated[
-        str | None, typer.Option(help="Indices never chosen, with commas, or a .npy file of them.")
+        str | None,
+        typer.Option(
+            help="Indices that are never chosen, separated by commas, or a .npy file of them."
+        ),
     ] = None,
-    version: Annotated[str, typer.Option(help="Number or alias.")] = "default",
+    version: Annotated[str, typer.Option(help="Version, by number or alias.")] = "default",
     num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks and of the choice.")] = None,
     candidates: Annotated[
         int | None,
-        typer.Option(help=f"Most rows that a joint strategy compares; {DEFAULT_CANDIDATES}."),
+        typer.Option(
+            help="Maximum number of rows that a joint strategy compares. Default: "
+            f"{DEFAULT_CANDIDATES}."
+        ),
     ] = None,
     per_class: Annotated[
-        int | None, typer.Option(help="Most chosen rows of one predicted class.")
+        int | None, typer.Option(help="Maximum number of chosen rows of one predicted class.")
     ] = None,
     diversity: Annotated[
-        int | None, typer.Option(help="Spread over the features of the best diversity x k rows.")
+        int | None,
+        typer.Option(help="Spread the k rows over the features of the best diversity x k rows."),
     ] = None,
     minimize: Annotated[
         bool | None, typer.Option(help="Optimisation: small values are good.")
@@ -54,8 +67,16 @@ def select(
     incumbent: Annotated[
         float | None, typer.Option(help="Optimisation: the best value so far.")
     ] = None,
-    beta: Annotated[float | None, typer.Option(help="Of the bound, or of power_bald.")] = None,
-    xi: Annotated[float | None, typer.Option(help="Optimisation: least improvement; 0.")] = None,
+    beta: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of the variance in the confidence bound, or exponent of power_bald."
+        ),
+    ] = None,
+    xi: Annotated[
+        float | None,
+        typer.Option(help="Optimisation: smallest improvement that counts. Default: 0."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
     """Choose the rows of a file to label next."""

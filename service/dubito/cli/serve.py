@@ -22,14 +22,17 @@ from dubito.settings import Settings
 
 def serve(
     host: Annotated[
-        str | None, typer.Option(help="Address to bind to. Default: DUBITO_HOST or 127.0.0.1.")
+        str | None, typer.Option(help="Address to bind to. Default: DUBITO_HOST, else 127.0.0.1.")
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(help="Port; 0 takes a free one. Default: DUBITO_PORT or 8000.", max=65535),
+        typer.Option(
+            help="Port to listen on. 0 takes a free one. Default: DUBITO_PORT, else 8000.",
+            max=65535,
+        ),
     ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow an open address without a key.")
+        bool, typer.Option("--insecure", help="Allow an address other than loopback without a key.")
     ] = False,
 ) -> None:
     """Serve the models of the data directory over HTTP."""

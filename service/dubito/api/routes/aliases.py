@@ -33,7 +33,7 @@ _SMALL_BODY_BYTES = 4096
 
 @router.get("/{model}/aliases/{alias}", summary="One alias")
 def get_alias(request: Request, model: str, alias: str) -> Response:
-    """Where an alias points; its `ETag` is what `If-Match` wants."""
+    """Show where an alias points. Its `ETag` is the value for `If-Match`."""
     answer = _answer(access(request).application.library.alias(model, alias))
     return unchanged(request, answer.headers["ETag"]) or answer
 
@@ -42,9 +42,9 @@ def get_alias(request: Request, model: str, alias: str) -> Response:
     "/{model}/aliases/{alias}", summary="Point an alias to a version", openapi_extra=_ALIAS_BODY
 )
 async def put_alias(request: Request, model: str, alias: str) -> Response:
-    """Move an alias once the version is loaded, or make it; `If-Match` names its revision.
+    """Create an alias, or move it once the version is loaded. `If-Match` names its revision.
 
-    `If-None-Match: *` makes it only where there is none.
+    `If-None-Match: *` only creates it, and fails where it exists.
     """
     media_type(request, (JSON,))
     body = read_fields(AliasBody, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
@@ -61,7 +61,7 @@ async def put_alias(request: Request, model: str, alias: str) -> Response:
 
 @router.delete("/{model}/aliases/{alias}", status_code=204, summary="Delete an alias")
 def delete_alias(request: Request, model: str, alias: str) -> Response:
-    """Delete an alias other than `default`; `If-Match` names its revision."""
+    """Delete an alias other than `default`. `If-Match` names its revision."""
     library = access(request).application.library
     library.delete_alias(model, alias, if_match=_if_match(request), actor=actor(request))
     return Response(status_code=204)

@@ -41,7 +41,7 @@ _ACTIVE_BODY = {
 }
 
 
-@router.post("/{model}/calibrate", summary="Fit on held-out rows", openapi_extra=_FIT_BODY)
+@router.post("/{model}/calibrate", summary="Calibrate on held-out rows", openapi_extra=_FIT_BODY)
 async def calibrate(request: Request, model: str) -> Response:
     """Calibrate the version that the alias `default` names."""
     return await _calibrate(request, model, "default")
@@ -49,7 +49,7 @@ async def calibrate(request: Request, model: str) -> Response:
 
 @router.post(
     "/{model}/versions/{version}/calibrate",
-    summary="Fit on held-out rows, one version",
+    summary="Calibrate on held-out rows, one version",
     openapi_extra=_FIT_BODY,
 )
 async def calibrate_version(request: Request, model: str, version: str) -> Response:
@@ -59,13 +59,15 @@ async def calibrate_version(request: Request, model: str, version: str) -> Respo
 
 @router.get("/{model}/calibration", summary="The active calibration")
 def get_calibration(request: Request, model: str) -> Response:
-    """Report, reliability bins, thresholds, and what it was fitted on; null where none is."""
+    """Show report, reliability bins, thresholds and what it was fitted on, or null."""
     return _active(access(request), model, "default")
 
 
-@router.get("/{model}/versions/{version}/calibration", summary="The active calibration, by version")
+@router.get(
+    "/{model}/versions/{version}/calibration", summary="The active calibration, one version"
+)
 def get_version_calibration(request: Request, model: str, version: str) -> Response:
-    """The active calibration of a version by its number or an alias."""
+    """Show the active calibration of a version by its number or an alias."""
     return _active(access(request), model, version)
 
 
@@ -79,7 +81,7 @@ async def put_calibration(request: Request, model: str) -> Response:
 
 @router.put(
     "/{model}/versions/{version}/calibration",
-    summary="Make another calibration active, by version",
+    summary="Make another calibration active, one version",
     openapi_extra=_ACTIVE_BODY,
 )
 async def put_version_calibration(request: Request, model: str, version: str) -> Response:

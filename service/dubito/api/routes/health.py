@@ -14,16 +14,16 @@ router = APIRouter(prefix="/health", tags=["health"])
 _RETRY = {"Retry-After": "5"}
 
 
-@router.get("/live", summary="Whether the event loop and the device worker beat")
+@router.get("/live", summary="Is the server alive?")
 async def live(request: Request) -> Response:
-    """200 while they do, else 503."""
+    """Answers 200 while the event loop and the device worker respond, else 503."""
     is_live = access(request).application.is_live()
     return json_response({"live": is_live}, 200 if is_live else 503, None if is_live else _RETRY)
 
 
-@router.get("/ready", summary="Whether predictions are taken and what is pinned is loaded")
+@router.get("/ready", summary="Is the server ready?")
 async def ready(request: Request) -> Response:
-    """200 when ready and not draining, else 503."""
+    """Answers 200 while requests are taken and all pinned models are loaded, else 503."""
     health = access(request).application.health()
     content = {
         "ready": health.is_ready,

@@ -27,20 +27,20 @@ _ENDINGS = {"application/x-npz": "npz", "application/vnd.apache.parquet": "parqu
 
 @router.get("", summary="All jobs")
 def list_jobs(request: Request) -> Response:
-    """The last 1000 jobs, the newest first."""
+    """List the last 1000 jobs, newest first."""
     found = access(request).application.jobs.all()
     return json_response({"jobs": [job_page(fact) for fact in found]})
 
 
 @router.get("/{job}", summary="One job")
 def get_job(request: Request, job: str) -> Response:
-    """State, progress, rate and remaining time."""
+    """Show the state, progress, rate and remaining time of a job."""
     return json_response(job_page(access(request).application.jobs.get(job)))
 
 
 @router.delete("/{job}", summary="Cancel a job")
 def cancel_job(request: Request, job: str) -> Response:
-    """End a job that waits or runs."""
+    """Cancel a job that is queued or running."""
     return json_response(job_page(access(request).application.jobs.cancel(job)))
 
 
@@ -51,7 +51,7 @@ def cancel_job(request: Request, job: str) -> Response:
     responses={200: {"content": {EVENTS: {}}}},
 )
 async def job_events(request: Request, job: str) -> Response:
-    """Server-sent events: `progress` whenever the job moved, `end` when it is finished."""
+    """Stream server-sent events: `progress` whenever the job moves, `end` once it is finished."""
     held = access(request)
     first = await to_thread.run_sync(held.application.jobs.get, job)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -60,7 +60,7 @@ async def job_events(request: Request, job: str) -> Response:
 
 @router.get("/{job}/result", summary="The result of a job")
 def job_result(request: Request, job: str) -> Response:
-    """What it made: `.npz` or `.parquet` of a prediction, JSON of a selection."""
+    """Fetch the result: `.npz` or `.parquet` of a prediction, JSON of a selection."""
     fact, pieces = access(request).application.jobs.result(job)
     assert fact.result is not None
     kind, digest = str(fact.result["media_type"]), str(fact.result["digest"])

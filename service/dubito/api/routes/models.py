@@ -42,7 +42,7 @@ _SMALL_BODY_BYTES = 4096
 
 @router.get("", summary="All models")
 def list_models(request: Request) -> Response:
-    """Models with their versions, aliases and state."""
+    """List the models with their versions, aliases and states."""
     library = access(request).application.library
     pages = [model_page(fact, library) for fact in library.models()]
     return json_response({"models": pages})
@@ -50,14 +50,14 @@ def list_models(request: Request) -> Response:
 
 @router.get("/{model}", summary="One model")
 def get_model(request: Request, model: str) -> Response:
-    """A model with its versions and aliases."""
+    """Show a model with its versions and aliases."""
     library = access(request).application.library
     return json_response(model_page(library.model(model), library))
 
 
 @router.get("/{model}/versions/{version}", summary="One version")
 def get_version(request: Request, model: str, version: str) -> Response:
-    """Manifest, site table, warnings, notes, defaults and active calibration of a version."""
+    """Show manifest, sites, warnings, notes, defaults and active calibration of a version."""
     return json_response(version_page(access(request).application.library.page(model, version)))
 
 
@@ -65,7 +65,7 @@ def get_version(request: Request, model: str, version: str) -> Response:
     "/{model}/versions", status_code=201, summary="Upload a bundle", openapi_extra=_UPLOAD_BODY
 )
 async def upload(request: Request, model: str, sha256: str | None = None) -> Response:
-    """Store a bundle as the model's next version; the first makes the model and `default`."""
+    """Store a bundle as the model's next version. The first creates the model and `default`."""
     held = access(request)
     check_name("model", model)
     if sha256 is not None and not _SHA256.fullmatch(sha256):
@@ -92,15 +92,15 @@ def delete_version(request: Request, model: str, version: str) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/{model}/versions/{version}/load", summary="Bring a version to the device")
+@router.post("/{model}/versions/{version}/load", summary="Load a version onto the device")
 def load(request: Request, model: str, version: str) -> Response:
-    """Load a version and warm it up; answers when it is there."""
+    """Load a version and warm it up. The reply comes once it is ready."""
     return json_response(version_page(access(request).application.library.load(model, version)))
 
 
-@router.post("/{model}/versions/{version}/unload", summary="Free what a version takes")
+@router.post("/{model}/versions/{version}/unload", summary="Unload a version from the device")
 def unload(request: Request, model: str, version: str) -> Response:
-    """Take a version from the device; the next request loads it again."""
+    """Free the memory that a version takes. The next request loads it again."""
     return json_response(version_page(access(request).application.library.unload(model, version)))
 
 
@@ -108,7 +108,7 @@ def unload(request: Request, model: str, version: str) -> Response:
     "/{model}/versions/{version}/retire", summary="Retire a version", openapi_extra=_RETIRE_BODY
 )
 async def retire(request: Request, model: str, version: str) -> Response:
-    """Let a version that no alias names answer no requests any more; it is kept."""
+    """Retire a version that no alias names: it is kept, but no longer answers requests."""
     media_type(request, (JSON,))
     body = read_fields(RetireBody, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
     change = partial(access(request).application.library.retire, actor=actor(request))
@@ -116,16 +116,16 @@ async def retire(request: Request, model: str, version: str) -> Response:
     return json_response(version_page(page))
 
 
-@router.post("/{model}/versions/{version}/restore", summary="Take a retirement back")
+@router.post("/{model}/versions/{version}/restore", summary="Un-retire a version")
 def restore(request: Request, model: str, version: str) -> Response:
-    """Let a retired version answer again."""
+    """Let a retired version answer requests again."""
     library = access(request).application.library
     return json_response(version_page(library.restore(model, version, actor=actor(request))))
 
 
-@router.get("/{model}/audit", summary="Who changed what and when")
+@router.get("/{model}/audit", summary="Audit of a model")
 def audit(request: Request, model: str) -> Response:
-    """The last 1000 changes of a model, the newest first."""
+    """List the last 1000 changes of a model, newest first: who changed what and when."""
     return json_response(audit_page(access(request).application.library.audit(model)))
 
 

@@ -29,31 +29,31 @@ _FEEDBACK_BODY = {
 }
 
 
-@router.post("/{model}/feedback", summary="True outcomes", openapi_extra=_FEEDBACK_BODY)
+@router.post("/{model}/feedback", summary="Send true outcomes", openapi_extra=_FEEDBACK_BODY)
 async def feedback(request: Request, model: str) -> Response:
-    """Store what came true of an earlier prediction, whichever version made it."""
+    """Store the true outcomes of an earlier prediction, whichever version made it."""
     return await _feedback(request, model, "default")
 
 
 @router.post(
     "/{model}/versions/{version}/feedback",
-    summary="True outcomes, one version",
+    summary="Send true outcomes, one version",
     openapi_extra=_FEEDBACK_BODY,
 )
 async def feedback_version(request: Request, model: str, version: str) -> Response:
-    """Store what came true of an earlier prediction of one version."""
+    """Store the true outcomes of an earlier prediction of one version."""
     return await _feedback(request, model, version)
 
 
 @router.get("/{model}/monitoring", summary="Is it still calibrated?")
 def get_monitoring(request: Request, model: str) -> Response:
-    """Coverage, ECE and flag rate of the last outcomes, the drift test, and alarms."""
+    """Show coverage, ECE and flag rate of the last outcomes, the drift test, and alarms."""
     return _monitoring(access(request), model, "default")
 
 
-@router.get("/{model}/versions/{version}/monitoring", summary="Is it still calibrated, by version")
+@router.get("/{model}/versions/{version}/monitoring", summary="Is it still calibrated? One version")
 def get_version_monitoring(request: Request, model: str, version: str) -> Response:
-    """The same for a version by its number or an alias."""
+    """Show the same for a version by its number or an alias."""
     return _monitoring(access(request), model, version)
 
 

@@ -46,7 +46,7 @@ _BODY = {
             "in": "query",
             "required": False,
             "schema": {"type": "string"},
-            "description": "Of the pool; left out: named by its digest.",
+            "description": "Name of the pool. Default: its digest.",
         }
     ],
 }
@@ -54,7 +54,7 @@ _BODY = {
 
 @router.post("", status_code=201, summary="Store a pool", openapi_extra=_BODY)
 async def add_pool(request: Request) -> Response:
-    """Store rows, sent as they are, or taken from an address that the operator allowed."""
+    """Store rows from the body, or from an address that the operator allows."""
     held = access(request)
     kind = media_type(request, (*_FORMATS, JSON), f"set the header Content-Type, or {CONVERT}")
     if kind == JSON:
@@ -66,14 +66,14 @@ async def add_pool(request: Request) -> Response:
 
 @router.get("", summary="All pools")
 def list_pools(request: Request) -> Response:
-    """Pools by name."""
+    """List the stored pools by name."""
     found = access(request).application.pools.all()
     return json_response({"pools": [pool_page(fact) for fact in found]})
 
 
 @router.get("/{pool}", summary="One pool")
 def get_pool(request: Request, pool: str) -> Response:
-    """Its rows, arrays and origin."""
+    """Show the rows, arrays and origin of a pool."""
     return json_response(pool_page(access(request).application.pools.get(pool)))
 
 
