@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from typer.main import get_command
 
@@ -13,44 +15,116 @@ from dubito.cli import make_app
 from dubito.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+HTTP, COMMAND_LINE, SETTINGS = (
+    (ROOT / "docs" / f"{page}.md").read_text() for page in ("http", "command_line", "settings")
+)
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/*.md", "benchmarks/**/*.md", "examples/**/*.md")
+    for path in ROOT.glob(pattern)
+)
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
-def test_every_route_is_documented_with_its_method(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict[str, object]]]:
+    """Routes as OpenAPI describes them, by path and method."""
+    app = create_app(Settings(data_dir=tmp_path_factory.mktemp("data")))
+    described: dict[str, dict[str, dict[str, object]]] = app.openapi()["paths"]
+    return described
+
+
+def test_every_route_is_documented_with_its_method(
+    paths: dict[str, dict[str, dict[str, object]]],
+) -> None:
     documented = {
         (method, path)
-        for line in REFERENCE.splitlines()
+        for line in HTTP.splitlines()
         for method in re.findall(r"^\| (GET|POST|PUT|DELETE) ", line)
         for path in re.findall(r"`(/[^`]+)`", line)
     }
-    paths = create_app(Settings(data_dir=tmp_path)).openapi()["paths"]
     served = {(method.upper(), path) for path, methods in paths.items() for method in methods}
     assert served == documented
 
 
+def test_every_field_of_a_request_is_documented(
+    paths: dict[str, dict[str, dict[str, object]]],
+) -> None:
+    names = {
+        name for methods in paths.values() for route in methods.values() for name in _fields(route)
+    }
+    assert {"num_samples", "target_risk", "strategy", "address", "rows"} <= names
+    assert not {name for name in names if not re.search(rf"[`\"?]{name}[`\"=]", HTTP)}
+
+
 def test_every_setting_is_documented_with_its_description() -> None:
     for name, setting in Settings.model_fields.items():
-        assert f"| `DUBITO_{name.upper()}` |" in REFERENCE
-        assert str(setting.description) in REFERENCE
+        (line,) = re.findall(rf"^\| `DUBITO_{name.upper()}` \|.*$", SETTINGS, re.MULTILINE)
+        assert line.endswith(f"| {setting.description} |")
 
 
-def test_every_command_is_documented() -> None:
-    commands = get_command(make_app()).commands  # type: ignore[attr-defined]
-    for name in commands:
-        assert f"`dubito {name}" in REFERENCE
+def test_every_command_is_documented_with_its_options() -> None:
+    for command, options in _commands(get_command(make_app()), "dubito"):
+        assert f"`{command}" in COMMAND_LINE, command
+        for option in options:
+            assert re.search(rf"`[^`]*{option}\b", COMMAND_LINE), f"{command} {option}"
 
 
-def test_the_documented_settings_exist() -> None:
-    named = set(re.findall(r"`DUBITO_([A-Z_]+)`", REFERENCE))
-    assert named == {name.upper() for name in Settings.model_fields}
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_settings_that_a_document_names_exist(document: str) -> None:
+    named = set(re.findall(r"\bDUBITO_([A-Z_]+)\b", (ROOT / document).read_text()))
+    for_tests = {name for name in named if name.startswith("TEST_")}
+    assert named - for_tests <= {name.upper() for name in Settings.model_fields}
 
 
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
-def test_links_and_paths_of_a_document_exist(document: str) -> None:
-    text = (ROOT / document).read_text()
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_of_a_document_lead_somewhere(document: str) -> None:
+    here = ROOT / document
+    for target, anchor in LINK.findall(here.read_text()):
+        if target.startswith("https://"):
+            continue
+        there = here.parent / target if target else here
+        assert there.exists(), target
+        assert not anchor or anchor in _anchors(there), f"{target}#{anchor}"
+
+
+def test_every_page_is_listed_and_can_be_reached_from_the_readme() -> None:
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    listed = {target for target, _ in LINK.findall((ROOT / "docs/README.md").read_text())}
+    assert pages == {target for target in listed if "/" not in target}
+    assert "](docs/README.md)" in (ROOT / "README.md").read_text()
 
 
 def test_the_architecture_fits_on_a_page() -> None:
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 120
+
+
+def _fields(part: object) -> Iterator[str]:
+    """Names of the parameters of a query and of all properties of bodies, however deep."""
+    if isinstance(part, dict):
+        if part.get("in") == "query":
+            yield str(part["name"])
+        for key, inner in part.items():
+            if key == "properties":
+                yield from inner
+            if key != "responses":
+                yield from _fields(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from _fields(inner)
+
+
+def _commands(command: click.Command, path: str) -> Iterator[tuple[str, list[str]]]:
+    """Every command that does something, and its long options."""
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from _commands(inner, f"{path} {name}")
+    else:
+        options = [option for parameter in command.params for option in parameter.opts]
+        yield path, [option for option in options if option.startswith("--")]
+
+
+def _anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
