@@ -16,6 +16,7 @@ from dubito_nn import ExportError, export
 from dubito_nn.export import _lifted_and_point
 from dubito_nn.lifting.bounds import Ending, ValueRange
 from dubito_nn.lifting.capture import Captured, capture, isolated
+from dubito_nn.lifting.declared import Declared
 from dubito_nn.lifting.example import read_example
 from dubito_nn.lifting.returned import Returned, checked_ending, checked_output
 from dubito_nn.manifest import Output, Task
@@ -38,17 +39,19 @@ class Network(nn.Module):
         return self.end(self, self.head(self.body(x)))
 
 
-def captured_of(network: Network, output: Output) -> Captured:
+def captured_of(network: Network, declared: Declared) -> Captured:
     example = read_example(network, torch.randn(5, 4), None)
-    return capture(network, example, output=output, output_name=None, features=None)
+    return capture(network, example, declared=declared, output_name=None, features=None)
 
 
 def declare(end: End, columns: int, task: Task, output: Output, axis: int | None = None) -> object:
     """What export holds against the declaration, without its proofs, which take their time."""
+    axes = (None, axis) if task == "regression" else (axis, None)
+    declared = Declared(task, output, *axes)
     with isolated():
-        captured = captured_of(Network(end, columns), output)
-        checked_output(captured, task, output, axis)
-        return checked_ending(captured, _lifted_and_point(captured), task, output)
+        captured = captured_of(Network(end, columns), declared)
+        checked_output(captured, declared)
+        return checked_ending(captured, _lifted_and_point(captured), declared)
 
 
 def scattered(h: Tensor) -> Tensor:
@@ -136,7 +139,7 @@ def test_what_an_output_can_be_follows_from_its_last_operators_and_always_holds(
 
     with isolated():
         network = Network(all_ends, 1)
-        captured = captured_of(network, "mean")
+        captured = captured_of(network, Declared("regression", "mean"))
         lifted, _ = _lifted_and_point(captured)
         learned = frozenset(dict(network.named_parameters()))
         ending = Ending(lifted.program, lifted.sites, learned)
@@ -247,8 +250,9 @@ def test_positions_are_held_against_the_declaration_too() -> None:
 def test_numbers_that_are_no_probabilities_are_refused_with_what_they_are(
     end: End, output: Output, said: str
 ) -> None:
+    declared = Declared("classification", output)
     with isolated(), pytest.raises(ExportError, match=said):
-        checked_output(captured_of(Network(end, 3), output), "classification", output, None)
+        checked_output(captured_of(Network(end, 3), declared), declared)
 
 
 def test_export_refuses_a_sigmoid_by_its_module_and_writes_nothing(tmp_path: Path) -> None:

@@ -21,11 +21,10 @@ from dubito.engine.summing.statistics import ClassificationSums
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, ExportError, export, load_bundle
 from dubito_nn.bundle import bundle_bytes
-from dubito_nn.export import class_names
 from dubito_nn.lifting.capture import capture
+from dubito_nn.lifting.declared import Declared, class_names
 from dubito_nn.lifting.example import read_example
 from dubito_nn.lifting.returned import checked_output
-from dubito_nn.manifest import Output, Task
 from dubito_nn.networks.unet import UNet
 
 LABELS = ("loud", "red", "soft", "wet")
@@ -54,14 +53,14 @@ def exported(path: Path, network: nn.Module, rows: Tensor, **declared: object) -
     return export(network, rows, path, **declared)  # type: ignore[arg-type]
 
 
-def declare(
-    network: nn.Module, rows: Tensor, task: Task, output: Output, class_axis: int | None = None
-) -> None:
+def declare(network: nn.Module, rows: Tensor, **declared: object) -> tuple[Declared, int]:
     """Hold an output against what is declared, without the proofs, which take their time."""
+    said = Declared(**declared)  # type: ignore[arg-type]
     example = read_example(network, rows, None)
-    captured = capture(network, example, output=output, output_name=None, features=None)
-    shape, axis = checked_output(captured, task, output, class_axis)
-    class_names(None, task, output, shape[axis or 1])
+    captured = capture(network, example, declared=said, output_name=None, features=None)
+    found, num_columns = checked_output(captured, said)
+    class_names(None, found, num_columns)
+    return found, num_columns
 
 
 @pytest.fixture(scope="module")
@@ -380,7 +379,7 @@ def test_what_was_declared_otherwise_is_refused(
     is_whole = "classes" in declared or declared == {"task": "multilabel", "output": "logits"}
     act = partial(exported, tmp_path / "refused.dubito") if is_whole else declare
     with pytest.raises(ExportError, match=reason):
-        act(network, rows, **declared)  # type: ignore[arg-type]
+        act(network, rows, **declared)
 
 
 def test_the_manifest_says_the_axis_only_where_there_is_one(bundles: dict[str, Bundle]) -> None:

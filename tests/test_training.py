@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from scipy import stats
+from sklearn.metrics import mean_pinball_loss
 from torch import Tensor, nn
 
 from dubito_nn.dropout import ConcreteDropout, ConcreteFamily, StandardFamily
@@ -13,6 +14,7 @@ from dubito_nn.training import (
     gaussian_nll,
     learned_drop_probs,
     measure_gap,
+    pinball_loss,
     seeded,
     squared_error,
     train,
@@ -233,6 +235,60 @@ def test_losses_agree_with_scipy() -> None:
     assert squared_error(mean, y).item() == pytest.approx(((y - mean) ** 2).sum(1).mean().item())
     uniform = cross_entropy(torch.zeros(3, 4), torch.tensor([0, 1, 2]))
     assert uniform.item() == pytest.approx(math.log(4.0))
+
+
+def test_losses_at_positions_are_those_of_every_position_as_a_row() -> None:
+    mean, log_variance, y = torch.randn(3, 4, 2, 5, 6, dtype=torch.float64)
+
+    def as_rows(maps: Tensor) -> Tensor:
+        return maps.movedim(1, -1).flatten(0, -2)
+
+    expected = squared_error(as_rows(mean), as_rows(y)).item()
+    assert squared_error(mean, y).item() == pytest.approx(expected)
+    expected = gaussian_nll((as_rows(mean), as_rows(log_variance)), as_rows(y)).item()
+    assert gaussian_nll((mean, log_variance), y).item() == pytest.approx(expected)
+
+
+LEVELS = (0.1, 0.5, 0.8)
+
+
+def test_the_pinball_loss_is_that_of_scikit_learn_for_every_level() -> None:
+    quantiles, y = torch.randn(20, 2, 3, dtype=torch.float64), torch.randn(20, 2)
+    expected = sum(
+        mean_pinball_loss(y[:, d], quantiles[:, d, q], alpha=level)
+        for d in range(2)
+        for q, level in enumerate(LEVELS)
+    )
+    assert pinball_loss(LEVELS)(quantiles, y).item() == pytest.approx(expected / 3)
+    one = pinball_loss(LEVELS)(quantiles[:, 0], y[:, :1]).item()
+    assert one == pytest.approx(pinball_loss(LEVELS)(quantiles[:, :1], y[:, :1]).item())
+
+
+def test_the_constants_of_least_pinball_loss_are_the_quantiles() -> None:
+    y, loss = torch.arange(1.0, 102.0)[:, None], pinball_loss(LEVELS)
+    for place, quantile in enumerate((11.0, 51.0, 81.0)):
+
+        def at(constant: Tensor, place: int = place) -> float:
+            constants = torch.full((1, 3), 40.0)
+            constants[0, place] = constant
+            return loss(constants.expand(len(y), 3), y).item()
+
+        assert min(y[:, 0], key=at).item() == quantile
+
+
+@pytest.mark.parametrize(
+    ("levels", "shape", "said"),
+    [
+        ((0.1, 0.9), (4, 2), "3 to 1000 levels"),
+        (LEVELS, (4, 2), r"3 quantiles on the last axis .* \(4, 2\)"),
+        (LEVELS, (4, 2, 3), r"output's shape \(B, D\), here \(4, 2\), got \(4, 1\)"),
+    ],
+)
+def test_a_pinball_loss_of_other_quantiles_is_refused(
+    levels: tuple[float, ...], shape: tuple[int, ...], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        pinball_loss(levels)(torch.zeros(shape), torch.zeros(4, 1))
 
 
 def test_the_gradient_of_the_gaussian_loss_agrees_with_differences() -> None:

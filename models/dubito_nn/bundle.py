@@ -26,7 +26,8 @@ from torch import Tensor
 
 from dubito_nn.archive import read_archive
 from dubito_nn.errors import BundleError
-from dubito_nn.manifest import Manifest, Site, manifest_from_json
+from dubito_nn.manifest import Manifest, Site
+from dubito_nn.manifest_reader import manifest_from_json
 from dubito_nn.program import Program, from_json, sites_in, to_json
 from dubito_nn.strict_json import parse
 from dubito_nn.tensors import read_tensors

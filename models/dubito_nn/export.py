@@ -7,7 +7,7 @@ what hides its randomness, lift the randomness out, prove that the result is the
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from dubito_nn.advice import advise
 from dubito_nn.bundle import Bundle, bundle_bytes, load_bundle
 from dubito_nn.errors import BundleError, ExportError
 from dubito_nn.lifting.capture import Captured, capture, isolated, unwrapped
+from dubito_nn.lifting.declared import Declared, Scale, class_names, read_levels, read_scale
 from dubito_nn.lifting.example import Example, FreeDims, read_example
 from dubito_nn.lifting.explain import explain
 from dubito_nn.lifting.granularity import with_granularity
@@ -26,10 +27,8 @@ from dubito_nn.lifting.lift import Lifted, lift, refuse_as_recorded, without_uns
 from dubito_nn.lifting.lower import lower
 from dubito_nn.lifting.prove import prove
 from dubito_nn.lifting.returned import checked_ending, checked_output
-from dubito_nn.manifest import OUTPUTS_OF, InputSpec, Manifest, Output, Task
+from dubito_nn.manifest import InputSpec, Manifest, Output, Task
 from dubito_nn.program import Node, Program, pruned
-
-Scale = tuple[float | Sequence[float] | Tensor, float | Sequence[float] | Tensor]
 
 
 def export(
@@ -47,6 +46,8 @@ def export(
     free_dims: FreeDims = None,
     notes: str | None = None,
     class_axis: int | None = None,
+    output_axis: int | None = None,
+    quantile_levels: Iterable[float] | None = None,
 ) -> Bundle:
     """Write a network trained with dropout as a bundle, a pure function f(x, ω).
 
@@ -61,8 +62,9 @@ def export(
             shape (rows, L), L labels that are each on or off) or `regression` ((rows,) or
             (rows, D)).
         output: what the numbers are: `logits`, `log_probs`, `probs`, `sigmoid_logits` (one number
-            per row, the logit of the second class), `mean`, or `mean_and_log_variance` (a pair of
-            (rows, D) tensors, or one (rows, 2 D) tensor with the means first).
+            per row, the logit of the second class), `mean`, `mean_and_log_variance` (a pair of
+            (rows, D) tensors, or one (rows, 2 D) tensor with the means first), or `quantiles`
+            ((rows, Q) of one output, (rows, D, Q) of several).
         classes: names of the C classes or L labels; `0`, `1`, ... where not given.
         output_name: key, attribute or position of the output to serve in a structured return.
         features: path of the module whose output is the feature vector.
@@ -76,6 +78,13 @@ def export(
         class_axis: axis of the classes in the output of a classification that has a class at every
             position, the rows being axis 0: 1 for (rows, C, height, width), -1 for
             (rows, length, C). Never guessed.
+        output_axis: axis of the D outputs in a `mean` or `mean_and_log_variance` that has numbers
+            at every position, the rows being axis 0: 1 for (rows, D, height, width), such as the
+            (rows, 1, height, width) of a depth map; -1 for (rows, horizon, D). One tensor of means
+            and log-variances has 2 D there, the means first. Never guessed.
+        quantile_levels: of the Q quantiles in a row's last axis: strictly ascending numbers in
+            (0, 1), .5 among them with at least one level on each side; their pairs need not be
+            symmetric.
 
     Returns:
         The bundle, as read back from the file.
@@ -86,11 +95,7 @@ def export(
             that interact, data-dependent control flow, batch-norm by batch statistics, or an
             output that is not what was declared.
     """
-    if task not in OUTPUTS_OF or output not in OUTPUTS_OF[task]:
-        raise ExportError(
-            f"expects a task and one of its outputs, {OUTPUTS_OF}, got {task!r} and {output!r}:"
-            " declare what the network returns"
-        )
+    declared = Declared(task, output, class_axis, output_axis, read_levels(quantile_levels))
     if not isinstance(path, (str, os.PathLike)) or not Path(path).name:
         raise ExportError(f"path expects the name of a file, got {path!r}: end it in .dubito")
     with isolated():
@@ -98,29 +103,31 @@ def export(
         captured = capture(
             network,
             read_example(network, example_inputs, free_dims),
-            output=output,
+            declared=declared,
             output_name=output_name,
             features=features,
         )
         injected = inject_dropout(captured, {} if drop_prob is None else drop_prob)
         lifted, point = _lift_and_prove(captured)
         injected.refuse_silent()
-        shape, class_axis = checked_output(captured, task, output, class_axis)
-        held_by = checked_ending(captured, (lifted, point), task, output)
-        names = class_names(classes, task, output, shape[class_axis or 1])
+        declared, num_columns = checked_output(captured, declared)
+        held_by = checked_ending(captured, (lifted, point), declared)
+        names = class_names(classes, declared, num_columns)
         manifest = Manifest(
             task=task,
             output=output,
             inputs=_input_specs(captured),
-            num_outputs=len(names) if names else shape[-1],
+            num_outputs=len(names) if names else num_columns,
             sites=tuple(lifted.sites),
             torch_version=str(torch.__version__),
             classes=names,
-            target_scale=_scale(target_scale, task, shape[-1]),
+            target_scale=read_scale(target_scale, task, num_columns),
             features=features,
             injected=injected.paths,
             notes=notes,
-            class_axis=class_axis,
+            class_axis=declared.class_axis,
+            output_axis=declared.output_axis,
+            quantile_levels=declared.quantile_levels,
         )
         manifest = replace(manifest, warnings=_warnings(manifest, lifted, captured, held_by))
         return _write(Path(path), manifest, lifted, point.program)
@@ -174,59 +181,6 @@ def _with_weight_names(program: Program, names: Mapping[str, str]) -> Program:
         return replace(node, args=(names[str(node.args[0])],)) if node.op == "weight" else node
 
     return Program(tuple(renamed(node) for node in program.nodes), program.outputs)
-
-
-def class_names(
-    classes: Sequence[str] | None, task: Task, output: Output, size: int
-) -> tuple[str, ...] | None:
-    """Names of the classes or labels, of which there are so many; None for a regression.
-
-    Raises:
-        ExportError: others, or too few classes.
-    """
-    if task == "regression":
-        if classes is not None:
-            raise ExportError("classes are for classification: leave them out")
-        return None
-    is_binary = output == "sigmoid_logits" and task == "classification"
-    count = 2 if is_binary else size
-    if count < 2 and task == "classification":
-        raise ExportError(
-            f"output `{output}` expects at least two classes, got {count}: one logit per row is"
-            " output='sigmoid_logits'"
-        )
-    if isinstance(classes, str) or not all(isinstance(c, str) and c for c in classes or ()):
-        raise ExportError(f"classes expects a list of names that are text, got {classes!r:.80}")
-    names = tuple(str(name) for name in classes or range(count))
-    if len(names) != count or len(set(names)) != count:
-        raise ExportError(
-            f"classes expects {count} different names, one for each output, got"
-            f" {list(names)[:20]}: name them in the order of the outputs"
-        )
-    return names
-
-
-def _scale(
-    scale: Scale | None, task: Task, num_outputs: int
-) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    if scale is None:
-        return None
-    if task != "regression":
-        raise ExportError("target_scale is for regression: leave it out")
-    expected = (
-        f"target_scale expects (mean, standard deviation), each a number or {num_outputs} numbers,"
-        f" finite and the deviation positive, got {str(scale)[:100]}: give those of the training"
-        " targets"
-    )
-    try:
-        mean, deviation = (torch.as_tensor(part, dtype=torch.float64).flatten() for part in scale)
-        halves = torch.stack([part.expand(num_outputs) for part in (mean, deviation)])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ExportError(expected) from error
-    if not halves.isfinite().all() or (halves[1] <= 0).any():
-        raise ExportError(expected)
-    means, deviations = halves.tolist()
-    return tuple(means), tuple(deviations)
 
 
 def _input_specs(captured: Captured) -> tuple[InputSpec, ...]:

@@ -1,40 +1,53 @@
 """What a bundle says of itself: task, inputs, outputs, and the table of its sites.
 
-Its job: frozen records, their JSON, and a reader that trusts nothing.
+Its job: frozen records and their JSON, which `manifest_reader.py` reads and trusts in nothing.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Literal, TypeVar, get_args
-
-import torch
-
-from dubito_nn.errors import BundleError
-from dubito_nn.program import DTYPES
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Literal
 
 FORMAT_VERSION = 1
-MAX_SITES = 10_000
 MAX_CLASSES = 100_000
-MAX_TEXT = 10_000
-_NO_TEXT = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f\\ud800-\\udfff]")
-_SIZE = re.compile(r"[A-Za-z0-9_ ()+*/-]{1,200}")
+MAX_AXES = 16
+MAX_LEVELS = 1000
+LEVELS = (
+    f"3 to {MAX_LEVELS} levels between 0 and 1 in ascending order, .5 among them with levels on"
+    " both of its sides"
+)
 
 Task = Literal["classification", "multilabel", "regression"]
-Head = Literal["classification", "multilabel", "dense", "regression"]
-Output = Literal["logits", "log_probs", "probs", "sigmoid_logits", "mean", "mean_and_log_variance"]
+Family = Literal["classification", "regression"]
+Head = Literal[
+    "classification", "multilabel", "dense", "regression", "dense_regression", "quantiles"
+]
+Output = Literal[
+    "logits",
+    "log_probs",
+    "probs",
+    "sigmoid_logits",
+    "mean",
+    "mean_and_log_variance",
+    "quantiles",
+]
 Distribution = Literal["bernoulli", "uniform", "normal"]
 Granularity = Literal["element", "channel", "token", "time", "path", "weight", "batch"]
 
-OUTPUTS_OF: dict[str, tuple[str, ...]] = {
+OUTPUTS_OF: dict[Task, tuple[Output, ...]] = {
     "classification": ("logits", "log_probs", "probs", "sigmoid_logits"),
     "multilabel": ("sigmoid_logits",),
-    "regression": ("mean", "mean_and_log_variance"),
+    "regression": ("mean", "mean_and_log_variance", "quantiles"),
 }
-MAX_AXES = 16
-T = TypeVar("T")
+_FAMILY_OF: dict[Task, Family] = {
+    "classification": "classification",
+    "multilabel": "classification",
+    "regression": "regression",
+}
+_HEADS_WITH_POSITIONS: tuple[Head, ...] = ("multilabel", "dense", "dense_regression")
+_WRITTEN_WHERE_USED = ("class_axis", "output_axis", "quantile_levels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +128,10 @@ class Manifest:
         format_version: of the bundle.
         class_axis: axis of the classes, the rows being axis 0, in an output that has a class at
             every position; None: one distribution for each row.
+        output_axis: axis of the outputs, the rows being axis 0, in a mean or a log-variance that
+            has numbers at every position; None: one distribution for each row.
+        quantile_levels: of the Q quantiles of every output, in ascending order; None for every
+            other head.
     """
 
     task: Task
@@ -132,28 +149,49 @@ class Manifest:
     digests: Mapping[str, str] | None = None
     format_version: int = FORMAT_VERSION
     class_axis: int | None = None
+    output_axis: int | None = None
+    quantile_levels: tuple[float, ...] | None = None
 
     def to_json(self) -> dict[str, object]:
-        """The manifest as plain JSON values; `class_axis` only where there is one."""
-        values = asdict(self)
-        if self.class_axis is None:
-            del values["class_axis"]  # as in bundles of earlier builds
-        return values
-
-    @property
-    def family(self) -> Literal["classification", "regression"]:
-        """Whether the network speaks of classes or of numbers."""
-        return "regression" if self.task == "regression" else "classification"
+        """The manifest as plain JSON values; what later builds added only where it is used."""
+        return {
+            key: value
+            for key, value in asdict(self).items()
+            if value is not None or key not in _WRITTEN_WHERE_USED
+        }
 
     @property
     def head(self) -> Head:
-        """The task, and `dense` for a classification with a class at every position."""
+        """What one row's outputs say, which decides all that differs between kinds of networks.
+
+        `classification`: one of C classes; `multilabel`: which of L labels are on; `dense`: a class
+        at every position; `regression`: D numbers; `dense_regression`: D numbers at every position;
+        `quantiles`: Q quantiles of each of D numbers.
+        """
+        if self.quantile_levels is not None:
+            return "quantiles"
+        if self.output_axis is not None:
+            return "dense_regression"
         return self.task if self.class_axis is None else "dense"
+
+    @property
+    def family(self) -> Family:
+        """Whether the network speaks of classes or of numbers."""
+        return _FAMILY_OF[self.task]
 
     @property
     def has_positions(self) -> bool:
         """Whether a row has several distributions: one for each label or position."""
-        return self.head in ("multilabel", "dense")
+        return self.head in _HEADS_WITH_POSITIONS
+
+    @property
+    def channel_axis(self) -> int | None:
+        """Axis of the classes or outputs where a row has positions, which are its other axes.
+
+        The rows are axis 0. Of a `mean_and_log_variance` it is counted without the axis of the
+        pair, as in the mean alone.
+        """
+        return self.class_axis if self.output_axis is None else self.output_axis
 
     @property
     def injection_warning(self) -> str | None:
@@ -173,203 +211,11 @@ def named_modules(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def manifest_from_json(raw: object) -> Manifest:
-    """Read a manifest from parsed JSON.
-
-    Raises:
-        BundleError: naming the first field that breaks a rule.
-    """
-    if isinstance(raw, dict):  # only bundles with a class at every position say it
-        raw = {"class_axis": None, **raw}
-    table = _table(raw, Manifest, "manifest")
-    if table["format_version"] != FORMAT_VERSION:
-        raise BundleError(
-            f"manifest: expects format_version {FORMAT_VERSION}, got"
-            f" {str(table['format_version'])[:20]}: export the network again with this version"
-        )
-    task = _one_of(table["task"], get_args(Task), "manifest: task")
-    output = _one_of(table["output"], OUTPUTS_OF[task], "manifest: output")
-    num_outputs = _integer(table["num_outputs"], 1, MAX_CLASSES, "manifest: num_outputs")
-    inputs = _tuple(table["inputs"], _input_spec, 64, "manifest: inputs")
-    sites = _tuple(table["sites"], _site, MAX_SITES, "manifest: sites")
-    if not inputs or len({spec.name for spec in inputs}) != len(inputs):
-        raise BundleError("manifest: expects at least one input, each with a name of its own")
-    if not sites:
-        raise BundleError("manifest: expects at least one site, or all samples would be equal")
-    if [site.index for site in sites] != list(range(len(sites))):
-        raise BundleError("manifest: sites expects the indices 0, 1, 2, ... in order")
-    return Manifest(
-        task=task,  # type: ignore[arg-type]
-        output=output,  # type: ignore[arg-type]
-        inputs=inputs,
-        num_outputs=num_outputs,
-        sites=sites,
-        torch_version=_text(table["torch_version"], "manifest: torch_version"),
-        classes=_classes(table["classes"], task, num_outputs),
-        target_scale=_scale(table["target_scale"], num_outputs),
-        features=_optional(table["features"], _text, "manifest: features"),
-        injected=_tuple(table["injected"], _text, MAX_SITES, "manifest: injected"),
-        notes=_optional(table["notes"], _text, "manifest: notes"),
-        warnings=_tuple(table["warnings"], _text, 1000, "manifest: warnings"),
-        digests=_digests(table["digests"]),
-        class_axis=_class_axis(table["class_axis"], task),
+def are_levels(levels: Sequence[float]) -> bool:
+    """Whether numbers can be the levels of a head of quantiles; `LEVELS` says it in words."""
+    return (
+        3 <= len(levels) <= MAX_LEVELS
+        and all(0 < level < 1 for level in levels)
+        and all(low < high for low, high in pairwise(levels))
+        and 0.5 in levels[1:-1]
     )
-
-
-def _class_axis(raw: object, task: str) -> int | None:
-    if raw is not None and task != "classification":
-        raise BundleError(f"manifest: class_axis expects null for {task}")
-    return _optional(raw, lambda v, at: _integer(v, 1, MAX_AXES, at), "manifest: class_axis")
-
-
-def _classes(raw: object, task: str, num_outputs: int) -> tuple[str, ...] | None:
-    if task == "regression":
-        if raw is not None:
-            raise BundleError("manifest: classes expects null for regression")
-        return None
-    names = _tuple(raw, _text, MAX_CLASSES, "manifest: classes")
-    if len(names) != num_outputs or len(set(names)) != len(names):
-        raise BundleError(f"manifest: classes expects {num_outputs} different names")
-    return names
-
-
-def _scale(raw: object, num_outputs: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    if raw is None:
-        return None
-    halves = _tuple(raw, lambda part, at: _tuple(part, _number, MAX_CLASSES, at), 2, "target_scale")
-    if len(halves) != 2 or any(len(half) != num_outputs for half in halves):
-        raise BundleError(f"manifest: target_scale expects two lists of {num_outputs} numbers")
-    if min(halves[1]) <= 0:
-        raise BundleError("manifest: target_scale expects positive standard deviations")
-    return halves[0], halves[1]
-
-
-def _digests(raw: object) -> dict[str, str]:
-    if not isinstance(raw, dict) or len(raw) > 16:
-        raise BundleError("manifest: digests expects an object of entry name to SHA-256")
-    return {_text(key, "digests"): _text(value, "digests") for key, value in raw.items()}
-
-
-def _input_spec(raw: object, where: str) -> InputSpec:
-    table = _table(raw, InputSpec, where)
-    name = _text(table["name"], where)
-    if not name:
-        raise BundleError(f"{where}: expects a name")
-    dtype = _one_of(table["dtype"], tuple(DTYPES), where)
-    return InputSpec(
-        name,
-        dtype,
-        _tuple(table["shape"], _input_size, 16, where),
-        *_bounds(table["low"], table["high"], DTYPES[dtype], where),
-    )
-
-
-def _bounds(
-    low: object, high: object, dtype: torch.dtype, where: str
-) -> tuple[int, int] | tuple[None, None]:
-    """Least and greatest value of an integer input; both or none."""
-    if low is None and high is None:
-        return None, None
-    if dtype.is_floating_point or dtype == torch.bool or low is None or high is None:
-        raise BundleError(f"{where}: low and high expect an input of integers, and both numbers")
-    least, most = torch.iinfo(dtype).min, torch.iinfo(dtype).max
-    first = _integer(low, max(least, -(2**62)), min(most, 2**62), f"{where}: low")
-    return first, _integer(high, first, min(most, 2**62), f"{where}: high, not below low,")
-
-
-def _input_size(raw: object, where: str) -> int | str:
-    if isinstance(raw, str) and not (raw.isidentifier() and len(raw) <= 64):
-        raise BundleError(f"{where}: a free dimension expects a plain name, got {raw[:40]!r}")
-    return _dimension(raw, where)
-
-
-def _site(raw: object, where: str) -> Site:
-    if isinstance(raw, dict):  # bundles of earlier builds say nothing of it
-        raw = {"keep_prob": None, **raw}
-    table = _table(raw, Site, where)
-    drop_prob, keep_prob = (
-        _optional(table[key], _number, where) for key in ("drop_prob", "keep_prob")
-    )
-    distribution = _one_of(table["distribution"], get_args(Distribution), where)
-    for key, number in (("drop_prob", drop_prob), ("keep_prob", keep_prob)):
-        if number is not None and not 0 <= number <= 1:
-            raise BundleError(f"{where}: {key} expects a number in [0, 1], got {number}")
-    if keep_prob is not None and distribution != "bernoulli":
-        raise BundleError(f"{where}: keep_prob expects null for a {distribution} site")
-    if distribution == "bernoulli" and drop_prob is None:
-        raise BundleError(f"{where}: a bernoulli site expects its drop_prob")
-    if distribution == "bernoulli" and drop_prob is not None:
-        drawn = 1 - drop_prob if keep_prob is None else keep_prob
-        if not 0 < drawn < 1:
-            raise BundleError(
-                f"{where}: expects a chance to be kept between 0 and 1, got {drawn}: all its draws"
-                " would be equal"
-            )
-    for key in ("learned", "rows_outer"):
-        if not isinstance(table[key], bool):
-            raise BundleError(f"{where}: {key} expects true or false")
-    return Site(
-        index=_integer(table["index"], 0, MAX_SITES, where),
-        operator=_text(table["operator"], where),
-        distribution=distribution,  # type: ignore[arg-type]
-        drop_prob=drop_prob,
-        learned=table["learned"] is True,
-        shape=_tuple(table["shape"], _dimension, 16, where),
-        granularity=_one_of(table["granularity"], get_args(Granularity), where),  # type: ignore[arg-type]
-        module_path=_text(table["module_path"], where),
-        batch_dim=_optional(table["batch_dim"], lambda v, at: _integer(v, 0, 16, at), where),
-        rows_outer=table["rows_outer"] is True,
-        keep_prob=keep_prob,
-    )
-
-
-def _table(raw: object, kind: type, where: str) -> dict[str, object]:
-    names = {field.name for field in fields(kind)}
-    if not isinstance(raw, dict) or set(raw) != names:
-        got = sorted(str(key)[:40] for key in raw)[:20] if isinstance(raw, dict) else type(raw)
-        raise BundleError(f"{where}: expects the fields {sorted(names)}, got {got}")
-    return raw
-
-
-def _tuple(raw: object, read: Callable[[object, str], T], limit: int, where: str) -> tuple[T, ...]:
-    if not isinstance(raw, (list, tuple)) or len(raw) > limit:
-        raise BundleError(f"{where}: expects a list of at most {limit} entries")
-    return tuple(read(item, f"{where}[{position}]") for position, item in enumerate(raw))
-
-
-def _optional(raw: object, read: Callable[[object, str], T], where: str) -> T | None:
-    return None if raw is None else read(raw, where)
-
-
-def _one_of(raw: object, allowed: Sequence[str], where: str) -> str:
-    if not isinstance(raw, str) or raw not in allowed:
-        raise BundleError(f"{where}: expects one of {list(allowed)}, got {str(raw)[:40]!r}")
-    return raw
-
-
-def _text(raw: object, where: str) -> str:
-    if not isinstance(raw, str) or len(raw) > MAX_TEXT:
-        raise BundleError(f"{where}: expects a text of at most {MAX_TEXT} characters")
-    if _NO_TEXT.search(raw):
-        raise BundleError(f"{where}: expects a text without control characters")
-    return raw
-
-
-def _integer(raw: object, low: int, high: int, where: str) -> int:
-    if isinstance(raw, bool) or not isinstance(raw, int) or not low <= raw <= high:
-        raise BundleError(f"{where}: expects an integer in [{low}, {high}], got {str(raw)[:40]}")
-    return raw
-
-
-def _number(raw: object, where: str) -> float:
-    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not abs(raw) < 1e300:
-        raise BundleError(f"{where}: expects a finite number, got {str(raw)[:40]}")
-    return float(raw)
-
-
-def _dimension(raw: object, where: str) -> int | str:
-    if isinstance(raw, str):
-        if not _SIZE.fullmatch(raw):
-            raise BundleError(f"{where}: expects a size or the name of one, got {raw[:40]!r}")
-        return raw
-    return _integer(raw, 0, 2**40, where)

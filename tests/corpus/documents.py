@@ -120,6 +120,25 @@ _field(
     output="mean_and_log_variance",
     classes=None,
 )
+_field(
+    *("levels of quantiles for logits", "quantile_levels expects null"),
+    quantile_levels=[0.1, 0.5, 0.9],
+)
+_field("an axis of outputs for logits", "output_axis expects null", output_axis=1)
+for _title, _levels in {
+    "quantiles without levels": None,
+    "levels that fall": [0.9, 0.5, 0.1],
+    "levels without a median": [0.1, 0.4, 0.9],
+    "levels beyond 1": [0.1, 0.5, 1.5],
+    "a thousand and one levels": [0.5] * 1001,
+}.items():
+    _field(
+        *(_title, "manifest: quantile_levels:? expects"),
+        task="regression",
+        output="quantiles",
+        classes=None,
+        quantile_levels=_levels,
+    )
 _field("no inputs", "at least one input", inputs=[])
 _field("a negative number of outputs", "num_outputs", num_outputs=-1)
 _field("true for a number", "num_outputs", num_outputs=True)

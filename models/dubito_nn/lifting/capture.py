@@ -29,6 +29,7 @@ from torch.export import Dim, ExportedProgram
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from dubito_nn.errors import ExportError
+from dubito_nn.lifting.declared import Declared
 from dubito_nn.lifting.example import BATCH, ROWS, Inputs
 from dubito_nn.lifting.explain import explain, explain_rows, reason
 from dubito_nn.lifting.opaque import WholeRecurrence
@@ -157,7 +158,7 @@ def capture(
     network: nn.Module,
     inputs: Inputs,
     *,
-    output: str,
+    declared: Declared,
     output_name: str | None,
     features: str | None,
 ) -> Captured:
@@ -184,7 +185,7 @@ def capture(
     selected = Selected(
         own,
         keywords=tuple(inputs.tensors) if inputs.by_keyword else (),
-        output=output,
+        declared=declared,
         output_name=output_name,
         features=features,
     )

@@ -20,6 +20,7 @@ from dubito_nn.errors import ExportError
 from dubito_nn.flow import base, names
 from dubito_nn.lifting.bounds import Ending, ValueRange
 from dubito_nn.lifting.capture import WHOLE, Captured
+from dubito_nn.lifting.declared import Declared
 from dubito_nn.lifting.lift import Lifted
 from dubito_nn.manifest import MAX_AXES, Output, Task
 
@@ -27,46 +28,46 @@ _LOGS = names("log log2 log10 log1p log_sigmoid log_softmax _log_softmax")
 _SLACK = 1e-3  # probabilities are moved away from 0 and 1 by as much
 
 
-def checked_output(
-    captured: Captured, task: Task, output: Output, class_axis: int | None
-) -> tuple[tuple[int, ...], int | None]:
-    """The output's shape on the example, and the axis of its classes counted from 0.
+def checked_output(captured: Captured, declared: Declared) -> tuple[Declared, int]:
+    """Hold the output on the example against the declaration.
 
     Args:
         captured: the network with its example.
-        task: as declared.
-        output: as declared.
-        class_axis: as declared, maybe counted from the end; None: one distribution per row.
+        declared: its axis of classes or outputs maybe counted from the end.
+
+    Returns:
+        The declaration with its axis counted from the front, and how many columns the output has: C
+        classes, L labels or D outputs.
 
     Raises:
         ExportError: the output is something else.
     """
-    result = captured.run(captured.example, "evaluation")["output"]
+    served = captured.run(captured.example, "evaluation")["output"]
     sampled = captured.run(captured.example, "sampling")["output"]
-    shape, rows = tuple(result.shape), len(next(iter(captured.example.values())))
-    if class_axis is None:
-        _check_columns(shape, rows, output)
+    rows = len(next(iter(captured.example.values())))
+    if declared.channel_axis is None:
+        _check_columns(tuple(served.shape), rows, declared)
+        axis = 1
     else:
-        class_axis = _checked_axis(class_axis, shape, rows, task)
-    axis = class_axis or 1
-    if not result.is_floating_point() or not result.isfinite().all():
+        axis = _checked_axis(declared, served[:, 0] if declared.is_pair else served, rows)
+        declared = declared.with_axis(axis)
+    if not served.is_floating_point() or not served.isfinite().all():
         raise ExportError(
-            f"the output expects finite floating-point numbers on the example, got {result.dtype}:"
+            f"the output expects finite floating-point numbers on the example, got {served.dtype}:"
             " return scores or means, and give real rows as example_inputs"
         )
-    if output == "sigmoid_logits" and task == "classification" and shape[axis] != 1:
+    num_columns = served.shape[axis + declared.is_pair]
+    if declared.is_one_logit and num_columns != 1:
         raise ExportError(
-            f"output `sigmoid_logits` expects one number per row, got {shape[axis]}: declare"
+            f"output `sigmoid_logits` expects one number per row, got {num_columns}: declare"
             " output='logits' for several classes, or task='multilabel' for labels that are each on"
             " or off"
         )
-    _check_numbers(result, sampled, output, axis)
-    return shape, class_axis
+    _check_numbers(served, sampled, declared.output, axis)
+    return declared, num_columns
 
 
-def checked_ending(
-    captured: Captured, graphs: Sequence[Lifted], task: Task, output: Output
-) -> str | None:
+def checked_ending(captured: Captured, graphs: Sequence[Lifted], declared: Declared) -> str | None:
     """Hold what the output can be behind the last operators of a graph against the declaration.
 
     Scores in [0, 1] are probabilities: softmax or sigmoid of them could never be sure. So are all
@@ -78,8 +79,7 @@ def checked_ending(
     Args:
         captured: the network with its example.
         graphs: as recorded in each mode.
-        task: as declared.
-        output: as declared.
+        declared: what its numbers are.
 
     Returns:
         The operator and module that keep scores on one side of 0 or in [-1, 1], where they do.
@@ -87,17 +87,17 @@ def checked_ending(
     Raises:
         ExportError: the output is something else.
     """
-    if output not in ("logits", "sigmoid_logits", "mean_and_log_variance"):
+    if declared.output not in ("logits", "sigmoid_logits", "mean_and_log_variance"):
         return None
     learned = frozenset(dict(captured.module.network.named_parameters(remove_duplicate=False)))
     held = None
     for graph in graphs:
         known = Ending(graph.program, graph.sites, learned).bounds(captured.example, graph.weights)
         seen = Returned(known, graph)
-        if output == "mean_and_log_variance":
+        if declared.is_pair:
             seen.refuse_variance()
         else:
-            held = seen.refuse_probabilities(task, output) or held
+            held = seen.refuse_probabilities(declared.task, declared.output) or held
     return held
 
 
@@ -173,37 +173,38 @@ class Returned:
         return f"`{base(node)}` in module `{self.graph.paths.get(node.name, WHOLE)}`"
 
 
-def _check_columns(shape: tuple[int, ...], rows: int, output: str) -> None:
-    wanted = 3 if output == "mean_and_log_variance" else 2
-    if len(shape) != wanted or shape[0] != rows:
-        remedy = "reduce further axes in forward()"
-        if "mean" not in output and len(shape) > 2 and shape[0] == rows:
-            remedy += ", or name the axis of the classes with class_axis= where every position has"
-            remedy += " a class"
-        raise ExportError(
-            f"output `{output}` expects the shape (rows, {'D' if 'mean' in output else 'C'}),"
-            f" got {shape}: {remedy}"
-        )
+def _check_columns(shape: tuple[int, ...], rows: int, declared: Declared) -> None:
+    """Refuse an output of other axes than the rows and one of columns, or of quantiles."""
+    num_axes = 3 if declared.is_pair or declared.quantile_levels else 2
+    if len(shape) == num_axes and shape[0] == rows:
+        return
+    is_regression = declared.task == "regression"
+    columns = "D, Q" if declared.quantile_levels else "D" if is_regression else "C"
+    remedy = "reduce further axes in forward()"
+    if len(shape) > num_axes and shape[0] == rows:
+        remedy += f", or name the axis of the {declared.columns_name} with {declared.axis_name}="
+        remedy += f" where every position has {'numbers' if is_regression else 'a class'}"
+    raise ExportError(
+        f"output `{declared.output}` expects the shape (rows, {columns}), got {shape}: {remedy}"
+    )
 
 
-def _checked_axis(class_axis: object, shape: tuple[int, ...], rows: int, task: Task) -> int:
-    if task != "classification":
-        raise ExportError(
-            f"class_axis belongs to a classification with a class at every position, got task"
-            f" {task!r}: leave it out"
-        )
+def _checked_axis(declared: Declared, served: Tensor, rows: int) -> int:
+    """The axis of the classes or outputs of an output with positions, counted from the front."""
+    name, columns, shape = declared.axis_name, declared.columns_name, tuple(served.shape)
     if len(shape) < 3 or len(shape) > MAX_AXES or shape[0] != rows:
+        of_row = "the numbers of a row" if declared.task == "regression" else "one class per row"
         raise ExportError(
-            "class_axis expects an output with the rows first, the classes and one or more axes of"
-            f" positions, got the shape {shape}: leave it out for one class per row"
+            f"{name} expects an output with the rows first, the {columns} and one or more axes of"
+            f" positions, got the shape {shape}: leave it out for {of_row}"
         )
-    is_integer = isinstance(class_axis, int) and not isinstance(class_axis, bool)
-    axis = class_axis + len(shape) if isinstance(class_axis, int) and class_axis < 0 else class_axis
+    given = declared.channel_axis
+    is_integer = isinstance(given, int) and not isinstance(given, bool)
+    axis = given + len(shape) if isinstance(given, int) and given < 0 else given
     if not is_integer or not isinstance(axis, int) or not 1 <= axis < len(shape):
         raise ExportError(
-            f"class_axis expects an axis of the output {shape} other than the rows, from 1 to"
-            f" {len(shape) - 1} or counted from the end, got {class_axis!r}: name that of the"
-            " classes"
+            f"{name} expects an axis of the output {shape} other than the rows, from 1 to"
+            f" {len(shape) - 1} or counted from the end, got {given!r}: name that of the {columns}"
         )
     return axis
 

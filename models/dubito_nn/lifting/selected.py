@@ -1,7 +1,10 @@
 """The network with one output picked, in the shape that a bundle states.
 
 Its job: a wrapper around the user's module that takes its inputs in a fixed order and returns
-`output` as (rows, C), (rows, D) or (rows, 2, D), and `features` as (rows, F) where asked.
+`output` as (rows, C), (rows, D), (rows, 2, D) or (rows, D, Q), with axes of positions where they
+were declared, and `features` as (rows, F) where asked.
+
+Dimensions: C classes, D outputs, Q quantiles, F features.
 """
 
 from __future__ import annotations
@@ -12,17 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from dubito_nn.errors import ExportError
+from dubito_nn.lifting.declared import Declared
 
 PREFIX = "network."
 
 
 class Selected(nn.Module):
-    """The network with one output picked and brought to the shape (rows, C) or (rows, 2, D).
+    """The network with one output picked and brought to the shape that a bundle states.
 
     Args:
         network: the user's module.
         keywords: names of its inputs, where it takes them by keyword.
-        output: what its numbers are.
+        declared: what the numbers of its output are.
         output_name: which output of a structured return to take.
         features: path of the module whose output is returned as well.
     """
@@ -32,7 +36,7 @@ class Selected(nn.Module):
         network: nn.Module,
         *,
         keywords: tuple[str, ...],
-        output: str,
+        declared: Declared,
         output_name: str | None,
         features: str | None,
     ) -> None:
@@ -40,7 +44,7 @@ class Selected(nn.Module):
         self.network = network
         self.output_name = output_name
         self._keywords = keywords
-        self._output = output
+        self._declared = declared
         self._seen: list[Tensor] = []
         self.features = features
         if features is not None:
@@ -88,7 +92,7 @@ class Selected(nn.Module):
             returned = _item(returned, self.output_name)
         if isinstance(returned, Tensor):
             return returned
-        if self._output == "mean_and_log_variance" and isinstance(returned, (tuple, list)):
+        if self._declared.is_pair and isinstance(returned, (tuple, list)):
             halves = [half for half in returned if isinstance(half, Tensor)]
             if len(halves) == len(returned) == 2:
                 return halves[0], halves[1]
@@ -98,21 +102,28 @@ class Selected(nn.Module):
         )
 
     def _shaped(self, picked: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-        if self._output != "mean_and_log_variance":
-            assert isinstance(picked, Tensor)
-            return _as_columns(picked)
+        if self._declared.is_pair:
+            return self._paired(picked)
+        assert isinstance(picked, Tensor)
+        levels = self._declared.quantile_levels
+        return _as_columns(picked) if levels is None else _as_quantiles(picked, len(levels))
+
+    def _paired(self, picked: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        """Means and log-variances behind each other on a new axis 1."""
+        axis = self._declared.output_axis
         if isinstance(picked, tuple):
             mean, log_variance = (_as_columns(half) for half in picked)
             if mean.shape == log_variance.shape:
                 return torch.stack([mean, log_variance], dim=1)
-            got = f"{tuple(mean.shape)} and {tuple(log_variance.shape)}"
-        elif picked.ndim == 2 and picked.shape[1] % 2 == 0:
-            return torch.stack(list(picked.chunk(2, dim=1)), dim=1)
+            got = f"{_shape(mean)} and {_shape(log_variance)}"
+        elif _is_double(picked, axis):
+            return torch.stack(list(picked.chunk(2, dim=axis or 1)), dim=1)
         else:
-            got = str(tuple(picked.shape))
+            got = _shape(picked)
+        at_positions = "" if axis is None else f", with positions 2 D on the output_axis {axis},"
         raise ExportError(
             "output `mean_and_log_variance` expects a pair of (rows, D) tensors or one (rows, 2 D)"
-            f" tensor, got {got}: return one log-variance for each mean"
+            f" tensor,{at_positions} got {got}: return one log-variance for each mean"
         )
 
 
@@ -162,3 +173,28 @@ def _describe(returned: object) -> str:
 
 def _as_columns(tensor: Tensor) -> Tensor:
     return tensor.unsqueeze(1) if tensor.ndim == 1 else tensor
+
+
+def _is_double(tensor: Tensor, output_axis: int | None) -> bool:
+    """Whether an axis of outputs, 1 where there are no positions, falls into two equal halves."""
+    if output_axis is None:
+        return tensor.ndim == 2 and tensor.shape[1] % 2 == 0
+    is_axis = -tensor.ndim < output_axis < tensor.ndim and output_axis != 0
+    return is_axis and tensor.shape[output_axis] % 2 == 0
+
+
+def _as_quantiles(tensor: Tensor, num_levels: int) -> Tensor:
+    """Quantiles of D outputs, (rows, D, Q), of which one output may leave its axis out."""
+    quantiles = tensor.unsqueeze(1) if tensor.ndim == 2 else tensor
+    if quantiles.ndim != 3 or quantiles.shape[2] != num_levels:
+        raise ExportError(
+            f"output `quantiles` expects the shape (rows, Q), or (rows, D, Q) for D outputs, with"
+            f" the Q = {num_levels} quantile_levels last, got {_shape(tensor)}: return"
+            f" .view(-1, D, {num_levels}), or declare the levels that the network returns"
+        )
+    return quantiles
+
+
+def _shape(tensor: Tensor) -> str:
+    """A shape without the number of rows, which is a symbol while the network is recorded."""
+    return f"({', '.join(['rows', *map(str, tensor.shape[1:])])})"

@@ -1,7 +1,7 @@
 """Training with dropout: one loop, what goes into it, and what is read off the result.
 
 seeding        randomness that ends where the block ends
-losses         cross-entropy (smoothed), squared error, Gaussian
+losses         cross-entropy (smoothed), squared error, Gaussian, pinball
 mixing         mixup, augmentations in turn
 constraints    L1, max-norm
 modes          with dropout and without
@@ -30,6 +30,7 @@ from dubito_nn.training.losses import (
     Output,
     cross_entropy,
     gaussian_nll,
+    pinball_loss,
     smoothed_cross_entropy,
     squared_error,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "mixup",
     "noise_precision",
     "outputs_of",
+    "pinball_loss",
     "reestimate_batch_norm",
     "sampled_outputs",
     "search_drop_prob",

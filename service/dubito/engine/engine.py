@@ -33,6 +33,7 @@ from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.proof import (
     check_apart,
     check_features,
+    check_head,
     check_output,
     fitting_size,
     made_up_rows,
@@ -113,6 +114,7 @@ class Engine:
             bundle = source if isinstance(source, Bundle) else load_bundle(source)
         except BundleError as error:
             raise BundleRefusedError(str(error)) from error
+        check_head(bundle.manifest)
         warm_up()
         clock = Clock(proof_limit_s, bundle.size_bytes)
         free = fitting_size(bundle, Limits(allowed_bytes(budget), clock))

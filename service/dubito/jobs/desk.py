@@ -34,7 +34,8 @@ from dubito.serving.sampling import merge_sampling
 from dubito.serving.selecting import SelectOrder, begin
 from dubito.settings import Settings
 from dubito_nn import Manifest
-from dubito_nn.manifest import manifest_from_json, named_modules
+from dubito_nn.manifest import named_modules
+from dubito_nn.manifest_reader import manifest_from_json
 
 
 class Desk:

@@ -14,7 +14,7 @@ from dubito.engine import Engine, Ensemble, Sampling
 from dubito.engine.ensemble import check_agreement, check_members, numbers_per_row
 from dubito.models.library import Library
 from dubito.registry import VersionFact
-from dubito_nn.manifest import manifest_from_json
+from dubito_nn.manifest_reader import manifest_from_json
 
 Predictor: TypeAlias = Engine | Ensemble
 

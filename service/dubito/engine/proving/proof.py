@@ -22,10 +22,24 @@ from dubito_nn.program import DTYPES, SiteSource, Value, doubled
 
 _APART = 1e-3  # of the largest number, between a row alone and beside others
 _FREE_SIZES = (8, 16, 32, 64, 128, 256)  # of a free dimension, until the graph runs
+_SERVED_HEADS = ("classification", "multilabel", "dense", "regression")
 _FAILURES = (
     *(ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError),
     ValueError,
 )
+
+
+def check_head(manifest: Manifest) -> None:
+    """Refuse a kind of head that can be exported already, but not be served yet.
+
+    Raises:
+        BundleRefusedError: naming it.
+    """
+    if manifest.head not in _SERVED_HEADS:
+        raise BundleRefusedError(
+            f"the engine expects a head that it can serve, {', '.join(_SERVED_HEADS)}, got"
+            f" {manifest.head}: serve it with a later version, or export the mean of each row alone"
+        )
 
 
 def made_up_rows(specs: Sequence[InputSpec], free: int, count: int = 2) -> dict[str, Tensor]:
