@@ -1,4 +1,4 @@
-"""What the README shows runs, and answers as printed: a real server on the demonstration's data."""
+"""What README and docs show runs, and answers as printed: a real server on the demonstration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from sklearn.datasets import load_iris
 from .http import agree
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README, HTTP, OPERATION = (
+    (ROOT / page).read_text() for page in ("README.md", "docs/http.md", "docs/operation.md")
+)
 ADDRESS = "http://127.0.0.1:8000"
 TOLERANCE = 0.15  # another processor trains another network; what it says stays the same
 Run = Callable[[str], str]
@@ -30,13 +32,10 @@ pytestmark = [
 ]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-def block(language: str, containing: str) -> str:
-    (found,) = [text for text in blocks(language) if containing in text]
-    return found
+def block(language: str, containing: str, document: str = README) -> str:
+    blocks = re.findall(rf"```{language}\n(.*?)```", document, re.DOTALL)
+    (only,) = [text for text in blocks if containing in text]
+    return str(only)
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +116,19 @@ def test_a_network_of_ones_own_goes_all_the_way(run: Run) -> None:
     assert (folder / "report.html").read_text().endswith("</html>\n")
     request = re.findall(r"`POST (/v1/models/flowers/calibrate)`", README)
     assert request == ["/v1/models/flowers/calibrate"]
+
+
+def test_the_client_of_ten_lines_prints_what_is_printed(run: Run) -> None:
+    number = re.compile(r"\d+\.\d+")
+    client, printed = block("python", "httpx", HTTP), block("text", "epistemic", HTTP)
+    shown = run(f"'{sys.executable}' -W error - <<'PY'\n{client}PY")
+    assert number.sub("x", shown) == number.sub("x", printed)
+    known = [float(text) for text in number.findall(printed)]
+    assert [float(text) for text in number.findall(shown)] == pytest.approx(known, abs=TOLERANCE)
+
+
+def test_a_backup_made_while_the_server_runs_is_whole(run: Run) -> None:
+    assert "no problems, no orphans" in run(block("bash", "registry check", OPERATION))
 
 
 def test_the_demonstration_reaches_its_accuracy(run: Run) -> None:
