@@ -45,7 +45,7 @@ def test_it_prints_a_line_for_every_t_and_says_that_rows_were_made_up(bench: Ben
         *("plain", "point", "4", "8"),
     ]
     assert "B = 3" in out
-    assert "rows: made up" in out
+    assert "rows: dummy rows" in out
     assert "against T = 400" in out
 
 
@@ -58,7 +58,7 @@ def test_it_writes_the_figures_and_a_picture(bench: Bench, tmp_path: Path) -> No
         *("--inputs", tmp_path / "rows.npz", "--json", figures, "--picture", picture),
     )
     assert code == 0
-    assert "rows: made up" not in out
+    assert "rows: dummy rows" not in out
     assert "B = 2: T = 8 answers within 3.6e+06 ms" in out
     found = json.loads(figures.read_text())
     assert [one["num_samples"] for one in found["accuracies"]] == [4, 8]

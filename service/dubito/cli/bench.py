@@ -233,7 +233,7 @@ def _explained(measured: Study) -> list[str]:
         if one.deviation_error is not None
     ]
     if measured.is_made_up:
-        lines.append("rows: made up; give --inputs for errors on rows of your own")
+        lines.append("rows: dummy rows; give --inputs for errors on rows of your own")
     return lines
 
 

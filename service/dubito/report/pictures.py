@@ -151,7 +151,7 @@ def _scores(figure: Figure, scores: ScoreCounts) -> None:
             color=_STRANGE,
             linestyle="--",
             linewidth=1.6,
-            label="strange rows",
+            label="out-of-distribution rows",
         )
     if scores.threshold is not None:
         axes.axvline(scores.threshold, color=_INK, linewidth=1.2, label="threshold")

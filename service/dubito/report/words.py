@@ -31,11 +31,14 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "width and a fine for what is missed; lower is better",
         ),
     },
-    "Strange rows": {
+    "Out-of-distribution rows": {
         "ood_flag_rate": ("flagged", "share of the labelled rows that are flagged, falsely"),
-        "ood_auroc": ("AUROC", "chance that a strange row scores above a labelled one"),
-        "ood_aupr": ("AUPR", "average precision, strange rows positive"),
-        "ood_fpr95": ("FPR at 95 %", "labelled rows above a threshold that finds 95 % of strange"),
+        "ood_auroc": ("AUROC", "chance that such a row scores above a labelled one"),
+        "ood_aupr": ("AUPR", "average precision, such rows positive"),
+        "ood_fpr95": (
+            "FPR at 95 %",
+            "labelled rows above a threshold that finds 95 % of such rows",
+        ),
     },
 }
 
@@ -63,7 +66,7 @@ PICTURES: dict[str, tuple[str, str]] = {
     ),
     "scores": (
         "Out-of-distribution score",
-        "Scores of the labelled rows, of rows known to be strange where they were given, and the"
+        "Scores of the labelled rows, of out-of-distribution rows where they were given, and the"
         " threshold of the flag. The outermost bins hold what lies beyond them too.",
     ),
 }
