@@ -6,9 +6,10 @@ import hashlib
 import re
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 from anyio import open_file, to_thread
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from dubito.api.access import Access, access
@@ -37,6 +38,9 @@ _RETIRE_BODY = {
     }
 }
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
+_Digest = Annotated[
+    str | None, Query(description="SHA-256 of the body in hexadecimal. Another body is refused.")
+]
 _SMALL_BODY_BYTES = 4096
 
 
@@ -64,7 +68,7 @@ def get_version(request: Request, model: str, version: str) -> Response:
 @router.post(
     "/{model}/versions", status_code=201, summary="Upload a bundle", openapi_extra=_UPLOAD_BODY
 )
-async def upload(request: Request, model: str, sha256: str | None = None) -> Response:
+async def upload(request: Request, model: str, sha256: _Digest = None) -> Response:
     """Store a bundle as the model's next version. The first creates the model and `default`."""
     held = access(request)
     check_name("model", model)
