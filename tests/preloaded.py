@@ -3,7 +3,7 @@
 import torch
 
 import dubito.cli
-from dubito.engine.planning.rates import rates
+from dubito.engine.kernels.rates import rates
 from dubito.engine.proving.sizes import warm_up
 
 __all__ = ["dubito"]

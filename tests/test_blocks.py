@@ -13,11 +13,11 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 from dubito.engine import Classification, Engine, Sampling
-from dubito.engine.running.sheet import on_host
-from dubito.engine.summing.additivity import interactions, left_over
+from dubito.engine.additivity import interactions, left_over
+from dubito.engine.answering.streaming import looks
 from dubito.engine.summing.figures import classification
+from dubito.engine.summing.sheet import on_host
 from dubito.engine.summing.statistics import ClassificationSums, Spread
-from dubito.engine.summing.streaming import looks
 from dubito_nn import Bundle, export
 from dubito_nn.dropout import ConcreteFamily, GaussianDropout
 from dubito_nn.networks import MLP

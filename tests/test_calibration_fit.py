@@ -16,7 +16,7 @@ from dubito.calibration.evaluate import evaluate_classification, evaluate_regres
 from dubito.calibration.fit import fit_classification, fit_regression
 from dubito.calibration.record import Calibration
 from dubito.calibration.scaling.scaling import mean_probabilities
-from dubito.engine.sampling import Sampling
+from dubito.engine.calling.sampling import Sampling
 from dubito.errors import InputError
 
 SAMPLING = Sampling(num_samples=16)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dubito.calibration.flags.detector import Detector
 from dubito.calibration.promises.conformal import ConformalScores
 from dubito.calibration.record import Calibration, Reports
-from dubito.engine.sampling import Sampling
+from dubito.engine.calling.sampling import Sampling
 from dubito.errors import InputError
 from dubito.report import ReliabilityBin
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dubito.engine import Engine
-from dubito.engine.planning.cost import cost
+from dubito.engine.cost import cost
 from dubito_nn import export
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dubito.engine import Classification, Engine, Regression, Sampling
+from dubito.engine.calling.prediction import as_prediction
 from dubito.engine.draws.masks import draw
-from dubito.engine.prediction import as_prediction
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, export
 from dubito_nn.manifest import Output

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dubito.engine import Engine, Sampling
+from dubito.engine.calling.sampling import Masks
 from dubito.engine.draws.masks import draw
-from dubito.engine.sampling import Masks
 from dubito_nn import Bundle, export
 from dubito_nn import dropout as d
 from dubito_nn.training import seeded

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dubito.engine import Engine, Sampling
+from dubito.engine.choice import AnyForm, Option, Timing, in_use, options, timed
 from dubito.engine.draws.masks import draw
 from dubito.engine.forms import Linear, Skipped, Thinned
-from dubito.engine.planning.choice import AnyForm, Option, Timing, in_use, options, timed
-from dubito.engine.planning.rates import Rates, rates
+from dubito.engine.kernels.rates import Rates, rates
 from dubito.engine.running.passes import BUDGET_PARTS
 from dubito_nn import Bundle, ExportError, export
 from dubito_nn.dropout import StochasticDepth

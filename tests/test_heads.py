@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from dubito.calibration.flags import scores
 from dubito.calibration.flags.source import PositionColumns, PositionSource
 from dubito.engine import Classification, Engine, Ensemble, Sampling
-from dubito.engine.summing.heads import class_logits
-from dubito.engine.summing.positions import GROUPS, most_rows
+from dubito.engine.heads.heads import class_logits
+from dubito.engine.heads.positions import GROUPS, most_rows
 from dubito.engine.summing.statistics import ClassificationSums
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, ExportError, export, load_bundle

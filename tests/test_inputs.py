@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dubito.engine.inputs import read_inputs
+from dubito.engine.calling.inputs import read_inputs
 from dubito.errors import InputError
 from dubito_nn.manifest import InputSpec
 

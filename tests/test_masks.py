@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy import stats
 
+from dubito.engine.calling.sampling import Draw
 from dubito.engine.draws.masks import draw
 from dubito.engine.draws.strata import remainder
-from dubito.engine.sampling import Draw
 from dubito_nn import Site
 
 FALSE_ALARM = 1e-6

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dubito.engine import Classification, Engine, Regression, Sampling
-from dubito.engine.propagation.activations import ACTIVATIONS, activated, moments
-from dubito.engine.propagation.maxima import greater
-from dubito.engine.propagation.values import Spread
+from dubito.engine.moments.activations import ACTIVATIONS, activated, moments
+from dubito.engine.moments.maxima import greater
+from dubito.engine.moments.values import Spread
 from dubito.errors import InputError
 from dubito_nn import export
 from dubito_nn.dropout import (

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dubito.engine.running.pooling import max_pool
+from dubito.engine.kernels.pooling import max_pool
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 9, 8), (1, 2, 4, 4), (3, 5, 7), (2, 4, 1, 1)])

@@ -17,7 +17,7 @@ from dubito.calibration.promises.conformal import ConformalScores
 from dubito.calibration.promises.policy import Target
 from dubito.calibration.promises.positions import Positions
 from dubito.calibration.record import Calibration
-from dubito.engine.sampling import Sampling
+from dubito.engine.calling.sampling import Sampling
 from dubito.errors import InputError
 from dubito.report import classification_figures
 from dubito.report.positions import Labelled, position_statistics

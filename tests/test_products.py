@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dubito.engine.running import products
+from dubito.engine.kernels import products
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (300,), (4, 9), (3, 5, 6)])

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dubito.engine import Classification, Engine, Prediction, Sampling
-from dubito.engine.running.recording import filled_rows
-from dubito.engine.running.sheet import Sheet
-from dubito.engine.summing.scaling import Isotonic, Scaling, Vector
+from dubito.engine.answering.recording import filled_rows
+from dubito.engine.heads.scaling import Isotonic, Scaling, Vector
+from dubito.engine.summing.sheet import Sheet
 from dubito_nn import Bundle, export
 from dubito_nn.dropout import StochasticDepth
 

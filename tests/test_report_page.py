@@ -13,7 +13,7 @@ import pytest
 
 from dubito.calibration.fit import fit_classification, fit_regression
 from dubito.calibration.record import Calibration
-from dubito.engine.sampling import Sampling
+from dubito.engine.calling.sampling import Sampling
 from dubito.errors import InputError
 from dubito.report import page, words
 from dubito.report.curves import score_counts

@@ -26,7 +26,7 @@ from dubito.calibration.scaling.scaling import (
 )
 from dubito.calibration.scaling.temperature import fit_temperature
 from dubito.engine import Engine, Ensemble, Sampling
-from dubito.engine.summing.scaling import ClassMap, Isotonic, Scaling, Vector, scaled
+from dubito.engine.heads.scaling import ClassMap, Isotonic, Scaling, Vector, scaled
 from dubito.errors import InputError
 
 from .conftest import Bundles

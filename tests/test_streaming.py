@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dubito.engine import Classification, Engine, Regression, Sampling
-from dubito.engine.sampling import Draw, Masks
+from dubito.engine.answering.streaming import looks
+from dubito.engine.calling.sampling import Draw, Masks
 from dubito.engine.summing.figures import Draws
-from dubito.engine.summing.streaming import looks
 from dubito.errors import InputError
 from dubito_nn import export
 

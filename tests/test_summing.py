@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from dubito.engine.running.sheet import on_host
-from dubito.engine.summing.arrays import is_small
-from dubito.engine.summing.figures import classification, regression
-from dubito.engine.summing.heads import (
+from dubito.engine.answering.streaming import Tally
+from dubito.engine.heads.heads import (
     few_probabilities,
     log_variance,
     probabilities,
 )
+from dubito.engine.summing.arrays import is_small
+from dubito.engine.summing.figures import classification, regression
+from dubito.engine.summing.sheet import on_host
 from dubito.engine.summing.statistics import ClassificationSums, RegressionSums
-from dubito.engine.summing.streaming import Tally
 from dubito_nn import Manifest, export, load_bundle
 
 from .conftest import Bundles

@@ -31,8 +31,8 @@ from record import parser, print_table, write
 from scipy import stats
 
 from dubito.engine import Classification, Engine, Sampling
+from dubito.engine.calling.sampling import Draw
 from dubito.engine.draws.masks import draw
-from dubito.engine.sampling import Draw
 from dubito_nn import Site
 
 _REFERENCE_SEED = 2**40

@@ -22,7 +22,7 @@ from doubters import Doubter, Effort, doubter
 from record import parser, print_table, write
 
 from dubito.engine import Classification, Engine, Sampling
-from dubito.engine.sampling import Draw
+from dubito.engine.calling.sampling import Draw
 
 NAMES = ("digits", "demo", "fashion")
 _REFERENCE_SEED = 2**40

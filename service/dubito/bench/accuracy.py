@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.engine import Engine, Prediction, Regression
-from dubito.engine.sampling import SEED_LIMIT, Method
+from dubito.engine.calling.sampling import SEED_LIMIT, Method
 from dubito.errors import InputError
 
 BLOCK = 400  # passes of the reference per seed

@@ -26,7 +26,7 @@ from dubito.bench.machine import Machine, describe_machine
 from dubito.bench.rows import Pool
 from dubito.bench.timing import Limits
 from dubito.engine import Engine, Sampling
-from dubito.engine.sampling import Method
+from dubito.engine.calling.sampling import Method
 from dubito.errors import InputError
 
 Step: TypeAlias = Callable[[str, int, int], None]  # what is done, steps done, steps in all

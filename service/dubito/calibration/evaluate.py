@@ -20,7 +20,7 @@ from dubito.calibration.promises import draws
 from dubito.calibration.record import Calibration
 from dubito.calibration.scaling.noise import Noise
 from dubito.calibration.scaling.scaling import label_nll, mean_probabilities
-from dubito.engine.summing.scaling import Scaling
+from dubito.engine.heads.scaling import Scaling
 from dubito.report import (
     Check,
     Curves,

@@ -27,7 +27,7 @@ from dubito.calibration.flags.source import PositionSource
 from dubito.calibration.promises.positions import UNLABELLED, PositionHead, Positions
 from dubito.calibration.record import Calibration
 from dubito.calibration.scaling.scaling import label_nll, mean_probabilities
-from dubito.engine.summing.scaling import Scaling
+from dubito.engine.heads.scaling import Scaling
 from dubito.report import (
     Check,
     Curves,

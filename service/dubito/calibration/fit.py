@@ -43,8 +43,8 @@ from dubito.calibration.scaling.scaling import fit_scaling, mean_probabilities
 from dubito.calibration.terms import Strange, Terms
 from dubito.calibration.unreported import without_report
 from dubito.calibration.verdict import JudgedFit, judge_noise, judge_scaling
-from dubito.engine.sampling import Sampling
-from dubito.engine.summing.scaling import Scaling
+from dubito.engine.calling.sampling import Sampling
+from dubito.engine.heads.scaling import Scaling
 from dubito.errors import InputError
 from dubito.report import Check, no_check
 

@@ -30,7 +30,7 @@ from dubito.calibration.scaling.scaling import fit_scaling, mean_probabilities
 from dubito.calibration.terms import Strange, Terms
 from dubito.calibration.unreported import without_report
 from dubito.calibration.verdict import judge_scaling
-from dubito.engine.sampling import Sampling
+from dubito.engine.calling.sampling import Sampling
 from dubito.report import Check, no_check
 
 

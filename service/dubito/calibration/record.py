@@ -37,8 +37,8 @@ from dubito.calibration.promises.policy import (
 from dubito.calibration.promises.positions import Positions
 from dubito.calibration.promises.sets import LAC, SetRule
 from dubito.calibration.verdict import Verdict
-from dubito.engine.sampling import Sampling
-from dubito.engine.summing.scaling import ClassMap, Isotonic, Scaling, Vector
+from dubito.engine.calling.sampling import Sampling
+from dubito.engine.heads.scaling import ClassMap, Isotonic, Scaling, Vector
 from dubito.errors import InputError
 from dubito.problems import read_problems
 from dubito.report import Curves, Intervals, ReliabilityBin, Report

@@ -15,7 +15,7 @@ from dubito.calibration.choices import Choices
 from dubito.calibration.flags.flagging import Flagging, strange_parts
 from dubito.calibration.flags.source import taken_features
 from dubito.calibration.promises.policy import Target
-from dubito.engine.sampling import Sampling
+from dubito.engine.calling.sampling import Sampling
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dubito.engine.sampling import Sampling
+from dubito.engine.calling.sampling import Sampling
 from dubito.errors import InputError
 
 _LARGEST_LOG = 700.0  # exp of it, and of less, is an ordinary number in float64

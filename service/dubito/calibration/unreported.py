@@ -10,7 +10,7 @@ from dubito.calibration.promises.positions import Positions
 from dubito.calibration.promises.sets import LAC, SetRule
 from dubito.calibration.record import Calibration, Reports
 from dubito.calibration.terms import Terms
-from dubito.engine.summing.scaling import Scaling
+from dubito.engine.heads.scaling import Scaling
 
 
 def without_report(

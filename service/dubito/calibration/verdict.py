@@ -31,7 +31,7 @@ from dubito.calibration.choices import ScalingName
 from dubito.calibration.scaling.bounded import bounded, limit
 from dubito.calibration.scaling.noise import Noise, fit_noise, noise_losses
 from dubito.calibration.scaling.scaling import fit_scaling, label_nll
-from dubito.engine.summing.scaling import Scaling
+from dubito.engine.heads.scaling import Scaling
 from dubito.report import Check
 
 Floats = NDArray[np.float64]

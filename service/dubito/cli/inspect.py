@@ -10,7 +10,7 @@ from rich.table import Table
 
 from dubito.cli.console import output, progress
 from dubito.engine import Engine
-from dubito.engine.planning.cost import cost
+from dubito.engine.cost import cost
 from dubito.engine.running.passes import Passes
 from dubito_nn import Manifest
 

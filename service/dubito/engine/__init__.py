@@ -17,10 +17,10 @@ pinning      an engine that computes the same bits in another process
 ensemble     several engines as one mixture
 """
 
+from dubito.engine.calling.inputs import Inputs
+from dubito.engine.calling.prediction import Classification, Prediction, Regression
+from dubito.engine.calling.sampling import Sampling
 from dubito.engine.engine import Engine
 from dubito.engine.ensemble import Ensemble
-from dubito.engine.inputs import Inputs
-from dubito.engine.prediction import Classification, Prediction, Regression
-from dubito.engine.sampling import Sampling
 
 __all__ = ["Classification", "Engine", "Ensemble", "Inputs", "Prediction", "Regression", "Sampling"]

@@ -16,21 +16,27 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dubito.engine.arguments import (
+from dubito.engine.additivity import left_over
+from dubito.engine.answering.features import features
+from dubito.engine.answering.recording import RECORDED_AT_LOAD, Recordings, filled_rows
+from dubito.engine.answering.streaming import Tally, joined, until
+from dubito.engine.calling.arguments import (
     as_device,
     as_sampling,
     budget_bytes,
     check_load,
     check_temperature,
 )
-from dubito.engine.features import features
-from dubito.engine.inputs import Inputs, read_inputs
+from dubito.engine.calling.columns import Columns, Figures
+from dubito.engine.calling.inputs import Inputs, read_inputs
+from dubito.engine.calling.prediction import Prediction, as_prediction
+from dubito.engine.calling.sampling import Draw, Masks, Sampling
+from dubito.engine.heads.scaling import Scaling
+from dubito.engine.kernels.products import run
+from dubito.engine.moments import OutputMoments, Propagation
 from dubito.engine.planning.placement import Placed, on_device, placed
-from dubito.engine.planning.plans import Plans, allowed_bytes, running, shapes
-from dubito.engine.prediction import Prediction, as_prediction
-from dubito.engine.propagation import OutputMoments, Propagation
-from dubito.engine.proving.clock import Clock
-from dubito.engine.proving.proof import (
+from dubito.engine.plans import Plans, allowed_bytes, running, shapes
+from dubito.engine.proof import (
     check_apart,
     check_features,
     check_head,
@@ -40,16 +46,11 @@ from dubito.engine.proving.proof import (
     passes_in_double,
     refusing,
 )
+from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.sizes import Limits, warm_up
 from dubito.engine.running.fold import repeated_each
 from dubito.engine.running.passes import Passes
-from dubito.engine.running.products import run
-from dubito.engine.running.recording import RECORDED_AT_LOAD, Recordings, filled_rows
-from dubito.engine.running.sheet import Sheet
-from dubito.engine.sampling import Draw, Masks, Sampling
-from dubito.engine.summing.additivity import left_over
-from dubito.engine.summing.scaling import Scaling
-from dubito.engine.summing.streaming import Columns, Figures, Tally, joined, until
+from dubito.engine.summing.sheet import Sheet
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, BundleError, Manifest, load_bundle
 from dubito_nn.program import SiteSource
@@ -136,7 +137,7 @@ class Engine:
         return self.bundle.manifest
 
     def read_inputs(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Check rows against the network's inputs; see `dubito.engine.inputs`."""
+        """Check rows against the network's inputs; see `dubito.engine.calling.inputs`."""
         return read_inputs(inputs, self.manifest.inputs)
 
     def sample(
@@ -339,7 +340,7 @@ class Engine:
         return run(self.placed.point, rows, self.placed.weights, self.device).unsqueeze(0)
 
     def pieces(self, masks: Masks, read: Mapping[str, Tensor]) -> Passes:
-        """The plan for rows of that shape; see `dubito.engine.planning.plans`."""
+        """The plan for rows of that shape; see `dubito.engine.plans`."""
         return self.plans.pieces(masks, read)
 
     @cached_property

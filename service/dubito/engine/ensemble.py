@@ -27,12 +27,13 @@ from scipy.special import entr
 from torch import Tensor
 
 from dubito import ties
+from dubito.engine.calling.columns import Column
+from dubito.engine.calling.inputs import Inputs
+from dubito.engine.calling.prediction import Classification, Prediction, Regression, folded
+from dubito.engine.calling.sampling import SEED_LIMIT, Sampling
 from dubito.engine.engine import Engine
-from dubito.engine.inputs import Inputs
-from dubito.engine.prediction import Classification, Column, Prediction, Regression, folded
-from dubito.engine.sampling import SEED_LIMIT, Sampling
-from dubito.engine.summing.positions import position_shape
-from dubito.engine.summing.scaling import Scaling
+from dubito.engine.heads.positions import position_shape
+from dubito.engine.heads.scaling import Scaling
 from dubito.errors import InputError
 from dubito_nn import Manifest
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dubito.engine.calling.sampling import Sampling
 from dubito.engine.engine import Engine
-from dubito.engine.running.products import has_fast_onednn
-from dubito.engine.sampling import Sampling
+from dubito.engine.kernels.products import has_fast_onednn
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from dubito.asked import PredictOrder, SamplingOrder
 from dubito.engine import Sampling
-from dubito.engine.inputs import read_inputs
-from dubito.engine.summing.positions import check_method
+from dubito.engine.calling.inputs import read_inputs
+from dubito.engine.heads.positions import check_method
 from dubito.errors import ConflictError, DubitoError, InputError
 from dubito.jobs.arrays import to_bytes
 from dubito.jobs.orders import settled

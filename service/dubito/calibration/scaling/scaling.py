@@ -29,7 +29,7 @@ from dubito import ties
 from dubito.calibration.choices import ScalingName
 from dubito.calibration.scaling.bounded import bounded, limit
 from dubito.calibration.scaling.temperature import fit_temperature
-from dubito.engine.summing.scaling import Isotonic, Scaling, Vector, scaled
+from dubito.engine.heads.scaling import Isotonic, Scaling, Vector, scaled
 
 Floats = NDArray[np.float64]
 

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from torch import Tensor
 
+from dubito.engine.calling.sampling import Draw, Masks
 from dubito.engine.draws.strata import Places, kept, words
 from dubito.engine.draws.streams import raw_words
-from dubito.engine.sampling import Draw, Masks
 from dubito_nn import Site
 
 _KIND = {"shared": 0, "independent": 1}

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from dubito.engine.forms.about import About
+from dubito.engine.kernels.rates import Work
 from dubito.engine.planning.layout import Layouts, Rows
 from dubito.engine.planning.plan import Plan
-from dubito.engine.planning.rates import Work
 from dubito.engine.running.fold import Fold, as_tensor
 from dubito_nn.program import Node, Ref
 

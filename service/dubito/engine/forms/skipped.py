@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dubito.engine.forms.about import About
+from dubito.engine.kernels.rates import Work
 from dubito.engine.planning.layout import Layouts, Rows, Size
 from dubito.engine.planning.plan import Plan
-from dubito.engine.planning.rates import Work
 from dubito.engine.running.fold import Fold, Steps, as_tensor, repeated_each, steps_with, unfolded
 from dubito_nn.program import Node, Ref
 

@@ -27,11 +27,11 @@ from torch import Tensor
 from dubito.engine.forms.about import About
 from dubito.engine.forms.layer import Layer, apply, first_of, is_pointwise, weights_of
 from dubito.engine.forms.stacked import Stack
+from dubito.engine.kernels.products import has_fast_onednn, laid_out, linear
+from dubito.engine.kernels.rates import Work
 from dubito.engine.planning.layout import Layouts, Rows
 from dubito.engine.planning.plan import Plan
-from dubito.engine.planning.rates import Work
 from dubito.engine.running.fold import Fold, as_tensor
-from dubito.engine.running.products import has_fast_onednn, laid_out, linear
 from dubito_nn.program import Node, Ref
 
 

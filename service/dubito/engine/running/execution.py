@@ -14,7 +14,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from dubito.engine.calling.sampling import Key, Masks
 from dubito.engine.draws.masks import draw
+from dubito.engine.kernels.products import compute
 from dubito.engine.planning.layout import Layouts, Rows, Size
 from dubito.engine.planning.plan import Plan
 from dubito.engine.running.fold import (
@@ -27,8 +29,6 @@ from dubito.engine.running.fold import (
     as_tensor,
     steps_with,
 )
-from dubito.engine.running.products import compute
-from dubito.engine.sampling import Key, Masks
 from dubito_nn import Program, Site
 from dubito_nn.program import Node, SiteSource
 

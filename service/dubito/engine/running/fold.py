@@ -15,8 +15,8 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from dubito.engine.kernels.products import compute
 from dubito.engine.planning.layout import Layout, Rows, Size
-from dubito.engine.running.products import compute
 from dubito.engine.running.reuse import may_hold, overwriting
 from dubito_nn.operators import resolve
 from dubito_nn.program import Node, Ref, SiteSource, Value, bind

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from dubito.engine.planning.choice import AnyForm, Option, in_use, timed, wants_all_samples
+from dubito.engine.calling.sampling import Key, Sampling
+from dubito.engine.choice import AnyForm, Option, in_use, timed, wants_all_samples
+from dubito.engine.kernels.rates import seconds_of
 from dubito.engine.planning.layout import Rows
-from dubito.engine.planning.rates import seconds_of
 from dubito.engine.running.execution import Execution
 from dubito.engine.running.fold import Packs, Values, as_tensor
-from dubito.engine.sampling import Key, Sampling
 from dubito.errors import InputError
 
 CPU_CHUNK_BYTES = 16 * 2**20  # what a chunk may keep alive and still stay near the cache

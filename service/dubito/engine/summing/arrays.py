@@ -17,8 +17,8 @@ import scipy.special
 import torch
 from torch import Tensor
 
-from dubito.engine.prediction import Column
-from dubito.engine.running.constants import constant
+from dubito.engine.calling.columns import Column
+from dubito.engine.kernels.constants import constant
 
 A = TypeVar("A", Tensor, Column)
 _FEW = 2**14  # numbers, from which torch is the faster one

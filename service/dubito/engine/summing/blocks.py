@@ -21,7 +21,7 @@ first Hermite coefficient), and
 
 W is the squared correlation of the samples with their normal scores, block by block (Shapiro and
 Francia 1972), drawn down a little while blocks are few, since 16 samples often miss a tail; a is a
-number of the version, measured when it is loaded (`dubito.engine.summing.additivity`).
+number of the version, measured when it is loaded (`dubito.engine.additivity`).
 
     R = (4 · R₀ + (blocks - 1) · R_between) / (4 + blocks - 1)
 
@@ -53,8 +53,8 @@ import numpy as np
 from scipy.special import ndtri
 from torch import Tensor
 
+from dubito.engine.calling.columns import Column
 from dubito.engine.draws.strata import BLOCK
-from dubito.engine.prediction import Column
 from dubito.engine.summing.arrays import (
     A,
     added,
@@ -66,7 +66,7 @@ from dubito.engine.summing.arrays import (
     taken,
     weighted,
 )
-from dubito.engine.summing.moments import Moments
+from dubito.engine.summing.welford import Moments
 
 PRIOR_FREEDOM = 4
 

@@ -9,18 +9,16 @@ Dimensions: T samples, B rows, C classes, D outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
 
-from dubito.engine.prediction import Column
+from dubito.engine.calling.columns import Column, Sums
 from dubito.engine.summing.blocks import factor, factor_line, ratio
 from dubito.engine.summing.jackknife import correction
 
-Sums = Mapping[str, Column]
 QUIET = np.errstate(divide="ignore", invalid="ignore", over="ignore")
 """Rows whose samples are all equal divide 0 by 0; those of a network that overflows are nan."""
 _EQUAL = 1e-14  # samples nearer to each other than this, relative to their mean, are equal

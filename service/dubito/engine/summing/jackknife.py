@@ -17,7 +17,7 @@ from typing import Generic
 import numpy as np
 from torch import Tensor
 
-from dubito.engine.prediction import Column
+from dubito.engine.calling.columns import Column
 from dubito.engine.summing.arrays import A, concat, entr, not_below_zero, numbers, taken
 
 MAX_GROUPS = 64

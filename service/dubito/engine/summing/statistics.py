@@ -24,7 +24,7 @@ from dubito.engine.summing.arrays import A, added, entr, numbers, taken
 from dubito.engine.summing.blocks import Blocks
 from dubito.engine.summing.figures import Draws
 from dubito.engine.summing.jackknife import MAX_GROUPS, Groups
-from dubito.engine.summing.moments import Moments
+from dubito.engine.summing.welford import Moments
 
 
 class Spread(Generic[A]):

@@ -29,8 +29,8 @@ from dubito.calibration.promises.positions import DEFAULT_SHARE, PositionHead
 from dubito.calibration.promises.positions import check_choices as check_position_choices
 from dubito.calibration.record import Calibration
 from dubito.engine import Engine, Ensemble, Inputs, Sampling
-from dubito.engine.summing.heads import class_logits, log_variance, logits, mean_and_variance
-from dubito.engine.summing.positions import position_shape
+from dubito.engine.heads.heads import class_logits, log_variance, logits, mean_and_variance
+from dubito.engine.heads.positions import position_shape
 from dubito.errors import InputError
 from dubito.labels import Classes, LabelsAre
 from dubito.models.members import Predictor

@@ -22,7 +22,7 @@ from dubito.calibration.promises.positions import PositionHead
 from dubito.calibration.record import Calibration
 from dubito.engine import Ensemble, Sampling
 from dubito.engine.ensemble import of_member
-from dubito.engine.summing.heads import class_logits, log_variance, mean_and_variance
+from dubito.engine.heads.heads import class_logits, log_variance, mean_and_variance
 from dubito.errors import InputError
 from dubito.models.members import Predictor
 from dubito.serving.judging.calibrating import Features, Labelled, check_features

@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from dubito.engine.kernels.products import run
 from dubito.engine.planning.layout import Rows, Size
 from dubito.engine.planning.placement import Placed
 from dubito.engine.running.execution import Execution
 from dubito.engine.running.fold import as_tensor
 from dubito.engine.running.passes import Passes
-from dubito.engine.running.products import run
 from dubito.errors import InputError
 
 

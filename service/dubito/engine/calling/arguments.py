@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dubito.engine.sampling import Sampling
-from dubito.engine.summing.positions import check_method
-from dubito.engine.summing.scaling import Isotonic, Vector
+from dubito.engine.calling.sampling import Sampling
+from dubito.engine.heads.positions import check_method
+from dubito.engine.heads.scaling import Isotonic, Vector
 from dubito.errors import InputError
 from dubito_nn import Bundle, Manifest
 

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from dubito.engine.prediction import Column
+from dubito.engine.calling.columns import Column
 from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.sizes import Limits, check_sizes
 from dubito.engine.summing.jackknife import MAX_GROUPS

@@ -30,18 +30,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubito.engine.prediction import Column
+from dubito.engine.calling.columns import Column, Columns, Figures, Sums
+from dubito.engine.heads.heads import few_parts, parts_of
+from dubito.engine.heads.positions import AnySums, empty_sums
+from dubito.engine.heads.scaling import Scaling
 from dubito.engine.running.passes import Tile
-from dubito.engine.running.sheet import Sheet, on_host, tensors
 from dubito.engine.summing.arrays import is_small
-from dubito.engine.summing.figures import QUIET, Draws, Sums, classification, regression
-from dubito.engine.summing.heads import few_parts, parts_of
-from dubito.engine.summing.positions import AnySums, empty_sums
-from dubito.engine.summing.scaling import Scaling
+from dubito.engine.summing.figures import QUIET, Draws, classification, regression
+from dubito.engine.summing.sheet import Sheet, on_host, tensors
 from dubito_nn import Manifest
 
-Columns: TypeAlias = dict[str, Column]
-Figures: TypeAlias = Callable[[Sums], Columns]
 Places: TypeAlias = NDArray[np.intp]
 SAMPLES = ("samples", "noise_samples")  # columns whose first axis is T
 _FIRST_LOOK = 32

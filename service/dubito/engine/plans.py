@@ -12,18 +12,18 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from dubito.engine.planning.choice import Timing, options
+from dubito.engine.calling.sampling import Masks, Sampling
+from dubito.engine.choice import Timing, options
+from dubito.engine.heads.positions import most_rows
+from dubito.engine.kernels.rates import rates
 from dubito.engine.planning.layout import look
 from dubito.engine.planning.placement import Placed
 from dubito.engine.planning.plan import make_plan
-from dubito.engine.planning.rates import rates
+from dubito.engine.proof import check_rows, check_sound
 from dubito.engine.proving.clock import Clock
-from dubito.engine.proving.proof import check_rows, check_sound
 from dubito.engine.proving.sizes import Limits
 from dubito.engine.running.execution import Execution
 from dubito.engine.running.passes import BUDGET_PARTS, Passes
-from dubito.engine.sampling import Masks, Sampling
-from dubito.engine.summing.positions import most_rows
 from dubito.errors import InputError
 from dubito_nn import Bundle
 from dubito_nn.program import Node, Value

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dubito.engine.propagation.values import (
+from dubito.engine.moments.values import (
     Drawn,
     Held,
     Product,

@@ -28,7 +28,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from dubito.engine.propagation.common import Common
+from dubito.engine.moments.common import Common
 from dubito_nn.program import Value
 
 Number: TypeAlias = "Tensor | float"

@@ -14,13 +14,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from dubito.engine.propagation import mixing
-from dubito.engine.propagation.activations import ACTIVATIONS, HOMOGENEOUS, activated
-from dubito.engine.propagation.arithmetic import scaled, shifted
-from dubito.engine.propagation.common import Directions
-from dubito.engine.propagation.maxima import max_pooled
-from dubito.engine.propagation.shapes import JOINTS, SHAPES, joined, moved
-from dubito.engine.propagation.values import (
+from dubito.engine.moments import mixing
+from dubito.engine.moments.activations import ACTIVATIONS, HOMOGENEOUS, activated
+from dubito.engine.moments.arithmetic import scaled, shifted
+from dubito.engine.moments.common import Directions
+from dubito.engine.moments.maxima import max_pooled
+from dubito.engine.moments.shapes import JOINTS, SHAPES, joined, moved
+from dubito.engine.moments.values import (
     Drawn,
     Held,
     Law,

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubito import ties
-from dubito.engine.sampling import Sampling
-from dubito.engine.summing.aggregate import MEASURES, of_rows
+from dubito.engine.calling.columns import Column
+from dubito.engine.calling.sampling import Sampling
+from dubito.engine.heads.aggregate import MEASURES, of_rows
 from dubito_nn import Manifest
-
-Column: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +45,7 @@ class Classification:
 
     Where a row has several distributions, one for each label or position, P stands for their axes
     (one or more) and C is 2 for labels; figures of shape (B,) are those of the row: sums over
-    labels, means over positions (`dubito.engine.summing.aggregate`).
+    labels, means over positions (`dubito.engine.heads.aggregate`).
 
     Args:
         sampling: with which it was drawn.

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dubito.engine.propagation.common import MIN_WIDTH, Directions, pairs_of
-from dubito.engine.propagation.values import RefusedError, Spread, distinct
+from dubito.engine.moments.common import MIN_WIDTH, Directions, pairs_of
+from dubito.engine.moments.values import RefusedError, Spread, distinct
 
 _MAX_PAIRED = 32  # outputs whose covariance is taken pair by pair
 _SHARED = "elements that share a draw are added up, after it was mixed or bent"

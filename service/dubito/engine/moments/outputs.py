@@ -28,11 +28,11 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 from torch import Tensor
 
-from dubito.engine.propagation.values import Spread
-from dubito.engine.running.constants import constant
-from dubito.engine.sampling import NUM_NODES
-from dubito.engine.summing.heads import mean_and_variance
-from dubito.engine.summing.scaling import Scaling, scaled
+from dubito.engine.calling.sampling import NUM_NODES
+from dubito.engine.heads.heads import mean_and_variance
+from dubito.engine.heads.scaling import Scaling, scaled
+from dubito.engine.kernels.constants import constant
+from dubito.engine.moments.values import Spread
 from dubito.errors import InputError
 from dubito_nn import Manifest
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dubito.engine.propagation.values import (
+from dubito.engine.moments.values import (
     Drawn,
     Law,
     Product,

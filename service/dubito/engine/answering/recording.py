@@ -27,8 +27,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from dubito.engine.running.sheet import Sheet
-from dubito.engine.summing.streaming import Columns, Figures
+from dubito.engine.calling.columns import Columns, Figures
+from dubito.engine.summing.sheet import Sheet
 
 RECORDED_AT_LOAD = (1, 2, 4, 8, 16, 32, 64, 128)  # rows
 _MOST = 64  # graphs of an engine, the last used ones

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 import torch
 
-from dubito.engine.running.products import linear
+from dubito.engine.kernels.products import linear
 
 _SIDE = 512
 _COPIED = 2**23  # float32 numbers, beyond most caches

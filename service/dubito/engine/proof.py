@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from dubito.engine.heads.positions import expected_output
 from dubito.engine.planning.layout import Layout, Rows
 from dubito.engine.proving.sizes import Limits, NotRunningError, check_sizes
-from dubito.engine.summing.positions import expected_output
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, InputSpec, Manifest
 from dubito_nn.program import DTYPES, SiteSource, Value, doubled

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dubito.engine.running.pooling import MAX_POOL, max_pool
+from dubito.engine.kernels.pooling import MAX_POOL, max_pool
 from dubito_nn import Program
 from dubito_nn.program import Node, SiteSource, Value, bind, step
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dubito.engine.propagation.activations import FAR, TINY, standard_moments
-from dubito.engine.propagation.values import RefusedError, Spread, distinct
+from dubito.engine.moments.activations import FAR, TINY, standard_moments
+from dubito.engine.moments.values import RefusedError, Spread, distinct
 
 _LOWEST = -1e30
 

@@ -36,8 +36,8 @@ from torch import Tensor
 from dubito.engine.draws.masks import draw
 from dubito.engine.draws.strata import remainder
 from dubito.engine.draws.streams import raw_words
+from dubito.engine.heads.heads import logits, mean_and_variance
 from dubito.engine.planning.placement import Placed
-from dubito.engine.summing.heads import logits, mean_and_variance
 from dubito_nn import Bundle
 
 CURVED = 0.1

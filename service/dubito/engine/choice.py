@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from math import ceil, log
 from typing import TypeAlias
 
+from dubito.engine.calling.sampling import Key
 from dubito.engine.forms import About, Linear, Skipped, Thinned, branches, chains, linear_maps
-from dubito.engine.planning.rates import Rates
+from dubito.engine.kernels.rates import Rates
 from dubito.engine.running.execution import Execution
 from dubito.engine.running.fold import as_tensor
-from dubito.engine.sampling import Key
 
 AnyForm: TypeAlias = "Thinned | Linear | Skipped"
 ROWS = (1, 4, 16, 64, 256, 1024)

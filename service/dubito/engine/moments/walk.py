@@ -16,13 +16,14 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from dubito.engine.planning.layout import Layout, Layouts, Rows, look, peak_row_bytes
-from dubito.engine.propagation.arithmetic import ARITHMETIC, ON_DRAWS, calculated, of_draws
-from dubito.engine.propagation.common import Directions
-from dubito.engine.propagation.layers import LAYERS, Call
-from dubito.engine.propagation.nodes import nodes_of
-from dubito.engine.propagation.outputs import OutputMoments
-from dubito.engine.propagation.values import (
+from dubito.engine.calling.sampling import NUM_NODES
+from dubito.engine.kernels.products import compute
+from dubito.engine.moments.arithmetic import ARITHMETIC, ON_DRAWS, calculated, of_draws
+from dubito.engine.moments.common import Directions
+from dubito.engine.moments.layers import LAYERS, Call
+from dubito.engine.moments.nodes import nodes_of
+from dubito.engine.moments.outputs import OutputMoments
+from dubito.engine.moments.values import (
     Drawn,
     Held,
     Product,
@@ -31,8 +32,7 @@ from dubito.engine.propagation.values import (
     sites_of,
     spread,
 )
-from dubito.engine.running.products import compute
-from dubito.engine.sampling import NUM_NODES
+from dubito.engine.planning.layout import Layout, Layouts, Rows, look, peak_row_bytes
 from dubito.errors import InputError
 from dubito_nn import Program, Site
 from dubito_nn.program import Node, Ref, Value, bind, step

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.special import log_ndtr, ndtr
 
-from dubito.engine.propagation.nodes import gauss_hermite
-from dubito.engine.propagation.values import Spread
+from dubito.engine.moments.nodes import gauss_hermite
+from dubito.engine.moments.values import Spread
 from dubito_nn.operators import resolve
 
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717

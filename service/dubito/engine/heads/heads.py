@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dubito.engine.prediction import Column
-from dubito.engine.running.constants import constant
-from dubito.engine.summing.scaling import Scaling, scaled
+from dubito.engine.calling.columns import Column
+from dubito.engine.heads.scaling import Scaling, scaled
+from dubito.engine.kernels.constants import constant
 from dubito_nn import Manifest
 
 _AT_ONCE_ELEMENTS = 2**20  # of float64: what is made of a few passes over maps is not much larger

@@ -22,7 +22,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from dubito.engine.running.constants import constant
+from dubito.engine.kernels.constants import constant
 from dubito.errors import InputError
 
 

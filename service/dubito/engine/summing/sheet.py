@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dubito.engine.prediction import Column
+from dubito.engine.calling.columns import Column
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,8 @@
+"""What a call takes and what it gives back: the words that everything above uses.
+
+inputs      rows as they come, checked against the network
+sampling    T, seed, masks, draw, method, tolerance
+arguments   what an engine is given, checked
+columns     arrays whose first axis is the row
+prediction  the frozen columns of an answer
+"""

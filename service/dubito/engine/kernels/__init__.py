@@ -1,0 +1,7 @@
+"""Operators in a faster way than torch's own, and how fast a device is.
+
+products   linear maps by the faster library; a node, a program without draws
+pooling    maxima over windows
+constants  a few numbers on a device
+rates      a device's speed, by its own account
+"""
