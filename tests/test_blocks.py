@@ -17,7 +17,7 @@ from dubito.engine.additivity import interactions, left_over
 from dubito.engine.answering.streaming import looks
 from dubito.engine.summing.figures import classification
 from dubito.engine.summing.sheet import on_host
-from dubito.engine.summing.statistics import ClassificationSums, Spread
+from dubito.engine.summing.statistics import ClassificationSums, RunningSpread
 from dubito_nn import Bundle, export
 from dubito_nn.dropout import ConcreteFamily, GaussianDropout
 from dubito_nn.networks import MLP
@@ -45,7 +45,7 @@ def slow_standard_error(samples_T: NDArray[np.float64], left: float) -> float:
     return float(np.sqrt(samples_T.var() * factor / (count - factor)))
 
 
-def error_of(spread: Spread) -> NDArray[np.float64]:
+def error_of(spread: RunningSpread) -> NDArray[np.float64]:
     sums, draws = on_host(spread.sums()), spread.draws()
     return draws.standard_error(sums, draws.ratio(sums))
 
@@ -58,7 +58,7 @@ def measures_of(sums: ClassificationSums) -> dict[str, NDArray[np.float64]]:
 @pytest.mark.parametrize("chunk", [1, 7, 16, 200])
 def test_the_streamed_standard_error_is_that_of_the_slow_reference(count: int, chunk: int) -> None:
     samples_TBD = np.random.default_rng(count).gamma(0.7, size=(count, 3, 2))
-    spread = Spread(0.23)
+    spread = RunningSpread(0.23)
     for first in range(0, count, chunk):
         spread.add(torch.from_numpy(samples_TBD[first : first + chunk]))
     slow_BD = np.apply_along_axis(slow_standard_error, 0, samples_TBD, 0.23)
@@ -79,7 +79,7 @@ def test_some_rows_taken_out_go_on_as_if_alone() -> None:
 
 
 def test_samples_without_spread_have_no_error() -> None:
-    spread = Spread(0.2)
+    spread = RunningSpread(0.2)
     spread.add(torch.full((40, 1, 2), 0.25, dtype=torch.float64))
     assert not error_of(spread).any()
 
@@ -178,7 +178,7 @@ def test_rows_that_stop_at_a_tolerance_are_within_it_in_the_root_mean_square(
     probs_TBC = raw.double().softmax(-1).reshape(300, 128, 8, 4).transpose(0, 1).flatten(1, 2)
     exact_BC = np.tile(probs_TBC.mean(0).reshape(300, 8, 4).mean(0).numpy(), (300, 1))
     for tolerance in (0.02, 0.03):
-        spread, start = Spread(engine._left), 0
+        spread, start = RunningSpread(engine._left), 0
         going_B, missed = np.ones(2400, bool), list[NDArray[np.float64]]()
         for stop in looks(128, tolerance):
             spread.add(probs_TBC[start:stop])
@@ -276,7 +276,7 @@ def test_what_is_additive_has_no_interactions_and_a_small_error(name: str, tmp_p
     raw_TB = engine.sample(rows(8), sampling=Sampling(16 * 800, 3, draw="stratified"))[..., 0]
     block_TSB = raw_TB.double().reshape(800, 16, 8).transpose(0, 1)
     np.testing.assert_allclose(block_TSB.mean(0).std(0), exact_B, rtol=0.125)
-    spread = Spread(left)
+    spread = RunningSpread(left)
     spread.add(block_TSB)
     stated_B = np.sqrt(np.square(error_of(spread)).mean(0))
     assert (stated_B > 0.95 * exact_B).all()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dubito.engine import Engine, Sampling
-from dubito.engine.choice import AnyForm, Option, Timing, in_use, options, timed
+from dubito.engine.choice import AnyForm, FormTiming, Option, in_use, options, timed
 from dubito.engine.draws.masks import draw
 from dubito.engine.forms import Linear, Skipped, Thinned
 from dubito.engine.kernels.rates import Rates, rates
@@ -222,7 +222,7 @@ def test_dropped_units_are_estimated_to_save_what_they_save(tmp_path: Path) -> N
 def test_weights_that_outgrow_their_share_of_the_memory_are_not_gathered(tmp_path: Path) -> None:
     engine = Engine.load(wide(tmp_path), num_samples=8)
     (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
-    pays = replace(option, timings=(Timing(1, 2.0, 2.0, 2.0),))
+    pays = replace(option, timings=(FormTiming(1, 2.0, 2.0, 2.0),))
     assert in_use([pays], 4, 8, 8 * pays.packed_bytes, packed=True) == (option.form,)
     assert in_use([pays], 4, 9, 8 * pays.packed_bytes, packed=True) == ()
 
@@ -230,7 +230,11 @@ def test_weights_that_outgrow_their_share_of_the_memory_are_not_gathered(tmp_pat
 def test_a_form_pays_from_the_rows_on_from_which_it_always_did(tmp_path: Path) -> None:
     engine = Engine.load(wide(tmp_path), num_samples=8)
     (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
-    clocked = (Timing(1, 3.0, 2.0, 2.0), Timing(4, 3.0, 0.5, 0.5), Timing(8, 3.0, 1.5, 0.7))
+    clocked = (
+        FormTiming(1, 3.0, 2.0, 2.0),
+        FormTiming(4, 3.0, 0.5, 0.5),
+        FormTiming(8, 3.0, 1.5, 0.7),
+    )
     paying = replace(option, timings=clocked)
     # on the straight line between the logarithms: 4 rows · 2^(log(1.1 / .5) / log 3) = 6.6
     assert paying.least_rows() == 7
@@ -241,7 +245,7 @@ def test_a_form_pays_from_the_rows_on_from_which_it_always_did(tmp_path: Path) -
 def test_a_form_finds_its_rows_in_a_tile_or_is_not_used(tmp_path: Path) -> None:
     engine = Engine.load(wide(tmp_path), num_samples=8)
     passes = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8)))
-    pays = replace(passes.options[0], timings=(Timing(16, 2.0, 2.0, 2.0),), packed_bytes=0)
+    pays = replace(passes.options[0], timings=(FormTiming(16, 2.0, 2.0, 2.0),), packed_bytes=0)
     row_bytes = passes.execution.plan.suffix_row_bytes
     for in_tile, used in ((4, ()), (32, (pays.form,))):
         budget = BUDGET_PARTS * in_tile * row_bytes
@@ -252,7 +256,7 @@ def test_a_form_finds_its_rows_in_a_tile_or_is_not_used(tmp_path: Path) -> None:
 def test_the_clock_overrules_the_model(tmp_path: Path) -> None:
     engine = Engine.load(wide(tmp_path), num_samples=8)
     (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
-    hopeful = replace(option, timings=(Timing(1, 5.0), Timing(4, 5.0)))
+    hopeful = replace(option, timings=(FormTiming(1, 5.0), FormTiming(4, 5.0)))
 
     def slower_with_forms(forms: tuple[AnyForm, ...], rows: int, packed: bool) -> float:
         return 2.0e-3 if forms else 1.0e-3
@@ -265,7 +269,7 @@ def test_the_clock_overrules_the_model(tmp_path: Path) -> None:
 def test_a_form_without_hope_is_not_timed(tmp_path: Path) -> None:
     engine = Engine.load(wide(tmp_path), num_samples=8)
     (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
-    hopeless = Option(option.form, (Timing(1, 0.1), Timing(4, 0.2)), 0)
+    hopeless = Option(option.form, (FormTiming(1, 0.1), FormTiming(4, 0.2)), 0)
 
     def never(forms: tuple[AnyForm, ...], rows: int, packed: bool) -> float:
         raise AssertionError("timed all the same")

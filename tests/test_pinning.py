@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dubito.engine import Engine, Sampling
-from dubito.engine.pinning import Choice, arithmetic, choose, pinned
+from dubito.engine.pinning import FormChoice, arithmetic, choose, pinned
 from dubito_nn import export
 
 from .conftest import NUM_FEATURES, Bundles
@@ -25,8 +25,8 @@ def test_two_engines_with_one_choice_give_the_same_bits(bundles: Bundles, method
     first, second = (Engine.load(bundles("first")) for _ in range(2))
     read = first.read_inputs(ROWS)
     count = len(first.pieces("shared", read).options)
-    choice = Choice(tuple(range(count)), 0.5)
-    assert Choice.from_json(choice.to_json()) == choice
+    choice = FormChoice(tuple(range(count)), 0.5)
+    assert FormChoice.from_json(choice.to_json()) == choice
     one, other = (
         pinned(engine, read, sampling, choice).predict(read, sampling=sampling)
         for engine in (first, second)
@@ -75,7 +75,7 @@ def test_a_pinned_engine_keeps_the_weights_that_its_forms_gather_for_any_seed(
 ) -> None:
     engine, sampling = Engine.load(perceptron), Sampling(8, seed=5)
     read = engine.read_inputs(ROWS)
-    fixed = pinned(engine, read, sampling, Choice((0,), 1.0))
+    fixed = pinned(engine, read, sampling, FormChoice((0,), 1.0))
     found = fixed.predict(read, sampling=sampling)
     assert len(fixed.pieces("shared", read).packs) == 8
     assert not engine.pieces("shared", read).packs

@@ -29,7 +29,7 @@ _HOPE = 0.8  # the estimated gain from which a timing is worth its time
 
 
 @dataclass(frozen=True)
-class Timing:
+class FormTiming:
     """A form against dense execution.
 
     Args:
@@ -62,7 +62,7 @@ class Option:
     """
 
     form: AnyForm
-    timings: tuple[Timing, ...]
+    timings: tuple[FormTiming, ...]
     packed_bytes: float
 
     def least_rows(self, *, packed: bool = True) -> int | None:
@@ -74,7 +74,7 @@ class Option:
         Args:
             packed: for the seed whose weights are gathered already.
         """
-        above: Timing | None = None
+        above: FormTiming | None = None
         for timing in reversed(self.timings):
             gain = timing.gain(packed=packed)
             if gain > _MARGIN:
@@ -116,7 +116,7 @@ def options(execution: Execution, rates: Rates, num_samples: int) -> list[Option
         timings = []
         for rows in ROWS if execution.device.type == "cpu" else _ROWS_ELSEWHERE:
             dense, own = form.work(about, rows, num_samples)
-            timings.append(Timing(rows, rates.seconds(dense) / rates.seconds(own)))
+            timings.append(FormTiming(rows, rates.seconds(dense) / rates.seconds(own)))
         packed = form.packed_bytes(about) if isinstance(form, Thinned) else 0
         made.append(Option(form, tuple(timings), packed))
     return made
@@ -131,7 +131,7 @@ def timed(option: Option, run: Callable[[tuple[AnyForm, ...], int, bool], float]
     """
     if max(timing.estimated for timing in option.timings) < _HOPE:
         return option
-    checked: list[Timing] = []
+    checked: list[FormTiming] = []
     for timing in option.timings:
         ways: list[tuple[tuple[AnyForm, ...], bool]] = [((), True), ((option.form,), True)]
         if option.packed_bytes:

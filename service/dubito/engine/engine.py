@@ -47,7 +47,7 @@ from dubito.engine.proof import (
     refusing,
 )
 from dubito.engine.proving.clock import Clock
-from dubito.engine.proving.sizes import Limits, warm_up
+from dubito.engine.proving.sizes import GraphLimits, warm_up
 from dubito.engine.running.fold import repeated_each
 from dubito.engine.running.passes import Passes
 from dubito.engine.summing.sheet import Sheet
@@ -118,7 +118,7 @@ class Engine:
         check_head(bundle.manifest)
         warm_up()
         clock = Clock(proof_limit_s, bundle.size_bytes)
-        free = fitting_size(bundle, Limits(allowed_bytes(budget), clock))
+        free = fitting_size(bundle, GraphLimits(allowed_bytes(budget), clock))
         with refusing():
             here = placed(bundle, place)
             plans = Plans(bundle, here, place, defaults, budget, clock)

@@ -21,7 +21,7 @@ from dubito.engine.kernels.products import has_fast_onednn
 
 
 @dataclass(frozen=True)
-class Choice:
+class FormChoice:
     """What timings decided about calls of one size.
 
     Args:
@@ -37,7 +37,7 @@ class Choice:
         return {"forms": list(self.forms), "chunk_share": self.chunk_share}
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> Choice:
+    def from_json(cls, stored: Mapping[str, object]) -> FormChoice:
         """What `to_json` wrote."""
         forms, share = stored["forms"], stored["chunk_share"]
         assert isinstance(forms, Sequence)
@@ -45,7 +45,7 @@ class Choice:
         return cls(tuple(map(int, forms)), float(share))
 
 
-def choose(engine: Engine, read: Mapping[str, Tensor], sampling: Sampling) -> Choice:
+def choose(engine: Engine, read: Mapping[str, Tensor], sampling: Sampling) -> FormChoice:
     """What the engine would choose for a call.
 
     Args:
@@ -54,19 +54,19 @@ def choose(engine: Engine, read: Mapping[str, Tensor], sampling: Sampling) -> Ch
         sampling: of the calls.
     """
     if sampling.method == "moments":
-        return Choice((), 1.0)
+        return FormChoice((), 1.0)
     passes = engine.pieces(sampling.masks, read)
     total = len(next(iter(read.values())))
     used = replace(passes, key=sampling.key).chosen(total, sampling)  # as `pinned` keeps weights
     places = [place for place, option in enumerate(passes.options) if option.form in used]
-    return Choice(tuple(places), passes.chunk_share)
+    return FormChoice(tuple(places), passes.chunk_share)
 
 
 def pinned(
     engine: Engine,
     read: Mapping[str, Tensor],
     sampling: Sampling,
-    choice: Choice,
+    choice: FormChoice,
     *,
     first: int = 0,
 ) -> Engine:

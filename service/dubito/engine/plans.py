@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dubito.engine.calling.sampling import Masks, Sampling
-from dubito.engine.choice import Timing, options
+from dubito.engine.choice import FormTiming, options
 from dubito.engine.heads.positions import most_rows
 from dubito.engine.kernels.rates import rates
 from dubito.engine.planning.layout import look
@@ -21,7 +21,7 @@ from dubito.engine.planning.placement import Placed
 from dubito.engine.planning.plan import make_plan
 from dubito.engine.proof import check_rows, check_sound
 from dubito.engine.proving.clock import Clock
-from dubito.engine.proving.sizes import Limits
+from dubito.engine.proving.sizes import GraphLimits
 from dubito.engine.running.execution import Execution
 from dubito.engine.running.passes import BUDGET_PARTS, Passes
 from dubito.errors import InputError
@@ -32,7 +32,7 @@ ALWAYS_ALLOWED_BYTES = 256 * 2**20  # of one value on two rows, however small th
 _TIMED = 64  # samples at most, when forms are timed at load
 _MAX_PLANNED = 16  # shapes of rows that stay planned, where dimensions are free
 _MAX_TIMINGS = 256  # bundles whose timings are remembered
-_TIMINGS: dict[tuple[object, ...], tuple[list[tuple[Timing, ...]], float]] = {}
+_TIMINGS: dict[tuple[object, ...], tuple[list[tuple[FormTiming, ...]], float]] = {}
 
 
 @dataclass(eq=False)
@@ -116,7 +116,7 @@ class Plans:
 
     def _plan(self, masks: Masks, read: Mapping[str, Tensor]) -> Execution:
         if shapes(read) not in self._sound:
-            limits = Limits(allowed_bytes(self.memory_budget_bytes), self.clock)
+            limits = GraphLimits(allowed_bytes(self.memory_budget_bytes), self.clock)
             check_sound(self.bundle, read, limits)
         one = {name: tensor[:1].to(self.device) for name, tensor in read.items()}
         sites, program, weights = self.bundle.sites, self.placed.sampling, self.placed.weights

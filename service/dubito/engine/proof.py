@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from dubito.engine.heads.positions import expected_output
-from dubito.engine.planning.layout import Layout, Rows
-from dubito.engine.proving.sizes import Limits, NotRunningError, check_sizes
+from dubito.engine.planning.layout import Layout, RowAxis
+from dubito.engine.proving.sizes import GraphLimits, NotRunningError, check_sizes
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, InputSpec, Manifest
 from dubito_nn.program import DTYPES, SiteSource, Value, doubled
@@ -64,7 +64,7 @@ def made_up_rows(specs: Sequence[InputSpec], free: int, count: int = 2) -> dict[
     return rows
 
 
-def fitting_size(bundle: Bundle, limits: Limits) -> int:
+def fitting_size(bundle: Bundle, limits: GraphLimits) -> int:
     """The first size of all free dimensions at which both graphs run.
 
     Raises:
@@ -85,7 +85,7 @@ def fitting_size(bundle: Bundle, limits: Limits) -> int:
     raise first
 
 
-def check_sound(bundle: Bundle, rows: Mapping[str, Tensor], limits: Limits) -> None:
+def check_sound(bundle: Bundle, rows: Mapping[str, Tensor], limits: GraphLimits) -> None:
     """Run both graphs without numbers and hold what they return against the manifest.
 
     Args:
@@ -225,7 +225,7 @@ def check_rows(output: Layout) -> None:
     Raises:
         BundleRefusedError: it has as many rows whatever is asked.
     """
-    if not isinstance(output, Rows) or output.axis != 0 or output.per_row != 1:
+    if not isinstance(output, RowAxis) or output.axis != 0 or output.per_row != 1:
         raise BundleRefusedError(
             "the graph returns as many rows whatever it is given: export the network again"
         )

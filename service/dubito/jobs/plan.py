@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dubito.engine import Engine, Ensemble, Sampling
 from dubito.engine.ensemble import of_member
-from dubito.engine.pinning import Choice, arithmetic, choose, pinned
+from dubito.engine.pinning import FormChoice, arithmetic, choose, pinned
 from dubito.jobs.lane import Lane
 from dubito.models.members import Predictor
 from dubito.serving.worker import Check
@@ -43,7 +43,7 @@ class Plan:
     """
 
     block_rows: int
-    choices: tuple[Choice, ...]
+    choices: tuple[FormChoice, ...]
     arithmetic: Mapping[str, object]
 
     def to_json(self) -> dict[str, object]:
@@ -61,7 +61,7 @@ class Plan:
         assert isinstance(rows, int)
         assert isinstance(choices, Sequence)
         assert isinstance(machine, Mapping)
-        return cls(rows, tuple(Choice.from_json(one) for one in choices), machine)
+        return cls(rows, tuple(FormChoice.from_json(one) for one in choices), machine)
 
 
 def make_plan(
@@ -140,7 +140,7 @@ def _first(predictor: Predictor) -> Engine:
     return predictor.members[0] if isinstance(predictor, Ensemble) else predictor
 
 
-def _choose(one: Engine, own: Sampling, block: Mapping[str, Tensor], _: Check) -> Choice:
+def _choose(one: Engine, own: Sampling, block: Mapping[str, Tensor], _: Check) -> FormChoice:
     return choose(one, block, own)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dubito.engine.kernels.products import run
-from dubito.engine.planning.layout import Rows, Size
+from dubito.engine.planning.layout import RowAxis, Size
 from dubito.engine.planning.placement import Placed
 from dubito.engine.running.execution import Execution
 from dubito.engine.running.fold import as_tensor
@@ -76,7 +76,7 @@ def _last_crossing(execution: Execution) -> tuple[str, int]:
             learnt.add(node.name)
     for node in reversed(nodes):
         layout = layouts[node.name]
-        if node.name in execution.plan.from_prefix & learnt and isinstance(layout, Rows):
+        if node.name in execution.plan.from_prefix & learnt and isinstance(layout, RowAxis):
             assert layout.axis is not None
             return node.name, layout.axis
     raise InputError(

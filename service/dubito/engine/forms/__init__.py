@@ -8,6 +8,15 @@ skipped   a residual branch: not computed where a sample drops it
 from dubito.engine.forms.about import About
 from dubito.engine.forms.linear import Linear, linear_maps
 from dubito.engine.forms.skipped import Skipped, branches
-from dubito.engine.forms.thinned import Packed, Thinned, chains
+from dubito.engine.forms.thinned import PackedWeights, Thinned, chains
 
-__all__ = ["About", "Linear", "Packed", "Skipped", "Thinned", "branches", "chains", "linear_maps"]
+__all__ = [
+    "About",
+    "Linear",
+    "PackedWeights",
+    "Skipped",
+    "Thinned",
+    "branches",
+    "chains",
+    "linear_maps",
+]

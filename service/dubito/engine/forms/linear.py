@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from dubito.engine.forms.about import About
 from dubito.engine.kernels.rates import Work
-from dubito.engine.planning.layout import Layouts, Rows
+from dubito.engine.planning.layout import Layouts, RowAxis
 from dubito.engine.planning.plan import Plan
 from dubito.engine.running.fold import Fold, as_tensor
 from dubito_nn.program import Node, Ref
@@ -164,7 +164,7 @@ def _masked(node: Node, plan: Plan, layouts: Layouts) -> tuple[str, str] | None:
 
 def _is_image(layouts: Layouts, name: str) -> bool:
     layout = layouts.of[name]
-    return isinstance(layout, Rows) and (layout.axis, layout.ndim, layout.per_row) == (0, 4, 1)
+    return isinstance(layout, RowAxis) and (layout.axis, layout.ndim, layout.per_row) == (0, 4, 1)
 
 
 def _window(node: Node, image: str, static: set[str]) -> Window | None:

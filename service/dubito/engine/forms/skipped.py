@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dubito.engine.forms.about import About
 from dubito.engine.kernels.rates import Work
-from dubito.engine.planning.layout import Layouts, Rows, Size
+from dubito.engine.planning.layout import Layouts, RowAxis, Size
 from dubito.engine.planning.plan import Plan
 from dubito.engine.running.fold import Fold, Steps, as_tensor, repeated_each, steps_with, unfolded
 from dubito_nn.program import Node, Ref
@@ -197,4 +197,4 @@ def _inside(
 
 def _rows_first(layouts: Layouts, name: str) -> bool:
     layout = layouts.of[name]
-    return isinstance(layout, Rows) and (layout.axis, layout.per_row) == (0, 1)
+    return isinstance(layout, RowAxis) and (layout.axis, layout.per_row) == (0, 1)

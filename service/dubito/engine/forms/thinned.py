@@ -29,14 +29,14 @@ from dubito.engine.forms.layer import Layer, apply, first_of, is_pointwise, weig
 from dubito.engine.forms.stacked import Stack
 from dubito.engine.kernels.products import has_fast_onednn, laid_out, linear
 from dubito.engine.kernels.rates import Work
-from dubito.engine.planning.layout import Layouts, Rows
+from dubito.engine.planning.layout import Layouts, RowAxis
 from dubito.engine.planning.plan import Plan
 from dubito.engine.running.fold import Fold, as_tensor
 from dubito_nn.program import Node, Ref
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedWeights:
     """The weights of one sample.
 
     Args:
@@ -77,7 +77,7 @@ class Thinned:
         """Names of the masks in it."""
         return tuple(layer.mask for layer in self.layers if layer.mask is not None)
 
-    def pack(self, fold: Fold, position: int) -> Packed:
+    def pack(self, fold: Fold, position: int) -> PackedWeights:
         """Gather the weights of one sample.
 
         Args:
@@ -100,7 +100,7 @@ class Thinned:
             if columns is not None and mask is not None:
                 weight = weight.index_select(1, columns).mul_(mask[columns])
             packed.append((laid_out(weight), bias))
-        return Packed(kept[0], tuple(packed))
+        return PackedWeights(kept[0], tuple(packed))
 
     def work(self, about: About, rows: int, num_samples: int) -> tuple[Work, Work]:
         """Dense work and own."""
@@ -126,14 +126,14 @@ class Thinned:
         """Memory of one sample's weights."""
         return self.work(about, 0, 1)[1].moved
 
-    def _packed(self, fold: Fold, position: int, t: int) -> Packed:
+    def _packed(self, fold: Fold, position: int, t: int) -> PackedWeights:
         packed = fold.packs.get((self, t))
-        if not isinstance(packed, Packed):
+        if not isinstance(packed, PackedWeights):
             packed = self.pack(fold, position)
             fold.packs[self, t] = packed
         return packed
 
-    def _samples(self, fold: Fold) -> Iterator[tuple[int, Packed]]:
+    def _samples(self, fold: Fold) -> Iterator[tuple[int, PackedWeights]]:
         for position, t in enumerate(fold.chunk.samples):
             yield position, self._packed(fold, position, t)
 
@@ -156,7 +156,7 @@ class Thinned:
         assert made is not None
         return made.mT.flatten(0, 1)
 
-    def _units_first(self, units_FB: Tensor, packed: Packed, fold: Fold) -> Tensor:
+    def _units_first(self, units_FB: Tensor, packed: PackedWeights, fold: Fold) -> Tensor:
         """The chain's output in one sample, (F', B)."""
         if packed.kept is not None:
             units_FB = units_FB.index_select(0, packed.kept)
@@ -169,7 +169,7 @@ class Thinned:
                 units_FB = apply(node, units_FB, fold)
         return units_FB
 
-    def _rows_first(self, sample: tuple[int, Packed], fold: Fold) -> Tensor:
+    def _rows_first(self, sample: tuple[int, PackedWeights], fold: Fold) -> Tensor:
         """The same in the order that oneDNN takes, (B, F')."""
         position, packed = sample
         units = fold.of_sample(self.source, position)
@@ -281,7 +281,11 @@ class _Finder:
 
     def _rowsfirst_of(self, name: str) -> bool:
         layout = self.layouts.of[name]
-        return isinstance(layout, Rows) and (layout.axis, layout.ndim, layout.per_row) == (0, 2, 1)
+        return isinstance(layout, RowAxis) and (layout.axis, layout.ndim, layout.per_row) == (
+            0,
+            2,
+            1,
+        )
 
     def _is_linear(self, node: Node) -> bool:
         weights = [part.name for part in node.args[1:] if isinstance(part, Ref)]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dubito.engine.calling.columns import Column
 from dubito.engine.proving.clock import Clock
-from dubito.engine.proving.sizes import Limits, check_sizes
+from dubito.engine.proving.sizes import GraphLimits, check_sizes
 from dubito.engine.summing.jackknife import MAX_GROUPS
 from dubito.engine.summing.statistics import ClassificationSums, RegressionSums
 from dubito.errors import InputError
@@ -62,7 +62,7 @@ def position_shape(bundle: Bundle, rows: Mapping[str, Tensor]) -> tuple[int, ...
     if manifest.class_axis is None:
         return ()
     two = {name: tensor[:1].repeat_interleave(2, 0) for name, tensor in rows.items()}
-    limits = Limits(_UNBOUNDED, Clock(None))
+    limits = GraphLimits(_UNBOUNDED, Clock(None))
     made = check_sizes(bundle.sampling, two, bundle.weights, bundle.sites, limits)
     assert isinstance(made, Tensor)
     return tuple(

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from dubito.engine.moments.values import (
     Drawn,
-    Law,
+    NodeLaw,
     Product,
     Random,
     RefusedError,
@@ -120,7 +120,7 @@ def scaled(x: Product | Spread, factor: Tensor | float) -> Product | Spread:
             assert not isinstance(base, Product)
             return replace(x, base=base)
         number = _number(factor)
-        return replace(x, law=Law(x.law.factor * number, x.law.offset * number, x.law.weights))
+        return replace(x, law=NodeLaw(x.law.factor * number, x.law.offset * number, x.law.weights))
     joint, before = None, x.joint
     if before is not None:
         each = torch.as_tensor(factor, device=x.mean.device).expand(x.shape)
@@ -159,7 +159,7 @@ def multiplied(x: Random, drawn: Drawn) -> Product:
         if not _equal(x.places, drawn.places_in(x.shape)):
             raise RefusedError("draws of one site meet at different places")
         nodes = _behind_nodes(drawn.nodes, len(x.shape))
-        law = Law(x.law.factor * nodes, x.law.offset * nodes, x.law.weights)
+        law = NodeLaw(x.law.factor * nodes, x.law.offset * nodes, x.law.weights)
         return replace(x, law=law)
     base = with_common(x)
     if drawn.site in base.sites:
@@ -177,7 +177,7 @@ def product(base: Tensor | Spread, drawn: Drawn) -> Product:
     law = drawn.law
     if len(drawn.shape) != len(shape):
         nodes, weights = (_behind_nodes(part, len(shape)) for part in (law.factor, law.weights))
-        law = Law(nodes, torch.zeros_like(nodes), weights)
+        law = NodeLaw(nodes, torch.zeros_like(nodes), weights)
     base = without_joint(base) if isinstance(base, Spread) and base.joint else base
     return Product(base, drawn.site, law, drawn.places_in(shape))
 
@@ -193,7 +193,7 @@ def added(x: Tensor | Spread | Product, drawn: Drawn) -> Random:
     if isinstance(base, Spread) and drawn.site in base.sites:
         raise RefusedError("the same draws are used twice on one path")
     alone = product(base, drawn)
-    law = Law(torch.ones_like(alone.law.factor), alone.law.factor, alone.law.weights)
+    law = NodeLaw(torch.ones_like(alone.law.factor), alone.law.factor, alone.law.weights)
     return replace(alone, law=law)
 
 

@@ -23,7 +23,7 @@ from dubito.engine.moments.shapes import JOINTS, SHAPES, joined, moved
 from dubito.engine.moments.values import (
     Drawn,
     Held,
-    Law,
+    NodeLaw,
     Product,
     RefusedError,
     Spread,
@@ -183,7 +183,7 @@ def _switched(call: Call, x: Product) -> Product:
     ones = torch.ones_like(x.law.factor)
     factor = torch.cat([torch.zeros_like(ones[:1]), ones[1:]])
     offset = torch.stack([dropped, dropped]).double()
-    return replace(x, base=base, law=Law(factor, offset, x.law.weights))
+    return replace(x, base=base, law=NodeLaw(factor, offset, x.law.weights))
 
 
 def shifted_base(base: Tensor | Spread, factor: Tensor, offset: Tensor) -> Tensor | Spread:

@@ -39,7 +39,7 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Law:
+class NodeLaw:
     """The pair f(ω), g(ω) of a product x · f + g.
 
     Args:
@@ -98,12 +98,12 @@ class Law:
             return both[0].item(), both[1].item()
         return both[0].float(), both[1].float()
 
-    def of_rank(self, ndim: int) -> Law:
+    def of_rank(self, ndim: int) -> NodeLaw:
         """The same for values of another rank; only where it is uniform."""
         if self.factor.ndim == ndim + 1:
             return self
         parts = (part.reshape(-1, *[1] * ndim) for part in (self.factor, self.offset, self.weights))
-        return Law(*parts)
+        return NodeLaw(*parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,10 +138,10 @@ class Drawn:
         return numbers.reshape(one).expand(self.shape)
 
     @cached_property
-    def law(self) -> Law:
+    def law(self) -> NodeLaw:
         """The law of a value times it."""
         nodes = self.nodes.double()
-        return Law(nodes, torch.zeros_like(nodes), self.weights)
+        return NodeLaw(nodes, torch.zeros_like(nodes), self.weights)
 
     def places_in(self, shape: tuple[int, ...]) -> Tensor | None:
         """The places where the value is broadcast to a shape."""
@@ -216,7 +216,7 @@ class Product:
 
     base: Tensor | Spread
     site: int
-    law: Law
+    law: NodeLaw
     places: Tensor | None = None
 
     @property
@@ -299,7 +299,7 @@ def with_common(value: Random) -> Spread:
 def standing(drawn: Drawn) -> Product:
     """A draw as 0 · f + g, for operators that know products alone."""
     zero = torch.zeros(drawn.shape, dtype=torch.float32, device=drawn.nodes.device)
-    law = Law(torch.zeros_like(drawn.law.factor), drawn.law.factor, drawn.weights)
+    law = NodeLaw(torch.zeros_like(drawn.law.factor), drawn.law.factor, drawn.weights)
     return Product(zero, drawn.site, law, drawn.places_in(drawn.shape))
 
 

@@ -32,7 +32,7 @@ from dubito.engine.moments.values import (
     sites_of,
     spread,
 )
-from dubito.engine.planning.layout import Layout, Layouts, Rows, look, peak_row_bytes
+from dubito.engine.planning.layout import Layout, Layouts, RowAxis, look, peak_row_bytes
 from dubito.errors import InputError
 from dubito_nn import Program, Site
 from dubito_nn.program import Node, Ref, Value, bind, step
@@ -286,7 +286,7 @@ def _moments(value: Held) -> OutputMoments:
 def _check_rows_first(value: Held, layout: Layout) -> None:
     """Which elements share a draw is read off one row, which must be an entry of the first axis."""
     if isinstance(value, (Product, Spread)) and value.places is not None:
-        assert isinstance(layout, Rows)
+        assert isinstance(layout, RowAxis)
         if (layout.axis, layout.per_row) != (0, 1):
             raise RefusedError("elements share draws, and rows are not on the first axis")
 

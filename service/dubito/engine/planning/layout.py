@@ -21,7 +21,7 @@ from dubito_nn.program import Node, Program, Value
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowAxis:
     """A tensor's rows.
 
     Args:
@@ -54,7 +54,7 @@ class Size:
         return self.constant + self.slope * rows
 
 
-Layout: TypeAlias = "Rows | Size | None"
+Layout: TypeAlias = "RowAxis | Size | None"
 
 
 @dataclass(frozen=True)
@@ -137,12 +137,12 @@ def _compare(two: Value, three: Value) -> Layout:
         return None
     grown = [axis for axis in range(two.ndim) if two.shape[axis] != three.shape[axis]]
     if len(grown) != 1:
-        return Rows(None, 0, bool(grown), two.ndim)
+        return RowAxis(None, 0, bool(grown), two.ndim)
     (axis,) = grown
     per_row = three.shape[axis] - two.shape[axis]
     if two.shape[axis] != 2 * per_row:
-        return Rows(None, 0, True, two.ndim)
-    return Rows(axis, per_row, per_row == 1 and not _equal_rows(three, axis), two.ndim)
+        return RowAxis(None, 0, True, two.ndim)
+    return RowAxis(axis, per_row, per_row == 1 and not _equal_rows(three, axis), two.ndim)
 
 
 def _equal_rows(value: Tensor, axis: int) -> bool:

@@ -8,7 +8,7 @@ Its job: sort the nodes of f(x, ω) by what they depend on, so that nothing is c
     suffix    x and ω                    once per row and sample, both folded into the row axis
 
 A value of the prefix or of the masks may be handed to the suffix only where repeating it along its
-row axis is right (`Rows.tileable`); otherwise the nodes that make it are repeated in the suffix.
+row axis is right (`RowAxis.tileable`); otherwise the nodes that make it are repeated in the suffix.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from dubito.engine.planning.layout import Layouts, Rows, Size, peak_row_bytes
+from dubito.engine.planning.layout import Layouts, RowAxis, Size, peak_row_bytes
 from dubito_nn import Site
 from dubito_nn.program import Node, Program
 
@@ -115,13 +115,13 @@ def _dependencies(
             on_x[node.name] = any(
                 isinstance(layouts.of[name], Size) and layouts.of[name].slope  # type: ignore[union-attr]
                 for name in reads
-            ) or (isinstance(layout, Rows) and layout.axis is not None)
+            ) or (isinstance(layout, RowAxis) and layout.axis is not None)
     return on_x, on_draw
 
 
 def _can_hand_on(layouts: Layouts, name: str, *, single: bool) -> bool:
     layout = layouts.of[name]
-    if not isinstance(layout, Rows):
+    if not isinstance(layout, RowAxis):
         return False
     return layout.tileable or (single and layout.axis is None and not layout.positional)
 

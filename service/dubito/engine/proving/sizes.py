@@ -28,7 +28,7 @@ class NotRunningError(BundleRefusedError):
 
 
 @dataclass(frozen=True)
-class Limits:
+class GraphLimits:
     """What a graph may take on two rows.
 
     Args:
@@ -50,7 +50,7 @@ def check_sizes(
     rows: Mapping[str, Tensor],
     weights: Mapping[str, Tensor],
     sites: Sequence[Site],
-    limits: Limits,
+    limits: GraphLimits,
 ) -> Value:
     """Refuse a graph that does not run, or that takes more than it may.
 
@@ -145,7 +145,7 @@ def check_site(site: Site, size: tuple[int, ...]) -> None:
 class _Measured:
     """What a graph has taken so far."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: GraphLimits) -> None:
         self._limits = limits
         self._sizes: dict[str, int] = {}
         self._alive = 0

@@ -17,7 +17,7 @@ from torch import Tensor
 from dubito.engine.calling.sampling import Key, Masks
 from dubito.engine.draws.masks import draw
 from dubito.engine.kernels.products import compute
-from dubito.engine.planning.layout import Layouts, Rows, Size
+from dubito.engine.planning.layout import Layouts, RowAxis, Size
 from dubito.engine.planning.plan import Plan
 from dubito.engine.running.fold import (
     Chunk,
@@ -113,7 +113,7 @@ class Execution:
         )
         folded = fold.run(self._steps_with(forms))
         layout = self.layouts.of[self.program.outputs["output"]]
-        assert isinstance(layout, Rows)
+        assert isinstance(layout, RowAxis)
         assert layout.axis == 0
         return folded.reshape(len(samples), len(rows), *folded.shape[1:])
 
@@ -243,7 +243,7 @@ class _Kept:
 
 def _axis(layouts: Layouts, name: str) -> int:
     layout = layouts.of[name]
-    assert isinstance(layout, Rows)
+    assert isinstance(layout, RowAxis)
     assert layout.axis is not None
     return layout.axis
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dubito.engine.kernels.products import compute
-from dubito.engine.planning.layout import Layout, Rows, Size
+from dubito.engine.planning.layout import Layout, RowAxis, Size
 from dubito.engine.running.reuse import may_hold, overwriting
 from dubito_nn.operators import resolve
 from dubito_nn.program import Node, Ref, SiteSource, Value, bind
@@ -137,7 +137,7 @@ class Fold:
             value = self.of_samples[name]
         else:
             return self.static[name]
-        assert isinstance(layout, Rows)
+        assert isinstance(layout, RowAxis)
         if layout.axis is None:
             return value
         if name in self.of_rows:
@@ -171,7 +171,7 @@ class Fold:
         of_samples, values = Values(), Values()
         for name in names:
             layout = self.layouts[name]
-            if not isinstance(layout, Rows) or layout.axis is None:
+            if not isinstance(layout, RowAxis) or layout.axis is None:
                 continue
             if name in self.values:
                 folded = as_tensor(self.values[name])
@@ -217,8 +217,8 @@ class Fold:
             return False
         one, other = self.layouts[first.name], self.layouts[second.name]
         return (
-            isinstance(one, Rows)
-            and isinstance(other, Rows)
+            isinstance(one, RowAxis)
+            and isinstance(other, RowAxis)
             and one.axis is not None
             and (one.axis, one.ndim) == (other.axis, other.ndim)
             and one.per_row == other.per_row == 1
@@ -227,7 +227,7 @@ class Fold:
     def _arithmetic(self, node: Node, overwrite: Callable[..., Tensor] | None) -> Tensor:
         """The operator on axes (..., samples, rows, ...), where one operand lacks one of them."""
         layout = self.layouts[node.name]
-        assert isinstance(layout, Rows)
+        assert isinstance(layout, RowAxis)
         assert layout.axis is not None
         axis, shape = layout.axis, (len(self.chunk.samples), len(self.chunk.rows))
         operands: list[Tensor] = []

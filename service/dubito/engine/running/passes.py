@@ -21,7 +21,7 @@ from torch import Tensor
 from dubito.engine.calling.sampling import Key, Sampling
 from dubito.engine.choice import AnyForm, Option, in_use, timed, wants_all_samples
 from dubito.engine.kernels.rates import seconds_of
-from dubito.engine.planning.layout import Rows
+from dubito.engine.planning.layout import RowAxis
 from dubito.engine.running.execution import Execution
 from dubito.engine.running.fold import Packs, Values, as_tensor
 from dubito.errors import InputError
@@ -109,7 +109,7 @@ class Tile:
         values = dict(self.before)
         for name, value in self.before.items():
             layout = self.execution.layouts.of[name]
-            if isinstance(layout, Rows) and layout.axis is not None:
+            if isinstance(layout, RowAxis) and layout.axis is not None:
                 values[name] = part(as_tensor(value), layout.axis)
         return values
 

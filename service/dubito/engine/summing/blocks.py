@@ -66,7 +66,7 @@ from dubito.engine.summing.arrays import (
     taken,
     weighted,
 )
-from dubito.engine.summing.welford import Moments
+from dubito.engine.summing.welford import RunningMean
 
 PRIOR_FREEDOM = 4
 
@@ -75,7 +75,7 @@ class Blocks(Generic[A]):
     """What a stratified draw needs beside the moments of all samples."""
 
     def __init__(self) -> None:
-        self._means: Moments[A] = Moments()
+        self._means: RunningMean[A] = RunningMean()
         self._slope: A | None = None
         self._waiting: A | None = None
 

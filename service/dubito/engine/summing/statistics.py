@@ -24,10 +24,10 @@ from dubito.engine.summing.arrays import A, added, entr, numbers, taken
 from dubito.engine.summing.blocks import Blocks
 from dubito.engine.summing.figures import Draws
 from dubito.engine.summing.jackknife import MAX_GROUPS, Groups
-from dubito.engine.summing.welford import Moments
+from dubito.engine.summing.welford import RunningMean
 
 
-class Spread(Generic[A]):
+class RunningSpread(Generic[A]):
     """Mean and variance, and what the standard error under the draw used hangs on.
 
     Args:
@@ -36,7 +36,7 @@ class Spread(Generic[A]):
 
     def __init__(self, left: float | None = None) -> None:
         self.left = left
-        self.moments: Moments[A] = Moments()
+        self.moments: RunningMean[A] = RunningMean()
         self.blocks: Blocks[A] | None = None if left is None else Blocks()
 
     def add(self, chunk_TBD: A) -> None:
@@ -55,9 +55,9 @@ class Spread(Generic[A]):
         blocks = 0 if self.blocks is None else self.blocks.count
         return Draws(self.moments.count, self.left, blocks, groups, group_size)
 
-    def take(self, rows: Tensor) -> Spread[A]:
+    def take(self, rows: Tensor) -> RunningSpread[A]:
         """The same of some rows."""
-        part: Spread[A] = Spread(self.left)
+        part: RunningSpread[A] = RunningSpread(self.left)
         part.moments = self.moments.take(rows)
         part.blocks = None if self.blocks is None else self.blocks.take(rows)
         return part
@@ -75,11 +75,11 @@ class ClassificationSums(Generic[A]):
     """
 
     def __init__(self, left: float | None = None, groups: int = MAX_GROUPS) -> None:
-        self.spread: Spread[A] = Spread(left)
+        self.spread: RunningSpread[A] = RunningSpread(left)
         self._groups: Groups[A] = Groups(groups)
         self._entropy_B: A | None = None
         self._votes_BC: A | None = None
-        self._sizes: Moments[A] = Moments()
+        self._sizes: RunningMean[A] = RunningMean()
 
     def add(self, probs_TBC: A, sizes_TB2: A) -> None:
         """Take in the next samples, in order of t.
@@ -133,7 +133,7 @@ class RegressionSums(Generic[A]):
     """
 
     def __init__(self, left: float | None = None) -> None:
-        self.spread: Spread[A] = Spread(left)
+        self.spread: RunningSpread[A] = RunningSpread(left)
         self._noise_BD: A | None = None
 
     def add(self, mean_TBD: A, noise_TBD: A) -> None:

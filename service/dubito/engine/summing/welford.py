@@ -12,7 +12,7 @@ from torch import Tensor
 from dubito.engine.summing.arrays import A, squared, taken
 
 
-class Moments(Generic[A]):
+class RunningMean(Generic[A]):
     """Running mean and sum of squared deviations over the first axis, once there is a sample."""
 
     mean: A
@@ -38,9 +38,9 @@ class Moments(Generic[A]):
         self.squares = self.squares + squares + squared(delta) * (self.count * count / total)
         self.count = total
 
-    def take(self, rows: Tensor) -> Moments[A]:
+    def take(self, rows: Tensor) -> RunningMean[A]:
         """The same of some rows."""
-        part: Moments[A] = Moments()
+        part: RunningMean[A] = RunningMean()
         if self.count:
             part.count = self.count
             part.mean, part.squares = taken(self.mean, rows), taken(self.squares, rows)
