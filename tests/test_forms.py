@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dubito.engine import Engine, Sampling
-from dubito.engine.choice import AnyForm, FormTiming, Option, in_use, options, timed
+from dubito.engine.choice import options, timed
 from dubito.engine.draws.masks import draw
 from dubito.engine.forms import Linear, Skipped, Thinned
 from dubito.engine.kernels.rates import Rates, rates
+from dubito.engine.running.fold import Form
+from dubito.engine.running.options import FormTiming, Option, in_use
 from dubito.engine.running.passes import BUDGET_PARTS
 from dubito_nn import Bundle, ExportError, export
 from dubito_nn.dropout import StochasticDepth
@@ -258,7 +260,7 @@ def test_the_clock_overrules_the_model(tmp_path: Path) -> None:
     (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
     hopeful = replace(option, timings=(FormTiming(1, 5.0), FormTiming(4, 5.0)))
 
-    def slower_with_forms(forms: tuple[AnyForm, ...], rows: int, packed: bool) -> float:
+    def slower_with_forms(forms: tuple[Form, ...], rows: int, packed: bool) -> float:
         return 2.0e-3 if forms else 1.0e-3
 
     checked = timed(hopeful, slower_with_forms)
@@ -271,7 +273,7 @@ def test_a_form_without_hope_is_not_timed(tmp_path: Path) -> None:
     (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
     hopeless = Option(option.form, (FormTiming(1, 0.1), FormTiming(4, 0.2)), 0)
 
-    def never(forms: tuple[AnyForm, ...], rows: int, packed: bool) -> float:
+    def never(forms: tuple[Form, ...], rows: int, packed: bool) -> float:
         raise AssertionError("timed all the same")
 
     assert timed(hopeless, never) is hopeless

@@ -7,85 +7,30 @@ model. Calls then only look the answer up, so that equal requests get equal byte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from math import ceil, log
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
-from dubito.engine.calling.sampling import Key
+from torch import Tensor
+
+from dubito.engine.calling.sampling import Key, Sampling
 from dubito.engine.forms import About, Linear, Skipped, Thinned, branches, chains, linear_maps
-from dubito.engine.kernels.rates import Rates
+from dubito.engine.kernels.rates import Rates, seconds_of
 from dubito.engine.running.execution import Execution
-from dubito.engine.running.fold import as_tensor
+from dubito.engine.running.fold import Form, as_tensor
+from dubito.engine.running.options import FormTiming, Option
+from dubito.engine.running.passes import CPU_CHUNK_BYTES, Passes
 
 AnyForm: TypeAlias = "Thinned | Linear | Skipped"
 ROWS = (1, 4, 16, 64, 256, 1024)
 _ROWS_ELSEWHERE = (1, 16, 64, 256, 1024)  # where calls cost more than small products
 _SLOWEST_S = 0.05  # of one timed call: then fewer rows must do
-_MARGIN = 1.1  # by which a form must be faster: less may be noise
 _SEEN_SAMPLES = 8  # whose masks tell how much of them is 0
-_TURNS = 3  # of which the least counts
 _HOPE = 0.8  # the estimated gain from which a timing is worth its time
-
-
-@dataclass(frozen=True)
-class FormTiming:
-    """A form against dense execution.
-
-    Args:
-        rows: B.
-        estimated: seconds, dense over form, by the model: above 1 the form pays.
-        measured: the same by the clock; None where it was not timed.
-        unpacked: the same for a seed whose weights have yet to be gathered.
-    """
-
-    rows: int
-    estimated: float
-    measured: float | None = None
-    unpacked: float | None = None
-
-    def gain(self, *, packed: bool) -> float:
-        """Time of dense execution over that of the form; 0 where nothing speaks for it."""
-        if self.measured is None or self.unpacked is None:
-            return self.estimated if packed else 0.0
-        return self.measured if packed else self.unpacked
-
-
-@dataclass(frozen=True)
-class Option:
-    """A form and when it is used.
-
-    Args:
-        form: what takes the place of nodes.
-        timings: by growing number of rows.
-        packed_bytes: what it keeps of every sample.
-    """
-
-    form: AnyForm
-    timings: tuple[FormTiming, ...]
-    packed_bytes: float
-
-    def least_rows(self, *, packed: bool = True) -> int | None:
-        """The number of rows from which it pays; None where it never does.
-
-        Between two timings the logarithm of the gain is taken for a straight line in that of the
-        rows.
-
-        Args:
-            packed: for the seed whose weights are gathered already.
-        """
-        above: FormTiming | None = None
-        for timing in reversed(self.timings):
-            gain = timing.gain(packed=packed)
-            if gain > _MARGIN:
-                above = timing
-                continue
-            if above is None or gain <= 0:
-                break
-            part = log(_MARGIN / gain) / log(above.gain(packed=packed) / gain)
-            crossing: float = timing.rows * (above.rows / timing.rows) ** part
-            return ceil(crossing)
-        return None if above is None else above.rows
+_TURNS = 3  # of which the least counts
+_CHUNKS = (0.5, 3.0)  # times the usual size of a chunk: others that are tried at load
+_TRIED_ROWS, _TRIED_BYTES, _CHUNK_MARGIN = 16, 96 * 2**20, 1.05
+_LEAST_TIMED, _TIMED_FOLDED = 8, 4096  # samples, and samples x rows, that a form is timed with
 
 
 def options(execution: Execution, rates: Rates, num_samples: int) -> list[Option]:
@@ -122,7 +67,28 @@ def options(execution: Execution, rates: Rates, num_samples: int) -> list[Option
     return made
 
 
-def timed(option: Option, run: Callable[[tuple[AnyForm, ...], int, bool], float]) -> Option:
+def timed_passes(passes: Passes, row: Mapping[str, Tensor], sampling: Sampling) -> Passes:
+    """The same with its options, and the size of its chunks, checked against the clock.
+
+    Args:
+        passes: on their device.
+        row: one made-up row.
+        sampling: to time with.
+    """
+
+    def run(forms: tuple[Form, ...], rows: int, packed: bool) -> float:
+        key, most = sampling.key if packed else None, sampling.num_samples
+        if passes.execution.device.type == "cpu":  # where many rows tell as much with fewer
+            most = min(most, max(_LEAST_TIMED, _TIMED_FOLDED // rows))
+        some = replace(sampling, num_samples=most)
+        return _seconds(replace(passes, forced=forms, key=key), row, rows, some)
+
+    checked = replace(passes, options=[timed(option, run) for option in passes.options])
+    passes.packs.clear()
+    return replace(checked, chunk_share=_best_share(checked, row, sampling))
+
+
+def timed(option: Option, run: Callable[[tuple[Form, ...], int, bool], float]) -> Option:
     """The option with what the clock says, where the model leaves hope.
 
     Args:
@@ -133,7 +99,7 @@ def timed(option: Option, run: Callable[[tuple[AnyForm, ...], int, bool], float]
         return option
     checked: list[FormTiming] = []
     for timing in option.timings:
-        ways: list[tuple[tuple[AnyForm, ...], bool]] = [((), True), ((option.form,), True)]
+        ways: list[tuple[tuple[Form, ...], bool]] = [((), True), ((option.form,), True)]
         if option.packed_bytes:
             ways.append(((option.form,), False))
         for forms, packed in ways:
@@ -147,30 +113,34 @@ def timed(option: Option, run: Callable[[tuple[AnyForm, ...], int, bool], float]
     return replace(option, timings=tuple(checked))
 
 
-def in_use(
-    found: Sequence[Option], rows: int, num_samples: int, packed_limit: float, *, packed: bool
-) -> tuple[AnyForm, ...]:
-    """The forms that pay for that many rows, and that keep to their memory.
-
-    Args:
-        found: to choose from.
-        rows: B of a call.
-        num_samples: T.
-        packed_limit: bytes that may be kept for one seed.
-        packed: for the seed whose weights are gathered already.
-    """
-    return tuple(
-        option.form
-        for option in found
-        if (least := option.least_rows(packed=packed)) is not None
-        and rows >= least
-        and num_samples * option.packed_bytes <= packed_limit
-    )
+def _best_share(passes: Passes, row: Mapping[str, Tensor], sampling: Sampling) -> float:
+    """The size of chunks that is fastest; the usual one where nothing is clearly faster."""
+    row_bytes = passes.execution.plan.suffix_row_bytes
+    count = min(sampling.num_samples, max(2, _TRIED_BYTES // (_TRIED_ROWS * row_bytes)))
+    is_near = count * _TRIED_ROWS * row_bytes < CPU_CHUNK_BYTES
+    if passes.execution.device.type != "cpu" or is_near:
+        return 1.0
+    trials = {share: replace(passes, chunk_share=share, packs={}) for share in (1.0, *_CHUNKS)}
+    some = replace(sampling, num_samples=count)
+    turns = [
+        {share: _seconds(trial, row, _TRIED_ROWS, some) for share, trial in trials.items()}
+        for _ in range(_TURNS)
+    ]
+    least = {share: min(turn[share] for turn in turns) for share in trials}
+    best = min(least, key=lambda share: least[share])
+    return best if least[1.0] > _CHUNK_MARGIN * least[best] else 1.0
 
 
-def wants_all_samples(forms: Sequence[AnyForm]) -> bool:
-    """Whether a form does work per row that all its samples should share."""
-    return any(isinstance(form, Linear) for form in forms)
+def _seconds(passes: Passes, row: Mapping[str, Tensor], rows: int, sampling: Sampling) -> float:
+    """Time of all passes of copies of a row."""
+    made = {name: tensor[:1].repeat_interleave(rows, 0) for name, tensor in row.items()}
+
+    def consume() -> None:
+        for chunks in passes.blocks(made, sampling, None):
+            for _ in chunks:
+                pass
+
+    return seconds_of(consume, passes.execution.device)
 
 
 def _about(execution: Execution) -> About:

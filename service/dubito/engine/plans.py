@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dubito.engine.calling.sampling import Masks, Sampling
-from dubito.engine.choice import FormTiming, options
+from dubito.engine.choice import options, timed_passes
 from dubito.engine.heads.positions import most_rows
 from dubito.engine.kernels.rates import rates
 from dubito.engine.planning.layout import look
@@ -23,6 +23,7 @@ from dubito.engine.proof import check_rows, check_sound
 from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.sizes import GraphLimits
 from dubito.engine.running.execution import Execution
+from dubito.engine.running.options import FormTiming
 from dubito.engine.running.passes import BUDGET_PARTS, Passes
 from dubito.errors import InputError
 from dubito_nn import Bundle
@@ -100,7 +101,7 @@ class Plans:
         same = (self.bundle.digest, self.device, sampling, budget, torch.get_num_threads())
         if (known := _TIMINGS.get(same)) is None:
             with running(self.device):
-                timed = planned.timed(rows, sampling)
+                timed = timed_passes(planned, rows, sampling)
             known = [option.timings for option in timed.options], timed.chunk_share
             _TIMINGS[same] = known
             while len(_TIMINGS) > _MAX_TIMINGS:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -58,6 +59,8 @@ class Linear:
         convolution: its node.
         window: its arguments.
     """
+
+    wants_all_samples: ClassVar[bool] = True
 
     source: str
     mask: str

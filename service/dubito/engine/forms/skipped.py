@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -52,6 +53,8 @@ class Skipped:
         nodes: names of all whose place it takes, in order: branch, product, sum.
         reads: names of the values that it needs.
     """
+
+    wants_all_samples: ClassVar[bool] = False
 
     around: str
     mask: str

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -57,6 +58,8 @@ class Thinned:
         layers: in order; the last one's output is whole.
         is_stacked: all samples of a chunk at once.
     """
+
+    wants_all_samples: ClassVar[bool] = False
 
     source: str
     layers: tuple[Layer, ...]

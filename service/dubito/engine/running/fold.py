@@ -56,6 +56,10 @@ class Form(Protocol):
     def reads(self) -> tuple[str, ...]:
         """Names of the values that it needs."""
 
+    @property
+    def wants_all_samples(self) -> bool:
+        """Whether it does work per row that all its samples should share."""
+
     def run(self, fold: Fold) -> Tensor:
         """The last node's value, in folded form."""
 

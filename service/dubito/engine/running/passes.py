@@ -19,17 +19,13 @@ import torch
 from torch import Tensor
 
 from dubito.engine.calling.sampling import Key, Sampling
-from dubito.engine.choice import AnyForm, Option, in_use, timed, wants_all_samples
-from dubito.engine.kernels.rates import seconds_of
 from dubito.engine.planning.layout import RowAxis
 from dubito.engine.running.execution import Execution
-from dubito.engine.running.fold import Packs, Values, as_tensor
+from dubito.engine.running.fold import Form, Packs, Values, as_tensor
+from dubito.engine.running.options import Option, in_use
 from dubito.errors import InputError
 
 CPU_CHUNK_BYTES = 16 * 2**20  # what a chunk may keep alive and still stay near the cache
-_CHUNKS = (0.5, 3.0)  # times that: other sizes that are tried at load
-_TRIED_ROWS, _TRIED_BYTES, _TURNS, _MARGIN = 16, 96 * 2**20, 3, 1.05
-_LEAST_TIMED, _TIMED_FOLDED = 8, 4096  # samples, and samples x rows, that a form is timed with
 BUDGET_PARTS = 4
 
 
@@ -55,7 +51,7 @@ class Tile:
     rows: range
     at_once: int
     key: Key
-    forms: tuple[AnyForm, ...]
+    forms: tuple[Form, ...]
     packs: Packs
     check: Callable[[], None] | None
 
@@ -134,7 +130,7 @@ class Passes:
     budget_bytes: int
     key: Key | None = None
     options: Sequence[Option] = ()
-    forced: tuple[AnyForm, ...] | None = None
+    forced: tuple[Form, ...] | None = None
     packs: Packs = field(default_factory=dict)
     chunk_share: float = 1.0
     first: int = 0
@@ -217,54 +213,7 @@ class Passes:
                 },
             )
 
-    def timed(self, row: Mapping[str, Tensor], sampling: Sampling) -> Passes:
-        """The same with its options checked against the clock.
-
-        Args:
-            row: one made-up row.
-            sampling: to time with.
-        """
-
-        def run(forms: tuple[AnyForm, ...], rows: int, packed: bool) -> float:
-            key, most = sampling.key if packed else None, sampling.num_samples
-            if self.execution.device.type == "cpu":  # where many rows tell as much with fewer
-                most = min(most, max(_LEAST_TIMED, _TIMED_FOLDED // rows))
-            some = replace(sampling, num_samples=most)
-            return replace(self, forced=forms, key=key)._seconds(row, rows, some)
-
-        options = [timed(option, run) for option in self.options]
-        self.packs.clear()
-        made = replace(self, options=options)
-        return replace(made, chunk_share=made._best_share(row, sampling))
-
-    def _best_share(self, row: Mapping[str, Tensor], sampling: Sampling) -> float:
-        """The size of chunks that is fastest; the usual one where nothing is clearly faster."""
-        row_bytes = self.execution.plan.suffix_row_bytes
-        count = min(sampling.num_samples, max(2, _TRIED_BYTES // (_TRIED_ROWS * row_bytes)))
-        if self.execution.device.type != "cpu" or count * _TRIED_ROWS * row_bytes < CPU_CHUNK_BYTES:
-            return 1.0
-        trials = {share: replace(self, chunk_share=share, packs={}) for share in (1.0, *_CHUNKS)}
-        some = replace(sampling, num_samples=count)
-        turns = [
-            {share: trial._seconds(row, _TRIED_ROWS, some) for share, trial in trials.items()}
-            for _ in range(_TURNS)
-        ]
-        least = {share: min(turn[share] for turn in turns) for share in trials}
-        best = min(least, key=lambda share: least[share])
-        return best if least[1.0] > _MARGIN * least[best] else 1.0
-
-    def _seconds(self, row: Mapping[str, Tensor], rows: int, sampling: Sampling) -> float:
-        """Time of all passes of copies of a row."""
-        made = {name: tensor[:1].repeat_interleave(rows, 0) for name, tensor in row.items()}
-
-        def consume() -> None:
-            for passes in self.blocks(made, sampling, None):
-                for _ in passes:
-                    pass
-
-        return seconds_of(consume, self.execution.device)
-
-    def chosen(self, total: int, sampling: Sampling) -> tuple[AnyForm, ...]:
+    def chosen(self, total: int, sampling: Sampling) -> tuple[Form, ...]:
         """The forms for calls of that size: the same for every tile of a call.
 
         A form that pays for many rows must find them in a tile, where it does its work.
@@ -275,7 +224,7 @@ class Passes:
         rows, _ = self._tile(total, sampling, forms)
         return forms if rows == total else self._paying(rows, sampling)
 
-    def _paying(self, rows: int, sampling: Sampling) -> tuple[AnyForm, ...]:
+    def _paying(self, rows: int, sampling: Sampling) -> tuple[Form, ...]:
         return in_use(
             self.options,
             rows,
@@ -284,12 +233,12 @@ class Passes:
             packed=sampling.key == self.key,
         )
 
-    def _tile(self, total: int, sampling: Sampling, forms: tuple[AnyForm, ...]) -> tuple[int, int]:
+    def _tile(self, total: int, sampling: Sampling, forms: tuple[Form, ...]) -> tuple[int, int]:
         """Rows of a tile, and the samples of them that are folded at once."""
         plan = self.execution.plan
         folded = self._folded_rows()
         most = min(total, folded, self.most_rows)
-        if wants_all_samples(forms):
+        if any(form.wants_all_samples for form in forms):
             rows = max(1, folded // sampling.num_samples)
             return min(most, rows), min(sampling.num_samples, folded)
         if plan.one_at_a_time:
