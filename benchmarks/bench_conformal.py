@@ -37,7 +37,7 @@ from dubito.calibration.promises.sets import SetRule, choose_penalty
 from dubito.calibration.scaling.noise import fit_noise
 from dubito.calibration.scaling.scaling import fit_scaling, mean_probabilities
 from dubito.engine import Engine, Sampling
-from dubito.engine.heads.heads import mean_and_variance
+from dubito.engine.heads.numbers import mean_and_variance
 from dubito.recipes.demo import DIABETES, DIGITS, Recipe, Rows
 from dubito_nn.networks import MLP, Standardise
 

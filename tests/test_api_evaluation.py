@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dubito.calibration.evaluate import evaluate_classification, evaluate_regression
 from dubito.calibration.record import Calibration
 from dubito.engine import Engine, Sampling
-from dubito.engine.heads.heads import mean_and_variance
+from dubito.engine.heads.numbers import mean_and_variance
 from dubito.settings import Settings
 
 from .conftest import CLASSES, Bundles, Server

@@ -11,7 +11,7 @@ from sklearn.datasets import load_diabetes, load_digits
 from torch import nn
 
 from dubito.engine import Engine
-from dubito.engine.heads.heads import mean_and_variance
+from dubito.engine.heads.numbers import mean_and_variance
 from dubito.recipes.demo import DIABETES, DIGITS, RECIPES, DatasetRows, Recipe, Splits
 from dubito.recipes.demo.digits import composites, digit_splits
 from dubito_nn import load_bundle

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dubito.engine import Classification, Engine, Regression, Sampling
-from dubito.engine.calling.prediction import as_prediction
 from dubito.engine.draws.masks import draw
+from dubito.engine.heads import head_of
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, export
 from dubito_nn.manifest import Output
@@ -446,7 +446,7 @@ def test_classes_that_tie_but_for_rounding_are_labelled_by_the_first(plain: Bund
     made = ("sampling", "classes", "label_index", "samples", "positions")
     columns = {name: value for name, value in vars(found).items() if name not in made}
     columns["mean"] = np.array([[0.2, 0.4, 0.4 - 1e-9], [0.2, 0.4 - 1e-9, 0.4]])
-    told = as_prediction(columns, engine.manifest, sampling)
+    told = head_of(engine.manifest).prediction(columns, sampling)
     assert isinstance(told, Classification)
     assert told.label_index.tolist() == [1, 1]
 

@@ -23,7 +23,8 @@ from dubito.calibration.flags.source import LogitSource, NumberSource
 from dubito.calibration.promises.policy import Target
 from dubito.calibration.record import Calibration
 from dubito.engine import Classification, Engine, Regression, Sampling
-from dubito.engine.heads.heads import logits, mean_and_variance
+from dubito.engine.heads.logits import logits
+from dubito.engine.heads.numbers import mean_and_variance
 from dubito.errors import InputError
 from dubito_nn import export
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from dubito.calibration.flags import scores
 from dubito.calibration.flags.source import PositionColumns, PositionSource
 from dubito.engine import Classification, Engine, Ensemble, Sampling
-from dubito.engine.heads.heads import class_logits
-from dubito.engine.heads.positions import GROUPS, most_rows
+from dubito.engine.heads import class_logits, head_of
+from dubito.engine.heads.several import GROUPS
 from dubito.engine.summing.statistics import ClassificationSums
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, ExportError, export, load_bundle
@@ -235,7 +235,7 @@ def test_a_map_whose_sums_do_not_fit_is_refused_with_the_remedy(
 ) -> None:
     manifest = bundles["map"].manifest
     with pytest.raises(InputError, match=r"sums over the positions.*DUBITO_MEMORY_BUDGET_BYTES"):
-        most_rows(manifest, (2, 3, 512, 512), 2**20)
+        head_of(manifest).most_rows((2, 3, 512, 512), 2**20)
 
 
 def test_the_sums_of_positions_do_not_grow_with_the_samples() -> None:

@@ -9,17 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from dubito.engine.answering.streaming import Tally
-from dubito.engine.heads.heads import (
-    few_probabilities,
-    log_variance,
-    probabilities,
-)
+from dubito.engine.answering.tally import Tally
+from dubito.engine.heads import OutputHead, head_of
+from dubito.engine.heads.logits import few_probabilities, probabilities
+from dubito.engine.heads.numbers import log_variance
 from dubito.engine.summing.arrays import is_small
 from dubito.engine.summing.figures import classification, regression
 from dubito.engine.summing.sheet import on_host
 from dubito.engine.summing.statistics import ClassificationSums, RegressionSums
-from dubito_nn import Manifest, export, load_bundle
+from dubito_nn import export, load_bundle
 
 from .conftest import Bundles
 
@@ -77,15 +75,16 @@ def test_few_probabilities_are_those_of_many(output: str, temperature: float) ->
         np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-12, atol=1e-14)
 
 
-def manifest(folder: str) -> Manifest:
+def head(folder: str) -> OutputHead:
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Dropout(0.5))
     path = f"{folder}/network.dubito"
-    return export(network, torch.randn(4, 5), path, task="classification", output="logits").manifest
+    bundle = export(network, torch.randn(4, 5), path, task="classification", output="logits")
+    return head_of(bundle.manifest)
 
 
 def test_few_passes_are_summed_in_numpy_and_many_in_torch(tmp_path: str) -> None:
-    of = manifest(str(tmp_path))
+    of = head(str(tmp_path))
     raw = logits(64, rows=64)  # 16,384 numbers
     assert not is_small(raw)
     assert is_small(raw[:, 1:])
@@ -101,7 +100,7 @@ def test_few_passes_are_summed_in_numpy_and_many_in_torch(tmp_path: str) -> None
 
 
 def test_passes_that_wait_are_copied_and_stay_as_they_were(tmp_path: str) -> None:
-    tally, raw = Tally(manifest(str(tmp_path))), logits(12)
+    tally, raw = Tally(head(str(tmp_path))), logits(12)
     before = raw.clone()
     for chunk in raw.split(3):
         tally.add(chunk)
@@ -112,7 +111,7 @@ def test_passes_that_wait_are_copied_and_stay_as_they_were(tmp_path: str) -> Non
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 0.7])
 @pytest.mark.parametrize("count", [2, 50, 100])
 def test_equal_passes_have_no_spread_at_all(tmp_path: str, value: float, count: int) -> None:
-    tally = Tally(manifest(str(tmp_path)), left=0.2)
+    tally = Tally(head(str(tmp_path)), left=0.2)
     for chunk in torch.full((count, 2, 4), value).split(17):
         tally.add(chunk)
     found = tally.columns()
@@ -122,13 +121,13 @@ def test_equal_passes_have_no_spread_at_all(tmp_path: str, value: float, count: 
 
 
 def test_an_overflow_is_nan_and_its_neighbour_is_not(tmp_path: str) -> None:
-    tally, raw = Tally(manifest(str(tmp_path)), left=0.2), logits(40)
+    tally, raw = Tally(head(str(tmp_path)), left=0.2), logits(40)
     raw[3, 1, 2] = float("inf")
     tally.add(raw)
     found = tally.columns()
     assert np.isnan(found["mean"][1]).all()
     np.testing.assert_allclose(found["vote_share"].sum(-1), [1, 39 / 40, 1])  # it votes for nothing
-    tally = Tally(tally.manifest)
+    tally = Tally(tally.head)
     tally.add(raw[3:4])
     alone = tally.columns()
     assert np.isnan(alone["standard_error"][1]).all()
@@ -152,11 +151,11 @@ def test_a_log_variance_is_known_where_its_variance_is_0_or_infinite(
 @pytest.mark.parametrize("classes", [2, 4, 11])
 def test_a_row_has_the_same_bits_alone_and_among_few(tmp_path: str, classes: int) -> None:
     raw = logits(50, rows=5, classes=classes)
-    among = Tally(manifest(str(tmp_path)), left=0.2)
+    among = Tally(head(str(tmp_path)), left=0.2)
     among.add(raw)
     every = among.columns()
     for row in range(5):
-        alone = Tally(among.manifest, left=0.2)
+        alone = Tally(among.head, left=0.2)
         alone.add(raw[:, row : row + 1])
         for name, column in alone.columns().items():
             np.testing.assert_array_equal(column, every[name][row : row + 1], err_msg=name)

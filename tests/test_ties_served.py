@@ -21,7 +21,9 @@ from dubito.calibration.promises.policy import Target
 from dubito.calibration.record import Calibration
 from dubito.engine import Classification, Engine, Regression, Sampling
 from dubito.engine.calling.sampling import Draw
-from dubito.engine.heads.heads import class_logits, logits, mean_and_variance
+from dubito.engine.heads import class_logits
+from dubito.engine.heads.logits import logits
+from dubito.engine.heads.numbers import mean_and_variance
 from dubito.monitoring.observing import observe
 from dubito_nn import export
 

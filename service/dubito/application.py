@@ -24,13 +24,11 @@ from dubito.asked import (
 )
 from dubito.calibration.cache import Calibrations
 from dubito.engine import Sampling
+from dubito.engine.network import Network, num_values
 from dubito.jobs import Desk, Runner
 from dubito.models.library import Library
 from dubito.models.members import (
-    Predictor,
-    count_networks,
     find_members,
-    num_values,
     predictor,
 )
 from dubito.models.opening import open_database, open_objects
@@ -190,8 +188,8 @@ class Application:
             inputs, rows = self._bounds.read(engine, order.inputs)
             if order.outputs and "samples" in order.outputs:
                 limit = self._settings.max_sample_values
-                check_values(num_values(rows, engine, sampling, inputs), limit)
-            place.resize(rows * sampling.passes * count_networks(engine))
+                check_values(num_values(engine, sampling, rows, inputs), limit)
+            place.resize(rows * sampling.passes * len(engine.members))
             is_raw = order.calibration == "none"
             fact = None if is_raw else self._library.active_calibration(version)
             head = _Head(version, tuple(one.number for one in members) or None, sampling, fact)
@@ -311,7 +309,7 @@ class Application:
             engine = predictor(self._library, version, members)
             inputs, rows = self._bounds.read(engine, order.inputs)
             search = begin(order, engine, sampling, rows, self._settings.max_calibration_values)
-            place.resize(max(1, search.work) * sampling.passes * count_networks(engine))
+            place.resize(max(1, search.work) * sampling.passes * len(engine.members))
             numbers = tuple(one.number for one in members) or None
 
             def task(check: Check) -> SelectReply:
@@ -340,13 +338,13 @@ class Application:
         self,
         order: PredictOrder,
         head: _Head,
-        engine: Predictor,
+        engine: Network,
         inputs: dict[str, Tensor],
         check: Check,
     ) -> PredictReply:
         version, sampling, fact = head.version, head.sampling, head.fact
         calibration = None if fact is None else self._calibrations.of(fact)
-        values = num_values(len(next(iter(inputs.values()))), engine, sampling, inputs)
+        values = num_values(engine, sampling, len(next(iter(inputs.values()))), inputs)
         built = build_outputs(
             order,
             engine,

@@ -51,7 +51,7 @@ _SPREADS = names("max_pool1d max_pool2d max_pool2d_with_indices max_pool3d")
 
 
 @dataclass(frozen=True)
-class Network:
+class LiftedNetwork:
     """What the rules look at.
 
     Args:
@@ -105,7 +105,7 @@ def advise(
     """
     flow = Flow.of(program)
     places = tuple(place_of(site, flow, integer_inputs) for site in sites)
-    network = Network(flow, sites, places, paths, modules)
+    network = LiftedNetwork(flow, sites, places, paths, modules)
     found: dict[str, dict[str, None]] = {}
     for rule in (_by_site, _recurrent_state, _no_dropout_at_the_end, _idle):
         for code, where in rule(network):
@@ -119,7 +119,7 @@ def advise(
     )
 
 
-def _by_site(network: Network) -> Iterator[Finding]:
+def _by_site(network: LiftedNetwork) -> Iterator[Finding]:
     """Findings that follow from one site and its place."""
     for site, place in zip(network.sites, network.places, strict=True):
         here = _described(site)
@@ -135,7 +135,7 @@ def _by_site(network: Network) -> Iterator[Finding]:
             yield code, here
 
 
-def _is_element_wise(network: Network, site: Site) -> bool:
+def _is_element_wise(network: LiftedNetwork, site: Site) -> bool:
     """Whether every number of a map is dropped by itself: not so where masks are spread out."""
     made_by = network.flow.made_by.get(site.index, set())
     return site.granularity == "element" and not made_by & _SPREADS
@@ -160,7 +160,7 @@ def _rate(site: Site, place: Place) -> str | None:
     return None
 
 
-def _recurrent_state(network: Network) -> Iterator[Finding]:
+def _recurrent_state(network: LiftedNetwork) -> Iterator[Finding]:
     """Recurrences whose state passes a fresh mask on every way to the state of the next step.
 
     A recurrence is seen where the same weights are used three times or more, each use reading
@@ -208,7 +208,7 @@ def _state_of(flow: Flow, step: Node) -> tuple[str, ...]:
     return tuple(name for name in step.references() if name in flow.data)
 
 
-def _fresh(network: Network, one: Node, two: Node) -> list[Draw]:
+def _fresh(network: LiftedNetwork, one: Node, two: Node) -> list[Draw]:
     """Draws that meet the data between two nodes and nowhere else."""
     order = network.flow.order
     start, end = order[one.name], order[two.name]
@@ -219,7 +219,7 @@ def _fresh(network: Network, one: Node, two: Node) -> list[Draw]:
     ]
 
 
-def _no_dropout_at_the_end(network: Network) -> Iterator[Finding]:
+def _no_dropout_at_the_end(network: LiftedNetwork) -> Iterator[Finding]:
     """The last maps, where no draw meets what they read, their weights or what they give."""
     flow = network.flow
     meetings = {m.node for found in flow.meetings.values() for m in found}
@@ -232,7 +232,7 @@ def _no_dropout_at_the_end(network: Network) -> Iterator[Finding]:
             yield "no-dropout-at-the-end", f"`{network.paths.get(name, '')}`"
 
 
-def _idle(network: Network) -> Iterator[Finding]:
+def _idle(network: LiftedNetwork) -> Iterator[Finding]:
     """Modules without weights whose p is 0, but for the first of a schedule that rises from 0."""
     rates = {
         path: rate

@@ -5,13 +5,12 @@ Dimensions: N candidates.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from dubito.acquisition.batches.candidates import Network
 from dubito.acquisition.order import Acquisition
 from dubito.acquisition.strategy import JointStrategy, Strategy
-from dubito.engine import Ensemble, Inputs, Sampling
+from dubito.engine import Inputs, Sampling
+from dubito.engine.network import Network
 from dubito.errors import InputError
 
 
@@ -41,12 +40,6 @@ def check_sampling(strategy: Strategy, sampling: Sampling) -> None:
             f"`{name}` expects the same passes for all rows, got a `tolerance`, where rows stop"
             " early: leave it out"
         )
-
-
-def device_of(network: Network) -> torch.device:
-    """Where the network is, or the first of several."""
-    engine = network.members[0] if isinstance(network, Ensemble) else network
-    return engine.device
 
 
 def most_candidates(strategy: Strategy, acquisition: Acquisition, fitting: int) -> int:
@@ -109,8 +102,3 @@ def read_targets(
             " fewer or ask for fewer samples"
         )
     return read
-
-
-def count_networks(network: Network) -> int:
-    """How many networks a row goes through."""
-    return len(network.members) if isinstance(network, Ensemble) else 1

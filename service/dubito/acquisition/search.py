@@ -18,13 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubito.acquisition.batches.candidates import Network, Reader, gather
+from dubito.acquisition.batches.candidates import Reader, gather
 from dubito.acquisition.batches.picks import Picks, too_few
 from dubito.acquisition.draws import Indices, words
 from dubito.acquisition.fitting import (
     check_sampling,
-    count_networks,
-    device_of,
     most_candidates,
     read_targets,
 )
@@ -34,7 +32,7 @@ from dubito.acquisition.strategies import find
 from dubito.acquisition.strategy import Context, JointStrategy, PointwiseStrategy, Strategy
 from dubito.acquisition.top import TopK
 from dubito.engine import Inputs, Prediction, Sampling
-from dubito.engine.ensemble import numbers_per_row
+from dubito.engine.network import Network
 
 Check = Callable[[], None]
 
@@ -104,10 +102,10 @@ class Search:
         context = Context(
             acquisition,
             np.ones(1) if scale is None else np.asarray(scale[1], np.float64),
-            sampling.num_samples * count_networks(network),
-            device=device_of(network),
+            sampling.num_samples * len(network.members),
+            device=network.device,
         )
-        per_row = context.num_samples * numbers_per_row(network)
+        per_row = context.num_samples * network.numbers_per_row()
         return cls(
             network,
             acquisition,
@@ -228,7 +226,7 @@ class Search:
     @property
     def chunk_rows(self) -> int:
         """Rows of a chunk that is looked at."""
-        per_row = self.context.num_samples * numbers_per_row(self.network)
+        per_row = self.context.num_samples * self.network.numbers_per_row()
         return max(1, min(_CHUNK_ROWS, _CHUNK_VALUES // per_row))
 
     def _predict_targets(self, check: Check | None) -> None:

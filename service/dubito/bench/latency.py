@@ -17,7 +17,7 @@ from torch import Tensor
 from dubito.bench.rows import Pool
 from dubito.bench.timing import Limits, interleaved
 from dubito.engine import Engine, Sampling
-from dubito.engine.plans import full_float32
+from dubito.engine.kernels.precision import full_float32
 
 PLAIN = "plain"
 Rows = Mapping[str, Tensor]

@@ -36,7 +36,7 @@ from torch import Tensor
 from dubito.engine.draws.masks import draw
 from dubito.engine.draws.strata import remainder
 from dubito.engine.draws.streams import raw_words
-from dubito.engine.heads.heads import logits, mean_and_variance
+from dubito.engine.heads import head_of
 from dubito.engine.planning.placement import Placed
 from dubito_nn import Bundle
 
@@ -63,11 +63,10 @@ def left_over(
         return 0.0
     if _num_units(bundle) < FEW_UNITS:
         return 1.0
-    found = interactions(bundle, network, device, rows)
-    columns = 2 if bundle.manifest.output == "sigmoid_logits" else bundle.manifest.num_outputs
-    is_curved = bundle.manifest.family == "classification" and columns > 2
+    share = interactions(bundle, network, device, rows)
+    is_curved = head_of(bundle.manifest).is_curved
     steps = fmean(remainder(site) for site in bundle.sites)
-    return 1 - (1 - steps) * (1 - found) * (1 - CURVED * is_curved)
+    return 1 - (1 - steps) * (1 - share) * (1 - CURVED * is_curved)
 
 
 def interactions(
@@ -75,17 +74,19 @@ def interactions(
 ) -> float:
     """Share of the variance that products of units make; `UNKNOWN` where it cannot be measured."""
     products = total = 0.0
+    head = head_of(bundle.manifest)
     for place in range(len(next(iter(rows.values())))):
         row = {name: tensor[place : place + 1] for name, tensor in rows.items()}
         for pair in range(place * _PAIRS, (place + 1) * _PAIRS):
             try:
                 with torch.no_grad():
+                    sources = (_Source(bundle, pair, turn, device) for turn in range(4))
+                    passes = (
+                        network.sampling.run(row, network.weights, source, device=device)
+                        for source in sources
+                    )
                     one, other, mixed, rest = (
-                        _scores(
-                            bundle,
-                            network.sampling.run(row, network.weights, source, device=device),
-                        )
-                        for source in (_Source(bundle, pair, turn, device) for turn in range(4))
+                        head.before_link(named["output"].unsqueeze(0)) for named in passes
                     )
             except (RuntimeError, ValueError, IndexError):  # made-up rows do not fit every network
                 return UNKNOWN
@@ -93,14 +94,6 @@ def interactions(
             total += float((one - other).square().sum() + (mixed - rest).square().sum()) / 4
     share = products / total if total else 0.0
     return min(share, 1.0) if share == share else UNKNOWN  # overflow gives nan
-
-
-def _scores(bundle: Bundle, found: Mapping[str, Tensor]) -> Tensor:
-    """Logits, or means in target units, of one pass of one row."""
-    raw = found["output"].unsqueeze(0)
-    if bundle.manifest.family == "classification":
-        return logits(raw, bundle.manifest.output)
-    return mean_and_variance(raw, bundle.manifest)[0]
 
 
 def _num_units(bundle: Bundle) -> int:

@@ -1,15 +1,16 @@
 """The engine: a bundle on a device, ready to be asked.
 
-Its job: tie the parts together. inputs → prefix once per row → chunks of samples → head → sums →
-columns.
+Its job: tie the parts together. inputs → prefix once per row → chunks of samples → parts of the
+head → sums → columns.
 
 Dimensions: T samples, B rows, C classes, D outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -19,32 +20,28 @@ from torch import Tensor
 from dubito.engine.additivity import left_over
 from dubito.engine.answering.features import features
 from dubito.engine.answering.recording import RECORDED_AT_LOAD, Recordings, filled_rows
-from dubito.engine.answering.streaming import Tally, joined, until
-from dubito.engine.calling.arguments import (
-    as_device,
-    as_sampling,
-    budget_bytes,
-    check_load,
-    check_temperature,
-)
+from dubito.engine.answering.streaming import joined, until
+from dubito.engine.answering.tally import Tally
+from dubito.engine.calling.arguments import as_device, as_sampling, budget_bytes, check_load
 from dubito.engine.calling.columns import Columns, Figures
 from dubito.engine.calling.inputs import Inputs, read_inputs
-from dubito.engine.calling.prediction import Prediction, as_prediction
+from dubito.engine.calling.prediction import Prediction
 from dubito.engine.calling.sampling import Draw, Masks, Sampling
+from dubito.engine.heads import OutputHead, head_of
+from dubito.engine.heads.head import check_method
 from dubito.engine.heads.scaling import Scaling
+from dubito.engine.kernels.precision import running
 from dubito.engine.kernels.products import run
 from dubito.engine.moments import OutputMoments, Propagation
 from dubito.engine.planning.placement import Placed, on_device, placed
-from dubito.engine.plans import Plans, allowed_bytes, running, shapes
+from dubito.engine.plans import Plans, allowed_bytes, shapes
 from dubito.engine.proof import (
-    check_apart,
-    check_features,
     check_head,
-    check_output,
     fitting_size,
     made_up_rows,
-    passes_in_double,
+    output_shape,
     refusing,
+    try_out,
 )
 from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.sizes import GraphLimits, warm_up
@@ -53,7 +50,30 @@ from dubito.engine.running.passes import Passes
 from dubito.engine.summing.sheet import Sheet
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, BundleError, Manifest, load_bundle
-from dubito_nn.program import SiteSource
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """One call of an engine.
+
+    Args:
+        rows: checked, by input name.
+        sampling: as it was asked for, or the default.
+        check: called between chunks; whatever it raises ends the call.
+        scaling: of each pass's logits.
+        keep_samples: whether every pass is returned as well.
+    """
+
+    rows: Mapping[str, Tensor]
+    sampling: Sampling
+    check: Callable[[], None] | None = None
+    scaling: Scaling = 1.0
+    keep_samples: bool = False
+
+    @property
+    def num_rows(self) -> int:
+        """B."""
+        return len(next(iter(self.rows.values())))
 
 
 @dataclass(eq=False)
@@ -125,7 +145,7 @@ class Engine:
             engine = cls(bundle, place, here, defaults, budget, plans, free)
             rows = engine.made_up_rows()
             plans.trust(rows)
-            engine._try_out(rows)
+            try_out(engine, rows)
             if proof_limit_s is None:
                 engine._prepare(rows)
         plans.clock = Clock(None)
@@ -136,9 +156,46 @@ class Engine:
         """What the bundle says of itself."""
         return self.bundle.manifest
 
+    @cached_property
+    def head(self) -> OutputHead:
+        """What its outputs mean."""
+        return head_of(self.manifest)
+
+    @property
+    def members(self) -> tuple[Engine, ...]:
+        """The engines that answer: itself."""
+        return (self,)
+
+    @property
+    def shares_features(self) -> bool:
+        """Whether a row has one feature vector, where it has any: yes, of one network."""
+        return True
+
+    def drawn(self, sampling: Sampling) -> list[tuple[Engine, Sampling]]:
+        """Every member with its own sampling; here as it is."""
+        return [(self, sampling)]
+
+    def with_members(self, members: Sequence[Engine]) -> Engine:
+        """The same kind of network made of other engines; here of one."""
+        (engine,) = members
+        return engine
+
     def read_inputs(self, inputs: Inputs) -> dict[str, Tensor]:
         """Check rows against the network's inputs; see `dubito.engine.calling.inputs`."""
         return read_inputs(inputs, self.manifest.inputs)
+
+    def position_shape(self, rows: Mapping[str, Tensor] | None = None) -> tuple[int, ...]:
+        """The axes of positions of a row; of labels (L,), of one distribution per row ().
+
+        Args:
+            rows: of the shape in question; None: as made-up rows are.
+        """
+        shown = self.made_up_rows() if rows is None else rows
+        return self.head.position_shape(partial(output_shape, self.bundle, shown))
+
+    def numbers_per_row(self, rows: Mapping[str, Tensor] | None = None) -> int:
+        """Probabilities, or means, that one pass makes of one row; argument as above."""
+        return self.head.per_position * math.prod(self.position_shape(rows))
 
     def sample(
         self,
@@ -158,13 +215,10 @@ class Engine:
             Shape (T, B, C) or (T, B, D), for `mean_and_log_variance` (T, B, 2, D), on the CPU. With
             method `moments` T fixed points that have the moments of the outputs.
         """
-        sampling = as_sampling(sampling, self.defaults, self.manifest)
-        read = self.read_inputs(inputs)
+        sampling = self._sampling(sampling)
+        call = _Call(self.read_inputs(inputs), sampling, check)
         with running(self.device):
-            by_rows = [
-                torch.cat([raw.cpu() for raw in passes])
-                for passes in self._passes(read, sampling, check)
-            ]
+            by_rows = [torch.cat([raw.cpu() for raw in passes]) for passes in self._passes(call)]
         return torch.cat(by_rows, dim=1)
 
     def predict(
@@ -181,7 +235,7 @@ class Engine:
         Args:
             inputs: rows first.
             sampling: where other than the default.
-            temperature: on each pass's logits (`summing/scaling.py`); classification only.
+            temperature: on each pass's logits (`heads/scaling.py`); classes only.
             keep_samples: return every pass as well, which takes memory in proportion to T.
             check: called between chunks; whatever it raises ends the prediction.
 
@@ -189,16 +243,20 @@ class Engine:
             InputError: for rows that the network does not take, a temperature not above 0, or all
                 passes with a tolerance.
         """
-        sampling = as_sampling(sampling, self.defaults, self.manifest)
-        check_temperature(temperature, self.manifest)
-        read = self.read_inputs(inputs)
+        sampling = self._sampling(sampling)
+        self.head.check_scaling(temperature)
+        rows = self.read_inputs(inputs)
         if keep_samples and sampling.tolerance is not None:
             raise InputError(
                 "all passes were asked for with a `tolerance`, where rows take different numbers"
                 " of them: leave one of the two out"
             )
-        columns = self._columns(read, sampling, temperature, keep_samples, check)
-        return as_prediction(columns, self.manifest, sampling)
+        call = _Call(rows, sampling, check, temperature, keep_samples)
+        columns = self._recorded(call)
+        if columns is None:
+            with running(self.device):
+                columns = joined(list(self._columns(call)), self.head.sample_names)
+        return self.head.prediction(columns, sampling)
 
     def features(self, inputs: Inputs, *, check: Callable[[], None] | None = None) -> Tensor:
         """The feature vector of each row, (B, F), on the CPU, in one pass without draws.
@@ -209,10 +267,10 @@ class Engine:
         Raises:
             InputError: for rows that the network does not take, or where there is no such value.
         """
-        read = self.read_inputs(inputs)
-        pieces = self.pieces("shared", read)
+        rows = self.read_inputs(inputs)
+        pieces = self.pieces("shared", rows)
         with running(self.device):
-            return features(self.placed, pieces, read, check)
+            return features(self.placed, pieces, rows, check)
 
     def output_moments(self, inputs: Inputs) -> OutputMoments:
         """Mean and variance of the declared outputs by moment propagation, on the CPU.
@@ -223,15 +281,92 @@ class Engine:
         Raises:
             InputError: for rows that the network does not take, or an operator without a rule.
         """
-        read = self.read_inputs(inputs)
+        call = _Call(self.read_inputs(inputs), self.defaults)
         with running(self.device):
-            return OutputMoments.joined(list(self._moments(read, None)))
+            return OutputMoments.joined(list(self._moments(call)))
 
-    def _moments(
-        self, read: Mapping[str, Tensor], check: Callable[[], None] | None
-    ) -> Iterator[OutputMoments]:
-        self.pieces("shared", read)  # checks the sizes
-        return self._propagation.blocks(read, self.memory_budget_bytes, check)
+    def _sampling(self, sampling: object) -> Sampling:
+        """What was given, or the default where nothing was, checked against the head."""
+        chosen = as_sampling(sampling, self.defaults)
+        check_method(self.head, chosen.method)
+        return chosen
+
+    def _recorded(self, call: _Call) -> Columns | None:
+        """All columns from a CUDA graph; None where the call is not of that kind."""
+        if self._recordings is None or call.keep_samples or not call.sampling.is_plain:
+            return None
+        passes = self.pieces("shared", call.rows)
+        if not passes.is_repeatable(filled_rows(call.num_rows), call.sampling):
+            return None
+        if call.check is not None:
+            call.check()
+
+        def answer(rows: Mapping[str, Tensor]) -> tuple[Sheet, Figures]:
+            with running(self.device):
+                (tally,) = self._tallies(replace(call, rows=rows, check=None))
+                return tally.sheet(), tally.figures
+
+        kind = shapes(call.rows), call.sampling, call.scaling
+        held = partial(passes.held, call.sampling)
+        return self._recordings.columns(call.rows, kind, answer, held)
+
+    @cached_property
+    def _recordings(self) -> Recordings | None:
+        return Recordings(self.device) if self.device.type == "cuda" else None
+
+    def _columns(self, call: _Call) -> Iterator[Columns]:
+        """The columns of some rows after the others."""
+        sampling = call.sampling
+        if sampling.method == "moments":
+            assert self.head.moments is not None
+            for moments in self._moments(call):
+                found = self.head.moments.columns(
+                    moments, call.scaling, keep_nodes=call.keep_samples
+                )
+                yield {name: column.cpu().numpy() for name, column in found.items()}
+        elif sampling.tolerance is not None:
+            pieces = self.pieces(sampling.masks, call.rows)
+            for tile in pieces.tiles(call.rows, sampling, call.check):
+                yield until(tile, self._tally(call), sampling.num_samples, sampling.tolerance)
+        else:
+            for tally in self._tallies(call):
+                yield tally.columns()
+
+    def _tallies(self, call: _Call) -> Iterator[Tally]:
+        """What the passes of some rows after the others say."""
+        for passes in self._passes(call):
+            tally = self._tally(call)
+            for raw in passes:
+                tally.add(raw)
+            yield tally
+
+    def _tally(self, call: _Call) -> Tally:
+        is_stratified = call.sampling.draw == "stratified" and call.sampling.method == "mc"
+        left = self._left if is_stratified else None
+        return Tally(self.head, call.scaling, left, call.keep_samples)
+
+    def _passes(self, call: _Call) -> Iterator[Iterator[Tensor]]:
+        """For one block of rows after the other, the raw outputs of its passes in order of t."""
+        method = call.sampling.method
+        if method == "ensemble":
+            raise InputError("method `ensemble` expects several networks, got one: use `Ensemble`")
+        if method == "moments":
+            assert self.head.moments is not None
+            for moments in self._moments(call):
+                yield iter([self.head.moments.passes(moments)])
+            return
+        pieces = self.pieces(call.sampling.masks, call.rows)
+        if method == "mc":
+            yield from pieces.blocks(call.rows, call.sampling, call.check)
+            return
+        for rows in pieces.rows(call.rows):
+            if call.check is not None:
+                call.check()
+            yield iter([run(self.placed.point, rows, self.placed.weights, self.device)[None]])
+
+    def _moments(self, call: _Call) -> Iterator[OutputMoments]:
+        self.pieces("shared", call.rows)  # checks the sizes
+        return self._propagation.blocks(call.rows, self.memory_budget_bytes, call.check)
 
     @cached_property
     def _propagation(self) -> Propagation:
@@ -239,109 +374,9 @@ class Engine:
         weights = on_device((bundle.sampling,), bundle.weights, self.device)
         return Propagation(bundle.sampling, bundle.sites, output, weights, self.device)
 
-    def _columns(
-        self,
-        read: Mapping[str, Tensor],
-        sampling: Sampling,
-        temperature: Scaling,
-        keep_samples: bool,
-        check: Callable[[], None] | None,
-    ) -> Columns:
-        """All columns on the host; on a GPU from a recording, where the call is of that kind."""
-        passes = None
-        if self._recordings is not None and not keep_samples and sampling.is_plain:
-            passes = self.pieces("shared", read)
-        total = len(next(iter(read.values())))
-        if passes is None or not passes.is_repeatable(filled_rows(total), sampling):
-            with running(self.device):
-                return joined(list(self._parts(read, sampling, temperature, keep_samples, check)))
-        if check is not None:
-            check()
-        assert self._recordings is not None
-
-        def answer(rows: Mapping[str, Tensor]) -> tuple[Sheet, Figures]:
-            with running(self.device):
-                (tally,) = self._tallies(rows, sampling, self._empty(sampling, temperature), None)
-                return tally.sheet(), tally.figures
-
-        kind = shapes(read), sampling, temperature
-        return self._recordings.columns(read, kind, answer, partial(passes.held, sampling))
-
-    @cached_property
-    def _recordings(self) -> Recordings | None:
-        return Recordings(self.device) if self.device.type == "cuda" else None
-
-    def _parts(
-        self,
-        read: Mapping[str, Tensor],
-        sampling: Sampling,
-        temperature: Scaling,
-        keep_samples: bool,
-        check: Callable[[], None] | None,
-    ) -> Iterator[Columns]:
-        """The columns of some rows after the others."""
-        if sampling.method == "moments":
-            for moments in self._moments(read, check):
-                found = moments.columns(self.manifest, temperature, keep_nodes=keep_samples)
-                yield {name: column.cpu().numpy() for name, column in found.items()}
-            return
-        empty = self._empty(sampling, temperature, keep_samples)
-        if sampling.tolerance is not None:
-            tiles = self.pieces(sampling.masks, read).tiles(read, sampling, check)
-            for tile in tiles:
-                yield until(tile, empty(), sampling.num_samples, sampling.tolerance)
-            return
-        for tally in self._tallies(read, sampling, empty, check):
-            yield tally.columns()
-
-    def _empty(
-        self, sampling: Sampling, temperature: Scaling, keep_samples: bool = False
-    ) -> Callable[[], Tally]:
-        left = self._left if sampling.draw == "stratified" and sampling.method == "mc" else None
-        return partial(Tally, self.manifest, temperature, left, keep_samples)
-
-    def _tallies(
-        self,
-        read: Mapping[str, Tensor],
-        sampling: Sampling,
-        empty: Callable[[], Tally],
-        check: Callable[[], None] | None,
-    ) -> Iterator[Tally]:
-        """What the passes of some rows after the others say."""
-        for passes in self._passes(read, sampling, check):
-            tally = empty()
-            for raw in passes:
-                tally.add(raw)
-            yield tally
-
-    def _passes(
-        self,
-        read: Mapping[str, Tensor],
-        sampling: Sampling,
-        check: Callable[[], None] | None,
-    ) -> Iterator[Iterator[Tensor]]:
-        """For one block of rows after the other, the raw outputs of its passes in order of t."""
-        if sampling.method == "ensemble":
-            raise InputError("method `ensemble` expects several networks, got one: use `Ensemble`")
-        if sampling.method == "moments":
-            for moments in self._moments(read, check):
-                yield iter([moments.at_nodes(self.manifest.output)])
-            return
-        pieces = self.pieces(sampling.masks, read)
-        if sampling.method == "mc":
-            yield from pieces.blocks(read, sampling, check)
-            return
-        for rows in pieces.rows(read):
-            if check is not None:
-                check()
-            yield iter([self._point(rows)])
-
-    def _point(self, rows: Mapping[str, Tensor]) -> Tensor:
-        return run(self.placed.point, rows, self.placed.weights, self.device).unsqueeze(0)
-
-    def pieces(self, masks: Masks, read: Mapping[str, Tensor]) -> Passes:
+    def pieces(self, masks: Masks, rows: Mapping[str, Tensor]) -> Passes:
         """The plan for rows of that shape; see `dubito.engine.plans`."""
-        return self.plans.pieces(masks, read)
+        return self.plans.pieces(masks, rows)
 
     @cached_property
     def _left(self) -> float:
@@ -352,32 +387,6 @@ class Engine:
     def made_up_rows(self, count: int = 2) -> dict[str, Tensor]:
         """Rows of numbers that the network takes; free dimensions as long as it needs."""
         return made_up_rows(self.manifest.inputs, self._free, count)
-
-    def _try_out(self, rows: Mapping[str, Tensor]) -> None:
-        """Plan, and run made-up rows, so that a bundle that does not run is refused now."""
-        self.pieces(self.defaults.masks, rows)
-        three = {name: tensor[[0, 1, 0]].to(self.device) for name, tensor in rows.items()}
-        point, weights = self.placed.point, self.placed.weights
-        with running(self.device):
-            made = point.run(three, weights, device=self.device, watch=self.plans.watch)
-        check_output(made["output"], self.manifest, rows=3)
-        check_features(made.get("features"), rows=3)
-        two = Sampling(2, self.defaults.seed)
-        raw = self.sample(rows, sampling=two)
-        check_output(raw[0], self.manifest, rows=2)
-        each = ({name: tensor[at : at + 1] for name, tensor in rows.items()} for at in (0, 1))
-        alone = torch.cat([self.sample(row, sampling=two) for row in each], dim=1)
-        check_apart(raw, alone, partial(passes_in_double, self.bundle, rows, self._draws(two)))
-
-    def _draws(self, sampling: Sampling) -> Callable[[int], SiteSource]:
-        """The draws of the first pass over so many rows, on the CPU."""
-        execution = self.pieces("shared", self.made_up_rows()).execution
-
-        def draws(count: int) -> SiteSource:
-            source = execution.draws(range(1), range(count), sampling.key, per_row=True)
-            return lambda index, size, dtype: source(index, size, dtype).cpu()
-
-        return draws
 
     def _prepare(self, rows: Mapping[str, Tensor]) -> None:
         """Measure and record now what the first request would else wait for."""

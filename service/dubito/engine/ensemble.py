@@ -1,20 +1,13 @@
 """Several networks as one: the mixture of their masked passes.
 
-Its job: ask every member for the same rows and merge the answers. Every member counts the same.
-
-    mean       1/M Σ_m mean_m
-    variance   1/M Σ_m variance_m + 1/M Σ_m (mean_m - mean)²     law of total variance, ddof = 0
-    entropy    H[mean] = 1/M Σ_m expected_m + mutual information, within and between members
-    error      √(Σ_m error_m²) / M: the members are given, their draws are independent
-
-The corrected mutual information adds what M·T passes take from H[mean] on average, to second order:
-½ Σ_c error_c² / mean_c.
+Its job: ask every member for the same rows and merge the answers (`heads/mixture.py`). Every member
+counts the same.
 
 Member k draws with seed + k, so that the members' Monte Carlo errors are independent, which with
 the same masks they would not be.
 
 Dimensions: M members, T samples, B rows, C classes, D outputs.
-Source: Lakshminarayanan, Pritzel, Blundell 2017, arXiv:1612.01474; Miller 1955 for the correction.
+Source: Lakshminarayanan, Pritzel, Blundell 2017, arXiv:1612.01474.
 """
 
 from __future__ import annotations
@@ -22,17 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from scipy.special import entr
+import torch
 from torch import Tensor
 
-from dubito import ties
-from dubito.engine.calling.columns import Column
 from dubito.engine.calling.inputs import Inputs
-from dubito.engine.calling.prediction import Classification, Prediction, Regression, folded
+from dubito.engine.calling.prediction import Prediction
 from dubito.engine.calling.sampling import SEED_LIMIT, Sampling
 from dubito.engine.engine import Engine
-from dubito.engine.heads.positions import position_shape
 from dubito.engine.heads.scaling import Scaling
 from dubito.errors import InputError
 from dubito_nn import Manifest
@@ -67,9 +56,35 @@ class Ensemble:
         """What the members agree on, as the first one says it."""
         return self.members[0].manifest
 
+    @property
+    def device(self) -> torch.device:
+        """Where the first member runs."""
+        return self.members[0].device
+
+    @property
+    def shares_features(self) -> bool:
+        """Whether a row has one feature vector: no, members have none in common."""
+        return False
+
+    def drawn(self, sampling: Sampling) -> list[tuple[Engine, Sampling]]:
+        """Every member with its own sampling."""
+        return [(member, of_member(sampling, place)) for place, member in enumerate(self.members)]
+
+    def with_members(self, members: Sequence[Engine]) -> Ensemble:
+        """An ensemble of other engines."""
+        return Ensemble(tuple(members))
+
     def read_inputs(self, inputs: Inputs) -> dict[str, Tensor]:
         """Check rows against the members' inputs."""
         return self.members[0].read_inputs(inputs)
+
+    def position_shape(self, rows: Mapping[str, Tensor] | None = None) -> tuple[int, ...]:
+        """The axes of positions of a row; as of `Engine.position_shape`."""
+        return self.members[0].position_shape(rows)
+
+    def numbers_per_row(self, rows: Mapping[str, Tensor] | None = None) -> int:
+        """Probabilities, or means, that one pass of one member makes of one row."""
+        return self.members[0].numbers_per_row(rows)
 
     def predict(
         self,
@@ -92,39 +107,71 @@ class Ensemble:
         Raises:
             InputError: for rows that the networks do not take, or a temperature not above 0.
         """
-        sampling = replace(sampling or self.members[0].defaults, method="ensemble")
-        read = self.read_inputs(inputs)
+        sampling, rows = self._sampling(sampling), self.read_inputs(inputs)
         answers = [
             member.predict(
-                read,
-                sampling=of_member(sampling, place),
+                rows,
+                sampling=own,
                 temperature=temperature,
                 keep_samples=keep_samples,
                 check=check,
             )
-            for place, member in enumerate(self.members)
+            for member, own in self.drawn(sampling)
         ]
-        return mixture(answers, sampling)
+        head = self.members[0].head
+        return head.prediction(head.mixed(answers), sampling)
+
+    def sample(
+        self,
+        inputs: Inputs,
+        *,
+        sampling: Sampling | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """The declared outputs of all passes of all members, one member after the other.
+
+        Args:
+            inputs: rows first.
+            sampling: of every member, T passes each; member k adds k to the seed.
+            check: called between chunks; whatever it raises ends the sampling.
+
+        Returns:
+            Shape (M · T, B, ...), on the CPU.
+
+        Raises:
+            InputError: for rows that the networks do not take, or where one pass of a member means
+                something else than that of another, since their targets are scaled otherwise.
+        """
+        if len({member.manifest.target_scale for member in self.members}) > 1:
+            raise InputError(
+                "passes of several networks expect one `target_scale`, got several: sample each"
+                " member alone"
+            )
+        rows = self.read_inputs(inputs)
+        passes = [
+            member.sample(rows, sampling=own, check=check)
+            for member, own in self.drawn(self._sampling(sampling))
+        ]
+        return torch.cat(passes)
+
+    def features(self, inputs: Inputs, *, check: Callable[[], None] | None = None) -> Tensor:
+        """No feature vector: members have none in common.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "features expect one network, got an ensemble, whose members have none in common:"
+            " choose one version"
+        )
+
+    def _sampling(self, sampling: Sampling | None) -> Sampling:
+        return replace(sampling or self.members[0].defaults, method="ensemble")
 
 
 def of_member(sampling: Sampling, place: int) -> Sampling:
     """How the member at a place of an ensemble is drawn."""
     return replace(sampling, method="mc", seed=(sampling.seed + place) % SEED_LIMIT)
-
-
-def numbers_per_row(network: Engine | Ensemble, rows: Mapping[str, Tensor] | None = None) -> int:
-    """Probabilities, or means, that one pass makes of one row.
-
-    Args:
-        network: one, or several.
-        rows: of the shape in question; None: as made-up rows are.
-    """
-    manifest = network.manifest
-    if manifest.class_axis is None:
-        return manifest.num_outputs
-    engine = network.members[0] if isinstance(network, Ensemble) else network
-    shape = position_shape(engine.bundle, engine.made_up_rows() if rows is None else rows)
-    return manifest.num_outputs * int(np.prod(shape))
 
 
 def check_members(members: Sequence[int]) -> None:
@@ -171,99 +218,6 @@ def check_agreement(members: Sequence[tuple[str, Manifest, str | None]]) -> None
                 f"members of an ensemble expect different networks, got the same one as {same[0]} "
                 f"and {name}: name it once"
             )
-
-
-def mixture(answers: Sequence[Prediction], sampling: Sampling) -> Prediction:
-    """The prediction of equally weighted members.
-
-    Args:
-        answers: of the members, for the same rows, all of one task.
-        sampling: stated in the result.
-    """
-    shared = {
-        "mean": _mean([one.mean for one in answers]),
-        "standard_error": _error([one.standard_error for one in answers]),
-        "num_samples_used": np.sum([one.num_samples_used for one in answers], axis=0),
-        "samples": _joined([one.samples for one in answers]),
-    }
-    regressions = [one for one in answers if isinstance(one, Regression)]
-    if regressions:
-        return _regression(regressions, sampling, shared)
-    return _classification(
-        [one for one in answers if isinstance(one, Classification)], sampling, shared
-    )
-
-
-def _classification(
-    answers: Sequence[Classification], sampling: Sampling, shared: Mapping[str, Column]
-) -> Classification:
-    mean_BC, positions = shared["mean"], answers[0].positions
-    each = [one.positions or one for one in answers]
-    expected_B = _mean([one.expected_entropy for one in each])
-    # by concavity; rounding must not undo it
-    predictive_B = np.maximum(entr(mean_BC).sum(-1), expected_B)
-    error_BC = shared["standard_error"]
-    bias_BC = np.divide(error_BC**2, 2 * mean_BC, out=np.zeros_like(mean_BC), where=mean_BC > 0)
-    vote_share_BC = _mean([one.vote_share for one in answers])
-    measures = {
-        "predictive_entropy": predictive_B,
-        "expected_entropy": expected_B,
-        "mutual_information": predictive_B - expected_B,
-        "mutual_information_corrected": predictive_B - expected_B + bias_BC.sum(-1),
-        # a pass that overflowed votes for nothing
-        "variation_ratio": 1 - vote_share_BC.max(-1) + 0 * expected_B,
-    }
-    return Classification(
-        sampling=sampling,
-        classes=answers[0].classes,
-        label_index=ties.most_probable(mean_BC),
-        variance=_variance([one.variance for one in answers], [one.mean for one in answers]),
-        vote_share=vote_share_BC,
-        **(measures if positions is None else folded(measures, positions.head)),
-        energy=_mean([one.energy for one in answers]),
-        energy_spread=np.sqrt(
-            _variance([one.energy_spread**2 for one in answers], [one.energy for one in answers])
-        ),
-        max_logit=_mean([one.max_logit for one in answers]),
-        **shared,  # type: ignore[arg-type]
-    )
-
-
-def _regression(
-    answers: Sequence[Regression], sampling: Sampling, shared: Mapping[str, Column]
-) -> Regression:
-    epistemic_BD = _variance(
-        [one.epistemic_variance for one in answers], [one.mean for one in answers]
-    )
-    aleatoric_BD = _mean([one.aleatoric_variance for one in answers])
-    return Regression(
-        sampling=sampling,
-        variance=epistemic_BD + aleatoric_BD,
-        epistemic_variance=epistemic_BD,
-        aleatoric_variance=aleatoric_BD,
-        noise_samples=_joined([one.noise_samples for one in answers]),
-        **shared,  # type: ignore[arg-type]
-    )
-
-
-def _mean(columns: Sequence[Column]) -> Column:
-    mean: Column = np.mean(columns, axis=0)
-    return mean
-
-
-def _variance(variances: Sequence[Column], means: Sequence[Column]) -> Column:
-    total: Column = np.mean(variances, axis=0) + np.var(means, axis=0)
-    return total
-
-
-def _error(errors: Sequence[Column]) -> Column:
-    error: Column = np.sqrt(np.sum(np.square(errors), axis=0)) / len(errors)
-    return error
-
-
-def _joined(samples: Sequence[Column | None]) -> Column | None:
-    kept = [one for one in samples if one is not None]
-    return np.concatenate(kept) if kept else None
 
 
 def _facts(other: Manifest, first: Manifest) -> list[tuple[str, object, object]]:

@@ -5,8 +5,7 @@ Its job: plan a shape at the first call that has it, and keep the last few plans
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,7 +13,8 @@ from torch import Tensor
 
 from dubito.engine.calling.sampling import Masks, Sampling
 from dubito.engine.choice import options, timed_passes
-from dubito.engine.heads.positions import most_rows
+from dubito.engine.heads import head_of
+from dubito.engine.kernels.precision import running
 from dubito.engine.kernels.rates import rates
 from dubito.engine.planning.layout import look
 from dubito.engine.planning.placement import Placed
@@ -25,7 +25,6 @@ from dubito.engine.proving.sizes import GraphLimits
 from dubito.engine.running.execution import Execution
 from dubito.engine.running.options import FormTiming
 from dubito.engine.running.passes import BUDGET_PARTS, Passes
-from dubito.errors import InputError
 from dubito_nn import Bundle
 from dubito_nn.program import Node, Value
 
@@ -75,7 +74,7 @@ class Plans:
             found = options(execution, rates(self.device), self.defaults.num_samples)
             shape = execution.layouts.shape[execution.program.outputs["output"]]
             budget = self.memory_budget_bytes
-            most = most_rows(self.bundle.manifest, shape, budget // BUDGET_PARTS)
+            most = head_of(self.bundle.manifest).most_rows(shape, budget // BUDGET_PARTS)
             self._planned[key] = Passes(execution, budget, self.defaults.key, found, most_rows=most)
             while len(self._planned) > _MAX_PLANNED:
                 self._planned.pop(next(iter(self._planned)))
@@ -135,33 +134,6 @@ class Plans:
                 masks,
                 self.memory_budget_bytes // BUDGET_PARTS,
             )
-
-
-@contextmanager
-def running(device: torch.device) -> Iterator[None]:
-    """Without gradients, and in full float32 also where cuDNN would round to TF32."""
-    try:
-        with torch.no_grad(), full_float32(device):
-            yield
-    except IndexError as error:
-        raise InputError(
-            f"the network looks up an entry that it does not have ({error}): send indices"
-            " within its tables, for instance tokens below the size of the vocabulary"
-        ) from error
-
-
-def full_float32(device: torch.device) -> AbstractContextManager[None]:
-    """No TF32 in cuDNN, whose other settings stay as they are."""
-    if device.type != "cuda":
-        return nullcontext()
-    cudnn = torch.backends.cudnn
-    held: AbstractContextManager[None] = cudnn.flags(
-        enabled=cudnn.enabled,
-        benchmark=cudnn.benchmark,
-        deterministic=cudnn.deterministic,
-        allow_tf32=False,
-    )
-    return held
 
 
 def allowed_bytes(budget_bytes: int) -> int:

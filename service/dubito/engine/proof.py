@@ -9,20 +9,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from dubito.engine.heads.positions import expected_output
+from dubito.engine.calling.sampling import Sampling
+from dubito.engine.heads import HEADS, OutputHead, head_of
+from dubito.engine.heads.head import UNBOUNDED
+from dubito.engine.kernels.precision import running
 from dubito.engine.planning.layout import Layout, RowAxis
+from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.sizes import GraphLimits, NotRunningError, check_sizes
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, InputSpec, Manifest
 from dubito_nn.program import DTYPES, SiteSource, Value, doubled
 
+if TYPE_CHECKING:
+    from dubito.engine.engine import Engine
+
 _APART = 1e-3  # of the largest number, between a row alone and beside others
 _FREE_SIZES = (8, 16, 32, 64, 128, 256)  # of a free dimension, until the graph runs
-_SERVED_HEADS = ("classification", "multilabel", "dense", "regression")
 _FAILURES = (
     *(ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError),
     ValueError,
@@ -35,9 +43,9 @@ def check_head(manifest: Manifest) -> None:
     Raises:
         BundleRefusedError: naming it.
     """
-    if manifest.head not in _SERVED_HEADS:
+    if manifest.head not in HEADS:
         raise BundleRefusedError(
-            f"the engine expects a head that it can serve, {', '.join(_SERVED_HEADS)}, got"
+            f"the engine expects a head that it can serve, {', '.join(HEADS)}, got"
             f" {manifest.head}: serve it with a later version, or export the mean of each row alone"
         )
 
@@ -99,7 +107,52 @@ def check_sound(bundle: Bundle, rows: Mapping[str, Tensor], limits: GraphLimits)
     two = {name: tensor[:1].repeat_interleave(2, 0) for name, tensor in rows.items()}
     for program in (bundle.sampling, bundle.point):
         output = check_sizes(program, two, bundle.weights, bundle.sites, limits)
-        check_output(output, bundle.manifest, rows=2)
+        check_output(output, head_of(bundle.manifest), rows=2)
+
+
+def output_shape(bundle: Bundle, rows: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """The shape of the declared output of two such rows; it costs no arithmetic.
+
+    Args:
+        bundle: shown to be sound.
+        rows: of every input; the first counts.
+    """
+    two = {name: tensor[:1].repeat_interleave(2, 0) for name, tensor in rows.items()}
+    limits = GraphLimits(UNBOUNDED, Clock(None))
+    output = check_sizes(bundle.sampling, two, bundle.weights, bundle.sites, limits)
+    assert isinstance(output, Tensor)
+    return tuple(output.shape)
+
+
+def try_out(engine: Engine, rows: Mapping[str, Tensor]) -> None:
+    """Plan, and run made-up rows, so that a bundle that does not run is refused now.
+
+    Args:
+        engine: that is being loaded.
+        rows: two.
+
+    Raises:
+        BundleRefusedError: naming what is wrong.
+    """
+    engine.pieces(engine.defaults.masks, rows)
+    three = {name: tensor[[0, 1, 0]].to(engine.device) for name, tensor in rows.items()}
+    point, weights = engine.placed.point, engine.placed.weights
+    with running(engine.device):
+        made = point.run(three, weights, device=engine.device, watch=engine.plans.watch)
+    check_output(made["output"], engine.head, rows=3)
+    check_features(made.get("features"), rows=3)
+    two = Sampling(2, engine.defaults.seed)
+    raw = engine.sample(rows, sampling=two)
+    check_output(raw[0], engine.head, rows=2)
+    each = ({name: tensor[at : at + 1] for name, tensor in rows.items()} for at in (0, 1))
+    alone = torch.cat([engine.sample(row, sampling=two) for row in each], dim=1)
+    execution = engine.pieces("shared", engine.made_up_rows()).execution
+
+    def draws(count: int) -> SiteSource:
+        source = execution.draws(range(1), range(count), two.key, per_row=True)
+        return lambda index, size, dtype: source(index, size, dtype).cpu()
+
+    check_apart(raw, alone, partial(passes_in_double, engine.bundle, rows, draws))
 
 
 @contextmanager
@@ -122,14 +175,14 @@ def refusing() -> Iterator[None]:
         ) from error
 
 
-def check_output(value: Value, manifest: Manifest, rows: int) -> None:
+def check_output(value: Value, head: OutputHead, rows: int) -> None:
     """Refuse an output of another shape or type than the manifest states.
 
     Raises:
         BundleRefusedError: naming both.
     """
     shape = value.shape if isinstance(value, Tensor) else torch.Size()
-    expected = expected_output(manifest, rows, shape)
+    expected = head.expected_output(rows, tuple(shape))
     if not isinstance(value, Tensor):
         got = type(value).__name__
     elif tuple(value.shape) != expected or not value.is_floating_point():

@@ -16,11 +16,10 @@ from functools import partial
 
 from torch import Tensor
 
-from dubito.engine import Engine, Ensemble, Sampling
-from dubito.engine.ensemble import of_member
+from dubito.engine import Engine, Sampling
+from dubito.engine.network import Network
 from dubito.engine.pinning import FormChoice, arithmetic, choose, pinned
 from dubito.jobs.lane import Lane
-from dubito.models.members import Predictor
 from dubito.serving.worker import Check
 
 MAX_BLOCK_ROWS = 65_536
@@ -29,7 +28,7 @@ _GAIN = 0.8  # of the time of a chunk that halving it must leave at most
 _LEAST_SHARE = 1 / 64  # of the engine's usual chunk
 
 Read = Callable[[int], Mapping[str, Tensor]]
-Predict = Callable[[Predictor, Mapping[str, Tensor], Check], object]
+Predict = Callable[[Network, Mapping[str, Tensor], Check], object]
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Plan:
 
 
 def make_plan(
-    predictor: Predictor,
+    network: Network,
     sampling: Sampling,
     read: Read,
     predict: Predict,
@@ -78,7 +77,7 @@ def make_plan(
     """Find the rows of a block and the size of a chunk, and write down what the engine chooses.
 
     Args:
-        predictor: of the job.
+        network: of the job.
         sampling: of the job.
         read: the first rows of the pool, so many.
         predict: what is done with a block.
@@ -90,19 +89,19 @@ def make_plan(
     rows = least_rows
     while rows < most_rows:
         more = min(2 * rows, most_rows)
-        if _trial(predictor, read(more), predict, lane).seconds > target_s:
+        if _trial(network, read(more), predict, lane).seconds > target_s:
             break
         rows = more
     block = read(rows)
     choices = tuple(
-        lane.run(partial(_choose, one, own, block)) for one, own in _members(predictor, sampling)
+        lane.run(partial(_choose, one, own, block)) for one, own in network.drawn(sampling)
     )
-    plan = Plan(rows, choices, machine(predictor))
-    chunk_s = _trial(fixed(predictor, sampling, plan, block, 0), block, predict, lane).chunk_s
+    plan = Plan(rows, choices, machine(network))
+    chunk_s = _trial(fixed(network, sampling, plan, block, 0), block, predict, lane).chunk_s
     while chunk_s > target_s and min(one.chunk_share for one in choices) > _LEAST_SHARE:
         choices = tuple(replace(one, chunk_share=one.chunk_share / 2) for one in choices)
         smaller = replace(plan, choices=choices)
-        trial = _trial(fixed(predictor, sampling, smaller, block, 0), block, predict, lane)
+        trial = _trial(fixed(network, sampling, smaller, block, 0), block, predict, lane)
         if trial.chunk_s > _GAIN * chunk_s:
             break  # what takes long is not the chunk: smaller ones would only cost
         plan, chunk_s = smaller, trial.chunk_s
@@ -110,34 +109,23 @@ def make_plan(
 
 
 def fixed(
-    predictor: Predictor,
+    network: Network,
     sampling: Sampling,
     plan: Plan,
     block: Mapping[str, Tensor],
     first: int,
-) -> Predictor:
-    """The predictor, pinned to a plan for a block that begins with row `first`."""
+) -> Network:
+    """The network, pinned to a plan for a block that begins with row `first`."""
     made = tuple(
         pinned(one, block, own, choice, first=first)
-        for (one, own), choice in zip(_members(predictor, sampling), plan.choices, strict=True)
+        for (one, own), choice in zip(network.drawn(sampling), plan.choices, strict=True)
     )
-    return Ensemble(made) if isinstance(predictor, Ensemble) else made[0]
+    return network.with_members(made)
 
 
-def machine(predictor: Predictor) -> dict[str, object]:
+def machine(network: Network) -> dict[str, object]:
     """The arithmetic of this machine."""
-    return arithmetic(_first(predictor).device)
-
-
-def _members(predictor: Predictor, sampling: Sampling) -> list[tuple[Engine, Sampling]]:
-    if isinstance(predictor, Ensemble):
-        members = enumerate(predictor.members)
-        return [(member, of_member(sampling, place)) for place, member in members]
-    return [(predictor, sampling)]
-
-
-def _first(predictor: Predictor) -> Engine:
-    return predictor.members[0] if isinstance(predictor, Ensemble) else predictor
+    return arithmetic(network.device)
 
 
 def _choose(one: Engine, own: Sampling, block: Mapping[str, Tensor], _: Check) -> FormChoice:
@@ -152,14 +140,12 @@ class _Trial:
     chunk_s: float
 
 
-def _trial(
-    predictor: Predictor, block: Mapping[str, Tensor], predict: Predict, lane: Lane
-) -> _Trial:
+def _trial(network: Network, block: Mapping[str, Tensor], predict: Predict, lane: Lane) -> _Trial:
     """The least times of a few turns; a chunk is what lies between two checks.
 
     On a CPU the thread's own time counts: what else the machine does is no reason for small blocks.
     """
-    on_cpu = _first(predictor).device.type == "cpu"
+    on_cpu = network.device.type == "cpu"
     now_s = time.thread_time if on_cpu else time.perf_counter
 
     def timed(check: Check) -> _Trial:
@@ -174,7 +160,7 @@ def _trial(
             back_s = now_s()
             away_s += back_s - left_s
 
-        predict(predictor, block, check_apart)
+        predict(network, block, check_apart)
         ended_s = now_s()
         return _Trial(ended_s - began_s - away_s, max(chunk_s, ended_s - back_s))
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from dubito.asked import PredictOrder, arrays_of
 from dubito.calibration.record import Calibration
 from dubito.engine import Sampling
+from dubito.engine.network import Network
 from dubito.jobs.arrays import Arrays, to_bytes
-from dubito.models.members import Predictor
 from dubito.serving.outputs import Built, build_outputs
 from dubito.serving.worker import Check
 
@@ -39,7 +39,7 @@ class Predicting:
         order: PredictOrder,
         sampling: Sampling,
         calibration: Calibration | None,
-        predictor: Callable[[Mapping[str, Tensor], int], Predictor],
+        predictor: Callable[[Mapping[str, Tensor], int], Network],
         *,
         may_keep_samples: bool,
         width: int,

@@ -6,12 +6,11 @@ Dimensions: N rows of the pool, B of a block.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 from torch import Tensor
 
 from dubito.acquisition import Choice, Search
-from dubito.engine import Engine, Ensemble, Inputs, Prediction, Sampling
+from dubito.engine.network import Behind
 from dubito.jobs.arrays import Arrays, to_bytes
 from dubito.jobs.lane import Lane
 from dubito.pools import PoolData
@@ -55,35 +54,10 @@ class Selecting:
 
     def finish(self, lane: Lane) -> Choice:
         """The chosen rows: the network runs on the device's thread, all else on the job's own."""
-        network = self._search.network
-        if isinstance(network, Ensemble):
-            return lane.run(lambda check: self._search.finish(self._data, check))
-        self._search.network = cast(Engine, _Behind(network, lane))
+        self._search.network = Behind(self._search.network, lane.run)
         return self._search.finish(self._data, lane.check)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """None."""
         return ()
-
-
-class _Behind:
-    """What a search asks of an engine, each call a task of the lane behind all requests."""
-
-    def __init__(self, engine: Engine, lane: Lane) -> None:
-        self._engine = engine
-        self._lane = lane
-        self.manifest, self.bundle = engine.manifest, engine.bundle
-        self.read_inputs, self.made_up_rows = engine.read_inputs, engine.made_up_rows
-
-    def predict(
-        self, inputs: Inputs, *, sampling: Sampling, keep_samples: bool, check: Check
-    ) -> Prediction:
-        return self._lane.run(
-            lambda own: self._engine.predict(
-                inputs, sampling=sampling, keep_samples=keep_samples, check=own
-            )
-        )
-
-    def features(self, inputs: Inputs) -> Tensor:
-        return self._lane.run(lambda own: self._engine.features(inputs, check=own))

@@ -18,6 +18,7 @@ from dubito.acquisition import Search
 from dubito.calibration.promises.policy import DECISIONS
 from dubito.calibration.record import Calibration
 from dubito.engine import Inputs
+from dubito.engine.network import Network, num_values
 from dubito.jobs.arrays import Arrays, from_bytes
 from dubito.jobs.desk import Desk
 from dubito.jobs.lane import Lane, StoppedError
@@ -28,7 +29,7 @@ from dubito.jobs.results import JSON, MEDIA_TYPES, write_result
 from dubito.jobs.scan import Kind, Scan
 from dubito.jobs.selecting import Selecting
 from dubito.models.library import Library
-from dubito.models.members import Predictor, num_values, predictor
+from dubito.models.members import predictor
 from dubito.pools import Shelf
 from dubito.registry import JobFact, PartFact
 from dubito.serving.selecting import SelectReply, begin
@@ -88,7 +89,7 @@ class Task:
         else:
             self._select()
 
-    def _load(self) -> Predictor:
+    def _load(self) -> Network:
         fact, members = self._fact, self._fact.order["members"]
         assert members is None or isinstance(members, list)
         version = self._library.version(fact.model, str(fact.version))
@@ -97,7 +98,7 @@ class Task:
 
     def _predict(self) -> None:
         limit = self._settings.max_sample_values
-        per_row = num_values(1, self._network, self._sampling)
+        per_row = num_values(self._network, self._sampling, 1)
         keeping = partial(
             Predicting,
             order_of(self._fact),
@@ -127,7 +128,7 @@ class Task:
         limit = self._settings.max_calibration_values
         total = len(self._data)
 
-        def search(network: Predictor) -> Search:
+        def search(network: Network) -> Search:
             return begin(order, network, self._sampling, total, limit)
 
         free = search(self._network)

@@ -5,18 +5,14 @@ Members are taken in ascending order of their numbers, so that the same set give
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
-from torch import Tensor
-
-from dubito.engine import Engine, Ensemble, Sampling
-from dubito.engine.ensemble import check_agreement, check_members, numbers_per_row
+from dubito.engine import Ensemble
+from dubito.engine.ensemble import check_agreement, check_members
+from dubito.engine.network import Network
 from dubito.models.library import Library
 from dubito.registry import VersionFact
 from dubito_nn.manifest_reader import manifest_from_json
-
-Predictor: TypeAlias = Engine | Ensemble
 
 
 def find_members(
@@ -45,7 +41,7 @@ def find_members(
     return tuple(members)
 
 
-def predictor(library: Library, version: VersionFact, members: Sequence[VersionFact]) -> Predictor:
+def predictor(library: Library, version: VersionFact, members: Sequence[VersionFact]) -> Network:
     """The engine of a version, or the ensemble of its fellow versions.
 
     Raises:
@@ -55,23 +51,3 @@ def predictor(library: Library, version: VersionFact, members: Sequence[VersionF
     if not members:
         return library.engine(version)
     return Ensemble(tuple(library.engine(member) for member in members))
-
-
-def count_networks(engine: Predictor) -> int:
-    """How many networks a row goes through."""
-    return len(engine.members) if isinstance(engine, Ensemble) else 1
-
-
-def num_values(
-    rows: int, engine: Predictor, sampling: Sampling, inputs: Mapping[str, Tensor] | None = None
-) -> int:
-    """Numbers that all passes over the rows make.
-
-    Args:
-        rows: how many.
-        engine: of the version, or of several.
-        sampling: how many passes.
-        inputs: rows of the same shape; None: as made-up rows are.
-    """
-    per_row = numbers_per_row(engine, inputs)
-    return rows * per_row * sampling.num_returned * count_networks(engine)

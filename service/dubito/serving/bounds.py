@@ -13,8 +13,8 @@ from torch import Tensor
 
 from dubito.asked import CalibrateOrder, EvaluateOrder
 from dubito.engine import Inputs, Sampling
+from dubito.engine.network import Network, num_values
 from dubito.errors import InputError
-from dubito.models.members import Predictor, count_networks, num_values
 from dubito.serving.judging.calibrating import Labelled
 from dubito.serving.worker import Reservation
 from dubito.settings import Settings
@@ -30,7 +30,7 @@ class Bounds:
 
     settings: Settings
 
-    def read(self, engine: Predictor, given: Inputs) -> tuple[dict[str, Tensor], int]:
+    def read(self, engine: Network, given: Inputs) -> tuple[dict[str, Tensor], int]:
         """Checked rows, and how many there are.
 
         Raises:
@@ -47,7 +47,7 @@ class Bounds:
     def read_labelled(
         self,
         order: CalibrateOrder | EvaluateOrder,
-        engine: Predictor,
+        engine: Network,
         sampling: Sampling,
         place: Reservation,
     ) -> Labelled:
@@ -58,8 +58,8 @@ class Bounds:
         """
         rows = Labelled.read(order, engine, partial(self.read, engine))
         limit = self.settings.max_calibration_values
-        check_values(num_values(rows.num_rows, engine, sampling, rows.inputs), limit)
-        place.resize(rows.num_rows * sampling.passes * count_networks(engine))
+        check_values(num_values(engine, sampling, rows.num_rows, rows.inputs), limit)
+        place.resize(rows.num_rows * sampling.passes * len(engine.members))
         return rows
 
     def _check_rows(self, rows: int) -> None:

@@ -19,9 +19,9 @@ from torch import Tensor
 from dubito.asked import Column, PredictOrder
 from dubito.calibration.promises import draws, mixture
 from dubito.calibration.record import Calibration
-from dubito.engine import Classification, Ensemble, Regression, Sampling
+from dubito.engine import Classification, Regression, Sampling
+from dubito.engine.network import Network
 from dubito.errors import InputError
-from dubito.models.members import Predictor
 from dubito.monitoring.kept import Kept
 from dubito.monitoring.observing import observe
 from dubito.serving.overflow import decided, flagged, warn_of_overflow
@@ -110,7 +110,7 @@ def check_outputs(names: Sequence[str] | None, head: str, sampling: Sampling) ->
 
 def build_outputs(
     order: PredictOrder,
-    engine: Predictor,
+    engine: Network,
     inputs: Mapping[str, Tensor],
     sampling: Sampling,
     calibration: Calibration | None,
@@ -129,8 +129,7 @@ def build_outputs(
         check: called between chunks.
         may_keep_samples: whether all passes are few enough to keep them for `quantiles`.
     """
-    engines = engine.members if isinstance(engine, Ensemble) else (engine,)
-    injected = [one.manifest.injection_warning for one in engines]
+    injected = [one.manifest.injection_warning for one in engine.members]
     warnings = list(dict.fromkeys(line for line in injected if line is not None))
     applied = covering(order.calibration, sampling, calibration, warnings)
     names = order.outputs or _OUTPUTS[engine.manifest.head]
@@ -337,13 +336,13 @@ def _draws(found: Calibration, request: _Request) -> NDArray[np.float64]:
 
 
 def _features(
-    engine: Predictor,
+    engine: Network,
     inputs: Mapping[str, Tensor],
     calibration: Calibration | None,
     check: Check,
 ) -> NDArray[np.float32] | None:
     """Features of the rows, where the score reads them."""
-    if calibration is None or not calibration.needs_features or isinstance(engine, Ensemble):
+    if calibration is None or not calibration.needs_features or not engine.shares_features:
         return None
     return engine.features(dict(inputs), check=check).float().numpy()
 

@@ -11,7 +11,7 @@ from dubito.acquisition import Acquisition, Choice, Search
 from dubito.acquisition.strategies import find
 from dubito.asked import SamplingOrder
 from dubito.engine import Inputs, Sampling
-from dubito.models.members import Predictor
+from dubito.engine.network import Network
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class SelectReply:
 
 
 def begin(
-    order: SelectOrder, engine: Predictor, sampling: Sampling, num_rows: int, max_values: int
+    order: SelectOrder, engine: Network, sampling: Sampling, num_rows: int, max_values: int
 ) -> Search:
     """The search that an order asks for; a tolerance of the version's own is no choice of it.
 

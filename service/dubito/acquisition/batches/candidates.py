@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,10 @@ from torch import Tensor
 from dubito.acquisition.draws import Indices, words
 from dubito.acquisition.pool import Pool
 from dubito.acquisition.strategy import Candidates, Context, JointStrategy
-from dubito.engine import Engine, Ensemble, Inputs, Prediction, Sampling
+from dubito.engine import Inputs, Prediction, Sampling
+from dubito.engine.network import Network
 from dubito.errors import InputError
 
-Network: TypeAlias = Engine | Ensemble
 Check = Callable[[], None]
 
 
@@ -97,7 +97,7 @@ def _stacked(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 def _features(network: Network, rows: Mapping[str, Tensor]) -> NDArray[np.float64]:
     """Feature vectors of the network in evaluation mode, (B, F)."""
-    if isinstance(network, Ensemble):
+    if not network.shares_features:
         raise InputError(
             "the strategy expects the features of one network, got an ensemble, whose members have"
             " none in common: choose one version, or another strategy"

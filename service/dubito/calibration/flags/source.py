@@ -17,8 +17,8 @@ from scipy.special import logsumexp
 
 from dubito.calibration.flags import scores
 from dubito.calibration.scaling.scaling import scaled_logits
-from dubito.engine.heads.aggregate import of_rows
 from dubito.engine.heads.scaling import Scaling
+from dubito.engine.heads.several import of_rows
 
 Floats = NDArray[np.float64]
 Features = NDArray[np.floating]

@@ -35,7 +35,7 @@ from dubito import ties
 from dubito.calibration.choices import Choices
 from dubito.calibration.promises.conformal import ConformalScores, exact_decimal
 from dubito.calibration.promises.policy import Target
-from dubito.engine.heads.aggregate import of_rows
+from dubito.engine.heads.several import of_rows
 from dubito.errors import InputError
 
 Floats: TypeAlias = NDArray[np.float64]

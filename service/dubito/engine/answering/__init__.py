@@ -1,1 +1,7 @@
-"""From passes to answers."""
+"""From passes to answers.
+
+tally      passes of some rows, summed while they come
+streaming  rows until T, or until their error is small enough
+recording  answers recorded as CUDA graphs
+features   one vector per row, for distances between rows
+"""

@@ -1,6 +1,6 @@
 """The arguments of an engine, checked before they can be taken for a fault of the bundle.
 
-Its job: refuse what is no source, no device, no budget, no sampling or no temperature, by name.
+Its job: refuse what is no source, no device, no budget or no sampling, by name.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ import numpy as np
 import torch
 
 from dubito.engine.calling.sampling import Sampling
-from dubito.engine.heads.positions import check_method
-from dubito.engine.heads.scaling import Isotonic, Vector
 from dubito.errors import InputError
-from dubito_nn import Bundle, Manifest
+from dubito_nn import Bundle
 
 
 def check_load(source: object, memory_budget_bytes: int, proof_limit_s: object) -> None:
@@ -29,7 +27,7 @@ def check_load(source: object, memory_budget_bytes: int, proof_limit_s: object) 
             "`memory_budget_bytes` expects an integer above 0, got"
             f" {memory_budget_bytes!r}: such as 2**29"
         )
-    if proof_limit_s is not None and not _is_above_0(proof_limit_s):
+    if proof_limit_s is not None and not is_above_0(proof_limit_s):
         raise InputError(
             f"`proof_limit_s` expects seconds above 0, got {proof_limit_s!r}: None is no limit"
         )
@@ -42,28 +40,7 @@ def budget_bytes(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).total_memory) // 16
 
 
-def check_temperature(temperature: object, manifest: Manifest) -> None:
-    """Refuse what is no number above 0, and factors of other classes than the network's."""
-    if isinstance(temperature, Isotonic):
-        return
-    if isinstance(temperature, Vector):
-        if manifest.head == "multilabel":
-            raise InputError(
-                "`temperature` expects a number or a rising function for labels, got a factor per "
-                "class: labels are on or off"
-            )
-        if len(temperature.weight) != manifest.num_outputs:
-            raise InputError(
-                f"`temperature` expects a factor for each of {manifest.num_outputs} classes, got "
-                f"{len(temperature.weight)}: use the calibration of this version"
-            )
-        return
-    if not _is_above_0(temperature):
-        shown = str(temperature)[:40]
-        raise InputError(f"`temperature` expects a number above 0, got {shown}: 1 changes nothing")
-
-
-def _is_above_0(given: object) -> bool:
+def is_above_0(given: object) -> bool:
     """Whether it is a number, numpy's included, that float64 holds in full."""
     number = given.item() if isinstance(given, np.floating | np.integer) else given
     if not isinstance(number, int | float) or isinstance(number, bool):
@@ -87,11 +64,11 @@ def as_device(name: str) -> torch.device:
     return device
 
 
-def as_sampling(given: object, default: Sampling, manifest: Manifest) -> Sampling:
+def as_sampling(given: object, default: Sampling) -> Sampling:
     """What was given, or the default where nothing was.
 
     Raises:
-        InputError: it is something else, or a method that the head does not have.
+        InputError: it is something else.
     """
     if given is None:
         given = default
@@ -100,5 +77,4 @@ def as_sampling(given: object, default: Sampling, manifest: Manifest) -> Samplin
             f"`sampling` expects a Sampling, got {type(given).__name__}: such as"
             " Sampling(num_samples=64)"
         )
-    check_method(given.method, manifest)
     return given

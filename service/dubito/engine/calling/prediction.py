@@ -11,11 +11,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dubito import ties
 from dubito.engine.calling.columns import Column
 from dubito.engine.calling.sampling import Sampling
-from dubito.engine.heads.aggregate import MEASURES, of_rows
-from dubito_nn import Manifest
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +42,7 @@ class Classification:
 
     Where a row has several distributions, one for each label or position, P stands for their axes
     (one or more) and C is 2 for labels; figures of shape (B,) are those of the row: sums over
-    labels, means over positions (`dubito.engine.heads.aggregate`).
+    labels, means over positions (`dubito.engine.heads.several`).
 
     Args:
         sampling: with which it was drawn.
@@ -117,24 +114,3 @@ class Regression:
 
 
 Prediction: TypeAlias = Classification | Regression
-
-
-def as_prediction(columns: dict[str, Column], manifest: Manifest, sampling: Sampling) -> Prediction:
-    """The columns by name as a prediction of the network's task."""
-    used = columns.pop("num_samples_used").astype(np.int64)
-    if manifest.family == "regression":
-        return Regression(sampling=sampling, num_samples_used=used, **columns)
-    return Classification(
-        sampling=sampling,
-        classes=manifest.classes or (),
-        label_index=ties.most_probable(columns["mean"]),
-        num_samples_used=used,
-        **(folded(columns, manifest.head) if manifest.has_positions else columns),
-    )
-
-
-def folded(columns: dict[str, Column], head: str) -> dict[str, Column | PositionMeasures]:
-    """Columns with one figure per row in the place of one per position, and those beside them."""
-    each = {name: columns[name] for name in MEASURES}
-    rows = {name: of_rows(value_BP, head, name) for name, value_BP in each.items()}
-    return {**columns, **rows, "positions": PositionMeasures(head, **each)}

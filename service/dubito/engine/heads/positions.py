@@ -1,127 +1,92 @@
-"""Heads that say several things of a row: labels that are on or off, a class at every position.
+"""A class at every position of a row: P distributions over C classes, along any axes.
 
-Its job: which shapes such a head has, and how large the sums over its positions are, so that a call
-keeps to its memory budget. What they say of a row is in `aggregate.py`.
-
-Dimensions: T samples, B rows, P positions (one axis or more), C classes; of a label C is 2.
+Dimensions: T samples, B rows, P positions (one axis or more), C classes.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from dubito.engine.calling.columns import Column
-from dubito.engine.proving.clock import Clock
-from dubito.engine.proving.sizes import GraphLimits, check_sizes
-from dubito.engine.summing.jackknife import MAX_GROUPS
-from dubito.engine.summing.statistics import ClassificationSums, RegressionSums
-from dubito.errors import InputError
-from dubito_nn import Bundle, Manifest
-
-GROUPS = 8  # sums of the jackknife; a row of maps has no room for 64
-_STATE = 48  # numbers of float64 that the sums keep, at most, for each class of each position
-_UNBOUNDED = 2**62
-
-
-AnySums: TypeAlias = (
-    "ClassificationSums[Tensor] | RegressionSums[Tensor]"
-    " | ClassificationSums[Column] | RegressionSums[Column]"
-)
-"""Of one task, in torch or in numpy."""
+from dubito.engine.calling.columns import Column, Columns, Sums
+from dubito.engine.calling.prediction import Classification, Prediction
+from dubito.engine.calling.sampling import Sampling
+from dubito.engine.heads import answers, several
+from dubito.engine.heads.head import Shape, in_numpy
+from dubito.engine.heads.logits import has_many_classes, logits
+from dubito.engine.heads.scaling import Scaling, check_scaling
+from dubito.engine.summing.figures import Draws, classification
+from dubito.engine.summing.statistics import ClassificationSums
+from dubito_nn import Manifest
 
 
-def empty_sums(manifest: Manifest, left: float | None) -> AnySums:
-    """The sums of a network's head.
+@dataclass(frozen=True)
+class PositionOutputs:
+    """A class at every position; members as of `dubito.engine.heads.head.OutputHead`."""
 
-    Args:
-        manifest: what its outputs are.
-        left: what a stratified draw leaves; None for `iid`.
-    """
-    if manifest.family == "regression":
-        return RegressionSums(left)
-    return ClassificationSums(left, GROUPS if manifest.has_positions else MAX_GROUPS)
+    manifest: Manifest
+    sample_names: ClassVar[tuple[str, ...]] = ("samples",)
+    has_probabilities: ClassVar[bool] = True
+    moments: ClassVar[None] = None
 
+    @property
+    def class_axis(self) -> int:
+        """Axis of the classes in the output, the rows being axis 0."""
+        assert self.manifest.class_axis is not None
+        return self.manifest.class_axis
 
-def position_shape(bundle: Bundle, rows: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """The axes of positions of rows of that shape; of labels (L,), of one class per row ().
+    @property
+    def per_position(self) -> int:
+        return self.manifest.num_outputs
 
-    The graph runs without numbers, which costs no arithmetic.
+    @property
+    def is_curved(self) -> bool:
+        return has_many_classes(self.manifest)
 
-    Args:
-        bundle: the lifted network.
-        rows: by input name.
-    """
-    manifest = bundle.manifest
-    if manifest.head == "multilabel":
-        return (manifest.num_outputs,)
-    if manifest.class_axis is None:
-        return ()
-    two = {name: tensor[:1].repeat_interleave(2, 0) for name, tensor in rows.items()}
-    limits = GraphLimits(_UNBOUNDED, Clock(None))
-    made = check_sizes(bundle.sampling, two, bundle.weights, bundle.sites, limits)
-    assert isinstance(made, Tensor)
-    return tuple(
-        size for axis, size in enumerate(made.shape) if axis not in (0, manifest.class_axis)
-    )
+    def position_shape(self, output_shape: Callable[[], Shape]) -> Shape:
+        shape = output_shape()
+        return tuple(size for axis, size in enumerate(shape) if axis not in (0, self.class_axis))
 
+    def expected_output(self, rows: int, output_shape: Shape) -> Shape | None:
+        if len(output_shape) < 3 or self.class_axis >= len(output_shape) or 0 in output_shape:
+            return None
+        is_binary = self.manifest.output == "sigmoid_logits"
+        sizes = list(output_shape)
+        sizes[0], sizes[self.class_axis] = rows, 1 if is_binary else self.manifest.num_outputs
+        return tuple(sizes)
 
-def most_rows(manifest: Manifest, shape: tuple[int, ...], budget_bytes: int) -> int:
-    """Rows whose sums fit into a budget; those of one class per row are never the question.
+    def most_rows(self, output_shape: Shape, budget_bytes: int) -> int:
+        numbers = several.num_probabilities(output_shape, self.manifest.output)
+        return several.most_rows(numbers, budget_bytes)
 
-    Args:
-        manifest: what the outputs are.
-        shape: of the output of some rows.
-        budget_bytes: of the sums.
+    def check_scaling(self, scaling: object) -> None:
+        check_scaling(scaling, self.manifest.num_outputs)
 
-    Raises:
-        InputError: it does not hold the sums of one row.
-    """
-    if not manifest.has_positions:
-        return _UNBOUNDED
-    is_binary = manifest.output == "sigmoid_logits"
-    row_bytes = _STATE * 8 * math.prod(shape[1:]) * (2 if is_binary else 1)
-    if row_bytes > budget_bytes:
-        raise InputError(
-            f"the memory budget expects the sums over the positions of one row, {row_bytes} bytes, "
-            f"to fit {budget_bytes}: raise DUBITO_MEMORY_BUDGET_BYTES to 4 times that, or predict "
-            "smaller maps"
-        )
-    return budget_bytes // row_bytes
+    def logits(self, raw: Tensor) -> Tensor:
+        """Numbers in float64 whose softmax over the last axis are probabilities: (T, B, P, C)."""
+        return logits(raw.movedim(self.class_axis + 1, -1), self.manifest.output)
 
+    def before_link(self, raw: Tensor) -> Tensor:
+        return logits(raw, self.manifest.output)
 
-def check_method(method: str, manifest: Manifest) -> None:
-    """Refuse moments of a head with positions.
+    def parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Tensor, Tensor]]:
+        return several.distributions(raw, self.logits, scaling, lambda sizes: sizes.mean(2))
 
-    Raises:
-        InputError: naming the remedy.
-    """
-    if method == "moments" and manifest.has_positions:
-        raise InputError(
-            f"method `moments` expects one distribution per row, got a {manifest.head} head, which "
-            "has one for each label or position: use `mc`"
-        )
+    def few_parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Column, Column]]:
+        return in_numpy(self.parts(raw, scaling))
 
+    def sums(self, left: float | None) -> ClassificationSums[Any]:
+        return ClassificationSums(left, several.GROUPS)
 
-def expected_output(manifest: Manifest, rows: int, got: torch.Size) -> tuple[int, ...] | None:
-    """The shape that a manifest states for some rows; None where nothing of that form will do.
+    def figures(self, sums: Sums, draws: Draws) -> Columns:
+        return classification(sums, draws)
 
-    Args:
-        manifest: what the outputs are.
-        rows: how many.
-        got: shape of the output, from which axes of positions are taken as they are.
-    """
-    is_binary = manifest.output == "sigmoid_logits" and manifest.task == "classification"
-    columns = 1 if is_binary else manifest.num_outputs
-    if manifest.class_axis is None:
-        pair = (2,) if manifest.output == "mean_and_log_variance" else ()
-        return (rows, *pair, columns)
-    if len(got) < 3 or manifest.class_axis >= len(got) or 0 in got:
-        return None
-    sizes = list(got)
-    sizes[0], sizes[manifest.class_axis] = rows, columns
-    return tuple(sizes)
+    def mixed(self, members: Sequence[Prediction]) -> Columns:
+        return answers.mixed_classes(members)
+
+    def prediction(self, columns: Columns, sampling: Sampling) -> Classification:
+        folded = several.folded(columns, self.manifest.head)
+        return answers.classification(folded, self.manifest, sampling)

@@ -22,6 +22,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from dubito.engine.calling.arguments import is_above_0
 from dubito.engine.kernels.constants import constant
 from dubito.errors import InputError
 
@@ -135,6 +136,26 @@ def scaled(logits: Tensor, scaling: Scaling, dim: int = -1) -> Tensor:
     if isinstance(scaling, Vector | Isotonic):
         return scaling.logits(logits, dim)
     return logits if scaling == 1 else logits / scaling
+
+
+def check_scaling(scaling: object, num_classes: int) -> None:
+    """Refuse what is no number above 0, and factors of other classes than the network's.
+
+    Raises:
+        InputError: naming the remedy.
+    """
+    if isinstance(scaling, Isotonic):
+        return
+    if isinstance(scaling, Vector):
+        if len(scaling.weight) != num_classes:
+            raise InputError(
+                f"`temperature` expects a factor for each of {num_classes} classes, got "
+                f"{len(scaling.weight)}: use the calibration of this version"
+            )
+        return
+    if not is_above_0(scaling):
+        shown = str(scaling)[:40]
+        raise InputError(f"`temperature` expects a number above 0, got {shown}: 1 changes nothing")
 
 
 def _along(numbers: Tensor, logits: Tensor, dim: int) -> Tensor:

@@ -3,5 +3,6 @@
 products   linear maps by the faster library; a node, a program without draws
 pooling    maxima over windows
 constants  a few numbers on a device
+precision  without gradients, in full float32
 rates      a device's speed, by its own account
 """

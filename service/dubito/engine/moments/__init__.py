@@ -12,7 +12,7 @@ mixing        linear maps, convolutions, averages
 maxima        maximum over windows
 shapes        reshaping, cutting, joining
 walk          the walk, and what it refuses
-outputs       the columns that come out
+outputs       moments of the declared outputs, and points that have them
 
 Elements of a value count as uncorrelated, but for the 8 largest directions of a hidden linear map,
 which the units behind it have in common, and the outputs of the last one, whose covariance is

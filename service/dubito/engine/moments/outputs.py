@@ -1,20 +1,11 @@
-"""From the moments of the declared outputs to the columns of a prediction.
+"""Moments of the declared outputs, and fixed points that have them.
 
-Regression is closed: mean and variance as they are, the noise of a log-variance head log-normal,
-E e^s = exp(E s + Var s / 2).
+What a head says of its outputs is an average over 256 points z_n = m + Σ^½ ξ_n, where the ξ_n are
+Sobol points through Φ⁻¹, whitened, so that the mean of the z_n is m and their covariance is Σ. It
+is full for up to 128 outputs of a last linear map, else diagonal.
 
-For classes the outputs are taken as jointly Gaussian, z ~ N(m, Σ), and everything that is said of
-softmax(z / temperature) is an average over 256 fixed points z_n = m + Σ^½ ξ_n, where the ξ_n are
-Sobol points through Φ⁻¹, whitened, so that the mean of the z_n is m and their covariance is Σ:
-
-    p̄ = 1/N Σ_n p_n,   predictive H[p̄],   expected 1/N Σ_n H[p_n],   mutual information the rest
-
-Σ is full for up to 128 outputs of a last linear map, else diagonal. No Monte Carlo error enters:
-`standard_error` is 0, and the corrected mutual information is the plain one.
-
-Dimensions: N nodes, B rows, C classes, D outputs, J factors.
-Source: Daunizeau 2017, arXiv:1703.00091, for the softmax of a Gaussian; Sobol' 1967; Owen 2003,
-Quasi-Monte Carlo sampling.
+Dimensions: N nodes, B rows, C classes, D outputs.
+Source: Sobol' 1967; Owen 2003, Quasi-Monte Carlo sampling.
 """
 
 from __future__ import annotations
@@ -29,12 +20,8 @@ from scipy.stats import qmc
 from torch import Tensor
 
 from dubito.engine.calling.sampling import NUM_NODES
-from dubito.engine.heads.heads import mean_and_variance
-from dubito.engine.heads.scaling import Scaling, scaled
-from dubito.engine.kernels.constants import constant
 from dubito.engine.moments.values import Spread
 from dubito.errors import InputError
-from dubito_nn import Manifest
 
 MAX_JOINT = 128
 _SEED = 20_000  # of the scrambling, the same for every prediction
@@ -76,101 +63,19 @@ class OutputMoments:
         assert variance is not None
         return cls(mean, variance, covariance)
 
-    def at_nodes(self, output: str) -> Tensor:
-        """Points with these moments, (N, B, ...), in float64; they stand in for passes.
+    def at_nodes(self) -> Tensor:
+        """Points with these moments, (N, B, ...), in float64."""
+        return self.nodes_inside().permute(2, 0, 1).reshape(NUM_NODES, *self.mean.shape)
 
-        Args:
-            output: what the network declares; log-probabilities and probabilities are normalised.
-        """
-        raw = self._by_rows("logits").permute(2, 0, 1).reshape(NUM_NODES, *self.mean.shape)
-        if output == "log_probs":
-            return raw.log_softmax(-1)
-        return raw.softmax(-1) if output == "probs" else raw
-
-    def columns(
-        self, manifest: Manifest, temperature: Scaling, *, keep_nodes: bool
-    ) -> dict[str, Tensor]:
-        """What a prediction says, by name.
-
-        Args:
-            manifest: what the outputs are.
-            temperature: on the logits of every node; classification only.
-            keep_nodes: whether to return the nodes as `samples`.
-        """
-        if manifest.family == "regression":
-            return self._regression(manifest, keep_nodes=keep_nodes)
-        return self._classification(manifest, temperature, keep_nodes=keep_nodes)
-
-    def _regression(self, manifest: Manifest, *, keep_nodes: bool) -> dict[str, Tensor]:
-        mean, variance = self.mean.double(), self.variance.double()
-        noise = torch.zeros_like(mean)
-        if manifest.output == "mean_and_log_variance":
-            noise = (mean[:, 1] + variance[:, 1] / 2).exp()
-            mean, variance = mean[:, 0], variance[:, 0]
-        if manifest.target_scale is not None:
-            shift, factor = (constant(part, mean) for part in manifest.target_scale)
-            mean, square = shift + factor * mean, factor.square()
-            variance, noise = square * variance, square * noise
-        kept = {}
-        if keep_nodes:
-            samples, noises = mean_and_variance(self.at_nodes(manifest.output), manifest)
-            kept = {"samples": samples, "noise_samples": noises}
-        return {
-            "mean": mean,
-            "variance": variance + noise,
-            "epistemic_variance": variance,
-            "aleatoric_variance": noise,
-            "standard_error": 0 * mean,
-            "num_samples_used": torch.ones(len(mean)),
-            **kept,
-        }
-
-    def _classification(
-        self, manifest: Manifest, temperature: Scaling, *, keep_nodes: bool
-    ) -> dict[str, Tensor]:
-        raw_BCN = self._by_rows(manifest.output).float()
-        z_BCN = scaled(raw_BCN, temperature, dim=1)
-        norm_B1N = z_BCN.logsumexp(1, keepdim=True)
-        probs_BCN = (z_BCN - norm_B1N).exp_()
-        entropy_BN = norm_B1N[:, 0] - (probs_BCN * z_BCN).sum(1)
-        mean_BC = probs_BCN.mean(-1).double()
-        mean_BC = mean_BC / mean_BC.sum(-1, keepdim=True)
-        expected_B = entropy_BN.mean(-1).double().clamp_min(0)
-        # by concavity; rounding must not undo it
-        predictive_B = torch.maximum(torch.special.entr(mean_BC).sum(-1), expected_B)
-        mutual_B = predictive_B - expected_B
-        share_BC = (z_BCN == z_BCN.amax(1, keepdim=True)).double().mean(-1)
-        energy_BN = norm_B1N[:, 0] if z_BCN is raw_BCN else raw_BCN.logsumexp(1)
-        return {
-            "mean": mean_BC,
-            "variance": (probs_BCN - mean_BC.float().unsqueeze(-1)).square_().mean(-1).double(),
-            "standard_error": 0 * mean_BC,
-            "num_samples_used": torch.ones(len(mean_BC)),
-            "predictive_entropy": predictive_B,
-            "expected_entropy": expected_B,
-            "mutual_information": mutual_B,
-            "mutual_information_corrected": mutual_B,
-            "vote_share": share_BC,
-            # where the network overflows nothing is known
-            "variation_ratio": 1 - share_BC.amax(-1) + 0 * expected_B,
-            "energy": -energy_BN.mean(-1).double(),
-            "energy_spread": energy_BN.std(-1, correction=0).double(),
-            "max_logit": raw_BCN.amax(1).mean(-1).double(),
-            **({"samples": probs_BCN.permute(2, 0, 1).double()} if keep_nodes else {}),
-        }
-
-    def _by_rows(self, output: str) -> Tensor:
-        """Logits at the nodes, (B, C, N): operators over classes are fast where N lies inside."""
-        mean_BC = self.mean.double().flatten(1)
-        off_CN = _points(mean_BC.shape[1]).to(mean_BC.device).T
-        if self.covariance is None or mean_BC.shape[1] == 1:
-            noise_BCN = self.variance.double().flatten(1).sqrt().unsqueeze(-1) * off_CN
+    def nodes_inside(self) -> Tensor:
+        """The same points of outputs in one axis, nodes last, (B, D, N)."""
+        mean_BD = self.mean.double().flatten(1)
+        off_DN = _points(mean_BD.shape[1]).to(mean_BD.device).T
+        if self.covariance is None or mean_BD.shape[1] == 1:
+            noise_BDN = self.variance.double().flatten(1).sqrt().unsqueeze(-1) * off_DN
         else:
-            noise_BCN = _root(self.covariance.double()) @ off_CN
-        raw_BCN = noise_BCN.add_(mean_BC.unsqueeze(-1))
-        if output == "sigmoid_logits":
-            return torch.cat([torch.zeros_like(raw_BCN), raw_BCN], 1)
-        return raw_BCN.log_softmax(1) if output in ("log_probs", "probs") else raw_BCN
+            noise_BDN = _root(self.covariance.double()) @ off_DN
+        return noise_BDN.add_(mean_BD.unsqueeze(-1))
 
 
 @lru_cache(maxsize=16)

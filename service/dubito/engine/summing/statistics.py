@@ -16,15 +16,38 @@ Dimensions: T samples, B rows, C classes, D outputs.
 
 from __future__ import annotations
 
-from typing import Generic
+from collections.abc import Callable
+from typing import Generic, Protocol
 
 from torch import Tensor
 
+from dubito.engine.calling.columns import Column
 from dubito.engine.summing.arrays import A, added, entr, numbers, taken
 from dubito.engine.summing.blocks import Blocks
 from dubito.engine.summing.figures import Draws
 from dubito.engine.summing.jackknife import MAX_GROUPS, Groups
 from dubito.engine.summing.welford import RunningMean
+
+
+class RunningSums(Protocol):
+    """All sums over the passes of some rows; of one kind of array, tensors or numpy's."""
+
+    @property
+    def spread(self) -> RunningSpread[Tensor] | RunningSpread[Column]:
+        """Mean and variance of the outputs, by which rows stop early."""
+
+    @property
+    def add(self) -> Callable[..., None]:
+        """Takes in the parts of the next samples, in order of t."""
+
+    def sums(self) -> dict[str, Tensor] | dict[str, Column]:
+        """By name, rows first."""
+
+    def draws(self) -> Draws:
+        """What the sums are of."""
+
+    def take(self, rows: Tensor) -> RunningSums:
+        """The same of some rows."""
 
 
 class RunningSpread(Generic[A]):

@@ -28,12 +28,13 @@ from dubito.calibration.promises.policy import Target
 from dubito.calibration.promises.positions import DEFAULT_SHARE, PositionHead
 from dubito.calibration.promises.positions import check_choices as check_position_choices
 from dubito.calibration.record import Calibration
-from dubito.engine import Engine, Ensemble, Inputs, Sampling
-from dubito.engine.heads.heads import class_logits, log_variance, logits, mean_and_variance
-from dubito.engine.heads.positions import position_shape
+from dubito.engine import Engine, Inputs, Sampling
+from dubito.engine.heads import class_logits
+from dubito.engine.heads.logits import logits
+from dubito.engine.heads.numbers import log_variance, mean_and_variance
+from dubito.engine.network import Network
 from dubito.errors import InputError
 from dubito.labels import Classes, LabelsAre
-from dubito.models.members import Predictor
 from dubito.serving.judging.position_labels import read_position_labels
 from dubito.serving.worker import Check
 from dubito_nn import Manifest
@@ -74,7 +75,7 @@ class Labelled:
     def read(
         cls,
         order: LabelledOrder,
-        network: Predictor,
+        network: Network,
         read: Callable[[Inputs], tuple[dict[str, Tensor], int]],
     ) -> Labelled:
         """Check what an order holds.
@@ -103,7 +104,7 @@ class Features:
     strange: NDArray[np.floating] | None = None
 
     @classmethod
-    def take(cls, engine: Engine, rows: Labelled, check: Check) -> Features:
+    def take(cls, engine: Network, rows: Labelled, check: Check) -> Features:
         """One pass without draws over all rows."""
         labelled = engine.features(rows.inputs, check=check).numpy()
         if rows.ood_inputs is None:
@@ -209,7 +210,7 @@ def takes_features(order: CalibrateOrder, engine: Engine, rows: Labelled, limit:
     return True
 
 
-def check_features(engine: Engine, rows: Labelled, limit: int | None) -> None:
+def check_features(engine: Network, rows: Labelled, limit: int | None) -> None:
     """Try the features of one row.
 
     Args:
@@ -231,7 +232,7 @@ def check_features(engine: Engine, rows: Labelled, limit: int | None) -> None:
 
 
 def read_truths(
-    order: LabelledOrder, network: Predictor, inputs: Mapping[str, Tensor], rows: int
+    order: LabelledOrder, network: Network, inputs: Mapping[str, Tensor], rows: int
 ) -> Truths:
     """Class indices (B,), or (B, P) of labels or positions, or targets (B, D) of the rows.
 
@@ -251,8 +252,7 @@ def read_truths(
     if order.labels_are is not None and not is_classes:
         raise InputError("`labels_are` belongs to labels, got targets: leave it out")
     if manifest.has_positions:
-        first = network.members[0] if isinstance(network, Ensemble) else network
-        shape = position_shape(first.bundle, inputs)
+        shape = network.position_shape(inputs)
         return read_position_labels(given, manifest, rows, shape, order.labels_are)
     if is_classes:
         index_B = _labels(given, Classes(manifest.classes or (), order.labels_are))

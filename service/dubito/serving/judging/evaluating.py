@@ -20,11 +20,11 @@ from dubito.calibration.evaluate_positions import evaluate_positions
 from dubito.calibration.promises import draws
 from dubito.calibration.promises.positions import PositionHead
 from dubito.calibration.record import Calibration
-from dubito.engine import Ensemble, Sampling
-from dubito.engine.ensemble import of_member
-from dubito.engine.heads.heads import class_logits, log_variance, mean_and_variance
+from dubito.engine import Sampling
+from dubito.engine.heads import class_logits
+from dubito.engine.heads.numbers import log_variance, mean_and_variance
+from dubito.engine.network import Network
 from dubito.errors import InputError
-from dubito.models.members import Predictor
 from dubito.serving.judging.calibrating import Features, Labelled, check_features
 from dubito.serving.outputs import covering
 from dubito.serving.worker import Check
@@ -56,7 +56,7 @@ def check_evaluated(sampling: Sampling) -> None:
 
 
 def judge(
-    engine: Predictor,
+    engine: Network,
     rows: Labelled,
     order: EvaluateOrder,
     sampling: Sampling,
@@ -84,7 +84,7 @@ def judge(
     if applied is not None:
         coverage = applied.coverage if order.coverage is None else order.coverage
     features = Features()
-    if applied is not None and applied.needs_features and not isinstance(engine, Ensemble):
+    if applied is not None and applied.needs_features and engine.shares_features:
         check_features(engine, rows, max_values)
         features = Features.take(engine, rows, check)
     take = _classes if engine.manifest.family == "classification" else _numbers
@@ -100,7 +100,7 @@ def judge(
 
 
 def _classes(
-    engine: Predictor,
+    engine: Network,
     rows: Labelled,
     sampling: Sampling,
     coverage: float | None,
@@ -147,7 +147,7 @@ def _classes(
 
 
 def _numbers(
-    engine: Predictor,
+    engine: Network,
     rows: Labelled,
     sampling: Sampling,
     coverage: float | None,
@@ -182,12 +182,8 @@ def _numbers(
 
 
 def _passes(
-    engine: Predictor, inputs: Mapping[str, Tensor], sampling: Sampling, check: Check
+    engine: Network, inputs: Mapping[str, Tensor], sampling: Sampling, check: Check
 ) -> Iterator[tuple[Manifest, Tensor]]:
     """What every pass of every network says, network by network."""
-    if not isinstance(engine, Ensemble):
-        yield engine.manifest, engine.sample(inputs, sampling=sampling, check=check)
-        return
-    for place, member in enumerate(engine.members):
-        own = of_member(sampling, place)
+    for member, own in engine.drawn(sampling):
         yield member.manifest, member.sample(inputs, sampling=own, check=check)

@@ -1,0 +1,151 @@
+"""What the passes of some rows say, while they come.
+
+Its job: keep passes until there are enough to sum at once, hand their parts to the head's sums, and
+make columns of these.
+
+Dimensions: T samples, B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dubito.engine.calling.columns import Column, Columns, Figures, Sums
+from dubito.engine.heads.head import OutputHead
+from dubito.engine.heads.scaling import Scaling
+from dubito.engine.summing.arrays import is_small
+from dubito.engine.summing.figures import QUIET, Draws
+from dubito.engine.summing.sheet import Sheet, on_host, tensors
+from dubito.engine.summing.statistics import RunningSums
+
+_ENOUGH = 2**16  # numbers of passes, from which they are summed without waiting for more
+
+
+@dataclass
+class Waiting:
+    """Passes that are not summed yet, copied together.
+
+    One by one they would lie scattered between what a chunk takes and frees, and hold its memory.
+    """
+
+    _held: Tensor = field(default_factory=partial(torch.empty, 0))
+    _count: int = 0
+
+    def add(self, raw: Tensor) -> None:
+        """One chunk more."""
+        before, after = self._count, self._count + raw.shape[0]
+        if not before:
+            is_part = raw.untyped_storage().nbytes() > raw.nbytes  # of a chunk's larger value
+            self._held = raw.clone() if is_part else raw
+        else:
+            if after > self._held.shape[0]:
+                grown = raw.new_empty((max(after, 2 * before), *raw.shape[1:]))
+                grown[:before] = self._held[:before]
+                self._held = grown
+            self._held[before:after] = raw
+        self._count = after
+
+    @property
+    def size(self) -> int:
+        """How many numbers."""
+        return self._held[: self._count].numel()
+
+    def taken_out(self) -> Tensor:
+        """All of them; none is left."""
+        raw = self._held[: self._count]
+        self._held, self._count = torch.empty(0), 0
+        return raw
+
+
+@dataclass
+class Tally:
+    """What the passes of some rows say.
+
+    Args:
+        head: what the outputs mean.
+        scaling: of each pass's logits; classes only.
+        left: what a stratified draw leaves; None for `iid`.
+        keeps_samples: keep every pass as well.
+    """
+
+    head: OutputHead
+    scaling: Scaling = 1.0
+    left: float | None = None
+    keeps_samples: bool = False
+    _sums: RunningSums = field(init=False)
+    _waiting: Waiting = field(default_factory=Waiting)
+    _in_numpy: bool | None = None
+    _kept: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._sums = self.head.sums(self.left)
+
+    def add(self, raw: Tensor) -> None:
+        """Take in the next passes, in order of t."""
+        self._waiting.add(raw)
+        if self._waiting.size >= _ENOUGH:
+            self._take_in()
+
+    @property
+    def sums(self) -> RunningSums:
+        """Of all passes so far."""
+        if self._waiting.size:
+            self._take_in()
+        return self._sums
+
+    @QUIET
+    def _take_in(self) -> None:
+        """Sum what waits: together, since many small operators cost more than a few."""
+        raw = self._waiting.taken_out()
+        if self._in_numpy is None:
+            self._in_numpy = is_small(raw)
+        read = self.head.few_parts if self._in_numpy else self.head.parts
+        for parts in read(raw, self.scaling):
+            self._sums.add(*parts)
+            self._keep(parts)
+
+    def _keep(self, parts: Sequence[Tensor] | Sequence[Column]) -> None:
+        if self.keeps_samples:
+            for name, part in zip(self.head.sample_names, parts, strict=False):
+                self._kept.setdefault(name, []).append(torch.as_tensor(part))
+
+    @QUIET
+    def columns(self) -> Columns:
+        """Every column, by its name in a prediction."""
+        found = self.figures(on_host(self.sums.sums()))
+        for name, chunks in self._kept.items():
+            found[name] = torch.cat(chunks).cpu().numpy()
+        return found
+
+    def sheet(self) -> Sheet:
+        """The sums in one tensor, on their device."""
+        return Sheet.of(tensors(self.sums.sums()))
+
+    @property
+    def figures(self) -> Figures:
+        """What turns its sums, on the host, into columns; it holds none of them."""
+        return partial(_with_count, self.head.figures, self.sums.draws())
+
+    @QUIET
+    def is_within(self, tolerance: float) -> NDArray[np.bool_]:
+        """Whether a row varies, and the standard error of none of its outputs is above; (B,)."""
+        spread = self.sums.spread
+        return spread.draws().is_within(on_host(spread.sums()), tolerance)
+
+    def take(self, rows: Tensor) -> Tally:
+        """The same of some rows; samples are not kept."""
+        part = Tally(self.head, self.scaling, self.left)
+        part._sums, part._in_numpy = self.sums.take(rows), self._in_numpy
+        return part
+
+
+def _with_count(make: Callable[[Sums, Draws], Columns], draws: Draws, sums: Sums) -> Columns:
+    found = make(sums, draws)
+    return found | {"num_samples_used": np.full(len(found["mean"]), float(draws.count))}

@@ -1,0 +1,155 @@
+"""What every kind of head can do: raw passes → parts → sums → figures → a prediction.
+
+Its job: name what the engine asks of a head, so that what an output means is decided once, by
+`head_of`, and a new kind is one new file.
+
+    raw     declared outputs of some passes, (T, B, ...)
+    parts   what is summed: two arrays a head, in float64, samples first
+    sums    running sums over the passes, by name, rows first
+    columns the figures of a prediction, by name, rows first
+
+Dimensions: T samples, B rows, P positions, C classes, D outputs, N fixed points of `moments`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, TypeAlias
+
+from torch import Tensor
+
+from dubito.engine.calling.columns import Column, Columns, Sums
+from dubito.engine.calling.prediction import Prediction
+from dubito.engine.calling.sampling import Sampling
+from dubito.engine.heads.scaling import Scaling
+from dubito.engine.moments import OutputMoments
+from dubito.engine.summing.figures import Draws
+from dubito.engine.summing.statistics import RunningSums
+from dubito.errors import InputError
+from dubito_nn import Manifest
+
+Shape: TypeAlias = tuple[int, ...]
+UNBOUNDED = 2**62
+
+
+class MomentFigures(Protocol):
+    """What a head makes of the moments of its outputs."""
+
+    def passes(self, moments: OutputMoments) -> Tensor:
+        """Declared outputs with these moments, (N, B, ...), which stand in for passes."""
+
+    def columns(
+        self, moments: OutputMoments, scaling: Scaling, *, keep_nodes: bool
+    ) -> dict[str, Tensor]:
+        """The columns of a prediction.
+
+        Args:
+            moments: of the declared outputs.
+            scaling: on the logits of every node; classes only.
+            keep_nodes: whether to return the nodes as `samples`.
+        """
+
+
+class OutputHead(Protocol):
+    """What the outputs of one network mean."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle declares."""
+
+    @property
+    def sample_names(self) -> tuple[str, ...]:
+        """Columns that keep every pass, in the order of the parts; their first axis is T."""
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether a tolerance is one of probabilities."""
+
+    @property
+    def per_position(self) -> int:
+        """Numbers that one pass says of each position of a row, or of a row without positions."""
+
+    @property
+    def is_curved(self) -> bool:
+        """Whether a mean is a function of several sums of units (`dubito.engine.additivity`)."""
+
+    @property
+    def moments(self) -> MomentFigures | None:
+        """What the head makes of propagated moments; None: it cannot."""
+
+    def position_shape(self, output_shape: Callable[[], Shape]) -> Shape:
+        """The axes of positions of a row; () for one distribution per row.
+
+        Args:
+            output_shape: finds the shape of the declared output of some rows.
+        """
+
+    def expected_output(self, rows: int, output_shape: Shape) -> Shape | None:
+        """The shape that the manifest states for some rows; None where no such shape will do.
+
+        Args:
+            rows: how many.
+            output_shape: as it is, from which axes of positions are taken.
+        """
+
+    def most_rows(self, output_shape: Shape, budget_bytes: int) -> int:
+        """Rows whose sums fit into a budget.
+
+        Args:
+            output_shape: of the declared output of some rows.
+            budget_bytes: of the sums.
+
+        Raises:
+            InputError: it does not hold the sums of one row.
+        """
+
+    def check_scaling(self, scaling: object) -> None:
+        """Refuse what cannot scale the logits of this head.
+
+        Raises:
+            InputError: naming the remedy.
+        """
+
+    def parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Tensor, Tensor]]:
+        """What is summed, of some passes after the others."""
+
+    def few_parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Column, Column]]:
+        """The same in numpy, of passes on the host."""
+
+    def before_link(self, raw: Tensor) -> Tensor:
+        """The outputs on the scale where they are nearly normal: logits, or target units."""
+
+    def sums(self, left: float | None) -> RunningSums:
+        """Empty sums.
+
+        Args:
+            left: what a stratified draw leaves; None for `iid`.
+        """
+
+    def figures(self, sums: Sums, draws: Draws) -> Columns:
+        """Sums, on the host, as columns."""
+
+    def mixed(self, answers: Sequence[Prediction]) -> Columns:
+        """The columns of a mixture of equally weighted networks, for the same rows."""
+
+    def prediction(self, columns: Columns, sampling: Sampling) -> Prediction:
+        """Columns as an answer; figures per position become those of the row as well."""
+
+
+def check_method(head: OutputHead, method: str) -> None:
+    """Refuse moments of a head that makes nothing of them.
+
+    Raises:
+        InputError: naming the remedy.
+    """
+    if method == "moments" and head.moments is None:
+        raise InputError(
+            f"method `moments` expects one distribution per row, got a {head.manifest.head} head, "
+            "which has one for each label or position: use `mc`"
+        )
+
+
+def in_numpy(parts: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Column, Column]]:
+    """Parts on the host as numpy's arrays."""
+    for first, second in parts:
+        yield first.numpy(), second.numpy()

@@ -1,0 +1,70 @@
+"""From the network's numbers to probabilities: what all heads of classes share.
+
+Its job: apply what the bundle declares of its output; nothing is guessed from values.
+
+Dimensions: T samples, B rows, C classes on the last axis; any axes may lie between.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dubito.engine.calling.columns import Column
+from dubito.engine.heads.scaling import Scaling, scaled
+from dubito_nn import Manifest
+
+
+def logits(raw_TBC: Tensor, output: str) -> Tensor:
+    """Numbers in float64 whose softmax are the probabilities of the pass, shape (T, B, C).
+
+    One logit per row (`sigmoid_logits`) becomes the two logits (0, z). Probabilities take part as
+    their own logarithms.
+    """
+    raw_TBC = raw_TBC.double()
+    if output == "sigmoid_logits":
+        return torch.cat([torch.zeros_like(raw_TBC), raw_TBC], dim=-1)
+    return raw_TBC.clamp_min(0).log() if output == "probs" else raw_TBC
+
+
+def probabilities(raw_TBC: Tensor, output: str, scaling: Scaling = 1.0) -> tuple[Tensor, Tensor]:
+    """Probabilities of every pass, and how large its logits are; arguments as of `logits`."""
+    return of_logits(logits(raw_TBC, output), scaling)
+
+
+def of_logits(logits_TBC: Tensor, scaling: Scaling) -> tuple[Tensor, Tensor]:
+    """Probabilities of every pass, and how large its logits are before they are scaled.
+
+    p_tbc = softmax(z_tb / temperature)_c and log Σ_c exp z_c = max_c z_c - max_c log softmax(z)_c
+
+    Returns:
+        Shapes (T, B, C) and (T, B, 2): log Σ exp of the logits and the largest; in float64.
+    """
+    largest_TB = logits_TBC.amax(-1)
+    if scaling == 1:
+        log_probs_TBC = logits_TBC.log_softmax(-1)
+        probs_TBC, log_sum_TB = log_probs_TBC.exp(), largest_TB - log_probs_TBC.amax(-1)
+    else:
+        probs_TBC = scaled(logits_TBC, scaling).softmax(-1)
+        log_sum_TB = logits_TBC.logsumexp(-1)
+    return probs_TBC, torch.stack((log_sum_TB, largest_TB), -1)
+
+
+def few_probabilities(raw_TBC: Tensor, output: str, temperature: float) -> tuple[Column, Column]:
+    """The same as `probabilities` in numpy, which is faster where numbers are few."""
+    logits_TBC = logits(raw_TBC, output).numpy()
+    largest_TB1 = logits_TBC.max(-1, keepdims=True)
+    shifted_TBC = logits_TBC - largest_TB1
+    power_TBC = np.exp(shifted_TBC)
+    total_TB1 = power_TBC.sum(-1, keepdims=True)
+    sizes_TB2 = np.concatenate((np.log(total_TB1) + largest_TB1, largest_TB1), -1)
+    if temperature != 1:
+        power_TBC = np.exp(shifted_TBC / temperature)
+        total_TB1 = power_TBC.sum(-1, keepdims=True)
+    return power_TBC / total_TB1, sizes_TB2
+
+
+def has_many_classes(manifest: Manifest) -> bool:
+    """Whether a probability is a function of several sums of units, not of one."""
+    return manifest.output != "sigmoid_logits" and manifest.num_outputs > 2

@@ -1,0 +1,190 @@
+"""What can be asked: one engine, or several that answer as one.
+
+Its job: name what callers need of a network, so that nobody asks which of the two it is; and give
+the view of a network whose every call waits its turn.
+
+Dimensions: T samples, B rows, C classes, D outputs, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from dubito.engine.calling.inputs import Inputs
+from dubito.engine.calling.prediction import Prediction
+from dubito.engine.calling.sampling import Sampling
+from dubito.engine.heads.scaling import Scaling
+from dubito_nn import Manifest
+
+if TYPE_CHECKING:
+    from dubito.engine.engine import Engine
+
+T = TypeVar("T")
+Check: TypeAlias = Callable[[], None]
+"""Called between chunks; whatever it raises ends the call."""
+
+
+class Network(Protocol):
+    """One engine, or several."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the network says of itself; of several, what they agree on."""
+
+    @property
+    def members(self) -> tuple[Engine, ...]:
+        """The engines that answer, as many as a row goes through."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs; of several, the first."""
+
+    @property
+    def shares_features(self) -> bool:
+        """Whether a row has one feature vector, where it has any."""
+
+    def drawn(self, sampling: Sampling) -> list[tuple[Engine, Sampling]]:
+        """Every member with its own sampling."""
+
+    def with_members(self, members: Sequence[Engine]) -> Network:
+        """The same kind of network made of other engines, as many."""
+
+    def read_inputs(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Check rows against the network's inputs."""
+
+    def position_shape(self, rows: Mapping[str, Tensor] | None = None) -> tuple[int, ...]:
+        """The axes of positions of a row."""
+
+    def numbers_per_row(self, rows: Mapping[str, Tensor] | None = None) -> int:
+        """Probabilities, or means, that one pass makes of one row."""
+
+    def predict(
+        self,
+        inputs: Inputs,
+        *,
+        sampling: Sampling | None = None,
+        temperature: Scaling = 1.0,
+        keep_samples: bool = False,
+        check: Check | None = None,
+    ) -> Prediction:
+        """Mean, spread and measures over all passes of all members."""
+
+    def sample(
+        self, inputs: Inputs, *, sampling: Sampling | None = None, check: Check | None = None
+    ) -> Tensor:
+        """The declared outputs of all passes, one member after the other, (T, B, ...)."""
+
+    def features(self, inputs: Inputs, *, check: Check | None = None) -> Tensor:
+        """The feature vector of each row, (B, F)."""
+
+
+def num_values(
+    network: Network, sampling: Sampling, rows: int, inputs: Mapping[str, Tensor] | None = None
+) -> int:
+    """Numbers that all passes over some rows make.
+
+    Args:
+        network: one, or several.
+        sampling: how many passes.
+        rows: how many.
+        inputs: rows of the same shape; None: as made-up rows are.
+    """
+    per_row = network.numbers_per_row(inputs)
+    return rows * per_row * sampling.num_returned * len(network.members)
+
+
+class Turns(Protocol):
+    """Runs tasks when their turn has come, each with a check that gives way to what is urgent."""
+
+    def __call__(self, task: Callable[[Check], T], /) -> T:
+        """What the task returns."""
+
+
+@dataclass(frozen=True, eq=False)
+class Behind:
+    """A network whose every call waits its turn; what needs no device is answered at once.
+
+    The check of a call is not called: turns have their own.
+
+    Args:
+        network: that is asked.
+        turns: run its calls.
+    """
+
+    network: Network
+    turns: Turns
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the network."""
+        return self.network.manifest
+
+    @property
+    def members(self) -> tuple[Engine, ...]:
+        """Of the network; they do not wait."""
+        return self.network.members
+
+    @property
+    def device(self) -> torch.device:
+        """Of the network."""
+        return self.network.device
+
+    @property
+    def shares_features(self) -> bool:
+        """Of the network."""
+        return self.network.shares_features
+
+    def drawn(self, sampling: Sampling) -> list[tuple[Engine, Sampling]]:
+        """Of the network; the members do not wait."""
+        return self.network.drawn(sampling)
+
+    def with_members(self, members: Sequence[Engine]) -> Behind:
+        """Other engines, which wait their turn as well."""
+        return Behind(self.network.with_members(members), self.turns)
+
+    def read_inputs(self, inputs: Inputs) -> dict[str, Tensor]:
+        """At once."""
+        return self.network.read_inputs(inputs)
+
+    def position_shape(self, rows: Mapping[str, Tensor] | None = None) -> tuple[int, ...]:
+        """At once."""
+        return self.network.position_shape(rows)
+
+    def numbers_per_row(self, rows: Mapping[str, Tensor] | None = None) -> int:
+        """At once."""
+        return self.network.numbers_per_row(rows)
+
+    def predict(
+        self,
+        inputs: Inputs,
+        *,
+        sampling: Sampling | None = None,
+        temperature: Scaling = 1.0,
+        keep_samples: bool = False,
+        check: Check | None = None,
+    ) -> Prediction:
+        """In its turn."""
+        return self.turns(
+            lambda own: self.network.predict(
+                inputs,
+                sampling=sampling,
+                temperature=temperature,
+                keep_samples=keep_samples,
+                check=own,
+            )
+        )
+
+    def sample(
+        self, inputs: Inputs, *, sampling: Sampling | None = None, check: Check | None = None
+    ) -> Tensor:
+        """In its turn."""
+        return self.turns(lambda own: self.network.sample(inputs, sampling=sampling, check=own))
+
+    def features(self, inputs: Inputs, *, check: Check | None = None) -> Tensor:
+        """In its turn."""
+        return self.turns(lambda own: self.network.features(inputs, check=own))
