@@ -119,3 +119,35 @@ def test_every_dependency_is_pinned_at_an_exact_version() -> None:
 
 def test_the_changelog_has_a_place_for_what_comes_next() -> None:
     assert "## [Unreleased]" in _text(ROOT / "CHANGELOG.md")
+
+
+def test_rooms_of_the_engine_import_only_what_its_docstring_names_above_them() -> None:
+    root = ROOT / "service/dubito/engine"
+    docstring = ast.get_docstring(ast.parse(_text(root / "__init__.py"))) or ""
+    rooms = re.findall(r"^(\w+) {2,}\w", docstring, re.MULTILINE)
+    assert {path.stem for path in root.iterdir() if path.stem[0] != "_"} == set(rooms)
+    upwards = [
+        f"{path.relative_to(root)}: {module}"
+        for path in root.rglob("*.py")
+        if (room := path.relative_to(root).with_suffix("").parts[0]) in rooms
+        for module in _imported_when_run(path)
+        if module.startswith("dubito.engine.")
+        and rooms.index(module.split(".")[2]) > rooms.index(room)
+    ]
+    assert not upwards
+
+
+def _imported_when_run(path: Path) -> set[str]:
+    """The modules whose names a file imports, but for those that only types need."""
+    tree = ast.parse(_text(path))
+    for_types = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    return {
+        node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and id(node) not in for_types
+    }

@@ -1,20 +1,27 @@
 """The inference engine: T masked passes over a lifted graph, and what they say together.
 
-arguments    what an engine is given, checked
-inputs       rows as they come, checked against the network
-sampling     T, seed, masks, draw, method
-draws        the draws ω, from a counter-based generator
-planning     what runs once, once per row, once per sample, once per both
-forms        cheaper ways to compute parts of the last
-running      passes in pieces that fit memory and cache
-summing      what they say together
-propagation  mean and variance in one pass, without sampling
-proving      that a stranger's graph is sound
-features     one vector per row, for distances between rows
-prediction   the columns that come out
-engine       all of it together
-pinning      an engine that computes the same bits in another process
-ensemble     several engines as one mixture
+Its rooms, each of which imports only those above it:
+
+calling     what a call takes and what it gives back
+draws       the draws ω, from a counter-based generator
+planning    what runs once, once per row, once per sample, once per both
+kernels     operators in a faster way than torch's own, and how fast a device is
+proving     how large a stranger's graph is, and how long it takes
+running     passes in pieces that fit memory and cache
+forms       cheaper ways to compute parts of a pass
+summing     sums over the passes
+moments     mean and variance in one pass, without sampling
+heads       what the outputs mean: raw passes → parts → sums → figures
+answering   from passes to answers
+additivity  what a stratified draw leaves, measured once
+choice      which forms pay, measured once
+proof       that a stranger's bundle runs, before anything of it is served
+plans       the plans of the shapes of rows that were asked about
+engine      all of it together
+ensemble    several engines as one mixture
+network     one engine, or several: what can be asked
+pinning     an engine that computes the same bits in another process
+cost        what a pass costs, for those who ask
 """
 
 from dubito.engine.calling.inputs import Inputs

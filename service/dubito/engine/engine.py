@@ -9,7 +9,7 @@ Dimensions: T samples, B rows, C classes, D outputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from dubito.engine.answering.features import features
 from dubito.engine.answering.recording import RECORDED_AT_LOAD, Recordings, filled_rows
 from dubito.engine.answering.streaming import joined, until
 from dubito.engine.answering.tally import Tally
-from dubito.engine.calling.arguments import as_device, as_sampling, budget_bytes, check_load
+from dubito.engine.calling.arguments import Check, as_device, as_sampling, budget_bytes, check_load
 from dubito.engine.calling.columns import Columns, Figures
 from dubito.engine.calling.inputs import Inputs, read_inputs
 from dubito.engine.calling.prediction import Prediction
@@ -66,7 +66,7 @@ class _Call:
 
     rows: Mapping[str, Tensor]
     sampling: Sampling
-    check: Callable[[], None] | None = None
+    check: Check | None = None
     scaling: Scaling = 1.0
     keep_samples: bool = False
 
@@ -190,8 +190,9 @@ class Engine:
         Args:
             rows: of the shape in question; None: as made-up rows are.
         """
-        shown = self.made_up_rows() if rows is None else rows
-        return self.head.position_shape(partial(output_shape, self.bundle, shown))
+        return self.head.position_shape(
+            lambda: output_shape(self.bundle, self.made_up_rows() if rows is None else rows)
+        )
 
     def numbers_per_row(self, rows: Mapping[str, Tensor] | None = None) -> int:
         """Probabilities, or means, that one pass makes of one row; argument as above."""
@@ -202,7 +203,7 @@ class Engine:
         inputs: Inputs,
         *,
         sampling: Sampling | None = None,
-        check: Callable[[], None] | None = None,
+        check: Check | None = None,
     ) -> Tensor:
         """The declared outputs of all num_samples passes, whatever the tolerance.
 
@@ -228,7 +229,7 @@ class Engine:
         sampling: Sampling | None = None,
         temperature: Scaling = 1.0,
         keep_samples: bool = False,
-        check: Callable[[], None] | None = None,
+        check: Check | None = None,
     ) -> Prediction:
         """Mean, spread and measures over T passes.
 
@@ -258,7 +259,7 @@ class Engine:
                 columns = joined(list(self._columns(call)), self.head.sample_names)
         return self.head.prediction(columns, sampling)
 
-    def features(self, inputs: Inputs, *, check: Callable[[], None] | None = None) -> Tensor:
+    def features(self, inputs: Inputs, *, check: Check | None = None) -> Tensor:
         """The feature vector of each row, (B, F), on the CPU, in one pass without draws.
 
         The output of the module that the export named, in the point graph; where none was named,

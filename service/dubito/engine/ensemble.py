@@ -12,12 +12,13 @@ Source: Lakshminarayanan, Pritzel, Blundell 2017, arXiv:1612.01474.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from dubito.engine.calling.arguments import Check
 from dubito.engine.calling.inputs import Inputs
 from dubito.engine.calling.prediction import Prediction
 from dubito.engine.calling.sampling import SEED_LIMIT, Sampling
@@ -93,7 +94,7 @@ class Ensemble:
         sampling: Sampling | None = None,
         temperature: Scaling = 1.0,
         keep_samples: bool = False,
-        check: Callable[[], None] | None = None,
+        check: Check | None = None,
     ) -> Prediction:
         """Mean, spread and measures over all passes of all members.
 
@@ -126,7 +127,7 @@ class Ensemble:
         inputs: Inputs,
         *,
         sampling: Sampling | None = None,
-        check: Callable[[], None] | None = None,
+        check: Check | None = None,
     ) -> Tensor:
         """The declared outputs of all passes of all members, one member after the other.
 
@@ -154,7 +155,7 @@ class Ensemble:
         ]
         return torch.cat(passes)
 
-    def features(self, inputs: Inputs, *, check: Callable[[], None] | None = None) -> Tensor:
+    def features(self, inputs: Inputs, *, check: Check | None = None) -> Tensor:
         """No feature vector: members have none in common.
 
         Raises:

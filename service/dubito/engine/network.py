@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from dubito.engine.calling.arguments import Check
 from dubito.engine.calling.inputs import Inputs
 from dubito.engine.calling.prediction import Prediction
 from dubito.engine.calling.sampling import Sampling
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from dubito.engine.engine import Engine
 
 T = TypeVar("T")
-Check: TypeAlias = Callable[[], None]
-"""Called between chunks; whatever it raises ends the call."""
 
 
 class Network(Protocol):

@@ -13,11 +13,12 @@ Dimensions: B rows, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
+from dubito.engine.calling.arguments import Check
 from dubito.engine.kernels.products import run
 from dubito.engine.planning.layout import RowAxis, Size
 from dubito.engine.planning.placement import Placed
@@ -31,7 +32,7 @@ def features(
     placed: Placed,
     pieces: Passes,
     read: Mapping[str, Tensor],
-    check: Callable[[], None] | None,
+    check: Check | None,
 ) -> Tensor:
     """The features of all rows, (B, F), on the CPU.
 
@@ -52,7 +53,7 @@ def _parts(
     placed: Placed,
     pieces: Passes,
     read: Mapping[str, Tensor],
-    check: Callable[[], None] | None,
+    check: Check | None,
 ) -> Iterator[Tensor]:
     execution = pieces.execution
     crossing = None if placed.features is not None else _last_crossing(execution)

@@ -6,7 +6,9 @@ Its job: refuse what is no source, no device, no budget or no sampling, by name.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +16,9 @@ import torch
 from dubito.engine.calling.sampling import Sampling
 from dubito.errors import InputError
 from dubito_nn import Bundle
+
+Check: TypeAlias = Callable[[], None]
+"""Called between chunks of a call; whatever it raises ends the call."""
 
 
 def check_load(source: object, memory_budget_bytes: int, proof_limit_s: object) -> None:

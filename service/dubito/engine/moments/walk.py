@@ -9,13 +9,14 @@ and kept, which doubles the memory of the linear maps behind a draw.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from dubito.engine.calling.arguments import Check
 from dubito.engine.calling.sampling import NUM_NODES
 from dubito.engine.kernels.products import compute
 from dubito.engine.moments.arithmetic import ARITHMETIC, ON_DRAWS, calculated, of_draws
@@ -93,7 +94,7 @@ class Propagation:
         self,
         read: Mapping[str, Tensor],
         budget_bytes: int,
-        check: Callable[[], None] | None,
+        check: Check | None,
     ) -> Iterator[OutputMoments]:
         """Moments of the declared outputs, for one block of rows after the other.
 

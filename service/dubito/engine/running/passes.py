@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from dubito.engine.calling.arguments import Check
 from dubito.engine.calling.sampling import Key, Sampling
 from dubito.engine.planning.layout import RowAxis
 from dubito.engine.running.execution import Execution
@@ -53,7 +54,7 @@ class Tile:
     key: Key
     forms: tuple[Form, ...]
     packs: Packs
-    check: Callable[[], None] | None
+    check: Check | None
 
     def passes(self, samples: range) -> Iterator[Tensor]:
         """The raw outputs of some samples in chunks, each (T, B, ...), in order of t."""
@@ -140,7 +141,7 @@ class Passes:
         self,
         read: Mapping[str, Tensor],
         sampling: Sampling,
-        check: Callable[[], None] | None,
+        check: Check | None,
     ) -> Iterator[Iterator[Tensor]]:
         """For some rows after the others, the raw outputs of their passes in order of t.
 
@@ -156,7 +157,7 @@ class Passes:
         self,
         read: Mapping[str, Tensor],
         sampling: Sampling,
-        check: Callable[[], None] | None,
+        check: Check | None,
     ) -> Iterator[Tile]:
         """Some rows after the others, ready for any of their samples; arguments as of `blocks`."""
         total = len(next(iter(read.values())))
