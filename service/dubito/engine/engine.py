@@ -27,8 +27,7 @@ from dubito.engine.calling.columns import Columns, Figures
 from dubito.engine.calling.inputs import Inputs, read_inputs
 from dubito.engine.calling.prediction import Prediction
 from dubito.engine.calling.sampling import Draw, Masks, Sampling
-from dubito.engine.heads import OutputHead, head_of
-from dubito.engine.heads.head import check_method
+from dubito.engine.heads import OutputHead, check_head, head_of
 from dubito.engine.heads.scaling import Scaling
 from dubito.engine.kernels.precision import running
 from dubito.engine.kernels.products import run
@@ -36,7 +35,6 @@ from dubito.engine.moments import OutputMoments, Propagation
 from dubito.engine.planning.placement import Placed, on_device, placed
 from dubito.engine.plans import Plans, allowed_bytes, shapes
 from dubito.engine.proof import (
-    check_head,
     fitting_size,
     made_up_rows,
     output_shape,
@@ -289,7 +287,7 @@ class Engine:
     def _sampling(self, sampling: object) -> Sampling:
         """What was given, or the default where nothing was, checked against the head."""
         chosen = as_sampling(sampling, self.defaults)
-        check_method(self.head, chosen.method)
+        self.head.check_method(chosen.method)
         return chosen
 
     def _recorded(self, call: _Call) -> Columns | None:

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from dubito.engine.calling.sampling import Sampling
-from dubito.engine.heads import HEADS, OutputHead, head_of
+from dubito.engine.heads import OutputHead, head_of
 from dubito.engine.heads.head import UNBOUNDED
 from dubito.engine.kernels.precision import running
 from dubito.engine.planning.layout import Layout, RowAxis
 from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.sizes import GraphLimits, NotRunningError, check_sizes
 from dubito.errors import BundleRefusedError, InputError
-from dubito_nn import Bundle, InputSpec, Manifest
+from dubito_nn import Bundle, InputSpec
 from dubito_nn.program import DTYPES, SiteSource, Value, doubled
 
 if TYPE_CHECKING:
@@ -35,19 +35,6 @@ _FAILURES = (
     *(ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError),
     ValueError,
 )
-
-
-def check_head(manifest: Manifest) -> None:
-    """Refuse a kind of head that can be exported already, but not be served yet.
-
-    Raises:
-        BundleRefusedError: naming it.
-    """
-    if manifest.head not in HEADS:
-        raise BundleRefusedError(
-            f"the engine expects a head that it can serve, {', '.join(HEADS)}, got"
-            f" {manifest.head}: serve it with a later version, or export the mean of each row alone"
-        )
 
 
 def made_up_rows(specs: Sequence[InputSpec], free: int, count: int = 2) -> dict[str, Tensor]:

@@ -17,7 +17,6 @@ from dubito.asked import PredictOrder, SamplingOrder
 from dubito.engine import Sampling
 from dubito.engine.calling.inputs import read_inputs
 from dubito.engine.heads import head_of
-from dubito.engine.heads.head import check_method
 from dubito.errors import ConflictError, DubitoError, InputError
 from dubito.jobs.arrays import to_bytes
 from dubito.jobs.orders import settled
@@ -199,7 +198,7 @@ class Desk:
         self._refuse_retired([version])
         limit = self._settings.max_num_samples
         sampling = merge_sampling(order, version.defaults, max_num_samples=limit)
-        check_method(head_of(manifest_from_json(version.manifest)), sampling.method)
+        head_of(manifest_from_json(version.manifest)).check_method(sampling.method)
         if order.members is None:
             return version, None, sampling
         members = find_members(self._library, model, order.members)

@@ -24,6 +24,7 @@ from dubito.engine.heads.head import OutputHead
 from dubito.engine.heads.labels import LabelOutputs
 from dubito.engine.heads.numbers import NumberOutputs
 from dubito.engine.heads.positions import PositionOutputs
+from dubito.errors import BundleRefusedError
 from dubito_nn import Manifest
 
 _CLASSES: Mapping[str, Callable[[Manifest], ClassOutputs | LabelOutputs | PositionOutputs]] = {
@@ -43,6 +44,19 @@ def head_of(manifest: Manifest) -> OutputHead:
     return HEADS[manifest.head](manifest)
 
 
+def check_head(manifest: Manifest) -> None:
+    """Refuse a kind of head that can be exported already, but not be served yet.
+
+    Raises:
+        BundleRefusedError: naming it.
+    """
+    if manifest.head not in HEADS:
+        raise BundleRefusedError(
+            f"the engine expects a head that it can serve, {', '.join(HEADS)}, got"
+            f" {manifest.head}: serve it with a later version, or export the mean of each row alone"
+        )
+
+
 def class_logits(raw: Tensor, manifest: Manifest) -> Tensor:
     """Numbers in float64 whose softmax over the last axis are the probabilities of the pass.
 
@@ -51,4 +65,4 @@ def class_logits(raw: Tensor, manifest: Manifest) -> Tensor:
     return _CLASSES[manifest.head](manifest).logits(raw)
 
 
-__all__ = ["HEADS", "OutputHead", "class_logits", "head_of"]
+__all__ = ["HEADS", "OutputHead", "check_head", "class_logits", "head_of"]

@@ -19,7 +19,7 @@ from dubito.engine.heads import mixture
 from dubito_nn import Manifest
 
 
-def classification(
+def answer(
     columns: Mapping[str, Column | PositionMeasures], manifest: Manifest, sampling: Sampling
 ) -> Classification:
     """Columns as a prediction.

@@ -13,9 +13,9 @@ Source: Daunizeau 2017, arXiv:1703.00091, for the softmax of a Gaussian.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,27 +23,17 @@ from torch import Tensor
 from dubito.engine.calling.columns import Column, Columns, Sums
 from dubito.engine.calling.prediction import Classification, Prediction
 from dubito.engine.calling.sampling import Sampling
-from dubito.engine.heads import answers
-from dubito.engine.heads.head import UNBOUNDED, Shape, in_numpy
+from dubito.engine.heads.answers import answer, mixed_classes
+from dubito.engine.heads.head import OutputHead, Shape
 from dubito.engine.heads.logits import few_probabilities, has_many_classes, logits, probabilities
-from dubito.engine.heads.scaling import Scaling, check_scaling, scaled
+from dubito.engine.heads.scaling import Scaling, scaled
 from dubito.engine.moments import OutputMoments
 from dubito.engine.summing.figures import Draws, classification
 from dubito.engine.summing.statistics import ClassificationSums
-from dubito_nn import Manifest
 
 
-@dataclass(frozen=True)
-class ClassOutputs:
-    """One distribution over the classes; members as of `dubito.engine.heads.head.OutputHead`."""
-
-    manifest: Manifest
-    sample_names: ClassVar[tuple[str, ...]] = ("samples",)
-    has_probabilities: ClassVar[bool] = True
-
-    @property
-    def per_position(self) -> int:
-        return self.manifest.num_outputs
+class ClassOutputs(OutputHead):
+    """One distribution over the classes."""
 
     @property
     def is_curved(self) -> bool:
@@ -53,18 +43,9 @@ class ClassOutputs:
     def moments(self) -> ClassMoments:
         return ClassMoments(self.manifest.output)
 
-    def position_shape(self, output_shape: Callable[[], Shape]) -> Shape:
-        return ()
-
     def expected_output(self, rows: int, output_shape: Shape) -> Shape:
         is_binary = self.manifest.output == "sigmoid_logits"
         return (rows, 1 if is_binary else self.manifest.num_outputs)
-
-    def most_rows(self, output_shape: Shape, budget_bytes: int) -> int:
-        return UNBOUNDED
-
-    def check_scaling(self, scaling: object) -> None:
-        check_scaling(scaling, self.manifest.num_outputs)
 
     def logits(self, raw: Tensor) -> Tensor:
         """Numbers in float64 whose softmax over the last axis are the probabilities: (T, B, C)."""
@@ -79,7 +60,7 @@ class ClassOutputs:
     def few_parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Column, Column]]:
         if isinstance(scaling, int | float):
             return iter([few_probabilities(raw, self.manifest.output, scaling)])
-        return in_numpy(self.parts(raw, scaling))
+        return super().few_parts(raw, scaling)
 
     def sums(self, left: float | None) -> ClassificationSums[Any]:
         return ClassificationSums(left)
@@ -87,11 +68,11 @@ class ClassOutputs:
     def figures(self, sums: Sums, draws: Draws) -> Columns:
         return classification(sums, draws)
 
-    def mixed(self, members: Sequence[Prediction]) -> Columns:
-        return answers.mixed_classes(members)
+    def mixed(self, answers: Sequence[Prediction]) -> Columns:
+        return mixed_classes(answers)
 
     def prediction(self, columns: Columns, sampling: Sampling) -> Classification:
-        return answers.classification(columns, self.manifest, sampling)
+        return answer(columns, self.manifest, sampling)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What every kind of head can do: raw passes → parts → sums → figures → a prediction.
 
 Its job: name what the engine asks of a head, so that what an output means is decided once, by
-`head_of`, and a new kind is one new file.
+`head_of`, and a new kind is one new file. What a head does not say of itself is that of one
+distribution per row.
 
     raw     declared outputs of some passes, (T, B, ...)
     parts   what is summed: two arrays a head, in float64, samples first
@@ -13,15 +14,17 @@ Dimensions: T samples, B rows, P positions, C classes, D outputs, N fixed points
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, TypeAlias
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeAlias
 
 from torch import Tensor
 
 from dubito.engine.calling.columns import Column, Columns, Sums
 from dubito.engine.calling.prediction import Prediction
 from dubito.engine.calling.sampling import Sampling
-from dubito.engine.heads.scaling import Scaling
+from dubito.engine.heads.scaling import Scaling, check_scaling
 from dubito.engine.moments import OutputMoments
 from dubito.engine.summing.figures import Draws
 from dubito.engine.summing.statistics import RunningSums
@@ -50,40 +53,37 @@ class MomentFigures(Protocol):
         """
 
 
-class OutputHead(Protocol):
-    """What the outputs of one network mean."""
+@dataclass(frozen=True)
+class OutputHead(ABC):
+    """What the outputs of one network mean.
 
-    @property
-    def manifest(self) -> Manifest:
-        """What the bundle declares."""
+    Args:
+        manifest: what the bundle declares.
+    """
 
-    @property
-    def sample_names(self) -> tuple[str, ...]:
-        """Columns that keep every pass, in the order of the parts; their first axis is T."""
+    manifest: Manifest
 
-    @property
-    def has_probabilities(self) -> bool:
-        """Whether a tolerance is one of probabilities."""
-
-    @property
-    def per_position(self) -> int:
-        """Numbers that one pass says of each position of a row, or of a row without positions."""
-
-    @property
-    def is_curved(self) -> bool:
-        """Whether a mean is a function of several sums of units (`dubito.engine.additivity`)."""
+    sample_names: ClassVar[tuple[str, ...]] = ("samples",)
+    """Columns that keep every pass, in the order of the parts; their first axis is T."""
+    has_probabilities: ClassVar[bool] = True
+    """Whether a tolerance is one of probabilities."""
 
     @property
     def moments(self) -> MomentFigures | None:
         """What the head makes of propagated moments; None: it cannot."""
+        return None
 
-    def position_shape(self, output_shape: Callable[[], Shape]) -> Shape:
-        """The axes of positions of a row; () for one distribution per row.
+    @property
+    def per_position(self) -> int:
+        """Numbers that one pass says of each position of a row, or of a row without positions."""
+        return self.manifest.num_outputs
 
-        Args:
-            output_shape: finds the shape of the declared output of some rows.
-        """
+    @property
+    @abstractmethod
+    def is_curved(self) -> bool:
+        """Whether a mean is a function of several sums of units (`dubito.engine.additivity`)."""
 
+    @abstractmethod
     def expected_output(self, rows: int, output_shape: Shape) -> Shape | None:
         """The shape that the manifest states for some rows; None where no such shape will do.
 
@@ -91,6 +91,14 @@ class OutputHead(Protocol):
             rows: how many.
             output_shape: as it is, from which axes of positions are taken.
         """
+
+    def position_shape(self, output_shape: Callable[[], Shape]) -> Shape:
+        """The axes of positions of a row; () for one distribution per row.
+
+        Args:
+            output_shape: finds the shape of the declared output of some rows.
+        """
+        return ()
 
     def most_rows(self, output_shape: Shape, budget_bytes: int) -> int:
         """Rows whose sums fit into a budget.
@@ -102,6 +110,19 @@ class OutputHead(Protocol):
         Raises:
             InputError: it does not hold the sums of one row.
         """
+        return UNBOUNDED
+
+    def check_method(self, method: str) -> None:
+        """Refuse moments where the head makes nothing of them.
+
+        Raises:
+            InputError: naming the remedy.
+        """
+        if method == "moments" and self.moments is None:
+            raise InputError(
+                f"method `moments` expects one distribution per row, got a {self.manifest.head} "
+                "head, which has one for each label or position: use `mc`"
+            )
 
     def check_scaling(self, scaling: object) -> None:
         """Refuse what cannot scale the logits of this head.
@@ -109,16 +130,22 @@ class OutputHead(Protocol):
         Raises:
             InputError: naming the remedy.
         """
+        check_scaling(scaling, self.manifest.num_outputs)
 
+    @abstractmethod
     def parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Tensor, Tensor]]:
         """What is summed, of some passes after the others."""
 
     def few_parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Column, Column]]:
         """The same in numpy, of passes on the host."""
+        for first, second in self.parts(raw, scaling):
+            yield first.numpy(), second.numpy()
 
+    @abstractmethod
     def before_link(self, raw: Tensor) -> Tensor:
         """The outputs on the scale where they are nearly normal: logits, or target units."""
 
+    @abstractmethod
     def sums(self, left: float | None) -> RunningSums:
         """Empty sums.
 
@@ -126,30 +153,14 @@ class OutputHead(Protocol):
             left: what a stratified draw leaves; None for `iid`.
         """
 
+    @abstractmethod
     def figures(self, sums: Sums, draws: Draws) -> Columns:
         """Sums, on the host, as columns."""
 
+    @abstractmethod
     def mixed(self, answers: Sequence[Prediction]) -> Columns:
         """The columns of a mixture of equally weighted networks, for the same rows."""
 
+    @abstractmethod
     def prediction(self, columns: Columns, sampling: Sampling) -> Prediction:
         """Columns as an answer; figures per position become those of the row as well."""
-
-
-def check_method(head: OutputHead, method: str) -> None:
-    """Refuse moments of a head that makes nothing of them.
-
-    Raises:
-        InputError: naming the remedy.
-    """
-    if method == "moments" and head.moments is None:
-        raise InputError(
-            f"method `moments` expects one distribution per row, got a {head.manifest.head} head, "
-            "which has one for each label or position: use `mc`"
-        )
-
-
-def in_numpy(parts: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Column, Column]]:
-    """Parts on the host as numpy's arrays."""
-    for first, second in parts:
-        yield first.numpy(), second.numpy()

@@ -8,7 +8,7 @@ Dimensions: T samples, B rows, D outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dubito.engine.calling.columns import Column, Columns, Sums
+from dubito.engine.calling.columns import Columns, Sums
 from dubito.engine.calling.prediction import Prediction, Regression
 from dubito.engine.calling.sampling import Sampling
 from dubito.engine.heads import mixture
-from dubito.engine.heads.head import UNBOUNDED, Shape, in_numpy
-from dubito.engine.heads.scaling import Scaling, check_scaling
+from dubito.engine.heads.head import OutputHead, Shape
+from dubito.engine.heads.scaling import Scaling
 from dubito.engine.kernels.constants import constant
 from dubito.engine.moments import OutputMoments
 from dubito.engine.summing.figures import Draws, regression
@@ -60,44 +60,29 @@ def log_variance(raw: Tensor, manifest: Manifest) -> Tensor | None:
     return own_TBD + 2 * constant(manifest.target_scale[1], own_TBD).log()
 
 
-@dataclass(frozen=True)
-class NumberOutputs:
-    """Numbers in target units; members as of `dubito.engine.heads.head.OutputHead`."""
+class NumberOutputs(OutputHead):
+    """Numbers in target units."""
 
-    manifest: Manifest
     sample_names: ClassVar[tuple[str, ...]] = ("samples", "noise_samples")
     has_probabilities: ClassVar[bool] = False
-    is_curved: ClassVar[bool] = False
 
     @property
-    def per_position(self) -> int:
-        return self.manifest.num_outputs
+    def is_curved(self) -> bool:
+        return False
 
     @property
     def moments(self) -> NumberMoments:
         return NumberMoments(self.manifest)
 
-    def position_shape(self, output_shape: Callable[[], Shape]) -> Shape:
-        return ()
-
     def expected_output(self, rows: int, output_shape: Shape) -> Shape:
         pair = (2,) if self.manifest.output == _PAIR else ()
         return (rows, *pair, self.manifest.num_outputs)
-
-    def most_rows(self, output_shape: Shape, budget_bytes: int) -> int:
-        return UNBOUNDED
-
-    def check_scaling(self, scaling: object) -> None:
-        check_scaling(scaling, self.manifest.num_outputs)
 
     def before_link(self, raw: Tensor) -> Tensor:
         return mean_and_variance(raw, self.manifest)[0]
 
     def parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Tensor, Tensor]]:
         yield mean_and_variance(raw, self.manifest)
-
-    def few_parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Column, Column]]:
-        return in_numpy(self.parts(raw, scaling))
 
     def sums(self, left: float | None) -> RegressionSums[Any]:
         return RegressionSums(left)

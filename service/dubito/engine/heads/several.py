@@ -11,17 +11,24 @@ Dimensions: T samples, B rows, P positions (one axis or more) or labels, C class
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubito.engine.calling.columns import Column, Columns
-from dubito.engine.calling.prediction import PositionMeasures
-from dubito.engine.heads.logits import of_logits
+from dubito.engine.calling.columns import Column, Columns, Sums
+from dubito.engine.calling.prediction import Classification, PositionMeasures, Prediction
+from dubito.engine.calling.sampling import Sampling
+from dubito.engine.heads.answers import answer, mixed_classes
+from dubito.engine.heads.head import OutputHead, Shape
+from dubito.engine.heads.logits import logits, of_logits
 from dubito.engine.heads.scaling import Scaling
+from dubito.engine.summing.figures import Draws, classification
+from dubito.engine.summing.statistics import ClassificationSums
 from dubito.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -57,49 +64,46 @@ def folded(columns: Columns, head: str) -> dict[str, Column | PositionMeasures]:
     return {**columns, **rows, "positions": PositionMeasures(head, **each)}
 
 
-def distributions(
-    raw: Tensor,
-    logits: Callable[[Tensor], Tensor],
-    scaling: Scaling,
-    of_row: Callable[[Tensor], Tensor],
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Probabilities of some passes after the others, and how large their logits are.
+class SeveralDistributions(OutputHead):
+    """A head with several distributions per row."""
 
-    Args:
-        raw: declared outputs of some passes, in order of t.
-        logits: brings them to (T, B, P, C).
-        scaling: of the logits.
-        of_row: (T, B, P, 2) of positions in one axis to (T, B, 2).
+    @abstractmethod
+    def logits(self, raw: Tensor) -> Tensor:
+        """Numbers in float64 whose softmax over the last axis are probabilities: (T, B, P, C)."""
 
-    Yields:
-        Shapes (T, B, P, C) and (T, B, 2): log Σ exp of the logits, and the largest.
-    """
-    at_once = max(1, _AT_ONCE_ELEMENTS // max(1, raw[:1].numel()))
-    for part in torch.split(raw, at_once):
-        probs, sizes = of_logits(logits(part), scaling)
-        yield probs, of_row(sizes.flatten(2, -2))
+    @abstractmethod
+    def of_row(self, sizes_TBP2: Tensor) -> Tensor:
+        """How large the logits of a row are, (T, B, 2), of those of positions in one axis."""
 
+    def most_rows(self, output_shape: Shape, budget_bytes: int) -> int:
+        is_binary = self.manifest.output == "sigmoid_logits"
+        row_bytes = _STATE * 8 * math.prod(output_shape[1:]) * (2 if is_binary else 1)
+        if row_bytes > budget_bytes:
+            raise InputError(
+                f"the memory budget expects the sums over the positions of one row, {row_bytes} "
+                f"bytes, to fit {budget_bytes}: raise DUBITO_MEMORY_BUDGET_BYTES to 4 times that, "
+                "or predict smaller maps"
+            )
+        return budget_bytes // row_bytes
 
-def most_rows(numbers: int, budget_bytes: int) -> int:
-    """Rows whose sums fit into a budget.
+    def before_link(self, raw: Tensor) -> Tensor:
+        return logits(raw, self.manifest.output)
 
-    Args:
-        numbers: of the probabilities of a row.
-        budget_bytes: of the sums.
+    def parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Tensor, Tensor]]:
+        at_once = max(1, _AT_ONCE_ELEMENTS // max(1, raw[:1].numel()))
+        for part in torch.split(raw, at_once):
+            probs, sizes = of_logits(self.logits(part), scaling)
+            yield probs, self.of_row(sizes.flatten(2, -2))
 
-    Raises:
-        InputError: it does not hold the sums of one row.
-    """
-    row_bytes = _STATE * 8 * numbers
-    if row_bytes > budget_bytes:
-        raise InputError(
-            f"the memory budget expects the sums over the positions of one row, {row_bytes} bytes, "
-            f"to fit {budget_bytes}: raise DUBITO_MEMORY_BUDGET_BYTES to 4 times that, or predict "
-            "smaller maps"
-        )
-    return budget_bytes // row_bytes
+    def sums(self, left: float | None) -> ClassificationSums[Any]:
+        return ClassificationSums(left, GROUPS)
 
+    def figures(self, sums: Sums, draws: Draws) -> Columns:
+        return classification(sums, draws)
 
-def num_probabilities(output_shape: tuple[int, ...], output: str) -> int:
-    """Probabilities of one row, of which one logit stands for two."""
-    return math.prod(output_shape[1:]) * (2 if output == "sigmoid_logits" else 1)
+    def mixed(self, answers: Sequence[Prediction]) -> Columns:
+        return mixed_classes(answers)
+
+    def prediction(self, columns: Columns, sampling: Sampling) -> Classification:
+        folded_columns = folded(columns, self.manifest.head)
+        return answer(folded_columns, self.manifest, sampling)
