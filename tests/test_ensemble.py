@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,22 @@ def test_a_regression_adds_the_spread_between_members(tmp_path: Path) -> None:
     assert got.noise_samples is not None
     np.testing.assert_allclose(got.samples, means)
     np.testing.assert_allclose(got.noise_samples, noise)
+
+
+def test_passes_come_one_member_after_the_other(tmp_path: Path) -> None:
+    ensemble = Ensemble(tuple(member(tmp_path, seed) for seed in range(2)))
+    apart = [one.sample(rows(5), sampling=own) for one, own in ensemble.drawn(SAMPLING)]
+    assert torch.equal(ensemble.sample(rows(5), sampling=SAMPLING), torch.cat(apart))
+    with pytest.raises(InputError, match="features expect one network, got an ensemble"):
+        ensemble.features(rows(5))
+
+
+def test_passes_on_several_scales_are_not_put_together(tmp_path: Path) -> None:
+    raw = member(tmp_path, 0, outputs=2, output="mean")
+    manifest = replace(raw.manifest, target_scale=((1.0, 1.0), (2.0, 2.0)))
+    scaled = replace(raw, bundle=replace(raw.bundle, manifest=manifest, digest=None))
+    with pytest.raises(InputError, match="expect one `target_scale`, got several"):
+        Ensemble((raw, scaled)).sample(rows(5))
 
 
 def test_members_have_masks_of_their_own(tmp_path: Path) -> None:
