@@ -88,9 +88,9 @@ def with_forms(
         forms = tuple(replace(form, is_stacked=True) for form in forms if isinstance(form, Thinned))
     with torch.no_grad():
         trial = replace(pieces, forced=forms, packs={})
-        return torch.cat(
-            [torch.cat(list(passes)) for passes in trial.blocks(read, sampling, None)], dim=1
-        )
+        samples = range(sampling.num_samples)
+        tiles = trial.tiles(read, sampling, None)
+        return torch.cat([torch.cat(list(tile.passes(samples))) for tile in tiles], dim=1)
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -288,8 +288,8 @@ def test_weights_gathered_for_the_own_seed_are_kept_and_for_another_are_not(
     pieces = engine.pieces("shared", read)
     trial = replace(pieces, forced=tuple(option.form for option in pieces.options), packs={})
     for seed, kept in ((2, 0), (1, 4)):
-        for passes in trial.blocks(read, Sampling(4, seed), None):
-            torch.cat(list(passes))
+        for tile in trial.tiles(read, Sampling(4, seed), None):
+            torch.cat(list(tile.passes(range(4))))
         assert len(trial.packs) == kept
 
 

@@ -136,8 +136,8 @@ def _seconds(passes: Passes, row: Mapping[str, Tensor], rows: int, sampling: Sam
     made = {name: tensor[:1].repeat_interleave(rows, 0) for name, tensor in row.items()}
 
     def consume() -> None:
-        for chunks in passes.blocks(made, sampling, None):
-            for _ in chunks:
+        for tile in passes.tiles(made, sampling, None):
+            for _ in tile.passes(range(sampling.num_samples)):
                 pass
 
     return seconds_of(consume, passes.execution.device)

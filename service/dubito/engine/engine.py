@@ -9,7 +9,7 @@ Dimensions: T samples, B rows, C classes, D outputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -294,19 +294,20 @@ class Engine:
         """All columns from a CUDA graph; None where the call is not of that kind."""
         if self._recordings is None or call.keep_samples or not call.sampling.is_plain:
             return None
-        passes = self.pieces("shared", call.rows)
-        if not passes.is_repeatable(filled_rows(call.num_rows), call.sampling):
+        pieces = self.pieces("shared", call.rows)
+        if not pieces.is_repeatable(filled_rows(call.num_rows), call.sampling):
             return None
         if call.check is not None:
             call.check()
 
         def answer(rows: Mapping[str, Tensor]) -> tuple[Sheet, Figures]:
             with running(self.device):
-                (tally,) = self._tallies(replace(call, rows=rows, check=None))
+                (passes,) = self._passes(replace(call, rows=rows, check=None))
+                tally = self._tally(call, passes)
                 return tally.sheet(), tally.figures
 
         kind = shapes(call.rows), call.sampling, call.scaling
-        held = partial(passes.held, call.sampling)
+        held = partial(pieces.held, call.sampling)
         return self._recordings.columns(call.rows, kind, answer, held)
 
     @cached_property
@@ -328,21 +329,17 @@ class Engine:
             for tile in pieces.tiles(call.rows, sampling, call.check):
                 yield until(tile, self._tally(call), sampling.num_samples, sampling.tolerance)
         else:
-            for tally in self._tallies(call):
-                yield tally.columns()
+            for passes in self._passes(call):
+                yield self._tally(call, passes).columns()
 
-    def _tallies(self, call: _Call) -> Iterator[Tally]:
-        """What the passes of some rows after the others say."""
-        for passes in self._passes(call):
-            tally = self._tally(call)
-            for raw in passes:
-                tally.add(raw)
-            yield tally
-
-    def _tally(self, call: _Call) -> Tally:
+    def _tally(self, call: _Call, passes: Iterable[Tensor] = ()) -> Tally:
+        """What some passes say; more may be added."""
         is_stratified = call.sampling.draw == "stratified" and call.sampling.method == "mc"
         left = self._left if is_stratified else None
-        return Tally(self.head, call.scaling, left, call.keep_samples)
+        tally = Tally(self.head, call.scaling, left, call.keep_samples)
+        for raw in passes:
+            tally.add(raw)
+        return tally
 
     def _passes(self, call: _Call) -> Iterator[Iterator[Tensor]]:
         """For one block of rows after the other, the raw outputs of its passes in order of t."""
@@ -356,7 +353,8 @@ class Engine:
             return
         pieces = self.pieces(call.sampling.masks, call.rows)
         if method == "mc":
-            yield from pieces.blocks(call.rows, call.sampling, call.check)
+            for tile in pieces.tiles(call.rows, call.sampling, call.check):
+                yield tile.passes(range(call.sampling.num_samples))
             return
         for rows in pieces.rows(call.rows):
             if call.check is not None:

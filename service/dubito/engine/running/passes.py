@@ -137,29 +137,19 @@ class Passes:
     first: int = 0
     most_rows: int = 2**62
 
-    def blocks(
-        self,
-        read: Mapping[str, Tensor],
-        sampling: Sampling,
-        check: Check | None,
-    ) -> Iterator[Iterator[Tensor]]:
-        """For some rows after the others, the raw outputs of their passes in order of t.
-
-        Args:
-            read: rows by input name.
-            sampling: T, seed and masks.
-            check: called before every chunk; whatever it raises ends the passes.
-        """
-        for tile in self.tiles(read, sampling, check):
-            yield tile.passes(range(sampling.num_samples))
-
     def tiles(
         self,
         read: Mapping[str, Tensor],
         sampling: Sampling,
         check: Check | None,
     ) -> Iterator[Tile]:
-        """Some rows after the others, ready for any of their samples; arguments as of `blocks`."""
+        """Some rows after the others, ready for any of their samples.
+
+        Args:
+            read: rows by input name.
+            sampling: T, seed and masks.
+            check: called before every chunk; whatever it raises ends the passes.
+        """
         total = len(next(iter(read.values())))
         forms = self.chosen(total, sampling)
         packs = self.packs if sampling.key == self.key else {}
