@@ -75,9 +75,9 @@ def interactions(
     """Share of the variance that products of units make; `UNKNOWN` where it cannot be measured."""
     products = total = 0.0
     head = head_of(bundle.manifest)
-    for place in range(len(next(iter(rows.values())))):
-        row = {name: tensor[place : place + 1] for name, tensor in rows.items()}
-        for pair in range(place * _PAIRS, (place + 1) * _PAIRS):
+    for index in range(len(next(iter(rows.values())))):
+        row = {name: tensor[index : index + 1] for name, tensor in rows.items()}
+        for pair in range(index * _PAIRS, (index + 1) * _PAIRS):
             try:
                 with torch.no_grad():
                     sources = (_Source(bundle, pair, turn, device) for turn in range(4))

@@ -45,18 +45,18 @@ def options(execution: Execution, rates: Rates, num_samples: int) -> list[Option
     if execution.masks != "shared" or plan.one_at_a_time:
         return []
     output = execution.program.outputs["output"]
-    found: list[AnyForm] = []
+    forms: list[AnyForm] = []
     for find in (chains, linear_maps, branches):
-        taken = {name for form in found for name in form.nodes}
+        taken = {name for form in forms for name in form.nodes}
         more: Sequence[AnyForm] = find(plan.suffix, plan, layouts, output)
-        found += [form for form in more if not taken & set(form.nodes)]
+        forms += [form for form in more if not taken & set(form.nodes)]
     if execution.device.type != "cpu":
-        found = [
-            replace(form, is_stacked=True) if isinstance(form, Thinned) else form for form in found
+        forms = [
+            replace(form, is_stacked=True) if isinstance(form, Thinned) else form for form in forms
         ]
-    about = _about(execution) if found else None
+    about = _about(execution) if forms else None
     made = []
-    for form in found:
+    for form in forms:
         assert about is not None
         timings = []
         for rows in ROWS if execution.device.type == "cpu" else _ROWS_ELSEWHERE:

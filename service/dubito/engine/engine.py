@@ -126,8 +126,8 @@ class Engine:
             BundleRefusedError: where the bundle is unsound or does not run.
         """
         defaults = Sampling(num_samples, seed, masks, draw)
-        place = as_device(device)
-        budget = budget_bytes(place) if memory_budget_bytes is None else memory_budget_bytes
+        on = as_device(device)
+        budget = budget_bytes(on) if memory_budget_bytes is None else memory_budget_bytes
         check_load(source, budget, proof_limit_s)
         try:
             bundle = source if isinstance(source, Bundle) else load_bundle(source)
@@ -138,9 +138,9 @@ class Engine:
         clock = Clock(proof_limit_s, bundle.size_bytes)
         free = fitting_size(bundle, GraphLimits(allowed_bytes(budget), clock))
         with refusing():
-            here = placed(bundle, place)
-            plans = Plans(bundle, here, place, defaults, budget, clock)
-            engine = cls(bundle, place, here, defaults, budget, plans, free)
+            programs = placed(bundle, on)
+            plans = Plans(bundle, programs, on, defaults, budget, clock)
+            engine = cls(bundle, on, programs, defaults, budget, plans, free)
             rows = engine.made_up_rows()
             plans.trust(rows)
             try_out(engine, rows)
@@ -320,10 +320,10 @@ class Engine:
         if sampling.method == "moments":
             assert self.head.moments is not None
             for moments in self._moments(call):
-                found = self.head.moments.columns(
+                columns = self.head.moments.columns(
                     moments, call.scaling, keep_nodes=call.keep_samples
                 )
-                yield {name: column.cpu().numpy() for name, column in found.items()}
+                yield {name: column.cpu().numpy() for name, column in columns.items()}
         elif sampling.tolerance is not None:
             pieces = self.pieces(sampling.masks, call.rows)
             for tile in pieces.tiles(call.rows, sampling, call.check):

@@ -47,8 +47,8 @@ class Ensemble:
         check_members(range(1, len(self.members) + 1))
         check_agreement(
             [
-                (f"member {place}", member.manifest, member.bundle.digest)
-                for place, member in enumerate(self.members, start=1)
+                (f"member {number}", member.manifest, member.bundle.digest)
+                for number, member in enumerate(self.members, start=1)
             ]
         )
 
@@ -69,7 +69,7 @@ class Ensemble:
 
     def drawn(self, sampling: Sampling) -> list[tuple[Engine, Sampling]]:
         """Every member with its own sampling."""
-        return [(member, of_member(sampling, place)) for place, member in enumerate(self.members)]
+        return [(member, of_member(sampling, k)) for k, member in enumerate(self.members)]
 
     def with_members(self, members: Sequence[Engine]) -> Ensemble:
         """An ensemble of other engines."""
@@ -170,9 +170,9 @@ class Ensemble:
         return replace(sampling or self.members[0].defaults, method="ensemble")
 
 
-def of_member(sampling: Sampling, place: int) -> Sampling:
-    """How the member at a place of an ensemble is drawn."""
-    return replace(sampling, method="mc", seed=(sampling.seed + place) % SEED_LIMIT)
+def of_member(sampling: Sampling, k: int) -> Sampling:
+    """How member k of an ensemble is drawn, counted from 0."""
+    return replace(sampling, method="mc", seed=(sampling.seed + k) % SEED_LIMIT)
 
 
 def check_members(members: Sequence[int]) -> None:
@@ -224,12 +224,15 @@ def check_agreement(members: Sequence[tuple[str, Manifest, str | None]]) -> None
 def _facts(other: Manifest, first: Manifest) -> list[tuple[str, object, object]]:
     """What members must agree on: name, of this one, of the first."""
     own, wanted = (
-        [(spec.name, spec.dtype, spec.shape) for spec in one.inputs] for one in (other, first)
+        [(spec.name, spec.dtype, spec.shape) for spec in manifest.inputs]
+        for manifest in (other, first)
     )
     return [
         ("task", other.task, first.task),
         ("output", other.output, first.output),
         ("axis of the classes", other.class_axis, first.class_axis),
+        ("axis of the outputs", other.output_axis, first.output_axis),
+        ("quantile levels", other.quantile_levels, first.quantile_levels),
         ("number of outputs", other.num_outputs, first.num_outputs),
         ("classes", other.classes, first.classes),
         ("inputs", own, wanted),

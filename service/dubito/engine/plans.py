@@ -71,11 +71,13 @@ class Plans:
         key = masks, shapes(read)
         if key not in self._planned:
             execution = self._plan(masks, read)
-            found = options(execution, rates(self.device), self.defaults.num_samples)
+            allowed = options(execution, rates(self.device), self.defaults.num_samples)
             shape = execution.layouts.shape[execution.program.outputs["output"]]
             budget = self.memory_budget_bytes
             most = head_of(self.bundle.manifest).most_rows(shape, budget // BUDGET_PARTS)
-            self._planned[key] = Passes(execution, budget, self.defaults.key, found, most_rows=most)
+            self._planned[key] = Passes(
+                execution, budget, self.defaults.key, allowed, most_rows=most
+            )
             while len(self._planned) > _MAX_PLANNED:
                 self._planned.pop(next(iter(self._planned)))
         return self._planned[key]
@@ -118,10 +120,10 @@ class Plans:
         if shapes(read) not in self._sound:
             limits = GraphLimits(allowed_bytes(self.memory_budget_bytes), self.clock)
             check_sound(self.bundle, read, limits)
-        one = {name: tensor[:1].to(self.device) for name, tensor in read.items()}
+        row = {name: tensor[:1].to(self.device) for name, tensor in read.items()}
         sites, program, weights = self.bundle.sites, self.placed.sampling, self.placed.weights
         with running(self.device):
-            layouts = look(program, one, weights, self.device, self.watch)
+            layouts = look(program, row, weights, self.device, self.watch)
             check_rows(layouts.of[program.outputs["output"]])
             plan = make_plan(program, sites, layouts, shared=masks == "shared")
             return Execution(

@@ -89,13 +89,14 @@ def until(tile: Tile, tally: Tally, num_samples: int, tolerance: float) -> Colum
             if done.any():
                 own = _on(part, np.flatnonzero(done))
                 answered.append((places[done], sums.take(own).columns()))
-            for kept in _runs(np.flatnonzero(~done), tile.execution.masks):
-                own = _on(part, kept)
-                rest = part if len(kept) == len(done) else part.take(own)
-                still.append((rest, sums.take(own), places[kept]))
+            for open_rows in _runs(np.flatnonzero(~done), tile.execution.masks):
+                own = _on(part, open_rows)
+                rest = part if len(open_rows) == len(done) else part.take(own)
+                still.append((rest, sums.take(own), places[open_rows]))
         going, start = still, stop
     order = np.concatenate([places for places, _ in answered]).argsort()
-    return {name: column[order] for name, column in joined([one for _, one in answered]).items()}
+    columns = joined([part for _, part in answered])
+    return {name: column[order] for name, column in columns.items()}
 
 
 def _on(tile: Tile, places: Places) -> Tensor:

@@ -119,10 +119,10 @@ class Tally:
     @QUIET
     def columns(self) -> Columns:
         """Every column, by its name in a prediction."""
-        found = self.figures(on_host(self.sums.sums()))
+        columns = self.figures(on_host(self.sums.sums()))
         for name, chunks in self._kept.items():
-            found[name] = torch.cat(chunks).cpu().numpy()
-        return found
+            columns[name] = torch.cat(chunks).cpu().numpy()
+        return columns
 
     def sheet(self) -> Sheet:
         """The sums in one tensor, on their device."""
@@ -147,5 +147,6 @@ class Tally:
 
 
 def _with_count(make: Callable[[Sums, Draws], Columns], draws: Draws, sums: Sums) -> Columns:
-    found = make(sums, draws)
-    return found | {"num_samples_used": np.full(len(found["mean"]), float(draws.count))}
+    columns = make(sums, draws)
+    used_B = np.full(len(columns["mean"]), float(draws.count))
+    return columns | {"num_samples_used": used_B}

@@ -113,15 +113,15 @@ class OutputHead(ABC):
         return UNBOUNDED
 
     def check_method(self, method: str) -> None:
-        """Refuse moments where the head makes nothing of them.
+        """Refuse `moments` where the head makes nothing of them.
 
         Raises:
             InputError: naming the remedy.
         """
         if method == "moments" and self.moments is None:
             raise InputError(
-                f"method `moments` expects one distribution per row, got a {self.manifest.head} "
-                "head, which has one for each label or position: use `mc`"
+                f"method `moments` expects a head that is made of mean and variance, got a"
+                f" {self.manifest.head} head: use `mc`"
             )
 
     def check_scaling(self, scaling: object) -> None:

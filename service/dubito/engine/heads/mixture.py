@@ -47,5 +47,5 @@ def error(errors: Sequence[Column]) -> Column:
 
 def joined(name: str, samples: Sequence[Column | None]) -> Columns:
     """The passes of one network after the other, by their name; nothing where none were kept."""
-    kept = [part for part in samples if part is not None]
-    return {name: np.concatenate(kept)} if kept else {}
+    parts = [part for part in samples if part is not None]
+    return {name: np.concatenate(parts)} if parts else {}

@@ -133,10 +133,10 @@ class NumberMoments:
             shift, factor = (constant(part, mean) for part in self.manifest.target_scale)
             mean, square = shift + factor * mean, factor.square()
             variance, noise = square * variance, square * noise
-        kept = {}
+        nodes = {}
         if keep_nodes:
             samples, noises = mean_and_variance(self.passes(moments), self.manifest)
-            kept = {"samples": samples, "noise_samples": noises}
+            nodes = {"samples": samples, "noise_samples": noises}
         return {
             "mean": mean,
             "variance": variance + noise,
@@ -144,5 +144,5 @@ class NumberMoments:
             "aleatoric_variance": noise,
             "standard_error": 0 * mean,
             "num_samples_used": torch.ones(len(mean)),
-            **kept,
+            **nodes,
         }

@@ -86,6 +86,13 @@ class SeveralDistributions(OutputHead):
             )
         return budget_bytes // row_bytes
 
+    def check_method(self, method: str) -> None:
+        if method == "moments":
+            raise InputError(
+                f"method `moments` expects one distribution per row, got a {self.manifest.head} "
+                "head, which has one for each label or position: use `mc`"
+            )
+
     def before_link(self, raw: Tensor) -> Tensor:
         return logits(raw, self.manifest.output)
 
