@@ -6,13 +6,13 @@ Source: Miller 1955, "Note on the bias of information estimates", for the correc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import entr
 
 from dubito import ties
-from dubito.engine.calling.columns import Column, Columns
+from dubito.engine.calling.columns import Columns
 from dubito.engine.calling.prediction import Classification, PositionMeasures, Prediction
 from dubito.engine.calling.sampling import Sampling
 from dubito.engine.heads import mixture
@@ -20,7 +20,10 @@ from dubito_nn import Manifest
 
 
 def answer(
-    columns: Mapping[str, Column | PositionMeasures], manifest: Manifest, sampling: Sampling
+    columns: Columns,
+    manifest: Manifest,
+    sampling: Sampling,
+    positions: PositionMeasures | None = None,
 ) -> Classification:
     """Columns as a prediction.
 
@@ -28,17 +31,16 @@ def answer(
         columns: by their names in it.
         manifest: of the network.
         sampling: with which they were drawn.
+        positions: the figures of every label or position.
     """
-    made: dict[str, object] = {**columns}
-    mean_BC, used_B = columns["mean"], columns["num_samples_used"]
-    assert isinstance(mean_BC, np.ndarray)
-    assert isinstance(used_B, np.ndarray)
-    made["num_samples_used"] = used_B.astype(np.int64)
+    others = {name: column for name, column in columns.items() if name != "num_samples_used"}
     return Classification(
         sampling=sampling,
         classes=manifest.classes or (),
-        label_index=ties.most_probable(mean_BC),
-        **made,  # type: ignore[arg-type]
+        label_index=ties.most_probable(columns["mean"]),
+        num_samples_used=columns["num_samples_used"].astype(np.int64),
+        positions=positions,
+        **others,
     )
 
 

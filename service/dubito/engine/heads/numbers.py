@@ -105,9 +105,9 @@ class NumberOutputs(OutputHead):
         }
 
     def prediction(self, columns: Columns, sampling: Sampling) -> Regression:
-        made: dict[str, Any] = dict(columns)
-        made["num_samples_used"] = columns["num_samples_used"].astype(np.int64)
-        return Regression(sampling=sampling, **made)
+        others = {name: column for name, column in columns.items() if name != "num_samples_used"}
+        used_B = columns["num_samples_used"].astype(np.int64)
+        return Regression(sampling=sampling, num_samples_used=used_B, **others)
 
 
 @dataclass(frozen=True)

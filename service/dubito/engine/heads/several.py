@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubito.engine.calling.columns import Column, Columns, Sums
+from dubito.engine.calling.columns import Columns, Sums
 from dubito.engine.calling.prediction import Classification, PositionMeasures, Prediction
 from dubito.engine.calling.sampling import Sampling
 from dubito.engine.heads.answers import answer, mixed_classes
@@ -57,15 +57,8 @@ def of_rows(value_BP: Floats, head: str, name: str = "") -> Floats:
     return row_B
 
 
-def folded(columns: Columns, head: str) -> dict[str, Column | PositionMeasures]:
-    """Columns with one figure per row in the place of one per position, and those beside them."""
-    each = {name: columns[name] for name in MEASURES}
-    rows = {name: of_rows(value_BP, head, name) for name, value_BP in each.items()}
-    return {**columns, **rows, "positions": PositionMeasures(head, **each)}
-
-
 class SeveralDistributions(OutputHead):
-    """A head with several distributions per row."""
+    """A head of classes that has several distributions per row."""
 
     @abstractmethod
     def logits(self, raw: Tensor) -> Tensor:
@@ -112,5 +105,7 @@ class SeveralDistributions(OutputHead):
         return mixed_classes(answers)
 
     def prediction(self, columns: Columns, sampling: Sampling) -> Classification:
-        folded_columns = folded(columns, self.manifest.head)
-        return answer(folded_columns, self.manifest, sampling)
+        head, each = self.manifest.head, {name: columns[name] for name in MEASURES}
+        rows = {name: of_rows(value_BP, head, name) for name, value_BP in each.items()}
+        positions = PositionMeasures(head, **each)
+        return answer({**columns, **rows}, self.manifest, sampling, positions)
