@@ -75,13 +75,17 @@ class Tile:
             first = chunk.stop
             yield raw
 
-    def cut(self, within: slice) -> Tile:
-        """Neighbouring rows, as views."""
-        length = within.stop - within.start
+    def cut(self, part: range) -> Tile:
+        """Neighbouring rows, as views.
+
+        Args:
+            part: places among these rows.
+        """
+        within = slice(part.start, part.stop)
         return replace(
             self,
             inputs={name: tensor[within] for name, tensor in self.inputs.items()},
-            before=self._before(lambda value, axis: value.narrow(axis, within.start, length)),
+            before=self._before(lambda value, axis: value.narrow(axis, part.start, len(part))),
             rows=self.rows[within],
         )
 
@@ -153,17 +157,22 @@ class Passes:
         total = len(next(iter(read.values())))
         forms = self.chosen(total, sampling)
         packs = self.packs if sampling.key == self.key else {}
-        tile, samples = self._tile(total, sampling, forms)
-        for block, own in self._on_device(read, self._block_rows(tile)):
-            before = self.execution.prefix(own)
-            for start in range(block.start, block.stop, tile):
-                rows = range(start, min(start + tile, block.stop))
-                places = range(self.first + block.start, self.first + block.stop)
-                whole = Tile(
-                    self.execution, own, before, places, samples, sampling.key, forms, packs, check
-                )
-                within = slice(rows.start - block.start, rows.stop - block.start)
-                yield whole if rows == block else whole.cut(within)
+        tile_rows, at_once = self._tile(total, sampling, forms)
+        for block in _cut(total, self._block_rows(tile_rows)):
+            inputs = self._on_device(read, block)
+            whole = Tile(
+                self.execution,
+                inputs,
+                self.execution.prefix(inputs),
+                range(self.first + block.start, self.first + block.stop),
+                at_once,
+                sampling.key,
+                forms,
+                packs,
+                check,
+            )
+            for part in _cut(len(block), tile_rows):
+                yield whole if len(part) == len(block) else whole.cut(part)
 
     def is_repeatable(self, total: int, sampling: Sampling) -> bool:
         """Whether a call is one chunk that reads only its rows and what is kept between calls.
@@ -187,22 +196,13 @@ class Passes:
         Args:
             read: rows by input name.
         """
-        for _, own in self._on_device(read, min(self._folded_rows(), self.most_rows)):
-            yield own
-
-    def _on_device(
-        self, read: Mapping[str, Tensor], at_once: int
-    ) -> Iterator[tuple[range, Mapping[str, Tensor]]]:
         total = len(next(iter(read.values())))
-        for first in range(0, total, at_once):
-            block = range(first, min(first + at_once, total))
-            yield (
-                block,
-                {
-                    name: tensor[block.start : block.stop].to(self.execution.device)
-                    for name, tensor in read.items()
-                },
-            )
+        for block in _cut(total, min(self._folded_rows(), self.most_rows)):
+            yield self._on_device(read, block)
+
+    def _on_device(self, read: Mapping[str, Tensor], rows: range) -> Mapping[str, Tensor]:
+        device = self.execution.device
+        return {name: tensor[rows.start : rows.stop].to(device) for name, tensor in read.items()}
 
     def chosen(self, total: int, sampling: Sampling) -> tuple[Form, ...]:
         """The forms for calls of that size: the same for every tile of a call.
@@ -261,6 +261,12 @@ class Passes:
                 " memory_budget_bytes"
             )
         return max(1, self._near(limit) // plan.suffix_row_bytes)
+
+
+def _cut(rows: int, at_once: int) -> Iterator[range]:
+    """Neighbouring rows, so many at once."""
+    for first in range(0, rows, at_once):
+        yield range(first, min(first + at_once, rows))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
