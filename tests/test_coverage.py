@@ -26,7 +26,7 @@ from dubito.calibration.scaling.noise import fit_noise
 from dubito.calibration.scaling.scaling import fit_scaling, mean_probabilities
 from dubito.engine import Engine, Sampling
 from dubito.engine.heads.numbers import mean_and_variance
-from dubito.recipes.demo import DIABETES, DIGITS, Recipe, Rows, Splits
+from dubito.recipes.demo import DIABETES, DIGITS, DatasetRows, Recipe, Splits
 from dubito_nn.networks import MLP, Standardise
 
 pytestmark = pytest.mark.slow
@@ -37,23 +37,23 @@ SPLITS = 1000
 SAMPLING = Sampling(num_samples=16)
 
 
-def small(rows: Rows) -> nn.Module:
+def small(rows: DatasetRows) -> nn.Module:
     return MLP(rows.inputs.shape[1], (32,), 10)
 
 
-def small_with_noise(rows: Rows) -> nn.Module:
+def small_with_noise(rows: DatasetRows) -> nn.Module:
     network = MLP(rows.inputs.shape[1], (32,), 1, heteroscedastic=True)
     return nn.Sequential(Standardise(torch.from_numpy(rows.inputs)), network)
 
 
-def dealt(recipe: Recipe, num_train: int) -> tuple[Splits, Rows]:
+def dealt(recipe: Recipe, num_train: int) -> tuple[Splits, DatasetRows]:
     """The recipe's rows with few of them to train on, and all the others."""
     own = recipe.splits()
     parts = (own.train, own.calibration, own.test)
     inputs = np.concatenate([part.inputs for part in parts])
     targets = np.concatenate([part.targets for part in parts])
-    first = Rows(inputs[:num_train], targets[:num_train])
-    return replace(own, train=first), Rows(inputs[num_train:], targets[num_train:])
+    first = DatasetRows(inputs[:num_train], targets[:num_train])
+    return replace(own, train=first), DatasetRows(inputs[num_train:], targets[num_train:])
 
 
 @dataclass(frozen=True)
