@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import os
 import subprocess
@@ -17,7 +16,6 @@ import torch
 import uvicorn
 from filelock import FileLock
 from torch import nn
-from torch._export import utils as torch_operators
 
 from dubito.registry import Registry
 from dubito.registry.database import Database
@@ -69,15 +67,10 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _what_is_imported_is_looked_at_once() -> Iterator[None]:
-    """A third of the time of an export otherwise: garbage collections, and a list of torch's."""
+def _what_is_imported_is_looked_at_once() -> None:
+    """Garbage collections would look at all of torch again and again."""
     gc.collect()
     gc.freeze()
-    with pytest.MonkeyPatch.context() as patch:
-        # Anew for every namespace of operators, since some may be registered; here none are.
-        listed_once = functools.cache(torch_operators._materialize_cpp_cia_ops)
-        patch.setattr(torch_operators, "_materialize_cpp_cia_ops", listed_once)
-        yield
 
 
 @pytest.fixture(autouse=True)

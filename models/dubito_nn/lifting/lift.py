@@ -23,6 +23,7 @@ from dubito_nn.lifting.rules import (
     RULES,
     is_random,
     module_path,
+    operator_called,
     refuse_certain,
     shape_source,
 )
@@ -275,8 +276,8 @@ class Lifter:
             raise ExportError(explain_values(f"module `{module_path(node)}`"))
         if name not in ALLOWED:
             raise ExportError(
-                f"module `{module_path(node)}` uses the operator `{name}`, which bundles may not"
-                " hold: write the step with plain torch operators"
+                f"module `{module_path(node)}` uses the operator `{operator_called(node)}`, which"
+                " bundles may not hold: write the step with plain torch operators"
             )
         kwargs = {
             key: self.argument(value)
@@ -312,7 +313,7 @@ class Lifter:
         rule = RULES.get(name_of(node.target))
         if rule is None:
             raise ExportError(
-                f"module `{module_path(node)}` rolls dice with `{name_of(node.target)}`, which"
+                f"module `{module_path(node)}` rolls dice with `{operator_called(node)}`, which"
                 " cannot be lifted: draw with torch.rand, torch.randn, torch.bernoulli or F.dropout"
             )
         rule(self, node)

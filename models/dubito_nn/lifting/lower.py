@@ -15,18 +15,23 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
-from torch.export import ExportedProgram
+from torch.export import ExportedProgram, exported_program
 from torch.fx import Graph, Node
 
 from dubito_nn.lifting.opaque import recurrent_operators
+from dubito_nn.operators import ALLOWED, name_of
 
 aten = torch.ops.aten
 Emit = Callable[..., Node]
 _END = 2**63 - 1
+_LIST = "_collect_all_valid_cia_ops"
+_all_composites: Callable[[], Collection[object]] = getattr(exported_program, _LIST, frozenset)
 
 
 def lower(program: ExportedProgram) -> ExportedProgram:
@@ -40,8 +45,28 @@ def lower(program: ExportedProgram) -> ExportedProgram:
         elif node.target == aten.diff.default:
             _lower_diff(graph, node)
     program.graph_module.recompile()
-    lowered: ExportedProgram = program.run_decompositions({})
+    with _keeping_allowed():
+        lowered: ExportedProgram = program.run_decompositions({})
     return lowered
+
+
+@contextmanager
+def _keeping_allowed() -> Iterator[None]:
+    """While active, torch keeps the composite operators that a bundle may name, and no others.
+
+    It would keep all it lists, some 500, and register two dozen kernels for each of them every
+    time: half of what an export takes. A torch without such a list is no faster, and works.
+    """
+    setattr(exported_program, _LIST, _allowed_composites)
+    try:
+        yield
+    finally:
+        setattr(exported_program, _LIST, _all_composites)
+
+
+@cache
+def _allowed_composites() -> frozenset[object]:
+    return frozenset(composite for composite in _all_composites() if name_of(composite) in ALLOWED)
 
 
 def _emitter(graph: Graph, origin: Node) -> Emit:

@@ -20,6 +20,7 @@ from torch import fx
 from dubito_nn.errors import ExportError
 from dubito_nn.lifting.capture import WHOLE, clean_path
 from dubito_nn.manifest import Distribution
+from dubito_nn.operators import name_of
 from dubito_nn.program import Ref
 
 if TYPE_CHECKING:
@@ -48,6 +49,12 @@ def module_path(node: fx.Node) -> str:
     """The module whose call recorded the node."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     return clean_path(stack[-1][0]) if stack else WHOLE
+
+
+def operator_called(node: fx.Node) -> str:
+    """The operator that the network called, of which the node may be one step."""
+    sources = node.meta.get("from_node")
+    return (sources[-1].target if sources else "") or name_of(node.target)
 
 
 def shape_source(node: fx.Node) -> fx.Node | Sequence[object]:
