@@ -273,7 +273,7 @@ class Server:
     def start(self) -> None:
         self._thread.start()
         with httpx.Client(base_url=self.url) as client:
-            client.get("/health/live", timeout=30)
+            client.get("/health/live", timeout=120)
 
     def stop(self) -> None:
         self._server.should_exit = True

@@ -81,6 +81,7 @@ class ServerProcess:
         first = self.process.written.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+", first)
         self.lines = [first]
+        self._has_written = threading.Condition()
         self._drain = threading.Thread(target=self._read)
         self._drain.start()
         if found is None:
@@ -94,8 +95,18 @@ class ServerProcess:
         self._drain.join()
         self.process.written.close()
 
+    def tells(self, word: str, within_s: float) -> bool:
+        """Whether a line that it has written, or writes within a time, has a word in it."""
+        with self._has_written:
+            return self._has_written.wait_for(
+                lambda: any(word in line for line in self.lines), within_s
+            )
+
     def _read(self) -> None:
-        self.lines.extend(self.process.written)
+        for line in self.process.written:
+            with self._has_written:
+                self.lines.append(line)
+                self._has_written.notify_all()
 
 
 def _serve(holds_jobs: bool) -> None:

@@ -203,16 +203,22 @@ def test_skipped_branches_answer_as_dense_masked_ones(
     torch.testing.assert_close(got, reference(bundle, inputs, sampling), atol=1e-4, rtol=1e-4)
 
 
-def wide(folder: Path) -> Bundle:
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    torch.manual_seed(0)
     network = nn.Sequential(
         nn.Linear(8, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 512), nn.ReLU(),
         nn.Dropout(0.5), nn.Linear(512, 3),
     )  # fmt: skip
-    return exported(network, (8,), folder)
+    return exported(network, (8,), tmp_path_factory.mktemp("wide"))
 
 
-def test_dropped_units_are_estimated_to_save_what_they_save(tmp_path: Path) -> None:
-    engine = Engine.load(wide(tmp_path), num_samples=8)
+@pytest.fixture(scope="module")
+def engine(wide: Bundle) -> Engine:
+    return Engine.load(wide, num_samples=8)
+
+
+def test_dropped_units_are_estimated_to_save_what_they_save(engine: Engine) -> None:
     execution = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).execution
     only_flops = Rates(flops_per_s=1.0, bytes_per_s=1e30, operator_s=0.0)
     (option,) = options(execution, only_flops, 8)
@@ -221,16 +227,14 @@ def test_dropped_units_are_estimated_to_save_what_they_save(tmp_path: Path) -> N
     assert all(abs(timing.estimated / expected - 1) < 0.1 for timing in option.timings)
 
 
-def test_weights_that_outgrow_their_share_of_the_memory_are_not_gathered(tmp_path: Path) -> None:
-    engine = Engine.load(wide(tmp_path), num_samples=8)
+def test_weights_that_outgrow_their_share_of_the_memory_are_not_gathered(engine: Engine) -> None:
     (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
     pays = replace(option, timings=(FormTiming(1, 2.0, 2.0, 2.0),))
     assert in_use([pays], 4, 8, 8 * pays.packed_bytes, packed=True) == (option.form,)
     assert in_use([pays], 4, 9, 8 * pays.packed_bytes, packed=True) == ()
 
 
-def test_a_form_pays_from_the_rows_on_from_which_it_always_did(tmp_path: Path) -> None:
-    engine = Engine.load(wide(tmp_path), num_samples=8)
+def test_a_form_pays_from_the_rows_on_from_which_it_always_did(engine: Engine) -> None:
     (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
     clocked = (
         FormTiming(1, 3.0, 2.0, 2.0),
@@ -244,8 +248,7 @@ def test_a_form_pays_from_the_rows_on_from_which_it_always_did(tmp_path: Path) -
     assert replace(option, timings=clocked[:1]).least_rows() == 1
 
 
-def test_a_form_finds_its_rows_in_a_tile_or_is_not_used(tmp_path: Path) -> None:
-    engine = Engine.load(wide(tmp_path), num_samples=8)
+def test_a_form_finds_its_rows_in_a_tile_or_is_not_used(engine: Engine) -> None:
     passes = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8)))
     pays = replace(passes.options[0], timings=(FormTiming(16, 2.0, 2.0, 2.0),), packed_bytes=0)
     row_bytes = passes.execution.plan.suffix_row_bytes
@@ -255,8 +258,7 @@ def test_a_form_finds_its_rows_in_a_tile_or_is_not_used(tmp_path: Path) -> None:
         assert tiled.chosen(64, engine.defaults) == used
 
 
-def test_the_clock_overrules_the_model(tmp_path: Path) -> None:
-    engine = Engine.load(wide(tmp_path), num_samples=8)
+def test_the_clock_overrules_the_model(engine: Engine) -> None:
     (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
     hopeful = replace(option, timings=(FormTiming(1, 5.0), FormTiming(4, 5.0)))
 
@@ -268,8 +270,7 @@ def test_the_clock_overrules_the_model(tmp_path: Path) -> None:
     assert checked.least_rows() is None
 
 
-def test_a_form_without_hope_is_not_timed(tmp_path: Path) -> None:
-    engine = Engine.load(wide(tmp_path), num_samples=8)
+def test_a_form_without_hope_is_not_timed(engine: Engine) -> None:
     (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
     hopeless = Option(option.form, (FormTiming(1, 0.1), FormTiming(4, 0.2)), 0)
 
@@ -280,10 +281,9 @@ def test_a_form_without_hope_is_not_timed(tmp_path: Path) -> None:
 
 
 def test_weights_gathered_for_the_own_seed_are_kept_and_for_another_are_not(
-    tmp_path: Path,
+    wide: Bundle,
 ) -> None:
-    bundle = wide(tmp_path)
-    engine = Engine.load(bundle, num_samples=4, seed=1)
+    engine = Engine.load(wide, num_samples=4, seed=1)
     read = engine.read_inputs(torch.randn(3, 8))
     pieces = engine.pieces("shared", read)
     trial = replace(pieces, forced=tuple(option.form for option in pieces.options), packs={})

@@ -379,25 +379,3 @@ def test_mean_and_spread_over_random_draws_are_those_of_the_eager_network(name, 
     for value, error in ((0, 1), (2, 3)):
         distance = (eager[value] - lifted[value]).abs()
         assert (distance < 4 * (eager[error] + lifted[error]).sqrt()).all()
-
-
-class Differences(nn.Module):
-    """Differences of neighbours, twice, with a column before; and where two bits differ."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dropout, self.head = nn.Dropout(0.3), nn.Linear(7, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        twice = torch.diff(self.dropout(x), n=2, prepend=x[:, :1])
-        return self.head(twice) * (1.0 + torch.diff(x > 0, dim=-1).float().mean(1, keepdim=True))
-
-
-def test_differences_of_neighbours_are_lifted(tmp_path):
-    torch.manual_seed(0)
-    network, x = Differences().eval(), torch.randn(4, 8)
-    path = tmp_path / "network.dubito"
-    bundle = export(network, x, path, task="classification", output="logits")
-    with torch.no_grad():
-        point = bundle.point.run({"x": x}, bundle.weights)["output"]
-        torch.testing.assert_close(point, network(x))
