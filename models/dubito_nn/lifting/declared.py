@@ -21,6 +21,34 @@ Scale = tuple[float | Sequence[float] | Tensor, float | Sequence[float] | Tensor
 
 
 @dataclass(frozen=True)
+class Columns:
+    """How refusals speak of the axis of an output that holds neither rows nor positions.
+
+    Args:
+        axis: the argument that names it where there are positions.
+        name: what stands along it.
+        symbol: their number.
+        at_position: what every position has.
+        of_row: what a row has where there are no positions.
+    """
+
+    axis: str
+    name: str
+    symbol: str
+    at_position: str
+    of_row: str
+
+
+_CLASSES = Columns("class_axis", "classes", "C", "a class", "one class per row")
+_OUTPUTS = Columns("output_axis", "outputs", "D", "numbers", "the numbers of a row")
+_COLUMNS: dict[Task, Columns] = {
+    "classification": _CLASSES,
+    "multilabel": _CLASSES,
+    "regression": _OUTPUTS,
+}
+
+
+@dataclass(frozen=True)
 class Declared:
     """What the numbers of an output are; nothing of it is guessed.
 
@@ -75,14 +103,9 @@ class Declared:
         return self.output == "sigmoid_logits" and self.task == "classification"
 
     @property
-    def axis_name(self) -> str:
-        """The argument that names the axis of the columns where a row has positions."""
-        return "output_axis" if self.task == "regression" else "class_axis"
-
-    @property
-    def columns_name(self) -> str:
-        """What stands along that axis."""
-        return "outputs" if self.task == "regression" else "classes"
+    def columns(self) -> Columns:
+        """The words for what a row, or a position, has several of."""
+        return _COLUMNS[self.task]
 
     @property
     def channel_axis(self) -> int | None:

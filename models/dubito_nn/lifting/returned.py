@@ -178,33 +178,33 @@ def _check_columns(shape: tuple[int, ...], rows: int, declared: Declared) -> Non
     num_axes = 3 if declared.is_pair or declared.quantile_levels else 2
     if len(shape) == num_axes and shape[0] == rows:
         return
-    is_regression = declared.task == "regression"
-    columns = "D, Q" if declared.quantile_levels else "D" if is_regression else "C"
+    columns = declared.columns
+    expected = f"rows, {columns.symbol}" + (", Q" if declared.quantile_levels else "")
     remedy = "reduce further axes in forward()"
     if len(shape) > num_axes and shape[0] == rows:
-        remedy += f", or name the axis of the {declared.columns_name} with {declared.axis_name}="
-        remedy += f" where every position has {'numbers' if is_regression else 'a class'}"
+        remedy += f", or name the axis of the {columns.name} with {columns.axis}="
+        remedy += f" where every position has {columns.at_position}"
     raise ExportError(
-        f"output `{declared.output}` expects the shape (rows, {columns}), got {shape}: {remedy}"
+        f"output `{declared.output}` expects the shape ({expected}), got {shape}: {remedy}"
     )
 
 
 def _checked_axis(declared: Declared, served: Tensor, rows: int) -> int:
     """The axis of the classes or outputs of an output with positions, counted from the front."""
-    name, columns, shape = declared.axis_name, declared.columns_name, tuple(served.shape)
+    columns, shape = declared.columns, tuple(served.shape)
     if len(shape) < 3 or len(shape) > MAX_AXES or shape[0] != rows:
-        of_row = "the numbers of a row" if declared.task == "regression" else "one class per row"
         raise ExportError(
-            f"{name} expects an output with the rows first, the {columns} and one or more axes of"
-            f" positions, got the shape {shape}: leave it out for {of_row}"
+            f"{columns.axis} expects an output with the rows first, the {columns.name} and one or"
+            f" more axes of positions, got the shape {shape}: leave it out for {columns.of_row}"
         )
     given = declared.channel_axis
     is_integer = isinstance(given, int) and not isinstance(given, bool)
     axis = given + len(shape) if isinstance(given, int) and given < 0 else given
     if not is_integer or not isinstance(axis, int) or not 1 <= axis < len(shape):
         raise ExportError(
-            f"{name} expects an axis of the output {shape} other than the rows, from 1 to"
-            f" {len(shape) - 1} or counted from the end, got {given!r}: name that of the {columns}"
+            f"{columns.axis} expects an axis of the output {shape} other than the rows, from 1 to"
+            f" {len(shape) - 1} or counted from the end, got {given!r}: name that of the"
+            f" {columns.name}"
         )
     return axis
 

@@ -38,15 +38,18 @@ from dubito_nn.training.mixing import Augmentation, in_turn, mixup
 from dubito_nn.training.modes import has_dropout, in_mode, mean_loss, outputs_of
 from dubito_nn.training.precision import noise_precision, train_weight_decay, weight_decay
 from dubito_nn.training.reestimation import reestimate_batch_norm, variance_shift
-from dubito_nn.training.search import Search, Trial, search_drop_prob
+from dubito_nn.training.search import DropProbSearch, Trial, search_drop_prob
 from dubito_nn.training.seeding import seeded
 from dubito_nn.training.stopping import EarlyStopping
 from dubito_nn.training.weights import l1_penalty
+
+Search = DropProbSearch  # its public name from the first
 
 __all__ = [
     "Activations",
     "Advice",
     "Augmentation",
+    "DropProbSearch",
     "EarlyStopping",
     "Gap",
     "Head",

@@ -40,7 +40,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Search:
+class DropProbSearch:
     """What a search found.
 
     Attributes:
@@ -63,7 +63,7 @@ def search_drop_prob(
     head: Head,
     num_samples: int = 64,
     seed: int = 0,
-) -> Search:
+) -> DropProbSearch:
     """Train a network with each p and choose by the likelihood of held-out rows.
 
     Args:
@@ -87,7 +87,7 @@ def search_drop_prob(
             f"expected as many validation targets as inputs and at least one, got "
             f"{len(validation[1])} and {len(validation[0])}: hold rows out"
         )
-    best: Search | None = None
+    best: DropProbSearch | None = None
     trials: list[Trial] = []
     for drop_prob in drop_probs:
         with seeded(seed):
@@ -95,9 +95,9 @@ def search_drop_prob(
         fit(network)
         trials.append(_trial(network, drop_prob, validation, head, num_samples, seed))
         if best is None or trials[-1].log_likelihood > best.best.log_likelihood:
-            best = Search((), trials[-1], network)
+            best = DropProbSearch((), trials[-1], network)
     assert best is not None
-    return Search(tuple(trials), best.best, best.network)
+    return DropProbSearch(tuple(trials), best.best, best.network)
 
 
 def check_drop_probs(drop_probs: Sequence[float]) -> None:

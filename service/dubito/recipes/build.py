@@ -14,6 +14,7 @@ from dubito.errors import InputError
 from dubito.recipes.config import (
     CNNTable,
     ConcreteTable,
+    ImageTable,
     MLPTable,
     ResNetTable,
     RNNTable,
@@ -64,7 +65,7 @@ def output_of(config: TrainConfig, rows: TrainingRows) -> Output:
 
 @dataclass(frozen=True, eq=False)
 class _Builder:
-    """One method per network, and what they share."""
+    """The networks, and what they share."""
 
     config: TrainConfig
     rows: TrainingRows
@@ -75,15 +76,27 @@ class _Builder:
             case MLPTable() as table:
                 return self._mlp(table)
             case SELUTable() as table:
-                return self._selu(table)
+                num_features, rate = self._num_features(), self.rate()
+                network = SELUNetwork(num_features, table.hidden, self.num_outputs, drop_prob=rate)
+                return self._standardised(network) if table.standardise else network
             case CNNTable() as table:
-                return self._cnn(table)
+                shape, classes, family = self._image_shape(table), self.num_outputs, self.family()
+                return CNN(shape, num_classes=classes, dropout=family, **table.options())
             case ResNetTable() as table:
-                return self._resnet(table)
+                shape, classes, rate = self._image_shape(table), self.num_outputs, self.rate()
+                return ResNet(shape, num_classes=classes, drop_prob=rate, **table.options())
             case RNNTable() as table:
-                return self._rnn(table)
+                num_words, rate = self._num_words(table), self.rate()
+                return RNN(num_words, self.num_outputs, drop_prob=rate, **table.options())
             case TransformerTable() as table:
-                return self._transformer(table)
+                num_words, rate = self._num_words(table), self.rate()
+                return Transformer(
+                    num_words,
+                    self.num_outputs,
+                    max_length=self.rows.inputs.shape[1],
+                    rates=TransformerRates(rate, table.attention_drop_prob, rate, rate, rate),
+                    **table.options(),
+                )
 
     @property
     def num_outputs(self) -> int:
@@ -129,61 +142,6 @@ class _Builder:
         )
         return self._standardised(network) if table.standardise else network
 
-    def _selu(self, table: SELUTable) -> nn.Module:
-        network = SELUNetwork(
-            self._num_features(), table.hidden, self.num_outputs, drop_prob=self.rate()
-        )
-        return self._standardised(network) if table.standardise else network
-
-    def _cnn(self, table: CNNTable) -> nn.Module:
-        self._refuse_targets()
-        return CNN(
-            self._image_shape(table.image_shape),
-            channels=table.channels,
-            hidden=table.hidden,
-            num_classes=self.num_outputs,
-            dropout=self.family(),
-            cosine_scale=table.cosine_scale,
-        )
-
-    def _resnet(self, table: ResNetTable) -> nn.Module:
-        self._refuse_targets()
-        return ResNet(
-            self._image_shape(table.image_shape),
-            channels=table.channels,
-            num_classes=self.num_outputs,
-            drop_prob=self.rate(),
-            stochastic_depth=table.stochastic_depth,
-            dropblock=table.dropblock,
-            block_size=table.block_size,
-        )
-
-    def _rnn(self, table: RNNTable) -> nn.Module:
-        self._refuse_targets()
-        return RNN(
-            self._num_words(table),
-            self.num_outputs,
-            embedding_size=table.embedding_size,
-            hidden=table.hidden,
-            num_layers=table.num_layers,
-            cell=table.cell,
-            drop_prob=self.rate(),
-            word_drop_prob=table.word_drop_prob,
-        )
-
-    def _transformer(self, table: TransformerTable) -> nn.Module:
-        self._refuse_targets()
-        rate = self.rate()
-        return Transformer(
-            self._num_words(table),
-            self.num_outputs,
-            max_length=self.rows.inputs.shape[1],
-            num_features=table.num_features,
-            num_heads=table.num_heads,
-            num_layers=table.num_layers,
-            rates=TransformerRates(rate, table.attention_drop_prob, rate, rate, rate),
-        )
-
     def _standardised(self, network: nn.Module) -> nn.Module:
         try:
             return nn.Sequential(Standardise(self.rows.inputs), network)
@@ -198,8 +156,9 @@ class _Builder:
             )
         return self.rows.inputs.shape[1]
 
-    def _image_shape(self, shape: tuple[int, int, int] | None) -> tuple[int, int, int]:
-        num_features = self._num_features()
+    def _image_shape(self, table: ImageTable) -> tuple[int, int, int]:
+        self._refuse_targets()
+        num_features, shape = self._num_features(), table.image_shape
         if shape is None or math.prod(shape) != num_features:
             raise InputError(
                 f"network.image_shape: expected [depth, height, width] with a product of "
@@ -209,6 +168,7 @@ class _Builder:
 
     def _num_words(self, table: TokenTable) -> int:
         """Size of the vocabulary: as configured, or one more than the largest token."""
+        self._refuse_targets()
         self._num_features()
         held_out = [] if self.rows.validation is None else [self.rows.validation[0]]
         parts = [self.rows.inputs, *held_out]

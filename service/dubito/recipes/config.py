@@ -1,5 +1,8 @@
 """The configuration of `dubito train`: TOML, read strictly.
 
+What a network is made of beside the rows is declared once, by the network's own arguments: a table
+names those that a file may set, and takes their types and defaults from there.
+
 Flow: file -> TOML -> tables checked key by key -> `TrainConfig`, or one `InputError` that names the
 key, what was expected there and, for a key that does not exist, those that do.
 """
@@ -7,9 +10,11 @@ key, what was expected there and, for a key that does not exist, those that do.
 from __future__ import annotations
 
 import difflib
+import inspect
 import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -17,21 +22,25 @@ from pydantic import (
     Field,
     StrictBool,
     ValidationError,
+    create_model,
     field_validator,
     model_validator,
 )
+from torch import nn
 
 from dubito.errors import InputError
 from dubito.labels import LabelsAre
 from dubito.problems import read_problems
+from dubito_nn.networks import CNN, RNN, ResNet, Transformer
 
 Rate = Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Positive = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
+Sizes = Annotated[tuple[Count, ...], Field(min_length=1)]
 
 
-class Table(BaseModel):
+class TomlTable(BaseModel):
     """A table of the file: no key but those it knows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,77 +57,112 @@ class Table(BaseModel):
         return given
 
 
-class MLPTable(Table):
+class NetworkTable(TomlTable):
+    """A network of which some arguments are keys of the table."""
+
+    arguments: ClassVar[tuple[str, ...]] = ()
+
+    def options(self) -> dict[str, Any]:
+        """The arguments that the table holds, by name."""
+        return {name: getattr(self, name) for name in self.arguments}
+
+
+_CHECKED: dict[object, object] = {
+    int: Count,
+    float: Rate,
+    float | None: Positive | None,
+    Sequence[int]: Sizes,
+    tuple[int, int]: tuple[Count, Count],
+}
+"""How a value of a file is checked for an argument of that type; a lone float is a rate."""
+_Table = TypeVar("_Table", bound=NetworkTable)
+
+
+def _taking(network: type[nn.Module], *names: str) -> Callable[[type[_Table]], type[_Table]]:
+    """Give a table the arguments of a network as keys, with their types and defaults."""
+    types, arguments = get_type_hints(network.__init__), inspect.signature(network).parameters
+
+    def with_keys(table: type[_Table]) -> type[_Table]:
+        keys: dict[str, Any] = {
+            name: (_CHECKED.get(types[name], types[name]), arguments[name].default)
+            for name in names
+        }
+        made = create_model(
+            table.__name__, __base__=table, __module__=__name__, __doc__=table.__doc__, **keys
+        )
+        made.arguments = names
+        return made
+
+    return with_keys
+
+
+class MLPTable(TomlTable):
     """A multi-layer perceptron."""
 
     kind: Literal["mlp"]
-    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 64)
+    hidden: Sizes = (64, 64)
     drop_inputs: StrictBool = False
     heteroscedastic: StrictBool = False
     standardise: StrictBool = True
 
 
-class CNNTable(Table):
-    """A small convolutional network for images."""
-
-    kind: Literal["cnn"]
-    image_shape: tuple[Count, Count, Count] | None = None
-    channels: tuple[Count, Count] = (32, 64)
-    hidden: Count = 128
-    cosine_scale: Positive | None = None
-
-
-class SELUTable(Table):
+class SELUTable(TomlTable):
     """A self-normalising network; its p is `dropout.drop_prob`."""
 
     kind: Literal["selu"]
-    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 64)
+    hidden: Sizes = (64, 64)
     standardise: StrictBool = True
 
 
-class ResNetTable(Table):
+class ImageTable(NetworkTable):
+    """A network for images, whose rows are flat."""
+
+    image_shape: tuple[Count, Count, Count] | None = None
+
+
+@_taking(CNN, "channels", "hidden", "cosine_scale")
+class CNNTable(ImageTable):
+    """A small convolutional network for images."""
+
+    kind: Literal["cnn"]
+
+
+@_taking(ResNet, "channels", "stochastic_depth", "dropblock", "block_size")
+class ResNetTable(ImageTable):
     """A residual network for images; `dropout.drop_prob` is that before its head."""
 
     kind: Literal["resnet"]
-    image_shape: tuple[Count, Count, Count] | None = None
-    channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (16, 32)
-    stochastic_depth: Rate = 0.1
-    dropblock: Rate = 0.1
-    block_size: Count = 3
 
 
-class RNNTable(Table):
+class TokenTable(NetworkTable):
+    """A network for tokens."""
+
+    num_words: Count | None = None
+
+
+@_taking(RNN, "embedding_size", "hidden", "num_layers", "cell", "word_drop_prob")
+class RNNTable(TokenTable):
     """A recurrent network for tokens; `dropout.drop_prob` is that of inputs and states."""
 
     kind: Literal["rnn"]
-    num_words: Count | None = None
-    embedding_size: Count = 32
-    hidden: Count = 64
-    num_layers: Count = 1
-    cell: Literal["lstm", "gru"] = "lstm"
-    word_drop_prob: Rate = 0.1
 
 
-class TransformerTable(Table):
+@_taking(Transformer, "num_features", "num_heads", "num_layers")
+class TransformerTable(TokenTable):
     """An encoder for tokens; `dropout.drop_prob` is that of all places but attention."""
 
     kind: Literal["transformer"]
-    num_words: Count | None = None
-    num_features: Count = 32
-    num_heads: Count = 4
-    num_layers: Count = 2
     attention_drop_prob: Rate = 0.1
 
 
-TokenTable = RNNTable | TransformerTable
-NetworkTable = Annotated[
+AnyNetworkTable = Annotated[
     MLPTable | SELUTable | CNNTable | ResNetTable | RNNTable | TransformerTable,
     Field(discriminator="kind"),
 ]
 _KINDS = {"mlp", "selu", "cnn", "resnet", "rnn", "transformer", "standard", "concrete"}
 
 
-class StandardTable(Table):
+class StandardTable(TomlTable):
     """Dropout with fixed rates."""
 
     kind: Literal["standard"] = "standard"
@@ -126,7 +170,7 @@ class StandardTable(Table):
     spatial_drop_prob: Rate = 0.1
 
 
-class ConcreteTable(Table):
+class ConcreteTable(TomlTable):
     """Dropout that learns its rates."""
 
     kind: Literal["concrete"]
@@ -137,7 +181,7 @@ class ConcreteTable(Table):
 DropoutTable = Annotated[StandardTable | ConcreteTable, Field(discriminator="kind")]
 
 
-class TrainingTable(Table):
+class TrainingTable(TomlTable):
     """How the network is trained."""
 
     epochs: Count = 100
@@ -157,7 +201,7 @@ class TrainingTable(Table):
     device: str = "cpu"
 
 
-class SearchTable(Table):
+class SearchTable(TomlTable):
     """Which drop probabilities are tried."""
 
     drop_prob: Annotated[
@@ -166,7 +210,7 @@ class SearchTable(Table):
     num_samples: Annotated[int, Field(strict=True, ge=2)] = 64
 
 
-class TrainConfig(Table):
+class TrainConfig(TomlTable):
     """The whole file."""
 
     data: Path
@@ -174,7 +218,7 @@ class TrainConfig(Table):
     classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     labels_are: LabelsAre | None = None
     notes: str | None = None
-    network: NetworkTable
+    network: AnyNetworkTable
     dropout: DropoutTable = StandardTable()
     training: TrainingTable = TrainingTable()
     search: SearchTable | None = None

@@ -22,10 +22,10 @@ from dubito_nn import Bundle
 from dubito_nn.training import (
     Advice,
     Augmentation,
+    DropProbSearch,
     Gap,
     Loss,
     Progress,
-    Search,
     TrainingResult,
     advise,
     cross_entropy,
@@ -64,7 +64,7 @@ class Trained:
     network: nn.Module
     rows: TrainingRows
     result: TrainingResult
-    search: Search | None
+    search: DropProbSearch | None
     gap: Gap | None
     advice: Advice | None
     bundle: Bundle
@@ -151,7 +151,7 @@ def _check_device(device: str) -> None:
 
 def _trained(
     config: TrainConfig, rows: TrainingRows, watch: Watch | None
-) -> tuple[Search | None, nn.Module, TrainingResult]:
+) -> tuple[DropProbSearch | None, nn.Module, TrainingResult]:
     seed, search = config.training.seed, config.search
     if search is None or rows.validation is None:
         with seeded(seed):
