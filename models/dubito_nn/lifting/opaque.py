@@ -35,14 +35,14 @@ def recurrent_operators() -> dict[object, str]:
     """
     library = torch.library.Library("dubito_nn", "FRAGMENT")  # type: ignore[no-untyped-call]
     _library.append(library)
-    found: dict[object, str] = {}
+    stand_ins: dict[object, str] = {}
     for name in _NAMES:
         state, results = ("Tensor[]", "(Tensor, Tensor, Tensor)"), "(Tensor, Tensor)"
         hidden, returned = state if name == "lstm" else ("Tensor", results)
         library.define(f"{name}(Tensor input, {hidden} hx, {_REST}) -> {returned}")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"dubito_nn::{name}", _shapes, lib=library)
-        found[getattr(torch.ops.dubito_nn, name).default] = name
-    return found
+        stand_ins[getattr(torch.ops.dubito_nn, name).default] = name
+    return stand_ins
 
 
 class WholeRecurrence(TorchFunctionMode):
@@ -65,19 +65,16 @@ class WholeRecurrence(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _shapes(
-    x: Tensor,
-    hidden: Tensor | Sequence[Tensor],
-    weights: Sequence[Tensor],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> tuple[Tensor, ...]:
-    """Output (B, L, D H) or (L, B, D H), then states shaped as the initial ones."""
+def _shapes(x: Tensor, hidden: Tensor | Sequence[Tensor], *settings: object) -> tuple[Tensor, ...]:
+    """Output (B, L, D H) or (L, B, D H), then states shaped as the initial ones.
+
+    Args:
+        x: the inputs of all steps.
+        hidden: the initial states.
+        settings: the arguments of `_REST`, of which the last but one counts the directions.
+    """
+    *_, is_bidirectional, _ = settings
     states = [hidden] if isinstance(hidden, Tensor) else list(hidden)
-    width = states[0].shape[-1] * (2 if bidirectional else 1)
+    width = states[0].shape[-1] * (2 if is_bidirectional else 1)
     output = x.new_empty((*x.shape[:-1], width))
     return (output, *(torch.empty_like(state) for state in states))

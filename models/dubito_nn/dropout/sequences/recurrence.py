@@ -13,11 +13,16 @@ Dimensions: B rows, L time steps, K inputs, H hidden units. Weights are those of
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dubito_nn.dropout.masks import check_fixed
+
+State = TypeVar("State", Tensor, tuple[Tensor, Tensor])
+"""What a layer carries on: h of a GRU, h and c of an LSTM, (1, B, H) each."""
 
 
 def lstm_over_time(
@@ -99,11 +104,11 @@ def _start(
         " nn.LSTM and nn.GRU with TimeTiedDropout around them take any length",
     )
     expected = (1, x_BLK.shape[0], rnn.hidden_size)
-    for given in (h, c):
-        if given is not None and tuple(given.shape) != expected:
+    for initial in (h, c):
+        if initial is not None and tuple(initial.shape) != expected:
             raise ValueError(
                 f"expected a state of shape (1, rows, hidden units), here {expected}, got "
-                f"{tuple(given.shape)}: one layer comes first, state.unsqueeze(0) adds its axis"
+                f"{tuple(initial.shape)}: one layer comes first, state.unsqueeze(0) adds its axis"
             )
     zeros_BH = x_BLK.new_zeros(expected[1:])
     return (zeros_BH if h is None else h[0]), (zeros_BH if c is None else c[0])

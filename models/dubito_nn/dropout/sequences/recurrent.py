@@ -18,21 +18,27 @@ which also says what is wrong with the second.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Generic, Literal
 
 from torch import Tensor, nn
 
 from dubito_nn.dropout.masks import check_axes
-from dubito_nn.dropout.sequences.recurrence import gru_over_time, lstm_over_time
+from dubito_nn.dropout.sequences.recurrence import State, gru_over_time, lstm_over_time
 from dubito_nn.dropout.units.standard import Dropout
 
 On = Literal["update", "state"]
 
 
-class _Fresh(nn.Module):
-    """The masks of all time steps, drawn before the loop."""
+class _Fresh(nn.Module, Generic[State]):
+    """A recurrence with masks of its own for every time step, drawn before the loop."""
 
-    def __init__(self, drop_prob: float, on: On) -> None:
+    _kind: type[nn.LSTM | nn.GRU]
+    _over_time: Callable[..., tuple[Tensor, State]]
+
+    def __init__(
+        self, input_size: int, hidden_size: int, drop_prob: float = 0.25, *, on: On = "update"
+    ) -> None:
         super().__init__()
         if on not in ("update", "state"):
             raise ValueError(
@@ -40,6 +46,7 @@ class _Fresh(nn.Module):
             )
         self.dropout = Dropout(drop_prob)
         self.on = on
+        self.rnn = self._kind(input_size, hidden_size, batch_first=True)
 
     @property
     def drop_prob(self) -> float:
@@ -50,16 +57,22 @@ class _Fresh(nn.Module):
     def drop_prob(self, value: float) -> None:
         self.dropout.drop_prob = value
 
+    def forward(self, x_BLK: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Run over the time steps, from a state as an earlier call returned it, or from zeros."""
+        check_axes(x_BLK, 3, "(rows, steps, features)")
+        if self.training:
+            ones_BLH = x_BLK.new_ones(*x_BLK.shape[:2], self.rnn.hidden_size)
+            mask_BLH = self.dropout(ones_BLH)
+            return self._over_time(self.rnn, x_BLK, state, **{f"{self.on}_mask": mask_BLH})
+        out_BLH, last = self.rnn(x_BLK, state)
+        return out_BLH, last
+
     def extra_repr(self) -> str:
         """Show what is dropped."""
         return f"on={self.on!r}"
 
-    def _masks(self, x_BLK: Tensor, hidden_size: int) -> dict[str, Tensor]:
-        rows, steps, _ = x_BLK.shape
-        return {f"{self.on}_mask": self.dropout(x_BLK.new_ones(rows, steps, hidden_size))}
 
-
-class RecurrentDropoutLSTM(_Fresh):
+class RecurrentDropoutLSTM(_Fresh[tuple[Tensor, Tensor]]):
     """One LSTM layer whose update, or state, is dropped afresh at every step.
 
     (B, L, K) -> (B, L, H), and the last state as `torch.nn.LSTM(batch_first=True)` returns it.
@@ -76,25 +89,12 @@ class RecurrentDropoutLSTM(_Fresh):
     Source: Semeniuta, Severyn, Barth 2016, arXiv:1603.05118.
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, drop_prob: float = 0.25, *, on: On = "update"
-    ) -> None:
-        super().__init__(drop_prob, on)
-        self.rnn = nn.LSTM(input_size, hidden_size, batch_first=True)
-
-    def forward(
-        self, x_BLK: Tensor, state: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Run over the time steps, from the state (1, B, H) twice or from zeros."""
-        check_axes(x_BLK, 3, "(rows, steps, features)")
-        if self.training:
-            masks = self._masks(x_BLK, self.rnn.hidden_size)
-            return lstm_over_time(self.rnn, x_BLK, state, **masks)
-        out_BLH, last = self.rnn(x_BLK, state)
-        return out_BLH, last
+    rnn: nn.LSTM
+    _kind = nn.LSTM
+    _over_time = staticmethod(lstm_over_time)
 
 
-class RecurrentDropoutGRU(_Fresh):
+class RecurrentDropoutGRU(_Fresh[Tensor]):
     """One GRU layer whose update, or state, is dropped afresh at every step.
 
     (B, L, K) -> (B, L, H), and the last state as `torch.nn.GRU(batch_first=True)` returns it.
@@ -111,17 +111,6 @@ class RecurrentDropoutGRU(_Fresh):
     Source: Semeniuta, Severyn, Barth 2016, arXiv:1603.05118.
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, drop_prob: float = 0.25, *, on: On = "update"
-    ) -> None:
-        super().__init__(drop_prob, on)
-        self.rnn = nn.GRU(input_size, hidden_size, batch_first=True)
-
-    def forward(self, x_BLK: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run over the time steps, from the state (1, B, H) or from zeros."""
-        check_axes(x_BLK, 3, "(rows, steps, features)")
-        if self.training:
-            masks = self._masks(x_BLK, self.rnn.hidden_size)
-            return gru_over_time(self.rnn, x_BLK, state, **masks)
-        out_BLH, last = self.rnn(x_BLK, state)
-        return out_BLH, last
+    rnn: nn.GRU
+    _kind = nn.GRU
+    _over_time = staticmethod(gru_over_time)

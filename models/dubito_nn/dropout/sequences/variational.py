@@ -16,11 +16,14 @@ neural networks, arXiv:1512.05287; equation 7 with tied weights.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Generic
+
 from torch import Tensor, nn
 
 from dubito_nn.dropout.masks import check_axes, inverted_mask
 from dubito_nn.dropout.probability import Probability
-from dubito_nn.dropout.sequences.recurrence import gru_over_time, lstm_over_time
+from dubito_nn.dropout.sequences.recurrence import State, gru_over_time, lstm_over_time
 
 
 class TimeTiedDropout(nn.Module):
@@ -56,10 +59,11 @@ class TimeTiedDropout(nn.Module):
         return f"drop_prob={self.drop_prob}"
 
 
-class _Places(nn.Module):
-    """The three places of dropout around a recurrence, and their rates."""
+class _Variational(nn.Module, Generic[State]):
+    """A recurrence with dropout in three places: its inputs, states and outputs."""
 
     _kind: type[nn.LSTM | nn.GRU]
+    _over_time: Callable[..., tuple[Tensor, State]]
 
     def __init__(
         self,
@@ -86,12 +90,19 @@ class _Places(nn.Module):
         for place in (self.input_dropout, self.state_dropout, self.output_dropout):
             place.drop_prob = value
 
-    def _state_mask(self, x_BLK: Tensor, hidden_size: int) -> Tensor:
-        mask: Tensor = self.state_dropout(x_BLK.new_ones(x_BLK.shape[0], 1, hidden_size))
-        return mask
+    def forward(self, x_BLK: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Run over the time steps, from a state as an earlier call returned it, or from zeros."""
+        dropped_BLK = self.input_dropout(x_BLK)
+        if self.training:
+            ones_B1H = x_BLK.new_ones(x_BLK.shape[0], 1, self.rnn.hidden_size)
+            mask_B1H = self.state_dropout(ones_B1H)
+            out_BLH, last = self._over_time(self.rnn, dropped_BLK, state, state_mask=mask_B1H)
+        else:
+            out_BLH, last = self.rnn(dropped_BLK, state)
+        return self.output_dropout(out_BLH), last
 
 
-class VariationalLSTM(_Places):
+class VariationalLSTM(_Variational[tuple[Tensor, Tensor]]):
     """One LSTM layer with one mask for all time steps, on inputs, states and outputs.
 
     (B, L, K) -> (B, L, H), and the last state as `torch.nn.LSTM(batch_first=True)` returns it.
@@ -111,21 +122,10 @@ class VariationalLSTM(_Places):
 
     rnn: nn.LSTM
     _kind = nn.LSTM
-
-    def forward(
-        self, x_BLK: Tensor, state: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Run over the time steps, from the state (1, B, H) twice or from zeros."""
-        dropped_BLK = self.input_dropout(x_BLK)
-        if self.training:
-            mask_B1H = self._state_mask(x_BLK, self.rnn.hidden_size)
-            out_BLH, last = lstm_over_time(self.rnn, dropped_BLK, state, state_mask=mask_B1H)
-        else:
-            out_BLH, last = self.rnn(dropped_BLK, state)
-        return self.output_dropout(out_BLH), last
+    _over_time = staticmethod(lstm_over_time)
 
 
-class VariationalGRU(_Places):
+class VariationalGRU(_Variational[Tensor]):
     """One GRU layer with one mask for all time steps, on inputs, states and outputs.
 
     (B, L, K) -> (B, L, H), and the last state as `torch.nn.GRU(batch_first=True)` returns it.
@@ -145,16 +145,7 @@ class VariationalGRU(_Places):
 
     rnn: nn.GRU
     _kind = nn.GRU
-
-    def forward(self, x_BLK: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run over the time steps, from the state (1, B, H) or from zeros."""
-        dropped_BLK = self.input_dropout(x_BLK)
-        if self.training:
-            mask_B1H = self._state_mask(x_BLK, self.rnn.hidden_size)
-            out_BLH, last = gru_over_time(self.rnn, dropped_BLK, state, state_mask=mask_B1H)
-        else:
-            out_BLH, last = self.rnn(dropped_BLK, state)
-        return self.output_dropout(out_BLH), last
+    _over_time = staticmethod(gru_over_time)
 
 
 def _or(value: float | None, default: float) -> float:

@@ -24,7 +24,28 @@ from dubito_nn.dropout.probability import Probability
 from dubito_nn.dropout.weights.maps import LinearMap, along_units, check_map, mapped
 
 
-class TargetedWeightDropout(nn.Module):
+class _Targeted(nn.Module):
+    """The share of candidates, and the p of each."""
+
+    drop_prob = Probability()
+    targeted_share = Probability()
+
+    def __init__(self, targeted_share: float = 0.5, drop_prob: float = 0.5) -> None:
+        super().__init__()
+        self.targeted_share = targeted_share
+        self.drop_prob = drop_prob
+
+    @property
+    def is_dropping(self) -> bool:
+        """Whether a forward pass may drop anything."""
+        return self.training and self.drop_prob > 0.0 and self.targeted_share > 0.0
+
+    def extra_repr(self) -> str:
+        """Show γ and p."""
+        return f"targeted_share={self.targeted_share}, drop_prob={self.drop_prob}"
+
+
+class TargetedWeightDropout(_Targeted):
     """A linear or convolutional layer whose smallest weights are dropped.
 
     y = (W ∘ (1 - c ∘ (1-M))) x + b, c the candidates, M ~ Bernoulli(1-p), one mask for all rows.
@@ -40,16 +61,11 @@ class TargetedWeightDropout(nn.Module):
     Source: Gomez et al. 2019, arXiv:1905.13678, section 4.
     """
 
-    drop_prob = Probability()
-    targeted_share = Probability()
-
     def __init__(
         self, layer: LinearMap, targeted_share: float = 0.5, drop_prob: float = 0.5
     ) -> None:
-        super().__init__()
+        super().__init__(targeted_share, drop_prob)
         self.layer = check_map(layer)
-        self.targeted_share = targeted_share
-        self.drop_prob = drop_prob
 
     def candidates(self) -> Tensor:
         """Return c, of the weight's shape: 1 for weights that may be dropped."""
@@ -60,7 +76,7 @@ class TargetedWeightDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Drop candidates in training mode; use all weights in eval mode."""
         weight = self.layer.weight
-        if self.training and self.drop_prob > 0.0 and self.targeted_share > 0.0:
+        if self.is_dropping:
             weight = weight * _thinned(self.candidates(), weight.shape, self.drop_prob)
         return mapped(self.layer, x, weight, self.layer.bias)
 
@@ -71,12 +87,8 @@ class TargetedWeightDropout(nn.Module):
         self.layer.weight.mul_(1.0 - chosen)
         return int(chosen.sum())
 
-    def extra_repr(self) -> str:
-        """Show γ and p."""
-        return f"targeted_share={self.targeted_share}, drop_prob={self.drop_prob}"
 
-
-class TargetedUnitDropout(nn.Module):
+class TargetedUnitDropout(_Targeted):
     """A linear or convolutional layer whose units with the shortest weights are dropped.
 
     y = (W x) ∘ (1 - c ∘ (1-m)) + b, m ~ Bernoulli(1-p), one number per row and unit.
@@ -92,16 +104,11 @@ class TargetedUnitDropout(nn.Module):
     Source: Gomez et al. 2019, arXiv:1905.13678, section 4.
     """
 
-    drop_prob = Probability()
-    targeted_share = Probability()
-
     def __init__(
         self, layer: LinearMap, targeted_share: float = 0.5, drop_prob: float = 0.5
     ) -> None:
-        super().__init__()
+        super().__init__(targeted_share, drop_prob)
         self.layer = check_map(layer)
-        self.targeted_share = targeted_share
-        self.drop_prob = drop_prob
 
     def candidates(self) -> Tensor:
         """Return c, of shape (K,): 1 for units that may be dropped."""
@@ -110,7 +117,7 @@ class TargetedUnitDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Drop candidates in training mode; use all units in eval mode."""
         layer = self.layer
-        if not self.training or self.drop_prob == 0.0 or self.targeted_share == 0.0:
+        if not self.is_dropping:
             return mapped(layer, x, layer.weight, layer.bias)
         chosen_K = self.candidates()
         kept_BK = _thinned(chosen_K, (x.shape[0], len(chosen_K)), self.drop_prob)
@@ -127,12 +134,8 @@ class TargetedUnitDropout(nn.Module):
         self.layer.weight.mul_((1.0 - chosen).reshape(-1, *[1] * (self.layer.weight.ndim - 1)))
         return int(chosen.sum())
 
-    def extra_repr(self) -> str:
-        """Show γ and p."""
-        return f"targeted_share={self.targeted_share}, drop_prob={self.drop_prob}"
 
-
-class TargetedActivationDropout(nn.Module):
+class TargetedActivationDropout(_Targeted):
     """Dropout of the weakest activations of a row.
 
     y = x ∘ (1 - c ∘ (1-m)), m ~ Bernoulli(1-p), one number per element.    (B, ...) -> (B, ...)
@@ -147,27 +150,15 @@ class TargetedActivationDropout(nn.Module):
     Source: The rule of Gomez et al. 2019, arXiv:1905.13678, on activations in the place of weights.
     """
 
-    drop_prob = Probability()
-    targeted_share = Probability()
-
-    def __init__(self, targeted_share: float = 0.5, drop_prob: float = 0.5) -> None:
-        super().__init__()
-        self.targeted_share = targeted_share
-        self.drop_prob = drop_prob
-
     def candidates(self, x: Tensor) -> Tensor:
         """Return c, of the shape of x: 1 for activations that may be dropped."""
         return _lowest(x.detach().abs().flatten(1), self.targeted_share).reshape(x.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop candidates in training mode; return x itself in eval mode."""
-        if not self.training or self.drop_prob == 0.0 or self.targeted_share == 0.0:
+        if not self.is_dropping:
             return x
         return x * _thinned(self.candidates(x), x.shape, self.drop_prob)
-
-    def extra_repr(self) -> str:
-        """Show γ and p."""
-        return f"targeted_share={self.targeted_share}, drop_prob={self.drop_prob}"
 
 
 def _lowest(magnitude: Tensor, share: float) -> Tensor:
