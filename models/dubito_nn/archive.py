@@ -107,14 +107,14 @@ def _parse_directory(directory: bytes, start: int, limits: Mapping[str, int]) ->
             raise _unreadable("a directory cut short")
         fields = _DIRECTORY.unpack(head)
         flags, method, crc, stored, size = fields[5], fields[6], *fields[9:12]
-        length, *further, _, attributes, given = fields[12:]
-        found = directory[at + _DIRECTORY.size : at + _DIRECTORY.size + length]
-        if found != name.encode():
+        length, *further, _, attributes, header_offset = fields[12:]
+        stored_name = directory[at + _DIRECTORY.size : at + _DIRECTORY.size + length]
+        if stored_name != name.encode():
             raise BundleError(
                 f"a bundle expects the entry `{name}` in this place, got"
-                f" `{found.decode('utf-8', 'replace')[:80]}`: export it again"
+                f" `{stored_name.decode('utf-8', 'replace')[:80]}`: export it again"
             )
-        entry = _Entry(name, flags, method, crc, size, given)
+        entry = _Entry(name, flags, method, crc, size, header_offset)
         _check_entry(entry, stored, attributes >> 28, limit)
         if any(further):
             raise BundleError(f"entry `{name}` has an extra field, a comment or another disk")

@@ -132,9 +132,9 @@ def _check_names(
     program: Program, manifest: Manifest, weights: Mapping[str, Tensor], where: str
 ) -> None:
     declared = {spec.name for spec in manifest.inputs}
-    for kind, known in (("input", declared), ("weight", set(weights))):
+    for kind, allowed in (("input", declared), ("weight", set(weights))):
         for node in program.of_kind(kind):
-            if node.args[0] not in known:
+            if node.args[0] not in allowed:
                 raise BundleError(f"{where}: {kind} `{str(node.args[0])[:80]}` is not declared")
 
 

@@ -114,9 +114,9 @@ class Flow:
             self._combine(node)
 
     def _combine(self, node: Node) -> None:
-        read = tuple(dict.fromkeys(node.references()))
-        data = tuple(name for name in read if name in self.data)
-        draws = frozenset[Draw]().union(*(self.noise.get(name, ()) for name in read))
+        arguments = tuple(dict.fromkeys(node.references()))
+        data = tuple(name for name in arguments if name in self.data)
+        draws = frozenset[Draw]().union(*(self.noise.get(name, ()) for name in arguments))
         if data:
             self.data[node.name] = data
             for name in data:
@@ -144,34 +144,34 @@ class Flow:
 
     def reaches(self, start: str, end: str, without: frozenset[str] = frozenset()) -> bool:
         """Whether the value `end` depends on `start` other than through the nodes `without`."""
-        seen, waiting = {end}, [end]
+        visited, waiting = {end}, [end]
         while waiting:
             name = waiting.pop()
             if name == start:
                 return True
             if name not in without:
                 for source in self.data.get(name, ()):
-                    if source not in seen and self.order[source] >= self.order[start]:
-                        seen.add(source)
+                    if source not in visited and self.order[source] >= self.order[start]:
+                        visited.add(source)
                         waiting.append(source)
         return False
 
     def weights_of(self, node: Node) -> set[str]:
         """Names of the weights that a node reads, through whatever is made of weights alone."""
-        found, waiting = set[str](), [n for n in node.references() if n not in self.data]
+        weights, waiting = set[str](), [n for n in node.references() if n not in self.data]
         while waiting:
             source = self.nodes[waiting.pop()]
             if source.op == "weight":
-                found.add(source.name)
+                weights.add(source.name)
             elif base(source) not in SHAPE_ONLY:
                 waiting.extend(n for n in source.references() if n not in self.data)
-        return found
+        return weights
 
     def _walk(
         self, starts: Iterable[str], following: Callable[[str], Sequence[str]], stop: Stop
     ) -> tuple[list[str], list[str]]:
         waiting = deque(dict.fromkeys(starts))
-        seen, passed, ends = set(waiting), list[str](), list[str]()
+        visited, passed, ends = set(waiting), list[str](), list[str]()
         while waiting:
             name = waiting.popleft()
             if self.kind(name) in stop or self.kind(name) == "input":
@@ -179,7 +179,7 @@ class Flow:
                 continue
             passed.append(name)
             for other in following(name):
-                if other not in seen:
-                    seen.add(other)
+                if other not in visited:
+                    visited.add(other)
                     waiting.append(other)
         return passed, ends

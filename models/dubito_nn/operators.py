@@ -146,9 +146,9 @@ _MARKS: dict[str, type] = {
 
 def _overload(name: str) -> torch._ops.OpOverload[..., object]:
     _, packet, overload = name.split(".")
-    found = getattr(getattr(torch.ops.aten, packet), overload)
-    assert isinstance(found, torch._ops.OpOverload)
-    return found
+    function = getattr(getattr(torch.ops.aten, packet), overload)
+    assert isinstance(function, torch._ops.OpOverload)
+    return function
 
 
 def _item(values: Sequence[object], position: int) -> object:

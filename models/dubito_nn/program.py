@@ -140,10 +140,10 @@ class Program:
         for position, node in enumerate(self.nodes):
             for name in node.references():
                 last[name] = position
-        kept = set(self.outputs.values())
+        served = set(self.outputs.values())
         dying: dict[int, list[str]] = {}
         for name, position in last.items():
-            if name not in kept:
+            if name not in served:
                 dying.setdefault(position, []).append(name)
         return dying
 
@@ -198,12 +198,12 @@ def doubled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def pruned(program: Program) -> Program:
     """The program without the nodes that no output depends on; inputs stay."""
     needed = set(program.outputs.values())
-    kept: list[Node] = []
+    nodes: list[Node] = []
     for node in reversed(program.nodes):
         if node.name in needed or node.op == "input":
-            kept.append(node)
+            nodes.append(node)
             needed.update(node.references())
-    return Program(tuple(reversed(kept)), program.outputs)
+    return Program(tuple(reversed(nodes)), program.outputs)
 
 
 def to_json(program: Program) -> dict[str, Json]:
@@ -228,25 +228,25 @@ def from_json(raw: object, *, where: str) -> Program:
     entries = table["nodes"]
     if not isinstance(entries, list) or not entries or len(entries) > MAX_NODES:
         raise BundleError(f"{where}: expects 1 to {MAX_NODES} nodes in a list: export it again")
-    known: set[str] = set()
-    nodes = [_read_node(entry, known, where) for entry in entries]
+    defined: set[str] = set()
+    nodes = [_read_node(entry, defined, where) for entry in entries]
     outputs = _object(table["outputs"], f"{where}: outputs", None)
     if "output" not in outputs or not set(outputs) <= {"output", "features"}:
         raise BundleError(f"{where}: outputs expects `output` and at most `features`")
     named = {key: _name(value, f"{where}: outputs") for key, value in outputs.items()}
     for name in named.values():
-        if name not in known:
+        if name not in defined:
             raise BundleError(f"{where}: outputs name `{name[:80]}`, which no node defines")
     return Program(tuple(nodes), named)
 
 
-def _read_node(raw: object, known: set[str], where: str) -> Node:
+def _read_node(raw: object, defined: set[str], where: str) -> Node:
     table = _object(raw, f"{where}: a node", None)
     if not {"name", "op", "args"} <= set(table) <= {"name", "op", "args", "kwargs"}:
         raise BundleError(f"{where}: a node expects the fields name, op, args and maybe kwargs")
     name, op = _name(table["name"], where), _name(table["op"], where)
     where = f"{where}: node `{name[:80]}`"
-    if name in known:
+    if name in defined:
         raise BundleError(f"{where} is defined twice")
     if op not in OWN_OPS and op not in ALLOWED:
         raise BundleError(
@@ -256,8 +256,10 @@ def _read_node(raw: object, known: set[str], where: str) -> Node:
     raw_args, raw_kwargs = table["args"], _object(table.get("kwargs", {}), where, None)
     if not isinstance(raw_args, list):
         raise BundleError(f"{where}: args expects a list, got {type(raw_args).__name__}")
-    args = tuple(_decode(item, known, where, 0) for item in raw_args)
-    kwargs = {_name(key, where): _decode(item, known, where, 0) for key, item in raw_kwargs.items()}
+    args = tuple(_decode(item, defined, where, 0) for item in raw_args)
+    kwargs = {
+        _name(key, where): _decode(item, defined, where, 0) for key, item in raw_kwargs.items()
+    }
     if op not in OWN_OPS and makes_from_nothing(op):
         kwargs["device"] = OnDevice()  # where the graph runs, also when it runs without numbers
     node = Node(name, op, args, kwargs)
@@ -266,7 +268,7 @@ def _read_node(raw: object, known: set[str], where: str) -> Node:
     _check_restricted(node, where)
     if op == "aten.instance_norm.default":
         _check_instance_norm(node, where)
-    known.add(name)
+    defined.add(name)
     return node
 
 
@@ -288,16 +290,16 @@ def _check_marked(node: Node, where: str) -> None:
     marked = {} if node.op in OWN_OPS else marked_arguments(node.op)
     if not marked:
         return
-    given = {**dict(zip(argument_names(node.op), node.args, strict=False)), **node.kwargs}
+    arguments = {**dict(zip(argument_names(node.op), node.args, strict=False)), **node.kwargs}
     for name, kind in marked.items():
-        if given.get(name) is not None and not isinstance(given[name], kind):
+        if arguments.get(name) is not None and not isinstance(arguments[name], kind):
             raise BundleError(f"{where}: `{node.op}` expects {name} as a {kind.__name__}")
 
 
 def _check_restricted(node: Node, where: str) -> None:
     for name, position, allowed in _RESTRICTED.get(node.op, ()):
-        given = node.args[position] if len(node.args) > position else allowed[0]
-        for value in (given, node.kwargs.get(name, allowed[0])):
+        positional = node.args[position] if len(node.args) > position else allowed[0]
+        for value in (positional, node.kwargs.get(name, allowed[0])):
             if value not in allowed:
                 raise BundleError(
                     f"{where}: `{node.op}` expects {name} in {list(allowed)}, got {value}"
@@ -306,12 +308,12 @@ def _check_restricted(node: Node, where: str) -> None:
 
 def _check_instance_norm(node: Node, where: str) -> None:
     """With statistics of its input it would write to the running ones."""
-    given = dict(
+    arguments = dict(
         zip(("running_mean", "running_var", "use_input_stats"), node.args[3:], strict=False)
     )
-    given |= node.kwargs
-    if given.get("use_input_stats", True) is not False and any(
-        given.get(name) is not None for name in ("running_mean", "running_var")
+    arguments |= node.kwargs
+    if arguments.get("use_input_stats", True) is not False and any(
+        arguments.get(name) is not None for name in ("running_mean", "running_var")
     ):
         raise BundleError(f"{where}: `{node.op}` expects use_input_stats false, or no statistics")
 
@@ -333,7 +335,7 @@ def _encode(argument: Argument) -> Json:
     raise TypeError(f"a graph cannot hold an argument of type {type(argument).__name__}")
 
 
-def _decode(raw: object, known: set[str], where: str, depth: int) -> Argument:
+def _decode(raw: object, defined: set[str], where: str, depth: int) -> Argument:
     if raw is None or isinstance(raw, (bool, float)):
         return raw
     if isinstance(raw, int):
@@ -345,11 +347,11 @@ def _decode(raw: object, known: set[str], where: str, depth: int) -> Argument:
     if isinstance(raw, list):
         if depth >= MAX_NESTING or len(raw) > MAX_LIST:
             raise BundleError(f"{where}: a list too long or nested deeper than {MAX_NESTING}")
-        return tuple(_decode(item, known, where, depth + 1) for item in raw)
-    return _decode_mark(_object(raw, where, None), known, where)
+        return tuple(_decode(item, defined, where, depth + 1) for item in raw)
+    return _decode_mark(_object(raw, where, None), defined, where)
 
 
-def _decode_mark(mark: dict[str, object], known: set[str], where: str) -> Argument:
+def _decode_mark(mark: dict[str, object], defined: set[str], where: str) -> Argument:
     if len(mark) != 1:
         raise BundleError(f"{where}: an argument object expects one key, got {len(mark)}")
     ((kind, value),) = mark.items()
@@ -357,7 +359,7 @@ def _decode_mark(mark: dict[str, object], known: set[str], where: str) -> Argume
         return OnDevice()
     text = _name(value, where)
     if kind == "ref":
-        if text not in known:
+        if text not in defined:
             raise BundleError(f"{where} refers to `{text[:80]}`, which no earlier node defines")
         return Ref(text)
     if kind == "dtype" and text in DTYPES:

@@ -99,5 +99,5 @@ def _convolution(site: Site, data: list[str], flow: Flow) -> str | None:
     return next((name for name in ends if flow.kind(name) in CONVOLUTIONS), None)
 
 
-def _any(flow: Flow, found: list[str], kinds: frozenset[str]) -> bool:
-    return any(flow.kind(name) in kinds for name in found)
+def _any(flow: Flow, values: list[str], kinds: frozenset[str]) -> bool:
+    return any(flow.kind(name) in kinds for name in values)

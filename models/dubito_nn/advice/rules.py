@@ -71,12 +71,12 @@ class LiftedNetwork:
     @cached_property
     def uses(self) -> dict[Draw, list[str]]:
         """Names of the nodes that bring a draw, or a part of one, to the data."""
-        found: dict[Draw, list[str]] = {}
+        uses: dict[Draw, list[str]] = {}
         for meetings in self.flow.meetings.values():
             for meeting in meetings:
                 for draw in meeting.draws:
-                    found.setdefault(draw, []).append(meeting.node)
-        return found
+                    uses.setdefault(draw, []).append(meeting.node)
+        return uses
 
 
 Finding = tuple[str, str]
@@ -106,16 +106,16 @@ def advise(
     flow = Flow.of(program)
     places = tuple(place_of(site, flow, integer_inputs) for site in sites)
     network = LiftedNetwork(flow, sites, places, paths, modules)
-    found: dict[str, dict[str, None]] = {}
+    findings: dict[str, dict[str, None]] = {}
     for rule in (_by_site, _recurrent_state, _no_dropout_at_the_end, _idle):
         for code, where in rule(network):
-            found.setdefault(code, {})[where] = None
+            findings.setdefault(code, {})[where] = None
     if held_by is not None:
-        found["held-scores"] = {held_by: None}
+        findings["held-scores"] = {held_by: None}
     return tuple(
-        f"{text.title}: {named_modules(list(found[code]))}: {text.remedy}"
+        f"{text.title}: {named_modules(list(findings[code]))}: {text.remedy}"
         for code, text in TEXTS.items()
-        if code in found
+        if code in findings
     )
 
 
@@ -170,10 +170,10 @@ def _recurrent_state(network: LiftedNetwork) -> Iterator[Finding]:
     flow = network.flow
     for steps in _recurrences(flow):
         fresh_in_every_step = set[int]()
-        for one, two in pairwise(steps):
-            fresh = _fresh(network, one, two)
+        for step, following in pairwise(steps):
+            fresh = _fresh(network, step, following)
             meetings = frozenset(node for draw in fresh for node in network.uses[draw])
-            states = product(_state_of(flow, one), _state_of(flow, two))
+            states = product(_state_of(flow, step), _state_of(flow, following))
             if any(flow.reaches(before, after, meetings) for before, after in states):
                 break
             fresh_in_every_step |= {draw.site for draw in fresh}
@@ -189,13 +189,13 @@ def _recurrences(flow: Flow) -> Iterator[list[Node]]:
         if node.name in flow.data and flow.kind(node.name) in MAPS:
             for weight in flow.weights_of(node):
                 users.setdefault(weight, []).append(node)
-    seen = set[tuple[str, ...]]()
+    yielded = set[tuple[str, ...]]()
     for steps in users.values():
         key = tuple(node.name for node in steps)
-        if len(steps) >= _STEPS and key not in seen:
-            seen.add(key)
+        if len(steps) >= _STEPS and key not in yielded:
+            yielded.add(key)
             pairs = list(pairwise(steps))
-            if all(flow.reaches(one.name, two.name) for one, two in pairs):
+            if all(flow.reaches(step.name, following.name) for step, following in pairs):
                 yield steps
 
 
@@ -208,10 +208,10 @@ def _state_of(flow: Flow, step: Node) -> tuple[str, ...]:
     return tuple(name for name in step.references() if name in flow.data)
 
 
-def _fresh(network: LiftedNetwork, one: Node, two: Node) -> list[Draw]:
+def _fresh(network: LiftedNetwork, step: Node, following: Node) -> list[Draw]:
     """Draws that meet the data between two nodes and nowhere else."""
     order = network.flow.order
-    start, end = order[one.name], order[two.name]
+    start, end = order[step.name], order[following.name]
     return [
         draw
         for draw, nodes in network.uses.items()
@@ -222,7 +222,7 @@ def _fresh(network: LiftedNetwork, one: Node, two: Node) -> list[Draw]:
 def _no_dropout_at_the_end(network: LiftedNetwork) -> Iterator[Finding]:
     """The last maps, where no draw meets what they read, their weights or what they give."""
     flow = network.flow
-    meetings = {m.node for found in flow.meetings.values() for m in found}
+    meetings = {m.node for of_site in flow.meetings.values() for m in of_site}
     passed, last = flow.above([flow.output], MAPS)
     last = [name for name in last if flow.kind(name) != "input"]
     for name in last:

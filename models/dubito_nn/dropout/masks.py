@@ -54,7 +54,7 @@ def apply_mask(x: Tensor, mask: Tensor, drop_prob: float = 0.0) -> Tensor:
         ValueError: The mask's shape does not fit, or p is not in [0, 1).
     """
     fits = mask.ndim == x.ndim and all(
-        own in (1, size) for own, size in zip(mask.shape, x.shape, strict=True)
+        mask_size in (1, size) for mask_size, size in zip(mask.shape, x.shape, strict=True)
     )
     if not fits:
         raise ValueError(

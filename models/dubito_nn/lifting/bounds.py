@@ -84,8 +84,8 @@ class Ending:
 
     def bounds(self, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> ValueRange:
         """Of the output on an example; shapes as the output's."""
-        for place, node in enumerate(self.program.nodes):
-            self._places[node.name] = place
+        for position, node in enumerate(self.program.nodes):
+            self._places[node.name] = position
             if node.op == "weight":
                 is_constant = node.args[0] not in self.learned
             else:
@@ -94,10 +94,10 @@ class Ending:
                 )
             self._constant |= {node.name} if is_constant else set()
         tail = self._tail()
-        read = {name for one in tail for name in self._node(one).references()}
+        operands = {name for name in tail for name in self._node(name).references()}
 
         def watch(node: Node, value: Value) -> None:
-            if node.name in read:
+            if node.name in operands:
                 self._values[node.name] = value
             if node.name in tail:
                 try:
@@ -107,9 +107,9 @@ class Ending:
 
         with torch.no_grad():
             self.program.run(inputs, weights, random_draws(self.sites), watch=watch)
-        found = self._bounds[self.program.outputs["output"]]
-        assert isinstance(found, ValueRange)
-        return found
+        served = self._bounds[self.program.outputs["output"]]
+        assert isinstance(served, ValueRange)
+        return served
 
     def _node(self, name: str) -> Node:
         return self.program.nodes[self._places[name]]
@@ -126,7 +126,7 @@ class Ending:
         return tail
 
     def _of(self, node: Node, value: Value) -> ValueRange | list[ValueRange]:
-        kind, place = base(node), self._places[node.name]
+        kind, position = base(node), self._places[node.name]
         if node.name in self._constant and not isinstance(value, (tuple, list)):
             exact = torch.as_tensor(value, dtype=torch.float64)
             return ValueRange(exact, exact, torch.full(exact.shape, -1))
@@ -140,20 +140,20 @@ class Ending:
         if kind in _MOVE or kind in _WRITE:
             return self._moved(node)
         if kind in _BETWEEN:
-            return _equal(*_BETWEEN[kind], place, value)
+            return _equal(*_BETWEEN[kind], position, value)
         if kind in _CHOOSE:
             return self._chosen(node, value)
         if kind in _RISE or kind in _FROM or kind in _MERGE:
-            return self._risen(node, place)
+            return self._risen(node, position)
         if kind in _ONE or kind in _TWO:
-            return self._at_corners(node, place)
-        return self._without_sign(node, value, place)
+            return self._at_corners(node, position)
+        return self._without_sign(node, value, position)
 
     def _known(self, argument: Argument) -> ValueRange:
         assert isinstance(argument, Ref)
-        found = self._bounds[argument.name]
-        assert isinstance(found, ValueRange)
-        return found
+        bounds = self._bounds[argument.name]
+        assert isinstance(bounds, ValueRange)
+        return bounds
 
     def _run(self, node: Node, *firsts: object) -> object:
         """The operator of a node with others in the place of its first arguments."""
@@ -179,20 +179,20 @@ class Ending:
     def _chosen(self, node: Node, value: Value) -> ValueRange:
         """What a mask leaves: a constant in its holes does not count."""
         assert isinstance(value, Tensor)
-        known = [
+        choices = [
             self._known(part)
             for part in node.args[_CHOOSE[base(node)]]
             if isinstance(part, Ref) and part.name not in self._constant
         ]
-        if not known:
+        if not choices:
             return _none(value)
-        one, two = known[0], known[-1]
-        ends = (torch.minimum(one.low, two.low), torch.maximum(one.high, two.high))
+        first, last = choices[0], choices[-1]
+        ends = (torch.minimum(first.low, last.low), torch.maximum(first.high, last.high))
         return ValueRange(
-            *(end.expand(value.shape) for end in (*ends, torch.maximum(one.by, two.by)))
+            *(end.expand(value.shape) for end in (*ends, torch.maximum(first.by, last.by)))
         )
 
-    def _risen(self, node: Node, place: int) -> ValueRange:
+    def _risen(self, node: Node, position: int) -> ValueRange:
         """Of an operator that rises with every element that it reads."""
         kind, source = base(node), self._known(node.args[0])
         least = _FROM.get(kind, -inf)
@@ -200,14 +200,14 @@ class Ending:
             torch.as_tensor(self._run(node, end.clamp_min(least)))
             for end in (source.low, source.high)
         )
-        by = int(source.by.max()) if kind in _MERGE and source.by.numel() else place
+        by = int(source.by.max()) if kind in _MERGE and source.by.numel() else position
         return ValueRange(
             low.nan_to_num(-inf, inf, -inf),
             high.nan_to_num(inf, inf, -inf),
             torch.full(low.shape, by),
         )
 
-    def _at_corners(self, node: Node, place: int) -> ValueRange:
+    def _at_corners(self, node: Node, position: int) -> ValueRange:
         """Of arithmetic, whose extremes lie where every operand is at one of its own."""
         operands = node.args[: 1 if base(node) in _ONE else 2]
         parts = [self._known(part) for part in operands if isinstance(part, Ref)]
@@ -220,18 +220,18 @@ class Ending:
         low, high = every.amin(0), every.amax(0)
         by = torch.maximum(parts[0].by, parts[-1].by)
         if base(node) == "mul" and operands[0] == operands[1]:
-            low, by = low.clamp_min(0.0), torch.full(low.shape, place)
+            low, by = low.clamp_min(0.0), torch.full(low.shape, position)
         if base(node) in ("div", "reciprocal") and isinstance(operands[-1], Ref):
             crosses = (parts[-1].low < 0) & (parts[-1].high >= 0)
             low, high = low.masked_fill(crosses, -inf), high.masked_fill(crosses, inf)
-        return ValueRange(low, high, by.masked_fill(by < 0, place).expand(low.shape))
+        return ValueRange(low, high, by.masked_fill(by < 0, position).expand(low.shape))
 
-    def _without_sign(self, node: Node, value: Value, place: int) -> ValueRange:
+    def _without_sign(self, node: Node, value: Value, position: int) -> ValueRange:
         """Powers of an even exponent, and powers and products of what is never negative."""
-        known = [self._known(part) for part in _sources(node) if isinstance(part, Ref)]
+        operands = [self._known(part) for part in _sources(node) if isinstance(part, Ref)]
         is_even = base(node) == "pow" and float(str(node.args[1])) % 2 == 0
-        if is_even or (known and all(bool((one.low >= 0).all()) for one in known)):
-            return _equal(0.0, inf, place, value)
+        if is_even or (operands and all(bool((operand.low >= 0).all()) for operand in operands)):
+            return _equal(0.0, inf, position, value)
         return _none(value)
 
 
@@ -243,8 +243,8 @@ def _sources(node: Node) -> tuple[Argument, ...]:
     if kind in _TWO or kind in _WRITE or kind in _PRODUCTS:
         return node.args[:2]
     is_power = node.op == "aten.pow.Tensor_Scalar"
-    known = kind in _SAME | _MOVE | _RISE | _MERGE | _ONE or kind in _FROM
-    return node.args[:1] if known or is_power or kind == "operator.getitem" else ()
+    follows_first = kind in _SAME | _MOVE | _RISE | _MERGE | _ONE or kind in _FROM
+    return node.args[:1] if follows_first or is_power or kind == "operator.getitem" else ()
 
 
 def _equal(low: float, high: float, by: int, value: Value) -> ValueRange:

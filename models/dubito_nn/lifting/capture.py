@@ -119,12 +119,12 @@ class Captured:
         """Keep the path of the module that is running, so that a refusal can name it."""
         hooks = []
         self.running.clear()
-        own = _own_generators(self.module.network)
-        state, seed = _python_randomness(own), torch.initial_seed()
+        generators = _own_generators(self.module.network)
+        state, seed = _python_randomness(generators), torch.initial_seed()
 
         def refuse_python_draws() -> None:
             where = self.running[-1] if self.running else WHOLE
-            if _python_randomness(own) != state:
+            if _python_randomness(generators) != state:
                 raise ExportError(
                     f"module `{where}` draws from Python's `random` or NumPy, which a graph cannot"
                     " hold: draw with torch.rand in forward()"
@@ -174,16 +174,16 @@ def capture(
         if isinstance(value, Tensor) and not value.is_leaf
     ]  # such as the weight under torch.nn.utils.weight_norm, which deepcopy refuses
     try:
-        own = copy.deepcopy(network, {id(value): value.detach() for value in computed}).cpu()
+        private = copy.deepcopy(network, {id(value): value.detach() for value in computed}).cpu()
     except Exception as error:
         raise ExportError(
             f"the network cannot be copied ({type(error).__name__}: {reason(error)}): keep only"
             " modules, tensors and plain values as its attributes"
         ) from error
-    for parameter in own.parameters():
+    for parameter in private.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     selected = Selected(
-        own,
+        private,
         keywords=tuple(inputs.tensors) if inputs.by_keyword else (),
         declared=declared,
         output_name=output_name,
@@ -295,11 +295,12 @@ def _own_generators(network: nn.Module) -> list[random.Random | np.random.Genera
 
 
 def _python_randomness(
-    own: Sequence[random.Random | np.random.Generator] = (),
+    generators: Sequence[random.Random | np.random.Generator] = (),
 ) -> tuple[object, ...]:
     """The state of the generators that a graph cannot hold."""
     held = [
-        g.getstate() if isinstance(g, random.Random) else str(g.bit_generator.state) for g in own
+        g.getstate() if isinstance(g, random.Random) else str(g.bit_generator.state)
+        for g in generators
     ]
     state = np.random.get_state(legacy=False)  # noqa: NPY002 - it is read, not drawn from
     assert isinstance(state, dict)

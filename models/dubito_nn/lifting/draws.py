@@ -24,12 +24,12 @@ def tolerance(value: Tensor) -> float:
 
 def random_draws(sites: Sequence[Site]) -> SiteSource:
     """Fresh draws for every site, by the global generator; the same again when asked again."""
-    kept: dict[int, Tensor] = {}
+    drawn: dict[int, Tensor] = {}
 
     def draw(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        if index not in kept or tuple(kept[index].shape) != size:
-            kept[index] = _random(sites[index], size)
-        return kept[index].to(dtype)
+        if index not in drawn or tuple(drawn[index].shape) != size:
+            drawn[index] = _random(sites[index], size)
+        return drawn[index].to(dtype)
 
     return draw
 

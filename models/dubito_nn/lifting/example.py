@@ -64,14 +64,14 @@ def read_example(network: nn.Module, example: Example, free_dims: FreeDims) -> I
             f"example inputs expect equally many rows on their first axes, got {rows}: put the"
             " rows first in every input"
         )
-    own = {name: tensor.detach().cpu() for name, tensor in named.items()}
+    detached = {name: tensor.detach().cpu() for name, tensor in named.items()}
     bounds = {
         name: (int(tensor.min()), int(tensor.max()))
-        for name, tensor in own.items()
+        for name, tensor in detached.items()
         if not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
     }
-    checked = _checked_free_dims(free_dims, own)
-    return Inputs(_different_rows(own), own, bounds, by_keyword, checked)
+    checked = _checked_free_dims(free_dims, detached)
+    return Inputs(_different_rows(detached), detached, bounds, by_keyword, checked)
 
 
 def _named(network: nn.Module, example: Example) -> tuple[dict[str, Tensor], bool]:
@@ -92,16 +92,16 @@ def _named(network: nn.Module, example: Example) -> tuple[dict[str, Tensor], boo
 
 def _different_rows(named: dict[str, Tensor]) -> dict[str, Tensor]:
     """`ROWS` rows of each input; those that the example lacks are varied copies of its rows."""
-    given = len(next(iter(named.values())))
-    wanted = min(given, ROWS)
+    num_given = len(next(iter(named.values())))
+    wanted = min(num_given, ROWS)
     if all(torch.equal(t[:wanted], t[:1].expand_as(t[:wanted])) for t in named.values()):
         wanted = 1  # equal rows show nothing
     result = {}
     for name, tensor in named.items():
         generator = torch.Generator().manual_seed(0)  # the same order of elements in every input
-        kept = [tensor[row : row + 1] for row in range(wanted)]
-        varied = [_varied(kept[n % wanted], generator) for n in range(ROWS - wanted)]
-        result[name] = torch.cat([*kept, *varied]).contiguous()
+        given_rows = [tensor[row : row + 1] for row in range(wanted)]
+        varied = [_varied(given_rows[n % wanted], generator) for n in range(ROWS - wanted)]
+        result[name] = torch.cat([*given_rows, *varied]).contiguous()
     if all(torch.equal(tensor, tensor[:1].expand_as(tensor)) for tensor in result.values()):
         raise ExportError(
             "example_inputs expects rows that differ, since the proofs compare rows, got the same"
@@ -128,13 +128,15 @@ def _checked_free_dims(
     free_dims: FreeDims, example: Mapping[str, Tensor]
 ) -> dict[str, dict[int, str]]:
     checked: dict[str, dict[int, str]] = {}
-    given = {} if free_dims is None else free_dims
-    if not isinstance(given, Mapping) or not all(isinstance(a, Mapping) for a in given.values()):
+    declared = {} if free_dims is None else free_dims
+    if not isinstance(declared, Mapping) or not all(
+        isinstance(a, Mapping) for a in declared.values()
+    ):
         raise ExportError(
             f"free_dims expects input name → axis → name, got {str(free_dims)[:100]}: write it as"
             " {'tokens': {1: 'length'}}"
         )
-    for name, axes in given.items():
+    for name, axes in declared.items():
         if name not in example:
             raise ExportError(
                 f"free_dims names the input `{name}`: choose among the inputs {list(example)}"

@@ -137,20 +137,20 @@ def _by_axes(site: Site, meeting: Meeting, seen: Seen) -> Granularity:
 
 def _noise_of(site: Site, meeting: Meeting, seen: Seen) -> list[str]:
     """The operands of a meeting that are made of a site's draw."""
-    read = dict.fromkeys(seen.flow.nodes[meeting.node].references())
+    operands = dict.fromkeys(seen.flow.nodes[meeting.node].references())
     noise = seen.flow.noise
-    return [n for n in read if any(draw.site == site.index for draw in noise.get(n, ()))]
+    return [n for n in operands if any(draw.site == site.index for draw in noise.get(n, ()))]
 
 
 def _mask_of(site: Site, name: str, seen: Seen) -> tuple[int, ...]:
     """The shape of a mask, with 1 along the axes that its draw has 1 number for."""
     shape = seen.shapes[name]
-    own = list[int | str](site.shape)
+    drawn_sizes = list[int | str](site.shape)
     if site.batch_dim is not None:
-        own.insert(site.batch_dim, "rows")
-    if len(own) != len(shape):
+        drawn_sizes.insert(site.batch_dim, "rows")
+    if len(drawn_sizes) != len(shape):
         return shape
-    return tuple(1 if drawn == 1 else size for drawn, size in zip(own, shape, strict=True))
+    return tuple(1 if drawn == 1 else size for drawn, size in zip(drawn_sizes, shape, strict=True))
 
 
 def _by_shape(shape: Sequence[int | str]) -> Granularity:
@@ -176,8 +176,8 @@ class Axes:
 
     def features(self, meeting: Meeting) -> int | None:
         """The axis of a meeting's value that holds the features; None where nothing tells."""
-        for found in self._along(meeting.node):
-            return found
+        for axis in self._along(meeting.node):
+            return axis
         return self._below(meeting.node)
 
     def _along(self, name: str) -> Iterator[int]:
@@ -185,9 +185,9 @@ class Axes:
         shape = self.seen.shapes.get(name)
         for source in self.seen.flow.data[name]:
             if self.seen.shapes.get(source) == shape:
-                found = self._above(source)
-                if found is not None:
-                    yield found
+                axis = self._above(source)
+                if axis is not None:
+                    yield axis
 
     def _above(self, name: str) -> int | None:
         """The axis of a value, by what made it."""
@@ -231,8 +231,10 @@ def _order(node: Node, rank: int) -> list[int] | None:
     kind = node.op.split(".")[1] if node.op.startswith("aten.") else node.op
     order = list(range(rank))
     if kind in ("transpose", "t"):
-        one, two = (int(str(axis)) for axis in node.args[1:3]) if kind == "transpose" else (0, 1)
-        order[one], order[two] = order[two], order[one]
+        first, second = (
+            (int(str(axis)) for axis in node.args[1:3]) if kind == "transpose" else (0, 1)
+        )
+        order[first], order[second] = order[second], order[first]
         return order
     if kind == "permute":
         axes = node.args[1]

@@ -119,9 +119,11 @@ class _Rates(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-def _close(one: float, two: float) -> bool:
-    return abs(one - two) < _SLACK
+def _close(first: float, second: float) -> bool:
+    return abs(first - second) < _SLACK
 
 
-def _same(one: Tensor, two: Tensor) -> bool:
-    return one.shape == two.shape and torch.allclose(one, two, _SLACK, _SLACK, equal_nan=True)
+def _same(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and torch.allclose(
+        first, second, _SLACK, _SLACK, equal_nan=True
+    )

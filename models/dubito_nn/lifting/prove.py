@@ -103,10 +103,10 @@ def _agree(eager: Tensor, graph: Tensor, what: str, mode: str) -> None:
 
 def _refuse_dead(captured: Captured, lifted: Lifted) -> None:
     """See that every site alone, the others held fixed, changes the output."""
-    kept, dropped = kept_draws(lifted.sites), dropped_draws(lifted.sites)
-    open_output = _output(captured, lifted, kept)
+    open_draws, closed_draws = kept_draws(lifted.sites), dropped_draws(lifted.sites)
+    open_output = _output(captured, lifted, open_draws)
     for site in lifted.sites:
-        closed = _output(captured, lifted, with_one(kept, site.index, dropped))
+        closed = _output(captured, lifted, with_one(open_draws, site.index, closed_draws))
         if _equal(open_output, closed) and not _redrawn_changes(captured, lifted, site):
             raise ExportError(
                 f"module `{site.module_path}`: the draws of `{site.operator}` do not change the"
@@ -129,8 +129,8 @@ def _output(captured: Captured, lifted: Lifted, draws: SiteSource) -> Tensor:
     return lifted.program.run(captured.example, lifted.weights, draws)["output"]
 
 
-def _equal(one: Tensor, two: Tensor) -> bool:
-    return torch.equal(one.nan_to_num(), two.nan_to_num())
+def _equal(first: Tensor, second: Tensor) -> bool:
+    return torch.equal(first.nan_to_num(), second.nan_to_num())
 
 
 def _smaller(captured: Captured) -> dict[str, Tensor]:

@@ -45,19 +45,19 @@ class DrawRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         name, overload = name_of(func).split(".")[1:]
         base = name.removesuffix("_")
-        given = _with_defaults(func, args, kwargs)
+        arguments = _with_defaults(func, args, kwargs)
         if base == "bernoulli" and overload in ("default", "Tensor"):
-            return self._bernoulli(given, in_place=name.endswith("_"))
+            return self._bernoulli(arguments, in_place=name.endswith("_"))
         if base == "normal" and "Tensor" in overload:
-            return self._normal(given)
+            return self._normal(arguments)
         result = func(*args, **kwargs)
         if base == "native_dropout":
             self._keep(result[1].to(result[0].dtype))
         elif base == "bernoulli":
-            if given[1] != 1:  # keeps everything: no site
+            if arguments[1] != 1:  # keeps everything: no site
                 self._keep(result)
         elif base in _INVERSES:
-            self._keep(_INVERSES[base](result, given))
+            self._keep(_INVERSES[base](result, arguments))
         elif "scaled_dot_product" not in base and base not in _RNNS:
             raise ExportError(
                 f"`{name_of(func)}` rolls dice in a way that cannot be replayed: draw with"
@@ -69,9 +69,9 @@ class DrawRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.draws.append(draw.detach().clone())
         self.paths.append(self._running[-1] if self._running else WHOLE)
 
-    def _bernoulli(self, given: Sequence[object], *, in_place: bool) -> Tensor:
+    def _bernoulli(self, arguments: Sequence[object], *, in_place: bool) -> Tensor:
         """1[ω < P]: the operator does not tell its ω, so it is drawn here."""
-        like, probability = given[0], given[1] if len(given) > 1 else given[0]
+        like, probability = arguments[0], arguments[1] if len(arguments) > 1 else arguments[0]
         assert isinstance(like, Tensor)
         assert isinstance(probability, Tensor)
         uniform = torch.rand(like.shape, dtype=probability.dtype)
@@ -79,9 +79,9 @@ class DrawRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = (uniform < probability).to(like.dtype)
         return like.copy_(result) if in_place else result
 
-    def _normal(self, given: Sequence[object]) -> Tensor:
+    def _normal(self, arguments: Sequence[object]) -> Tensor:
         """μ + σ ω: where σ is 0 the result does not tell ω, so it is drawn here."""
-        mean, deviation = (torch.as_tensor(part) for part in given[:2])
+        mean, deviation = (torch.as_tensor(part) for part in arguments[:2])
         like = mean + deviation
         draw = torch.randn(like.shape, dtype=like.dtype)
         self._keep(draw)

@@ -92,12 +92,12 @@ def checked_ending(captured: Captured, graphs: Sequence[Lifted], declared: Decla
     learned = frozenset(dict(captured.module.network.named_parameters(remove_duplicate=False)))
     held = None
     for graph in graphs:
-        known = Ending(graph.program, graph.sites, learned).bounds(captured.example, graph.weights)
-        seen = Returned(known, graph)
+        bounds = Ending(graph.program, graph.sites, learned).bounds(captured.example, graph.weights)
+        returned = Returned(bounds, graph)
         if declared.is_pair:
-            seen.refuse_variance()
+            returned.refuse_variance()
         else:
-            held = seen.refuse_probabilities(declared.task, declared.output) or held
+            held = returned.refuse_probabilities(declared.task, declared.output) or held
     return held
 
 
@@ -158,14 +158,14 @@ class Returned:
         def reads(node_name: str, kind: str) -> bool:
             return any(base(nodes[name]) == kind for name in nodes[node_name].references())
 
-        places = [
-            place
-            for place, node in enumerate(self.graph.program.nodes)
+        positions = [
+            position
+            for position, node in enumerate(self.graph.program.nodes)
             if base(node) in _LOGS
             and not reads(node.name, "exp")
             and not any(base(nodes[n]) == "add" and reads(n, "exp") for n in node.references())
         ]
-        return torch.isin(self.bounds.by, torch.tensor(places, dtype=torch.int64))
+        return torch.isin(self.bounds.by, torch.tensor(positions, dtype=torch.int64))
 
     def _named(self, which: Tensor) -> str:
         """The operator that bounds the first of some elements, and its module."""
@@ -197,13 +197,13 @@ def _checked_axis(declared: Declared, served: Tensor, rows: int) -> int:
             f"{columns.axis} expects an output with the rows first, the {columns.name} and one or"
             f" more axes of positions, got the shape {shape}: leave it out for {columns.of_row}"
         )
-    given = declared.channel_axis
-    is_integer = isinstance(given, int) and not isinstance(given, bool)
-    axis = given + len(shape) if isinstance(given, int) and given < 0 else given
+    named_axis = declared.channel_axis
+    is_integer = isinstance(named_axis, int) and not isinstance(named_axis, bool)
+    axis = named_axis + len(shape) if isinstance(named_axis, int) and named_axis < 0 else named_axis
     if not is_integer or not isinstance(axis, int) or not 1 <= axis < len(shape):
         raise ExportError(
             f"{columns.axis} expects an axis of the output {shape} other than the rows, from 1 to"
-            f" {len(shape) - 1} or counted from the end, got {given!r}: name that of the"
+            f" {len(shape) - 1} or counted from the end, got {named_axis!r}: name that of the"
             f" {columns.name}"
         )
     return axis

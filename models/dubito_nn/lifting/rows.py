@@ -102,9 +102,11 @@ def _output(lifted: Lifted, inputs: Inputs, draws: SiteSource) -> Tensor:
     return lifted.program.run(inputs, lifted.weights, draws)["output"]
 
 
-def _same(one: Tensor, two: Tensor) -> bool:
-    bound = tolerance(one)
-    return one.shape == two.shape and torch.allclose(one, two, bound, bound, equal_nan=True)
+def _same(first: Tensor, second: Tensor) -> bool:
+    bound = tolerance(first)
+    return first.shape == second.shape and torch.allclose(
+        first, second, bound, bound, equal_nan=True
+    )
 
 
 def _other_first_row(inputs: Inputs) -> dict[str, Tensor]:
@@ -126,23 +128,23 @@ def _with_row_order(
         return draws(index, size, dtype)
 
     _output(lifted, inputs, note)
-    found = []
+    sites = []
     for site in lifted.sites:
         if site.batch_dim is None or sizes[site.index][site.batch_dim] == rows:
-            found.append(site)
+            sites.append(site)
             continue
         for rows_outer in (True, False):
             guess = replace(site, rows_outer=rows_outer)
             after = _output(lifted, inputs, _row_redrawn(draws, guess, rows))
             if _same(after[1:], before[1:]):
-                found.append(guess)
+                sites.append(guess)
                 break
         else:
             raise ExportError(
                 f"module `{site.module_path}` draws numbers that several rows share: draw one set"
                 " of numbers per row, or one for the whole batch"
             )
-    return found
+    return sites
 
 
 def _row_redrawn(base: SiteSource, site: Site, rows: int) -> SiteSource:
@@ -155,8 +157,8 @@ def _row_redrawn(base: SiteSource, site: Site, rows: int) -> SiteSource:
         shape = (rows, -1) if site.rows_outer else (-1, rows)
         value = value.movedim(site.batch_dim, 0).clone(memory_format=torch.contiguous_format)
         split = value.view(*shape, *value.shape[1:])
-        own = split[0] if site.rows_outer else split[:, 0]
-        own.copy_(1 - own)
+        part = split[0] if site.rows_outer else split[:, 0]
+        part.copy_(1 - part)
         return value.movedim(0, site.batch_dim)
 
     return draw
@@ -175,37 +177,37 @@ def _row_of(draws: SiteSource, sites: Sequence[Site], row: int, rows: int) -> Si
         value = draws(index, tuple(full), dtype).movedim(site.batch_dim, 0)
         shape = (rows, per_row) if site.rows_outer else (per_row, rows)
         split = value.reshape(*shape, *value.shape[1:])
-        own = split[row] if site.rows_outer else split[:, row]
-        return own.movedim(0, site.batch_dim)
+        part = split[row] if site.rows_outer else split[:, row]
+        return part.movedim(0, site.batch_dim)
 
     return draw
 
 
 def _first_mixing(
-    lifted: Lifted, one: tuple[Inputs, SiteSource], two: tuple[Inputs, SiteSource]
+    lifted: Lifted, first_run: tuple[Inputs, SiteSource], second_run: tuple[Inputs, SiteSource]
 ) -> str:
     """Path of the module in which other rows than row 0 first differ between two runs."""
     before, after = dict[str, Value](), dict[str, Value]()
-    for (inputs, draws), values in ((one, before), (two, after)):
+    for (inputs, draws), values in ((first_run, before), (second_run, after)):
         lifted.program.run(inputs, lifted.weights, draws, watch=_keep_in(values))
     for node in lifted.program.nodes:
         first, second = before[node.name], after[node.name]
         if node.op == "site" or not isinstance(first, Tensor) or not isinstance(second, Tensor):
             continue
-        if first.shape == second.shape and _mixes(first, second, _count(one[0])):
+        if first.shape == second.shape and _mixes(first, second, _count(first_run[0])):
             return lifted.paths.get(node.name, WHOLE)
     return WHOLE
 
 
-def _mixes(one: Tensor, two: Tensor, rows: int) -> bool:
+def _mixes(first: Tensor, second: Tensor, rows: int) -> bool:
     """Whether values differ elsewhere than in row 0, on the first axis as long as the rows."""
-    if torch.equal(one, two):
+    if torch.equal(first, second):
         return False
-    for axis, size in enumerate(one.shape):
+    for axis, size in enumerate(first.shape):
         if size == rows:
-            others = (value.narrow(axis, 1, rows - 1) for value in (one, two))
+            others = (value.narrow(axis, 1, rows - 1) for value in (first, second))
             return not torch.equal(*others)
-    return all(size % rows for size in one.shape)
+    return all(size % rows for size in first.shape)
 
 
 def _keep_in(values: dict[str, Value]) -> Callable[[Node, Value], None]:

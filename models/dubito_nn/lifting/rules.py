@@ -84,7 +84,7 @@ def refuse_certain(node: fx.Node, drop_prob: float) -> None:
 def _native_dropout(lifter: Lifter, node: fx.Node) -> None:
     x, drop_prob, _ = node.args
     assert isinstance(x, fx.Node)
-    kept = Ref(lifter.names[x])
+    result = Ref(lifter.names[x])
     users = {user.args[1]: user for user in node.users}
     assert isinstance(drop_prob, (int, float))
     if drop_prob != 0:
@@ -96,10 +96,10 @@ def _native_dropout(lifter: Lifter, node: fx.Node) -> None:
                 "aten._to_copy.default", mask, dtype=torch.bool
             ).name
         scaled = lifter.emit("aten.mul.Scalar", mask, 1 / keep_prob)  # once per sample, not per row
-        kept = lifter.emit("aten.mul.Tensor", kept, scaled)
+        result = lifter.emit("aten.mul.Tensor", result, scaled)
     if 0 in users:
-        lifter.names[users[0]] = kept.name
-    lifter.names[node] = kept.name
+        lifter.names[users[0]] = result.name
+    lifter.names[node] = result.name
 
 
 def _bernoulli_p(lifter: Lifter, node: fx.Node) -> None:
@@ -158,8 +158,8 @@ def _normal(lifter: Lifter, node: fx.Node) -> None:
 
 def _floats(node: fx.Node, *defaults: float) -> list[float]:
     """The numbers after the first argument, with defaults for those left out."""
-    given = [float(part) for part in node.args[1:] if isinstance(part, (int, float))]
-    return [*given, *defaults[len(given) :]]
+    numbers = [float(part) for part in node.args[1:] if isinstance(part, (int, float))]
+    return [*numbers, *defaults[len(numbers) :]]
 
 
 def _affine(

@@ -143,13 +143,13 @@ def _item(returned: object, name: str) -> object:
         return returned[name]
     if isinstance(returned, (tuple, list)) and name.isdecimal() and int(name) < len(returned):
         return returned[int(name)]
-    found = getattr(returned, name, None) if name.isidentifier() else None
-    if found is None or isinstance(returned, Tensor):
+    item = getattr(returned, name, None) if name.isidentifier() else None
+    if item is None or isinstance(returned, Tensor):
         raise ExportError(
             f"output_name names `{name}`, but the network returns {_describe(returned)}: choose"
             " one of its outputs, or leave output_name out for a single tensor"
         )
-    return found
+    return item
 
 
 def _tensors(returned: object) -> list[Tensor]:

@@ -44,11 +44,11 @@ class Symbols:
                 f"the network works for one size of axis {axis} of input `{name}` only: take"
                 " sizes from x.shape in forward(), or leave that axis out of free_dims"
             )
-        known = self._meanings.setdefault(expression, meaning)
-        if known != meaning:
+        first_meaning = self._meanings.setdefault(expression, meaning)
+        if first_meaning != meaning:
             raise ExportError(
-                f"the free dimensions `{known}` and `{meaning}` are always of the same size: give"
-                " them one name in free_dims"
+                f"the free dimensions `{first_meaning}` and `{meaning}` are always of the same"
+                " size: give them one name in free_dims"
             )
         return expression
 
@@ -97,20 +97,20 @@ def describe(
     path = module_path(node)
     batch_dim, shape = symbols.split(value.shape, path)
     drop_prob, learned = _drop_prob(captured, path, distribution, mean)
-    own = None
+    stated = None
     if name_of(node.target) in _DRAWS_ALONE:
-        own = _of_the_layer(captured, path, round(1 - mean, 12))
+        stated = _of_the_layer(captured, path, round(1 - mean, 12))
     return Site(
         index=0,
         operator=name_of(node.target),
         distribution=distribution,
-        drop_prob=drop_prob if own is None else own,
+        drop_prob=drop_prob if stated is None else stated,
         learned=learned,
         shape=shape,
         granularity="element",  # until the whole graph is known
         module_path=path,
         batch_dim=batch_dim,
-        keep_prob=None if own is None else mean,
+        keep_prob=None if stated is None else mean,
     )
 
 
@@ -121,11 +121,11 @@ def _drop_prob(
     if distribution == "bernoulli":
         return round(1 - mean, 12), False
     modules = dict(captured.module.network.named_modules(remove_duplicate=False))
-    found = getattr(modules.get(path, modules[""]), "drop_prob", None)
-    if isinstance(found, Tensor):
-        return found.detach().double().mean().item(), found.requires_grad
-    other = getattr(modules.get(path, modules[""]), "p", found)
-    return (found, False) if isinstance(found, float) and found == other else (None, False)
+    held = getattr(modules.get(path, modules[""]), "drop_prob", None)
+    if isinstance(held, Tensor):
+        return held.detach().double().mean().item(), held.requires_grad
+    other = getattr(modules.get(path, modules[""]), "p", held)
+    return (held, False) if isinstance(held, float) and held == other else (None, False)
 
 
 def _of_the_layer(captured: Captured, path: str, drawn: float) -> float | None:

@@ -74,8 +74,8 @@ class ResNet(nn.Module):
         fan_in = channels[0]
         for stage, fan_out in enumerate(channels):
             block_prob = dropblock if stage >= len(channels) - dropblock_stages else None
-            for place in range(2):
-                stride = 2 if stage > 0 and place == 0 else 1
+            for index in range(2):
+                stride = 2 if stage > 0 and index == 0 else 1
                 drop = StochasticDepth(next(depth_probs))
                 blocks.append(_Block(fan_in, fan_out, stride, drop, block_prob, block_size))
                 fan_in = fan_out

@@ -138,5 +138,5 @@ class _Attention(nn.Module):
         mixed_BALE = functional.scaled_dot_product_attention(
             query_BALE, key_BALE, value_BALE, dropout_p=drop_prob
         )
-        given: Tensor = self.given(mixed_BALE.transpose(1, 2).flatten(2))
-        return given
+        returned: Tensor = self.given(mixed_BALE.transpose(1, 2).flatten(2))
+        return returned

@@ -71,11 +71,11 @@ class UNet(nn.Module):
                 f"expected height and width divisible by {2**halvings}, got {tuple(x.shape[2:])}: "
                 "pad the images, or pass fewer channels"
             )
-        kept: list[Tensor] = []
+        skips: list[Tensor] = []
         for step in self.down:
-            x = step(x if not kept else functional.max_pool2d(x, 2))
-            kept.append(x)
-        for larger, step in zip(reversed(kept[:-1]), reversed(list(self.up)), strict=True):
+            x = step(x if not skips else functional.max_pool2d(x, 2))
+            skips.append(x)
+        for larger, step in zip(reversed(skips[:-1]), reversed(list(self.up)), strict=True):
             upper = functional.interpolate(x, scale_factor=2.0, mode="nearest")
             x = step(torch.cat([larger, upper], dim=1))
         logits: Tensor = self.head(x)

@@ -110,41 +110,41 @@ def diagnose(
     layers = _layers(network, inputs)
     if not layers:
         raise ValueError("expected a network with linear layers or convolutions, got none")
-    place = device_of(network)
+    device = device_of(network)
 
-    def seen(layer: _Watched, mode: Mode) -> Activations:
+    def activations(layer: _Watched, mode: Mode) -> Activations:
         def run() -> float:
             return mean_loss(network, inputs, targets, loss, mode=mode, seed=seed)
 
         return _activations(layer, run, max_units, torch.Generator().manual_seed(seed))
 
-    found = []
+    diagnoses = []
     for layer in layers:
-        norm_K = unit_norms(layer.module, layer.weight.detach()).to(place)
-        found.append(
+        norm_K = unit_norms(layer.module, layer.weight.detach()).to(device)
+        diagnoses.append(
             LayerDiagnosis(
                 path=layer.path,
                 num_units=layer.num_units,
                 mean_norm=float(norm_K.mean()),
                 largest_norm=float(norm_K.max()),
-                point=seen(layer, "point"),
-                masked=seen(layer, "sampling"),
+                point=activations(layer, "point"),
+                masked=activations(layer, "sampling"),
             )
         )
-    return tuple(found)
+    return tuple(diagnoses)
 
 
 def _layers(network: nn.Module, inputs: Tensor) -> list[_Watched]:
     """The layers that a pass calls with a tensor whose units can be told, in the order of calls."""
     owners = {id(module): (path, module, weight) for path, module, weight in weights_of(network)}
-    found: list[_Watched] = []
+    layers: list[_Watched] = []
 
     def look(module: nn.Module, args: tuple[object, ...]) -> None:
         path, _, weight = owners[id(module)]
         axis = _unit_axis(args[0], module, weight) if args else None
-        if axis is not None and all(known.module is not module for known in found):
+        if axis is not None and all(layer.module is not module for layer in layers):
             name = path.rpartition(".")[0] or "(the network itself)"
-            found.append(_Watched(name, module, weight, axis, args[0].shape[axis]))  # type: ignore[attr-defined]
+            layers.append(_Watched(name, module, weight, axis, args[0].shape[axis]))  # type: ignore[attr-defined]
 
     handles = [module.register_forward_pre_hook(look) for _, module, _ in owners.values()]
     try:
@@ -152,7 +152,7 @@ def _layers(network: nn.Module, inputs: Tensor) -> list[_Watched]:
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return layers
 
 
 def _unit_axis(taken: object, module: nn.Module, weight: Tensor) -> int | None:
@@ -168,14 +168,14 @@ def _unit_axis(taken: object, module: nn.Module, weight: Tensor) -> int | None:
 def _activations(
     layer: _Watched, run: Callable[[], float], max_units: int, generator: torch.Generator
 ) -> Activations:
-    seen: list[Tensor] = []
+    batches: list[Tensor] = []
 
     def look(taken: Tensor) -> None:
-        seen.append(taken.movedim(layer.axis, -1).flatten(0, -2))
+        batches.append(taken.movedim(layer.axis, -1).flatten(0, -2))
 
     with _hooked(layer, look):
         whole = run()
-    value_BK = torch.cat(seen).detach().float()
+    value_BK = torch.cat(batches).detach().float()
     value_BK = value_BK[torch.randperm(len(value_BK), generator=generator)[:_MAX_VALUES]]
     units = torch.randperm(layer.num_units, generator=generator)[:max_units].tolist()
     is_zero_BK = value_BK.abs() <= _SILENT * value_BK.square().mean().sqrt()

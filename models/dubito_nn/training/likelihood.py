@@ -48,10 +48,10 @@ def sampled_outputs(
     """
     if num_samples < 1:
         raise ValueError(f"expected num_samples of at least 1, got {num_samples}: use 64")
-    place = device_of(network)
-    with in_mode(network, "sampling"), seeded(seed, place), torch.no_grad():
+    device = device_of(network)
+    with in_mode(network, "sampling"), seeded(seed, device), torch.no_grad():
         return [
-            _joined([network(rows.to(place)) for rows in torch.split(inputs, batch_size)])
+            _joined([network(rows.to(device)) for rows in torch.split(inputs, batch_size)])
             for _ in range(num_samples)
         ]
 

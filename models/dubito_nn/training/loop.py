@@ -134,8 +134,8 @@ def train(
     _check_settings(epochs, batch_size, learning_rate, weight_decay)
     _check_limits(l1, max_norm, clip_norm)
     _check_validation(validation, patience)
-    place = torch.device(device)
-    network.to(place).train()
+    device = torch.device(device)
+    network.to(device).train()
     sizes = _batch_sizes(network, len(inputs), batch_size)
     steps = epochs * len(sizes)
     groups = _groups(network, weight_decay, learning_rate, rate_factors or {})
@@ -147,10 +147,10 @@ def train(
     order = torch.Generator().manual_seed(seed)
     losses: list[float] = []
     held_out: list[float] = []
-    with seeded(seed, place):
+    with seeded(seed, device):
         for epoch in range(1, epochs + 1):
             batches = torch.split(torch.randperm(len(inputs), generator=order), sizes)
-            losses.append(_finite(descent.over(inputs, targets, batches, place), epoch))
+            losses.append(_finite(descent.over(inputs, targets, batches, device), epoch))
             if validation is not None:
                 held_out.append(mean_loss(network, *validation, loss))
             if progress is not None:
@@ -167,10 +167,12 @@ def train(
 
 def learned_drop_probs(network: nn.Module) -> dict[str, float]:
     """Return the learned drop probabilities by module path: tensors that need a gradient."""
-    found = {path: getattr(module, "drop_prob", None) for path, module in network.named_modules()}
+    drop_probs = {
+        path: getattr(module, "drop_prob", None) for path, module in network.named_modules()
+    }
     return {
         path: p.detach().mean().item()
-        for path, p in found.items()
+        for path, p in drop_probs.items()
         if isinstance(p, Tensor) and p.requires_grad
     }
 
@@ -190,12 +192,12 @@ class _Descent:
     max_norm: float | None
 
     def over(
-        self, inputs: Tensor, targets: Tensor, batches: Iterable[Tensor], place: torch.device
+        self, inputs: Tensor, targets: Tensor, batches: Iterable[Tensor], device: torch.device
     ) -> float:
         """Take one step per minibatch of row numbers; return the mean objective over the rows."""
-        total = torch.zeros((), dtype=torch.float64, device=place)
+        total = torch.zeros((), dtype=torch.float64, device=device)
         for rows in batches:
-            x, y = inputs[rows].to(place), targets[rows].to(place)
+            x, y = inputs[rows].to(device), targets[rows].to(device)
             total += self._step(x, y) * len(rows)
         return total.item() / len(inputs)
 
@@ -246,17 +248,17 @@ def _groups(
 ) -> list[dict[str, object]]:
     """The parameters by what they have in common: weight decay and rate."""
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
-    known: set[str] = set()
+    names: set[str] = set()
     for path, parameter in network.named_parameters():
         name = path.rpartition(".")[2]
-        known |= {path, name}
+        names |= {path, name}
         decay = weight_decay if parameter.ndim > 1 else 0.0
         factor = factors.get(path, factors.get(name, 1.0))
         members.setdefault((decay, factor), []).append(parameter)
-    if unknown := sorted(set(factors) - known):
+    if unknown := sorted(set(factors) - names):
         raise ValueError(
             f"expected rate_factors by names or paths of parameters, got {unknown}: "
-            f"the network has {sorted(known)}"
+            f"the network has {sorted(names)}"
         )
     if any(not factor > 0.0 for factor in factors.values()):
         raise ValueError(f"expected rate_factors above 0, got {dict(factors)}: 1 changes nothing")

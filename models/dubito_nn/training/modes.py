@@ -58,9 +58,9 @@ def outputs_of(
         seed: Of the masks; each row has its own.
         batch_size: Rows at a time.
     """
-    place = device_of(network)
-    with in_mode(network, mode), seeded(seed, place), torch.no_grad():
-        parts = [network(rows.to(place)) for rows in torch.split(inputs, batch_size)]
+    device = device_of(network)
+    with in_mode(network, mode), seeded(seed, device), torch.no_grad():
+        parts = [network(rows.to(device)) for rows in torch.split(inputs, batch_size)]
     if isinstance(parts[0], Tensor):
         return torch.cat(parts)
     first, second = zip(*parts, strict=True)

@@ -48,14 +48,14 @@ def reestimate_batch_norm(network: nn.Module, inputs: Tensor, *, batch_size: int
     momenta = [norm.momentum for norm in norms]
     counts = [norm.num_batches_tracked for norm in norms]
     counts = [None if count is None else count.clone() for count in counts]
-    seen = 0
+    num_seen = 0
     with in_mode(network, "point"):
         for norm in norms:
             norm.train()
         for rows in _batches(inputs, batch_size):
-            seen += len(rows)
+            num_seen += len(rows)
             for norm in norms:
-                norm.momentum = len(rows) / seen  # the first batch replaces what was there
+                norm.momentum = len(rows) / num_seen  # the first batch replaces what was there
             network(rows.to(device_of(network)))
     for norm, momentum, count in zip(norms, momenta, counts, strict=True):
         norm.momentum = momentum
@@ -81,9 +81,9 @@ def variance_shift(
     Source: Li et al. 2019, arXiv:1801.05134, equation 7 (whose ratio is the inverse).
     """
     ratios: dict[str, float] = {}
-    place = device_of(network)
-    with in_mode(network, mode), seeded(seed, place), _watched(network, ratios):
-        network(inputs.to(place))
+    device = device_of(network)
+    with in_mode(network, mode), seeded(seed, device), _watched(network, ratios):
+        network(inputs.to(device))
     return ratios
 
 

@@ -16,11 +16,13 @@ def seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
         seed: Of both.
         device: A CUDA device is forked and seeded as well.
     """
-    place = torch.device(device)
+    device = torch.device(device)
     index = (
-        torch.cuda.current_device() if place.type == "cuda" and place.index is None else place.index
+        torch.cuda.current_device()
+        if device.type == "cuda" and device.index is None
+        else device.index
     )
-    devices = [index] if place.type == "cuda" else []
+    devices = [index] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         # Not torch.manual_seed: that would seed every CUDA device, and they are not all forked.
         torch.default_generator.manual_seed(seed)

@@ -17,13 +17,13 @@ _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
 def weights_of(network: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
     """Yield path, module and parameter of every weight of two and more axes, each once."""
-    seen: set[int] = set()
+    yielded: set[int] = set()
     for path, module in network.named_modules():
         if isinstance(module, _EMBEDDINGS):
             continue
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim > 1 and "weight" in name and id(parameter) not in seen:
-                seen.add(id(parameter))
+            if parameter.ndim > 1 and "weight" in name and id(parameter) not in yielded:
+                yielded.add(id(parameter))
                 yield f"{path}.{name}".lstrip("."), module, parameter
 
 

@@ -74,8 +74,8 @@ class _DropBlock(nn.Module):
         positions = [size - self.block_size + 1 for size in places]
         seeds = 1.0 - keep_mask(x, (*x.shape[:2], *positions), self.seed_prob(places))
         mask = 1.0 - self._blocks(seeds)
-        kept = mask.flatten(1).sum(1).clamp_min(1.0).reshape(-1, *[1] * (x.ndim - 1))
-        return x * mask * (x.shape[1] * math.prod(places) / kept)
+        num_kept = mask.flatten(1).sum(1).clamp_min(1.0).reshape(-1, *[1] * (x.ndim - 1))
+        return x * mask * (x.shape[1] * math.prod(places) / num_kept)
 
     def extra_repr(self) -> str:
         """Show p and b."""

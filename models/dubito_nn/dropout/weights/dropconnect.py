@@ -114,19 +114,19 @@ class DropConnect(nn.Module):
 
 def _is_by_element(activation: nn.Module) -> bool:
     """Whether a change of one number leaves what becomes of the others as it was."""
-    one = torch.linspace(-1.0, 1.0, 8).reshape(2, 4)
-    two = one.clone()
-    two[0, 0] += 0.5
+    numbers = torch.linspace(-1.0, 1.0, 8).reshape(2, 4)
+    changed = numbers.clone()
+    changed[0, 0] += 0.5
     training = activation.training
     activation.eval()
     try:
         with torch.no_grad():
-            before, after = activation(one), activation(two)
+            before, after = activation(numbers), activation(changed)
     except RuntimeError:  # it takes another number of units, so that this cannot be tried
         return True
     finally:
         activation.train(training)
-    same_shape: bool = before.shape == one.shape
+    same_shape: bool = before.shape == numbers.shape
     return same_shape and torch.equal(before.flatten()[1:], after.flatten()[1:])
 
 
@@ -149,7 +149,7 @@ def gaussian_expectation(activation: nn.Module, mean: Tensor, variance: Tensor) 
         at_zero = torch.exp(-0.5 * ratio.square()) / math.sqrt(2.0 * math.pi)
         positive = 0.5 * (1.0 + torch.erf(ratio / math.sqrt(2.0)))
         return functional.relu(mean * positive + deviation * at_zero)
-    nodes = [_STEP * place for place in range(-_REACH, _REACH + 1)]
+    nodes = [_STEP * index for index in range(-_REACH, _REACH + 1)]
     densities = [math.exp(-0.5 * node * node) for node in nodes]
     total = torch.zeros_like(mean)
     for node, density in zip(nodes, densities, strict=True):

@@ -86,17 +86,17 @@ def compression(network: nn.Module) -> float:
     """
     layers = [module for module in network.modules() if isinstance(module, _Layer)]
     total = sum(layer.is_kept.numel() for layer in layers)
-    kept = sum(int(layer.survivors().sum()) for layer in layers)
-    return total / max(kept, 1) if layers else 1.0
+    surviving = sum(int(layer.survivors().sum()) for layer in layers)
+    return total / max(surviving, 1) if layers else 1.0
 
 
 def _drop_unread_units(chain: nn.Sequential) -> None:
     before: int | None = None
-    for place, module in enumerate(chain):
+    for index, module in enumerate(chain):
         if isinstance(module, _Layer):
             if before is not None:
-                _narrow(chain, before, place)
-            before = place
+                _narrow(chain, before, index)
+            before = index
         elif not isinstance(module, _UNIT_BY_UNIT):
             before = None
 
@@ -109,11 +109,13 @@ def _narrow(chain: nn.Sequential, before: int, after: int) -> None:
         return
     units = writer.is_kept.shape[0]
     inputs = reader.is_kept.shape[1]
-    read = reader.is_kept.transpose(0, 1).reshape(units, -1).any(dim=1)
-    kept = torch.nonzero(read).flatten()
+    is_read = reader.is_kept.transpose(0, 1).reshape(units, -1).any(dim=1)
+    units_read = torch.nonzero(is_read).flatten()
     width = inputs // units
-    columns = (kept[:, None] * width + torch.arange(width, device=kept.device)).flatten()
-    chain[before] = _selected(writer, kept, 0)
+    columns = (
+        units_read[:, None] * width + torch.arange(width, device=units_read.device)
+    ).flatten()
+    chain[before] = _selected(writer, units_read, 0)
     chain[after] = _selected(reader, columns, 1)
 
 

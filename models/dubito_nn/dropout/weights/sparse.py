@@ -72,8 +72,8 @@ class _Sparse(nn.Module):
     @property
     def drop_prob(self) -> Tensor:
         """The mean of α / (1+α) over the weights that are not pruned, a scalar."""
-        kept = self.is_kept.sum().clamp_min(1.0)
-        return (torch.sigmoid(self.log_alpha) * self.is_kept).sum() / kept
+        num_kept = self.is_kept.sum().clamp_min(1.0)
+        return (torch.sigmoid(self.log_alpha) * self.is_kept).sum() / num_kept
 
     def regularisation(self) -> Tensor:
         """Return divergence_weight · KL, in nats per row.
