@@ -100,6 +100,7 @@ def _read_directory(file: BinaryIO, size: int, count: int) -> tuple[int, bytes, 
 
 
 def _parse_directory(directory: bytes, start: int, limits: Mapping[str, int]) -> list[_Entry]:
+    """Read the entries of a zip directory, which must be those of a bundle, in order."""
     entries, at, offset = [], 0, 0
     for name, limit in limits.items():
         head = directory[at : at + _DIRECTORY.size]
@@ -129,6 +130,7 @@ def _parse_directory(directory: bytes, start: int, limits: Mapping[str, int]) ->
 
 
 def _check_entry(entry: _Entry, stored: int, kind: int, limit: int) -> None:
+    """Refuse an entry that the writer of bundles would not have written."""
     where = f"entry `{entry.name}`"
     if entry.method != 0 or stored != entry.size:
         raise BundleError(f"{where} is compressed: entries are stored as is")

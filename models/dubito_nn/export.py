@@ -146,6 +146,7 @@ def _lift_and_prove(captured: Captured) -> tuple[Lifted, Lifted]:
 
 
 def _lifted_and_point(captured: Captured) -> tuple[Lifted, Lifted]:
+    """The lifted graph with all its nodes, and the evaluation-mode graph; they share weights."""
     recorded = captured.trace("sampling")
     refuse_as_recorded(recorded)
     lifted = lift(lower(recorded), captured, draw=True)
@@ -211,6 +212,7 @@ def _warnings(
 
 
 def _write(path: Path, manifest: Manifest, lifted: Lifted, point: Program) -> Bundle:
+    """Write the bundle under a name of its own, read it back, and put it in its place."""
     used = {
         str(node.args[0])
         for program in (lifted.program, point)

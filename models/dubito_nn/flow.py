@@ -17,7 +17,7 @@ OUTPUT = "output"
 
 
 def names(text: str) -> frozenset[str]:
-    """A set of words."""
+    """The operators named in a text, separated by spaces."""
     return frozenset(text.split())
 
 
@@ -114,6 +114,7 @@ class Flow:
             self._combine(node)
 
     def _combine(self, node: Node) -> None:
+        """Place a value among the data, or among the draws where it reads no data."""
         arguments = tuple(dict.fromkeys(node.references()))
         data = tuple(name for name in arguments if name in self.data)
         draws = frozenset[Draw]().union(*(self.noise.get(name, ()) for name in arguments))
@@ -170,6 +171,7 @@ class Flow:
     def _walk(
         self, starts: Iterable[str], following: Callable[[str], Sequence[str]], stop: Stop
     ) -> tuple[list[str], list[str]]:
+        """Follow values breadth first, each once, up to an input or an operator of `stop`."""
         waiting = deque(dict.fromkeys(starts))
         visited, passed, ends = set(waiting), list[str](), list[str]()
         while waiting:

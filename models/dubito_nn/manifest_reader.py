@@ -165,6 +165,7 @@ def _input_size(raw: object, where: str) -> int | str:
 
 
 def _site(raw: object, where: str) -> Site:
+    """Read one row of the site table."""
     if isinstance(raw, dict):  # bundles of earlier builds say nothing of it
         raw = {"keep_prob": None, **raw}
     table = _table(raw, Site, where)

@@ -241,6 +241,7 @@ def from_json(raw: object, *, where: str) -> Program:
 
 
 def _read_node(raw: object, defined: set[str], where: str) -> Node:
+    """Read one node, which may name no other than those `defined` before it."""
     table = _object(raw, f"{where}: a node", None)
     if not {"name", "op", "args"} <= set(table) <= {"name", "op", "args", "kwargs"}:
         raise BundleError(f"{where}: a node expects the fields name, op, args and maybe kwargs")
@@ -352,6 +353,7 @@ def _decode(raw: object, defined: set[str], where: str, depth: int) -> Argument:
 
 
 def _decode_mark(mark: dict[str, object], defined: set[str], where: str) -> Argument:
+    """Read an argument that JSON has no form for: a reference, a type, a number not finite."""
     if len(mark) != 1:
         raise BundleError(f"{where}: an argument object expects one key, got {len(mark)}")
     ((kind, value),) = mark.items()

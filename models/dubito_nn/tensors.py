@@ -34,7 +34,7 @@ _BYTES = {
 
 
 def read_tensors(content: bytes, where: str) -> dict[str, Tensor]:
-    """The tensors by name.
+    """Read a safetensors file: its tensors by name.
 
     Raises:
         BundleError: naming the first tensor that breaks a rule.
@@ -50,6 +50,7 @@ def read_tensors(content: bytes, where: str) -> dict[str, Tensor]:
 
 
 def _check_header(content: bytes, where: str) -> None:
+    """Refuse a header whose tensors are not laid out one behind the other."""
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > len(content) - 8:
         raise BundleError(f"{where} is not readable: it ends within its header")

@@ -13,7 +13,7 @@ VERY_HIGH_RATE = 0.8
 
 @dataclass(frozen=True)
 class Text:
-    """One kind of warning.
+    """What a kind of warning says.
 
     Args:
         title: what was found.

@@ -102,7 +102,7 @@ def check_fixed(size: int | torch.SymInt, what: str, remedy: str) -> None:
 
 
 def check_per(per: str) -> Per:
-    """Return `row` or `batch`.
+    """Return what shares a mask, `row` or `batch`.
 
     Raises:
         ValueError: It is neither.

@@ -126,6 +126,7 @@ class Ending:
         return tail
 
     def _of(self, node: Node, value: Value) -> ValueRange | list[ValueRange]:
+        """Bounds of one value of the tail, by its operator."""
         kind, position = base(node), self._places[node.name]
         if node.name in self._constant and not isinstance(value, (tuple, list)):
             exact = torch.as_tensor(value, dtype=torch.float64)
@@ -162,6 +163,8 @@ class Ending:
         return resolve(node.op)(*firsts, *rest, **keywords)
 
     def _moved(self, node: Node) -> ValueRange | list[ValueRange]:
+        """Bounds of elements that an operator only moves: they move with them."""
+
         def taken(argument: Argument, end: str) -> object:
             if isinstance(argument, tuple):
                 return [taken(part, end) for part in argument]

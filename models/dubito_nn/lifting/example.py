@@ -75,6 +75,7 @@ def read_example(network: nn.Module, example: Example, free_dims: FreeDims) -> I
 
 
 def _named(network: nn.Module, example: Example) -> tuple[dict[str, Tensor], bool]:
+    """The inputs by name, and whether the network takes them by keyword."""
     if isinstance(example, Mapping):
         return {str(name): tensor for name, tensor in example.items()}, True
     if not isinstance(example, (Tensor, tuple, list)):
@@ -127,6 +128,7 @@ def _varied(row: Tensor, generator: torch.Generator) -> Tensor:
 def _checked_free_dims(
     free_dims: FreeDims, example: Mapping[str, Tensor]
 ) -> dict[str, dict[int, str]]:
+    """The free dimensions by input and axis, refused where they name none."""
     checked: dict[str, dict[int, str]] = {}
     declared = {} if free_dims is None else free_dims
     if not isinstance(declared, Mapping) or not all(

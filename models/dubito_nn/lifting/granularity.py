@@ -83,6 +83,7 @@ def with_granularity(lifted: Lifted, inputs: Mapping[str, Tensor]) -> Lifted:
 
 
 def _granularity(site: Site, seen: Seen) -> Granularity:
+    """What one number of a draw acts on, by its shape and by the operator that brings it in."""
     if all(size == 1 for size in site.shape):
         return "batch" if site.batch_dim is None else "path"
     meetings = seen.flow.meetings.get(site.index, [])

@@ -89,7 +89,7 @@ def inject_dropout(captured: Captured, drop_prob: Mapping[str, float]) -> Inject
 
 
 def _wanted(network: nn.Module, drop_prob: Mapping[str, float]) -> dict[str, float]:
-    """P by path."""
+    """The p that is asked of each module, by its path."""
     wanted: dict[str, float] = {}
     if not isinstance(drop_prob, Mapping) or not all(isinstance(name, str) for name in drop_prob):
         raise ExportError(

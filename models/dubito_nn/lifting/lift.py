@@ -222,6 +222,7 @@ class Lifter:
         return self.emit("aten.full.default", size, number, dtype=dtype, device=OnDevice())
 
     def _placeholder(self, node: fx.Node) -> None:
+        """Carry an input or a weight over, under the name that the user knows."""
         signature = self.recorded.graph_signature
         key = (
             signature.inputs_to_parameters.get(node.name)
@@ -270,6 +271,7 @@ class Lifter:
         self.names[node] = result.name
 
     def _plain(self, node: fx.Node) -> None:
+        """Carry an operator of the allow-list over as it is."""
         whole = recurrent_operators().get(node.target)
         name = f"aten.{whole}.input" if whole else name_of(node.target)
         if free_unbacked_symbols(node.meta.get("val")):

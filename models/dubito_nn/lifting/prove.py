@@ -88,6 +88,7 @@ def _compare_point(
 
 
 def _agree(eager: Tensor, graph: Tensor, what: str, mode: str) -> None:
+    """Refuse outputs of a graph that are not those of the eager network."""
     if not eager.isfinite().all():
         raise ExportError(
             f"the network returns NaN or infinity in {mode} mode on the example: give real rows as"

@@ -210,6 +210,7 @@ def _checked_axis(declared: Declared, served: Tensor, rows: int) -> int:
 
 
 def _check_numbers(result: Tensor, sampled: Tensor, output: str, axis: int) -> None:
+    """Refuse classes whose numbers are of another kind than declared, or differ between modes."""
     if output not in ("logits", "probs", "log_probs"):
         return
     slack = 1e-5 if output == "logits" else 1e-2

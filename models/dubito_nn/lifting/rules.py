@@ -82,6 +82,7 @@ def refuse_certain(node: fx.Node, drop_prob: float) -> None:
 
 
 def _native_dropout(lifter: Lifter, node: fx.Node) -> None:
+    """Scale by a mask, x · m / (1-p); users of the mask itself get it as booleans."""
     x, drop_prob, _ = node.args
     assert isinstance(x, fx.Node)
     result = Ref(lifter.names[x])
@@ -103,6 +104,7 @@ def _native_dropout(lifter: Lifter, node: fx.Node) -> None:
 
 
 def _bernoulli_p(lifter: Lifter, node: fx.Node) -> None:
+    """A mask with a fixed rate; a tensor of rates makes uniform draws that are compared."""
     keep_prob = node.args[1]
     if isinstance(keep_prob, fx.Node):
         _bernoulli(lifter, node)

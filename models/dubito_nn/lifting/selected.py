@@ -74,6 +74,7 @@ class Selected(nn.Module):
         self._seen.append(result)
 
     def _feature_rows(self, rows: int) -> Tensor:
+        """The features of the last call of the module that was named, (rows, F)."""
         if not self._seen:
             raise ExportError(
                 f"features `{self.features}` did not run in the forward pass: name a module that"
@@ -88,6 +89,7 @@ class Selected(nn.Module):
         return features.flatten(1)
 
     def _picked(self, returned: object) -> Tensor | tuple[Tensor, Tensor]:
+        """The output to serve, or the pair of mean and log-variance."""
         if self.output_name is not None:
             returned = _item(returned, self.output_name)
         if isinstance(returned, Tensor):
@@ -139,6 +141,7 @@ def _submodule(network: nn.Module, path: str) -> nn.Module:
 
 
 def _item(returned: object, name: str) -> object:
+    """One output of a structured return, by key, position or attribute."""
     if isinstance(returned, Mapping) and name in returned:
         return returned[name]
     if isinstance(returned, (tuple, list)) and name.isdecimal() and int(name) < len(returned):

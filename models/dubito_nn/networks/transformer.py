@@ -99,6 +99,8 @@ class Transformer(nn.Module):
 
 
 class _Block(nn.Module):
+    """Self-attention and a feed-forward map, each added to what it reads."""
+
     def __init__(self, num_features: int, num_heads: int, rates: TransformerRates) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(num_features)

@@ -51,7 +51,7 @@ class Activations:
 
 @dataclass(frozen=True)
 class LayerDiagnosis:
-    """One layer with weights.
+    """What was found of a layer that has weights.
 
     Attributes:
         path: Of the module.
@@ -168,13 +168,14 @@ def _unit_axis(taken: object, module: nn.Module, weight: Tensor) -> int | None:
 def _activations(
     layer: _Watched, run: Callable[[], float], max_units: int, generator: torch.Generator
 ) -> Activations:
+    """Measure one layer: once with its units as they are, and once without each of them."""
     batches: list[Tensor] = []
 
     def look(taken: Tensor) -> None:
         batches.append(taken.movedim(layer.axis, -1).flatten(0, -2))
 
     with _hooked(layer, look):
-        whole = run()
+        plain_loss = run()
     value_BK = torch.cat(batches).detach().float()
     value_BK = value_BK[torch.randperm(len(value_BK), generator=generator)[:_MAX_VALUES]]
     units = torch.randperm(layer.num_units, generator=generator)[:max_units].tolist()
@@ -182,7 +183,7 @@ def _activations(
     increases = []
     for unit in units:
         with _hooked(layer, partial(_without, axis=layer.axis, unit=unit)):
-            increases.append(run() - whole)
+            increases.append(run() - plain_loss)
     return Activations(
         sparsity=float(is_zero_BK.float().mean()),
         silent_units=float(is_zero_BK.all(dim=0).float().mean()),

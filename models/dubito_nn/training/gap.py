@@ -145,6 +145,7 @@ def advise(gap: Gap) -> Advice:
 
 
 def _judged(gap: Gap) -> tuple[Verdict, str]:
+    """Return the verdict and the reason for it."""
     held_out, masked = gap.kept_held_out, gap.kept_under_masks
     overfits = gap.is_learned and held_out < _OVERFITS
     if not gap.has_dropout:

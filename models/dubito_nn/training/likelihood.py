@@ -105,6 +105,7 @@ def best_noise_precision(samples: list[Output], target_BD: Tensor) -> float:
 def _log_density(
     output: Output, targets: Tensor, head: Head, noise_precision: float | None
 ) -> Tensor:
+    """Return log p(y | one pass) of each row, in nats, shape (B,)."""
     targets = targets.cpu()
     if head == "logits":
         _check_labels(_tensor(output), targets)

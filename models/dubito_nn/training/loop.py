@@ -54,7 +54,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a training went.
+    """What a training leaves beside the weights.
 
     Attributes:
         losses: One mean per epoch, regularisers included.
@@ -202,6 +202,7 @@ class _Descent:
         return total.item() / len(inputs)
 
     def _step(self, x: Tensor, y: Tensor) -> Tensor:
+        """Take one step on a minibatch; return its objective."""
         x, y = (x, y) if self.augment is None else self.augment(x, y)
         objective = self.loss(self.network(x), y) + sum_of_terms(self.layers)
         if self.l1 > 0.0:

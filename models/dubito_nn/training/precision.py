@@ -78,6 +78,7 @@ def train_weight_decay(
 def _kept_prior(
     drop_prob: float, length_scale: float, num_rows: int, divisor: float, name: str
 ) -> float:
+    """Return (1-p) l² / (2 N d) for a divisor d, the weight decay or the noise precision."""
     if not 0.0 <= drop_prob < 1.0:
         raise ValueError(
             f"expected a drop_prob of at least 0 and below 1, got {drop_prob}: "

@@ -24,7 +24,7 @@ from dubito_nn.training.seeding import seeded
 
 @dataclass(frozen=True)
 class Trial:
-    """One drop probability, tried.
+    """How well one drop probability explains the validation rows.
 
     Attributes:
         drop_prob: p.
@@ -41,7 +41,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class DropProbSearch:
-    """What a search found.
+    """A search for the drop probability: its trials, and the best of them.
 
     Attributes:
         trials: In the order in which they were made.
@@ -121,6 +121,7 @@ def _trial(
     num_samples: int,
     seed: int,
 ) -> Trial:
+    """Measure a trained network by the likelihood of the validation rows."""
     inputs, targets = validation
     samples = sampled_outputs(network, inputs, num_samples=num_samples, seed=seed)
     precision = best_noise_precision(samples, targets) if head == "mean" else None

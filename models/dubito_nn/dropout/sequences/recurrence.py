@@ -97,6 +97,7 @@ def gru_over_time(
 def _start(
     x_BLK: Tensor, rnn: nn.RNNBase, h: Tensor | None, c: Tensor | None
 ) -> tuple[Tensor, Tensor]:
+    """Return the h and c of the first step, (B, H) each: zeros where no state was passed."""
     check_fixed(
         x_BLK.shape[1],
         "number of time steps of a recurrent layer with dropout inside, whose loop is written out",

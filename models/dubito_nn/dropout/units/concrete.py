@@ -126,6 +126,7 @@ class _Concrete(nn.Module):
         return kept / torch.sigmoid(-self.p_logit)
 
     def _check(self, drop_prob_init: float, following: Following | None) -> None:
+        """Refuse arguments out of range, and a following layer of another kind or width."""
         if not 0.0 < drop_prob_init < 1.0:
             raise ValueError(
                 f"expected drop_prob_init between 0 and 1, both excluded, got {drop_prob_init}: "

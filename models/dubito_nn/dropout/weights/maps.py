@@ -12,7 +12,7 @@ LINEAR_MAPS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def check_map(layer: nn.Module) -> LinearMap:
-    """Return the layer.
+    """Return a layer whose weights can be masked as it is.
 
     Raises:
         ValueError: It is no linear or convolutional layer.

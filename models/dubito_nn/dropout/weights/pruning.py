@@ -91,6 +91,7 @@ def compression(network: nn.Module) -> float:
 
 
 def _drop_unread_units(chain: nn.Sequential) -> None:
+    """Narrow every two sparse layers of a chain with nothing but units between them."""
     before: int | None = None
     for index, module in enumerate(chain):
         if isinstance(module, _Layer):
@@ -102,6 +103,7 @@ def _drop_unread_units(chain: nn.Sequential) -> None:
 
 
 def _narrow(chain: nn.Sequential, before: int, after: int) -> None:
+    """Take the units that the sparse layer `after` does not read out of the one `before` it."""
     writer, reader = chain[before], chain[after]
     assert isinstance(writer, _Layer)
     assert isinstance(reader, _Layer)
