@@ -258,9 +258,7 @@ def _read_node(raw: object, defined: set[str], where: str) -> Node:
     if not isinstance(raw_args, list):
         raise BundleError(f"{where}: args expects a list, got {type(raw_args).__name__}")
     args = tuple(_decode(item, defined, where, 0) for item in raw_args)
-    kwargs = {
-        _name(key, where): _decode(item, defined, where, 0) for key, item in raw_kwargs.items()
-    }
+    kwargs = {_name(key, where): _decode(x, defined, where, 0) for key, x in raw_kwargs.items()}
     if op not in OWN_OPS and makes_from_nothing(op):
         kwargs["device"] = OnDevice()  # where the graph runs, also when it runs without numbers
     node = Node(name, op, args, kwargs)
@@ -309,10 +307,7 @@ def _check_restricted(node: Node, where: str) -> None:
 
 def _check_instance_norm(node: Node, where: str) -> None:
     """With statistics of its input it would write to the running ones."""
-    arguments = dict(
-        zip(("running_mean", "running_var", "use_input_stats"), node.args[3:], strict=False)
-    )
-    arguments |= node.kwargs
+    arguments = {**dict(zip(argument_names(node.op), node.args, strict=False)), **node.kwargs}
     if arguments.get("use_input_stats", True) is not False and any(
         arguments.get(name) is not None for name in ("running_mean", "running_var")
     ):
