@@ -8,10 +8,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from dubito.calibration import evaluate, fit
 from dubito.calibration import evaluate_positions as of_positions
-from dubito.calibration.evaluate import Evaluation
 from dubito.calibration.fit_positions import fit_positions as _fit_positions
 from dubito.calibration.flags.flagging import Flagging
 from dubito.calibration.record import Calibration
+from dubito.report import Evaluation
 
 
 def _flagging(asked: dict[str, Any]) -> dict[str, Any]:

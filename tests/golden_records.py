@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from dubito.calibration.choices import Choices
-from dubito.calibration.evaluate import Evaluation
 from dubito.calibration.promises.policy import Target
 from dubito.calibration.record import Calibration
-from dubito.engine.sampling import Sampling
+from dubito.engine.calling.sampling import Sampling
+from dubito.report import Evaluation
 
 from . import fits
 from .golden import FOLDER, shortened

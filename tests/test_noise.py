@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import minimize_scalar
 
-from dubito.calibration.scaling.noise import Noise, check_precision, fit_noise, mixture_nll
+from dubito.calibration.scaling.noise import Noise, check_precision, fit_noise
 from dubito.errors import InputError
+from dubito.report.likelihood import mixture_nll
 
 
 def drawn(

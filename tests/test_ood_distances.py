@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from dubito.calibration.flags.combined import Tail
 from dubito.calibration.flags.distances import MAX_FEATURES, MAX_KEPT, MAX_PROJECTED, FeatureBank
-from dubito.calibration.flags.packed import Packed
+from dubito.calibration.flags.packed import PackedArray
 from dubito.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -155,12 +155,12 @@ def test_rows_of_another_width_are_refused() -> None:
 )
 def test_a_damaged_array_is_refused(shape: tuple[int, ...], data: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Packed(shape, data)
+        PackedArray(shape, data)
 
 
 def test_an_array_that_is_not_finite_is_refused() -> None:
     with pytest.raises(InputError, match="finite"):
-        Packed.of(np.array([1.0, np.inf]))
+        PackedArray.of(np.array([1.0, np.inf]))
 
 
 def test_surprise_is_minus_the_logarithm_of_the_conformal_p_value() -> None:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from dubito.asked import ClassSets, Flags, arrays_of
 from dubito.calibration.flags.detector import Detector
+from dubito.columns import ClassSets, Flags, arrays_of
 from dubito.serving.overflow import decided, flagged, warn_of_overflow
 
 SCORES = np.array([0.1, np.nan, np.inf])

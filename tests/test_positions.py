@@ -20,7 +20,7 @@ from dubito.calibration.record import Calibration
 from dubito.engine.calling.sampling import Sampling
 from dubito.errors import InputError
 from dubito.report import classification_figures
-from dubito.report.positions import Labelled, position_statistics
+from dubito.report.positions import LabelledPositions, position_statistics
 from dubito.report.statistics import figures, intervals
 
 SAMPLING = Sampling(4)
@@ -137,7 +137,7 @@ def test_unlabelled_positions_count_nowhere() -> None:
 def test_figures_of_positions_are_those_of_as_many_rows() -> None:
     logits, label = maps(90, 10, 4, seed=3)
     mean = softmax(logits).mean(axis=0)
-    rows = Labelled.of(mean, label >= 0, label, "dense")
+    rows = LabelledPositions.of(mean, label >= 0, label, "dense")
     statistics = position_statistics(rows, np.arange(90.0), None, None)
     found = figures(statistics, 90)
     plain = classification_figures(mean.reshape(-1, 4), label.reshape(-1), None)
@@ -189,7 +189,7 @@ def test_intervals_are_wider_where_positions_hang_together() -> None:
     for wrong in (alone, together):
         label = wrong.astype(np.int64)
         mean = np.broadcast_to([0.7, 0.3], (100, 50, 2)).copy()
-        rows = Labelled.of(mean, label >= 0, label, "dense")
+        rows = LabelledPositions.of(mean, label >= 0, label, "dense")
         statistics = position_statistics(rows, generator.random(100), None, None)
         report = figures(statistics, 100)
         found = intervals(statistics, report, 100)

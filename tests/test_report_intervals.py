@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from dubito import report
 from dubito.calibration.evaluate import evaluate_classification, evaluate_regression
-from dubito.report.statistics import Counts, mean_of
+from dubito.report.statistics import RowCounts, mean_of
 
 Floats = NDArray[np.float64]
 NUM_ROWS, NUM_STRANGE = 24, 9
@@ -62,7 +62,7 @@ def test_a_figure_of_counts_is_the_figure_of_the_repeated_rows(
     drawn: list[int], drawn_strange: list[int], seed: int
 ) -> None:
     rows, strange = np.array(drawn), np.array(drawn_strange)
-    counts = Counts(
+    counts = RowCounts(
         np.bincount(rows, minlength=NUM_ROWS)[None].astype(float),
         np.bincount(strange, minlength=NUM_STRANGE)[None].astype(float),
     )

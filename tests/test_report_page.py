@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dubito.calibration.fit import fit_classification, fit_regression
+from dubito.calibration.page import page_of
 from dubito.calibration.record import Calibration
 from dubito.engine.calling.sampling import Sampling
 from dubito.errors import InputError
@@ -47,7 +48,7 @@ def record(request: pytest.FixtureRequest) -> Calibration:
 
 @pytest.fixture(scope="module")
 def text(record: Calibration) -> str:
-    return page.html(page.of_calibration(record, "animals <1> & others"))
+    return page.html(page_of(record, "animals <1> & others"))
 
 
 def test_a_page_is_well_formed_and_every_identifier_is_its_own(text: str) -> None:
@@ -102,7 +103,7 @@ def test_a_page_holds_every_figure_with_its_interval_before_and_after(
 def test_the_same_calibration_gives_the_same_bytes(record: Calibration, tmp_path: Path) -> None:
     again = Calibration.from_json(record.to_json())
     for name, one in (("first", record), ("second", again)):
-        page.write(page.of_calibration(one, "x"), tmp_path / name)
+        page.write(page_of(one, "x"), tmp_path / name)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
 
 
@@ -113,11 +114,11 @@ def test_a_record_of_an_earlier_build_is_read_but_has_no_page(record: Calibratio
     assert earlier.report.after == record.report.after
     assert (earlier.curves, earlier.report.intervals) == ({}, {})
     with pytest.raises(InputError, match="calibrate the version again"):
-        page.of_calibration(earlier, "x")
+        page_of(earlier, "x")
 
 
 def test_one_report_alone_has_one_column(record: Calibration) -> None:
-    both = page.of_calibration(record, "x")
+    both = page_of(record, "x")
     alone = replace(both, reports={"after": both.reports["after"]})
     tree = ElementTree.fromstring(page.html(alone))
     row = next(row for row in tree.iter("tr") if row.get("id") == "nll")

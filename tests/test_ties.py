@@ -18,7 +18,7 @@ from dubito.calibration.flags.combined import Tail
 from dubito.calibration.flags.detector import Detector
 from dubito.calibration.flags.distances import FeatureBank
 from dubito.calibration.flags.flagging import Flagging, fit_flag
-from dubito.calibration.flags.scorer import Fitted
+from dubito.calibration.flags.scorer import FittedScore
 from dubito.calibration.flags.source import LogitSource, NumberSource
 from dubito.calibration.promises import intervals
 from dubito.calibration.promises.policy import Policy, Target
@@ -31,7 +31,7 @@ from dubito.monitoring.kept import Kept
 from dubito.report import ood_figures
 from dubito.report.rejection import ause
 from dubito.report.reliability import confidence
-from dubito.report.statistics import Counts
+from dubito.report.statistics import RowCounts
 
 Floats = NDArray[np.float64]
 ROUNDING = 1e-8  # relative: more than the kernels' own, which the engine's test below has
@@ -168,7 +168,7 @@ def test_intervals_and_their_report_have_no_unit_of_the_target(kind: str, unit: 
         np.testing.assert_allclose(scaled / unit, plain, rtol=1e-9)
     error_B1 = target_B1 - mean_B1
     areas = [
-        ause(scale**2 * variance_B1, scale * error_B1).value(Counts.once(400))
+        ause(scale**2 * variance_B1, scale * error_B1).value(RowCounts.once(400))
         for scale in (unit, 1.0)
     ]
     np.testing.assert_allclose(areas[0], areas[1])
@@ -247,7 +247,7 @@ def test_distances_from_classes_of_one_kind_are_not_made_of_rounding(name: str) 
     """Every class is one row many times, so that features within it differ by rounding alone."""
     feature_KF = np.maximum(np.random.default_rng(2).normal(size=(8, 40)), 0.0)
     kind_B = np.arange(400) % 8
-    fitted = Fitted(FeatureBank.fit(off(feature_KF[kind_B], 0), kind_B))
+    fitted = FittedScore(FeatureBank.fit(off(feature_KF[kind_B], 0), kind_B))
     found_SK = [
         fitted.score(name, NumberSource(np.zeros(0), np.ones(0), off(feature_KF, seed)))
         for seed in range(20)
@@ -262,7 +262,7 @@ def test_kinds_that_tie_choose_no_score_and_are_told() -> None:
         LogitSource(np.repeat(MEAN_KC, 10, axis=0)[None] * (1 + shift), 1.0)
         for shift in (0.0, ROUNDING)
     )
-    found = scorer.compare(["energy", "mutual_information"], Fitted(), usual, strange)
+    found = scorer.compare(["energy", "mutual_information"], FittedScore(), usual, strange)
     assert found == {"energy": 0.5, "mutual_information": 0.5}
     same = LogitSource(off(np.full((2, 300, 3), [1.0, 2.0, 3.0]), 0), 1.0)
     parts = {"ood": np.arange(300)}

@@ -10,11 +10,12 @@ from scipy.special import softmax
 
 from dubito.calibration import splits
 from dubito.calibration.choices import ScalingName
-from dubito.calibration.scaling.noise import Noise, fit_noise, mixture_nll
+from dubito.calibration.scaling.noise import Noise, fit_noise
 from dubito.calibration.scaling.scaling import fit_scaling
 from dubito.calibration.scaling.temperature import fit_temperature
 from dubito.calibration.verdict import JudgedFit, Verdict, judge_noise, judge_scaling
 from dubito.report import no_check
+from dubito.report.likelihood import mixture_nll
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]

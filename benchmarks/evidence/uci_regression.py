@@ -41,8 +41,9 @@ from side_by_side import SideBySide
 from torch import Tensor, nn
 from uci import NAMES, Split, read_split
 
-from dubito.calibration.scaling.noise import Noise, fit_noise, mixture_nll
+from dubito.calibration.scaling.noise import Noise, fit_noise
 from dubito.engine import Engine, Regression
+from dubito.report.likelihood import mixture_nll
 from dubito_nn import export
 from dubito_nn.dropout import StandardFamily
 from dubito_nn.networks import MLP, Standardise

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from dubito.api.arrays import write_npz
 from dubito.api.bodies import JSON, NPY, NPZ
-from dubito.asked import ClassNames, ClassSets, Column, Flags, arrays_of
+from dubito.columns import ClassNames, ClassSets, Column, Flags, arrays_of
 from dubito.engine import Sampling
 from dubito.errors import InputError
 from dubito.registry import JobFact

@@ -7,7 +7,7 @@ Dimensions: T samples, B rows, C classes, D outputs, N out-of-distribution rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isfinite
 
 import numpy as np
@@ -23,36 +23,16 @@ from dubito.calibration.scaling.scaling import label_nll, mean_probabilities
 from dubito.engine.heads.scaling import Scaling
 from dubito.report import (
     Check,
-    Curves,
-    Intervals,
-    ReliabilityBin,
-    Report,
-    Statistics,
+    Evaluation,
+    as_evaluation,
     class_curves,
     classification_statistics,
-    figures,
-    intervals,
     no_check,
     number_curves,
     ood_statistics,
     regression_statistics,
     score_counts,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """A report, its 95 % intervals by figure, what its pictures need, and what is missing."""
-
-    report: Report
-    intervals: Intervals
-    curves: Curves
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def bins(self) -> tuple[ReliabilityBin, ...]:
-        """The reliability bins behind the ECE; empty for a regression."""
-        return self.curves.bins
 
 
 def evaluate_classification(
@@ -183,22 +163,6 @@ def _noise(
         return Noise.none(target_BD.shape[1]), target_BD.var(axis=0)
     noise = Noise(calibration.noise_variance, calibration.variance_scale)
     return noise, np.asarray(calibration.ood_reference)
-
-
-def as_evaluation(
-    statistics: Statistics,
-    curves: Curves,
-    score_B: NDArray[np.float64],
-    ood_score_N: NDArray[np.float64] | None,
-    seed: int,
-    check: Check,
-) -> Evaluation:
-    """Figures with their intervals, beside their curves."""
-    rows, strange = len(score_B), 0 if ood_score_N is None else len(ood_score_N)
-    report = figures(statistics, rows, strange)
-    check()
-    found = intervals(statistics, report, rows, strange, seed=seed, check=check)
-    return Evaluation(report, found, curves)
 
 
 def impossible(nll_B: NDArray[np.float64]) -> tuple[str, ...]:

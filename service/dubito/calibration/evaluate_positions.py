@@ -38,7 +38,7 @@ from dubito.report import (
     score_counts,
 )
 from dubito.report.curves import Line, line_of, places
-from dubito.report.positions import Labelled, position_statistics, row_risk
+from dubito.report.positions import LabelledPositions, position_statistics, row_risk
 from dubito.report.statistics import Floats
 
 
@@ -91,7 +91,7 @@ def evaluate_positions(
         sets_NC, is_covered_B = sets_BPC[is_known], positions.is_covered(sets_BPC, label)
     flag_B = calibration.ood.flags(score_B) if calibration else None
     check()
-    rows = Labelled.of(mean_BPC, is_known, label, head)
+    rows = LabelledPositions.of(mean_BPC, is_known, label, head)
     name = scores.DEFAULT_CLASSIFICATION if calibration is None else calibration.ood.score
     uncertainty_B = positions.uncertainty(mean_BPC)
     nll_BP = label_nll(logits, label, scaling)
@@ -109,7 +109,7 @@ def evaluate_positions(
     return replace(found, warnings=impossible(nll_BP))
 
 
-def _risk_coverage(rows: Labelled, uncertainty_B: Floats) -> Line:
+def _risk_coverage(rows: LabelledPositions, uncertainty_B: Floats) -> Line:
     is_right_N = (ties.most_probable(rows.mean) == rows.label).astype(np.float64)
     risk_B = row_risk(uncertainty_B, 1 - rows.sums(is_right_N) / rows.count)
     place_P = places(len(risk_B))

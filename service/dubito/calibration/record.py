@@ -24,7 +24,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from dubito.calibration.choices import IntervalsName, ScalingName
 from dubito.calibration.flags import scores
 from dubito.calibration.flags.detector import Detector
-from dubito.calibration.flags.scorer import Fitted
+from dubito.calibration.flags.scorer import FittedScore
 from dubito.calibration.flags.source import ColumnSource, NumberSource, PositionColumns, Source
 from dubito.calibration.promises.conformal import ConformalScores, exact_decimal
 from dubito.calibration.promises.intervals import Ends, normalised, quantile_ends, widened
@@ -117,7 +117,7 @@ class Calibration:
     bins: tuple[ReliabilityBin, ...]
     num_rows: int
     warnings: tuple[str, ...] = ()
-    ood_fitted: Fitted | None = None
+    ood_fitted: FittedScore | None = None
     policy: Policy = DEFAULT_POLICY
     curves: dict[str, Curves] = field(default_factory=dict)
     format_version: Literal[1] = 1
@@ -237,11 +237,11 @@ class Calibration:
     @property
     def needs_features(self) -> bool:
         """Whether the out-of-distribution score reads the features of a row."""
-        return (self.ood_fitted or Fitted()).needs_features(self.ood.score)
+        return (self.ood_fitted or FittedScore()).needs_features(self.ood.score)
 
     def ood_scores(self, source: Source) -> NDArray[np.float64]:
         """The out-of-distribution score of each row."""
-        return (self.ood_fitted or Fitted()).score(self.ood.score, source)
+        return (self.ood_fitted or FittedScore()).score(self.ood.score, source)
 
     def class_scores(
         self,

@@ -9,6 +9,7 @@ import typer
 
 from dubito.asked import CalibrateOrder, SamplingOrder
 from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
+from dubito.calibration.page import page_of
 from dubito.cli.console import application, finish, local_actor, output
 from dubito.cli.labelled import LabelsAreOption, read_labelled, table, warn
 from dubito.report import page
@@ -114,4 +115,4 @@ def calibrate(
     warn(found.warnings)
     if report is not None:
         title = f"{reply.model} version {reply.version}, calibration {reply.calibration}"
-        page.write(page.of_calibration(found, title), report)
+        page.write(page_of(found, title), report)

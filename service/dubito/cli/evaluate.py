@@ -10,11 +10,10 @@ import typer
 
 from dubito.api.replies import sampling_fields, to_json
 from dubito.asked import EvaluateOrder, EvaluateReply, SamplingOrder
-from dubito.calibration.evaluate import Evaluation
 from dubito.cli.console import application, finish, output
 from dubito.cli.labelled import LabelsAreOption, read_labelled, table, warn
 from dubito.errors import InputError
-from dubito.report import Intervals, Report, page
+from dubito.report import Evaluation, Intervals, Report, page
 
 
 def evaluate(

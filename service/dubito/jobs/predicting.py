@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from torch import Tensor
 
-from dubito.asked import PredictOrder, arrays_of
+from dubito.asked import PredictOrder
 from dubito.calibration.record import Calibration
+from dubito.columns import arrays_of
 from dubito.engine import Sampling
 from dubito.engine.network import Network
 from dubito.jobs.arrays import Arrays, to_bytes

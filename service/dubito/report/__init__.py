@@ -12,6 +12,8 @@ among the out-of-distribution labels, no interval before a calibration) is None,
     classes.py numbers.py strange.py   which figures a task has
     positions.py    those of rows with several labels or positions
     curves.py       what the pictures need
+    evaluation.py   figures, their intervals and curves
+    likelihood.py   density of a mixture
     pictures.py page.py   drawn, and as one HTML file
 
 Dimensions: T samples, B rows, C classes, D outputs, N out-of-distribution rows.
@@ -20,6 +22,7 @@ Dimensions: T samples, B rows, C classes, D outputs, N out-of-distribution rows.
 from dubito.report.classes import classification_figures, classification_statistics
 from dubito.report.crps import mixture_crps
 from dubito.report.curves import Curves, class_curves, number_curves, score_counts
+from dubito.report.evaluation import Evaluation, as_evaluation
 from dubito.report.numbers import regression_figures, regression_statistics
 from dubito.report.rejection import area_under_risk_coverage
 from dubito.report.reliability import (
@@ -48,6 +51,7 @@ __all__ = [
     "Bins",
     "Check",
     "Curves",
+    "Evaluation",
     "Floats",
     "Interval",
     "Intervals",
@@ -56,6 +60,7 @@ __all__ = [
     "Statistics",
     "adaptive_bins",
     "area_under_risk_coverage",
+    "as_evaluation",
     "class_curves",
     "classification_figures",
     "classification_statistics",

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dubito.calibration.scaling.noise import mixture_nll
 from dubito.report.crps import mixture_crps
+from dubito.report.likelihood import mixture_nll
 from dubito.report.rejection import ause
 from dubito.report.statistics import (
     Check,

@@ -1,6 +1,6 @@
 """The report as one HTML file that needs nothing else: no address, no script.
 
-Flow: a calibration, or evaluations by heading → `Page` → HTML, which is well-formed XML too. Equal
+Flow: evaluations by heading → `Page` → HTML, which is well-formed XML too. Equal
 pages give equal bytes.
 """
 
@@ -15,10 +15,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from dubito import __version__
-from dubito.calibration.evaluate import Evaluation
-from dubito.calibration.record import Calibration
 from dubito.errors import InputError
 from dubito.report import words
+from dubito.report.evaluation import Evaluation
 from dubito.report.pictures import check_can_draw, pictures
 from dubito.report.statistics import NUM_RESAMPLES, Interval
 
@@ -57,49 +56,6 @@ def check_can_write(path: Path) -> None:
         raise InputError(
             f"`report` expects a file in a folder that exists, got {path}: make the folder first"
         )
-
-
-def of_calibration(calibration: Calibration, title: str) -> Page:
-    """The page of a calibration, before and after.
-
-    Raises:
-        InputError: an earlier build made it, and kept no curves.
-    """
-    if not calibration.curves:
-        raise InputError(
-            "a report expects a calibration of this build, got one that kept no curves: "
-            "calibrate the version again"
-        )
-    sampling, found = calibration.sampling, calibration.report
-    parts = ", ".join(f"{name} {count}" for name, count in calibration.splits.items())
-    facts = {
-        "labelled rows": f"{calibration.num_rows} ({parts})",
-        "passes": f"{sampling.num_samples}, method {sampling.method}, draw {sampling.draw},"
-        f" masks {sampling.masks}, seed {sampling.seed}",
-        "coverage asked": f"{calibration.coverage:g}",
-        "false alarms allowed": f"{calibration.alpha:g}",
-    }
-    if calibration.verdict is not None:
-        facts["verdict"] = str(calibration.verdict)
-    if calibration.temperature is not None:
-        facts["temperature"] = f"{calibration.temperature:.4g}"
-    for name, values in (
-        ("noise variance", calibration.noise_variance),
-        ("variance scale", calibration.variance_scale),
-    ):
-        if values is not None:
-            facts[name] = ", ".join(f"{value:.4g}" for value in values[:8])
-    return Page(
-        title=title,
-        facts=facts,
-        reports={
-            name: Evaluation(report, found.intervals[name], calibration.curves[name])
-            for name, report in (("before", found.before), ("after", found.after))
-        },
-        coverage=calibration.coverage,
-        alpha=calibration.alpha,
-        warnings=calibration.warnings,
-    )
 
 
 def write(page: Page, path: Path) -> None:

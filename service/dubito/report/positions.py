@@ -21,13 +21,13 @@ from scipy.sparse import csr_array
 from dubito import ties
 from dubito.report.ranking import Ranking
 from dubito.report.reliability import NUM_BINS, adaptive_bins, bin_of, confidence
-from dubito.report.statistics import Counts, Floats, Statistic, Statistics
+from dubito.report.statistics import Floats, RowCounts, Statistic, Statistics
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class LabelledPositions:
     """All labelled positions of some rows, row by row.
 
     Args:
@@ -47,7 +47,7 @@ class Labelled:
     @classmethod
     def of(
         cls, mean_BPC: Floats, is_known_BP: NDArray[np.bool_], label_BP: Indices, head: str
-    ) -> Labelled:
+    ) -> LabelledPositions:
         """The positions that have a label.
 
         Args:
@@ -70,7 +70,7 @@ class Labelled:
 
     @property
     def count(self) -> Floats:
-        """Labelled positions of each row."""
+        """LabelledPositions positions of each row."""
         return self.sums(np.ones(len(self.row)))
 
     def mean_of(self, value_N: Floats) -> Statistic:
@@ -81,7 +81,7 @@ class Labelled:
 def ratio_of(sum_B: Floats, count_B: Floats) -> Statistic:
     """Σ of one number per row over Σ of another."""
 
-    def value(counts: Counts) -> Floats:
+    def value(counts: RowCounts) -> Floats:
         ratio_R: Floats = counts.rows @ sum_B / (counts.rows @ count_B)
         return ratio_R
 
@@ -89,7 +89,7 @@ def ratio_of(sum_B: Floats, count_B: Floats) -> Statistic:
 
 
 def position_statistics(
-    rows: Labelled,
+    rows: LabelledPositions,
     uncertainty_B: Floats,
     sets_NC: NDArray[np.bool_] | None,
     is_covered_B: NDArray[np.bool_] | None,
@@ -164,12 +164,12 @@ def _risk(uncertainty_B: Floats, wrong_B: Floats, row_RB: Floats) -> Floats:
 
 
 def _binned(
-    rows: Labelled, gap_N: Floats, bin_N: Indices, num_bins: int, weight_B: Floats
+    rows: LabelledPositions, gap_N: Floats, bin_N: Indices, num_bins: int, weight_B: Floats
 ) -> Statistic:
     """Σ over bins of |Σ of gaps in the bin|, over Σ of the rows' weights."""
     gap_BM = csr_array((gap_N, (rows.row, bin_N)), shape=(rows.num_rows, num_bins))
 
-    def value(counts: Counts) -> Floats:
+    def value(counts: RowCounts) -> Floats:
         total_R = np.abs(np.asarray(counts.rows @ gap_BM)).sum(axis=1)
         error_R: Floats = total_R / (counts.rows @ weight_B)
         return error_R
@@ -177,7 +177,7 @@ def _binned(
     return Statistic(value, is_upward=True)
 
 
-def _classwise(rows: Labelled) -> Statistic:
+def _classwise(rows: LabelledPositions) -> Statistic:
     if rows.place is not None:  # of each label, the chance to be on
         on_N = rows.mean[:, 1]
         num_labels = int(rows.place.max()) + 1
@@ -186,12 +186,14 @@ def _classwise(rows: Labelled) -> Statistic:
     num_classes = rows.mean.shape[1]
     gap_NC = (rows.label[:, None] == np.arange(num_classes)) - rows.mean
     bin_NC = bin_of(np.clip(rows.mean, 0.0, 1.0)) + NUM_BINS * np.arange(num_classes)
-    each = Labelled(rows.mean, rows.label, np.repeat(rows.row, num_classes), None, rows.num_rows)
+    each = LabelledPositions(
+        rows.mean, rows.label, np.repeat(rows.row, num_classes), None, rows.num_rows
+    )
     size = NUM_BINS * num_classes
     return _binned(each, gap_NC.ravel(), bin_NC.ravel(), size, num_classes * rows.count)
 
 
-def _of_equal_mass(rows: Labelled) -> Indices:
+def _of_equal_mass(rows: LabelledPositions) -> Indices:
     """The bin of equally many positions of each, by confidence; equal ones in the first."""
     bins = adaptive_bins(rows.mean, rows.label)
     edges = [(low.upper + high.lower) / 2 for low, high in pairwise(bins)]
@@ -200,7 +202,7 @@ def _of_equal_mass(rows: Labelled) -> Indices:
     return bin_N
 
 
-def _mean_iou(rows: Labelled) -> Statistic:
+def _mean_iou(rows: LabelledPositions) -> Statistic:
     num_classes = rows.mean.shape[1]
     said_N = ties.most_probable(rows.mean)
 
@@ -213,7 +215,7 @@ def _mean_iou(rows: Labelled) -> Statistic:
     both_BC = counted(said_N, said_N == rows.label)
     union_BC = counted(said_N, every_N) + counted(rows.label, every_N) - both_BC
 
-    def value(counts: Counts) -> Floats:
+    def value(counts: RowCounts) -> Floats:
         both_RC, union_RC = counts.rows @ both_BC, counts.rows @ union_BC
         share_RC = both_RC / np.maximum(union_RC, 1.0)
         mean_R: Floats = share_RC.sum(axis=1) / np.maximum((union_RC > 0).sum(axis=1), 1)

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from dubito.report.ranking import Ranking
 from dubito.report.reliability import confidence
-from dubito.report.statistics import Counts, Floats, Statistic
+from dubito.report.statistics import Floats, RowCounts, Statistic
 
 _MOST_CELLS = 1_000_000  # rows x outputs; beyond it `ause` is not resampled
 
 
 def area_under_risk_coverage(mean_BC: Floats, label_B: NDArray[np.int64]) -> float:
     """Mean error rate of the i most confident rows, over i = 1..B; lower is better."""
-    return float(aurc(mean_BC, label_B).value(Counts.once(len(label_B)))[0])
+    return float(aurc(mean_BC, label_B).value(RowCounts.once(len(label_B)))[0])
 
 
 def aurc(mean_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:
@@ -43,7 +43,7 @@ def e_aurc(mean_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:
     num_rows = len(label_B)
     harmonic = np.r_[0.0, np.cumsum(1.0 / np.arange(1, num_rows + 1))]
 
-    def value(counts: Counts) -> Floats:
+    def value(counts: RowCounts) -> Floats:
         risk_RB = _risk(mean_BC, label_B, counts.rows)
         wrong_R = np.rint(risk_RB[:, -1] * num_rows).astype(np.int64)
         right_R = num_rows - wrong_R
@@ -76,7 +76,7 @@ def ause(variance_BD: Floats, error_BD: Floats) -> Statistic:
         for variance_B, square_B in zip(variance_BD.T, square_BD.T, strict=True)
     ]
 
-    def value(counts: Counts) -> Floats:
+    def value(counts: RowCounts) -> Floats:
         area_RD = [
             (
                 _relative_error(by_variance, square_B, counts.rows)

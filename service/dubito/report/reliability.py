@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 from dubito import ties
 from dubito.report.ranking import Ranking
-from dubito.report.statistics import NUM_RESAMPLES, Counts, Floats, Statistic
+from dubito.report.statistics import NUM_RESAMPLES, Floats, RowCounts, Statistic
 
 NUM_BINS = 15
 _MOST_CELLS = 1_000_000  # rows x classes; beyond it `classwise_ece` is not resampled
@@ -106,7 +106,7 @@ def ece(mean_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:
         error_R: Floats = np.abs(gap_RB @ is_in_BM).sum(axis=1) / len(label_B)
         return error_R
 
-    def value(counts: Counts) -> Floats:
+    def value(counts: RowCounts) -> Floats:
         return error(counts.rows * (is_right_B - confidence_B))
 
     return Statistic(value, by_chance=lambda generator: error(_gaps(confidence_B, generator)))
@@ -125,7 +125,7 @@ def adaptive_ece(mean_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:
         error_R: Floats = np.abs(gap_RM).sum(axis=1) / len(label_B)
         return error_R
 
-    def value(counts: Counts) -> Floats:
+    def value(counts: RowCounts) -> Floats:
         return error(counts.rows, is_right_B - confidence_B)
 
     def by_chance(generator: np.random.Generator) -> Floats:
@@ -145,7 +145,7 @@ def classwise_ece(probs_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:
     num_rows, num_classes = probs_BC.shape
     step = max(1, _MOST_CELLS // num_rows)
 
-    def value(counts: Counts) -> Floats:
+    def value(counts: RowCounts) -> Floats:
         total_R = np.zeros(len(counts.rows))
         for first in range(0, num_classes, step):
             gap_KB = _class_gaps(probs_BC[:, first : first + step], label_B - first)

@@ -37,14 +37,14 @@ _RESAMPLES_AT_ONCE_ELEMENTS = 2**19  # numbers in one block of counts: 4 MiB sta
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class RowCounts:
     """How often each row (R, B) and each strange row (R, N) counts in each resample."""
 
     rows: Floats
     strange: Floats
 
     @classmethod
-    def once(cls, num_rows: int, num_strange: int = 0) -> Counts:
+    def once(cls, num_rows: int, num_strange: int = 0) -> RowCounts:
         """Every row counts once, R = 1."""
         return cls(np.ones((1, num_rows)), np.ones((1, num_strange)))
 
@@ -64,7 +64,7 @@ class Statistic:
             basic interval too.
     """
 
-    value: Callable[[Counts], Floats]
+    value: Callable[[RowCounts], Floats]
     by_chance: Callable[[np.random.Generator], Floats] | None = None
     is_dear: bool = False
     is_upward: bool = False
@@ -89,7 +89,7 @@ def root_mean_of(square_B: Floats) -> Statistic:
 
 def figures(statistics: Statistics, num_rows: int, num_strange: int = 0) -> Report:
     """Each figure; None where it is not defined or not finite."""
-    once = Counts.once(num_rows, num_strange)
+    once = RowCounts.once(num_rows, num_strange)
     return {
         name: None if one is None else finite(one.value(once)[0])
         for name, one in statistics.items()
@@ -159,13 +159,13 @@ def _interval(value_R: Floats, figure: float, one: Statistic, seed: int) -> Inte
     return 0.0 if is_chance else low, high
 
 
-def _resamples(num_rows: int, num_strange: int, seed: int) -> Iterator[Counts]:
-    """Counts of as many rows as there are, drawn with replacement, some resamples at a time."""
+def _resamples(num_rows: int, num_strange: int, seed: int) -> Iterator[RowCounts]:
+    """RowCounts of as many rows as there are, drawn with replacement, some resamples at a time."""
     rows, strange = np.random.Generator(np.random.Philox(seed)).spawn(2)
     step = max(1, _RESAMPLES_AT_ONCE_ELEMENTS // (num_rows + num_strange))
     for start in range(0, NUM_RESAMPLES, step):
         num = min(step, NUM_RESAMPLES - start)
-        yield Counts(_drawn(rows, num, num_rows), _drawn(strange, num, num_strange))
+        yield RowCounts(_drawn(rows, num, num_rows), _drawn(strange, num, num_strange))
 
 
 def _drawn(generator: np.random.Generator, num: int, num_rows: int) -> Floats:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from dubito import ties
 from dubito.report.ranking import Ranking
 from dubito.report.statistics import (
-    Counts,
     Floats,
     Report,
+    RowCounts,
     Statistic,
     Statistics,
     figures,
@@ -65,27 +65,27 @@ class _Rates:
     def __init__(self, ranking: Ranking) -> None:
         self._ranking = ranking
 
-    def auroc(self, counts: Counts) -> Floats:
+    def auroc(self, counts: RowCounts) -> Floats:
         true_RG, false_RG = self._counted(counts)
         true_RG, false_RG = true_RG / true_RG[:, -1:], false_RG / false_RG[:, -1:]
         height_RG = 0.5 * (true_RG[:, 1:] + true_RG[:, :-1])
         area_R: Floats = (np.diff(false_RG, axis=1) * height_RG).sum(axis=1)
         return area_R
 
-    def aupr(self, counts: Counts) -> Floats:
+    def aupr(self, counts: RowCounts) -> Floats:
         true_RG, false_RG = self._counted(counts)
         precision_RG = true_RG[:, 1:] / np.maximum(true_RG + false_RG, 1.0)[:, 1:]
         area_R: Floats = (np.diff(true_RG / true_RG[:, -1:], axis=1) * precision_RG).sum(axis=1)
         return area_R
 
-    def fpr95(self, counts: Counts) -> Floats:
+    def fpr95(self, counts: RowCounts) -> Floats:
         true_RG, false_RG = self._counted(counts)
         reached_RG = true_RG / true_RG[:, -1:] >= 0.95
         first_R = reached_RG.argmax(axis=1)
         rate_R: Floats = false_RG[np.arange(len(first_R)), first_R] / false_RG[:, -1]
         return rate_R
 
-    def _counted(self, counts: Counts) -> tuple[Floats, Floats]:
+    def _counted(self, counts: RowCounts) -> tuple[Floats, Floats]:
         """Strange rows and others at or above each threshold, each (R, G + 1), from 0."""
         nothing_RB, nothing_RN = np.zeros_like(counts.rows), np.zeros_like(counts.strange)
         true_RG = self._ranking.running(np.hstack([nothing_RB, counts.strange]))

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubito.asked import Column, PredictOrder
+from dubito.asked import PredictOrder
 from dubito.calibration.promises import draws, mixture
 from dubito.calibration.record import Calibration
+from dubito.columns import Column
 from dubito.engine import Classification, Regression, Sampling
 from dubito.engine.network import Network
 from dubito.errors import InputError

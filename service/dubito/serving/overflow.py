@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dubito.asked import ClassNames, ClassSets, Column, Flags
 from dubito.calibration.flags.detector import Detector
+from dubito.columns import ClassNames, ClassSets, Column, Flags
 
 
 def flagged(detector: Detector, score_B: NDArray[np.float64]) -> Column:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from dubito.asked import ClassNames, ClassSets, Column
+from dubito.columns import ClassNames, ClassSets, Column
 from dubito.engine import Classification, Regression
 
 BY_POSITION = (

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubito import ties
-from dubito.calibration.flags.packed import Packed
+from dubito.calibration.flags.packed import PackedArray
 from dubito.errors import InputError
 
 MAX_KNOTS = 512
@@ -48,7 +48,7 @@ class Tail:
     """
 
     score: str
-    knots: Packed
+    knots: PackedArray
     slope: float
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class Tail:
         top_B = ordered_B[int(count * (1 - _TOP)) :]
         excess = float((top_B - top_B[0]).mean())
         is_tied = ties.lowered(top_B[-1], least) <= ties.raised(top_B[0], least)
-        return cls(score, Packed.of(knots), 0.0 if is_tied else 1.0 / excess)
+        return cls(score, PackedArray.of(knots), 0.0 if is_tied else 1.0 / excess)
 
     def surprise(self, score_B: Floats) -> Floats:
         """-log p of each score, at least 0; it never falls as the score rises."""

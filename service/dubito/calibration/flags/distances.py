@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from sklearn.covariance import ledoit_wolf
 
-from dubito.calibration.flags.packed import Packed
+from dubito.calibration.flags.packed import PackedArray
 from dubito.errors import InputError
 
 MAX_FEATURES, MAX_PROJECTED, MAX_KEPT = 4096, 128, 1000
@@ -45,13 +45,13 @@ class FeatureBank:
     """
 
     num_features: int
-    projection: Packed | None
-    kept: Packed
+    projection: PackedArray | None
+    kept: PackedArray
     neighbours: int
-    means: Packed
-    whitening: Packed
-    overall_mean: Packed
-    overall_whitening: Packed
+    means: PackedArray
+    whitening: PackedArray
+    overall_mean: PackedArray
+    overall_whitening: PackedArray
 
     @classmethod
     def fit(
@@ -95,12 +95,12 @@ class FeatureBank:
         return cls(
             num_features=feature_BF.shape[1],
             projection=projection,
-            kept=Packed.of(kept_nP, "float32"),
+            kept=PackedArray.of(kept_nP, "float32"),
             neighbours=neighbours or max(1, round(len(kept_nP) ** 0.5 / 3)),
-            means=Packed.of(mean_KP),
-            whitening=Packed.of(_whitening(row_BP - mean_KP[place_B], row_BP, largest)),
-            overall_mean=Packed.of(overall_P),
-            overall_whitening=Packed.of(_whitening(row_BP - overall_P, row_BP, largest)),
+            means=PackedArray.of(mean_KP),
+            whitening=PackedArray.of(_whitening(row_BP - mean_KP[place_B], row_BP, largest)),
+            overall_mean=PackedArray.of(overall_P),
+            overall_whitening=PackedArray.of(_whitening(row_BP - overall_P, row_BP, largest)),
         )
 
     def __post_init__(self) -> None:
@@ -189,11 +189,11 @@ def checked(feature_BF: NDArray[np.floating], name: str) -> Floats:
     return feature_BF.astype(np.float64)
 
 
-def _projection(feature_BF: Floats) -> Packed | None:
+def _projection(feature_BF: Floats) -> PackedArray | None:
     if feature_BF.shape[1] <= MAX_PROJECTED:
         return None
     directions_PF = np.linalg.svd(feature_BF, full_matrices=False)[2][:MAX_PROJECTED]
-    return Packed.of(directions_PF, "float32")
+    return PackedArray.of(directions_PF, "float32")
 
 
 def _of_length_one(row_BP: Floats) -> Floats:

@@ -20,7 +20,7 @@ from dubito import ties
 from dubito.calibration import splits
 from dubito.calibration.flags import scorer, scores
 from dubito.calibration.flags.detector import Detector
-from dubito.calibration.flags.scorer import AUTO, COMBINED, DISTANCES, Fitted
+from dubito.calibration.flags.scorer import AUTO, COMBINED, DISTANCES, FittedScore
 from dubito.calibration.flags.source import Source
 from dubito.errors import InputError
 
@@ -79,7 +79,7 @@ class Flag:
     """
 
     detector: Detector
-    fitted: Fitted | None
+    fitted: FittedScore | None
     warnings: tuple[str, ...]
 
 
@@ -111,15 +111,15 @@ def fit_flag(
     """
     name = asked.score or default_score(task)
     scorer.check_name(name, task, has_strange=strange is not None)
-    fitted = Fitted()
+    fitted = FittedScore()
     if splits.FEATURES in parts:
-        fitted = Fitted(bank=scorer.fit_bank(rows, label_B, parts[splits.FEATURES], seed))
+        fitted = FittedScore(bank=scorer.fit_bank(rows, label_B, parts[splits.FEATURES], seed))
     if splits.CHOICE in parts:
         usual = rows.take(parts[splits.CHOICE])
         has_features = fitted.bank is not None
         names = scorer.parts(task, has_features=has_features)
         if len(names) > 1:
-            fitted = Fitted(fitted.bank, scorer.fit_tails(names, fitted, usual))
+            fitted = FittedScore(fitted.bank, scorer.fit_tails(names, fitted, usual))
         if name == AUTO and strange is not None:
             known = scorer.known(task, has_features=has_features)
             compared = scorer.compare(known, fitted, usual, strange)
@@ -127,7 +127,7 @@ def fit_flag(
             fitted = _reduced(name, fitted, compared)
     score_b = fitted.score(name, rows.take(parts[splits.OOD]))
     detector = Detector.fit(name, score_b, alpha)
-    return Flag(detector, None if fitted == Fitted() else fitted, tuple(_ties(name, score_b)))
+    return Flag(detector, None if fitted == FittedScore() else fitted, tuple(_ties(name, score_b)))
 
 
 def default_score(task: str) -> str:
@@ -158,12 +158,12 @@ def strange_parts(
     return np.sort(order_N[:half]), np.sort(order_N[half:])
 
 
-def _reduced(name: str, fitted: Fitted, compared: dict[str, float]) -> Fitted:
+def _reduced(name: str, fitted: FittedScore, compared: dict[str, float]) -> FittedScore:
     """What the chosen score needs, and what it was compared with."""
     tails = fitted.tails if name == COMBINED else ()
-    needed = Fitted(fitted.bank, tails)
+    needed = FittedScore(fitted.bank, tails)
     bank = fitted.bank if needed.needs_features(name) else None
-    return Fitted(bank, tails, compared)
+    return FittedScore(bank, tails, compared)
 
 
 def _ties(name: str, score_b: NDArray[np.float64]) -> list[str]:

@@ -25,7 +25,7 @@ _KINDS: dict[Kind, np.dtype[np.floating]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedArray:
     """An array of finite numbers.
 
     Args:
@@ -58,7 +58,7 @@ class Packed:
             raise InputError("an array of a record expects finite numbers: calibrate again")
 
     @classmethod
-    def of(cls, array: NDArray[np.floating], kind: Kind = "float64") -> Packed:
+    def of(cls, array: NDArray[np.floating], kind: Kind = "float64") -> PackedArray:
         """The array, rounded to that kind."""
         raw = np.ascontiguousarray(array, dtype=_KINDS[kind]).tobytes()
         return cls(array.shape, b64encode(raw).decode("ascii"), kind)

@@ -1,7 +1,7 @@
 """Scores by name, those that are fitted as well, and the choice of one on strange rows.
 
-Flow: rows set aside → `fit` of what a score needs → `Fitted`, kept with the calibration → `score`
-of any row; `compare` of several scores on strange rows of their own.
+Flow: rows set aside → `fit` of what a score needs → `FittedScore`, kept with the calibration →
+`score` of any row; `compare` of several scores on strange rows of their own.
 
     plain      need no fitting: `scores.CLASSIFICATION`, `scores.REGRESSION`
     distances  of features: `knn`, `mahalanobis`, `relative_mahalanobis` (classes only)
@@ -44,7 +44,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FittedScore:
     """What scores need beside the row.
 
     Args:
@@ -151,13 +151,13 @@ def fit_bank(
     return FeatureBank.fit(source.features[rows_b], label_b, seed=seed)
 
 
-def fit_tails(names: Sequence[str], fitted: Fitted, source: Source) -> tuple[Tail, ...]:
+def fit_tails(names: Sequence[str], fitted: FittedScore, source: Source) -> tuple[Tail, ...]:
     """The parts of the combined score, by rows set aside."""
     return tuple(Tail.fit(name, fitted.score(name, source)) for name in names)
 
 
 def compare(
-    names: Sequence[str], fitted: Fitted, source: Source, strange: Source
+    names: Sequence[str], fitted: FittedScore, source: Source, strange: Source
 ) -> dict[str, float]:
     """How well each score parts strange rows from others: area under the ROC curve.
 

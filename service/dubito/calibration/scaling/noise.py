@@ -33,7 +33,7 @@ JASA 90:928-934 (a prior that weighs one row).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log, pi
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ from scipy.special import logsumexp
 
 from dubito.calibration.scaling.bounded import bounded, limit
 from dubito.errors import InputError
+from dubito.report.likelihood import nll_of_squares
 
 _FARTHEST = 1e12  # times that the noise variance may be off that of the targets
 _WIDEST = 14  # log range to either side of the rows' own factors, in steps of 1
@@ -186,19 +187,6 @@ def noise_losses(
     return losses_B
 
 
-def mixture_nll(
-    mean_TBD: NDArray[np.floating],
-    variance_TBD: NDArray[np.float64],
-    target_BD: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Negative log density of each target under its mixture, in nats, shape (B, D).
-
-    -log 1/T Σ_t N(y; m_t, v_t), outputs each on their own; infinite or undefined at v = 0.
-    """
-    square_TBD = (target_BD - mean_TBD.astype(np.float64)) ** 2
-    return _mixture_nll(square_TBD, np.log(variance_TBD))
-
-
 class _Rows:
     """The rows of one output, and what they lose under a factor on exp(log variance).
 
@@ -231,7 +219,7 @@ class _Rows:
         return is_far_B
 
     def _nll(self, log_factor: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        return _mixture_nll(self._square_TB, self._log_variance_TB + log_factor)
+        return nll_of_squares(self._square_TB, self._log_variance_TB + log_factor)
 
 
 def _outputs(
@@ -309,20 +297,3 @@ def _optimum(rows: _Rows) -> tuple[float | None, bool]:
         loss, bounds=(grid[best - 1], grid[best + 1]), method="bounded", options={"xatol": 1e-5}
     )
     return float(np.exp(np.clip(found.x, *_LOG_RANGE))), falls_on
-
-
-def _mixture_nll(
-    square: NDArray[np.float64], log_variance: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    log_density = -0.5 * (_standardised(square, log_variance) + log_variance + log(2 * pi))
-    nll: NDArray[np.float64] = log(len(square)) - logsumexp(log_density, axis=0)
-    return nll
-
-
-def _standardised(
-    square: NDArray[np.float64], log_variance: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    # Two finite factors: 0 where the residual is 0, never 0 times infinity.
-    with np.errstate(over="ignore"):
-        standardised: NDArray[np.float64] = square * np.exp(np.minimum(-log_variance, 700.0))
-    return standardised

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.asked import EvaluateOrder
-from dubito.calibration.evaluate import Evaluation, evaluate_classification, evaluate_regression
+from dubito.calibration.evaluate import evaluate_classification, evaluate_regression
 from dubito.calibration.evaluate_positions import evaluate_positions
 from dubito.calibration.promises import draws
 from dubito.calibration.promises.positions import PositionHead
@@ -25,6 +25,7 @@ from dubito.engine.heads import class_logits
 from dubito.engine.heads.numbers import log_variance, mean_and_variance
 from dubito.engine.network import Network
 from dubito.errors import InputError
+from dubito.report import Evaluation
 from dubito.serving.judging.calibrating import Features, Labelled, check_features
 from dubito.serving.outputs import covering
 from dubito.serving.worker import Check

@@ -1,0 +1,51 @@
+"""The page of a calibration: its report, before and after."""
+
+from __future__ import annotations
+
+from dubito.calibration.record import Calibration
+from dubito.errors import InputError
+from dubito.report import Evaluation
+from dubito.report.page import Page
+
+
+def page_of(calibration: Calibration, title: str) -> Page:
+    """The page of a calibration, before and after.
+
+    Raises:
+        InputError: an earlier build made it, and kept no curves.
+    """
+    if not calibration.curves:
+        raise InputError(
+            "a report expects a calibration of this build, got one that kept no curves: "
+            "calibrate the version again"
+        )
+    sampling, found = calibration.sampling, calibration.report
+    parts = ", ".join(f"{name} {count}" for name, count in calibration.splits.items())
+    facts = {
+        "labelled rows": f"{calibration.num_rows} ({parts})",
+        "passes": f"{sampling.num_samples}, method {sampling.method}, draw {sampling.draw},"
+        f" masks {sampling.masks}, seed {sampling.seed}",
+        "coverage asked": f"{calibration.coverage:g}",
+        "false alarms allowed": f"{calibration.alpha:g}",
+    }
+    if calibration.verdict is not None:
+        facts["verdict"] = str(calibration.verdict)
+    if calibration.temperature is not None:
+        facts["temperature"] = f"{calibration.temperature:.4g}"
+    for name, values in (
+        ("noise variance", calibration.noise_variance),
+        ("variance scale", calibration.variance_scale),
+    ):
+        if values is not None:
+            facts[name] = ", ".join(f"{value:.4g}" for value in values[:8])
+    return Page(
+        title=title,
+        facts=facts,
+        reports={
+            name: Evaluation(report, found.intervals[name], calibration.curves[name])
+            for name, report in (("before", found.before), ("after", found.after))
+        },
+        coverage=calibration.coverage,
+        alpha=calibration.alpha,
+        warnings=calibration.warnings,
+    )

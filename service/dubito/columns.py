@@ -1,0 +1,133 @@
+"""What a reply says of its rows, column by column: numbers, sets of classes, names, flags.
+
+Flow: figures of a prediction → columns by name → JSON, or `arrays_of` for `.npz` and results.
+
+Dimensions: B rows, P positions (one axis or more), C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ClassSets:
+    """The prediction set of each row.
+
+    Args:
+        is_member: whether the class, or label, is in the row's set; before the last axis maybe
+            positions.
+        is_known: where there is a set: not where the network overflowed. Others hold nothing.
+        classes: names of the classes.
+    """
+
+    is_member: NDArray[np.bool_]
+    is_known: NDArray[np.bool_]
+    classes: tuple[str, ...]
+
+    def names(self) -> list[object]:
+        """The classes of each row's set, in the order of the classes; of positions nested lists.
+
+        Null where there is no set.
+        """
+        members = self.is_member.reshape(-1, self.is_member.shape[-1]).tolist()
+        flat = [
+            [name for name, is_in in zip(self.classes, member_C, strict=True) if is_in]
+            if is_known
+            else None
+            for member_C, is_known in zip(members, self.is_known.reshape(-1).tolist(), strict=True)
+        ]
+        return _nested(flat, self.is_member.shape[1:-1])
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Which rows are flagged, (B,), and which can be: not where the network overflowed."""
+
+    is_flagged: NDArray[np.bool_]
+    is_known: NDArray[np.bool_]
+
+    def values(self) -> list[bool | None]:
+        """True or false, null where neither is known."""
+        pairs = zip(self.is_flagged.tolist(), self.is_known.tolist(), strict=True)
+        return [flag if known else None for flag, known in pairs]
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """The class at every position of each row.
+
+    Args:
+        index: (B, P), one axis of positions or more; -1 where the network overflowed.
+        classes: names of the classes.
+    """
+
+    index: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def names(self) -> list[object]:
+        """Nested lists of names, null where there is none."""
+        named = (*self.classes, None)
+        flat = [named[index] for index in self.index.reshape(-1).tolist()]
+        return _nested(flat, self.index.shape[1:])
+
+    def array(self, width: int | None = None) -> NDArray[np.str_]:
+        """The names as text, empty where there is none.
+
+        Args:
+            width: letters of the type; None: those of the longest name.
+        """
+        named = np.array((*self.classes, ""), dtype=None if width is None else f"U{width}")
+        return named[self.index]
+
+
+def _nested(flat: Sequence[object], sizes: tuple[int, ...]) -> list[object]:
+    """A flat list as lists of lists, for the axes after the first."""
+    nested = list(flat)
+    for size in reversed(sizes):
+        nested = [nested[start : start + size] for start in range(0, len(nested), size)]
+    return nested
+
+
+Column = (
+    NDArray[np.generic]
+    | list[str]
+    | list[str | None]
+    | ClassSets
+    | ClassNames
+    | Flags
+    | Mapping[str, "Column"]
+    | None
+)
+
+
+def arrays_of(
+    columns: Mapping[str, Column], width: int | None = None, prefix: str = ""
+) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """Columns as arrays by name; those within others are named with a dot, null ones left out.
+
+    What a row does not have is NaN, false or empty text.
+
+    Args:
+        columns: of a prediction.
+        width: letters of text; None: those of the longest.
+        prefix: of their names.
+    """
+    for name, column in columns.items():
+        if isinstance(column, Mapping):
+            yield from arrays_of(column, width, f"{prefix}{name}.")
+        elif isinstance(column, ClassSets):
+            yield f"{prefix}{name}", column.is_member
+        elif isinstance(column, Flags):
+            yield f"{prefix}{name}", column.is_flagged
+        elif isinstance(column, ClassNames):
+            yield f"{prefix}{name}", column.array(width)
+        elif isinstance(column, list):
+            texts = [text or "" for text in column]
+            yield f"{prefix}{name}", np.array(texts, None if width is None else f"U{width}")
+        elif column is not None:
+            yield f"{prefix}{name}", column
