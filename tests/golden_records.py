@@ -66,9 +66,9 @@ def classes(**asked: Any) -> Record:
     logits = passes(NUM_ROWS + NUM_FRESH, 4, seed=0)
     label, strange = classes_of(logits, 1), passes(NUM_STRANGE, 4, seed=2, spread=2.0)
     record = fits.fit_classification(
-        logits[:, EVERY], label[EVERY], ood_logits_TNC=strange, **TERMS | asked
+        logits[:, EVERY], label[EVERY], strange=strange, **TERMS | asked
     )
-    extra = {"feature_BF": features(NUM_FRESH, 6)} if record.needs_features else {}
+    extra = {"features": features(NUM_FRESH, 6)} if record.needs_features else {}
     return record, fits.evaluate_classification(
         logits[:, FRESH], label[FRESH], calibration=record, coverage=0.7, **extra
     )
@@ -81,9 +81,9 @@ def positions(head: str, **asked: Any) -> Record:
     if head == "dense":
         label[np.arange(len(label)), np.arange(len(label)) % 6] = -1
     record = fits.fit_positions(
-        logits[:, EVERY], label[EVERY], head, ood_logits_TNPC=2 * strange, **TERMS | asked
+        logits[:, EVERY], label[EVERY], head, strange=2 * strange, **TERMS | asked
     )
-    extra = {"feature_BF": features(NUM_FRESH, 6)} if record.needs_features else {}
+    extra = {"features": features(NUM_FRESH, 6)} if record.needs_features else {}
     return record, fits.evaluate_positions(
         logits[:, FRESH], label[FRESH], head, calibration=record, coverage=0.7, **extra
     )
@@ -99,10 +99,10 @@ def numbers(num_outputs: int, *, is_noisy: bool, **asked: Any) -> Record:
         means[:, EVERY],
         None if own is None else own[:, EVERY],
         target[EVERY],
-        ood_mean_TND=passes(NUM_STRANGE, num_outputs, seed=13, spread=3.0),
+        strange=passes(NUM_STRANGE, num_outputs, seed=13, spread=3.0),
         **TERMS | asked,
     )
-    extra = {"feature_BF": features(NUM_FRESH, 6)} if record.needs_features else {}
+    extra = {"features": features(NUM_FRESH, 6)} if record.needs_features else {}
     return record, fits.evaluate_regression(
         means[:, FRESH],
         None if own is None else own[:, FRESH],

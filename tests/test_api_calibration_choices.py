@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from scipy.special import entr
 
+from dubito.calibration.heads.classes import ClassHead
+from dubito.calibration.heads.logits import LogitScaling
 from dubito.calibration.record import Calibration
 from dubito.settings import Settings
 
@@ -221,11 +223,10 @@ def test_a_constant_target_is_refused(client: httpx.Client, bundles: Bundles) ->
 def test_records_without_the_choices_are_read_as_they_were_meant() -> None:
     text = Path(__file__).with_name("calibration_record_1.json").read_text()
     record = Calibration.from_json(text)
-    assert record.scaling == "temperature"
-    assert record.class_map is None
-    assert record.set_rule.kind == "lac"
-    assert not record.set_rule.per_class
-    assert record.logit_scaling == record.temperature
+    assert isinstance(record.head, ClassHead)
+    assert record.head.scaling == LogitScaling("temperature", json.loads(text)["temperature"])
+    assert record.head.set_rule.kind == "lac"
+    assert not record.head.set_rule.per_class
     written = record.to_json()
     assert written["report"].pop("intervals") == {}  # type: ignore[attr-defined]
     assert {name: written[name] for name in json.loads(text)} == json.loads(text)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dubito.calibration.evaluate import evaluate_classification, evaluate_regression
 from dubito.calibration.record import Calibration
 from dubito.engine import Engine, Sampling
 from dubito.engine.heads.numbers import mean_and_variance
 from dubito.settings import Settings
 
 from .conftest import CLASSES, Bundles, Server
+from .fits import evaluate_classification, evaluate_regression
 from .http import normals, upload
 
 EVALUATE = "/v1/models/animals/evaluate"

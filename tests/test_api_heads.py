@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import nn
 from typer.testing import CliRunner
 
+from dubito.calibration.reading import Written, read_positions
 from dubito.cli import make_app
 from dubito.errors import InputError
 from dubito.labels import LabelsAre
-from dubito.serving.judging.position_labels import read_position_labels
 from dubito.settings import Settings
 from dubito_nn import Manifest, export
 from dubito_nn.networks.unet import UNet
@@ -404,7 +404,8 @@ def test_labels_of_positions_are_read_one_by_one() -> None:
     )  # fmt: skip
 
     def read(given: object, labels_are: LabelsAre | None = "indices") -> list[list[int]]:
-        return read_position_labels(given, manifest, 2, (2,), labels_are).tolist()
+        written = Written(manifest, 2, lambda: (2,), labels=given, labels_are=labels_are)
+        return read_positions(written).tolist()
 
     assert read([[0, "0"], ["1", -1]]) == [[0, 1], [0, -1]]
     assert read([[0, "0"], ["1", -1]], "names") == [[1, 1], [0, -1]]

@@ -12,12 +12,12 @@ from scipy import stats
 
 from dubito.calibration import splits
 from dubito.calibration.choices import Choices, ScalingName, SetsName
-from dubito.calibration.evaluate import evaluate_classification, evaluate_regression
-from dubito.calibration.fit import fit_classification, fit_regression
 from dubito.calibration.record import Calibration
 from dubito.calibration.scaling.scaling import mean_probabilities
 from dubito.engine.calling.sampling import Sampling
 from dubito.errors import InputError
+
+from .fits import evaluate_classification, evaluate_regression, fit_classification, fit_regression
 
 SAMPLING = Sampling(num_samples=16)
 ASKED = {"sampling": SAMPLING, "alpha": 0.05, "coverage": 0.9, "seed": 0}
@@ -88,7 +88,7 @@ def test_every_row_is_as_likely_as_its_share_to_land_in_a_part() -> None:
 def test_a_classification_finds_its_temperature_and_reports_before_and_after() -> None:
     logits_TBC, label_B = classified(2000)
     record = fit_classification(logits_TBC, label_B, **ASKED)
-    assert record.temperature == pytest.approx(2.0, rel=0.3)
+    assert record.head.scaling.applied == pytest.approx(2.0, rel=0.3)
     assert record.splits == {"fit": 500, "conformal": 400, "ood": 600, "report": 500}
     assert record.num_rows == 2000
     assert sum(one.count for one in record.bins) == 500
@@ -111,7 +111,7 @@ def test_one_held_out_row_does_not_ruin_a_regression_and_is_named() -> None:
     log_variance_TBD[:, row] = -12.0
     target_BD[row] = mean_TBD[:, row].mean() + 1.0
     record = fit_regression(mean_TBD, log_variance_TBD, target_BD, **ASKED)
-    assert record.variance_scale == pytest.approx((1.0,), rel=0.3)
+    assert record.head.noise.scale == pytest.approx((1.0,), rel=0.3)
     assert figure(record.report.after, "nll") < figure(record.report.before, "nll") + 0.05
     assert record.warnings == (
         "the fit leaves out rows that the network takes for next to impossible, 1 of 50 (row "
@@ -185,9 +185,9 @@ def test_strange_rows_serve_the_report_and_change_nothing_else() -> None:
     logits_TBC, label_B = classified()
     strange_TNC = 0.3 * logits_TBC[:, :80]
     without = fit_classification(logits_TBC, label_B, **ASKED)
-    record = fit_classification(logits_TBC, label_B, **ASKED, ood_logits_TNC=strange_TNC)
+    record = fit_classification(logits_TBC, label_B, **ASKED, strange=strange_TNC)
     assert record.ood == without.ood
-    assert record.temperature == without.temperature
+    assert record.head.scaling.applied == without.head.scaling.applied
     assert figure(record.report.after, "ood_auroc") > 0.7
     assert {"ood_aupr", "ood_fpr95"} <= record.report.after.keys()
     assert "ood_auroc" not in without.report.after
@@ -205,8 +205,8 @@ def test_each_fit_sees_its_own_rows_and_the_report_rows_that_no_fit_has_seen() -
     moved_BD = target_BD.copy()
     moved_BD[judged] += 1.0
     moved = fit_regression(mean_TBD, None, moved_BD, **ASKED)
-    assert (moved.noise_variance, moved.conformal, moved.ood) == (
-        record.noise_variance,
+    assert (moved.head.noise.variance, moved.conformal, moved.ood) == (
+        record.head.noise.variance,
         record.conformal,
         record.ood,
     )
@@ -216,20 +216,20 @@ def test_each_fit_sees_its_own_rows_and_the_report_rows_that_no_fit_has_seen() -
     moved_BD = target_BD.copy()
     moved_BD[parts["conformal"]] += 1.0
     moved = fit_regression(mean_TBD, None, moved_BD, **ASKED)
-    assert moved.noise_variance == record.noise_variance
+    assert moved.head.noise.variance == record.head.noise.variance
     assert moved.conformal != record.conformal
 
 
 def test_a_regression_with_its_own_variance_gets_a_scale_and_one_without_gets_noise() -> None:
     mean_TBD, log_variance_TBD, target_BD = regressed(2000)
     scaled = fit_regression(mean_TBD, log_variance_TBD, target_BD, **ASKED)
-    assert scaled.variance_scale == pytest.approx((4.0, 4.0), rel=0.35)
-    assert scaled.noise_variance == (0.0, 0.0)
+    assert scaled.head.noise.scale == pytest.approx((4.0, 4.0), rel=0.35)
+    assert scaled.head.noise.variance == (0.0, 0.0)
     assert figure(scaled.report.after, "nll") < figure(scaled.report.before, "nll")
     assert figure(scaled.report.after, "interval_coverage") == pytest.approx(0.9, abs=0.06)
     plain = fit_regression(mean_TBD, None, target_BD, **ASKED)
-    assert plain.variance_scale == (1.0, 1.0)
-    assert min(plain.noise_variance or ()) > 0.3
+    assert plain.head.noise.scale == (1.0, 1.0)
+    assert min(plain.head.noise.variance) > 0.3
     assert plain.report.before["nll"] is None
     assert figure(plain.report.after, "interval_width") > figure(
         scaled.report.after, "interval_width"
@@ -243,7 +243,7 @@ def test_where_nothing_is_fitted_its_rows_serve_the_sets_but_for_a_penalty() -> 
     record = fit_classification(logits_TBC, label_B, **ASKED, choices=choices)
     assert record.splits == {"fit": 0, "conformal": 900, "ood": 600, "report": 500}
     assert record.conformal.num_rows == 900
-    assert record.temperature == 1.0
+    assert record.head.scaling.applied == 1.0
     assert record.report.after["nll"] == record.report.before["nll"]
     assert figure(record.report.after, "set_coverage") == pytest.approx(0.9, abs=0.05)
     penalised = replace(choices, sets="raps")
@@ -260,20 +260,19 @@ def test_every_choice_is_kept_in_the_record_and_survives_the_round_trip(
     logits_TBC, label_B = classified(1200)
     choices = Choices(scaling, sets, per_class)
     record = fit_classification(logits_TBC, label_B, **ASKED, choices=choices)
-    assert (record.scaling, record.set_rule.kind) == (scaling, sets)
+    assert (record.head.scaling.name, record.head.set_rule.kind) == (scaling, sets)
     assert len(record.conformal.columns) == (5 if per_class else 1)
     assert figure(record.report.after, "nll") < figure(record.report.before, "nll")
     assert figure(record.report.after, "set_coverage") == pytest.approx(0.9, abs=0.06)
     again = Calibration.from_json(json.dumps(record.to_json()))
     assert again == record
-    assert record.logit_scaling == again.class_map
 
 
 def test_quantile_intervals_are_kept_in_the_record_and_cover() -> None:
     mean_TBD, log_variance_TBD, target_BD = regressed(1200)
     choices = Choices(intervals="cqr")
     record = fit_regression(mean_TBD, log_variance_TBD, target_BD, **ASKED, choices=choices)
-    assert record.intervals == "cqr"
+    assert record.head.intervals.kind == "cqr"
     assert figure(record.report.after, "interval_coverage") == pytest.approx(0.9, abs=0.04)
     assert Calibration.from_json(json.dumps(record.to_json())) == record
     plain = fit_regression(mean_TBD, None, target_BD, **ASKED, choices=choices)
@@ -291,7 +290,7 @@ def test_unknown_choices_are_refused(wrong: dict[str, object]) -> None:
 def test_a_given_noise_precision_is_taken_as_it_is() -> None:
     mean_TBD, log_variance_TBD, target_BD = regressed()
     record = fit_regression(mean_TBD, None, target_BD, **ASKED, noise_precision=4.0)
-    assert record.noise_variance == (0.25, 0.25)
+    assert record.head.noise.variance == (0.25, 0.25)
     with pytest.raises(InputError, match="means alone"):
         fit_regression(mean_TBD, log_variance_TBD, target_BD, **ASKED, noise_precision=4.0)
 
@@ -299,7 +298,7 @@ def test_a_given_noise_precision_is_taken_as_it_is() -> None:
 def test_far_rows_of_a_regression_are_told_apart() -> None:
     mean_TBD, _, target_BD = regressed()
     far_TND = 4 * (mean_TBD - mean_TBD.mean(axis=0)) + 10
-    record = fit_regression(mean_TBD, None, target_BD[:, :], **ASKED, ood_mean_TND=far_TND)
+    record = fit_regression(mean_TBD, None, target_BD[:, :], **ASKED, strange=far_TND)
     assert figure(record.report.after, "ood_auroc") > 0.99
     before = evaluate_regression(mean_TBD, None, target_BD, calibration=None)
     assert before.report["ood_flag_rate"] is None
@@ -359,7 +358,7 @@ def test_samples_that_cannot_be_used_are_refused_with_the_reason() -> None:
         with pytest.raises(InputError, match=message):
             fit_classification(wrong, label_B, **ASKED)
     with pytest.raises(InputError, match="`ood logits` expects finite"):
-        fit_classification(logits_TBC, label_B, **ASKED, ood_logits_TNC=broken_TBC)
+        fit_classification(logits_TBC, label_B, **ASKED, strange=broken_TBC)
 
 
 def test_targets_that_cannot_be_used_are_refused_with_the_reason() -> None:

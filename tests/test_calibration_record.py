@@ -1,7 +1,7 @@
 """The record's round trip, what it covers, how it is applied, and damaged records."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,23 +9,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dubito.calibration.flags.detector import Detector
-from dubito.calibration.promises.conformal import ConformalScores
-from dubito.calibration.record import Calibration, Reports
+from dubito.calibration.heads.classes import ClassHead
+from dubito.calibration.heads.logits import LogitScaling
+from dubito.calibration.heads.numbers import NumberHead
+from dubito.calibration.promises.conformal import ConformalScores, Promise
+from dubito.calibration.promises.policy import class_uncertainty
+from dubito.calibration.record import Calibration
+from dubito.calibration.scaling.noise import Noise
+from dubito.calibration.stored import Reports
+from dubito.engine import Classification, Regression
 from dubito.engine.calling.sampling import Sampling
 from dubito.errors import InputError
 from dubito.report import ReliabilityBin
 
 CLASSES = Calibration(
-    task="classification",
+    head=ClassHead(
+        scaling=LogitScaling("temperature", 0.1 + 0.2),
+        promise=Promise(0.9, ConformalScores((tuple(np.linspace(0, 1, 19).tolist()),))),
+    ),
     sampling=Sampling(),
     alpha=0.05,
-    coverage=0.9,
-    temperature=0.1 + 0.2,
-    noise_variance=None,
-    variance_scale=None,
     ood=Detector("predictive_entropy", 0.05, tuple(np.linspace(0, 1, 99).tolist())),
-    ood_reference=None,
-    conformal=ConformalScores((tuple(np.linspace(0, 1, 19).tolist()),)),
     splits={"fit": 10, "report": 10},
     report=Reports({"nll": 1 / 3, "ece": None}, {"nll": 2 / 3}),
     bins=(ReliabilityBin(0.0, 1 / 15, 0, None, None), ReliabilityBin(1 / 15, 1.0, 3, 0.7, 1.0)),
@@ -35,25 +39,14 @@ CLASSES = Calibration(
 NONE = np.zeros(0)  # lac takes no uniform numbers
 NUMBERS = replace(
     CLASSES,
-    task="regression",
-    temperature=None,
-    noise_variance=(0.5, 0.0),
-    variance_scale=(1.0, 2.0),
-    ood_reference=(1.0, 4.0),
-    conformal=ConformalScores(((1.0, 2.0), (3.0, 4.0))),
+    head=NumberHead(
+        noise=Noise((0.5, 0.0), (1.0, 2.0)),
+        reference=(1.0, 4.0),
+        promise=Promise(0.9, ConformalScores(((1.0, 2.0), (3.0, 4.0)))),
+    ),
     ood=Detector("epistemic_variance", 0.05, (0.1, 0.2)),
     bins=(),
 )
-
-
-@dataclass(frozen=True)
-class Columns:
-    predictive_entropy: np.ndarray
-    mutual_information: np.ndarray
-    mean: np.ndarray
-    energy: np.ndarray
-    energy_spread: np.ndarray
-    max_logit: np.ndarray
 
 
 @pytest.mark.parametrize("record", [CLASSES, NUMBERS])
@@ -73,10 +66,10 @@ def test_every_float_survives_the_round_trip_to_the_last_bit(
     held_out: list[float], temperature: float
 ) -> None:
     scores = tuple(sorted(held_out))
-    record = replace(CLASSES, temperature=temperature, conformal=ConformalScores((scores,)))
-    again = Calibration.from_json(json.dumps(record.to_json()))
-    assert again.conformal.columns[0] == scores
-    assert again.temperature == temperature
+    promise = Promise(0.9, ConformalScores((scores,)))
+    head = ClassHead(promise, LogitScaling("temperature", temperature))
+    again = Calibration.from_json(json.dumps(replace(CLASSES, head=head).to_json()))
+    assert again.head == head
 
 
 def test_it_covers_the_sampling_it_is_bound_to_and_names_what_differs() -> None:
@@ -92,31 +85,34 @@ def test_it_covers_the_sampling_it_is_bound_to_and_names_what_differs() -> None:
 
 def test_sets_take_the_record_s_coverage_unless_another_is_asked() -> None:
     mean_BC = np.array([[0.5, 0.3, 0.2]])  # scores 0.5, 0.7, 0.8; thresholds (k - 1) / 18
-    assert CLASSES.prediction_sets(mean_BC, NONE).tolist() == [[True, True, True]]
-    assert CLASSES.prediction_sets(mean_BC, NONE, 0.55).tolist() == [[True, False, False]]
+    assert CLASSES.head.sets(mean_BC, NONE, None).tolist() == [[True, True, True]]
+    assert CLASSES.head.sets(mean_BC, NONE, 0.55).tolist() == [[True, False, False]]
     with pytest.raises(InputError, match="between 0 and 1"):
-        CLASSES.prediction_sets(mean_BC, NONE, 0.0)
+        CLASSES.head.sets(mean_BC, NONE, 0.0)
 
 
 def test_a_regression_s_variance_is_scale_times_its_own_plus_noise() -> None:
-    assert NUMBERS.aleatoric_variance(np.array([[0.0, 3.0]])).tolist() == [[0.5, 6.0]]
-    lower_BD, upper_BD = NUMBERS.normalised_intervals(np.zeros((1, 2)), np.array([[1.0, 4.0]]), 0.6)
+    assert NUMBERS.head.noise.beside(np.array([[0.0, 3.0]])).tolist() == [[0.5, 6.0]]
+    passes = np.zeros((1, 1, 2)), np.array([[[1.0, 4.0]]])
+    lower_BD, upper_BD = NUMBERS.head.intervals.ends(NUMBERS.promise, passes, 0.6)
     assert lower_BD == pytest.approx(np.array([[-2.0, -8.0]]), rel=1e-4)
     assert upper_BD == pytest.approx(np.array([[2.0, 8.0]]), rel=1e-4)
-    assert NUMBERS.number_scores(np.array([[1.0, 8.0]])).tolist() == [1.5]
+    assert NUMBERS.head.score("epistemic_variance", np.array([[1.0, 8.0]])).tolist() == [1.5]
 
 
 def test_scores_are_read_off_a_prediction_of_the_right_task() -> None:
-    mean_BC = np.array([[0.8, 0.2, 0.0]])
-    others = (np.array([number]) for number in (-3.0, 0.1, 2.5))
-    columns = Columns(np.array([0.5]), np.array([0.1]), mean_BC, *others)
-    assert CLASSES.class_scores(columns).tolist() == [0.5]
+    row_B, row_B2, used_B = np.array([0.5]), np.array([[1.0, 8.0]]), np.array([64])
+    classes = Classification(
+        *(Sampling(), ("ant", "bee"), used_B, row_B2, row_B2, row_B2, used_B),
+        *(row_B, row_B, row_B, row_B, row_B2, row_B, row_B, row_B, row_B),
+    )
+    numbers = Regression(Sampling(), row_B2, row_B2, row_B2, row_B2, row_B2, used_B)
+    assert CLASSES.served_scores(classes).tolist() == [0.5]
+    assert NUMBERS.served_scores(numbers).tolist() == [1.5]
     with pytest.raises(InputError, match="a calibration of a classification"):
-        NUMBERS.class_scores(columns)
+        NUMBERS.served_scores(classes)
     with pytest.raises(InputError, match="a calibration of a regression"):
-        CLASSES.number_scores(np.zeros((1, 1)))
-    with pytest.raises(InputError, match="a calibration of a regression"):
-        CLASSES.aleatoric_variance(np.zeros((1, 1)))
+        CLASSES.served_scores(numbers)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +155,8 @@ def test_a_record_of_the_first_build_is_read_and_decides_by_the_default_policy()
     mean_BC = np.array([[0.9, 0.05, 0.05], [0.5, 0.5, 0.0], [0.9, 0.05, 0.05]])
     flag_B = np.array([False, False, True])
     sets_BC = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0]], dtype=bool)
-    decisions = record.class_decisions(mean_BC, flag_B, sets_BC)
+    uncertainty_B, size_B = class_uncertainty(mean_BC), sets_BC.sum(axis=-1)
+    decisions = record.policy.decide(flag_B, uncertainty_B, size_B)
     assert decisions == ["accept", "review", "reject"]
 
 

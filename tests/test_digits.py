@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from dubito.calibration.fit import fit_classification
 from dubito.calibration.record import Calibration
 from dubito.engine import Engine, Sampling
 from dubito.recipes.demo import DIGITS, DatasetRows
+
+from .fits import fit_classification
 
 ALPHA = 0.05
 SAMPLING = Sampling(num_samples=64)
@@ -56,8 +57,10 @@ def calibrated(
 
 
 def flagged(engine: Engine, calibration: Calibration, inputs: NDArray[np.float32]) -> float:
-    prediction = engine.predict(inputs, sampling=SAMPLING, temperature=calibration.logit_scaling)
-    return float(calibration.ood.flags(calibration.class_scores(prediction)).mean())  # type: ignore[arg-type]
+    prediction = engine.predict(
+        inputs, sampling=SAMPLING, temperature=calibration.head.logit_scaling
+    )
+    return float(calibration.ood.flags(calibration.served_scores(prediction)).mean())
 
 
 def test_held_out_accuracy_is_at_least_97_percent(engine: Engine) -> None:

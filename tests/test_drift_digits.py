@@ -11,14 +11,15 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from dubito.calibration.fit import fit_classification
-from dubito.engine import Classification, Engine
+from dubito.engine import Engine
 from dubito.monitoring.drift import FALSE_ALARM_RATE, DriftTest
 from dubito.recipes.demo.digits import digit_splits
 from dubito_nn import export
 from dubito_nn.dropout import StandardFamily
 from dubito_nn.networks import CNN
 from dubito_nn.training import cross_entropy, seeded, train
+
+from .fits import fit_classification
 
 pytestmark = [
     pytest.mark.slow,  # a network is trained
@@ -71,12 +72,11 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Scores:
     turned = np.rot90(unseen.reshape(-1, SIDE, SIDE), axes=(1, 2)).reshape(unseen.shape)
 
     def scored(rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        temperature = calibration.temperature or 1.0
         found = engine.predict(
-            torch.from_numpy(np.ascontiguousarray(rows)), temperature=temperature
+            torch.from_numpy(np.ascontiguousarray(rows)),
+            temperature=calibration.head.logit_scaling,
         )
-        assert isinstance(found, Classification)
-        return calibration.class_scores(found)
+        return calibration.served_scores(found)
 
     return Scores(len(calibration.ood.held_out), scored(unseen), scored(turned))
 

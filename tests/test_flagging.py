@@ -16,17 +16,18 @@ from torch import nn
 
 from dubito.calibration import splits
 from dubito.calibration.choices import Choices, ScalingName
-from dubito.calibration.fit import fit_classification, fit_regression
-from dubito.calibration.flags import scorer
-from dubito.calibration.flags.flagging import Flagging
-from dubito.calibration.flags.source import LogitSource, NumberSource
+from dubito.calibration.flags.flagging import extra_parts
+from dubito.calibration.flags.scorer import OF_CLASSES, OF_NUMBERS
 from dubito.calibration.promises.policy import Target
 from dubito.calibration.record import Calibration
+from dubito.calibration.sampled import Sampled
 from dubito.engine import Classification, Engine, Regression, Sampling
 from dubito.engine.heads.logits import logits
 from dubito.engine.heads.numbers import mean_and_variance
 from dubito.errors import InputError
 from dubito_nn import export
+
+from .fits import fit_classification, fit_regression
 
 Floats = NDArray[np.float64]
 SAMPLING = Sampling(num_samples=4)
@@ -50,7 +51,7 @@ def strange(rows: int) -> tuple[Floats, Floats]:
     return logits_TBC, feature_BF
 
 
-@pytest.mark.parametrize("name", scorer.known("classification", has_features=True))
+@pytest.mark.parametrize("name", OF_CLASSES.known(has_features=True))
 def test_every_score_flags_fresh_rows_at_the_exact_rate(name: str) -> None:
     """Counts over 25 sets of 40 rows, by exact mean and 3.5 deviations: by chance 1 in 2,000."""
     flagged, asked = 0, ASKED | {"coverage": 0.5}
@@ -59,10 +60,11 @@ def test_every_score_flags_fresh_rows_at_the_exact_rate(name: str) -> None:
         fitted = fit_classification(
             logits_TBC[:, :200],
             label_B[:200],
-            flagging=Flagging(name, feature_BF[:200]),
+            score=name,
+            features=feature_BF[:200],
             **asked | {"seed": seed},
         )
-        fresh = LogitSource(logits_TBC[:, 200:], fitted.temperature or 1.0, feature_BF[200:])
+        fresh = fitted.head.source(Sampled((logits_TBC[:, 200:],), features=feature_BF[200:]))
         flagged += int(fitted.ood.flags(fitted.ood_scores(fresh)).sum())
         held_out = len(fitted.ood.held_out)
     law = stats.betabinom(40, (held_out + 1) // 10, held_out + 1 - (held_out + 1) // 10)
@@ -72,9 +74,9 @@ def test_every_score_flags_fresh_rows_at_the_exact_rate(name: str) -> None:
 def test_scores_that_are_fitted_take_parts_that_no_other_fit_sees() -> None:
     logits_TBC, label_B, feature_BF = classified(700)
     strange_TNC, strange_NF = strange(60)
-    flagging = Flagging("auto", feature_BF, strange_NF)
-    asked = ASKED | {"flagging": flagging, "target": Target(acceptance=0.8)}
-    record = fit_classification(logits_TBC, label_B, ood_logits_TNC=strange_TNC, **asked)
+    asked = ASKED | {"score": "auto", "features": feature_BF, "ood_features": strange_NF}
+    asked |= {"target": Target(acceptance=0.8)}
+    record = fit_classification(logits_TBC, label_B, strange=strange_TNC, **asked)
     assert record.splits == {
         **{"fit": 100, "conformal": 80, "ood": 120, "report": 100},
         **{"features": 100, "choice": 100, "policy": 100},
@@ -83,7 +85,7 @@ def test_scores_that_are_fitted_take_parts_that_no_other_fit_sees() -> None:
     parts = splits.parts(
         *(700,),
         **{"alpha": 0.1, "coverage": 0.8, "seed": 0, "label_B": label_B},
-        extra=flagging.extra() | {splits.POLICY: splits.Share(5, 4, "")},
+        extra=extra_parts("auto", has_features=True) | {splits.POLICY: splits.Share(5, 4, "")},
     )
     together = np.concatenate(list(parts.values()))
     assert sorted(together.tolist()) == list(range(700))
@@ -92,7 +94,7 @@ def test_scores_that_are_fitted_take_parts_that_no_other_fit_sees() -> None:
         assert np.abs(counts - np.bincount(label_B) / 7).max() <= 2
     moved_TBC = logits_TBC.copy()
     moved_TBC[:, parts["report"]] += np.random.default_rng(1).normal(size=(4, 100, 3))
-    moved = fit_classification(moved_TBC, label_B, ood_logits_TNC=strange_TNC, **asked)
+    moved = fit_classification(moved_TBC, label_B, strange=strange_TNC, **asked)
     assert (moved.ood, moved.ood_fitted, moved.policy) == (
         record.ood,
         record.ood_fitted,
@@ -107,14 +109,16 @@ def test_auto_takes_the_score_that_parts_the_strange_rows_best_and_says_what_it_
     record = fit_classification(
         logits_TBC,
         label_B,
-        ood_logits_TNC=strange_TNC,
-        flagging=Flagging("auto", feature_BF, strange_NF),
+        strange=strange_TNC,
+        score="auto",
+        features=feature_BF,
+        ood_features=strange_NF,
         **ASKED,
     )
     assert record.ood_fitted is not None
     compared = record.ood_fitted.compared
     assert compared is not None
-    assert tuple(compared) == scorer.known("classification", has_features=True)
+    assert tuple(compared) == OF_CLASSES.known(has_features=True)
     assert compared[record.ood.score] == max(compared.values()) > 0.95
     assert compared["predictive_entropy"] < 0.7
     assert record.report.after["ood_auroc"] > record.report.before["ood_auroc"]  # type: ignore[operator]
@@ -129,14 +133,12 @@ def test_without_features_auto_compares_the_scores_that_need_none() -> None:
     record = fit_classification(
         logits_TBC,
         label_B,
-        ood_logits_TNC=0.2 * strange(40)[0],
-        flagging=Flagging("auto"),
+        strange=0.2 * strange(40)[0],
+        score="auto",
         **ASKED,
     )
     assert record.ood_fitted is not None
-    assert tuple(record.ood_fitted.compared or ()) == scorer.known(
-        "classification", has_features=False
-    )
+    assert tuple(record.ood_fitted.compared or ()) == OF_CLASSES.known(has_features=False)
     assert not record.needs_features
 
 
@@ -147,41 +149,46 @@ def test_a_regression_takes_distances_and_a_share_of_accepted_rows() -> None:
     feature_BF = generator.normal(size=(500, 5))
     record = fit_regression(
         *(mean_TBD, None, target_BD),
-        flagging=Flagging("mahalanobis", feature_BF),
+        score="mahalanobis",
+        features=feature_BF,
         target=Target(acceptance=0.75),
         **ASKED,
     )
     assert record.needs_features
     assert record.policy.kind == "acceptance"
-    far = NumberSource(np.zeros((3, 2)), np.ones(2), np.full((3, 5), 9.0))
+    far = record.head.source(Sampled((np.zeros((4, 3, 2)),), features=np.full((3, 5), 9.0)))
     assert record.ood.flags(record.ood_scores(far)).all()
     with pytest.raises(InputError, match="neither right nor wrong"):
         fit_regression(mean_TBD, None, target_BD, target=Target(risk=0.1), **ASKED)
-    flagging = Flagging("relative_mahalanobis", feature_BF)
     with pytest.raises(InputError, match="expected one of epistemic_variance"):
-        fit_regression(mean_TBD, None, target_BD, flagging=flagging, **ASKED)
+        fit_regression(
+            *(mean_TBD, None, target_BD),
+            score="relative_mahalanobis",
+            features=feature_BF,
+            **ASKED,
+        )
 
 
 def test_a_score_that_cannot_be_fitted_is_refused_with_the_reason() -> None:
     logits_TBC, label_B, feature_BF = classified(400)
-    for flagging, message in (
-        (Flagging("wild"), "expected one of predictive_entropy"),
-        (Flagging("auto"), "send `ood_inputs`, or name a score"),
-        (Flagging("knn"), "export named features="),
-        (Flagging("knn", np.full_like(feature_BF, np.nan)), "expected finite numbers"),
+    for score, features, message in (
+        ("wild", None, "expected one of predictive_entropy"),
+        ("auto", None, "send `ood_inputs`, or name a score"),
+        ("knn", None, "export named features="),
+        ("knn", np.full_like(feature_BF, np.nan), "expected finite numbers"),
     ):
         with pytest.raises(InputError, match=message):
-            fit_classification(logits_TBC, label_B, flagging=flagging, **ASKED)
+            fit_classification(logits_TBC, label_B, score=score, features=features, **ASKED)
     with pytest.raises(InputError, match=r"at least 20 strange rows, .* got 19"):
         fit_classification(
             *(logits_TBC, label_B),
             **ASKED,
-            flagging=Flagging("auto"),
-            ood_logits_TNC=strange(19)[0],
+            score="auto",
+            strange=strange(19)[0],
         )
-    flagging = Flagging("combined", feature_BF[:70])
+    asked = ASKED | {"score": "combined", "features": feature_BF[:70]}
     with pytest.raises(InputError, match=r"20 for distances between features.*of its own"):
-        fit_classification(logits_TBC[:, :70], label_B[:70], flagging=flagging, **ASKED)
+        fit_classification(logits_TBC[:, :70], label_B[:70], **asked)
 
 
 def engine_of(task: str, folder: Path) -> Engine:
@@ -216,13 +223,13 @@ def test_scores_of_a_prediction_are_those_that_the_fit_saw(
     label_B = logits_TBC.mean(axis=0).argmax(axis=-1)
     label_B[::5] = (label_B[::5] + 1) % 3
     features = engine.features(rows).numpy()
-    for name in scorer.known("classification", has_features=True):
-        asked = ASKED | {"sampling": sampling, "flagging": Flagging(name, features)}
+    for name in OF_CLASSES.known(has_features=True):
+        asked = ASKED | {"sampling": sampling, "score": name, "features": features}
         record = fit_classification(logits_TBC, label_B, choices=Choices(scaling), **asked)
-        seen_B = record.ood_scores(LogitSource(logits_TBC, record.logit_scaling, features))
-        served = engine.predict(rows[:7], sampling=sampling, temperature=record.logit_scaling)
+        seen_B = record.ood_scores(record.head.source(Sampled((logits_TBC,), features=features)))
+        served = engine.predict(rows[:7], sampling=sampling, temperature=record.head.logit_scaling)
         assert isinstance(served, Classification)
-        served_B = record.class_scores(served, engine.features(rows[:7]).numpy())
+        served_B = record.served_scores(served, engine.features(rows[:7]).numpy())
         np.testing.assert_allclose(served_B, seen_B[:7], rtol=1e-5, atol=1e-6)
 
 
@@ -232,33 +239,26 @@ def test_scores_of_a_served_regression_are_those_that_the_fit_saw(tmp_path: Path
     mean_TBD = mean_and_variance(engine.sample(rows, sampling=SAMPLING), engine.manifest)[0].numpy()
     target_BD = mean_TBD.mean(axis=0) + 0.1 * np.random.default_rng(3).normal(size=(300, 3))
     features = engine.features(rows).numpy()
-    for name in scorer.known("regression", has_features=True):
-        flagging = Flagging(name, features)
-        record = fit_regression(mean_TBD, None, target_BD, flagging=flagging, **ASKED)
-        reference_D = np.asarray(record.ood_reference)
-        seen_B = record.ood_scores(NumberSource(mean_TBD.var(axis=0), reference_D, features))
+    for name in OF_NUMBERS.known(has_features=True):
+        asked = ASKED | {"score": name, "features": features}
+        record = fit_regression(mean_TBD, None, target_BD, **asked)
+        seen_B = record.ood_scores(record.head.source(Sampled((mean_TBD,), features=features)))
         served = engine.predict(rows[:7], sampling=SAMPLING)
         assert isinstance(served, Regression)
-        served_B = record.number_scores(
-            served.epistemic_variance, engine.features(rows[:7]).numpy()
-        )
+        served_B = record.served_scores(served, engine.features(rows[:7]).numpy())
         np.testing.assert_allclose(served_B, seen_B[:7], rtol=1e-5, atol=1e-6)
 
 
 def test_the_combined_score_finds_what_either_of_its_parts_finds() -> None:
     """Half of the strange rows are strange in their logits alone, half in their features alone."""
     logits_TBC, label_B, feature_BF = classified(900)
-    record = fit_classification(
-        logits_TBC, label_B, flagging=Flagging("combined", feature_BF), **ASKED
-    )
+    record = fit_classification(logits_TBC, label_B, score="combined", features=feature_BF, **ASKED)
     usual_TBC, _, usual_BF = classified(200, seed=50)
     vague_TBC, _, vague_BF = classified(200, seed=51)
     far_TBC, far_BF = strange(200)
-    mixed = LogitSource(
-        np.concatenate([usual_TBC, 0.1 * vague_TBC, far_TBC], axis=1),
-        record.temperature or 1.0,
-        np.concatenate([usual_BF, vague_BF, far_BF]),
-    )
+    mixed_TBC = np.concatenate([usual_TBC, 0.1 * vague_TBC, far_TBC], axis=1)
+    mixed_BF = np.concatenate([usual_BF, vague_BF, far_BF])
+    mixed = record.head.source(Sampled((mixed_TBC,), features=mixed_BF))
     assert record.ood_fitted is not None
     is_strange = np.repeat([0, 1], [200, 400])
     found = {

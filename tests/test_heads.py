@@ -12,8 +12,10 @@ import torch
 from tests import measures
 from torch import Tensor, nn
 
+from dubito.calibration import heads
 from dubito.calibration.flags import scores
-from dubito.calibration.flags.source import PositionColumns, PositionSource
+from dubito.calibration.heads.logits import LogitScaling
+from dubito.calibration.sampled import Sampled
 from dubito.engine import Classification, Engine, Ensemble, Sampling
 from dubito.engine.heads import class_logits, head_of
 from dubito.engine.heads.several import GROUPS
@@ -184,9 +186,10 @@ def test_scores_of_rows_are_the_same_from_passes_as_from_columns(
     assert isinstance(found, Classification)
     logits = class_logits(engine.sample(rows_of(name), sampling=sampling), manifest).numpy()
     flat = logits.reshape(*logits.shape[:2], -1, logits.shape[-1])
+    head = dataclasses.replace(heads.head_of(manifest), scaling=LogitScaling("temperature", 1.7))
     for score in scores.CLASSIFICATION:
-        by_passes = PositionSource(flat, 1.7, manifest.head).plain(score)
-        by_columns = PositionColumns(found, manifest.head).plain(score)
+        by_passes = head.source(Sampled((flat,))).plain(score)
+        by_columns = head.served(found, heads.Request()).source.plain(score)
         assert by_passes.shape == (5,)
         np.testing.assert_allclose(by_passes, by_columns, atol=TOLERANCE, err_msg=score)
 

@@ -13,13 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dubito.asked import EvaluateOrder
+from dubito.calibration.reading import Written, read_labels, read_targets
 from dubito.engine import Engine
 from dubito.errors import InputError
 from dubito.labels import Classes, LabelsAre
 from dubito.recipes.rows import split_rows
-from dubito.serving.judging.calibrating import read_truths
-from dubito.serving.judging.position_labels import read_position_labels
 from dubito_nn import Manifest, export
 
 from .conftest import Bundles
@@ -95,7 +93,7 @@ def _on(labels: object, names: tuple[str, ...], labels_are: LabelsAre | None = N
         task="multilabel", output="sigmoid_logits", num_outputs=len(names), classes=names,
         sites=(), torch_version="", inputs=(),
     )  # fmt: skip
-    return read_position_labels(labels, manifest, 2, (), labels_are).tolist()
+    return read_labels(Written(manifest, 2, labels=labels, labels_are=labels_are)).tolist()
 
 
 def test_integers_of_several_labels_are_0_or_1_for_each_unless_they_are_names() -> None:
@@ -200,6 +198,7 @@ def test_training_asks_what_integers_are_too() -> None:
 
 
 def test_targets_have_no_names(bundles: Bundles) -> None:
-    order = EvaluateOrder("heights", ROWS, targets=ROWS[:, 0], labels_are="names")
+    manifest = Engine.load(bundles("regression")).manifest
+    written = Written(manifest, len(ROWS), targets=ROWS[:, 0], labels_are="names")
     with pytest.raises(InputError, match="`labels_are` belongs to labels"):
-        read_truths(order, Engine.load(bundles("regression")), {}, len(ROWS))
+        read_targets(written)

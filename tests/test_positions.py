@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import numpy as np
@@ -11,8 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from dubito.calibration.choices import Choices
-from dubito.calibration.evaluate_positions import evaluate_positions
-from dubito.calibration.fit_positions import fit_positions
+from dubito.calibration.heads.classes import ClassHead
 from dubito.calibration.promises.conformal import ConformalScores
 from dubito.calibration.promises.policy import Target
 from dubito.calibration.promises.positions import Positions
@@ -22,6 +20,8 @@ from dubito.errors import InputError
 from dubito.report import classification_figures
 from dubito.report.positions import LabelledPositions, position_statistics
 from dubito.report.statistics import figures, intervals
+
+from .fits import evaluate_positions, fit_positions
 
 SAMPLING = Sampling(4)
 Floats = NDArray[np.float64]
@@ -62,7 +62,7 @@ def test_one_temperature_over_all_positions_finds_what_the_logits_were_multiplie
     found = fit_positions(
         logits, label, "dense", sampling=SAMPLING, alpha=0.1, coverage=0.9, seed=0
     )
-    assert found.temperature == pytest.approx(3.0, rel=0.15)
+    assert found.head.scaling.applied == pytest.approx(3.0, rel=0.15)
     before, after = found.report.before, found.report.after
     assert (after["nll"] or 9) < (before["nll"] or 0)
     assert (after["ece"] or 9) < (before["ece"] or 0)
@@ -111,8 +111,8 @@ def test_labels_that_must_and_that_may_be_on_enclose_those_that_are() -> None:
         logits[:, :200], label[:200], "multilabel",
         sampling=SAMPLING, alpha=0.1, coverage=0.9, seed=0,
     )  # fmt: skip
-    mean = softmax(logits[:, 200:] / (found.temperature or 1)).mean(axis=0)
-    sets = found.prediction_sets(mean, np.zeros(0))
+    mean = softmax(logits[:, 200:] / (found.head.scaling.applied)).mean(axis=0)
+    sets = found.head.sets(mean, None)
     may, must = sets[..., 1], sets[..., 1] & ~sets[..., 0]
     is_on = label[200:] == 1
     enclosed = ((must <= is_on) & (is_on <= may)).all(axis=1)
@@ -128,7 +128,7 @@ def test_unlabelled_positions_count_nowhere() -> None:
     asked = {"sampling": SAMPLING, "alpha": 0.1, "coverage": 0.9, "seed": 0}
     one = fit_positions(logits[:, :, :4], label[:, :4], "dense", **asked)  # type: ignore[arg-type]
     other = fit_positions(blotted, hidden, "dense", **asked)  # type: ignore[arg-type]
-    assert one.temperature == other.temperature
+    assert one.head.scaling.applied == other.head.scaling.applied
     assert one.conformal == other.conformal
     for name in ("accuracy", "nll", "brier", "ece", "classwise_ece", "set_coverage", "mean_iou"):
         assert one.report.after[name] == pytest.approx(other.report.after[name])
@@ -205,10 +205,10 @@ def test_the_record_survives_and_old_ones_are_read() -> None:
     found = fitted(share=0.8)
     again = Calibration.from_json(json.loads(json.dumps(found.to_json())))
     assert again == found
-    assert again.positions == Positions("dense", 0.8)
+    assert again.head.positions == Positions("dense", 0.8)
     old = found.to_json()
     del old["positions"]
-    assert Calibration.from_json(old).positions is None
+    assert Calibration.from_json(old).head == ClassHead(found.promise, found.head.scaling)
 
 
 def test_decisions_ask_for_as_many_single_sets_as_are_promised() -> None:
@@ -242,7 +242,7 @@ def test_what_has_no_meaning_for_positions_is_refused(
 @pytest.mark.parametrize("scaling", ["temperature", "isotonic", "vector", "none"])
 def test_every_scaling_of_positions_keeps_the_report_sound(scaling: str) -> None:
     found = fitted(450, choices=Choices(scaling=scaling))  # type: ignore[arg-type]
-    assert found.scaling == scaling
+    assert found.head.scaling.name == scaling
     assert (found.report.after["nll"] or 9.0) < 1.5
 
 
@@ -273,4 +273,4 @@ def test_truths_that_do_not_fit_are_refused(label: Indices, reason: str) -> None
 def test_a_record_of_positions_has_no_other_sets() -> None:
     found = fitted()
     with pytest.raises(InputError, match="calibrate the version again"):
-        dataclasses.replace(found, positions=None, task="regression")
+        Calibration.from_json(found.to_json() | {"positions": None, "task": "regression"})

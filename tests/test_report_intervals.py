@@ -11,8 +11,9 @@ from scipy import stats
 from scipy.special import softmax
 
 from dubito import report
-from dubito.calibration.evaluate import evaluate_classification, evaluate_regression
 from dubito.report.statistics import RowCounts, mean_of
+
+from .fits import evaluate_classification, evaluate_regression
 
 Floats = NDArray[np.float64]
 NUM_ROWS, NUM_STRANGE = 24, 9

@@ -11,13 +11,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from dubito.calibration.fit import fit_classification, fit_regression
 from dubito.calibration.page import page_of
 from dubito.calibration.record import Calibration
 from dubito.engine.calling.sampling import Sampling
 from dubito.errors import InputError
 from dubito.report import page, words
 from dubito.report.curves import score_counts
+
+from .fits import fit_classification, fit_regression
 
 SAMPLING = Sampling(num_samples=8)
 ASKED = {"sampling": SAMPLING, "alpha": 0.1, "coverage": 0.8, "seed": 0}
@@ -29,7 +30,7 @@ def classes() -> Calibration:
     label_B = logits_TBC.mean(axis=0).argmax(axis=-1)
     label_B[::5] = generator.integers(0, 3, 80)
     strange_TNC = generator.normal(size=(8, 60, 3))
-    return fit_classification(logits_TBC, label_B, ood_logits_TNC=strange_TNC, **ASKED)
+    return fit_classification(logits_TBC, label_B, strange=strange_TNC, **ASKED)
 
 
 def numbers() -> Calibration:
@@ -95,7 +96,7 @@ def test_a_page_holds_every_figure_with_its_interval_before_and_after(
             assert shown == expected
     drawn = [one.text for one in ElementTree.fromstring(text).iter("h3")]
     wanted = ["Reliability", "Risk and coverage"]
-    if record.task == "regression":
+    if record.head.task == "regression":
         wanted = ["Nominal and empirical coverage", "Sparsification"]
     assert drawn == [*wanted, "Out-of-distribution score"]
 

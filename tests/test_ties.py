@@ -17,13 +17,15 @@ from dubito.calibration.flags import scorer
 from dubito.calibration.flags.combined import Tail
 from dubito.calibration.flags.detector import Detector
 from dubito.calibration.flags.distances import FeatureBank
-from dubito.calibration.flags.flagging import Flagging, fit_flag
-from dubito.calibration.flags.scorer import FittedScore
-from dubito.calibration.flags.source import LogitSource, NumberSource
+from dubito.calibration.flags.flagging import Flagging
+from dubito.calibration.flags.scorer import OF_CLASSES, FittedScore
+from dubito.calibration.flags.source import SampledSource, ServedSource
+from dubito.calibration.heads.classes import ClassHead
 from dubito.calibration.promises import intervals
 from dubito.calibration.promises.policy import Policy, Target
 from dubito.calibration.promises.positions import Positions
 from dubito.calibration.promises.sets import SetRule
+from dubito.calibration.sampled import Sampled
 from dubito.calibration.scaling.scaling import fit_scaling, mean_probabilities
 from dubito.errors import InputError
 from dubito.monitoring.drift import DriftTest
@@ -242,6 +244,10 @@ def test_a_combined_score_is_as_steady_as_its_parts() -> None:
     assert (np.diff(found_SK[0]) > 0.2).all()
 
 
+def source_of(logits_TBC: NDArray[np.float64]) -> SampledSource:
+    return ClassHead().source(Sampled((logits_TBC,)))
+
+
 @pytest.mark.parametrize("name", scorer.DISTANCES)
 def test_distances_from_classes_of_one_kind_are_not_made_of_rounding(name: str) -> None:
     """Every class is one row many times, so that features within it differ by rounding alone."""
@@ -249,7 +255,7 @@ def test_distances_from_classes_of_one_kind_are_not_made_of_rounding(name: str) 
     kind_B = np.arange(400) % 8
     fitted = FittedScore(FeatureBank.fit(off(feature_KF[kind_B], 0), kind_B))
     found_SK = [
-        fitted.score(name, NumberSource(np.zeros(0), np.ones(0), off(feature_KF, seed)))
+        fitted.score(name, ServedSource(lambda _: np.zeros(8), off(feature_KF, seed)))
         for seed in range(20)
     ]
     low_K, high_K = np.min(found_SK, axis=0), np.max(found_SK, axis=0)
@@ -259,14 +265,13 @@ def test_distances_from_classes_of_one_kind_are_not_made_of_rounding(name: str) 
 
 def test_kinds_that_tie_choose_no_score_and_are_told() -> None:
     usual, strange = (
-        LogitSource(np.repeat(MEAN_KC, 10, axis=0)[None] * (1 + shift), 1.0)
-        for shift in (0.0, ROUNDING)
+        source_of(np.repeat(MEAN_KC, 10, axis=0)[None] * (1 + shift)) for shift in (0.0, ROUNDING)
     )
     found = scorer.compare(["energy", "mutual_information"], FittedScore(), usual, strange)
     assert found == {"energy": 0.5, "mutual_information": 0.5}
-    same = LogitSource(off(np.full((2, 300, 3), [1.0, 2.0, 3.0]), 0), 1.0)
+    same = source_of(off(np.full((2, 300, 3), [1.0, 2.0, 3.0]), 0))
     parts = {"ood": np.arange(300)}
-    flag = fit_flag(Flagging(), "classification", same, None, None, parts, alpha=0.1, seed=0)
+    flag = Flagging(OF_CLASSES, None, alpha=0.1, seed=0).fit(same, None, None, parts)
     assert "all held-out rows have the same out-of-distribution score" in flag.warnings[0]
 
 

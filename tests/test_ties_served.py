@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dubito.calibration.choices import Choices
-from dubito.calibration.fit import fit_classification, fit_regression
-from dubito.calibration.fit_positions import fit_positions
-from dubito.calibration.flags import scorer
-from dubito.calibration.flags.flagging import Flagging
+from dubito.calibration.flags.scorer import OF_CLASSES, OF_NUMBERS
+from dubito.calibration.heads import Request
 from dubito.calibration.promises import draws
 from dubito.calibration.promises.policy import Target
 from dubito.calibration.record import Calibration
-from dubito.engine import Classification, Engine, Regression, Sampling
+from dubito.engine import Classification, Engine, Sampling
 from dubito.engine.calling.sampling import Draw
 from dubito.engine.heads import class_logits
 from dubito.engine.heads.logits import logits
 from dubito.engine.heads.numbers import mean_and_variance
 from dubito.monitoring.observing import observe
 from dubito_nn import export
+
+from .fits import fit_classification, fit_positions, fit_regression
 
 Floats = NDArray[np.float64]
 
@@ -78,8 +78,8 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def asked_of(head: str) -> Iterator[dict[str, object]]:
     """Every score, set, interval, policy and scaling of a head, each at least once."""
     has_features = head in ("classification", "regression")
-    family = "regression" if head == "regression" else "classification"
-    names = scorer.known(family, has_features=has_features)
+    family = OF_NUMBERS if head == "regression" else OF_CLASSES
+    names = family.known(has_features=has_features)
     targets = [Target(acceptance=0.5), Target()]
     fitted = [Choices(scaling=one) for one in ("temperature", "isotonic", "none")]
     if head == "classification":
@@ -102,11 +102,9 @@ def fitted(engine: Engine, sampling: Sampling, asked: dict[str, object]) -> Cali
     rows = KINDS[torch.from_numpy(kind_B)]
     passes, manifest = engine.sample(rows, sampling=sampling), engine.manifest
     has_features = manifest.features is not None
-    flagging = Flagging(
-        str(asked["score"]), engine.features(rows).numpy() if has_features else None
-    )
-    common = {"sampling": sampling, "alpha": 0.2, "coverage": 0.7, "seed": 0, "flagging": flagging}
-    common |= {"choices": asked["choices"], "target": asked["target"]}
+    common = {"sampling": sampling, "alpha": 0.2, "coverage": 0.7, "seed": 0, **asked}
+    if has_features:
+        common["features"] = engine.features(rows).numpy()
     if manifest.head == "regression":
         mean_TBD = mean_and_variance(passes, manifest)[0].numpy()
         target_BD = (kind_B[:, None] + generator.integers(0, 3, (560, 2))).astype(np.float64)
@@ -124,30 +122,23 @@ def fitted(engine: Engine, sampling: Sampling, asked: dict[str, object]) -> Cali
 
 def answers(engine: Engine, record: Calibration, rows: Tensor) -> tuple[list[object], Floats]:
     """What is decided of every row and kept for monitoring; and its scores."""
-    is_numbers = record.task == "regression"
-    served = engine.predict(
+    head = record.head
+    said = engine.predict(
         rows,
         sampling=record.sampling,
-        temperature=1.0 if is_numbers else record.logit_scaling,
-        keep_samples=record.intervals == "cqr",
+        temperature=head.logit_scaling,
+        keep_samples=head.needs_passes(("interval",)),
     )
     feature_BF = engine.features(rows).numpy() if record.needs_features else None
     uniform_B = draws.by_content({"x": rows.numpy()}, record.sampling.seed)
-    kept = observe(served, record, uniform_B, feature_BF)
+    served = head.served(said, Request(features=feature_BF, uniform=uniform_B))
+    kept = observe(served, record)
     assert kept is not None
     p_value_B = record.ood.p_values(kept.score)
-    if isinstance(served, Classification):
-        sets_BC = record.prediction_sets(served.mean, uniform_B)
-        decisions = record.class_decisions(served.mean, kept.is_flagged, sets_BC)
-        shown: list[object] = [one.tolist() for one in sets_BC]
-        shown = list(zip(shown, served.label_index.tolist(), strict=True))
-    else:
-        assert isinstance(served, Regression)
-        variance_BD = served.epistemic_variance + record.aleatoric_variance(
-            served.aleatoric_variance
-        )
-        decisions = record.number_decisions(variance_BD, kept.is_flagged)
-        shown = [None] * len(rows)
+    decisions = record.policy.decide(kept.is_flagged, served.uncertainty, served.set_sizes)
+    shown: list[object] = [None] * len(rows)
+    if isinstance(said, Classification):
+        shown = list(zip(served.members.tolist(), said.label_index.tolist(), strict=True))
     told = zip(decisions, kept.is_flagged.tolist(), p_value_B.tolist(), shown, strict=True)
     return list(told), kept.score
 

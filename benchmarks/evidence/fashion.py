@@ -4,10 +4,10 @@
     python benchmarks/evidence/fashion.py --data ../shared/data --swap --epochs 6
 
 The network of `garments.py`, trained on the first 50,000 training rows, T = 32. All that is fitted
-is fitted on the last 10,000, by `fit_classification`: a temperature for the mean of the passes and
-another for one pass with weight scaling (`point`), and the flag of each score. Test rows are looked
-at once, as they are, and the first of them turned by an angle or with normal noise, clipped to [0,
-1]. MNIST's test rows are what is out of distribution; no score is fitted or chosen on them.
+is fitted on the last 10,000, by `fit`: a temperature for the mean of the passes and another for one
+pass with weight scaling (`point`), and the flag of each score. Test rows are looked at once, as
+they are, and the first of them turned by an angle or with normal noise, clipped to [0, 1].
+MNIST's test rows are what is out of distribution; no score is fitted or chosen on them.
 
 With `--swap` it learns digits and is asked about garments (`fashion_swapped.json`).
 
@@ -37,11 +37,13 @@ from record import parser, print_table, write
 from torch import Tensor
 from torch.nn import functional
 
-from dubito.calibration.evaluate import evaluate_classification
-from dubito.calibration.fit import fit_classification
-from dubito.calibration.flags import scorer
-from dubito.calibration.flags.flagging import Flagging
+from dubito.calibration.fit import fit
+from dubito.calibration.flags.scorer import OF_CLASSES
+from dubito.calibration.heads.classes import ClassHead
+from dubito.calibration.judge import judge
 from dubito.calibration.record import Calibration
+from dubito.calibration.sampled import Sampled
+from dubito.calibration.terms import Terms
 from dubito.engine import Engine, Sampling
 from dubito.report import Report
 
@@ -87,6 +89,10 @@ class Answers:
         logits = {way: engine.sample(rows, sampling=sampling).numpy() for way, sampling in ways}
         return cls(logits, engine.features(rows).numpy())
 
+    def sampled(self, way: str, label_B: NDArray[np.int64] | None = None) -> Sampled:
+        """The rows of one way, as fits and reports take them."""
+        return Sampled((self.logits[way],), label_B, self.features)
+
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
@@ -96,17 +102,12 @@ class HeldOut:
     labels: NDArray[np.int64]
     settings: Settings
 
-    def calibrated(self, way: str, flagging: Flagging | None = None) -> Calibration:
+    def calibrated(self, way: str, score: str | None = None) -> Calibration:
         """Fit the temperature, the sets and the flag of one way."""
-        return fit_classification(
-            self.answers.logits[way],
-            self.labels,
-            sampling=self.settings.ways[way],
-            alpha=self.settings.alpha,
-            coverage=self.settings.coverage,
-            seed=self.settings.seed,
-            flagging=flagging or Flagging(),
-        )
+        asked = self.settings
+        sampling, seed = asked.ways[way], asked.seed
+        terms = Terms(sampling, asked.alpha, asked.coverage, seed, score=score)
+        return fit(ClassHead(), self.answers.sampled(way, self.labels), terms)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, object]:
@@ -154,11 +155,9 @@ def measured(
         label: _reports(Answers.of(engine, rows, settings), test_labels[: len(rows)], calibrations)
         for label, rows in _shifted(shown, settings).items()
     }
-    usual = evaluate_classification(
-        answers.logits["mc"], test_labels, calibration=calibrations["mc"]
-    )
+    usual = judge(ClassHead(), answers.sampled("mc", test_labels), calibrations["mc"])
     return {
-        "temperature": {way: found.temperature for way, found in calibrations.items()},
+        "temperature": {way: found.head.logit_scaling for way, found in calibrations.items()},
         "held_out": {way: found.report.after for way, found in calibrations.items()},
         "test": _reports(answers, test_labels, calibrations),
         "bins": [asdict(one) for one in usual.bins],
@@ -173,7 +172,7 @@ def _reports(
     """The report of each way, before calibration and after it."""
     return {
         way: {
-            state: evaluate_classification(answers.logits[way], label_B, calibration=applied).report
+            state: judge(ClassHead(), answers.sampled(way, label_B), applied).report
             for state, applied in zip(STATES, (None, calibration), strict=True)
         }
         for way, calibration in calibrations.items()
@@ -185,23 +184,12 @@ def _found(
 ) -> dict[str, dict[str, float | None]]:
     """How well each score finds strange rows, and how many rows its flag takes."""
     figures = {}
-    for name in scorer.known("classification", has_features=True):
-        flagging = Flagging(name, held_out.answers.features)
-        calibration = held_out.calibrated("mc", flagging)
-        report = evaluate_classification(
-            answers.logits["mc"],
-            label_B,
-            calibration=calibration,
-            ood_logits_TNC=strange.logits["mc"],
-            feature_BF=answers.features,
-            ood_feature_NF=strange.features,
-        ).report
-        asked = evaluate_classification(
-            strange.logits["mc"],
-            label_B[: len(strange.features)],  # the flag does not look at them
-            calibration=calibration,
-            feature_BF=strange.features,
-        ).report
+    for name in OF_CLASSES.known(has_features=True):
+        calibration = held_out.calibrated("mc", name)
+        usual, odd = answers.sampled("mc", label_B), strange.sampled("mc")
+        report = judge(ClassHead(), usual, calibration, strange=odd).report
+        some_B = label_B[: len(strange.features)]  # the flag does not look at them
+        asked = judge(ClassHead(), strange.sampled("mc", some_B), calibration).report
         figures[name] = {
             "auroc": report["ood_auroc"],
             "aupr": report["ood_aupr"],

@@ -42,14 +42,13 @@ from dubito.registry.monitoring import CalibrationName
 from dubito.registry.pools import PoolStore
 from dubito.serving.bounds import Bounds, check_share, check_values
 from dubito.serving.budget import Budget
-from dubito.serving.judging.calibrating import (
-    Passes,
-    check_choices,
+from dubito.serving.labelled import (
+    calibrate,
+    check_evaluated,
     check_sampling,
-    fit,
-    takes_features,
+    evaluate,
+    terms_of,
 )
-from dubito.serving.judging.evaluating import check_evaluated, judge
 from dubito.serving.outputs import build_outputs, check_outputs
 from dubito.serving.sampling import merge_sampling
 from dubito.serving.selecting import SelectOrder, SelectReply, begin
@@ -184,7 +183,7 @@ class Application:
             check_share("coverage", order.coverage)
             members = find_members(self._library, order.model, order.sampling.members)
             engine = predictor(self._library, version, members)
-            check_outputs(order.outputs, engine.manifest.head, sampling)
+            check_outputs(order.outputs, engine.manifest, sampling)
             inputs, rows = self._bounds.read(engine, order.inputs)
             if order.outputs and "samples" in order.outputs:
                 limit = self._settings.max_sample_values
@@ -223,15 +222,12 @@ class Application:
             check_share("alpha", order.alpha)
             check_share("coverage", order.coverage)
             engine = self._library.engine(version)
-            check_choices(order, engine.manifest)
+            terms = terms_of(order, sampling, engine.manifest)
             rows = self._bounds.read_labelled(order, engine, sampling, place)
 
             def task(check: Check) -> CalibrateReply:
-                with_features = takes_features(
-                    order, engine, rows, self._settings.max_calibration_values
-                )
-                taken = Passes.take(engine, rows, sampling, check, with_features=with_features)
-                record = fit(taken, rows.truths, order, sampling, check)
+                limit = self._settings.max_calibration_values
+                record = calibrate(engine, rows, terms, check, limit)
                 check()
                 fact = self._library.add_calibration(version, record, actor=order.actor)
                 return CalibrateReply(version.model, version.number, fact.number, record)
@@ -269,7 +265,7 @@ class Application:
             def task(check: Check) -> EvaluateReply:
                 calibration = None if fact is None else self._calibrations.of(fact)
                 limit = self._settings.max_calibration_values
-                judged = judge(engine, rows, order, sampling, calibration, check, limit)
+                judged = evaluate(engine, rows, order, sampling, calibration, check, limit)
                 return EvaluateReply(
                     model=version.model,
                     version=version.number,

@@ -1,7 +1,8 @@
 """What is fitted on held-out rows, so that the figures keep their promises.
 
-Flow: samples and truths → `fit` (`splits`, `scaling`, `promises`, scores of `flags`,
-`dubito.report`) → `record.Calibration`, which is kept with the version and applied to predictions;
-`verdict` tells whether a fit is worth having, `evaluate` judges without fitting. numpy, scipy and
+Flow: samples and truths (`sampled`) → `fit` (`splits`, a head's scaling and promise, `flags`,
+`judge`) → `record.Calibration`, which is kept with the version (`stored`) and applied to
+predictions; `verdict` tells whether a fit is worth having, `judge` reports without fitting. What
+differs by kind of head is in `heads`, which call `scaling` and `promises`. numpy, scipy and
 scikit-learn; torch only where scales are applied as the engine does. No HTTP, no database.
 """

@@ -1,8 +1,10 @@
-"""What a caller may choose of a calibration beside its rates: names only, checked here.
+"""What a caller may choose of a calibration beside its rates; names are checked here.
 
 scaling      of a classification's logits: temperature, vector, isotonic, none
 sets         of classes: lac, aps, raps; per_class: a threshold for each class
 intervals    of a regression: normalised, cqr
+
+and numbers that only some heads have.
 """
 
 from __future__ import annotations
@@ -26,6 +28,10 @@ class Choices:
         sets: which score orders the classes of a row.
         per_class: whether the coverage shall hold for the rows of each class on their own.
         intervals: what an interval is built around.
+        noise_precision: 1 / noise variance of a network that predicts means alone, in target units
+            to the power -2; None: fitted.
+        position_share: of a row's labels or positions, the least that its sets hold at once, in
+            (0, 1]; None: all labels, .95 of the positions.
 
     Raises:
         InputError: a name that is none of these.
@@ -35,6 +41,8 @@ class Choices:
     sets: SetsName = "lac"
     per_class: bool = False
     intervals: IntervalsName = "normalised"
+    noise_precision: float | None = None
+    position_share: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse unknown names."""

@@ -30,14 +30,12 @@ def page_of(calibration: Calibration, title: str) -> Page:
     }
     if calibration.verdict is not None:
         facts["verdict"] = str(calibration.verdict)
-    if calibration.temperature is not None:
-        facts["temperature"] = f"{calibration.temperature:.4g}"
-    for name, values in (
-        ("noise variance", calibration.noise_variance),
-        ("variance scale", calibration.variance_scale),
-    ):
-        if values is not None:
-            facts[name] = ", ".join(f"{value:.4g}" for value in values[:8])
+    fitted = calibration.head.stored()
+    for name in ("temperature", "noise_variance", "variance_scale"):
+        value = fitted.get(name)
+        if value is not None:
+            values = value if isinstance(value, tuple) else (value,)
+            facts[name.replace("_", " ")] = ", ".join(f"{one:.4g}" for one in values[:8])
     return Page(
         title=title,
         facts=facts,

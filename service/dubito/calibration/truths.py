@@ -181,8 +181,8 @@ def check_targets_vary(target_BD: NDArray[np.float64]) -> None:
 
 
 def heads(
-    mean_TBD: ArrayLike, log_variance_TBD: ArrayLike | None, sampling: Sampling
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    mean_TBD: ArrayLike, log_variance_TBD: ArrayLike | None, sampling: Sampling | None
+) -> tuple[NDArray[np.float64], ...]:
     """Means of a regression's passes, and their log-variances where it has them, (T, B, D) each.
 
     Raises:
@@ -190,7 +190,7 @@ def heads(
     """
     means = numbers(mean_TBD, "means", sampling).astype(np.float64)
     if log_variance_TBD is None:
-        return means, None
+        return (means,)
     own_TBD = log_variances(log_variance_TBD, sampling)
     if own_TBD.shape != means.shape:
         raise InputError(

@@ -14,17 +14,11 @@ from rich.table import Table
 from dubito.api.fields import rows_or_pool
 from dubito.api.replies import to_json
 from dubito.api.schemas import PredictBody
-from dubito.asked import (
-    ClassNames,
-    ClassSets,
-    Column,
-    Flags,
-    PredictOrder,
-    PredictReply,
-)
+from dubito.asked import PredictOrder, PredictReply
 from dubito.cli.bodies import read_body
 from dubito.cli.console import application, finish, local_actor, messages, output
 from dubito.cli.jobs import follow, write_result
+from dubito.columns import ClassNames, ClassSets, Column, Flags
 from dubito.errors import InputError
 
 _SHOWN = (

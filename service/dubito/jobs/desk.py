@@ -89,7 +89,7 @@ class Desk:
         check_format(format)
         version, members, sampling = self._settled(order.model, order.version, order.sampling)
         manifest = manifest_from_json(version.manifest)
-        check_outputs(order.outputs, manifest.head, sampling)
+        check_outputs(order.outputs, manifest, sampling)
         if "samples" in (order.outputs or ()):
             raise InputError(
                 "`samples` expects rows in the request, got a pool: leave it out of `outputs`"

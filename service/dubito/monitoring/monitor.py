@@ -176,9 +176,9 @@ class Monitoring:
         version = self._library.version(name.model, str(name.version))
         fact = self._library.calibration(version, name.number)
         calibration = self._calibrations.of(fact)
-        if calibration.positions is not None:
+        if not calibration.head.takes_feedback:
             raise InputError(
-                f"feedback expects one truth per row, got a {calibration.positions.head} head, "
+                f"feedback expects one truth per row, got a {calibration.head.name} head, "
                 "which has several: send labelled rows to evaluate instead"
             )
         kept = Kept.from_bytes(prediction.content)

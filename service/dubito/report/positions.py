@@ -19,8 +19,15 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from dubito import ties
+from dubito.report.curves import Curves, line_of, places
 from dubito.report.ranking import Ranking
-from dubito.report.reliability import NUM_BINS, adaptive_bins, bin_of, confidence
+from dubito.report.reliability import (
+    NUM_BINS,
+    adaptive_bins,
+    bin_of,
+    confidence,
+    reliability_bins,
+)
 from dubito.report.statistics import Floats, RowCounts, Statistic, Statistics
 
 Indices = NDArray[np.int64]
@@ -141,6 +148,18 @@ def position_statistics(
         if sets_NC is None
         else rows.mean_of(sets_NC.sum(axis=-1).astype(np.float64)),
     }
+
+
+def position_curves(rows: LabelledPositions, uncertainty_B: Floats) -> Curves:
+    """The curves of such rows: bins of positions, and the risk of rows."""
+    is_right_N = (ties.most_probable(rows.mean) == rows.label).astype(np.float64)
+    risk_B = row_risk(uncertainty_B, 1 - rows.sums(is_right_N) / rows.count)
+    place_P = places(len(risk_B))
+    return Curves(
+        bins=reliability_bins(rows.mean, rows.label),
+        adaptive_bins=adaptive_bins(rows.mean, rows.label),
+        risk_coverage=line_of(place_P / len(risk_B), risk_B[place_P - 1]),
+    )
 
 
 def row_risk(uncertainty_B: Floats, wrong_B: Floats) -> Floats:

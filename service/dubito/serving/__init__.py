@@ -4,9 +4,9 @@
     budget.py       a bound on what is held at once
     sampling.py     a request's choices over the version's defaults
     worker.py       one thread that owns the device, and its bounded queue
-    judging/        labelled rows: to a calibration, or to a report
+    labelled.py     labelled rows: to a calibration, or to a report
     selecting.py    rows to label from a pool that comes with the request
-    outputs.py      the columns of a reply; positions.py those of several labels or positions
+    outputs.py      the columns of a reply; overflow.py where a network has none
 
 Nothing here knows HTTP.
 """

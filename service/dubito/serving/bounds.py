@@ -15,7 +15,7 @@ from dubito.asked import CalibrateOrder, EvaluateOrder
 from dubito.engine import Inputs, Sampling
 from dubito.engine.network import Network, num_values
 from dubito.errors import InputError
-from dubito.serving.judging.calibrating import Labelled
+from dubito.serving.labelled import LabelledRows
 from dubito.serving.worker import Reservation
 from dubito.settings import Settings
 
@@ -50,13 +50,13 @@ class Bounds:
         engine: Network,
         sampling: Sampling,
         place: Reservation,
-    ) -> Labelled:
+    ) -> LabelledRows:
         """The rows of an order, and a place that is large enough for all their passes.
 
         Raises:
             InputError: rows or truths that cannot be used, or too many of them.
         """
-        rows = Labelled.read(order, engine, partial(self.read, engine))
+        rows = LabelledRows.read(order, engine, partial(self.read, engine))
         limit = self.settings.max_calibration_values
         check_values(num_values(engine, sampling, rows.num_rows, rows.inputs), limit)
         place.resize(rows.num_rows * sampling.passes * len(engine.members))

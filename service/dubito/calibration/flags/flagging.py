@@ -11,61 +11,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dubito import ties
 from dubito.calibration import splits
-from dubito.calibration.flags import scorer, scores
+from dubito.calibration.flags import scorer
 from dubito.calibration.flags.detector import Detector
-from dubito.calibration.flags.scorer import AUTO, COMBINED, DISTANCES, FittedScore
-from dubito.calibration.flags.source import Source
+from dubito.calibration.flags.scorer import AUTO, COMBINED, DISTANCES, FittedScore, ScoreFamily
+from dubito.calibration.flags.source import SampledSource
 from dubito.errors import InputError
 
 _FEWEST_TO_SET_ASIDE, _FEWEST_STRANGE = 20, 20
-S = TypeVar("S", bound="Rows")
 
 
-class Rows(Source, Protocol):
-    """Rows of which some can be taken."""
-
-    def take(self: S, rows_b: NDArray[np.int64]) -> S:
-        """Some of the rows."""
-
-
-@dataclass(frozen=True)
-class Flagging:
-    """What is asked of the flag, beside its rate of false alarms.
-
-    Args:
-        score: name of the score, or `auto`; None: the default of the task.
-        features: (B, F) features of the labelled rows, where a score needs them.
-        ood_features: (N, F) features of the strange rows.
-    """
-
-    score: str | None = None
-    features: NDArray[np.floating] | None = None
-    ood_features: NDArray[np.floating] | None = None
-
-    def needs_bank(self) -> bool:
-        """Whether rows are set aside for distances to them."""
-        return self.features is not None and self.score in (AUTO, COMBINED, *DISTANCES)
-
-    def extra(self) -> dict[str, splits.Share]:
-        """Parts of the labelled rows that this takes."""
-        found = {}
-        if self.needs_bank():
-            reason = "for distances between features"
-            found[splits.FEATURES] = splits.Share(5, _FEWEST_TO_SET_ASIDE, reason)
-        if self.score in (AUTO, COMBINED):
-            reason = "to compare or combine scores"
-            found[splits.CHOICE] = splits.Share(5, _FEWEST_TO_SET_ASIDE, reason)
-        return found
-
-
-DEFAULT_FLAG = Flagging()
+def extra_parts(score: str | None, *, has_features: bool) -> dict[str, splits.Share]:
+    """Parts of the labelled rows that a score takes: for distances, and to compare or combine."""
+    found = {}
+    if has_features and score in (AUTO, COMBINED, *DISTANCES):
+        reason = "for distances between features"
+        found[splits.FEATURES] = splits.Share(5, _FEWEST_TO_SET_ASIDE, reason)
+    if score in (AUTO, COMBINED):
+        reason = "to compare or combine scores"
+        found[splits.CHOICE] = splits.Share(5, _FEWEST_TO_SET_ASIDE, reason)
+    return found
 
 
 @dataclass(frozen=True)
@@ -83,57 +53,61 @@ class Flag:
     warnings: tuple[str, ...]
 
 
-def fit_flag(
-    asked: Flagging,
-    task: str,
-    rows: S,
-    label_B: NDArray[np.int64] | None,
-    strange: S | None,
-    parts: Mapping[str, NDArray[np.int64]],
-    *,
-    alpha: float,
-    seed: int,
-) -> Flag:
-    """The flag of a calibration.
+@dataclass(frozen=True)
+class Flagging:
+    """What is asked of the flag.
 
     Args:
-        asked: which score.
-        task: `classification` or `regression`.
-        rows: all labelled rows.
-        label_B: their classes.
-        strange: rows to choose by, of which the report sees none.
-        parts: row numbers by part.
+        family: the scores of the task.
+        score: name of the score, or `auto`; None: the default of the family.
         alpha: false-alarm rate.
-        seed: of the rows that are kept.
-
-    Raises:
-        InputError: the score does not exist, or lacks features or strange rows.
+        seed: of the rows that distances keep.
     """
-    name = asked.score or default_score(task)
-    scorer.check_name(name, task, has_strange=strange is not None)
-    fitted = FittedScore()
-    if splits.FEATURES in parts:
-        fitted = FittedScore(bank=scorer.fit_bank(rows, label_B, parts[splits.FEATURES], seed))
-    if splits.CHOICE in parts:
-        usual = rows.take(parts[splits.CHOICE])
-        has_features = fitted.bank is not None
-        names = scorer.parts(task, has_features=has_features)
-        if len(names) > 1:
-            fitted = FittedScore(fitted.bank, scorer.fit_tails(names, fitted, usual))
-        if name == AUTO and strange is not None:
-            known = scorer.known(task, has_features=has_features)
-            compared = scorer.compare(known, fitted, usual, strange)
-            name = max(compared, key=lambda one: compared[one])  # of equals the first
-            fitted = _reduced(name, fitted, compared)
-    score_b = fitted.score(name, rows.take(parts[splits.OOD]))
-    detector = Detector.fit(name, score_b, alpha)
-    return Flag(detector, None if fitted == FittedScore() else fitted, tuple(_ties(name, score_b)))
 
+    family: ScoreFamily
+    score: str | None
+    alpha: float
+    seed: int
 
-def default_score(task: str) -> str:
-    """The score of a task until the caller names another."""
-    is_classes = task == "classification"
-    return scores.DEFAULT_CLASSIFICATION if is_classes else scores.DEFAULT_REGRESSION
+    def fit(
+        self,
+        rows: SampledSource,
+        strange: SampledSource | None,
+        label_B: NDArray[np.int64] | None,
+        parts: Mapping[str, NDArray[np.int64]],
+    ) -> Flag:
+        """The flag of a calibration.
+
+        Args:
+            rows: all labelled rows.
+            strange: rows to choose by, of which the report sees none.
+            label_B: classes that distances are taken to; None: all rows are of one kind.
+            parts: row numbers by part.
+
+        Raises:
+            InputError: the score does not exist, or lacks features or strange rows.
+        """
+        name = self.score or self.family.default
+        self.family.check_name(name, has_strange=strange is not None)
+        fitted = FittedScore()
+        if splits.FEATURES in parts:
+            bank = scorer.fit_bank(rows, label_B, parts[splits.FEATURES], self.seed)
+            fitted = FittedScore(bank=bank)
+        if splits.CHOICE in parts:
+            usual = rows.take(parts[splits.CHOICE])
+            has_features = fitted.bank is not None
+            names = self.family.parts(has_features=has_features)
+            if len(names) > 1:
+                fitted = FittedScore(fitted.bank, scorer.fit_tails(names, fitted, usual))
+            if name == AUTO and strange is not None:
+                known = self.family.known(has_features=has_features)
+                compared = scorer.compare(known, fitted, usual, strange)
+                name = max(compared, key=lambda one: compared[one])  # of equals the first
+                fitted = _reduced(name, fitted, compared)
+        score_b = fitted.score(name, rows.take(parts[splits.OOD]))
+        detector = Detector.fit(name, score_b, self.alpha)
+        needed = None if fitted == FittedScore() else fitted
+        return Flag(detector, needed, tuple(_ties(name, score_b)))
 
 
 def strange_parts(

@@ -5,7 +5,7 @@ Flow: rows set aside → `fit` of what a score needs → `FittedScore`, kept wit
 
     plain      need no fitting: `scores.CLASSIFICATION`, `scores.REGRESSION`
     distances  of features: `knn`, `mahalanobis`, `relative_mahalanobis` (classes only)
-    combined   of some of the others, see `PARTS`
+    combined   of some of the others, see `OF_CLASSES` and `OF_NUMBERS`
 
 Dimensions: B rows, F features, N strange rows.
 """
@@ -28,18 +28,6 @@ from dubito.errors import InputError
 
 AUTO, COMBINED = "auto", "combined"
 DISTANCES = ("knn", "mahalanobis", "relative_mahalanobis")
-_OF_CLASSES = "relative_mahalanobis"
-PARTS = {
-    "classification": ("predictive_entropy", "mahalanobis"),
-    "regression": ("epistemic_variance", "mahalanobis"),
-}
-"""What `combined` is made of: what the outputs say and what the features say, at equal weight.
-
-Several scores of the outputs would outvote the features: with entropy, mutual information, energy
-and `knn` the sum found digits among garments with an AUROC of .77, `mahalanobis` alone with .99;
-but garments among digits `mahalanobis` found with .78, and these two together with .98 both times.
-"""
-
 Floats = NDArray[np.float64]
 
 
@@ -106,39 +94,75 @@ class FittedScore:
         return by_name[name](source.features)
 
 
-def known(task: str, *, has_features: bool) -> tuple[str, ...]:
-    """Names of the scores of a task, the default first."""
-    plain = tuple(scores.CLASSIFICATION if task == "classification" else scores.REGRESSION)
-    distances = [name for name in DISTANCES if task == "classification" or name != _OF_CLASSES]
-    named = (*plain, *(distances if has_features else ()))
-    is_joined = len(parts(task, has_features=has_features)) > 1
-    return (*named, COMBINED) if is_joined else named
+@dataclass(frozen=True, slots=True)
+class ScoreFamily:
+    """The scores of a task.
 
-
-def parts(task: str, *, has_features: bool) -> tuple[str, ...]:
-    """Names of the parts of the combined score."""
-    return tuple(name for name in PARTS[task] if has_features or name not in DISTANCES)
-
-
-def check_name(name: str, task: str, *, has_strange: bool) -> None:
-    """Refuse a score that a task does not have, and a choice without strange rows.
-
-    Raises:
-        InputError: naming those there are.
+    Args:
+        task: its name.
+        plain: scores that need no fitting, the default first.
+        distances: of features.
+        joined: what `combined` is made of.
     """
-    if name == AUTO:
-        if not has_strange:
+
+    task: str
+    plain: tuple[str, ...]
+    distances: tuple[str, ...]
+    joined: tuple[str, ...]
+
+    @property
+    def default(self) -> str:
+        """The score until the caller names another."""
+        return self.plain[0]
+
+    def known(self, *, has_features: bool) -> tuple[str, ...]:
+        """Names of the scores, the default first."""
+        named = (*self.plain, *(self.distances if has_features else ()))
+        return (*named, COMBINED) if len(self.parts(has_features=has_features)) > 1 else named
+
+    def parts(self, *, has_features: bool) -> tuple[str, ...]:
+        """Names of the parts of the combined score."""
+        return tuple(name for name in self.joined if has_features or name not in DISTANCES)
+
+    def check_name(self, name: str, *, has_strange: bool) -> None:
+        """Refuse a score that the task does not have, and a choice without strange rows.
+
+        Raises:
+            InputError: naming those there are.
+        """
+        if name == AUTO:
+            if not has_strange:
+                raise InputError(
+                    "`ood_score` `auto` chooses on rows known to be strange, got none: send "
+                    "`ood_inputs`, or name a score"
+                )
+            return
+        names = self.known(has_features=True)
+        if name not in names:
             raise InputError(
-                "`ood_score` `auto` chooses on rows known to be strange, got none: send "
-                "`ood_inputs`, or name a score"
+                f"`ood_score` of a {self.task}: expected one of {', '.join((*names, AUTO))}, got "
+                f"{name[:80]!r}: choose one of them"
             )
-        return
-    names = known(task, has_features=True)
-    if name not in names:
-        raise InputError(
-            f"`ood_score` of a {task}: expected one of {', '.join((*names, AUTO))}, got "
-            f"{name[:80]!r}: choose one of them"
-        )
+
+
+OF_CLASSES = ScoreFamily(
+    "classification",
+    plain=tuple(scores.CLASSIFICATION),
+    distances=DISTANCES,
+    joined=("predictive_entropy", "mahalanobis"),
+)
+OF_NUMBERS = ScoreFamily(
+    "regression",
+    plain=scores.REGRESSION,
+    distances=DISTANCES[:2],
+    joined=("epistemic_variance", "mahalanobis"),
+)
+"""`combined` is what the outputs say and what the features say, at equal weight.
+
+Several scores of the outputs would outvote the features: with entropy, mutual information, energy
+and `knn` the sum found digits among garments with an AUROC of .77, `mahalanobis` alone with .99;
+but garments among digits `mahalanobis` found with .78, and these two together with .98 both times.
+"""
 
 
 def fit_bank(

@@ -55,6 +55,23 @@ class ConformalScores:
         return np.array(found)
 
 
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What sets or intervals are made of, at a coverage.
+
+    Args:
+        coverage: that they were fitted for, and have where a request names none.
+        held_out: scores of the rows held out for them.
+    """
+
+    coverage: float
+    held_out: ConformalScores
+
+    def level(self, coverage: float | None) -> float:
+        """The coverage asked for, or its own."""
+        return self.coverage if coverage is None else coverage
+
+
 def order(num_rows: int, coverage: float) -> int:
     """Rank of the held-out score that bounds a set: k = ceil((n+1) coverage), exactly.
 

@@ -18,15 +18,60 @@ Source: Lei et al. 2018, arXiv:1604.04173; Romano, Patterson and Candès 2019, a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from dubito import ties
-from dubito.calibration.promises.conformal import ConformalScores
+from dubito.calibration.choices import IntervalsName
+from dubito.calibration.promises.conformal import ConformalScores, Promise
 from dubito.calibration.promises.mixture import quantiles
 
 Floats = NDArray[np.float64]
 Ends = tuple[Floats, Floats]
+Passes = tuple[Floats, Floats]
+"""Means (T, B, D) and variances, or (1, 1, D) where all have the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalRule:
+    """What intervals are built around: `normalised`, or `cqr`, which takes all passes."""
+
+    kind: IntervalsName = "normalised"
+
+    def fit(
+        self, passes: Passes, total_BD: Floats, target_BD: Floats, coverage: float
+    ) -> ConformalScores:
+        """The scores of held-out rows.
+
+        Args:
+            passes: means and variances of all passes.
+            total_BD: variance of the mixture.
+            target_BD: targets.
+            coverage: of the quantiles of `cqr`.
+        """
+        if self.kind == "normalised":
+            return fit_normalised(passes[0].mean(axis=0), total_BD, target_BD)
+        return fit_quantiles(quantile_ends(*passes, coverage), target_BD)
+
+    def ends(self, promise: Promise, passes: Passes, coverage: float | None = None) -> Ends:
+        """Lower and upper ends, each (B, D); infinite where the held-out rows are too few.
+
+        Args:
+            promise: of held-out rows.
+            passes: means and calibrated variances of all passes.
+            coverage: that of the promise where None.
+        """
+        level = promise.level(coverage)
+        if self.kind == "cqr":
+            return widened(promise.held_out, quantile_ends(*passes, promise.coverage), level)
+        mean_TBD, variance_TBD = passes
+        total_BD = mean_TBD.var(axis=0) + variance_TBD.mean(axis=0)
+        return normalised(promise.held_out, mean_TBD.mean(axis=0), total_BD, level)
+
+
+NORMALISED = IntervalRule()
 
 
 def fit_normalised(mean_BD: Floats, variance_BD: Floats, target_BD: Floats) -> ConformalScores:

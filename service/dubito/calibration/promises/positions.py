@@ -24,6 +24,7 @@ arXiv:2107.07511, on dependent pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Literal, TypeAlias
@@ -34,17 +35,16 @@ from numpy.typing import NDArray
 from dubito import ties
 from dubito.calibration.choices import Choices
 from dubito.calibration.promises.conformal import ConformalScores, exact_decimal
-from dubito.calibration.promises.policy import Target
 from dubito.engine.heads.several import of_rows
 from dubito.errors import InputError
 
 Floats: TypeAlias = NDArray[np.float64]
-PositionHead: TypeAlias = Literal["multilabel", "dense"]
+PositionsName: TypeAlias = Literal["multilabel", "dense"]
 
 UNLABELLED = -1
 """What stands in `labels` for a position that nobody has labelled: it counts nowhere."""
 
-DEFAULT_SHARE = {"multilabel": 1.0, "dense": 0.95}
+DEFAULT_SHARE: Mapping[PositionsName, float] = {"multilabel": 1.0, "dense": 0.95}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Positions:
         InputError: the share is out of bounds.
     """
 
-    head: PositionHead
+    head: PositionsName
     share: float = 1.0
 
     def __post_init__(self) -> None:
@@ -129,6 +129,9 @@ class Positions:
         return max(1, ceil(count * exact_decimal("position_share", self.share)))
 
 
+ALL_LABELS, ALL_POSITIONS = Positions("multilabel"), Positions("dense")
+
+
 def of_labels(value_BPC: Floats, label_BP: NDArray[np.int64]) -> Floats:
     """What stands for the label of each position; of the first class where there is none."""
     place_BP1 = np.maximum(label_BP, 0)[..., None]
@@ -136,52 +139,14 @@ def of_labels(value_BPC: Floats, label_BP: NDArray[np.int64]) -> Floats:
     return found_BP
 
 
-def check_choices(
-    head: str, choices: Choices, target: Target, ood_score: str | None, share: float | None
-) -> None:
-    """Refuse what has no meaning for the head.
-
-    Args:
-        head: of the network.
-        choices: scaling and sets.
-        target: of the policy.
-        ood_score: name of the score of the flag.
-        share: `position_share`.
+def refuse_share(choices: Choices, head: str) -> None:
+    """Refuse a share of positions for a head that has one distribution per row.
 
     Raises:
-        InputError: naming what was expected, and the remedy.
+        InputError: there is one.
     """
-    if head not in DEFAULT_SHARE:
-        if share is not None:
-            raise InputError(
-                f"`position_share` belongs to a head with several labels or positions per row, got "
-                f"a {head}: leave it out"
-            )
-        return
-    Positions(head, 1.0 if share is None else share)  # type: ignore[arg-type]
-    named = "labels" if head == "multilabel" else "positions"
-    if choices.sets != "lac":
+    if choices.position_share is not None:
         raise InputError(
-            f"`sets` expects `lac` for a row of several {named}, whose sets are taken by one "
-            f"threshold on their probabilities, got `{choices.sets}`, which orders the classes of "
-            "one distribution: leave it out"
-        )
-    if choices.per_class:
-        raise InputError(
-            f"`per_class` expects rows of one class each, got rows of several {named}: leave it out"
-        )
-    if choices.scaling == "vector" and head == "multilabel":
-        raise InputError(
-            "`scaling` `vector` expects classes that exclude each other, got labels that are each "
-            "on or off: use `temperature`, `isotonic` or `none`"
-        )
-    if target.risk is not None and head == "dense":
-        raise InputError(
-            "`target_risk` expects rows that are right or wrong, got rows of positions of which a "
-            "share is wrong: ask for `target_acceptance`"
-        )
-    if ood_score == "relative_mahalanobis":
-        raise InputError(
-            f"`ood_score` `relative_mahalanobis` expects rows of one class each, got rows of "
-            f"several {named}: use `mahalanobis` or `knn`"
+            f"`position_share` belongs to a head with several labels or positions per row, got "
+            f"a {head}: leave it out"
         )

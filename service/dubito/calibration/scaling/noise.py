@@ -32,7 +32,7 @@ JASA 90:928-934 (a prior that weighs one row).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log
 
 import numpy as np
@@ -62,8 +62,8 @@ class Noise:
 
     variance: tuple[float, ...]
     scale: tuple[float, ...]
-    undetermined: tuple[int, ...] = ()
-    outlying: tuple[int, ...] = ()
+    undetermined: tuple[int, ...] = field(default=(), compare=False)
+    outlying: tuple[int, ...] = field(default=(), compare=False)
 
     @classmethod
     def none(cls, num_outputs: int) -> Noise:
@@ -88,12 +88,17 @@ class Noise:
         self, mean_TBD: NDArray[np.floating], log_variance_TBD: NDArray[np.floating] | None
     ) -> NDArray[np.float64]:
         """Variance of each component of the mixture, shape (T, B, D), or (1, 1, D) without s_t."""
-        noise_D = np.asarray(self.variance)
         if log_variance_TBD is None:
-            return noise_D[None, None]
-        own_TBD = np.exp(log_variance_TBD.astype(np.float64))
-        variance_TBD: NDArray[np.float64] = np.asarray(self.scale) * own_TBD + noise_D
-        return variance_TBD
+            return np.asarray(self.variance)[None, None]
+        return self.beside(np.exp(log_variance_TBD.astype(np.float64)))
+
+    def beside(self, own: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The calibrated variance: scale · the network's own + noise variance, outputs last."""
+        calibrated: NDArray[np.float64] = np.asarray(self.scale) * own + np.asarray(self.variance)
+        return calibrated
+
+
+UNFITTED = Noise((), ())
 
 
 def check_precision(noise_precision: float, target_BD: NDArray[np.float64]) -> None:

@@ -1,19 +1,22 @@
-"""The truths of rows with several labels or positions, as callers write them.
+"""Truths as callers write them, to class indices or targets.
 
-    multilabel   for each row the names of the labels that are on, or 0 or 1 for each label in order
-    dense        for each row nested lists (or an array) of class names or indices, -1: unlabelled
+    one class    for each row a class name or index
+    labels       for each row the names of the labels that are on, or 0 or 1 for each label in order
+    positions    for each row nested lists (or an array) of class names or indices, -1: unlabelled
+    numbers      for each row a number for each output, or one number where there is one output
 
-Dimensions: B rows, L labels, P positions (one axis or more).
+Dimensions: B rows, L labels, P positions (one axis or more), D outputs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dubito.calibration import truths
 from dubito.errors import InputError
@@ -21,36 +24,116 @@ from dubito.labels import SETTLE, Classes, LabelsAre, integer
 from dubito_nn import Manifest
 
 
-def read_position_labels(
-    given: object,
-    manifest: Manifest,
-    num_rows: int,
-    shape: tuple[int, ...],
-    labels_are: LabelsAre | None = None,
-) -> NDArray[np.int64]:
-    """Class index of each label or position, (B, P) with one axis for all positions.
+@dataclass(frozen=True)
+class Written:
+    """The truths of some rows, as they came.
 
     Args:
-        given: as it came.
         manifest: of the network.
         num_rows: B.
-        shape: axes of positions that the network returns for these rows.
-        labels_are: what integers are; of several labels, `indices` are 0 or 1 for each.
+        position_shape: finds the axes of positions that the network returns for these rows.
+        labels: class names or indices.
+        targets: numbers.
+        labels_are: what integers among the labels are; of several labels, `indices` are 0 or 1.
+    """
+
+    manifest: Manifest
+    num_rows: int
+    position_shape: Callable[[], tuple[int, ...]] = tuple
+    labels: object = None
+    targets: object = None
+    labels_are: LabelsAre | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.manifest.classes or ()
+
+    def only_labels(self) -> object:
+        """The labels.
+
+        Raises:
+            InputError: there are none, or targets as well.
+        """
+        self._check("labels", self.labels, "targets", self.targets)
+        return self.labels
+
+    def only_targets(self) -> object:
+        """The targets.
+
+        Raises:
+            InputError: there are none, or something of labels as well.
+        """
+        self._check("targets", self.targets, "labels", self.labels)
+        if self.labels_are is not None:
+            raise InputError("`labels_are` belongs to labels, got targets: leave it out")
+        return self.targets
+
+    def _check(self, wanted: str, given: object, unwanted: str, other: object) -> None:
+        if given is None or other is not None:
+            raise InputError(
+                f"labelled rows of a {self.manifest.task}: expected `{wanted}`, got "
+                f"{'none' if given is None else f'`{unwanted}` as well'}: send `{wanted}` alone"
+            )
+
+
+def read_classes(written: Written) -> NDArray[np.int64]:
+    """Class index of each row, (B,).
+
+    Raises:
+        InputError: a wrong count, or what is no class.
+    """
+    given, classes = written.only_labels(), Classes(written.classes, written.labels_are)
+    values = given.tolist() if isinstance(given, np.ndarray) else given
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise InputError("`labels` expects a list of class names or class indices")
+    index = [classes.index(value, "`labels`", f" in row {row}") for row, value in enumerate(values)]
+    index_B = np.array(index, dtype=np.int64)
+    return truths.labels(index_B, written.num_rows, written.manifest.num_outputs)
+
+
+def read_labels(written: Written) -> NDArray[np.int64]:
+    """Which labels of each row are on: 0 or 1, (B, L).
+
+    Raises:
+        InputError: another shape, an unknown name, or what is no label.
+    """
+    names = written.classes
+    index = _of_labels(written.only_labels(), Classes(names, written.labels_are))
+    if len(index) != written.num_rows:
+        raise InputError(
+            f"`labels` expects one list for every row, {written.num_rows} in all, got "
+            f"{len(index)}: send as many as rows"
+        )
+    return truths.position_labels(index, (written.num_rows, len(names)), 2)
+
+
+def read_positions(written: Written) -> NDArray[np.int64]:
+    """Class index of each position, (B, P) with one axis for all positions; -1: unlabelled.
 
     Raises:
         InputError: another shape, an unknown name, or what is no class.
     """
-    names = manifest.classes or ()
-    if manifest.head == "multilabel":
-        index = _of_labels(given, Classes(names, labels_are))
-        if len(index) != num_rows:
-            raise InputError(
-                f"`labels` expects one list for every row, {num_rows} in all, got {len(index)}: "
-                "send as many as rows"
-            )
-        return truths.position_labels(index, (num_rows, len(names)), 2)
-    classes = Classes(names, labels_are, may_be_unlabelled=True)
-    return truths.position_labels(_of_positions(given, classes), (num_rows, *shape), len(names))
+    given, names = written.only_labels(), written.classes
+    index = _of_positions(given, Classes(names, written.labels_are, may_be_unlabelled=True))
+    shape = (written.num_rows, *written.position_shape())
+    return truths.position_labels(index, shape, len(names))
+
+
+def read_targets(written: Written) -> NDArray[np.float64]:
+    """Targets, (B, D).
+
+    Raises:
+        InputError: another shape, or a number that is not finite.
+    """
+    given, num_outputs = written.only_targets(), written.manifest.num_outputs
+    try:
+        return truths.targets(cast(ArrayLike, given), written.num_rows, num_outputs)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"`targets` expects rows of {num_outputs} numbers, got ragged ones or no "
+            "numbers: send one list of the same length per row"
+        ) from error
 
 
 def _of_labels(given: object, classes: Classes) -> NDArray[np.int64]:
