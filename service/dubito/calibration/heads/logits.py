@@ -42,9 +42,19 @@ if TYPE_CHECKING:
     from dubito.calibration.stored import Stored
 
 OUTPUTS = (
-    *("label", "mean", "variance", "standard_error", "num_samples_used"),
-    *("predictive_entropy", "expected_entropy", "mutual_information"),
-    *("mutual_information_corrected", "variation_ratio", "prediction_set", "decision", "ood"),
+    "label",
+    "mean",
+    "variance",
+    "standard_error",
+    "num_samples_used",
+    "predictive_entropy",
+    "expected_entropy",
+    "mutual_information",
+    "mutual_information_corrected",
+    "variation_ratio",
+    "prediction_set",
+    "decision",
+    "ood",
 )
 _MAPS: Mapping[str, type] = {
     "temperature": NoneType,

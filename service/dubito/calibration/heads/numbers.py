@@ -66,8 +66,16 @@ class NumberHead(Head):
     scores: ClassVar[ScoreFamily] = OF_NUMBERS
     foreign: ClassVar[tuple[str, ...]] = ("scaling", "sets", "per_class")
     outputs: ClassVar[tuple[str, ...]] = (
-        *("mean", "variance", "standard_error", "num_samples_used", "epistemic_variance"),
-        *("aleatoric_variance", "quantiles", "interval", "decision", "ood"),
+        "mean",
+        "variance",
+        "standard_error",
+        "num_samples_used",
+        "epistemic_variance",
+        "aleatoric_variance",
+        "quantiles",
+        "interval",
+        "decision",
+        "ood",
     )
 
     def needs_passes(self, outputs: tuple[str, ...]) -> bool:

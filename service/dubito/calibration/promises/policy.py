@@ -146,8 +146,13 @@ class Policy:
             )
             share = found.acceptance * float(kept.mean())
             return cls(
-                *("risk", target.risk, target.confidence, found.threshold, found.bound, share),
-                count,
+                kind="risk",
+                target=target.risk,
+                confidence=target.confidence,
+                threshold=found.threshold,
+                bound=found.bound,
+                acceptance=share,
+                num_rows=count,
             )
         if target.acceptance is not None:
             rising_B = np.where(flag_B, np.inf, uncertainty_B)
