@@ -1,0 +1,37 @@
+"""Kinds of heads: every one that the engine knows can be calibrated, and its record names it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dubito.calibration.heads import HEADS
+from dubito.calibration.record import Calibration
+from dubito.calibration.stored import Stored
+from dubito.engine.heads import HEADS as OF_ENGINE
+
+from .golden_records import CASES
+
+KIND_OF = {
+    "classes": "classification",
+    "labels": "multilabel",
+    "places, nothing fitted": "dense",
+    "a number": "regression",
+}
+
+
+def test_what_the_engine_predicts_can_be_calibrated() -> None:
+    assert HEADS.keys() == OF_ENGINE.keys() == set(KIND_OF.values())
+    assert all(head.name == kind for kind, head in HEADS.items())
+
+
+@pytest.mark.parametrize("case", KIND_OF)
+def test_a_record_names_its_head_and_keeps_the_order_of_its_fields(case: str) -> None:
+    record, _ = CASES[case]()
+    document = record.to_json()
+    assert Stored.from_json(document).head == record.head.name == KIND_OF[case]
+    assert Calibration.from_json(document) == record
+    first = json.loads(Path(__file__).with_name("calibration_record_1.json").read_text())
+    assert [name for name in document if name in first] == list(first)
