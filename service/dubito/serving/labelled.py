@@ -134,8 +134,15 @@ def terms_of(order: CalibrateOrder, sampling: Sampling, manifest: Manifest) -> T
     if order.ood_score is not None:
         head.scores.check_name(order.ood_score, has_strange=order.ood_inputs is not None)
     target = Target(order.target_risk, order.risk_confidence, order.target_acceptance)
-    seed, score = sampling.seed, order.ood_score
-    terms = Terms(sampling, order.alpha, order.coverage, seed, choices, score, target)
+    terms = Terms(
+        sampling=sampling,
+        alpha=order.alpha,
+        coverage=order.coverage,
+        seed=sampling.seed,
+        choices=choices,
+        score=order.ood_score,
+        target=target,
+    )
     head.check(terms)
     for name in head.foreign:
         if name in chosen:
@@ -228,7 +235,7 @@ class _Taking:
         sampling: what to draw.
         check: called between chunks.
         with_features: whether to take their features too.
-        with_draws: whether to take a number of each row, for randomised sets.
+        with_draws: whether to take a number of each labelled row, for randomised sets.
     """
 
     network: Network
@@ -248,7 +255,7 @@ class _Taking:
             head.parts(member.sample(inputs, sampling=own, check=self.check), member.manifest)
             for member, own in self.network.drawn(self.sampling)
         ]
-        features = None
+        features, with_draws = None, self.with_draws and truth is not None
         if self.with_features:
             features = self.network.features(inputs, check=self.check).numpy()
         return Sampled(
@@ -258,7 +265,7 @@ class _Taking:
             ),
             truth=truth,
             features=features,
-            uniform=draws_of(inputs, self.sampling.seed) if self.with_draws else None,
+            uniform=draws_of(inputs, self.sampling.seed) if with_draws else None,
         )
 
 
@@ -288,9 +295,9 @@ def _check_features(network: Network, rows: LabelledRows, max_values: int | None
     Raises:
         InputError: the network has none that distances can be taken in, or too many.
     """
-    one = network.features({name: tensor[:1] for name, tensor in rows.inputs.items()})
-    checked_features(one.double().numpy(), "features")
-    values = rows.num_rows * one.shape[1]
+    feature_1F = network.features({name: tensor[:1] for name, tensor in rows.inputs.items()})
+    checked_features(feature_1F.double().numpy(), "features")
+    values = rows.num_rows * feature_1F.shape[1]
     if max_values is not None and values > max_values:
         raise InputError(
             f"features x rows: expected at most {max_values} numbers, got {values}: send fewer "
