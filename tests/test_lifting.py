@@ -254,17 +254,20 @@ class Listening(TorchDispatchMode):
         return result
 
 
-@pytest.fixture(scope="module", params=CASES)
-def exported(request, tmp_path_factory) -> tuple[str, nn.Module, Bundle, Path]:
-    name = request.param
+def exported_once(name: str, folders: pytest.TempPathFactory) -> tuple[nn.Module, Bundle, Path]:
     if name not in EXPORTED:
         torch.manual_seed(0)
         network = CASES[name].build()
-        path = tmp_path_factory.mktemp("bundles") / "network.dubito"
+        path = folders.mktemp("bundles") / "network.dubito"
         example = torch.randn(2, *CASES[name].row)
         bundle = export(network, example, path, task="classification", output="logits")
         EXPORTED[name] = (network, bundle, path)
-    return name, *EXPORTED[name]
+    return EXPORTED[name]
+
+
+@pytest.fixture(scope="module", params=CASES)
+def exported(request, tmp_path_factory) -> tuple[str, nn.Module, Bundle, Path]:
+    return request.param, *exported_once(request.param, tmp_path_factory)
 
 
 def sampling_mode(network: nn.Module) -> nn.Module:
@@ -334,11 +337,8 @@ def test_the_site_table_states_probability_granularity_and_place(exported):
     assert all((site.batch_dim is None) == (name == "drop connect") for site in bundle.sites)
 
 
-def test_a_point_graph_of_concrete_dropout_has_every_draw_at_its_mean(tmp_path):
-    torch.manual_seed(0)
-    network = CASES["concrete dropout"].build()
-    path = tmp_path / "network.dubito"
-    bundle = export(network, torch.randn(2, 8), path, task="classification", output="logits")
+def test_a_point_graph_of_concrete_dropout_has_every_draw_at_its_mean(tmp_path_factory):
+    network, bundle, _ = exported_once("concrete dropout", tmp_path_factory)
     x = torch.randn(4, 8)
     half: SiteSource = lambda index, size, dtype: torch.full(size, 0.5, dtype=dtype)  # noqa: E731
     with torch.no_grad():
@@ -353,17 +353,10 @@ def test_a_point_graph_of_concrete_dropout_has_every_draw_at_its_mean(tmp_path):
 @pytest.mark.parametrize(
     "name", ["classic dropout", "concrete dropout", "drop connect", "lstm, rows first", "noise"]
 )
-def test_mean_and_spread_over_random_draws_are_those_of_the_eager_network(name, tmp_path):
+def test_mean_and_spread_over_random_draws_are_those_of_the_eager_network(name, tmp_path_factory):
     """120 comparisons at 4 standard errors: a false alarm once in 130 seeds; the seed is fixed."""
+    network, bundle, _ = exported_once(name, tmp_path_factory)
     torch.manual_seed(1)
-    network = CASES[name].build()
-    bundle = export(
-        network,
-        torch.randn(2, *CASES[name].row),
-        tmp_path / "network.dubito",
-        task="classification",
-        output="logits",
-    )
     x, generator = torch.randn(4, *CASES[name].row), torch.Generator().manual_seed(2)
     draws = random_draws(bundle.sites, generator)
     inputs = {input_name(bundle): x}

@@ -321,8 +321,20 @@ def deep(ending: nn.Module | None = None, outputs: int = 3) -> nn.Module:
     return nn.Sequential(*parts, nn.Dropout(0.4), nn.Linear(12, outputs), ending or nn.Identity())
 
 
-def test_columns_are_near_those_of_many_samples_and_add_up(tmp_path: Path) -> None:
-    engine = engine_of(deep(), tmp_path)
+@pytest.fixture(scope="module")
+def deep_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("deep")
+    engine_of(deep(), folder)
+    return folder / "network.dubito"
+
+
+@pytest.fixture(scope="module")
+def engine(deep_path: Path) -> Engine:
+    return Engine.load(deep_path)
+
+
+def test_columns_are_near_those_of_many_samples_and_add_up(engine: Engine) -> None:
     got = engine.predict(rows(20), sampling=MOMENTS)
     many = engine.predict(rows(20), sampling=Sampling(10_000))
     assert isinstance(got, Classification)
@@ -341,8 +353,7 @@ def test_columns_are_near_those_of_many_samples_and_add_up(tmp_path: Path) -> No
     assert (got.num_samples_used == 1).all()
 
 
-def test_a_temperature_divides_the_logits(tmp_path: Path) -> None:
-    engine = engine_of(deep(), tmp_path)
+def test_a_temperature_divides_the_logits(engine: Engine) -> None:
     got = engine.predict(rows(5), sampling=MOMENTS, temperature=2.5)
     nodes = engine.sample(rows(5), sampling=MOMENTS)
     np.testing.assert_allclose(got.mean, (nodes / 2.5).softmax(-1).mean(0), atol=1e-6)
@@ -359,8 +370,7 @@ def test_a_row_whose_variance_overflows_is_not_certain(tmp_path: Path) -> None:
         assert np.isfinite(column[[0, 2]]).all()
 
 
-def test_the_nodes_have_the_moments_of_the_outputs(tmp_path: Path) -> None:
-    engine = engine_of(deep(), tmp_path)
+def test_the_nodes_have_the_moments_of_the_outputs(engine: Engine) -> None:
     nodes, found = engine.sample(rows(5), sampling=MOMENTS), engine.output_moments(rows(5))
     np.testing.assert_allclose(nodes.mean(0), found.mean, atol=1e-7)
     off = nodes - nodes.mean(0)
@@ -418,22 +428,21 @@ def test_a_single_output_of_a_regression_is_closed(tmp_path: Path) -> None:
     np.testing.assert_allclose(got.variance, found.variance)
 
 
-def test_rows_together_equal_rows_alone_and_blocks_change_nothing(tmp_path: Path) -> None:
-    engine = engine_of(deep(), tmp_path)
+def test_rows_together_equal_rows_alone_and_blocks_change_nothing(
+    engine: Engine, deep_path: Path
+) -> None:
     together = engine.predict(rows(6), sampling=MOMENTS)
-    narrow = Engine.load(tmp_path / "network.dubito", memory_budget_bytes=200_000)
+    narrow = Engine.load(deep_path, memory_budget_bytes=200_000)
     np.testing.assert_allclose(narrow.predict(rows(6), sampling=MOMENTS).mean, together.mean)
     for row in range(6):
         alone = engine.predict(rows(6)[row : row + 1], sampling=MOMENTS)
         np.testing.assert_allclose(alone.mean[0], together.mean[row], atol=1e-5)
-    tiny = Engine.load(tmp_path / "network.dubito", memory_budget_bytes=10_000)
+    tiny = Engine.load(deep_path, memory_budget_bytes=10_000)
     with pytest.raises(InputError, match="with its moments: raise memory_budget_bytes"):
         tiny.predict(rows(1), sampling=MOMENTS)
 
 
-def test_a_check_before_each_block_can_end_it(tmp_path: Path) -> None:
-    engine = engine_of(deep(), tmp_path)
-
+def test_a_check_before_each_block_can_end_it(engine: Engine) -> None:
     def stop() -> None:
         raise TimeoutError
 
