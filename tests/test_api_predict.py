@@ -233,7 +233,7 @@ def test_bodies_beyond_the_memory_for_them_wait_outside(
     server = serve(settings.model_copy(update={"max_pending_bytes": 1000}))
     with httpx.Client(base_url=server.url, timeout=60) as client:
         upload(client, "animals", bundles("first")).raise_for_status()
-        with server.app.state.access.application.admitted(990):
+        with server.app.state.access.application.admission.holding(990):
             full = client.post(PREDICT, json={"inputs": normals(1).tolist()})
         assert (full.status_code, full.headers["Retry-After"]) == (429, "1")
         predicted(client, normals(1))
@@ -245,7 +245,7 @@ def test_a_queue_that_is_full_says_when_to_come_back(
     server = serve(settings.model_copy(update={"max_queued_work": 64}))
     with httpx.Client(base_url=server.url, timeout=60) as client:
         upload(client, "animals", bundles("first")).raise_for_status()
-        held = server.app.state.access.application.reserve()
+        held = server.app.state.access.application.worker.reserve(1)
         held.resize(64)
         full = client.post(PREDICT, json={"inputs": [[1, 2, 3, 4]]})
         assert full.status_code == 429

@@ -124,7 +124,7 @@ def _line(out: str, name: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--calibration", "best"], "active or none"),
+        (["--calibration", "best"], "expected 'active' or 'none', got 'best'"),
         (["--report", "nowhere/report.html"], "make the folder first"),
         (["--coverage", "2"], "`coverage`"),
         (["--method", "ensemble"], "`members`"),

@@ -10,21 +10,26 @@ import pytest
 from dubito.errors import DubitoError, NotFoundError
 from dubito.models.library import Library
 from dubito.models.opening import open_registry
-from dubito.registry import VersionFact
+from dubito.registry import Registry, VersionFact
 from dubito.settings import Settings
 
 from .conftest import Bundles
 
 
 @pytest.fixture
-def library(settings: Settings) -> Iterator[Library]:
+def registry(settings: Settings) -> Iterator[Registry]:
     settings.data_dir.mkdir()
-    registry = open_registry(settings)
+    opened = open_registry(settings)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def library(registry: Registry, settings: Settings) -> Iterator[Library]:
     made = Library(registry, settings)
     made.facts.start()
     yield made
     made.facts.close()
-    registry.close()
 
 
 def _register(library: Library, bundles: Bundles, name: str) -> VersionFact:
@@ -55,7 +60,9 @@ def test_an_object_that_is_missing_is_an_internal_error(
     assert raised.value.status == 500
 
 
-def test_what_is_changed_here_is_seen_at_once(library: Library, bundles: Bundles) -> None:
+def test_what_is_changed_here_is_seen_at_once(
+    library: Library, registry: Registry, bundles: Bundles
+) -> None:
     _register(library, bundles, "first")
     _register(library, bundles, "second")
     assert library.version("animals").number == 1
@@ -63,18 +70,18 @@ def test_what_is_changed_here_is_seen_at_once(library: Library, bundles: Bundles
     library.set_alias("animals", "default", 2)
     assert library.version("animals").number == 2
     library.set_alias("animals", "default", 1)
-    library.delete_version("animals", "2")
+    registry.delete_version("animals", "2")
     with pytest.raises(NotFoundError):
         library.version("animals", "2")
 
 
 def test_a_deleted_bundle_stays_loaded_where_another_version_has_it(
-    library: Library, bundles: Bundles
+    library: Library, registry: Registry, bundles: Bundles
 ) -> None:
     for name in ("first", "second", "second"):
         version = _register(library, bundles, name)
     library.engine(version)
-    library.delete_version("animals", "2")
+    registry.delete_version("animals", "2")
     assert library.catalogue.is_loaded(version.digest)
-    library.delete_version("animals", "3")
+    registry.delete_version("animals", "3")
     assert not library.catalogue.is_loaded(version.digest)

@@ -63,7 +63,7 @@ def upload(application: Application, bundle: Bundle, notes: str) -> int:
 
 def calibrate(application: Application, number: int) -> None:
     order = CalibrateOrder(model=MODEL, version=str(number), inputs=ROWS, labels=LABELS)
-    reply = application.calibrate(order).future.result()
+    reply = application.ask(order).future.result()
     acknowledge("calibrate", version=number, calibration=reply.calibration)
 
 

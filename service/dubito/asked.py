@@ -1,257 +1,392 @@
-"""What is asked of the service, and what it answers: frozen, free of HTTP.
+"""What is asked of the service: every field of a request, declared once.
 
-`None` in an order means: the version's default. Names that later builds will know are carried,
-so that `sampling.py` can refuse them with a remedy.
+Name, type, default and description stand here and nowhere else. JSON bodies, the parameters of a
+query, the options of the command line and the rows of jobs are all read into these dataclasses.
+
+    ...Options  all fields but the rows: the query beside a binary body, options of a command
+    ...Body     with the rows, or the name of a stored pool: a JSON body
+    ...Order    with what stands beside the body: model and version of the path, who asks
+
+Their constructors take types strictly, as JSON is read; a query is read by pydantic's lax rules.
+`None` means: the version's default. Bounds that depend on the version or the settings are checked
+by `serving.resolve` and by what reads the field, where all callers meet them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from copy import deepcopy
+from dataclasses import fields
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.dataclasses import dataclass
+from pydantic_core import CoreSchema, core_schema
+
+from dubito.acquisition import Acquisition
+from dubito.acquisition.order import DEFAULT_CANDIDATES
 from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
-from dubito.calibration.record import Calibration
-from dubito.columns import Column
-from dubito.engine import Inputs, Sampling
+from dubito.engine import Inputs
+from dubito.engine.calling.sampling import Draw, Masks, Method
 from dubito.labels import LabelsAre
-from dubito.registry import CalibrationFact, VersionFact
-from dubito.registry.names import ANONYMOUS
-from dubito.report import Evaluation
+from dubito.registry.names import ANONYMOUS, DEFAULT_ALIAS
+
+Order = TypeVar("Order", bound="SamplingOptions")
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+_ARRAY: dict[str, object] = {"type": "array", "items": {}}
 
 
-@dataclass(frozen=True)
-class SamplingOrder:
-    """The sampling choices of a request.
+class _AsItComes:
+    """A value that is not looked at here, however large: it is checked by who reads it.
 
     Args:
-        num_samples: T, in passes.
-        seed: seed of the masks.
-        masks: `shared` or `independent`.
-        draw: `stratified` or `iid`.
-        method: `mc`, `point`, `moments` or `ensemble`.
-        members: versions of an ensemble, by number or alias.
-        tolerance: standard error at which a row stops, with T the most.
+        schema: what JSON may say.
     """
 
-    num_samples: int | None = None
-    seed: int | None = None
-    masks: str | None = None
-    draw: str | None = None
-    method: str | None = None
-    members: Sequence[int | str] | None = None
-    tolerance: float | None = None
+    def __init__(self, schema: dict[str, object]) -> None:
+        self._schema = schema
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.any_schema()
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, object]:
+        return deepcopy(self._schema)  # what is returned is changed by pydantic
 
 
-@dataclass(frozen=True)
-class PredictOrder:
-    """Rows to predict.
+_ROWS = _AsItComes(
+    {
+        "anyOf": [
+            {**_ARRAY, "description": "Nested lists, rows first."},
+            {"type": "object", "additionalProperties": _ARRAY},
+        ]
+    }
+)
+RowsField: TypeAlias = Annotated[Inputs, _ROWS]
+MaybeRowsField: TypeAlias = Annotated[Inputs | None, _ROWS]
+TruthsField: TypeAlias = Annotated[object, _AsItComes(_ARRAY)]
+LabelsAreField: TypeAlias = Annotated[
+    LabelsAre | None,
+    Field(
+        description="Whether integers among the labels are class `names` or `indices`. Default: "
+        "indices, which are refused where another class has that number as its name.",
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SamplingOptions:
+    """How to sample; a field that is left out takes the version's default."""
+
+    num_samples: int | None = Field(default=None, description="T, masked passes per row.")
+    seed: int | None = Field(default=None, description="Seed of the masks, 0 to 2**63 - 1.")
+    masks: Masks | None = Field(
+        default=None,
+        description="`shared`: one mask per pass for all rows. `independent`: one per row.",
+    )
+    draw: Draw | None = Field(
+        default=None,
+        description="`stratified` spreads the masks evenly over the passes, `iid` does not.",
+    )
+    method: Method | None = Field(
+        default=None,
+        description="`mc`: T masked passes. `point`: one pass with weight scaling. `moments`: mean "
+        "and variance are propagated in one pass, without sampling. `ensemble`: T "
+        "masked passes of each of `members`.",
+    )
+    members: list[int | str] | None = Field(
+        fail_fast=True,
+        default=None,
+        description="The 2 to 16 versions of the model that answer together, by number or alias.",
+    )
+    tolerance: float | None = Field(
+        default=None,
+        description="A row stops once the standard error of each of its outputs is at most this. "
+        "`num_samples` is then the maximum.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CalibratedOptions(SamplingOptions):
+    """Which calibration the figures are of."""
+
+    coverage: float | None = Field(
+        default=None,
+        description="Coverage of sets and intervals, in (0, 1). Default: the calibration's.",
+    )
+    calibration: Literal["active", "none"] = Field(
+        default="active",
+        description="`active` applies the active calibration, `none` gives the raw figures.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PoolBody:
+    """Rows, or a stored pool of them."""
+
+    inputs: RowsField = Field(  # type: ignore[assignment]  # null is refused by who reads rows
+        default=None, description="The rows. For several inputs: an object that maps names to rows."
+    )
+    pool: str | None = Field(
+        default=None, description="Stored pool, in place of `inputs`. A job does the work."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class LabelledBody:
+    """Rows with their truths, and maybe others that are out of distribution."""
+
+    inputs: RowsField = Field(
+        description="Labelled rows that training has not seen, nor, for an evaluation, calibration."
+    )
+    labels: TruthsField = Field(
+        default=None,
+        description="Class indices or names, one per row. For several labels: the names of those "
+        "that are on, or 0 or 1 for each. For positions: nested lists, with -1 where a "
+        "position is unlabelled.",
+    )
+    targets: TruthsField = Field(
+        default=None, description="Regression: true values, (B,) or (B, D)."
+    )
+    ood_inputs: MaybeRowsField = Field(default=None, description="Out-of-distribution rows.")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Addressed:
+    """The version that is asked."""
+
+    model: str = Field(description="Name of the model.")
+    version: str = Field(default=DEFAULT_ALIAS, description="Version, by number or alias.")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PredictOptions(CalibratedOptions):
+    """All fields of a prediction but its rows; query parameters of binary bodies."""
+
+    outputs: list[str] | None = Field(
+        fail_fast=True,
+        default=None,
+        description="Names of the outputs to return. `samples` are returned only on request.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PredictBody(PoolBody, PredictOptions):
+    """A prediction of rows or of a stored pool, as JSON."""
+
+    format: Literal["npz", "parquet"] | None = Field(
+        default=None, description="Format of the job's result. Default: npz."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PredictOrder(Addressed, PredictBody):
+    """A prediction.
 
     Args:
-        model: name of the model.
-        inputs: rows first.
-        version: number or alias.
-        sampling: choices that differ from the version's defaults.
-        coverage: of sets and intervals, in (0, 1); None: the calibration's own.
-        calibration: `active`, or `none` for the raw figures.
-        outputs: names of the columns wanted; None: all but `samples`.
         request_id: under which what is answered is observed and kept; None: it is not.
     """
 
-    model: str
-    inputs: Inputs
-    version: str = "default"
-    sampling: SamplingOrder = SamplingOrder()
-    coverage: float | None = None
-    calibration: Literal["active", "none"] = "active"
-    outputs: Sequence[str] | None = None
     request_id: str | None = None
 
 
-@dataclass(frozen=True)
-class PredictReply:
-    """Columns of a prediction, and what they were made with; `members` for an ensemble alone.
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CalibrateOptions(SamplingOptions):
+    """All fields of a calibration but its rows; query parameters of binary bodies."""
 
-    `classes` names what the last axis of arrays stands for; None for a regression.
-    """
+    alpha: float = Field(default=0.05, description="False-alarm rate of the flag, in (0, 1).")
+    coverage: float = Field(default=0.9, description="Coverage of sets and intervals, in (0, 1).")
+    noise_precision: float | None = Field(
+        default=None, description="Regression: 1 / noise variance. Default: fitted."
+    )
+    scaling: ScalingName | None = Field(
+        default=None,
+        description="Classification: what is fitted to the logits of every pass. Default: "
+        "`temperature`.",
+    )
+    sets: SetsName | None = Field(
+        default=None,
+        description="Classification: score that orders the classes of a set. Default: `lac`.",
+    )
+    per_class: bool | None = Field(
+        default=None,
+        description="Classification: whether the coverage holds for each class on its own.",
+    )
+    intervals: IntervalsName | None = Field(
+        default=None,
+        description="Regression: what intervals are built around. Default: `normalised`.",
+    )
+    ood_score: str | None = Field(
+        default=None,
+        description="Score of the flag, or `auto`: chosen on half of `ood_inputs`. Default: the "
+        "task's.",
+    )
+    target_risk: float | None = Field(
+        default=None,
+        description="Classification: maximum share of errors among accepted rows, in (0, 1).",
+    )
+    risk_confidence: float | None = Field(
+        default=None, description="Confidence of `target_risk`. Default: 0.95."
+    )
+    target_acceptance: float | None = Field(
+        default=None, description="Minimum share of rows that are accepted, in (0, 1)."
+    )
+    position_share: float | None = Field(
+        default=None,
+        description="Share of a row's labels or positions that its sets must hold at once, in (0, "
+        "1]. Default: 1 for labels, 0.95 for positions.",
+    )
+    labels_are: LabelsAreField = None
 
-    model: str
-    version: int
-    members: tuple[int, ...] | None
-    sampling: Sampling
-    calibration: int | None
-    warnings: tuple[str, ...]
-    outputs: Mapping[str, Column]
-    classes: tuple[str, ...] | None = None
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CalibrateBody(LabelledBody, CalibrateOptions):
+    """A calibration as JSON."""
 
 
-@dataclass(frozen=True)
-class CalibrateOrder:
-    """Held-out rows with their truths.
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CalibrateOrder(Addressed, CalibrateBody):
+    """A calibration.
 
     Args:
-        model: name of the model.
-        inputs: rows first.
-        version: number or alias.
-        labels: class indices or class names, for a classification; of each label or position where
-            a row has several.
-        targets: numbers, (B,) or (B, D), for a regression.
-        ood_inputs: rows known to be strange, for the report, and for the choice of a score.
-        alpha: false-alarm rate of the flag, in (0, 1).
-        coverage: of sets and intervals, in (0, 1).
-        noise_precision: 1 / noise variance of a regression, per target unit squared; None: fitted.
-        scaling: what is fitted to the logits of a classification; None: `temperature`.
-        sets: which score orders the classes; None: `lac`.
-        per_class: whether every class has a threshold of its own; None: no.
-        intervals: what the intervals of a regression are built around; None: `normalised`.
-        ood_score: name of the score of the flag, or `auto`; None: the default of the task.
-        target_risk: most share of wrong ones among accepted rows, in (0, 1).
-        risk_confidence: with which the risk is promised, in (0, 1); None: 0.95.
-        target_acceptance: least share of rows that is accepted, in (0, 1).
-        position_share: of a row's labels or positions, the least that its sets shall hold at once;
-            None: all labels, 0.95 of the positions.
-        labels_are: what integers among the labels are; None: indices that are no other names.
-        sampling: choices that differ from the version's defaults.
         actor: who asks, for the audit.
     """
 
-    model: str
-    inputs: Inputs
-    version: str = "default"
-    labels: object = None
-    targets: object = None
-    ood_inputs: Inputs | None = None
-    alpha: float = 0.05
-    coverage: float = 0.9
-    noise_precision: float | None = None
-    scaling: ScalingName | None = None
-    sets: SetsName | None = None
-    per_class: bool | None = None
-    intervals: IntervalsName | None = None
-    ood_score: str | None = None
-    target_risk: float | None = None
-    risk_confidence: float | None = None
-    target_acceptance: float | None = None
-    position_share: float | None = None
-    labels_are: LabelsAre | None = None
-    sampling: SamplingOrder = SamplingOrder()
     actor: str = ANONYMOUS
 
 
-@dataclass(frozen=True)
-class CalibrateReply:
-    """The number of the new calibration, and its record."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class EvaluateOptions(CalibratedOptions):
+    """All fields of an evaluation but its rows; query parameters of binary bodies."""
 
-    model: str
-    version: int
-    calibration: int
-    record: Calibration
+    labels_are: LabelsAreField = None
 
 
-@dataclass(frozen=True)
-class EvaluateOrder:
-    """Labelled rows to judge a version by.
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class EvaluateBody(LabelledBody, EvaluateOptions):
+    """An evaluation as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class EvaluateOrder(Addressed, EvaluateBody):
+    """An evaluation.
 
     Args:
-        model: name of the model.
-        inputs: rows first.
-        version: number or alias.
-        labels: class indices or class names, for a classification.
-        targets: numbers, (B,) or (B, D), for a regression.
-        ood_inputs: rows known to be strange.
-        coverage: of sets and intervals, in (0, 1); None: the calibration's own.
-        calibration: `active`, or `none` for the raw figures.
-        labels_are: what integers among the labels are; None: indices that are no other names.
-        sampling: choices that differ from the version's defaults.
         compare: whether to judge the raw figures beside the calibrated ones.
     """
 
-    model: str
-    inputs: Inputs
-    version: str = "default"
-    labels: object = None
-    targets: object = None
-    ood_inputs: Inputs | None = None
-    coverage: float | None = None
-    calibration: Literal["active", "none"] = "active"
-    labels_are: LabelsAre | None = None
-    sampling: SamplingOrder = SamplingOrder()
     compare: bool = False
 
 
-@dataclass(frozen=True)
-class EvaluateReply:
-    """A report on labelled rows, and what it was made with.
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SelectOptions(SamplingOptions):
+    """All fields of a selection but its rows; query parameters of binary bodies."""
+
+    strategy: str = Field(
+        description="Name of the strategy. docs/http.md lists all of them, with the meaning of the "
+        "`scores` in the reply (for the improvements: their natural logarithms)."
+    )
+    k: int = Field(description="Number of rows to choose.")
+    exclude: list[int] = Field(
+        fail_fast=True, default=[], description="Rows that are never chosen."
+    )
+    candidates: int = Field(
+        default=DEFAULT_CANDIDATES,
+        description="Maximum number of rows that a joint strategy compares.",
+    )
+    per_class: int | None = Field(
+        default=None, description="Maximum number of chosen rows of one predicted class."
+    )
+    diversity: int | None = Field(
+        default=None,
+        description="Spread the k rows over the features of the best `diversity` x k rows.",
+    )
+    maximize: bool = Field(default=True, description="Optimisation: whether large values are good.")
+    incumbent: float | None = Field(
+        default=None, description="Optimisation: the best value so far, in target units."
+    )
+    beta: float | None = Field(
+        default=None,
+        description="Weight of the variance in upper_confidence_bound (default: 4) or exponent of "
+        "power_bald (default: 1).",
+    )
+    xi: float = Field(
+        default=0.0, description="Optimisation: smallest improvement that counts, in target units."
+    )
+    noise_variance: float | None = Field(
+        default=None,
+        description="Regression: noise variance in squared target units, if none is predicted.",
+    )
+
+    def acquisition(self, seed: int) -> Acquisition:
+        """What is asked of the search.
+
+        Raises:
+            InputError: an option is out of its bounds.
+        """
+        names = (field.name for field in fields(Acquisition) if field.name != "seed")
+        asked = {name: getattr(self, name) for name in names}
+        return Acquisition(**{**asked, "exclude": tuple(self.exclude), "seed": seed})
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SelectBody(PoolBody, SelectOptions):
+    """A selection as JSON."""
+
+    targets: MaybeRowsField = Field(
+        default=None, description="Rows like those to be predicted later, for `epig`."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SelectOrder(Addressed, SelectBody):
+    """A selection; its seed breaks ties too."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class BenchOptions(SamplingOptions):
+    """What is measured of a bundle; the command line alone asks it."""
+
+    samples: list[int] | None = Field(
+        default=None,
+        description="Values of T. Default: that of the request, else 8,16,32,64,128,256.",
+    )
+    batch: list[int] = Field(default=[1, 16, 128], description="Numbers of rows per call.")
+    rows: int = Field(default=64, description="Number of rows on which errors are measured.")
+    reference: int = Field(
+        default=10_000,
+        description="Number of passes of the reference run that errors are measured against. "
+        "0: none.",
+    )
+    repeats: int = Field(default=7, description="Maximum number of timed calls of each kind.")
+    seconds: float = Field(
+        default=30.0, description="Time limit of the reference run, and of each B."
+    )
+
+
+def order_of(kind: type[Order], options: SamplingOptions, **beside: object) -> Order:
+    """An order of the fields that were read, and of what stands beside them.
 
     Args:
-        model: name of the model.
-        version: number of the version.
-        members: of an ensemble alone.
-        sampling: what was drawn.
-        calibration: number of the one that was applied.
-        num_rows: labelled rows.
-        coverage: of the sets and intervals; None where there are none.
-        evaluation: figures, intervals and curves.
-        raw: the same without the calibration, where that was asked.
-        warnings: what the caller should know.
+        kind: class of the order.
+        options: options or a body of the same kind.
+        beside: model, version and others by name; the rows where the options are without them.
+
+    Raises:
+        ValidationError: a field is missing or of another type.
     """
-
-    model: str
-    version: int
-    members: tuple[int, ...] | None
-    sampling: Sampling
-    calibration: int | None
-    num_rows: int
-    coverage: float | None
-    evaluation: Evaluation
-    raw: Evaluation | None
-    warnings: tuple[str, ...]
+    return kind(**{**own_fields(options), **beside})  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True)
-class VersionPage:
-    """All that is known of one version.
+def own_fields(options: object, kind: type | None = None) -> dict[str, object]:
+    """Fields of an order by name, as they are.
 
     Args:
-        version: the version.
-        state: `available`, `loading`, `loaded`, `failed` or `retired`, on this server.
-        reason: why it failed, or why it is retired.
-        calibration: the active one.
+        options: an order, a body or options.
+        kind: a class that it is one of, whose fields are asked for; None: all.
     """
-
-    version: VersionFact
-    state: str
-    reason: str | None
-    calibration: CalibrationFact | None
-
-
-@dataclass(frozen=True)
-class HealthLine:
-    """A version that is loaded, or a pinned model whether it is or not.
-
-    Args:
-        model: name of the model.
-        version: number; None where a pinned model does not exist.
-        state: `available`, `loading`, `loaded`, `failed` or `missing`.
-        reason: why it failed or is missing.
-        is_pinned: whether the server is not ready without it.
-        varies: whether the samples of its last Monte Carlo prediction differed; None before.
-    """
-
-    model: str
-    version: int | None
-    state: str
-    reason: str | None
-    is_pinned: bool
-    varies: bool | None
-
-
-@dataclass(frozen=True)
-class Health:
-    """Whether the device worker beats, drains, and what is loaded."""
-
-    is_live: bool
-    is_ready: bool
-    is_draining: bool
-    heartbeat_age_s: float
-    lines: tuple[HealthLine, ...]
+    names = (field.name for field in fields(kind or type(options)))
+    return {name: getattr(options, name) for name in names}

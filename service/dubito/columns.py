@@ -1,8 +1,6 @@
-"""What a reply says of its rows, column by column: numbers, sets of classes, names, flags.
+"""The columns of a reply: what each row is told, as arrays, names and nested lists.
 
-Flow: figures of a prediction → columns by name → JSON, or `arrays_of` for `.npz` and results.
-
-Dimensions: B rows, P positions (one axis or more), C classes.
+Dimensions: B rows, P positions, C classes.
 """
 
 from __future__ import annotations
@@ -11,7 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
+
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
 @dataclass(frozen=True)
@@ -131,3 +132,21 @@ def arrays_of(
             yield f"{prefix}{name}", np.array(texts, None if width is None else f"U{width}")
         elif column is not None:
             yield f"{prefix}{name}", column
+
+
+def to_json(content: Mapping[str, object]) -> bytes:
+    """JSON of plain values, arrays and columns."""
+    return orjson.dumps(content, default=_to_plain, option=_OPTIONS)
+
+
+def _to_plain(value: object) -> object:
+    """What orjson shall write for what it does not know."""
+    if isinstance(value, ClassSets | ClassNames):
+        return value.names()
+    if isinstance(value, Flags):
+        return value.values()
+    if isinstance(value, np.ndarray):  # a layout that orjson does not read
+        return np.ascontiguousarray(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")

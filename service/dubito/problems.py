@@ -54,7 +54,7 @@ def read_problems(found: Iterable[Mapping[str, object]]) -> list[tuple[str, str]
 def _message(entries: list[Mapping[str, object]]) -> str:
     first = entries[0]
     kind, given = str(first["type"]), first.get("input")
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return "unknown field: leave it out, or correct its name"
     if kind not in _EXPECTED:
         return str(first.get("msg", "not understood")).removeprefix("Value error, ")

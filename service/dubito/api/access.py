@@ -13,10 +13,10 @@ from dubito.settings import Settings
 
 @dataclass(frozen=True)
 class Access:
-    """The facade and the settings.
+    """The parts of the service and the settings.
 
     Args:
-        application: the facade.
+        application: the parts.
         settings: of the app.
         is_ending: set once the server waits for its connections to close.
     """

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from dubito.api.errors import FieldProblem, FieldsError, fields_error
-from dubito.api.schemas import PredictBody, SelectBody
 from dubito.errors import InputError
 
-Body = TypeVar("Body", bound=BaseModel)
+Body = TypeVar("Body")
 _MAX_UNKNOWN = 10
 _LISTS = ("outputs", "members", "exclude")
 
@@ -22,35 +21,38 @@ def read_fields(schema: type[Body], fields: Mapping[str, object]) -> Body:
     Raises:
         FieldsError: a wrong type, an unknown field, or one that is missing.
     """
-    unknown = [name for name in fields if name not in schema.model_fields]
+    unknown = [name for name in fields if name not in names_of(schema)]
     if len(unknown) > _MAX_UNKNOWN:
         raise FieldsError(
             [FieldProblem(unknown[0], f"unknown field, as are {len(unknown) - 1} others")]
         )
     try:
-        return schema.model_validate(fields, strict=True)
+        return schema(**fields)
     except ValidationError as error:
         raise fields_error(error) from error
 
 
-def rows_or_pool(body: PredictBody | SelectBody) -> None:
+def rows_or_pool(fields: Mapping[str, object]) -> None:
     """Refuse a body that names both rows and a pool, or neither, or a format of no pool's result.
+
+    Args:
+        fields: of a body that was read.
 
     Raises:
         InputError: naming what to leave out, or what is missing.
     """
-    has_rows = "inputs" in body.model_fields_set
-    if not has_rows and body.pool is None:
+    has_rows, pool, format = "inputs" in fields, fields.get("pool"), fields.get("format")
+    if not has_rows and pool is None:
         raise FieldsError(
             [FieldProblem("inputs", "expected rows or a `pool`, got neither: add one")]
         )
-    if has_rows and body.pool is not None:
+    if has_rows and pool is not None:
         raise FieldsError(
             [FieldProblem("pool", "expected rows or a pool, got both: leave one out")]
         )
-    if body.pool is None and isinstance(body, PredictBody) and body.format is not None:
+    if pool is None and format is not None:
         raise InputError(
-            f"`format` expects a stored `pool`, got `{body.format}` for rows in the request: ask "
+            f"`format` expects a stored `pool`, got `{format}` for rows in the request: ask "
             "for a type of the reply by `Accept`"
         )
 
@@ -67,7 +69,7 @@ def read_query(schema: type[Body], items: list[tuple[str, str]]) -> Body:
             raise FieldsError([FieldProblem(f"query.{name}", "expected once, got it twice")])
         fields[name] = text.split(",") if name in _LISTS else text
     try:
-        return schema.model_validate(fields)
+        return TypeAdapter(schema).validate_python(fields, strict=False)
     except ValidationError as error:
         raise fields_error(error, where="query") from error
 
@@ -81,3 +83,8 @@ def no_query(items: list[tuple[str, str]]) -> None:
     if items:
         problem = "unknown with a JSON body: put it into the body"
         raise FieldsError([FieldProblem(f"query.{name}", problem) for name, _ in items])
+
+
+def names_of(schema: type[object]) -> frozenset[str]:
+    """Names of the fields of a schema, a model or a dataclass of pydantic."""
+    return frozenset(schema.__pydantic_fields__)  # type: ignore[attr-defined]

@@ -71,7 +71,7 @@ async def answered(
     kind = media_type(request, kinds)
     limit_bytes = held.settings.max_body_bytes
     async with deadline(request, held.settings.request_timeout_ms) as deadline_s:
-        with held.application.admitted(body_length(request, limit_bytes)) as place:
+        with held.application.admission.holding(body_length(request, limit_bytes)) as place:
             body = await read_body(request, limit_bytes)
             query = request.query_params.multi_items()
             given = Given(held, kind, body, query, place, deadline_s, actor(request))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from dubito.asked import HealthLine, VersionPage
+from dubito.answered import HealthLine, VersionPage
 from dubito.calibration.record import Calibration
 from dubito.models.library import Library
 from dubito.monitoring.drifts import DriftFact

@@ -10,26 +10,18 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
 from dubito.api.arrays import write_npz
 from dubito.api.bodies import JSON, NPY, NPZ
-from dubito.columns import ClassNames, ClassSets, Column, Flags, arrays_of
-from dubito.engine import Sampling
+from dubito.columns import Column, arrays_of, to_json
 from dubito.errors import InputError
 from dubito.registry import JobFact
 
 _WEIGHT = re.compile(r"(0(\.[0-9]{0,3})?|1(\.0{0,3})?)")
 _TAG = re.compile(r'"[!#-~]*"')
-_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
-
-
-def to_json(content: Mapping[str, object]) -> bytes:
-    """JSON of plain values, arrays and columns."""
-    return orjson.dumps(content, default=_to_plain, option=_OPTIONS)
 
 
 def json_response(
@@ -37,19 +29,6 @@ def json_response(
 ) -> Response:
     """A JSON answer."""
     return Response(to_json(content), status, headers=dict(headers or {}), media_type=JSON)
-
-
-def sampling_fields(sampling: Sampling, members: tuple[int, ...] | None) -> dict[str, object]:
-    """What a reply says of how it was drawn; `members` of an ensemble alone."""
-    return {
-        **({} if members is None else {"members": list(members)}),
-        "num_samples": sampling.num_samples,
-        "seed": sampling.seed,
-        "masks": sampling.masks,
-        "draw": sampling.draw,
-        "method": sampling.method,
-        "tolerance": sampling.tolerance,
-    }
 
 
 def accepted(job: JobFact) -> Response:
@@ -127,16 +106,3 @@ def _npy(array: NDArray[np.generic]) -> bytes:
     file = io.BytesIO()
     np.save(file, array, allow_pickle=False)
     return file.getvalue()
-
-
-def _to_plain(value: object) -> object:
-    """What orjson shall write for what it does not know."""
-    if isinstance(value, ClassSets | ClassNames):
-        return value.names()
-    if isinstance(value, Flags):
-        return value.values()
-    if isinstance(value, np.ndarray):  # a layout that orjson does not read
-        return np.ascontiguousarray(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"no JSON for {type(value).__name__}")

@@ -2,9 +2,10 @@
 
     console.py     tables, progress, one-line errors
     bodies.py      files of rows, and whole requests beside options
+    options.py     options made of the fields of a request
     serve.py       serve
     demo.py        demo
-    bring.py       export, import
+    imports.py     export, import
     inspect.py     inspect
     bench.py       bench
     models.py      register, models, show
@@ -23,7 +24,7 @@
     train.py       train
 
 A new command is a function in its own file and one line in `_MODULES` below. Every command works
-through the application facade, as the routes do. A command's file is imported when it is called.
+with the parts of the application, as the routes do. A command's file is imported when it is called.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, cast
@@ -20,17 +20,19 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from dubito.api.schemas import PredictBody
+from dubito.api.fields import read_fields
+from dubito.asked import BenchOptions, PredictBody, own_fields
 from dubito.bench import Limits, Order, Pool, Step, Study, study
 from dubito.bench.latency import Latency
 from dubito.bench.picture import check_can_draw, draw
-from dubito.cli.bodies import read_body
+from dubito.cli.bodies import overlay
 from dubito.cli.console import messages, output, progress
+from dubito.cli.options import Given, request_options
 from dubito.engine import Engine, Inputs
 from dubito.errors import InputError
 from dubito.settings import Settings
 
-_SAMPLES = "8,16,32,64,128,256"
+_SAMPLES = (8, 16, 32, 64, 128, 256)
 _MEASURED = ("inputs", "num_samples", "seed", "masks", "draw")  # of a request
 _COLUMNS = (
     SpinnerColumn(),
@@ -41,40 +43,16 @@ _COLUMNS = (
 )
 
 
+@request_options(BenchOptions, but=("num_samples", "method", "members", "tolerance"))
 def bench(
     bundle: Annotated[Path, typer.Argument(help="The bundle, a .dubito file.")],
+    *,
     inputs: Annotated[
         Path | None,
         typer.Option(
             help="Rows in a .npy, .npz or .json file, or a request for predict. Default: dummy "
             "rows."
         ),
-    ] = None,
-    samples: Annotated[
-        str | None,
-        typer.Option(
-            help="Values of T, separated by commas. Default: that of the request, else "
-            "8,16,32,64,128,256."
-        ),
-    ] = None,
-    batch: Annotated[
-        str, typer.Option(help="Numbers of rows per call, separated by commas.")
-    ] = "1,16,128",
-    rows: Annotated[int, typer.Option(help="Number of rows on which errors are measured.")] = 64,
-    reference: Annotated[
-        int,
-        typer.Option(
-            help="Number of passes of the reference run that errors are measured against. 0: none."
-        ),
-    ] = 10_000,
-    repeats: Annotated[int, typer.Option(help="Maximum number of timed calls of each kind.")] = 7,
-    seconds: Annotated[
-        float, typer.Option(help="Time limit of the reference run, and of each B.")
-    ] = 30.0,
-    seed: Annotated[int | None, typer.Option(help="Seed of the masks. Default: 0.")] = None,
-    masks: Annotated[str | None, typer.Option(help="shared (the default) or independent.")] = None,
-    draw_: Annotated[
-        str | None, typer.Option("--draw", help="stratified (the default) or iid.")
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="Device to run on: cpu, cuda or cuda:1.")
@@ -85,6 +63,7 @@ def bench(
     budget_ms: Annotated[
         float | None, typer.Option(help="Time budget: name the largest T that stays within it.")
     ] = None,
+    given: Given,
     json_: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file.")
     ] = None,
@@ -93,16 +72,15 @@ def bench(
     ] = None,
 ) -> None:
     """Measure latency and standard error of a bundle over T."""
-    asked = _asked(inputs, {"seed": seed, "masks": masks, "draw": draw_})
-    if samples is None:
-        samples = _SAMPLES if asked.num_samples is None else str(asked.num_samples)
+    asked, options = _asked(inputs, given), read_fields(BenchOptions, given)
+    of_request = None if asked.num_samples is None else [asked.num_samples]
     order = Order(
-        samples=_numbers("samples", samples),
-        batches=_numbers("batch", batch),
-        limits=Limits(repeats, least=1, limit_s=seconds),
-        num_rows=rows,
-        reference=reference,
-        reference_limit_s=seconds,
+        samples=options.samples or of_request or _SAMPLES,
+        batches=options.batch,
+        limits=Limits(options.repeats, least=1, limit_s=options.seconds),
+        num_rows=options.rows,
+        reference=options.reference,
+        reference_limit_s=options.seconds,
     )
     if picture is not None:
         check_can_draw()
@@ -120,26 +98,18 @@ def bench(
         draw(measured, picture)
 
 
-def _numbers(name: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.replace(",", " ").split())
-    except ValueError as error:
-        raise InputError(
-            f"`{name}` expects whole numbers with commas, got '{text}': write 8,16,32"
-        ) from error
-
-
-def _asked(path: Path | None, options: Mapping[str, object]) -> PredictBody:
+def _asked(path: Path | None, given: Given) -> PredictBody:
     """The rows, and the sampling of a whole request.
 
     Raises:
         InputError: it asks for what is not measured.
     """
-    asked = read_body(PredictBody, path, options)
+    asked = read_fields(PredictBody, overlay(PredictBody, path, given))
+    defaults = own_fields(PredictBody())
     others = [
         name
-        for name in sorted(asked.model_fields_set - set(_MEASURED))
-        if getattr(asked, name) != PredictBody.model_fields[name].default
+        for name, value in sorted(own_fields(asked).items())
+        if name not in _MEASURED and value != defaults[name]
     ]
     if others:
         raise InputError(

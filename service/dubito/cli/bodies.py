@@ -7,34 +7,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import BaseModel
 
 from dubito.api.arrays import named
-from dubito.api.fields import read_fields
+from dubito.api.fields import names_of
 from dubito.api.labelled import ARRAYS
 from dubito.cli.console import read_rows
 
-Body = TypeVar("Body", bound=BaseModel)
 
-
-def read_body(schema: type[Body], path: Path | None, options: Mapping[str, object]) -> Body:
-    """The fields of a request, as its schema has them.
+def overlay(
+    schema: type[object], path: Path | None, options: Mapping[str, object]
+) -> dict[str, object]:
+    """The fields of a file and of options; those of the schema alone, where rows lie in a `.npz`.
 
     Args:
         schema: that of the body over HTTP.
         path: a file of rows, or of a whole body; None: there is none.
-        options: fields by name; None where an option is not given.
+        options: those that were given, by field; those of other schemas are passed over.
 
     Raises:
-        InputError: the file cannot be read, or a field is wrong, unknown or missing.
+        InputError: the file cannot be read.
     """
+    names = names_of(schema)
     fields = {} if path is None else read_file(path)
     if path is not None and path.suffix == ".npz":  # maybe labelled rows: truths are not asked for
-        fields = {name: rows for name, rows in fields.items() if name in schema.model_fields}
-    given = {name: value for name, value in options.items() if value is not None}
-    return read_fields(schema, {**fields, **given})
+        fields = {name: rows for name, rows in fields.items() if name in names}
+    return {**fields, **{name: value for name, value in options.items() if name in names}}
+
+
+def others(schema: type[object], options: Mapping[str, object]) -> dict[str, object]:
+    """Those of the options that are no fields of a body: model and version."""
+    names = names_of(schema)
+    return {name: value for name, value in options.items() if name not in names}
 
 
 def read_file(path: Path) -> dict[str, object]:

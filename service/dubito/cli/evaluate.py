@@ -3,77 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated
 
 import typer
 
-from dubito.api.replies import sampling_fields, to_json
-from dubito.asked import EvaluateOrder, EvaluateReply, SamplingOrder
+from dubito.answered import EvaluateReply, sampling_fields
+from dubito.api.fields import read_fields
+from dubito.asked import EvaluateOrder
 from dubito.cli.console import application, finish, output
-from dubito.cli.labelled import LabelsAreOption, read_labelled, table, warn
-from dubito.errors import InputError
+from dubito.cli.labelled import (
+    OTHERS,
+    DataOption,
+    ModelArgument,
+    ReportOption,
+    read_labelled,
+    table,
+    warn,
+)
+from dubito.cli.options import Given, request_options
+from dubito.columns import to_json
 from dubito.report import Evaluation, Intervals, Report, page
 
 
+@request_options(EvaluateOrder, but=(*OTHERS, "tolerance", "compare"))
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Name of the model.")],
-    data: Annotated[
-        Path,
-        typer.Option(help="A .npz file with inputs, labels or targets, and optionally ood_inputs."),
-    ],
-    version: Annotated[str, typer.Option(help="Version, by number or alias.")] = "default",
-    coverage: Annotated[
-        float | None,
-        typer.Option(help="Coverage of sets and intervals. Default: that of the calibration."),
-    ] = None,
-    calibration: Annotated[
-        str, typer.Option(help="Calibration to apply: active or none.")
-    ] = "active",
-    labels_are: LabelsAreOption = None,
-    num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
-    draw: Annotated[
-        str | None, typer.Option(help="How masks are drawn: stratified or iid.")
-    ] = None,
-    method: Annotated[
-        str | None, typer.Option(help="Method: mc, point, moments or ensemble.")
-    ] = None,
-    members: Annotated[
-        str | None, typer.Option(help="Versions of the ensemble, separated by commas: 1,2,best.")
-    ] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="Write figures and pictures to this file, as one HTML page.")
-    ] = None,
+    model: ModelArgument,
+    *,
+    data: DataOption,
+    given: Given,
+    report: ReportOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Judge a version on labelled rows; nothing is changed."""
-    if calibration not in ("active", "none"):
-        raise InputError(f"`calibration` expects active or none, got {calibration}")
     if report is not None:
         page.check_can_write(report)
-    arrays = read_labelled(data)
-    order = EvaluateOrder(
-        model=model,
-        version=version,
-        inputs=arrays["inputs"],
-        labels=arrays.get("labels"),
-        targets=arrays.get("targets"),
-        ood_inputs=arrays.get("ood_inputs"),
-        labels_are=labels_are,
-        coverage=coverage,
-        calibration=cast(Literal["active", "none"], calibration),
-        sampling=SamplingOrder(
-            num_samples=num_samples,
-            seed=seed,
-            draw=draw,
-            method=method,
-            members=None if members is None else members.split(","),
-        ),
-        compare=not as_json or report is not None,
-    )
+    compare = not as_json or report is not None
+    fields = {**read_labelled(data), **given, "model": model, "compare": compare}
+    order = read_fields(EvaluateOrder, fields)
     with application() as running:
-        reply = finish(running.evaluate(order), "evaluating")
+        reply = finish(running.ask(order), "evaluating")
     if as_json:
         typer.echo(to_json(_plain(reply)))
     else:

@@ -12,6 +12,7 @@ import typer
 from torch import Tensor, nn
 
 from dubito.cli.console import output, progress, tell
+from dubito.cli.options import Given, declared_options
 from dubito.errors import InputError
 from dubito.imports import (
     build,
@@ -26,17 +27,6 @@ from dubito_nn import export as write
 from dubito_nn.strict_json import unique
 
 Out = Annotated[Path, typer.Option("--out", help="The bundle to write, a .dubito file.")]
-Task = Annotated[
-    str, typer.Option(help="Task of the network: classification, multilabel or regression.")
-]
-Declared = Annotated[
-    str,
-    typer.Option(
-        "--output",
-        help="What the outputs are: logits, log_probs, probs, sigmoid_logits, mean or "
-        "mean_and_log_variance.",
-    ),
-]
 Examples = Annotated[
     list[str] | None,
     typer.Option(
@@ -45,54 +35,57 @@ Examples = Annotated[
         "Repeat it for each input.",
     ),
 ]
-Classes = Annotated[
-    str | None, typer.Option(help="Names of the classes: cat,dog, or @FILE with one name per line.")
-]
-OutputName = Annotated[
-    str | None, typer.Option(help="Key or position of the output in a structured return.")
-]
-Features = Annotated[
-    str | None, typer.Option(help="Path of the module whose output is the feature vector.")
-]
-TargetScale = Annotated[
-    str | None,
-    typer.Option(help="MEAN,DEVIATION by which the target was standardised in training."),
-]
-DropProb = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="PATTERN=P sets the dropout of the matching modules, or adds dropout after them."
-    ),
-]
-FreeDim = Annotated[
-    list[str] | None, typer.Option(help="INPUT:AXIS=NAME lets a further axis vary in size.")
-]
-ClassAxis = Annotated[
-    int | None,
-    typer.Option(
-        help="Axis of the classes where every position has a class, such as 1 or -1. Axis 0 "
-        "holds the rows."
-    ),
-]
-Notes = Annotated[str | None, typer.Option(help="Notes to keep with the bundle.")]
 
 
-@dataclass(frozen=True)
-class _Declaration:
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
     """What the caller says of the network, as texts."""
 
-    task: str
-    output: str
-    classes: str | None
-    output_name: str | None
-    features: str | None
-    target_scale: str | None
-    drop_prob: Sequence[str] | None
-    free_dim: Sequence[str] | None
-    notes: str | None
-    class_axis: int | None
+    task: Annotated[
+        str, typer.Option(help="Task of the network: classification, multilabel or regression.")
+    ]
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            help="What the outputs are: logits, log_probs, probs, sigmoid_logits, mean or "
+            "mean_and_log_variance.",
+        ),
+    ]
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Names of the classes: cat,dog, or @FILE with one name per line."),
+    ] = None
+    output_name: Annotated[
+        str | None, typer.Option(help="Key or position of the output in a structured return.")
+    ] = None
+    features: Annotated[
+        str | None, typer.Option(help="Path of the module whose output is the feature vector.")
+    ] = None
+    target_scale: Annotated[
+        str | None,
+        typer.Option(help="MEAN,DEVIATION by which the target was standardised in training."),
+    ] = None
+    drop_prob: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="PATTERN=P sets the dropout of the matching modules, or adds dropout after them."
+        ),
+    ] = None
+    free_dim: Annotated[
+        list[str] | None, typer.Option(help="INPUT:AXIS=NAME lets a further axis vary in size.")
+    ] = None
+    notes: Annotated[str | None, typer.Option(help="Notes to keep with the bundle.")] = None
+    class_axis: Annotated[
+        int | None,
+        typer.Option(
+            help="Axis of the classes where every position has a class, such as 1 or -1. Axis 0 "
+            "holds the rows."
+        ),
+    ] = None
 
 
+@declared_options(Declaration)
 def export(
     factory: Annotated[
         str,
@@ -102,27 +95,16 @@ def export(
         Path,
         typer.Option(help="State dictionary: a .safetensors file, or one written by torch.save."),
     ],
-    task: Task,
-    declared: Declared,
+    *,
     out: Out,
     example: Examples = None,
     options: Annotated[
         str | None, typer.Option(help='Arguments of the factory as JSON: {"hidden": 64}.')
     ] = None,
-    classes: Classes = None,
-    output_name: OutputName = None,
-    features: Features = None,
-    target_scale: TargetScale = None,
-    drop_prob: DropProb = None,
-    free_dim: FreeDim = None,
-    notes: Notes = None,
-    class_axis: ClassAxis = None,
+    given: Given,
 ) -> None:
     """Export the network that a factory in your code returns. This runs that code."""
-    declaration = _Declaration(
-        *(task, declared, classes, output_name, features),
-        *(target_scale, drop_prob, free_dim, notes, class_axis),
-    )
+    declaration = Declaration(**given)
     if not example:
         raise InputError("--example: expected rows to record with, such as 8x784, got none")
     rows = read_example(example)
@@ -133,36 +115,26 @@ def export(
     _write(network, rows, out, declaration)
 
 
+@declared_options(Declaration)
 def import_(
     source: Annotated[
         str,
         typer.Argument(help="A .pt2 file, an MLflow folder, models:/NAME/VERSION or runs:/..."),
     ],
-    task: Task,
-    declared: Declared,
+    *,
     out: Out,
     example: Examples = None,
-    classes: Classes = None,
-    output_name: OutputName = None,
-    features: Features = None,
-    target_scale: TargetScale = None,
-    drop_prob: DropProb = None,
-    free_dim: FreeDim = None,
-    notes: Notes = None,
-    class_axis: ClassAxis = None,
+    given: Given,
 ) -> None:
     """Import a program of torch.export or a model of MLflow. This runs code from it."""
-    declaration = _Declaration(
-        *(task, declared, classes, output_name, features),
-        *(target_scale, drop_prob, free_dim, notes, class_axis),
-    )
-    given = read_example(example) if example else None
+    declaration = Declaration(**given)
+    example_rows = read_example(example) if example else None
     tell("note", f"reading {source} runs code from it on this machine: import only what you trust")
     if source.endswith(".pt2"):
-        found = read_program(Path(source), is_injected=bool(drop_prob))
+        found = read_program(Path(source), is_injected=bool(declaration.drop_prob))
     else:
-        found = read_mlflow(source, is_injected=bool(drop_prob))
-    rows = given if given is not None else found.example
+        found = read_mlflow(source, is_injected=bool(declaration.drop_prob))
+    rows = example_rows if example_rows is not None else found.example
     if rows is None:
         raise InputError(
             f"{source}: expected rows to record with, it keeps none: give --example, such as 8x784"
@@ -174,7 +146,7 @@ def _write(
     network: nn.Module,
     rows: Tensor | Mapping[str, Tensor] | Sequence[Tensor],
     out: Path,
-    declaration: _Declaration,
+    declaration: Declaration,
 ) -> None:
     try:  # export checks the task and the output
         with progress(f"exporting {out.name}"):

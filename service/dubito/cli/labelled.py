@@ -16,14 +16,19 @@ from dubito.api.errors import FieldsError
 from dubito.api.labelled import ARRAYS
 from dubito.cli.console import messages, read_arrays
 from dubito.errors import InputError
-from dubito.labels import LabelsAre
 from dubito.report import Intervals, Report
 
 Array = NDArray[np.generic]
-LabelsAreOption = Annotated[
-    LabelsAre | None,
-    typer.Option(help="Whether integers among the labels are names or indices of classes."),
+ModelArgument = Annotated[str, typer.Argument(help="Name of the model.")]
+DataOption = Annotated[
+    Path,
+    typer.Option(help="A .npz file with inputs, labels or targets, and optionally ood_inputs."),
 ]
+ReportOption = Annotated[
+    Path | None, typer.Option(help="Write figures and pictures to this file, as one HTML page.")
+]
+OTHERS = ("model", *ARRAYS)
+"""Fields that are no options: the argument, and what the file holds."""
 
 
 def read_labelled(path: Path) -> dict[str, Array | dict[str, Array]]:

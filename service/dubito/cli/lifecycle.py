@@ -42,7 +42,7 @@ def unalias(
 ) -> None:
     """Delete an alias."""
     with application() as running:
-        running.library.delete_alias(model, name, if_match=_only(revision), actor=local_actor())
+        running.registry.delete_alias(model, name, if_match=_only(revision), actor=local_actor())
     output().print(f"{model}: {name} is gone")
 
 
@@ -53,21 +53,21 @@ def retire(
 ) -> None:
     """Retire a version that no alias names: it is kept, but no longer answers requests."""
     with application() as running:
-        running.library.retire(model, str(version), reason[:500], actor=local_actor())
+        running.registry.retire(model, str(version), reason[:500], actor=local_actor())
     output().print(f"{model} version {version} is retired: {reason}")
 
 
 def restore(model: Model, version: Version) -> None:
     """Un-retire a version, so that it answers requests again."""
     with application() as running:
-        running.library.restore(model, str(version), actor=local_actor())
+        running.registry.restore(model, str(version), actor=local_actor())
     output().print(f"{model} version {version} answers again")
 
 
 def delete(model: Model, version: Version) -> None:
     """Delete a version that no alias names, with its calibrations."""
     with application() as running:
-        running.library.delete_version(model, str(version), actor=local_actor())
+        running.registry.delete_version(model, str(version), actor=local_actor())
     output().print(f"{model} version {version} is gone")
 
 

@@ -68,7 +68,7 @@ def models() -> None:
     whole = Column("model", no_wrap=True)
     table = Table(whole, "version", "aliases", "task", "size", "calibration", "created")
     with application() as running:
-        for fact in running.library.models():
+        for fact in running.registry.models():
             for version in fact.versions:
                 active = version.active_calibration
                 retired = [] if version.retired_at is None else ["retired"]

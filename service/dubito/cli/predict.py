@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,15 +10,16 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from dubito.api.fields import rows_or_pool
-from dubito.api.replies import to_json
-from dubito.api.schemas import PredictBody
-from dubito.asked import PredictOrder, PredictReply
-from dubito.cli.bodies import read_body
+from dubito.answered import PredictReply, sampling_fields
+from dubito.api.fields import read_fields, rows_or_pool
+from dubito.asked import PredictBody, PredictOrder, order_of
+from dubito.cli.bodies import others, overlay
 from dubito.cli.console import application, finish, local_actor, messages, output
 from dubito.cli.jobs import follow, write_result
-from dubito.columns import ClassNames, ClassSets, Column, Flags
+from dubito.cli.options import Given, request_options
+from dubito.columns import ClassNames, ClassSets, Column, Flags, to_json
 from dubito.errors import InputError
+from dubito.jobs.results import check_format
 
 _SHOWN = (
     *("label", "mean", "standard_error", "predictive_entropy", "mutual_information"),
@@ -34,62 +34,36 @@ _SHOWN = (
 )
 
 
+@request_options(PredictOrder, but=("model", "inputs", "format", "request_id"))
 def predict(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
+    *,
     inputs: Annotated[
         Path | None,
         typer.Option(help="Rows in a .npy, .npz or .json file, or a whole request as .json."),
-    ] = None,
-    pool: Annotated[
-        str | None, typer.Option(help="Name of a stored pool, in place of a file.")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="With --pool: file to write the result to, .npz or .parquet."),
     ] = None,
-    version: Annotated[str, typer.Option(help="Version, by number or alias.")] = "default",
-    num_samples: Annotated[int | None, typer.Option(help="T, masked passes per row.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the masks.")] = None,
-    draw: Annotated[
-        str | None, typer.Option(help="How masks are drawn: stratified or iid.")
-    ] = None,
-    method: Annotated[
-        str | None, typer.Option(help="Method: mc, point, moments or ensemble.")
-    ] = None,
-    members: Annotated[
-        str | None, typer.Option(help="Versions of the ensemble, separated by commas: 1,2,best.")
-    ] = None,
-    tolerance: Annotated[
-        float | None, typer.Option(help="Standard error at which a row stops.")
-    ] = None,
+    given: Given,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
     """Predict the rows of a file, or of a stored pool, with their uncertainty."""
-    body = read_body(
-        PredictBody,
-        inputs,
-        {
-            "pool": pool,
-            "num_samples": num_samples,
-            "seed": seed,
-            "draw": draw,
-            "method": method,
-            "members": None if members is None else members.split(","),
-            "tolerance": tolerance,
-        },
-    )
+    fields = overlay(PredictBody, inputs, given)
+    body = read_fields(PredictBody, fields)
     if (body.inputs is None) == (body.pool is None) or (body.pool is None) != (out is None):
         raise InputError(
             "expected --inputs FILE, or --pool NAME with --out FILE, got another combination: "
             "choose one of them"
         )
-    rows_or_pool(body)
-    order = body.predict_order(model, version, body.inputs)
-    if body.pool is not None and out is not None:
-        _predict_pool(order, body.pool, out)
+    rows_or_pool(fields)
+    order = order_of(PredictOrder, body, model=model, **others(PredictBody, given))
+    if out is not None:
+        _predict_pool(order, out)
         return
     with application() as running:
-        reply = finish(running.predict(order), "predicting")
+        reply = finish(running.ask(order), "predicting")
     if as_json:
         typer.echo(to_json(_plain(reply)))
         return
@@ -98,22 +72,22 @@ def predict(
         messages().print(f"warning: {warning}")
 
 
-def _predict_pool(order: PredictOrder, pool: str, out: Path) -> None:
+def _predict_pool(order: PredictOrder, out: Path) -> None:
     """Run a job on a stored pool, and write its result."""
     format = out.suffix.removeprefix(".")
+    check_format(format)
     with application() as running:
-        fact = follow(
-            running, running.jobs.predict(order, pool, format=format, actor=local_actor())
+        accepted = running.jobs.predict(
+            order_of(PredictOrder, order, format=format), actor=local_actor()
         )
-        write_result(running, fact.id, out)
+        write_result(running, follow(running, accepted).id, out)
 
 
 def _plain(reply: PredictReply) -> dict[str, object]:
     return {
         "model": reply.model,
         "version": reply.version,
-        **({} if reply.members is None else {"members": reply.members}),
-        **asdict(reply.sampling),
+        **sampling_fields(reply.sampling, reply.members),
         "calibration": reply.calibration,
         "warnings": reply.warnings,
         "outputs": reply.outputs,

@@ -57,7 +57,7 @@ def audit(
     """Show the last 1000 changes, newest first."""
     table = Table("when", "who", "what", "model", "version", "details")
     with application() as running:
-        for change in running.library.audit(model):
+        for change in running.registry.audit(model):
             details = ", ".join(f"{name} {value}" for name, value in change.details.items())
             table.add_row(
                 f"{change.at:%Y-%m-%d %H:%M:%S}",

@@ -7,31 +7,30 @@ calibration that was active, every choice of the sampling. What moves later does
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dubito.asked import PredictOrder, SamplingOrder
-from dubito.engine import Sampling
+from dubito.asked import PredictOrder, SelectOrder
 from dubito.engine.calling.inputs import read_inputs
 from dubito.engine.heads import head_of
 from dubito.errors import ConflictError, DubitoError, InputError
 from dubito.jobs.arrays import to_bytes
-from dubito.jobs.orders import settled
+from dubito.jobs.orders import predict_fields, settled
 from dubito.jobs.results import check_format
 from dubito.models.library import Library
-from dubito.models.members import find_members, predictor
+from dubito.models.members import predictor
 from dubito.pools import Shelf
 from dubito.pools.data import by_input
-from dubito.registry import JobFact, PoolFact, VersionFact
+from dubito.registry import JobFact, PoolFact
 from dubito.registry.jobs import JobStore, NewJob, new_id
 from dubito.registry.names import ANONYMOUS
 from dubito.registry.objects import Objects
 from dubito.serving.outputs import check_outputs
-from dubito.serving.sampling import merge_sampling
-from dubito.serving.selecting import SelectOrder, begin
+from dubito.serving.resolve import Named, Resolver
+from dubito.serving.selecting import begin
 from dubito.settings import Settings
 from dubito_nn import Manifest
 from dubito_nn.manifest import named_modules
@@ -57,6 +56,7 @@ class Desk:
         self._library = library
         self._shelf = shelf
         self._settings = settings
+        self._resolver = Resolver(library, settings.max_num_samples)
         self._listeners: list[Callable[[str], None]] = []
 
     @property
@@ -72,69 +72,50 @@ class Desk:
         """Parts, result and other bytes of one job."""
         return self._objects.beside(f"jobs/{job}")
 
-    def predict(
-        self, order: PredictOrder, pool: str, *, format: str = "npz", actor: str = ANONYMOUS
-    ) -> JobFact:
+    def predict(self, order: PredictOrder, *, actor: str = ANONYMOUS) -> JobFact:
         """Accept a prediction of a stored pool.
 
         Args:
-            order: what is asked; its inputs are not looked at.
-            pool: name of the pool.
-            format: of the result, `npz` or `parquet`.
+            order: what is asked, with the name of a pool; its inputs are not looked at.
             actor: who asks.
 
         Raises:
             DubitoError: of the class that names the reason.
         """
-        check_format(format)
-        version, members, sampling = self._settled(order.model, order.version, order.sampling)
-        manifest = manifest_from_json(version.manifest)
-        check_outputs(order.outputs, manifest, sampling)
+        fields = predict_fields(order)
+        check_format(str(fields["format"]))
+        named, manifest = self._named(order)
+        check_outputs(order.outputs, manifest, named.sampling)
         if "samples" in (order.outputs or ()):
             raise InputError(
                 "`samples` expects rows in the request, got a pool: leave it out of `outputs`"
             )
-        found = self._fitting_pool(pool, manifest)
-        active = None if order.calibration == "none" else version.active_calibration
-        asked = settled(
-            sampling,
-            None if members is None else [one.number for one in members],
-            found.format,
-            coverage=order.coverage,
-            calibration=order.calibration,
-            active=active,
-            outputs=None if order.outputs is None else list(order.outputs),
-            format=format,
-        )
-        return self._accept(new_id(), "predict", version, members, found, asked, actor)
+        pool = self._fitting_pool(order.pool, manifest)
+        row = settled(named.sampling, named.numbers, pool.format, active=named.active, **fields)
+        return self._accept(new_id(), "predict", named, pool, row, actor)
 
-    def select(self, order: SelectOrder, pool: str, *, actor: str = ANONYMOUS) -> JobFact:
+    def select(self, order: SelectOrder, *, actor: str = ANONYMOUS) -> JobFact:
         """Accept a selection from a stored pool.
 
         Args:
-            order: what is asked; its inputs are not looked at.
-            pool: name of the pool.
+            order: what is asked, with the name of a pool; its inputs are not looked at.
             actor: who asks.
 
         Raises:
             DubitoError: of the class that names the reason.
         """
-        version, members, sampling = self._settled(order.model, order.version, order.sampling)
-        found = self._fitting_pool(pool, manifest_from_json(version.manifest))
-        network = predictor(self._library, version, members or ())
+        named, manifest = self._named(order)
+        pool = self._fitting_pool(order.pool, manifest)
+        network = predictor(self._library, named.version, named.members)
         limit = self._settings.max_calibration_values
-        search = begin(order, network, sampling, found.num_rows, limit)
+        search = begin(order, network, named.sampling, pool.num_rows, limit)
         job, targets = new_id(), None
         if search.targets is not None:
             targets = self._put(job, {k: rows.numpy() for k, rows in search.targets.items()})
-        asked = settled(
-            search.sampling,
-            None if members is None else [one.number for one in members],
-            found.format,
-            acquisition=asdict(search.acquisition),
-            targets=targets,
-        )
-        return self._accept(job, "select", version, members, found, asked, actor)
+        acquisition = asdict(search.acquisition)
+        chosen = {"acquisition": acquisition, "targets": targets}
+        row = settled(search.sampling, named.numbers, pool.format, **chosen)
+        return self._accept(job, "select", named, pool, row, actor)
 
     def get(self, job: str) -> JobFact:
         """One job.
@@ -190,36 +171,23 @@ class Desk:
         self.objects(job).put(digest, content)
         return digest
 
-    def _settled(
-        self, model: str, reference: str, order: SamplingOrder
-    ) -> tuple[VersionFact, tuple[VersionFact, ...] | None, Sampling]:
-        """The version, the members and the sampling that are meant now."""
-        version = self._library.version(model, reference)
-        self._refuse_retired([version])
-        limit = self._settings.max_num_samples
-        sampling = merge_sampling(order, version.defaults, max_num_samples=limit)
-        head_of(manifest_from_json(version.manifest)).check_method(sampling.method)
-        if order.members is None:
-            return version, None, sampling
-        members = find_members(self._library, model, order.members)
-        self._refuse_retired(members)
-        return version, members, sampling
+    def _named(self, order: PredictOrder | SelectOrder) -> tuple[Named, Manifest]:
+        """What an order names now, if it can be run, and the manifest of its version."""
+        named = self._resolver.name(order)
+        for version in (named.version, *named.members):
+            self._library.check_answers(version)
+        manifest = manifest_from_json(named.version.manifest)
+        head_of(manifest).check_method(named.sampling.method)
+        return named, manifest
 
-    def _refuse_retired(self, versions: Sequence[VersionFact]) -> None:
-        for version in versions:
-            if version.retired_at is not None:
-                raise ConflictError(
-                    f"version {version.number} of `{version.model}` is retired "
-                    f"({version.retired_reason}): use another one, or restore it"
-                )
-
-    def _fitting_pool(self, name: str, manifest: Manifest) -> PoolFact:
+    def _fitting_pool(self, name: str | None, manifest: Manifest) -> PoolFact:
         """A pool whose rows the network takes.
 
         Raises:
             NotFoundError: no pool of that name.
             InputError: its arrays are of other names, shapes or types.
         """
+        assert name is not None  # else it is no job
         pool = self._shelf.get(name)
         rows = {column.name: np.zeros((1, *column.shape), column.dtype) for column in pool.columns}
         features = pool.columns[0].features
@@ -236,14 +204,14 @@ class Desk:
         self,
         job: str,
         kind: str,
-        version: VersionFact,
-        members: tuple[VersionFact, ...] | None,
+        named: Named,
         pool: PoolFact,
-        asked: Mapping[str, object],
+        row: Mapping[str, object],
         actor: str,
     ) -> JobFact:
-        numbers = sorted({version.number, *(one.number for one in members or ())})
-        new = NewJob(job, kind, version.model, version.number, numbers, pool, asked, actor)
+        version = named.version
+        numbers = sorted({version.number, *(named.numbers or ())})
+        new = NewJob(job, kind, version.model, version.number, numbers, pool, row, actor)
         try:
             fact = self._store.add(new, most=self._settings.max_jobs)
         except DubitoError:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from dubito.acquisition import Acquisition
-from dubito.asked import PredictOrder
+from dubito.asked import (
+    PredictOptions,
+    PredictOrder,
+    SamplingOptions,
+    SelectOrder,
+    order_of,
+    own_fields,
+)
 from dubito.engine import Inputs, Sampling
 from dubito.registry import JobFact
-from dubito.serving.selecting import SelectOrder
 
 
 def settled(
@@ -38,23 +43,21 @@ def sampling_of(fact: JobFact) -> Sampling:
     return Sampling(**stored)
 
 
-def order_of(fact: JobFact) -> PredictOrder:
+def predict_fields(order: PredictOrder) -> dict[str, object]:
+    """What a prediction asks beside its sampling and its rows."""
+    sampling = own_fields(order, SamplingOptions)
+    beside = {k: v for k, v in own_fields(order, PredictOptions).items() if k not in sampling}
+    return {**beside, "format": order.format or "npz"}
+
+
+def predict_order(fact: JobFact) -> PredictOrder:
     """What a prediction asked for, without its rows."""
-    order = fact.order
-    coverage, outputs = order["coverage"], order["outputs"]
-    assert coverage is None or isinstance(coverage, float | int)
-    assert outputs is None or isinstance(outputs, list)
-    return PredictOrder(
-        model=fact.model,
-        inputs=[],
-        version=str(fact.version),
-        coverage=coverage,
-        calibration="none" if order["calibration"] == "none" else "active",
-        outputs=outputs,
-    )
+    empty = PredictOrder(model=fact.model, version=str(fact.version), inputs=[])
+    stored = {name: fact.order[name] for name in predict_fields(empty) if name in fact.order}
+    return order_of(PredictOrder, empty, **stored)
 
 
-def select_order_of(fact: JobFact, targets: Inputs | None) -> SelectOrder:
+def select_order(fact: JobFact, targets: Inputs | None) -> SelectOrder:
     """What a selection asked for, without its rows.
 
     Args:
@@ -63,8 +66,9 @@ def select_order_of(fact: JobFact, targets: Inputs | None) -> SelectOrder:
     """
     stored = fact.order["acquisition"]
     assert isinstance(stored, Mapping)
-    acquisition = Acquisition(**{**stored, "exclude": tuple(stored["exclude"])})
-    return SelectOrder(fact.model, [], acquisition, version=str(fact.version), targets=targets)
+    chosen = {name: value for name, value in stored.items() if name != "seed"}  # the sampling's
+    version = str(fact.version)
+    return SelectOrder(model=fact.model, version=version, inputs=[], targets=targets, **chosen)
 
 
 def members_of(fact: JobFact) -> tuple[int, ...] | None:

@@ -32,7 +32,7 @@ Predict = Callable[[Network, Mapping[str, Tensor], Check], object]
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """How a job runs.
 
     Args:
@@ -54,7 +54,7 @@ class Plan:
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> Plan:
+    def from_json(cls, stored: Mapping[str, object]) -> JobPlan:
         """What `to_json` wrote."""
         rows, choices, machine = (stored[k] for k in ("block_rows", "choices", "arithmetic"))
         assert isinstance(rows, int)
@@ -73,7 +73,7 @@ def make_plan(
     least_rows: int,
     most_rows: int,
     target_s: float,
-) -> Plan:
+) -> JobPlan:
     """Find the rows of a block and the size of a chunk, and write down what the engine chooses.
 
     Args:
@@ -96,7 +96,7 @@ def make_plan(
     choices = tuple(
         lane.run(partial(_choose, one, own, block)) for one, own in network.drawn(sampling)
     )
-    plan = Plan(rows, choices, machine(network))
+    plan = JobPlan(rows, choices, machine(network))
     chunk_s = _trial(fixed(network, sampling, plan, block, 0), block, predict, lane).chunk_s
     while chunk_s > target_s and min(one.chunk_share for one in choices) > _LEAST_SHARE:
         choices = tuple(replace(one, chunk_share=one.chunk_share / 2) for one in choices)
@@ -111,7 +111,7 @@ def make_plan(
 def fixed(
     network: Network,
     sampling: Sampling,
-    plan: Plan,
+    plan: JobPlan,
     block: Mapping[str, Tensor],
     first: int,
 ) -> Network:

@@ -15,6 +15,7 @@ import orjson
 from torch import Tensor
 
 from dubito.acquisition import Search
+from dubito.answered import SelectReply, sampling_fields
 from dubito.calibration.promises.policy import DECISIONS
 from dubito.calibration.record import Calibration
 from dubito.engine import Inputs
@@ -22,8 +23,8 @@ from dubito.engine.network import Network, num_values
 from dubito.jobs.arrays import Arrays, from_bytes
 from dubito.jobs.desk import Desk
 from dubito.jobs.lane import Lane, StoppedError
-from dubito.jobs.orders import members_of, order_of, sampling_of, select_order_of
-from dubito.jobs.plan import MAX_BLOCK_ROWS, Plan, Predict, fixed, machine, make_plan
+from dubito.jobs.orders import members_of, predict_order, sampling_of, select_order
+from dubito.jobs.plan import MAX_BLOCK_ROWS, JobPlan, Predict, fixed, machine, make_plan
 from dubito.jobs.predicting import Predicting
 from dubito.jobs.results import JSON, MEDIA_TYPES, write_result
 from dubito.jobs.scan import Kind, Scan
@@ -32,7 +33,7 @@ from dubito.models.library import Library
 from dubito.models.members import predictor
 from dubito.pools import Shelf
 from dubito.registry import JobFact, PartFact
-from dubito.serving.selecting import SelectReply, begin
+from dubito.serving.selecting import begin
 from dubito.settings import Settings
 
 T = TypeVar("T")
@@ -101,7 +102,7 @@ class Task:
         per_row = num_values(self._network, self._sampling, 1)
         keeping = partial(
             Predicting,
-            order_of(self._fact),
+            predict_order(self._fact),
             self._sampling,
             self._calibration(),
             may_keep_samples=per_row <= limit,
@@ -124,7 +125,7 @@ class Task:
             self._succeed(path, MEDIA_TYPES[format], kind.warnings)
 
     def _select(self) -> None:
-        order = select_order_of(self._fact, self._targets())
+        order = select_order(self._fact, self._targets())
         limit = self._settings.max_calibration_values
         total = len(self._data)
 
@@ -170,26 +171,19 @@ class Task:
 
     def _head(self, kind: Predicting) -> dict[str, object]:
         """What the columns were made with."""
-        order, sampling = self._fact.order, self._sampling
         return {
             "model": self._fact.model,
             "version": self._fact.version,
-            **({} if order["members"] is None else {"members": order["members"]}),
-            "num_samples": sampling.num_samples,
-            "seed": sampling.seed,
-            "masks": sampling.masks,
-            "draw": sampling.draw,
-            "method": sampling.method,
-            "tolerance": sampling.tolerance,
-            "calibration": order["active"] if kind.is_covered else None,
+            **sampling_fields(self._sampling, members_of(self._fact)),
+            "calibration": self._fact.order["active"] if kind.is_covered else None,
             "warnings": kind.warnings,
         }
 
-    def _plan(self, predict: Predict, *, least_rows: int, most_rows: int) -> Plan:
+    def _plan(self, predict: Predict, *, least_rows: int, most_rows: int) -> JobPlan:
         """The plan that the job began with; a new one where it has none, or not of this machine."""
         own = machine(self._network)
         if self._fact.plan is not None:
-            plan = Plan.from_json(self._fact.plan)
+            plan = JobPlan.from_json(self._fact.plan)
             if plan.arithmetic == own:
                 return plan
         made = self._same_plan(own) or make_plan(
@@ -207,7 +201,7 @@ class Task:
         self._done = 0
         return made
 
-    def _same_plan(self, own: Mapping[str, object]) -> Plan | None:
+    def _same_plan(self, own: Mapping[str, object]) -> JobPlan | None:
         """The plan of an earlier job that asked the same: the same question, the same bits."""
         mine = self._fact
         for other in self._store.all():
@@ -215,13 +209,13 @@ class Task:
                 *(mine.kind, mine.model, mine.versions, mine.pool_digest),
             )
             if is_same and other.plan is not None and other.order == mine.order:
-                plan = Plan.from_json(other.plan)
+                plan = JobPlan.from_json(other.plan)
                 if plan.arithmetic == own:
                     return plan
         return None
 
     def _scan(
-        self, kind: Kind[T], plan: Plan, total: int, read: ReadRows, *, only_last: bool = False
+        self, kind: Kind[T], plan: JobPlan, total: int, read: ReadRows, *, only_last: bool = False
     ) -> None:
         """Go through the rows; of parts that hold all so far only the last one is kept."""
         before: str | None = None

@@ -1,4 +1,6 @@
-"""The models: what the registry holds, and what of it is on the device of this server.
+"""The models as requests meet them: versions, and what of them is on the device of this server.
+
+What the registry alone can do is asked of it; it tells the library of every change.
 
 An alias moves in three steps: the move is checked, the new version is loaded and warm, the move is
 written down. So no request meets a version that is not ready, and one that cannot be loaded
@@ -8,38 +10,31 @@ leaves everything as it was.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from dubito import disk
-from dubito.asked import SamplingOrder, VersionPage
-from dubito.calibration.record import Calibration
+from dubito.answered import VersionPage
+from dubito.asked import SamplingOptions
 from dubito.engine import Engine, Sampling
 from dubito.errors import ConflictError, DubitoError
 from dubito.models.catalogue import Catalogue
+from dubito.models.sampling import merge_sampling
 from dubito.models.warming import warm_up
-from dubito.registry import (
-    AliasFact,
-    AuditFact,
-    CalibrationFact,
-    ModelFact,
-    Registry,
-    VersionFact,
-)
+from dubito.registry import AliasFact, CalibrationFact, Registry, VersionFact
 from dubito.registry.following import Following
 from dubito.registry.names import ANONYMOUS, DEFAULT_ALIAS
+from dubito.registry.noting import Change
 from dubito.registry.revisions import Expected
-from dubito.serving.sampling import merge_sampling
 from dubito.settings import Settings
 
 _LEFT_OVER_AFTER_S = 3600
 
 
 class Library:
-    """Models, versions, aliases and calibrations, and the engines of this server.
+    """Versions, their calibrations, and their engines on this server.
 
     Args:
         registry: where they are kept.
@@ -55,6 +50,7 @@ class Library:
         self.catalogue = Catalogue(
             self._load, settings.max_loaded_versions, settings.max_loaded_bytes
         )
+        registry.listen(self._hear)
 
     def incoming(self) -> AbstractContextManager[Path]:
         """A private file for a bundle that is on its way in; gone afterwards."""
@@ -73,40 +69,23 @@ class Library:
         """
         settings = self._settings
         sampling = Sampling(settings.num_samples, settings.seed, draw=settings.draw)
-        with self._changing():
-            return self._registry.register(
-                model,
-                path,
-                defaults=asdict(sampling),
-                prove=lambda bundle: Engine.load(
-                    bundle,
-                    device=settings.device,
-                    memory_budget_bytes=settings.memory_budget_bytes,
-                    proof_limit_s=settings.proof_timeout_ms / 1000,
-                ),
-                actor=actor,
-            )
-
-    def models(self) -> tuple[ModelFact, ...]:
-        """All models."""
-        return self._registry.models()
-
-    def model(self, name: str) -> ModelFact:
-        """One model."""
-        return self._registry.model(name)
+        return self._registry.register(
+            model,
+            path,
+            defaults=asdict(sampling),
+            prove=lambda bundle: Engine.load(
+                bundle,
+                device=settings.device,
+                memory_budget_bytes=settings.memory_budget_bytes,
+                proof_limit_s=settings.proof_timeout_ms / 1000,
+            ),
+            actor=actor,
+        )
 
     def version(self, model: str, reference: str = DEFAULT_ALIAS) -> VersionFact:
         """One version by its number or an alias."""
         read = partial(self._registry.version, model, reference)
         return self.facts.get(("version", model, reference), read)
-
-    def alias(self, model: str, alias: str) -> AliasFact:
-        """Where an alias points.
-
-        Raises:
-            NotFoundError: no such model or alias.
-        """
-        return self._registry.alias(model, alias)
 
     def page(self, model: str, reference: str = DEFAULT_ALIAS) -> VersionPage:
         """One version with its state and active calibration."""
@@ -128,12 +107,20 @@ class Library:
             NotFoundError: it was deleted meanwhile.
             DubitoError: it cannot be loaded; the class says why.
         """
+        self.check_answers(version)
+        return self.catalogue.get(version)
+
+    def check_answers(self, version: VersionFact) -> None:
+        """Refuse a version that is retired.
+
+        Raises:
+            ConflictError: it is.
+        """
         if version.retired_at is not None:
             raise ConflictError(
                 f"version {version.number} of `{version.model}` is retired "
                 f"({version.retired_reason}): use another one, or restore it"
             )
-        return self.catalogue.get(version)
 
     def load(self, model: str, reference: str) -> VersionPage:
         """Bring a version to the device.
@@ -176,42 +163,7 @@ class Library:
             DubitoError: the version cannot be loaded; the alias stays where it is.
         """
         self.engine(self._registry.check_move(model, alias, version, if_match=if_match))
-        with self._changing():
-            return self._registry.set_alias(model, alias, version, if_match=if_match, actor=actor)
-
-    def delete_alias(
-        self,
-        model: str,
-        alias: str,
-        *,
-        if_match: Expected | None = None,
-        actor: str = ANONYMOUS,
-    ) -> None:
-        """Delete an alias other than `default`."""
-        with self._changing():
-            self._registry.delete_alias(model, alias, if_match=if_match, actor=actor)
-
-    def retire(
-        self, model: str, reference: str, reason: str, *, actor: str = ANONYMOUS
-    ) -> VersionPage:
-        """Let a version that no alias names answer no requests any more."""
-        with self._changing():
-            version = self._registry.retire(model, reference, reason, actor=actor)
-        self.catalogue.drop(version.digest)
-        return self.page(model, str(version.number))
-
-    def restore(self, model: str, reference: str, *, actor: str = ANONYMOUS) -> VersionPage:
-        """Take a retirement back."""
-        with self._changing():
-            version = self._registry.restore(model, reference, actor=actor)
-        return self.page(model, str(version.number))
-
-    def delete_version(self, model: str, reference: str, *, actor: str = ANONYMOUS) -> None:
-        """Delete a version that no alias names."""
-        with self._changing():
-            gone = self._registry.delete_version(model, reference, actor=actor)
-        if gone is not None:
-            self.catalogue.drop(gone)
+        return self._registry.set_alias(model, alias, version, if_match=if_match, actor=actor)
 
     def active_calibration(self, version: VersionFact) -> CalibrationFact | None:
         """The active calibration of a version, None where none is."""
@@ -230,47 +182,15 @@ class Library:
         assert fact is not None  # a number was named
         return fact
 
-    def add_calibration(
-        self, version: VersionFact, record: Calibration, *, actor: str = ANONYMOUS
-    ) -> CalibrationFact:
-        """Keep a calibration and make it active, unless its fit is worse than none."""
-        with self._changing():
-            return self._registry.add_calibration(
-                version.model,
-                str(version.number),
-                record.to_json(),
-                is_active=record.is_worth_using,
-                actor=actor,
-            )
-
-    def set_active_calibration(
-        self, model: str, reference: str, number: int | None, *, actor: str = ANONYMOUS
-    ) -> CalibrationFact | None:
-        """Make another calibration the active one, or none."""
-        with self._changing():
-            return self._registry.set_active_calibration(model, reference, number, actor=actor)
-
-    def audit(self, model: str | None = None) -> tuple[AuditFact, ...]:
-        """The last changes, the newest first; of one model, or of all.
-
-        Raises:
-            NotFoundError: no such model.
-        """
-        if model is not None:
-            self.model(model)
-        return self._registry.audit(model)
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """What is changed inside is seen by the next request here."""
-        try:
-            yield
-        finally:
-            self.facts.forget()
+    def _hear(self, change: Change) -> None:
+        """What is changed here is seen by the next request here."""
+        self.facts.forget()
+        if change.action in ("retire", "drop"):
+            self.catalogue.drop(change.digest)
 
     def _load(self, version: VersionFact) -> Engine:
         limit = self._settings.max_num_samples
-        sampling = merge_sampling(SamplingOrder(), version.defaults, max_num_samples=limit)
+        sampling = merge_sampling(SamplingOptions(), version.defaults, max_num_samples=limit)
         engine = Engine.load(
             self._bundle(version),
             device=self._settings.device,

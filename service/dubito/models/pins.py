@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from dubito.asked import HealthLine
+from dubito.answered import HealthLine
 from dubito.errors import DubitoError
 from dubito.models.library import Library
 from dubito.registry import VersionFact

@@ -7,6 +7,7 @@
     rows.py        from names to rows, and from rows to facts
     objects.py     bundles by SHA-256 in an object store
     cache.py       those of a distant store, kept here
+    noting.py      changes, for the audit and for who listens
     orphans.py     objects that no row names
     registry.py    the operations on models
     monitoring.py  predictions that wait for their truth, and outcomes

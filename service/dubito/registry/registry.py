@@ -9,6 +9,7 @@ where a deletion came between. Every change writes a line of the audit in its ow
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFa
 from dubito.registry.jobs import refuse_needed
 from dubito.registry.monitoring import Journal
 from dubito.registry.names import ANONYMOUS, DEFAULT_ALIAS, check_name
+from dubito.registry.noting import Change, Noting, note
 from dubito.registry.objects import Objects
 from dubito.registry.orphans import drop_unnamed, without_orphan
 from dubito.registry.revisions import Expected, check_revision
@@ -46,11 +48,16 @@ class Registry:
         self._objects = objects
         self._database = database
         self._database.prepare()
+        self._noting = Noting(database)
         self.journal = Journal(database)
 
     def close(self) -> None:
         """Close the connections."""
         self._database.close()
+
+    def listen(self, listener: Callable[[Change], None]) -> None:
+        """Have a function called after every change that is made here; it must be quick."""
+        self._noting.listen(listener)
 
     def changes(self) -> int:
         """A number that grows with every change, whoever makes it."""
@@ -86,7 +93,7 @@ class Registry:
             prove(bundle)
         self._objects.put(bundle.digest, source)
         place = (self._database, self._objects, bundle.digest, _naming(bundle.digest))
-        with without_orphan(*place), self._database.writing() as session:
+        with without_orphan(*place), self._noting.writing() as session:
             self._objects.put(bundle.digest, source)
             row = rows.model_or_none(session, model)
             is_new = row is None
@@ -106,7 +113,7 @@ class Registry:
             session.add(version)
             if is_new:
                 session.add(AliasRow(model=row, version=version, name=DEFAULT_ALIAS))
-            _note(session, actor, "upload", model, version.number, digest=bundle.digest)
+            note(session, actor, "upload", version, digest=bundle.digest)
             session.flush()
             session.refresh(version)
             return rows.version_fact(version)
@@ -139,25 +146,21 @@ class Registry:
         """The bytes of a bundle by its SHA-256."""
         return self._objects.get(digest)
 
-    def delete_version(self, model: str, reference: str, *, actor: str = ANONYMOUS) -> str | None:
+    def delete_version(self, model: str, reference: str, *, actor: str = ANONYMOUS) -> None:
         """Delete a version, its calibrations, and its bundle where no other version has it.
-
-        Returns:
-            The digest of the bundle if it is gone, else None.
 
         Raises:
             NotFoundError: no such model or version.
             ConflictError: an alias names the version, or a job needs it.
         """
-        with self._database.writing() as session:
+        with self._noting.writing() as session:
             version = rows.find_version(session, model, reference)
             _refuse_aliased(version)
             refuse_needed(session, version)
-            digest = version.digest
-            _note(session, actor, "delete", model, version.number, digest=digest)
+            change = note(session, actor, "delete", version, digest=version.digest)
             session.delete(version)
-        is_gone = drop_unnamed(self._database, self._objects, digest, _naming(digest))
-        return digest if is_gone else None
+        if drop_unnamed(self._database, self._objects, change.digest, _naming(change.digest)):
+            self._noting.tell(replace(change, action="drop"))
 
     def retire(
         self, model: str, reference: str, reason: str, *, actor: str = ANONYMOUS
@@ -174,12 +177,12 @@ class Registry:
             NotFoundError: no such model or version.
             ConflictError: an alias names the version.
         """
-        with self._database.writing() as session:
+        with self._noting.writing() as session:
             version = rows.find_version(session, model, reference)
             _refuse_aliased(version)
             version.retired_at = datetime.now(UTC)
             version.retired_reason = reason
-            _note(session, actor, "retire", model, version.number, reason=reason)
+            note(session, actor, "retire", version, reason=reason)
             session.flush()
             return rows.version_fact(version)
 
@@ -189,10 +192,10 @@ class Registry:
         Raises:
             NotFoundError: no such model or version.
         """
-        with self._database.writing() as session:
+        with self._noting.writing() as session:
             version = rows.find_version(session, model, reference)
             version.retired_at = version.retired_reason = None
-            _note(session, actor, "restore", model, version.number)
+            note(session, actor, "restore", version)
             session.flush()
             return rows.version_fact(version)
 
@@ -219,7 +222,7 @@ class Registry:
             ConflictError: the version is retired.
             PreconditionFailedError: the alias has another revision, or does not exist.
         """
-        with self._database.writing() as session:
+        with self._noting.writing() as session:
             target, row = _check_move(session, model, alias, version, if_match)
             before = None if row is None else row.version.number
             if row is None:
@@ -228,7 +231,7 @@ class Registry:
             else:
                 row.version = target
                 row.revision += 1
-            _note(session, actor, "alias", model, version, alias=alias, before=before)
+            note(session, actor, "alias", target, alias=alias, before=before)
             session.flush()
             return rows.alias_fact(row)
 
@@ -267,7 +270,7 @@ class Registry:
             ConflictError: it is `default`.
             PreconditionFailedError: the alias has another revision.
         """
-        with self._database.writing() as session:
+        with self._noting.writing() as session:
             row = rows.find_alias(session, model, alias)
             if alias == DEFAULT_ALIAS:
                 raise ConflictError(
@@ -275,7 +278,7 @@ class Registry:
                     "without a version go where this one points: move it instead"
                 )
             check_revision(alias, row.revision, if_match)
-            _note(session, actor, "alias-delete", model, row.version.number, alias=alias)
+            note(session, actor, "alias-delete", row.version, alias=alias)
             session.delete(row)
 
     def add_calibration(
@@ -292,7 +295,7 @@ class Registry:
         Raises:
             NotFoundError: no such model or version.
         """
-        with self._database.writing() as session:
+        with self._noting.writing() as session:
             version = rows.find_version(session, model, reference)
             last = session.scalar(
                 select(func.max(CalibrationRow.number)).where(
@@ -304,7 +307,7 @@ class Registry:
             if is_active:
                 version.active_calibration = row.number
             details = {"calibration": row.number, "active": is_active}
-            _note(session, actor, "calibrate", model, version.number, **details)
+            note(session, actor, "calibrate", version, **details)
             session.flush()
             return rows.calibration_fact(row)
 
@@ -331,24 +334,29 @@ class Registry:
         Raises:
             NotFoundError: no such model, version or calibration.
         """
-        with self._database.writing() as session:
+        with self._noting.writing() as session:
             version = rows.find_version(session, model, reference)
             row = None if number is None else rows.find_calibration(version, number)
             version.active_calibration = number
-            _note(session, actor, "activate", model, version.number, calibration=number)
+            note(session, actor, "activate", version, calibration=number)
             return None if row is None else rows.calibration_fact(row)
 
     def audit(self, model: str | None = None, *, limit: int = 1000) -> tuple[AuditFact, ...]:
         """The last changes, the newest first; of one model, or of all.
 
         Args:
-            model: name of a model, also of one that is gone.
+            model: name of a model; None: of all.
             limit: most changes.
+
+        Raises:
+            NotFoundError: no model of that name.
         """
         query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
         if model is not None:
             query = query.where(AuditRow.model == model)
         with self._database.reading() as session:
+            if model is not None:
+                rows.find_model(session, model)
             return tuple(rows.audit_fact(row) for row in session.scalars(query))
 
 
@@ -390,9 +398,3 @@ def _refuse_aliased(version: VersionRow) -> None:
             f"version {version.number} of `{version.model.name}`: expected one that no alias "
             f"names, got one named by {names}: move the alias to another version first"
         )
-
-
-def _note(
-    session: Session, actor: str, action: str, model: str, version: int, **details: object
-) -> None:
-    session.add(AuditRow(actor=actor, action=action, model=model, version=version, details=details))

@@ -1,11 +1,13 @@
 """What stands between a route (or the command line) and the engine.
 
+    asking.py       from an order to its reply
+    resolve.py      order → version, networks, sampling, calibration
     bounds.py       rows of an order, checked against network and settings
-    budget.py       a bound on what is held at once
-    sampling.py     a request's choices over the version's defaults
+    admission.py    room for a request; budget.py: a bound on what is held at once
     worker.py       one thread that owns the device, and its bounded queue
+    vitals.py       whether the server lives, and is ready
     labelled.py     labelled rows: to a calibration, or to a report
-    selecting.py    rows to label from a pool that comes with the request
+    selecting.py    whether a selection fits, and the search for it
     outputs.py      the columns of a reply; overflow.py where a network has none
 
 Nothing here knows HTTP.

@@ -12,10 +12,11 @@ from functools import partial
 from torch import Tensor
 
 from dubito.asked import CalibrateOrder, EvaluateOrder
-from dubito.engine import Inputs, Sampling
+from dubito.engine import Inputs
 from dubito.engine.network import Network, num_values
 from dubito.errors import InputError
 from dubito.serving.labelled import LabelledRows
+from dubito.serving.resolve import Resolved
 from dubito.serving.worker import Reservation
 from dubito.settings import Settings
 
@@ -47,8 +48,7 @@ class Bounds:
     def read_labelled(
         self,
         order: CalibrateOrder | EvaluateOrder,
-        engine: Network,
-        sampling: Sampling,
+        asked: Resolved,
         place: Reservation,
     ) -> LabelledRows:
         """The rows of an order, and a place that is large enough for all their passes.
@@ -56,10 +56,10 @@ class Bounds:
         Raises:
             InputError: rows or truths that cannot be used, or too many of them.
         """
-        rows = LabelledRows.read(order, engine, partial(self.read, engine))
-        limit = self.settings.max_calibration_values
-        check_values(num_values(engine, sampling, rows.num_rows, rows.inputs), limit)
-        place.resize(rows.num_rows * sampling.passes * len(engine.members))
+        rows = LabelledRows.read(order, asked.network, partial(self.read, asked.network))
+        values = num_values(asked.network, asked.sampling, rows.num_rows, rows.inputs)
+        check_values(values, self.settings.max_calibration_values)
+        place.resize(rows.num_rows * asked.passes)
         return rows
 
     def _check_rows(self, rows: int) -> None:
@@ -80,17 +80,4 @@ def check_values(values: int, limit: int) -> None:
         raise InputError(
             f"passes x rows x outputs: expected at most {limit} numbers, got {values}: "
             "send fewer rows or ask for fewer samples"
-        )
-
-
-def check_share(name: str, value: float | None) -> None:
-    """Refuse a rate that is not inside (0, 1).
-
-    Raises:
-        InputError: naming it.
-    """
-    if value is not None and not 0.0 < value < 1.0:
-        example = 0.1 if name == "alpha" else 0.9
-        raise InputError(
-            f"`{name}` expects a number between 0 and 1, got {value}: such as {example}"
         )

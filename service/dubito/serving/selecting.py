@@ -1,67 +1,14 @@
-"""Choosing rows to label from a pool that comes with the request: order, reply, and what fits.
-
-Flow: order → sampling → `Search` checked and its work counted → the worker runs it → reply.
-"""
+"""Choosing rows to label from a pool: whether what is asked fits, and the search for it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from dubito.acquisition import Acquisition, Choice, Search
+from dubito.acquisition import Search
 from dubito.acquisition.strategies import find
-from dubito.asked import SamplingOrder
-from dubito.engine import Inputs, Sampling
+from dubito.asked import SelectOrder
+from dubito.engine import Sampling
 from dubito.engine.network import Network
-
-
-@dataclass(frozen=True)
-class SelectOrder:
-    """A pool, and what to choose from it.
-
-    Args:
-        model: name of the model.
-        inputs: the pool, rows first.
-        acquisition: strategy, k and options; its seed is that of the sampling.
-        version: number or alias.
-        targets: rows that `epig` cares about.
-        sampling: choices that differ from the version's defaults.
-    """
-
-    model: str
-    inputs: Inputs
-    acquisition: Acquisition
-    version: str = "default"
-    targets: Inputs | None = None
-    sampling: SamplingOrder = field(default_factory=SamplingOrder)
-
-
-@dataclass(frozen=True)
-class SelectReply:
-    """The chosen rows, and what they were chosen with; `members` for an ensemble alone."""
-
-    model: str
-    version: int
-    members: tuple[int, ...] | None
-    sampling: Sampling
-    choice: Choice
-
-    def head(self) -> dict[str, object]:
-        """The reply as plain values."""
-        sampling = self.sampling
-        return {
-            "model": self.model,
-            "version": self.version,
-            **({} if self.members is None else {"members": list(self.members)}),
-            "num_samples": sampling.num_samples,
-            "seed": sampling.seed,
-            "masks": sampling.masks,
-            "draw": sampling.draw,
-            "method": sampling.method,
-            "strategy": self.choice.strategy,
-            "candidates": self.choice.candidates,
-            "indices": self.choice.indices,
-            "scores": self.choice.scores,
-        }
 
 
 def begin(
@@ -79,9 +26,9 @@ def begin(
     Raises:
         InputError: something does not fit.
     """
-    acquisition = replace(order.acquisition, seed=sampling.seed)
+    acquisition = order.acquisition(sampling.seed)
     strategy = find(acquisition, engine.manifest.head)
-    if order.sampling.tolerance is None and strategy.keeps_samples:
+    if order.tolerance is None and strategy.keeps_samples:
         sampling = replace(sampling, tolerance=None)
     return Search.begin(
         engine,

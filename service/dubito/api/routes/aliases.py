@@ -34,7 +34,7 @@ _SMALL_BODY_BYTES = 4096
 @router.get("/{model}/aliases/{alias}", summary="One alias")
 def get_alias(request: Request, model: str, alias: str) -> Response:
     """Show where an alias points. Its `ETag` is the value for `If-Match`."""
-    answer = _answer(access(request).application.library.alias(model, alias))
+    answer = _answer(access(request).application.registry.alias(model, alias))
     return unchanged(request, answer.headers["ETag"]) or answer
 
 
@@ -62,8 +62,8 @@ async def put_alias(request: Request, model: str, alias: str) -> Response:
 @router.delete("/{model}/aliases/{alias}", status_code=204, summary="Delete an alias")
 def delete_alias(request: Request, model: str, alias: str) -> Response:
     """Delete an alias other than `default`. `If-Match` names its revision."""
-    library = access(request).application.library
-    library.delete_alias(model, alias, if_match=_if_match(request), actor=actor(request))
+    registry = access(request).application.registry
+    registry.delete_alias(model, alias, if_match=_if_match(request), actor=actor(request))
     return Response(status_code=204)
 
 

@@ -7,7 +7,9 @@ from functools import partial
 from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from pydantic import TypeAdapter
 
+from dubito.answered import CalibrateReply
 from dubito.api.access import Access, access
 from dubito.api.auth import actor
 from dubito.api.bodies import JSON, NPZ, media_type, parse_json, read_body
@@ -16,8 +18,8 @@ from dubito.api.intake import Given, answered
 from dubito.api.labelled import KINDS, read_labelled
 from dubito.api.pages import calibration_page
 from dubito.api.replies import json_response
-from dubito.api.schemas import ActiveBody, CalibrateBody, CalibrateOptions
-from dubito.asked import CalibrateOrder, CalibrateReply
+from dubito.api.schemas import ActiveBody
+from dubito.asked import CalibrateBody, CalibrateOptions, CalibrateOrder, order_of
 from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["calibration"])
@@ -28,7 +30,7 @@ _FIT_BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            JSON: {"schema": CalibrateBody.model_json_schema()},
+            JSON: {"schema": TypeAdapter(CalibrateBody).json_schema()},
             NPZ: {"schema": {"type": "string", "format": "binary"}},
         },
     }
@@ -96,31 +98,10 @@ async def _calibrate(request: Request, model: str, version: str) -> Response:
 def _start(model: str, version: str, given: Given) -> Job[CalibrateReply]:
     """Decode a body and queue what it asks."""
     options, rows = read_labelled(given, CalibrateBody, CalibrateOptions)
-    order = CalibrateOrder(
-        model=model,
-        version=version,
-        inputs=rows.inputs,
-        labels=rows.labels,
-        targets=rows.targets,
-        ood_inputs=rows.ood_inputs,
-        alpha=options.alpha,
-        coverage=options.coverage,
-        noise_precision=options.noise_precision,
-        scaling=options.scaling,
-        sets=options.sets,
-        per_class=options.per_class,
-        intervals=options.intervals,
-        ood_score=options.ood_score,
-        target_risk=options.target_risk,
-        risk_confidence=options.risk_confidence,
-        target_acceptance=options.target_acceptance,
-        position_share=options.position_share,
-        labels_are=options.labels_are,
-        sampling=options.order(),
-        actor=given.actor,
-    )
+    beside = {"model": model, "version": version, "actor": given.actor}
+    order = order_of(CalibrateOrder, options, **rows, **beside)
     application = given.held.application
-    return application.calibrate(order, reservation=given.place, deadline_s=given.deadline_s)
+    return application.ask(order, reservation=given.place, deadline_s=given.deadline_s)
 
 
 def _answer(reply: CalibrateReply) -> Response:
@@ -148,6 +129,6 @@ async def _activate(request: Request, model: str, version: str) -> Response:
     media_type(request, (JSON,))
     body = read_fields(ActiveBody, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
     held = access(request)
-    change = partial(held.application.library.set_active_calibration, actor=actor(request))
+    change = partial(held.application.registry.set_active_calibration, actor=actor(request))
     await to_thread.run_sync(change, model, version, body.active)
     return await to_thread.run_sync(_active, held, model, version)

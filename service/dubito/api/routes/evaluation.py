@@ -7,13 +7,14 @@ from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from pydantic import TypeAdapter
 
+from dubito.answered import EvaluateReply, sampling_fields
 from dubito.api.bodies import JSON, NPZ
 from dubito.api.intake import Given, answered
 from dubito.api.labelled import KINDS, read_labelled
-from dubito.api.replies import json_response, sampling_fields
-from dubito.api.schemas import EvaluateBody, EvaluateOptions
-from dubito.asked import EvaluateOrder, EvaluateReply
+from dubito.api.replies import json_response
+from dubito.asked import EvaluateBody, EvaluateOptions, EvaluateOrder, order_of
 from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["calibration"])
@@ -22,7 +23,7 @@ _BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            JSON: {"schema": EvaluateBody.model_json_schema()},
+            JSON: {"schema": TypeAdapter(EvaluateBody).json_schema()},
             NPZ: {"schema": {"type": "string", "format": "binary"}},
         },
     }
@@ -52,20 +53,9 @@ async def _evaluate(request: Request, model: str, version: str) -> Response:
 def _start(model: str, version: str, given: Given) -> Job[EvaluateReply]:
     """Decode a body and queue what it asks."""
     options, rows = read_labelled(given, EvaluateBody, EvaluateOptions)
-    order = EvaluateOrder(
-        model=model,
-        version=version,
-        inputs=rows.inputs,
-        labels=rows.labels,
-        targets=rows.targets,
-        ood_inputs=rows.ood_inputs,
-        coverage=options.coverage,
-        calibration=options.calibration,
-        labels_are=options.labels_are,
-        sampling=options.order(),
-    )
+    order = order_of(EvaluateOrder, options, **rows, model=model, version=version)
     application = given.held.application
-    return application.evaluate(order, reservation=given.place, deadline_s=given.deadline_s)
+    return application.ask(order, reservation=given.place, deadline_s=given.deadline_s)
 
 
 def _answer(reply: EvaluateReply) -> Response:

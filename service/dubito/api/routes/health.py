@@ -17,14 +17,14 @@ _RETRY = {"Retry-After": "5"}
 @router.get("/live", summary="Is the server alive?")
 async def live(request: Request) -> Response:
     """Answers 200 while the event loop and the device worker respond, else 503."""
-    is_live = access(request).application.is_live()
+    is_live = access(request).application.vitals.is_live()
     return json_response({"live": is_live}, 200 if is_live else 503, None if is_live else _RETRY)
 
 
 @router.get("/ready", summary="Is the server ready?")
 async def ready(request: Request) -> Response:
     """Answers 200 while requests are taken and all pinned models are loaded, else 503."""
-    health = access(request).application.health()
+    health = access(request).application.vitals.health()
     content = {
         "ready": health.is_ready,
         "live": health.is_live,

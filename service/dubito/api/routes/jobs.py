@@ -13,7 +13,8 @@ from starlette.responses import StreamingResponse
 
 from dubito.api.access import Access, access
 from dubito.api.pages import job_page
-from dubito.api.replies import json_response, to_json, unchanged
+from dubito.api.replies import json_response, unchanged
+from dubito.columns import to_json
 from dubito.errors import DubitoError
 from dubito.registry import JobFact
 

@@ -47,16 +47,16 @@ _SMALL_BODY_BYTES = 4096
 @router.get("", summary="All models")
 def list_models(request: Request) -> Response:
     """List the models with their versions, aliases and states."""
-    library = access(request).application.library
-    pages = [model_page(fact, library) for fact in library.models()]
+    application = access(request).application
+    pages = [model_page(fact, application.library) for fact in application.registry.models()]
     return json_response({"models": pages})
 
 
 @router.get("/{model}", summary="One model")
 def get_model(request: Request, model: str) -> Response:
     """Show a model with its versions and aliases."""
-    library = access(request).application.library
-    return json_response(model_page(library.model(model), library))
+    application = access(request).application
+    return json_response(model_page(application.registry.model(model), application.library))
 
 
 @router.get("/{model}/versions/{version}", summary="One version")
@@ -91,8 +91,8 @@ async def upload(request: Request, model: str, sha256: _Digest = None) -> Respon
 @router.delete("/{model}/versions/{version}", status_code=204, summary="Delete a version")
 def delete_version(request: Request, model: str, version: str) -> Response:
     """Delete a version that no alias names."""
-    library = access(request).application.library
-    library.delete_version(model, version, actor=actor(request))
+    registry = access(request).application.registry
+    registry.delete_version(model, version, actor=actor(request))
     return Response(status_code=204)
 
 
@@ -115,22 +115,25 @@ async def retire(request: Request, model: str, version: str) -> Response:
     """Retire a version that no alias names: it is kept, but no longer answers requests."""
     media_type(request, (JSON,))
     body = read_fields(RetireBody, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
-    change = partial(access(request).application.library.retire, actor=actor(request))
-    page = await to_thread.run_sync(change, model, version, body.reason)
-    return json_response(version_page(page))
+    application = access(request).application
+    change = partial(application.registry.retire, actor=actor(request))
+    retired = await to_thread.run_sync(change, model, version, body.reason)
+    page = partial(application.library.page, model, str(retired.number))
+    return json_response(version_page(await to_thread.run_sync(page)))
 
 
 @router.post("/{model}/versions/{version}/restore", summary="Un-retire a version")
 def restore(request: Request, model: str, version: str) -> Response:
     """Let a retired version answer requests again."""
-    library = access(request).application.library
-    return json_response(version_page(library.restore(model, version, actor=actor(request))))
+    application = access(request).application
+    restored = application.registry.restore(model, version, actor=actor(request))
+    return json_response(version_page(application.library.page(model, str(restored.number))))
 
 
 @router.get("/{model}/audit", summary="Audit of a model")
 def audit(request: Request, model: str) -> Response:
     """List the last 1000 changes of a model, newest first: who changed what and when."""
-    return json_response(audit_page(access(request).application.library.audit(model)))
+    return json_response(audit_page(access(request).application.registry.audit(model)))
 
 
 async def _receive(request: Request, path: Path, held: Access) -> str:

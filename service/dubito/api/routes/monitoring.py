@@ -62,7 +62,7 @@ async def _feedback(request: Request, model: str, version: str) -> Response:
     media_type(request, (JSON,))
     async with deadline(request, held.settings.request_timeout_ms):
         length = body_length(request, held.settings.max_body_bytes)
-        with held.application.admitted(length):
+        with held.application.admission.holding(length):
             body = await read_body(request, held.settings.max_body_bytes)
             no_query(request.query_params.multi_items())
             added = await to_thread.run_sync(partial(_store, held, model, version, body))

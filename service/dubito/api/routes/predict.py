@@ -9,15 +9,16 @@ from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from pydantic import TypeAdapter
 
+from dubito.answered import PredictReply, sampling_fields
 from dubito.api.arrays import read_npy, read_npz
 from dubito.api.bodies import JSON, NPY, NPZ, parse_json
 from dubito.api.context import request_id
 from dubito.api.fields import no_query, read_fields, read_query, rows_or_pool
 from dubito.api.intake import Given, answered
-from dubito.api.replies import columns_response, sampling_fields, wanted_type
-from dubito.api.schemas import PredictBody, PredictOptions
-from dubito.asked import PredictReply
+from dubito.api.replies import columns_response, wanted_type
+from dubito.asked import PredictBody, PredictOptions, PredictOrder, order_of
 from dubito.engine import Inputs
 from dubito.errors import UnsupportedMediaTypeError
 from dubito.registry import JobFact
@@ -30,7 +31,7 @@ _BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            JSON: {"schema": PredictBody.model_json_schema()},
+            JSON: {"schema": TypeAdapter(PredictBody).json_schema()},
             NPY: _BINARY,
             NPZ: _BINARY,
         },
@@ -66,25 +67,24 @@ async def _predict(request: Request, model: str, version: str) -> Response:
 def _start(request: Request, model: str, version: str, given: Given) -> Job[PredictReply] | JobFact:
     """Decode a body and queue what it asks; a pool makes it long work."""
     options: PredictOptions
-    inputs: Inputs
-    pool: str | None = None
-    format = "npz"
+    rows: dict[str, Inputs] = {}
     if given.kind == JSON:
         no_query(given.query)
-        options = body = read_fields(PredictBody, parse_json(given.body))
-        rows_or_pool(body)
-        pool, format = body.pool, body.format or format
-        inputs = body.inputs  # type: ignore[assignment]  # checked later
+        fields = parse_json(given.body)
+        options = read_fields(PredictBody, fields)
+        rows_or_pool(fields)
     else:
         options = read_query(PredictOptions, given.query)
-        inputs = _read_arrays(given.kind, given.body, given.held.settings.max_body_bytes)
+        limit_bytes = given.held.settings.max_body_bytes
+        rows["inputs"] = _read_arrays(given.kind, given.body, limit_bytes)
     # known only now: a digest of the body, where the caller names none
     named = request_id(request) if given.held.settings.monitoring else None
-    order = options.predict_order(model, version, inputs, named)
+    beside = {"model": model, "version": version, "request_id": named}
+    order = order_of(PredictOrder, options, **rows, **beside)
     application = given.held.application
-    if pool is not None:
-        return application.jobs.predict(order, pool, format=format, actor=given.actor)
-    return application.predict(order, reservation=given.place, deadline_s=given.deadline_s)
+    if order.pool is not None:
+        return application.jobs.predict(order, actor=given.actor)
+    return application.ask(order, reservation=given.place, deadline_s=given.deadline_s)
 
 
 def _read_arrays(kind: str, body: bytes, limit_bytes: int) -> Inputs:

@@ -6,20 +6,22 @@ indices and scores.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from pydantic import TypeAdapter
 
+from dubito.answered import SelectReply
 from dubito.api.arrays import named, read_npz
 from dubito.api.bodies import JSON, NPZ, parse_json
 from dubito.api.context import request_id
 from dubito.api.fields import no_query, read_fields, read_query, rows_or_pool
 from dubito.api.intake import Given, answered
 from dubito.api.replies import json_response
-from dubito.api.schemas import SelectBody, SelectOptions
+from dubito.asked import SelectBody, SelectOptions, SelectOrder, order_of
 from dubito.registry import JobFact
-from dubito.serving.selecting import SelectReply
 from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["select"])
@@ -29,7 +31,7 @@ _BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            JSON: {"schema": SelectBody.model_json_schema()},
+            JSON: {"schema": TypeAdapter(SelectBody).json_schema()},
             NPZ: {"schema": {"type": "string", "format": "binary"}},
         },
     }
@@ -62,18 +64,17 @@ async def _select(request: Request, model: str, version: str) -> Response:
 def _start(model: str, version: str, given: Given) -> Job[SelectReply] | JobFact:
     """Decode a body and queue what it asks; a stored pool makes it long work."""
     options: SelectOptions
-    pool: str | None = None
+    rows: Mapping[str, object] = {}
     if given.kind == JSON:
         no_query(given.query)
-        options = body = read_fields(SelectBody, parse_json(given.body))
-        rows_or_pool(body)
-        pool = body.pool
-        arrays: dict[str, object] = {name: getattr(options, name) for name in _NAMES}
+        fields = parse_json(given.body)
+        options = read_fields(SelectBody, fields)
+        rows_or_pool(fields)
     else:
         options = read_query(SelectOptions, given.query)
-        arrays = dict(named(read_npz(given.body, given.held.settings.max_body_bytes), _NAMES))
-    order = options.select_order(model, version, arrays["inputs"], arrays.get("targets"))
+        rows = named(read_npz(given.body, given.held.settings.max_body_bytes), _NAMES)
+    order = order_of(SelectOrder, options, **rows, model=model, version=version)
     application = given.held.application
-    if pool is not None:
-        return application.jobs.select(order, pool, actor=given.actor)
-    return application.select(order, reservation=given.place, deadline_s=given.deadline_s)
+    if order.pool is not None:
+        return application.jobs.select(order, actor=given.actor)
+    return application.ask(order, reservation=given.place, deadline_s=given.deadline_s)

@@ -19,8 +19,8 @@ from dubito.errors import InputError
 from dubito_nn import InputSpec
 from dubito_nn.program import DTYPES
 
-Rows: TypeAlias = "NDArray[np.generic] | Tensor | Sequence[object]"
-Inputs: TypeAlias = "Rows | Mapping[str, Rows]"
+Rows: TypeAlias = NDArray[np.generic] | Tensor | Sequence[object]
+Inputs: TypeAlias = Rows | Mapping[str, Rows]
 
 
 def read_inputs(inputs: Inputs, specs: Sequence[InputSpec]) -> dict[str, Tensor]:

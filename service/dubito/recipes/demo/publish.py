@@ -45,7 +45,7 @@ class Published:
 
 def is_published(application: Application, recipe: Recipe) -> bool:
     """Whether the model exists and its default version has a calibration."""
-    names = [model.name for model in application.library.models()]
+    names = [model.name for model in application.registry.models()]
     return recipe.name in names and application.library.page(recipe.name).calibration is not None
 
 
@@ -70,7 +70,7 @@ def publish(
     held_out = splits.calibration
     truth = {"labels" if recipe.task == "classification" else "targets": held_out.targets}
     order = CalibrateOrder(model=recipe.name, inputs=held_out.inputs, **truth)  # type: ignore[arg-type]
-    calibrated = application.calibrate(order).future.result()
+    calibrated = application.ask(order).future.result()
     name, score = _score(application, recipe, splits.test)
     return Published(
         model=recipe.name,
@@ -86,8 +86,8 @@ def publish(
 
 
 def _score(application: Application, recipe: Recipe, rows: DatasetRows) -> tuple[str, float]:
-    order = PredictOrder(model=recipe.name, inputs=rows.inputs, outputs=("mean",))
-    mean = np.asarray(application.predict(order).future.result().outputs["mean"])
+    order = PredictOrder(model=recipe.name, inputs=rows.inputs, outputs=["mean"])
+    mean = np.asarray(application.ask(order).future.result().outputs["mean"])
     if recipe.task == "classification":
         return "accuracy", float((mean.argmax(axis=1) == rows.targets).mean())
     return "rmse", float(np.sqrt(np.square(mean - rows.targets).mean()))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from dubito.asked import SamplingOrder
+from dubito.asked import SamplingOptions, own_fields
 from dubito.engine import Sampling
 from dubito.errors import InputError
 
 
 def merge_sampling(
-    order: SamplingOrder, defaults: Mapping[str, object], *, max_num_samples: int
+    order: SamplingOptions, defaults: Mapping[str, object], *, max_num_samples: int
 ) -> Sampling:
     """The sampling of a request.
 
@@ -23,7 +23,7 @@ def merge_sampling(
     Raises:
         InputError: out of bounds or unknown.
     """
-    asked = {key: value for key, value in asdict(order).items() if value is not None}
+    asked = {k: v for k, v in own_fields(order, SamplingOptions).items() if v is not None}
     asked.pop("members", None)
     chosen = asdict(Sampling()) | dict(defaults) | asked
     if (chosen["method"] == "ensemble") != (order.members is not None):

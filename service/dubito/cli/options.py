@@ -1,0 +1,141 @@
+"""The options of a command from the fields of a dataclass.
+
+Those of a request are made of its fields as `dubito.asked` declares them: an option has the name,
+the type, the default and the description of its field. A command gets what was given, by name: it
+lays it over a file, or makes an order of it, whose refusals are those of HTTP.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+
+import typer
+from pydantic.fields import FieldInfo
+
+from dubito.asked import CalibratedOptions
+from dubito.errors import InputError
+
+Given: TypeAlias = Mapping[str, Any]
+"""Fields that were given as options, by name."""
+
+Command: TypeAlias = Callable[..., None]
+_OF_ALL = frozenset(field.name for field in dataclasses.fields(CalibratedOptions))
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+def request_options(
+    schema: type[object], *, but: Iterable[str] = ()
+) -> Callable[[Command], Command]:
+    """Give a command an option for each field of a request, in the place of its `given`.
+
+    Args:
+        schema: a dataclass of `dubito.asked`.
+        but: fields that are no options.
+    """
+    fields: dict[str, FieldInfo] = schema.__pydantic_fields__  # type: ignore[attr-defined]
+    offered = {name: field for name, field in fields.items() if name not in set(but)}
+
+    def receive(values: Given) -> Given:
+        return {k: _read(k, v, offered[k]) for k, v in values.items() if v is not None}
+
+    parameters = [_parameter(name, field) for name, field in offered.items()]
+    return lambda command: _spread(command, parameters, receive)
+
+
+def declared_options(schema: type[object]) -> Callable[[Command], Command]:
+    """The same for a dataclass whose annotations are options already; none is left out.
+
+    Args:
+        schema: its fields, those without a default first.
+    """
+    hints = get_type_hints(schema, include_extras=True)
+    parameters = [
+        inspect.Parameter(
+            field.name,
+            _KEYWORD,
+            default=inspect.Parameter.empty
+            if field.default is dataclasses.MISSING
+            else field.default,
+            annotation=hints[field.name],
+        )
+        for field in dataclasses.fields(schema)  # type: ignore[arg-type]
+    ]
+    return lambda command: _spread(command, parameters, lambda values: values)
+
+
+def whole_numbers(name: str, text: str) -> list[int]:
+    """Numbers from a text with commas.
+
+    Raises:
+        InputError: something else is among them.
+    """
+    try:
+        return [int(part) for part in text.replace(",", " ").split()]
+    except ValueError as error:
+        raise InputError(
+            f"`{name}` expects whole numbers with commas, got '{text}': write 8,16,32"
+        ) from error
+
+
+def _spread(
+    command: Command, spread: list[inspect.Parameter], receive: Callable[[Given], Given]
+) -> Command:
+    """A command with some parameters in the place of `given`, for typer to read."""
+
+    @wraps(command)
+    def run(**values: object) -> None:
+        given = receive({one.name: values.pop(one.name) for one in spread})
+        command(**values, given=given)
+
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        own = parameter.replace(annotation=hints[parameter.name], kind=_KEYWORD)
+        parameters.extend(spread if parameter.name == "given" else [own])
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    """A field as an option, None where it is not given."""
+    kind, metavar, default, notes = _kind(field), None, field.default, [field.description or ""]
+    if get_origin(kind) is Literal and name in _OF_ALL:
+        kind, metavar = str, f"[{'|'.join(get_args(kind))}]"  # refused in the words of HTTP
+    elif get_origin(kind) is list:
+        notes.append("Separated by commas.")
+        kind, default = str, ",".join(map(str, default)) if isinstance(default, list) else None
+    if isinstance(default, int | float | str) and not isinstance(default, bool):
+        notes.append(f"Default: {default}.")
+    option = typer.Option(
+        *([f"-{name}"] if len(name) == 1 else []),
+        f"--{name.replace('_', '-')}",  # named, so that no flag has a --no-...
+        help=" ".join(notes),
+        metavar=metavar,
+        show_default=False,
+    )
+    hint = Annotated[kind | None, option]  # type: ignore[valid-type]
+    return inspect.Parameter(name, _KEYWORD, default=None, annotation=hint)
+
+
+def _kind(field: FieldInfo) -> Any:
+    """The type of a field that is given."""
+    annotation = field.annotation
+    if get_origin(annotation) in (list, Literal):
+        return annotation
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType]
+    assert len(kinds) == 1
+    return kinds[0]
+
+
+def _read(name: str, value: Any, field: FieldInfo) -> object:
+    """What was given for a field; a list is written with commas."""
+    kind = _kind(field)
+    if get_origin(kind) is not list:
+        return value
+    return whole_numbers(name, value) if get_args(kind) == (int,) else value.split(",")

@@ -1,0 +1,214 @@
+"""What may be asked of the networks: checked at once, then a task of the device's worker.
+
+Flow: order → resolved → rows checked → a place in the queue, large enough → the worker runs the
+networks → figures, with the calibration → reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypedDict, Unpack, overload
+
+from dubito.acquisition import ArrayPool
+from dubito.answered import CalibrateReply, EvaluateReply, PredictReply, SelectReply
+from dubito.asked import CalibrateOrder, EvaluateOrder, PredictOrder, SelectOrder
+from dubito.calibration.cache import Calibrations
+from dubito.engine.network import num_values
+from dubito.models.library import Library
+from dubito.monitoring.monitor import Monitoring
+from dubito.monitoring.recorder import Observation
+from dubito.registry import Registry
+from dubito.registry.monitoring import CalibrationName
+from dubito.serving.bounds import Bounds, check_values
+from dubito.serving.labelled import (
+    calibrate,
+    check_evaluated,
+    check_sampling,
+    evaluate,
+    terms_of,
+)
+from dubito.serving.outputs import build_outputs, check_outputs
+from dubito.serving.resolve import AnyOrder, Resolver
+from dubito.serving.selecting import begin
+from dubito.serving.worker import Check, Job, Reservation, Worker
+from dubito.settings import Settings
+
+Task = Callable[[Check], Any]
+
+
+class Queued(TypedDict, total=False):
+    """How an order waits.
+
+    `reservation` is a place that the caller holds; it is given back in every case. `deadline_s` is
+    the time on the clock of `time.monotonic` after which the order is not run.
+    """
+
+    reservation: Reservation | None
+    deadline_s: float | None
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Queues what is asked.
+
+    Args:
+        registry: where calibrations are kept.
+        library: the models.
+        calibrations: those that were read.
+        monitoring: keeps what is answered under a calibration.
+        worker: owns the device.
+        settings: the bounds.
+    """
+
+    registry: Registry
+    library: Library
+    calibrations: Calibrations
+    monitoring: Monitoring
+    worker: Worker
+    settings: Settings
+
+    @overload
+    def __call__(self, order: PredictOrder, **queued: Unpack[Queued]) -> Job[PredictReply]: ...
+    @overload
+    def __call__(self, order: CalibrateOrder, **queued: Unpack[Queued]) -> Job[CalibrateReply]: ...
+    @overload
+    def __call__(self, order: EvaluateOrder, **queued: Unpack[Queued]) -> Job[EvaluateReply]: ...
+    @overload
+    def __call__(self, order: SelectOrder, **queued: Unpack[Queued]) -> Job[SelectReply]: ...
+
+    def __call__(self, order: AnyOrder, **queued: Unpack[Queued]) -> Job[Any]:
+        """Check an order and queue it.
+
+        A calibration is stored, and active unless its fit is worse than none; no other order
+        changes anything.
+
+        Raises:
+            DubitoError: of the class that names the reason.
+        """
+        place = queued.get("reservation") or self.worker.reserve(1)
+        try:
+            task = self._task(order, place)
+            return self.worker.submit(place, task, deadline_s=queued.get("deadline_s"))
+        except BaseException:  # else the worker gives it back
+            place.release()
+            raise
+
+    def _task(self, order: AnyOrder, place: Reservation) -> Task:
+        match order:
+            case PredictOrder():
+                return self._predict(order, place)
+            case CalibrateOrder():
+                return self._calibrate(order, place)
+            case EvaluateOrder():
+                return self._evaluate(order, place)
+            case SelectOrder():
+                return self._select(order, place)
+
+    def _predict(self, order: PredictOrder, place: Reservation) -> Task:
+        asked = self._resolver.resolve(order)
+        network, sampling = asked.network, asked.sampling
+        check_outputs(order.outputs, network.manifest, sampling)
+        inputs, rows = self._bounds.read(network, order.inputs)
+        values, limit = num_values(network, sampling, rows, inputs), self.settings.max_sample_values
+        if order.outputs and "samples" in order.outputs:
+            check_values(values, limit)
+        place.resize(rows * asked.passes)
+
+        def task(check: Check) -> PredictReply:
+            fact, version = asked.calibration, asked.version
+            calibration = None if fact is None else self.calibrations.of(fact)
+            built = build_outputs(
+                order,
+                network,
+                inputs,
+                sampling,
+                calibration,
+                check,
+                may_keep_samples=values <= limit,
+            )
+            if built.varies is not None:
+                self.library.catalogue.note_variation(version.digest, built.varies)
+            if fact is not None and calibration is not None and built.kept is not None:
+                name = CalibrationName(version.model, version.number, fact.number)
+                kept = Observation(name, calibration, order.request_id or "", built.kept)
+                self.monitoring.observe(kept)
+            return PredictReply(
+                model=version.model,
+                version=version.number,
+                members=asked.numbers,
+                sampling=sampling,
+                calibration=None if fact is None or built.calibration is None else fact.number,
+                warnings=built.warnings,
+                outputs=built.outputs,
+                classes=network.manifest.classes,
+            )
+
+        return task
+
+    def _calibrate(self, order: CalibrateOrder, place: Reservation) -> Task:
+        asked = self._resolver.resolve(order, check_sampling)
+        network, sampling, version = asked.network, asked.sampling, asked.version
+        terms = terms_of(order, sampling, network.manifest)
+        rows = self._bounds.read_labelled(order, asked, place)
+        limit = self.settings.max_calibration_values
+
+        def task(check: Check) -> CalibrateReply:
+            record = calibrate(network, rows, terms, check, limit)
+            check()
+            fact = self.registry.add_calibration(
+                version.model,
+                str(version.number),
+                record.to_json(),
+                is_active=record.is_worth_using,
+                actor=order.actor,
+            )
+            return CalibrateReply(version.model, version.number, fact.number, record)
+
+        return task
+
+    def _evaluate(self, order: EvaluateOrder, place: Reservation) -> Task:
+        asked = self._resolver.resolve(order, check_evaluated)
+        network, sampling, fact = asked.network, asked.sampling, asked.calibration
+        rows = self._bounds.read_labelled(order, asked, place)
+        limit = self.settings.max_calibration_values
+
+        def task(check: Check) -> EvaluateReply:
+            calibration = None if fact is None else self.calibrations.of(fact)
+            judged = evaluate(network, rows, order, sampling, calibration, check, limit)
+            return EvaluateReply(
+                model=asked.version.model,
+                version=asked.version.number,
+                members=asked.numbers,
+                sampling=sampling,
+                calibration=fact.number if fact is not None and judged.is_calibrated else None,
+                num_rows=len(rows.truths),
+                coverage=judged.coverage,
+                evaluation=judged.evaluation,
+                raw=judged.raw,
+                warnings=judged.warnings,
+            )
+
+        return task
+
+    def _select(self, order: SelectOrder, place: Reservation) -> Task:
+        asked = self._resolver.resolve(order)
+        inputs, rows = self._bounds.read(asked.network, order.inputs)
+        limit = self.settings.max_calibration_values
+        search = begin(order, asked.network, asked.sampling, rows, limit)
+        place.resize(max(1, search.work) * asked.passes)
+
+        def task(check: Check) -> SelectReply:
+            choice = search.run(ArrayPool(inputs), check)
+            version, sampling = asked.version, search.sampling
+            return SelectReply(version.model, version.number, asked.numbers, sampling, choice)
+
+        return task
+
+    @property
+    def _bounds(self) -> Bounds:
+        return Bounds(self.settings)
+
+    @property
+    def _resolver(self) -> Resolver:
+        return Resolver(self.library, self.settings.max_num_samples)

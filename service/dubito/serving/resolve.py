@@ -1,0 +1,126 @@
+"""What an order means now: the version, the networks that answer, the sampling, the calibration.
+
+Flow: order → version of the alias → sampling over its defaults → members → networks, loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dubito.asked import (
+    CalibratedOptions,
+    CalibrateOptions,
+    CalibrateOrder,
+    EvaluateOrder,
+    PredictOrder,
+    SelectOrder,
+)
+from dubito.engine import Sampling
+from dubito.engine.network import Network
+from dubito.errors import InputError
+from dubito.models.library import Library
+from dubito.models.members import find_members, predictor
+from dubito.models.sampling import merge_sampling
+from dubito.registry import CalibrationFact, VersionFact
+
+AnyOrder = PredictOrder | CalibrateOrder | EvaluateOrder | SelectOrder
+
+
+@dataclass(frozen=True)
+class Named:
+    """What an order names, before anything is loaded.
+
+    Args:
+        version: of its path.
+        sampling: all choices, made.
+        members: versions of an ensemble, by their numbers; empty where one network answers.
+        active: number of the calibration whose figures are asked for; None: raw ones.
+    """
+
+    version: VersionFact
+    sampling: Sampling
+    members: tuple[VersionFact, ...]
+    active: int | None
+
+    @property
+    def numbers(self) -> tuple[int, ...] | None:
+        """Numbers of the members; None where there are none."""
+        return tuple(member.number for member in self.members) or None
+
+
+@dataclass(frozen=True)
+class Resolved(Named):
+    """What an order names, ready to be run.
+
+    Args:
+        network: of the version, or of its members.
+        calibration: the active one; None for raw figures.
+    """
+
+    network: Network
+    calibration: CalibrationFact | None
+
+    @property
+    def passes(self) -> int:
+        """Passes that a row takes through all networks together."""
+        return self.sampling.passes * len(self.network.members)
+
+
+@dataclass(frozen=True)
+class Resolver:
+    """Looks up what orders mean.
+
+    Args:
+        library: the models.
+        max_num_samples: largest T, in passes.
+    """
+
+    library: Library
+    max_num_samples: int
+
+    def name(self, order: AnyOrder, allow: Callable[[Sampling], None] | None = None) -> Named:
+        """The versions that an order names, and its sampling.
+
+        Args:
+            order: what is asked.
+            allow: refuses a sampling that this kind of order does not take.
+
+        Raises:
+            NotFoundError: a version does not exist.
+            InputError: a choice is out of its bounds, or the members do not agree.
+        """
+        version = self.library.version(order.model, order.version)
+        sampling = merge_sampling(order, version.defaults, max_num_samples=self.max_num_samples)
+        if allow is not None:
+            allow(sampling)
+        if isinstance(order, CalibrateOptions):
+            _check_share("alpha", order.alpha)
+        if isinstance(order, CalibrateOptions | CalibratedOptions):
+            _check_share("coverage", order.coverage)
+        is_raw = not isinstance(order, CalibratedOptions) or order.calibration == "none"
+        members = find_members(self.library, order.model, order.members)
+        return Named(version, sampling, members, None if is_raw else version.active_calibration)
+
+    def resolve(self, order: AnyOrder, allow: Callable[[Sampling], None] | None = None) -> Resolved:
+        """The same, with the networks loaded and the calibration read.
+
+        Raises:
+            ConflictError: a version is retired.
+            DubitoError: as `name`, or a network cannot be loaded; the class says why.
+        """
+        named = self.name(order, allow)
+        network = predictor(self.library, named.version, named.members)
+        fact = None
+        if named.active is not None:
+            fact = self.library.calibration(named.version, named.active)
+        return Resolved(**vars(named), network=network, calibration=fact)
+
+
+def _check_share(name: str, value: float | None) -> None:
+    """Refuse a rate that is not inside (0, 1)."""
+    if value is not None and not 0.0 < value < 1.0:
+        example = 0.1 if name == "alpha" else 0.9
+        raise InputError(
+            f"`{name}` expects a number between 0 and 1, got {value}: such as {example}"
+        )
