@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dubito.bench import Limits, Order, Pool, Timing, interleaved, study
+from dubito.bench import BenchOrder, Limits, Pool, Timing, interleaved, study
 from dubito.bench.accuracy import accuracy, method_error, methods_without_sampling, reference
 from dubito.bench.latency import plain_forward
 from dubito.engine import Engine, Sampling
@@ -162,7 +162,7 @@ def test_weight_scaling_is_exact_on_a_linear_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["first", "regression"])
 def test_a_study_has_a_figure_for_every_t_and_b_and_method(bundles: Bundles, name: str) -> None:
     engine = Engine.load(bundles(name), seed=3)
-    order = Order(samples=(8, 4, 8), batches=(3, 1), limits=Limits(1, 1), num_rows=5, reference=400)
+    order = BenchOrder(samples=[8, 4, 8], batch=[3, 1], repeats=1, rows=5, reference=400)
     steps: list[tuple[str, int, int]] = []
     found = study(engine, Pool.of(engine), order, lambda *told: steps.append(told))
     assert [one.num_samples for one in found.accuracies] == [4, 8]
@@ -188,7 +188,7 @@ def test_a_study_has_a_figure_for_every_t_and_b_and_method(bundles: Bundles, nam
 
 def test_without_a_reference_there_is_no_actual_error(bundles: Bundles) -> None:
     engine = Engine.load(bundles("first"))
-    order = Order(samples=(4,), batches=(1,), limits=Limits(1, 1), num_rows=2, reference=0)
+    order = BenchOrder(samples=[4], batch=[1], repeats=1, rows=2, reference=0)
     found = study(engine, Pool.of(engine), order)
     assert (found.reference, found.reference_error) == (0, None)
     assert found.accuracies[0].error is None
@@ -198,7 +198,7 @@ def test_without_a_reference_there_is_no_actual_error(bundles: Bundles) -> None:
 
 def test_the_largest_t_within_a_budget_is_the_largest_whose_median_fits(bundles: Bundles) -> None:
     engine = Engine.load(bundles("first"))
-    order = Order(samples=(4, 8), batches=(1,), limits=Limits(1, 1), num_rows=2, reference=0)
+    order = BenchOrder(samples=[4, 8], batch=[1], repeats=1, rows=2, reference=0)
     found = study(engine, Pool.of(engine), order)
     best = found.largest_within(1, 3600)
     assert best is not None
@@ -209,12 +209,12 @@ def test_the_largest_t_within_a_budget_is_the_largest_whose_median_fits(bundles:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"samples": (1, 8)}, "`samples` expects numbers of at least 2, got 1"),
-        ({"batches": ()}, "`batch` expects numbers of at least 1, got none"),
-        ({"num_rows": 0}, "`rows` expects numbers of at least 1"),
+        ({"samples": [1, 8]}, "`samples` expects numbers of at least 2, got 1"),
+        ({"batch": []}, "`batch` expects numbers of at least 1, got none"),
+        ({"rows": 0}, "`rows` expects numbers of at least 1"),
         ({"reference": 1}, "`reference` expects at least 2 passes"),
     ],
 )
 def test_an_order_out_of_bounds_is_refused(wrong: dict[str, object], told: str) -> None:
     with pytest.raises(InputError, match=told):
-        Order(**wrong)  # type: ignore[arg-type]
+        BenchOrder(**wrong)  # type: ignore[arg-type]

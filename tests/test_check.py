@@ -16,7 +16,7 @@ from dubito.registry.check import check
 from dubito.registry.database import Database
 from dubito.registry.jobs import JobStore, NewJob, new_id
 from dubito.registry.objects import Objects
-from dubito.registry.pools import PoolStore
+from dubito.registry.pools import NewPool, PoolStore
 
 from .conftest import Bundles
 from .s3 import S3
@@ -145,7 +145,7 @@ def test_pools_and_results_of_jobs_are_looked_at(
     unnamed.write_bytes(ORPHAN)
     digest = hashlib.sha256(b"rows").hexdigest()
     column = ColumnFact("inputs", "<f4", (4,))
-    pool = PoolStore(database, objects).add("wild", rows, digest, "npy", 1, (column,))
+    pool = PoolStore(database, objects).add(NewPool("wild", digest, "npy", 1, (column,)), rows)
     objects.beside("pools").put(DIGEST, unnamed)
     jobs = JobStore(database)
     job = jobs.add(NewJob(new_id(), "predict", "digits", 1, [1], pool, {}), most=1)

@@ -13,7 +13,7 @@ from dubito.registry import ColumnFact, JobFact, PartFact, PoolFact, Registry
 from dubito.registry.database import Database
 from dubito.registry.jobs import JobStore, NewJob, new_id
 from dubito.registry.objects import Objects
-from dubito.registry.pools import PoolStore
+from dubito.registry.pools import NewPool, PoolStore
 
 from .conftest import Bundles
 
@@ -27,7 +27,8 @@ def store(database_url: str, tmp_path: Path, bundles: Bundles) -> Iterator[JobSt
     Registry(database, objects).register("animals", bundles("first"))
     (tmp_path / "file").write_bytes(b"rows")
     column = ColumnFact("inputs", "<f4", (4,))
-    PoolStore(database, objects).add("pool", tmp_path / "file", "d" * 64, "npy", 100, (column,))
+    pool = NewPool("pool", "d" * 64, "npy", 100, (column,))
+    PoolStore(database, objects).add(pool, tmp_path / "file")
     yield JobStore(database)
     database.close()
 

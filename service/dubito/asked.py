@@ -32,7 +32,7 @@ from dubito.registry.names import ANONYMOUS, DEFAULT_ALIAS
 
 Order = TypeVar("Order", bound="SamplingOptions")
 
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 _ARRAY: dict[str, object] = {"type": "array", "items": {}}
 
 
@@ -77,7 +77,7 @@ LabelsAreField: TypeAlias = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SamplingOptions:
     """How to sample; a field that is left out takes the version's default."""
 
@@ -109,7 +109,7 @@ class SamplingOptions:
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class CalibratedOptions(SamplingOptions):
     """Which calibration the figures are of."""
 
@@ -123,7 +123,7 @@ class CalibratedOptions(SamplingOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class PoolBody:
     """Rows, or a stored pool of them."""
 
@@ -135,7 +135,7 @@ class PoolBody:
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class LabelledBody:
     """Rows with their truths, and maybe others that are out of distribution."""
 
@@ -154,7 +154,7 @@ class LabelledBody:
     ood_inputs: MaybeRowsField = Field(default=None, description="Out-of-distribution rows.")
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Addressed:
     """The version that is asked."""
 
@@ -162,7 +162,7 @@ class Addressed:
     version: str = Field(default=DEFAULT_ALIAS, description="Version, by number or alias.")
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class PredictOptions(CalibratedOptions):
     """All fields of a prediction but its rows; query parameters of binary bodies."""
 
@@ -173,7 +173,7 @@ class PredictOptions(CalibratedOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class PredictBody(PoolBody, PredictOptions):
     """A prediction of rows or of a stored pool, as JSON."""
 
@@ -182,7 +182,7 @@ class PredictBody(PoolBody, PredictOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class PredictOrder(Addressed, PredictBody):
     """A prediction.
 
@@ -193,7 +193,7 @@ class PredictOrder(Addressed, PredictBody):
     request_id: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class CalibrateOptions(SamplingOptions):
     """All fields of a calibration but its rows; query parameters of binary bodies."""
 
@@ -242,12 +242,12 @@ class CalibrateOptions(SamplingOptions):
     labels_are: LabelsAreField = None
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class CalibrateBody(LabelledBody, CalibrateOptions):
     """A calibration as JSON."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class CalibrateOrder(Addressed, CalibrateBody):
     """A calibration.
 
@@ -258,19 +258,19 @@ class CalibrateOrder(Addressed, CalibrateBody):
     actor: str = ANONYMOUS
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluateOptions(CalibratedOptions):
     """All fields of an evaluation but its rows; query parameters of binary bodies."""
 
     labels_are: LabelsAreField = None
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluateBody(LabelledBody, EvaluateOptions):
     """An evaluation as JSON."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluateOrder(Addressed, EvaluateBody):
     """An evaluation.
 
@@ -281,7 +281,7 @@ class EvaluateOrder(Addressed, EvaluateBody):
     compare: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SelectOptions(SamplingOptions):
     """All fields of a selection but its rows; query parameters of binary bodies."""
 
@@ -332,7 +332,7 @@ class SelectOptions(SamplingOptions):
         return Acquisition(**{**asked, "exclude": tuple(self.exclude), "seed": seed})
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SelectBody(PoolBody, SelectOptions):
     """A selection as JSON."""
 
@@ -341,30 +341,9 @@ class SelectBody(PoolBody, SelectOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SelectOrder(Addressed, SelectBody):
     """A selection; its seed breaks ties too."""
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class BenchOptions(SamplingOptions):
-    """What is measured of a bundle; the command line alone asks it."""
-
-    samples: list[int] | None = Field(
-        default=None,
-        description="Values of T. Default: that of the request, else 8,16,32,64,128,256.",
-    )
-    batch: list[int] = Field(default=[1, 16, 128], description="Numbers of rows per call.")
-    rows: int = Field(default=64, description="Number of rows on which errors are measured.")
-    reference: int = Field(
-        default=10_000,
-        description="Number of passes of the reference run that errors are measured against. "
-        "0: none.",
-    )
-    repeats: int = Field(default=7, description="Maximum number of timed calls of each kind.")
-    seconds: float = Field(
-        default=30.0, description="Time limit of the reference run, and of each B."
-    )
 
 
 def order_of(kind: type[Order], options: SamplingOptions, **beside: object) -> Order:

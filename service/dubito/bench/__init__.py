@@ -1,5 +1,6 @@
 """What T costs and what it buys, measured on a bundle of one's own.
 
+order      what is asked
 timing     sides timed in turn, each call with fresh rows
 machine    what the figures were taken on
 rows       where the rows come from
@@ -13,14 +14,15 @@ Dimensions: T samples, B rows, C classes, D outputs.
 """
 
 from dubito.bench.machine import Machine, describe_machine
+from dubito.bench.order import BenchOrder
 from dubito.bench.rows import Pool
-from dubito.bench.study import Order, Step, Study, study
+from dubito.bench.study import Step, Study, study
 from dubito.bench.timing import Limits, Timing, interleaved
 
 __all__ = [
+    "BenchOrder",
     "Limits",
     "Machine",
-    "Order",
     "Pool",
     "Step",
     "Study",

@@ -10,7 +10,7 @@ Dimensions: T samples, B rows. Times in seconds inside, in milliseconds in JSON.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TypeAlias
 
 from dubito.bench.accuracy import (
@@ -23,51 +23,13 @@ from dubito.bench.accuracy import (
 )
 from dubito.bench.latency import Latency, latencies, sides
 from dubito.bench.machine import Machine, describe_machine
+from dubito.bench.order import BenchOrder
 from dubito.bench.rows import Pool
 from dubito.bench.timing import Limits
 from dubito.engine import Engine, Sampling
 from dubito.engine.calling.sampling import Method
-from dubito.errors import InputError
 
 Step: TypeAlias = Callable[[str, int, int], None]  # what is done, steps done, steps in all
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be measured.
-
-    Args:
-        samples: every T, at least 2.
-        batches: every B, at least 1.
-        limits: of the rounds of one B.
-        num_rows: rows that the errors are taken on, the first of the pool.
-        reference: passes of the reference; 0 for none.
-        reference_limit_s: no further block of the reference is begun after so many seconds.
-
-    Raises:
-        InputError: for a number that is out of its bounds.
-    """
-
-    samples: Sequence[int] = (8, 16, 32, 64, 128, 256)
-    batches: Sequence[int] = (1, 16, 128)
-    limits: Limits = field(default_factory=Limits)
-    num_rows: int = 64
-    reference: int = 10_000
-    reference_limit_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        for name, numbers, least in (
-            ("samples", self.samples, 2),
-            ("batch", self.batches, 1),
-            ("rows", [self.num_rows], 1),
-        ):
-            if not numbers or min(numbers) < least:
-                got = min(numbers) if numbers else "none"
-                raise InputError(f"`{name}` expects numbers of at least {least}, got {got}")
-        if self.reference and self.reference < 2:
-            raise InputError(
-                f"`reference` expects at least 2 passes, or 0 for none, got {self.reference}"
-            )
 
 
 @dataclass(frozen=True)
@@ -135,7 +97,7 @@ class Study:
         }
 
 
-def study(engine: Engine, pool: Pool, order: Order, step: Step | None = None) -> Study:
+def study(engine: Engine, pool: Pool, order: BenchOrder, step: Step | None = None) -> Study:
     """Measure.
 
     Args:
@@ -145,15 +107,15 @@ def study(engine: Engine, pool: Pool, order: Order, step: Step | None = None) ->
         step: called with what is done, steps done, and steps in all.
     """
     tell = step or (lambda title, done, total: None)
-    rows = pool.first(order.num_rows)
-    samples = sorted(set(order.samples))
+    rows = pool.first(order.rows)
+    samples = order.every_t
     many = None
     if order.reference:
         many = reference(
             engine,
             rows,
             order.reference,
-            order.reference_limit_s,
+            order.seconds,
             lambda done: tell("reference", done, order.reference),
         )
     accuracies = []
@@ -168,7 +130,7 @@ def study(engine: Engine, pool: Pool, order: Order, step: Step | None = None) ->
         task=engine.manifest.task,
         sampling=engine.defaults,
         is_made_up=pool.is_made_up,
-        num_rows=min(order.num_rows, len(pool)),
+        num_rows=min(order.rows, len(pool)),
         reference=many.num_samples if many else 0,
         reference_error=many.error if many else None,
         accuracies=tuple(accuracies),
@@ -178,13 +140,14 @@ def study(engine: Engine, pool: Pool, order: Order, step: Step | None = None) ->
 
 
 def _timed(
-    engine: Engine, pool: Pool, order: Order, methods: Sequence[Method], tell: Step
+    engine: Engine, pool: Pool, order: BenchOrder, methods: Sequence[Method], tell: Step
 ) -> list[Latency]:
     others = [replace(engine.defaults, method=method) for method in methods]
-    timed = sides(engine, sorted(set(order.samples)), others)
-    calls = (1 + len(timed)) * (1 + order.limits.repeats)
+    timed = sides(engine, order.every_t, others)
+    limits = Limits(order.repeats, least=1, limit_s=order.seconds)
+    calls = (1 + len(timed)) * (1 + order.repeats)
     found: list[Latency] = []
-    for batch in sorted(set(order.batches)):
+    for batch in sorted(set(order.batch)):
         done = 0
 
         def step(batch: int = batch) -> None:
@@ -192,7 +155,7 @@ def _timed(
             done += 1
             tell(f"latency, B = {batch}", done, calls)
 
-        found += latencies(engine, pool, batch, timed, order.limits, step)
+        found += latencies(engine, pool, batch, timed, limits, step)
         tell(f"latency, B = {batch}", calls, calls)
     return found
 

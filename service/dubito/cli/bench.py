@@ -21,8 +21,8 @@ from rich.progress import (
 from rich.table import Table
 
 from dubito.api.fields import read_fields
-from dubito.asked import BenchOptions, PredictBody, own_fields
-from dubito.bench import Limits, Order, Pool, Step, Study, study
+from dubito.asked import PredictBody, SamplingOptions, own_fields
+from dubito.bench import BenchOrder, Pool, Step, Study, study
 from dubito.bench.latency import Latency
 from dubito.bench.picture import check_can_draw, draw
 from dubito.cli.bodies import overlay
@@ -32,7 +32,6 @@ from dubito.engine import Engine, Inputs
 from dubito.errors import InputError
 from dubito.settings import Settings
 
-_SAMPLES = (8, 16, 32, 64, 128, 256)
 _MEASURED = ("inputs", "num_samples", "seed", "masks", "draw")  # of a request
 _COLUMNS = (
     SpinnerColumn(),
@@ -43,7 +42,7 @@ _COLUMNS = (
 )
 
 
-@request_options(BenchOptions, but=("num_samples", "method", "members", "tolerance"))
+@request_options(BenchOrder, but=("num_samples", "method", "members", "tolerance"))
 def bench(
     bundle: Annotated[Path, typer.Argument(help="The bundle, a .dubito file.")],
     *,
@@ -72,22 +71,14 @@ def bench(
     ] = None,
 ) -> None:
     """Measure latency and standard error of a bundle over T."""
-    asked, options = _asked(inputs, given), read_fields(BenchOptions, given)
-    of_request = None if asked.num_samples is None else [asked.num_samples]
-    order = Order(
-        samples=options.samples or of_request or _SAMPLES,
-        batches=options.batch,
-        limits=Limits(options.repeats, least=1, limit_s=options.seconds),
-        num_rows=options.rows,
-        reference=options.reference,
-        reference_limit_s=options.seconds,
-    )
+    asked = _asked(inputs, given)
+    order = read_fields(BenchOrder, {**own_fields(asked, SamplingOptions), **given})
     if picture is not None:
         check_can_draw()
     if threads is not None:
         torch.set_num_threads(threads)
     with progress(f"reading {bundle.name}"):
-        engine = _engine(bundle, device, asked)
+        engine = _engine(bundle, device, order)
         pool = Pool.of(engine, cast("Inputs | None", asked.inputs))
     with _steps() as step:
         measured = study(engine, pool, order, step)
@@ -119,7 +110,7 @@ def _asked(path: Path | None, given: Given) -> PredictBody:
     return asked
 
 
-def _engine(bundle: Path, device: str | None, asked: PredictBody) -> Engine:
+def _engine(bundle: Path, device: str | None, order: BenchOrder) -> Engine:
     settings = Settings()
     name = device or settings.device
     try:
@@ -130,9 +121,9 @@ def _engine(bundle: Path, device: str | None, asked: PredictBody) -> Engine:
     return Engine.load(
         bundle,
         device=name,
-        seed=asked.seed or 0,
-        masks=asked.masks or "shared",
-        draw=asked.draw or "stratified",
+        seed=order.seed or 0,
+        masks=order.masks or "shared",
+        draw=order.draw or "stratified",
         memory_budget_bytes=settings.memory_budget_bytes,
     )
 

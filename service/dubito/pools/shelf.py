@@ -19,7 +19,7 @@ from dubito.pools.data import PoolData
 from dubito.pools.unpack import FORMATS, unpack
 from dubito.registry import PoolFact
 from dubito.registry.names import ANONYMOUS
-from dubito.registry.pools import PoolStore
+from dubito.registry.pools import NewPool, PoolStore
 from dubito.settings import Settings
 
 CONVERT = (
@@ -79,15 +79,10 @@ class Shelf:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         with self._cache.room() as room:
             contents = unpack(path, format, room, self._settings.max_pool_bytes)
+            named = name or f"pool-{digest[:_NAMED_BY]}"
+            rows, columns = contents.num_rows, contents.columns
             fact = self._store.add(
-                name or f"pool-{digest[:_NAMED_BY]}",
-                path,
-                digest,
-                format,
-                contents.num_rows,
-                contents.columns,
-                source=source,
-                actor=actor,
+                NewPool(named, digest, format, rows, columns, source, actor), path
             )
             self._cache.keep(digest, room)
         return fact

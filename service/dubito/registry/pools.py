@@ -7,6 +7,7 @@ a deletion came between; an object goes when the last pool that has it goes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Exists, exists, select
@@ -24,6 +25,29 @@ from dubito.registry.tables import AuditRow, JobRow, PoolRow
 ACTIVE = ("queued", "running")  # states of a job that still needs its pool and its versions
 
 
+@dataclass(frozen=True)
+class NewPool:
+    """A file that shall be kept as a pool.
+
+    Args:
+        name: of the pool.
+        digest: SHA-256 of the file.
+        format: its kind.
+        num_rows: its rows.
+        columns: its arrays.
+        source: the address that it was taken from.
+        uploader: who brings it.
+    """
+
+    name: str
+    digest: str
+    format: str
+    num_rows: int
+    columns: Sequence[ColumnFact]
+    source: str | None = None
+    uploader: str = ANONYMOUS
+
+
 class PoolStore:
     """Pools by name.
 
@@ -36,52 +60,27 @@ class PoolStore:
         self._database = database
         self._objects = objects.beside("pools")
 
-    def add(
-        self,
-        name: str,
-        path: Path,
-        digest: str,
-        format: str,
-        num_rows: int,
-        columns: Sequence[ColumnFact],
-        *,
-        source: str | None = None,
-        actor: str = ANONYMOUS,
-    ) -> PoolFact:
+    def add(self, new: NewPool, path: Path) -> PoolFact:
         """Keep a verified file as a pool.
 
         Args:
-            name: of the pool.
+            new: what is known of it.
             path: the file.
-            digest: its SHA-256.
-            format: its kind.
-            num_rows: its rows.
-            columns: its arrays.
-            source: the address that it was taken from.
-            actor: who brings it.
 
         Raises:
             InputError: the name does not follow the pattern.
             ConflictError: the name is taken.
         """
-        self.check_free(name)
-        self._objects.put(digest, path)
-        place = (self._database, self._objects, digest, _naming(digest))
+        self.check_free(new.name)
+        self._objects.put(new.digest, path)
+        place = (self._database, self._objects, new.digest, _naming(new.digest))
         with without_orphan(*place), self._database.writing() as session:
-            self._objects.put(digest, path)
-            _refuse_taken(session, name)
-            row = PoolRow(
-                name=name,
-                digest=digest,
-                size_bytes=path.stat().st_size,
-                format=format,
-                num_rows=num_rows,
-                columns=[one.to_json() for one in columns],
-                source=source,
-                uploader=actor,
-            )
+            self._objects.put(new.digest, path)
+            _refuse_taken(session, new.name)
+            stated = {**vars(new), "columns": [one.to_json() for one in new.columns]}
+            row = PoolRow(**stated, size_bytes=path.stat().st_size)
             session.add(row)
-            session.add(_note(actor, "pool-add", row))
+            session.add(_note(new.uploader, "pool-add", row))
             session.flush()
             return _fact(row)
 
