@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dubito.bench import BenchOrder, Limits, Pool, Timing, interleaved, study
+from dubito.bench import BenchOrder, Limits, StudyRows, Timing, interleaved, study
 from dubito.bench.accuracy import accuracy, method_error, methods_without_sampling, reference
 from dubito.bench.latency import plain_forward
 from dubito.engine import Engine, Sampling
@@ -87,7 +87,7 @@ def test_no_rounds_at_all_are_refused(limits: dict[str, int]) -> None:
 
 def test_rows_of_a_person_are_drawn_anew_for_every_batch(bundles: Bundles) -> None:
     rows = np.arange(10 * NUM_FEATURES, dtype=np.float32).reshape(10, NUM_FEATURES)
-    pool = Pool.of(Engine.load(bundles("first")), rows)
+    pool = StudyRows.of(Engine.load(bundles("first")), rows)
     batches = pool.batches(64)
     (first,), (second,) = next(batches).values(), next(batches).values()
     assert not pool.is_made_up
@@ -98,15 +98,15 @@ def test_rows_of_a_person_are_drawn_anew_for_every_batch(bundles: Bundles) -> No
 
 def test_made_up_rows_say_so_and_wrong_ones_are_refused(bundles: Bundles) -> None:
     engine = Engine.load(bundles("first"))
-    assert Pool.of(engine).is_made_up
-    assert len(Pool.of(engine)) == 256
+    assert StudyRows.of(engine).is_made_up
+    assert len(StudyRows.of(engine)) == 256
     with pytest.raises(InputError, match="expects rows of shape"):
-        Pool.of(engine, np.zeros((2, NUM_FEATURES + 1)))
+        StudyRows.of(engine, np.zeros((2, NUM_FEATURES + 1)))
 
 
 def test_the_plain_forward_pass_is_the_point_method(bundles: Bundles) -> None:
     engine = Engine.load(bundles("first"))
-    rows = Pool.of(engine).first(5)
+    rows = StudyRows.of(engine).first(5)
     point = engine.sample(rows, sampling=Sampling(1, method="point"))[0]
     torch.testing.assert_close(plain_forward(engine, rows), point)
 
@@ -115,7 +115,7 @@ def test_the_reference_has_the_mean_and_variance_of_the_passes_of_all_its_blocks
     tmp_path: Path,
 ) -> None:
     engine = _linear(tmp_path)
-    rows = Pool.of(engine, torch.randn(4, NUM_FEATURES)).first(4)
+    rows = StudyRows.of(engine, torch.randn(4, NUM_FEATURES)).first(4)
     found = reference(engine, rows, 800, limit_s=1e9)
     passes = torch.cat(
         [engine.sample(rows, sampling=Sampling(400, seed, draw="iid")) for seed in (1000, 1001)]
@@ -128,7 +128,7 @@ def test_the_reference_has_the_mean_and_variance_of_the_passes_of_all_its_blocks
 def test_the_reference_stops_at_its_limit_with_the_passes_that_it_has(tmp_path: Path) -> None:
     engine = _linear(tmp_path)
     steps: list[int] = []
-    rows = Pool.of(engine).first(2)
+    rows = StudyRows.of(engine).first(2)
     found = reference(engine, rows, 4000, limit_s=2, step=steps.append, clock=_clock(0, 1))
     assert steps == [400, 800, 1200]
     assert found.num_samples == 1200
@@ -137,7 +137,7 @@ def test_the_reference_stops_at_its_limit_with_the_passes_that_it_has(tmp_path: 
 def test_stated_and_actual_error_agree_with_the_closed_form(tmp_path: Path) -> None:
     """σ / √T with σ² = Σ x²; 4 seeds x 64 rows whose masks are shared: within a factor of 2."""
     engine = _linear(tmp_path)
-    rows = Pool.of(engine).first(64)
+    rows = StudyRows.of(engine).first(64)
     (x,) = rows.values()
     many = reference(engine, rows, 8000, limit_s=1e9)
     found = accuracy(engine, rows, 256, many)
@@ -150,7 +150,7 @@ def test_stated_and_actual_error_agree_with_the_closed_form(tmp_path: Path) -> N
 
 def test_weight_scaling_is_exact_on_a_linear_network(tmp_path: Path) -> None:
     engine = _linear(tmp_path)
-    rows = Pool.of(engine).first(16)
+    rows = StudyRows.of(engine).first(16)
     many = reference(engine, rows, 8000, limit_s=1e9)
     assert "point" in methods_without_sampling()
     found = method_error(engine, rows, "point", many)
@@ -164,7 +164,7 @@ def test_a_study_has_a_figure_for_every_t_and_b_and_method(bundles: Bundles, nam
     engine = Engine.load(bundles(name), seed=3)
     order = BenchOrder(samples=[8, 4, 8], batch=[3, 1], repeats=1, rows=5, reference=400)
     steps: list[tuple[str, int, int]] = []
-    found = study(engine, Pool.of(engine), order, lambda *told: steps.append(told))
+    found = study(engine, StudyRows.of(engine), order, lambda *told: steps.append(told))
     assert [one.num_samples for one in found.accuracies] == [4, 8]
     allowed = [one.method for one in found.methods if one.refused is None]
     assert [(one.batch, one.method, one.num_samples) for one in found.latencies] == [
@@ -189,7 +189,7 @@ def test_a_study_has_a_figure_for_every_t_and_b_and_method(bundles: Bundles, nam
 def test_without_a_reference_there_is_no_actual_error(bundles: Bundles) -> None:
     engine = Engine.load(bundles("first"))
     order = BenchOrder(samples=[4], batch=[1], repeats=1, rows=2, reference=0)
-    found = study(engine, Pool.of(engine), order)
+    found = study(engine, StudyRows.of(engine), order)
     assert (found.reference, found.reference_error) == (0, None)
     assert found.accuracies[0].error is None
     assert found.accuracies[0].standard_error_median > 0
@@ -199,7 +199,7 @@ def test_without_a_reference_there_is_no_actual_error(bundles: Bundles) -> None:
 def test_the_largest_t_within_a_budget_is_the_largest_whose_median_fits(bundles: Bundles) -> None:
     engine = Engine.load(bundles("first"))
     order = BenchOrder(samples=[4, 8], batch=[1], repeats=1, rows=2, reference=0)
-    found = study(engine, Pool.of(engine), order)
+    found = study(engine, StudyRows.of(engine), order)
     best = found.largest_within(1, 3600)
     assert best is not None
     assert best.num_samples == 8

@@ -15,7 +15,7 @@ Dimensions: T samples, B rows, C classes, D outputs.
 
 from dubito.bench.machine import Machine, describe_machine
 from dubito.bench.order import BenchOrder
-from dubito.bench.rows import Pool
+from dubito.bench.rows import StudyRows
 from dubito.bench.study import Step, Study, study
 from dubito.bench.timing import Limits, Timing, interleaved
 
@@ -23,9 +23,9 @@ __all__ = [
     "BenchOrder",
     "Limits",
     "Machine",
-    "Pool",
     "Step",
     "Study",
+    "StudyRows",
     "Timing",
     "describe_machine",
     "interleaved",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dubito.bench.rows import Pool
+from dubito.bench.rows import StudyRows
 from dubito.bench.timing import Limits, interleaved
 from dubito.engine import Engine, Sampling
 from dubito.engine.kernels.precision import full_float32
@@ -62,7 +62,7 @@ def sides(
 
 def latencies(
     engine: Engine,
-    pool: Pool,
+    pool: StudyRows,
     batch: int,
     timed: Mapping[str, Sampling],
     limits: Limits,

@@ -20,7 +20,7 @@ _MADE_UP = 256
 
 
 @dataclass(frozen=True)
-class Pool:
+class StudyRows:
     """N rows of every input.
 
     Args:
@@ -32,7 +32,7 @@ class Pool:
     is_made_up: bool
 
     @classmethod
-    def of(cls, engine: Engine, inputs: Inputs | None = None) -> Pool:
+    def of(cls, engine: Engine, inputs: Inputs | None = None) -> StudyRows:
         """The rows given, checked; made-up ones where none are.
 
         Args:

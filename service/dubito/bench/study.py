@@ -24,7 +24,7 @@ from dubito.bench.accuracy import (
 from dubito.bench.latency import Latency, latencies, sides
 from dubito.bench.machine import Machine, describe_machine
 from dubito.bench.order import BenchOrder
-from dubito.bench.rows import Pool
+from dubito.bench.rows import StudyRows
 from dubito.bench.timing import Limits
 from dubito.engine import Engine, Sampling
 from dubito.engine.calling.sampling import Method
@@ -97,7 +97,7 @@ class Study:
         }
 
 
-def study(engine: Engine, pool: Pool, order: BenchOrder, step: Step | None = None) -> Study:
+def study(engine: Engine, pool: StudyRows, order: BenchOrder, step: Step | None = None) -> Study:
     """Measure.
 
     Args:
@@ -140,7 +140,7 @@ def study(engine: Engine, pool: Pool, order: BenchOrder, step: Step | None = Non
 
 
 def _timed(
-    engine: Engine, pool: Pool, order: BenchOrder, methods: Sequence[Method], tell: Step
+    engine: Engine, pool: StudyRows, order: BenchOrder, methods: Sequence[Method], tell: Step
 ) -> list[Latency]:
     others = [replace(engine.defaults, method=method) for method in methods]
     timed = sides(engine, order.every_t, others)

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from dubito.api.fields import read_fields
 from dubito.asked import PredictBody, SamplingOptions, own_fields
-from dubito.bench import BenchOrder, Pool, Step, Study, study
+from dubito.bench import BenchOrder, Step, Study, StudyRows, study
 from dubito.bench.latency import Latency
 from dubito.bench.picture import check_can_draw, draw
 from dubito.cli.bodies import overlay
@@ -79,7 +79,7 @@ def bench(
         torch.set_num_threads(threads)
     with progress(f"reading {bundle.name}"):
         engine = _engine(bundle, device, order)
-        pool = Pool.of(engine, cast("Inputs | None", asked.inputs))
+        pool = StudyRows.of(engine, cast("Inputs | None", asked.inputs))
     with _steps() as step:
         measured = study(engine, pool, order, step)
     _print(measured, budget_ms)
