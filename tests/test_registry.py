@@ -20,6 +20,7 @@ from dubito.errors import (
 )
 from dubito.registry import Registry
 from dubito.registry.database import Database
+from dubito.registry.noting import Change
 from dubito.registry.objects import Objects
 
 from .conftest import Bundles
@@ -238,6 +239,35 @@ def test_an_alias_is_deleted_unless_it_is_default(registry: Registry, bundles: B
     with pytest.raises(ConflictError, match="move it instead"):
         registry.delete_alias("digits", "default")
     assert [alias.name for alias in registry.model("digits").aliases] == ["default"]
+
+
+def test_listeners_are_told_of_every_change_once_it_is_written_down(
+    registry: Registry, bundles: Bundles
+) -> None:
+    told: list[tuple[str, int, bool]] = []
+
+    def listen(change: Change) -> None:
+        told.append((change.action, change.version, change.digest == second))
+        assert registry.audit(change.model)[0].version == change.version
+
+    second = hashlib.sha256(bundles("second").read_bytes()).hexdigest()
+    registry.listen(listen)
+    for name in ("first", "second", "second"):
+        registry.register("digits", bundles(name))
+    registry.retire("digits", "2", "worse")
+    with pytest.raises(ConflictError):
+        registry.set_alias("digits", "best", 2)
+    registry.delete_version("digits", "2")
+    registry.delete_version("digits", "3")
+    assert told == [
+        ("upload", 1, False),
+        ("upload", 2, True),
+        ("upload", 3, True),
+        ("retire", 2, True),
+        ("delete", 2, True),  # another version has its bundle
+        ("delete", 3, True),
+        ("drop", 3, True),
+    ]
 
 
 def test_the_audit_says_who_changed_what_and_outlives_it(
