@@ -3,7 +3,7 @@
     asking.py       from an order to its reply
     resolve.py      order → version, networks, sampling, calibration
     bounds.py       rows of an order, checked against network and settings
-    admission.py    room for a request; budget.py: a bound on what is held at once
+    admission.py    room for a request before its body is read
     worker.py       one thread that owns the device, and its bounded queue
     vitals.py       whether the server lives, and is ready
     labelled.py     labelled rows: to a calibration, or to a report

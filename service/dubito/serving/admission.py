@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dubito.serving.budget import Budget
+from dubito.errors import QueueFullError
 from dubito.serving.worker import Reservation, Worker
+
+_RETRY_AFTER_S = 1.0
 
 
 class Admission:
     """A place in the queue of the device, and room for the body.
 
+    One body may always be read when there is no other.
+
     Args:
         worker: owns the device.
-        max_pending_bytes: most bytes of all bodies at once.
+        max_pending_bytes: maximum number of bytes of all bodies at once.
     """
 
     def __init__(self, worker: Worker, max_pending_bytes: int) -> None:
         self._worker = worker
-        self._bodies = Budget("bytes of bodies", max_pending_bytes)
+        self._limit = max_pending_bytes
+        self._held = 0
+        self._lock = threading.Lock()
 
     @contextmanager
     def holding(self, body_bytes: int) -> Iterator[Reservation]:
@@ -34,7 +41,21 @@ class Admission:
         """
         place = self._worker.reserve(1)
         try:
-            with self._bodies.holding(body_bytes):
+            self._take(body_bytes)
+            try:
                 yield place
+            finally:
+                with self._lock:
+                    self._held -= body_bytes
         finally:
             place.release()
+
+    def _take(self, body_bytes: int) -> None:
+        with self._lock:
+            if self._held and self._held + body_bytes > self._limit:
+                raise QueueFullError(
+                    f"bytes of bodies: at most {self._limit} at once, {self._held} are held, "
+                    f"{body_bytes} more were asked: try again later",
+                    retry_after_s=_RETRY_AFTER_S,
+                )
+            self._held += body_bytes
