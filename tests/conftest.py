@@ -25,6 +25,7 @@ from dubito_nn import export
 
 from . import postgres as postgres_server
 from . import s3 as s3_server
+from .declared import as_declared
 from .http import NUM_FEATURES, upload
 from .processes import environment
 
@@ -304,8 +305,10 @@ def serve() -> Iterator[Callable[[Settings], Server]]:
 
 @pytest.fixture
 def client(serve: Callable[[Settings], Server], settings: Settings) -> Iterator[httpx.Client]:
-    """A client of a fresh server with no models."""
-    with httpx.Client(base_url=serve(settings).url, timeout=60) as client:
+    """A client of a fresh server with no models; its replies are what `/openapi.json` declares."""
+    hooks = {"response": [as_declared]}
+    url = serve(settings).url
+    with httpx.Client(base_url=url, timeout=60, event_hooks=hooks) as client:
         yield client
 
 

@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from dubito.api import create_app
-from dubito.api.headers_only import HeadersOnlyMiddleware
+from dubito.api.border.headers_only import HeadersOnlyMiddleware
 from dubito.settings import Settings
 
 from .conftest import NUM_FEATURES

@@ -1,23 +1,16 @@
-"""The HTTP border: routes, schemas, bodies and errors of `/v1` and `/health`.
+"""The HTTP API: `/v1` and `/health`. Its routes know no mathematics.
 
-    context.py      request id, the outermost frame of a request, unforeseen errors
-    headers_only.py HEAD as GET without its body
-    draining.py     the rest of a body, before a refusal is sent
-    auth.py         the bearer key, asked on everything but health
-    errors.py       the one error body
-    bodies.py       reading a body within its limit
-    arrays.py       `.npy` and `.npz` in and out
-    schemas.py      what JSON and queries may say; fields.py reads them
-    replies.py      JSON out
-    waiting.py      waiting for a job: deadline and disconnection
-    routes/         the paths
-    factory.py      `create_app`
-    server.py       uvicorn, and how it ends
-
-Routes know no mathematics.
+border/         what every request and reply passes: key, limits, bodies, errors, JSON
+schemas.py      what JSON and queries may say
+pages/          what replies say
+intake.py       from a body to an answer; labelled.py reads bodies of labelled rows
+openapi.py      what `/openapi.json` says of a route, and routes with and without a version
+routes/         the paths
+factory.py      `create_app`
+server.py       uvicorn, and how it ends
 """
 
-from dubito.api.auth import check_bind
+from dubito.api.border.auth import check_bind
 from dubito.api.factory import create_app
 from dubito.api.server import Server
 

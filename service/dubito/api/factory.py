@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 from anyio import to_thread
@@ -18,12 +19,13 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from dubito import __version__
-from dubito.api.access import Access
-from dubito.api.auth import AuthMiddleware, check_bind
-from dubito.api.context import ContextMiddleware, request_id
-from dubito.api.draining import DrainingMiddleware
-from dubito.api.errors import error_response, fields_error, status_response
-from dubito.api.headers_only import HeadersOnlyMiddleware
+from dubito.api.border.access import Access
+from dubito.api.border.auth import AuthMiddleware, check_bind
+from dubito.api.border.context import ContextMiddleware, request_id
+from dubito.api.border.draining import DrainingMiddleware
+from dubito.api.border.errors import error_response, fields_error, status_response
+from dubito.api.border.headers_only import HeadersOnlyMiddleware
+from dubito.api.openapi import PROBLEMS, described
 from dubito.api.routes import (
     aliases,
     calibration,
@@ -36,14 +38,11 @@ from dubito.api.routes import (
     predict,
     select,
 )
-from dubito.api.schemas import ProblemPage
 from dubito.application import Application
 from dubito.errors import DubitoError
 from dubito.settings import Settings
 
 _log = structlog.get_logger(__name__)
-_PROBLEM: dict[str, object] = {"model": ProblemPage}
-_RESPONSES: dict[int | str, dict[str, object]] = {"4XX": _PROBLEM, "422": _PROBLEM, "5XX": _PROBLEM}
 _NO_SUCH_PATH = "expected a path that /openapi.json lists, got another one: correct it"
 _NO_SUCH_METHOD = "expected a method that the header Allow names, got another one: use one of those"
 
@@ -79,10 +78,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     bearer = [Depends(HTTPBearer(auto_error=False, description="The key of the server."))]
-    app.include_router(health.router, responses=_RESPONSES)
+    app.include_router(health.router, responses=PROBLEMS)
     every = (models, aliases, predict, calibration, evaluation, monitoring, select, pools, jobs)
     for routes in every:
-        app.include_router(routes.router, responses=_RESPONSES, dependencies=bearer)
+        app.include_router(routes.router, responses=PROBLEMS, dependencies=bearer)
+    app.openapi = partial(described, app.openapi)  # type: ignore[method-assign]
     app.add_exception_handler(DubitoError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_fields)
     app.add_exception_handler(HTTPException, _answer_status)

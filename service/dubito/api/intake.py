@@ -15,11 +15,12 @@ from anyio import to_thread
 from fastapi import Request
 from fastapi.responses import Response
 
-from dubito.api.access import Access, access
-from dubito.api.auth import actor
-from dubito.api.bodies import body_length, media_type, read_body
-from dubito.api.replies import accepted
-from dubito.api.waiting import deadline, outcome
+from dubito.api.border.access import Access, access
+from dubito.api.border.auth import actor
+from dubito.api.border.bodies import body_length, media_type, read_body
+from dubito.api.border.replies import json_response
+from dubito.api.border.waiting import deadline, outcome
+from dubito.api.pages.work import AcceptedPage
 from dubito.registry import JobFact
 from dubito.serving.worker import Job, Reservation
 
@@ -77,6 +78,8 @@ async def answered(
             given = Given(held, kind, body, query, place, deadline_s, actor(request))
             job = await to_thread.run_sync(partial(start, given))
             if isinstance(job, JobFact):
-                return accepted(job)
+                return json_response(
+                    AcceptedPage(job=job.id), 202, {"Location": f"/v1/jobs/{job.id}"}
+                )
             reply = await outcome(job, request)
         return await to_thread.run_sync(answer, reply)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from dubito.api.arrays import named, read_npz
-from dubito.api.bodies import JSON, NPZ, parse_json
-from dubito.api.fields import no_query, read_fields, read_query
+from dubito.api.border.arrays import named, read_npz
+from dubito.api.border.bodies import JSON, NPZ, parse_json
+from dubito.api.border.fields import no_query, read_fields, read_query
 from dubito.api.intake import Given
 from dubito.asked import SamplingOptions
 

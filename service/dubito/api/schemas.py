@@ -90,22 +90,3 @@ class ActiveBody(_Schema):
     """The calibration to make active."""
 
     active: int | None = Field(ge=1, description="Number of a calibration, or null for none.")
-
-
-class FieldPage(BaseModel):
-    """One refused field."""
-
-    path: str
-    message: str
-
-
-class ProblemPage(BaseModel):
-    """The body of every error."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    error: str
-    request_id: str
-    fields: list[FieldPage] | None = None

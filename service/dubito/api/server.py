@@ -7,7 +7,7 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
-from dubito.api.access import Access
+from dubito.api.border.access import Access
 
 
 class Server(uvicorn.Server):

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from dubito.api.fields import read_fields
+from dubito.api.border.fields import read_fields
 from dubito.asked import PredictBody, SamplingOptions, own_fields
 from dubito.bench import BenchOrder, Step, Study, StudyRows, study
 from dubito.bench.latency import Latency

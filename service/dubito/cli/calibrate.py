@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dubito.api.fields import read_fields
+from dubito.api.border.fields import read_fields
 from dubito.asked import CalibrateOrder
 from dubito.calibration.page import page_of
 from dubito.cli.console import application, finish, local_actor, output

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from dubito.api.bodies import parse_json
+from dubito.api.border.bodies import parse_json
 from dubito.application import Application
 from dubito.errors import DubitoError, InputError
 from dubito.problems import read_problems

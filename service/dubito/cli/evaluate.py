@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dubito.answered import EvaluateReply, sampling_fields
-from dubito.api.fields import read_fields
+from dubito.api.border.fields import read_fields
 from dubito.asked import EvaluateOrder
 from dubito.cli.console import application, finish, output
 from dubito.cli.labelled import (

@@ -11,8 +11,8 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
-from dubito.api.arrays import named
-from dubito.api.errors import FieldsError
+from dubito.api.border.arrays import named
+from dubito.api.border.errors import FieldsError
 from dubito.api.labelled import ARRAYS
 from dubito.cli.console import messages, read_arrays
 from dubito.errors import InputError

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from dubito.answered import PredictReply, sampling_fields
-from dubito.api.fields import read_fields, rows_or_pool
+from dubito.api.border.fields import read_fields, rows_or_pool
 from dubito.asked import PredictBody, PredictOrder, order_of
 from dubito.cli.bodies import others, overlay
 from dubito.cli.console import application, finish, local_actor, messages, output

@@ -11,7 +11,7 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
-from dubito.api.fields import read_fields
+from dubito.api.border.fields import read_fields
 from dubito.asked import SelectBody, SelectOrder, order_of
 from dubito.cli.bodies import others, overlay, read_file
 from dubito.cli.console import application, finish, local_actor, output, read_rows

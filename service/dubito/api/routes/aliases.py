@@ -9,12 +9,23 @@ from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from dubito.api.access import access
-from dubito.api.auth import actor
-from dubito.api.bodies import JSON, media_type, parse_json, read_body
-from dubito.api.fields import read_fields
-from dubito.api.pages import alias_page
-from dubito.api.replies import json_response, unchanged
+from dubito.api.border.access import access
+from dubito.api.border.auth import actor
+from dubito.api.border.bodies import JSON, media_type, parse_json, read_body
+from dubito.api.border.fields import read_fields
+from dubito.api.border.replies import json_response, unchanged
+from dubito.api.openapi import (
+    DELETED,
+    NOT_MODIFIED,
+    UNLESS_MATCH,
+    AliasName,
+    ModelName,
+    Responses,
+    gives,
+    header,
+    takes,
+)
+from dubito.api.pages.models import AliasPage
 from dubito.api.schemas import AliasBody
 from dubito.errors import PreconditionFailedError
 from dubito.registry import AliasFact
@@ -22,26 +33,33 @@ from dubito.registry.revisions import EXISTING, MISSING, Expected
 
 router = APIRouter(prefix="/v1/models", tags=["aliases"])
 
-_ALIAS_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {JSON: {"schema": AliasBody.model_json_schema()}},
-    }
-}
+_IF_MATCH = header("If-Match", "Revision that the alias is expected to have, or `*`.")
+_IF_NONE_MATCH = header("If-None-Match", "`*`: make the alias only where there is none.")
+_TAGGED: Responses = {200: gives(headers={"ETag": "Revision of the alias."})}
 _SMALL_BODY_BYTES = 4096
 
 
-@router.get("/{model}/aliases/{alias}", summary="One alias")
-def get_alias(request: Request, model: str, alias: str) -> Response:
+@router.get(
+    "/{model}/aliases/{alias}",
+    summary="One alias",
+    response_model=AliasPage,
+    responses={**_TAGGED, **NOT_MODIFIED},
+    openapi_extra=takes(None, headers=(UNLESS_MATCH,)),
+)
+def get_alias(request: Request, model: ModelName, alias: AliasName) -> Response:
     """Show where an alias points. Its `ETag` is the value for `If-Match`."""
     answer = _answer(access(request).application.registry.alias(model, alias))
     return unchanged(request, answer.headers["ETag"]) or answer
 
 
 @router.put(
-    "/{model}/aliases/{alias}", summary="Point an alias to a version", openapi_extra=_ALIAS_BODY
+    "/{model}/aliases/{alias}",
+    summary="Point an alias to a version",
+    response_model=AliasPage,
+    responses=_TAGGED,
+    openapi_extra=takes(AliasBody, headers=(_IF_MATCH, _IF_NONE_MATCH)),
 )
-async def put_alias(request: Request, model: str, alias: str) -> Response:
+async def put_alias(request: Request, model: ModelName, alias: AliasName) -> Response:
     """Create an alias, or move it once the version is loaded. `If-Match` names its revision.
 
     `If-None-Match: *` only creates it, and fails where it exists.
@@ -59,8 +77,13 @@ async def put_alias(request: Request, model: str, alias: str) -> Response:
     return _answer(await to_thread.run_sync(call))
 
 
-@router.delete("/{model}/aliases/{alias}", status_code=204, summary="Delete an alias")
-def delete_alias(request: Request, model: str, alias: str) -> Response:
+@router.delete(
+    "/{model}/aliases/{alias}",
+    summary="Delete an alias",
+    openapi_extra=takes(None, headers=(_IF_MATCH,)),
+    **DELETED,
+)
+def delete_alias(request: Request, model: ModelName, alias: AliasName) -> Response:
     """Delete an alias other than `default`. `If-Match` names its revision."""
     registry = access(request).application.registry
     registry.delete_alias(model, alias, if_match=_if_match(request), actor=actor(request))
@@ -68,7 +91,7 @@ def delete_alias(request: Request, model: str, alias: str) -> Response:
 
 
 def _answer(fact: AliasFact) -> Response:
-    return json_response(alias_page(fact), headers={"ETag": f'"{fact.revision}"'})
+    return json_response(AliasPage.of_alias(fact), headers={"ETag": f'"{fact.revision}"'})
 
 
 def _if_match(request: Request) -> Expected | None:

@@ -7,17 +7,23 @@ from functools import partial
 from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import TypeAdapter
 
 from dubito.answered import CalibrateReply
-from dubito.api.access import Access, access
-from dubito.api.auth import actor
-from dubito.api.bodies import JSON, NPZ, media_type, parse_json, read_body
-from dubito.api.fields import read_fields
+from dubito.api.border.access import Access, access
+from dubito.api.border.auth import actor
+from dubito.api.border.bodies import JSON, NPZ, media_type, parse_json, read_body
+from dubito.api.border.fields import read_fields
+from dubito.api.border.replies import json_response
 from dubito.api.intake import Given, answered
 from dubito.api.labelled import KINDS, read_labelled
-from dubito.api.pages import calibration_page
-from dubito.api.replies import json_response
+from dubito.api.openapi import TIMEOUT, AskedVersion, ModelName, both, takes
+from dubito.api.pages.calibrations import (
+    CalibratePage,
+    CalibrationPage,
+    NoCalibrationPage,
+    calibrated_page,
+    calibration_page,
+)
 from dubito.api.schemas import ActiveBody
 from dubito.asked import CalibrateBody, CalibrateOptions, CalibrateOrder, order_of
 from dubito.serving.worker import Job
@@ -25,74 +31,45 @@ from dubito.serving.worker import Job
 router = APIRouter(prefix="/v1/models", tags=["calibration"])
 
 _SMALL_BODY_BYTES = 4096
-_ANSWERED = ("verdict", "num_rows", "splits", "report", "warnings", "ood", "policy")
-_FIT_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            JSON: {"schema": TypeAdapter(CalibrateBody).json_schema()},
-            NPZ: {"schema": {"type": "string", "format": "binary"}},
-        },
-    }
-}
-_ACTIVE_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {JSON: {"schema": ActiveBody.model_json_schema()}},
-    }
-}
+_ACTIVE = CalibrationPage | NoCalibrationPage
 
 
-@router.post("/{model}/calibrate", summary="Calibrate on held-out rows", openapi_extra=_FIT_BODY)
-async def calibrate(request: Request, model: str) -> Response:
-    """Calibrate the version that the alias `default` names."""
-    return await _calibrate(request, model, "default")
-
-
-@router.post(
-    "/{model}/versions/{version}/calibrate",
-    summary="Calibrate on held-out rows, one version",
-    openapi_extra=_FIT_BODY,
+@both(
+    router.post,
+    "calibrate",
+    summary="Calibrate on held-out rows",
+    response_model=CalibratePage,
+    openapi_extra=takes(CalibrateBody, NPZ, query=CalibrateOptions, headers=(TIMEOUT,)),
 )
-async def calibrate_version(request: Request, model: str, version: str) -> Response:
-    """Calibrate a version by its number or an alias."""
-    return await _calibrate(request, model, version)
+async def calibrate(request: Request, model: ModelName, version: AskedVersion) -> Response:
+    """Fit scaling or noise, sets or intervals, and the flag of a version, and make it active.
+
+    Without a version in the path it is the one that the alias `default` points to.
+    """
+    return await answered(request, KINDS, partial(_start, model, version), _answer)
 
 
-@router.get("/{model}/calibration", summary="The active calibration")
-def get_calibration(request: Request, model: str) -> Response:
+@both(router.get, "calibration", summary="The active calibration", response_model=_ACTIVE)
+def get_calibration(request: Request, model: ModelName, version: AskedVersion) -> Response:
     """Show report, reliability bins, thresholds and what it was fitted on, or null."""
-    return _active(access(request), model, "default")
-
-
-@router.get(
-    "/{model}/versions/{version}/calibration", summary="The active calibration, one version"
-)
-def get_version_calibration(request: Request, model: str, version: str) -> Response:
-    """Show the active calibration of a version by its number or an alias."""
     return _active(access(request), model, version)
 
 
-@router.put(
-    "/{model}/calibration", summary="Make another calibration active", openapi_extra=_ACTIVE_BODY
+@both(
+    router.put,
+    "calibration",
+    summary="Make another calibration active",
+    response_model=_ACTIVE,
+    openapi_extra=takes(ActiveBody),
 )
-async def put_calibration(request: Request, model: str) -> Response:
-    """Go back to an earlier calibration, or to none."""
-    return await _activate(request, model, "default")
-
-
-@router.put(
-    "/{model}/versions/{version}/calibration",
-    summary="Make another calibration active, one version",
-    openapi_extra=_ACTIVE_BODY,
-)
-async def put_version_calibration(request: Request, model: str, version: str) -> Response:
+async def put_calibration(request: Request, model: ModelName, version: AskedVersion) -> Response:
     """Go back to an earlier calibration of a version, or to none."""
-    return await _activate(request, model, version)
-
-
-async def _calibrate(request: Request, model: str, version: str) -> Response:
-    return await answered(request, KINDS, partial(_start, model, version), _answer)
+    media_type(request, (JSON,))
+    body = read_fields(ActiveBody, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
+    held = access(request)
+    change = partial(held.application.registry.set_active_calibration, actor=actor(request))
+    await to_thread.run_sync(change, model, version, body.active)
+    return await to_thread.run_sync(_active, held, model, version)
 
 
 def _start(model: str, version: str, given: Given) -> Job[CalibrateReply]:
@@ -105,16 +82,7 @@ def _start(model: str, version: str, given: Given) -> Job[CalibrateReply]:
 
 
 def _answer(reply: CalibrateReply) -> Response:
-    summary = reply.record.summary()
-    return json_response(
-        {
-            "model": reply.model,
-            "version": reply.version,
-            "calibration": reply.calibration,
-            "active": reply.record.is_worth_using,
-            **{name: summary[name] for name in _ANSWERED},
-        }
-    )
+    return json_response(calibrated_page(reply))
 
 
 def _active(held: Access, model: str, version: str) -> Response:
@@ -122,13 +90,4 @@ def _active(held: Access, model: str, version: str) -> Response:
     if page.calibration is not None:
         return json_response(calibration_page(page.calibration))
     fact = page.version
-    return json_response({"model": fact.model, "version": fact.number, "calibration": None})
-
-
-async def _activate(request: Request, model: str, version: str) -> Response:
-    media_type(request, (JSON,))
-    body = read_fields(ActiveBody, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
-    held = access(request)
-    change = partial(held.application.registry.set_active_calibration, actor=actor(request))
-    await to_thread.run_sync(change, model, version, body.active)
-    return await to_thread.run_sync(_active, held, model, version)
+    return json_response(NoCalibrationPage(model=fact.model, version=fact.number, calibration=None))

@@ -7,46 +7,32 @@ from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import TypeAdapter
 
 from dubito.answered import EvaluateReply, sampling_fields
-from dubito.api.bodies import JSON, NPZ
+from dubito.api.border.bodies import NPZ
+from dubito.api.border.replies import json_response
 from dubito.api.intake import Given, answered
 from dubito.api.labelled import KINDS, read_labelled
-from dubito.api.replies import json_response
+from dubito.api.openapi import TIMEOUT, AskedVersion, ModelName, both, takes
+from dubito.api.pages.calibrations import EvaluatePage
 from dubito.asked import EvaluateBody, EvaluateOptions, EvaluateOrder, order_of
 from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["calibration"])
 
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            JSON: {"schema": TypeAdapter(EvaluateBody).json_schema()},
-            NPZ: {"schema": {"type": "string", "format": "binary"}},
-        },
-    }
-}
 
-
-@router.post("/{model}/evaluate", summary="Judge on labelled rows", openapi_extra=_BODY)
-async def evaluate(request: Request, model: str) -> Response:
-    """Judge the version that the alias `default` names."""
-    return await _evaluate(request, model, "default")
-
-
-@router.post(
-    "/{model}/versions/{version}/evaluate",
-    summary="Judge on labelled rows, one version",
-    openapi_extra=_BODY,
+@both(
+    router.post,
+    "evaluate",
+    summary="Judge on labelled rows",
+    response_model=EvaluatePage,
+    openapi_extra=takes(EvaluateBody, NPZ, query=EvaluateOptions, headers=(TIMEOUT,)),
 )
-async def evaluate_version(request: Request, model: str, version: str) -> Response:
-    """Judge a version by its number or an alias."""
-    return await _evaluate(request, model, version)
+async def evaluate(request: Request, model: ModelName, version: AskedVersion) -> Response:
+    """Judge a version; nothing is changed.
 
-
-async def _evaluate(request: Request, model: str, version: str) -> Response:
+    Without a version in the path it is the one that the alias `default` points to.
+    """
     return await answered(request, KINDS, partial(_start, model, version), _answer)
 
 

@@ -5,31 +5,45 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from dubito.api.access import access
-from dubito.api.pages import health_line
-from dubito.api.replies import json_response
+from dubito.api.border.access import access
+from dubito.api.border.replies import json_response
+from dubito.api.pages.models import HealthEntry, LivePage, ReadyPage
 
 router = APIRouter(prefix="/health", tags=["health"])
 
 _RETRY = {"Retry-After": "5"}
 
 
-@router.get("/live", summary="Is the server alive?")
+@router.get(
+    "/live",
+    summary="Is the server alive?",
+    response_model=LivePage,
+    responses={503: {"model": LivePage, "description": "One of them does not respond."}},
+)
 async def live(request: Request) -> Response:
     """Answers 200 while the event loop and the device worker respond, else 503."""
     is_live = access(request).application.vitals.is_live()
-    return json_response({"live": is_live}, 200 if is_live else 503, None if is_live else _RETRY)
+    return _answer(LivePage(live=is_live), is_live)
 
 
-@router.get("/ready", summary="Is the server ready?")
+@router.get(
+    "/ready",
+    summary="Is the server ready?",
+    response_model=ReadyPage,
+    responses={503: {"model": ReadyPage, "description": "Not ready, or draining."}},
+)
 async def ready(request: Request) -> Response:
     """Answers 200 while requests are taken and all pinned models are loaded, else 503."""
     health = access(request).application.vitals.health()
-    content = {
-        "ready": health.is_ready,
-        "live": health.is_live,
-        "draining": health.is_draining,
-        "models": [health_line(line) for line in health.lines],
-    }
-    is_ready = health.is_ready
-    return json_response(content, 200 if is_ready else 503, None if is_ready else _RETRY)
+    entries = [
+        HealthEntry.of(line, pinned=line.is_pinned, samples_vary=line.varies)
+        for line in health.lines
+    ]
+    page = ReadyPage(
+        ready=health.is_ready, live=health.is_live, draining=health.is_draining, models=entries
+    )
+    return _answer(page, health.is_ready)
+
+
+def _answer(page: LivePage | ReadyPage, is_well: bool) -> Response:
+    return json_response(page, 200 if is_well else 503, None if is_well else _RETRY)

@@ -11,9 +11,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.responses import StreamingResponse
 
-from dubito.api.access import Access, access
-from dubito.api.pages import job_page
-from dubito.api.replies import json_response, unchanged
+from dubito.api.border.access import Access, access
+from dubito.api.border.bodies import NPZ, PARQUET
+from dubito.api.border.replies import json_response, unchanged
+from dubito.api.openapi import NOT_MODIFIED, UNLESS_MATCH, JobName, gives, takes
+from dubito.api.pages.work import JobPage, JobsPage, SelectedPage
 from dubito.columns import to_json
 from dubito.errors import DubitoError
 from dubito.registry import JobFact
@@ -23,35 +25,35 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 EVENTS = "text/event-stream"
 _LOOK_S = 0.25
 _KEEP_ALIVE_S = 15.0  # after which a comment tells proxies that the stream lives
-_ENDINGS = {"application/x-npz": "npz", "application/vnd.apache.parquet": "parquet"}
+_ENDINGS = {NPZ: "npz", PARQUET: "parquet"}
 
 
-@router.get("", summary="All jobs")
+@router.get("", summary="All jobs", response_model=JobsPage)
 def list_jobs(request: Request) -> Response:
     """List the last 1000 jobs, newest first."""
-    found = access(request).application.jobs.all()
-    return json_response({"jobs": [job_page(fact) for fact in found]})
+    facts = access(request).application.jobs.all()
+    return json_response(JobsPage(jobs=[JobPage.of_job(fact) for fact in facts]))
 
 
-@router.get("/{job}", summary="One job")
-def get_job(request: Request, job: str) -> Response:
+@router.get("/{job}", summary="One job", response_model=JobPage)
+def get_job(request: Request, job: JobName) -> Response:
     """Show the state, progress, rate and remaining time of a job."""
-    return json_response(job_page(access(request).application.jobs.get(job)))
+    return json_response(JobPage.of_job(access(request).application.jobs.get(job)))
 
 
-@router.delete("/{job}", summary="Cancel a job")
-def cancel_job(request: Request, job: str) -> Response:
+@router.delete("/{job}", summary="Cancel a job", response_model=JobPage)
+def cancel_job(request: Request, job: JobName) -> Response:
     """Cancel a job that is queued or running."""
-    return json_response(job_page(access(request).application.jobs.cancel(job)))
+    return json_response(JobPage.of_job(access(request).application.jobs.cancel(job)))
 
 
 @router.get(
     "/{job}/events",
     summary="The progress of a job",
     response_class=StreamingResponse,
-    responses={200: {"content": {EVENTS: {}}}},
+    responses={200: {"content": {EVENTS: {"schema": {"type": "string"}}}}},
 )
-async def job_events(request: Request, job: str) -> Response:
+async def job_events(request: Request, job: JobName) -> Response:
     """Stream server-sent events: `progress` whenever the job moves, `end` once it is finished."""
     held = access(request)
     first = await to_thread.run_sync(held.application.jobs.get, job)
@@ -59,8 +61,14 @@ async def job_events(request: Request, job: str) -> Response:
     return StreamingResponse(_events(held, first), media_type=EVENTS, headers=headers)
 
 
-@router.get("/{job}/result", summary="The result of a job")
-def job_result(request: Request, job: str) -> Response:
+@router.get(
+    "/{job}/result",
+    summary="The result of a job",
+    response_model=SelectedPage,
+    responses={200: gives(*_ENDINGS, headers={"ETag": "Digest of the result."}), **NOT_MODIFIED},
+    openapi_extra=takes(None, headers=(UNLESS_MATCH,)),
+)
+def job_result(request: Request, job: JobName) -> Response:
     """Fetch the result: `.npz` or `.parquet` of a prediction, JSON of a selection."""
     fact, pieces = access(request).application.jobs.result(job)
     assert fact.result is not None
@@ -77,7 +85,7 @@ async def _events(held: Access, fact: JobFact) -> AsyncIterator[bytes]:
     told: object = None
     told_s = time.monotonic()
     while True:
-        page = job_page(fact)
+        page = JobPage.of_job(fact)
         if page != told or fact.is_finished:
             yield _event("end" if fact.is_finished else "progress", fact, page)
             told, told_s = page, time.monotonic()
@@ -93,5 +101,9 @@ async def _events(held: Access, fact: JobFact) -> AsyncIterator[bytes]:
             return
 
 
-def _event(name: str, fact: JobFact, page: dict[str, object]) -> bytes:
-    return b"event: %s\nid: %d\ndata: %s\n\n" % (name.encode(), fact.done, to_json(page))
+def _event(name: str, fact: JobFact, page: JobPage) -> bytes:
+    return b"event: %s\nid: %d\ndata: %s\n\n" % (
+        name.encode(),
+        fact.done,
+        to_json(page.model_dump()),
+    )

@@ -6,69 +6,72 @@ import hashlib
 import re
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from anyio import open_file, to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from dubito.api.access import Access, access
-from dubito.api.auth import actor
-from dubito.api.bodies import JSON, OCTETS, chunks_within, media_type, parse_json, read_body
-from dubito.api.errors import FieldProblem, FieldsError
-from dubito.api.fields import read_fields
-from dubito.api.pages import audit_page, model_page, version_page
-from dubito.api.replies import json_response
+from dubito.api.border.access import Access, access
+from dubito.api.border.auth import actor
+from dubito.api.border.bodies import JSON, OCTETS, chunks_within, media_type, parse_json, read_body
+from dubito.api.border.errors import FieldProblem, FieldsError
+from dubito.api.border.fields import read_fields
+from dubito.api.border.replies import json_response
+from dubito.api.openapi import DELETED, ModelName, VersionName, gives, takes
+from dubito.api.pages.models import (
+    ChangesPage,
+    ModelPage,
+    ModelsPage,
+    UploadedPage,
+    VersionDetailsPage,
+    version_page,
+)
 from dubito.api.schemas import RetireBody
 from dubito.errors import InputError
 from dubito.registry.names import check_name
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
-_UPLOAD_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {OCTETS: {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
-_RETIRE_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {JSON: {"schema": RetireBody.model_json_schema()}},
-    }
-}
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
-_Digest = Annotated[
-    str | None, Query(description="SHA-256 of the body in hexadecimal. Another body is refused.")
-]
 _SMALL_BODY_BYTES = 4096
+Digest: TypeAlias = Annotated[
+    str | None, Query(description="SHA-256 of the bundle, in hexadecimal; others are refused.")
+]
 
 
-@router.get("", summary="All models")
+@router.get("", summary="All models", response_model=ModelsPage)
 def list_models(request: Request) -> Response:
     """List the models with their versions, aliases and states."""
     application = access(request).application
-    pages = [model_page(fact, application.library) for fact in application.registry.models()]
-    return json_response({"models": pages})
+    facts = application.registry.models()
+    pages = [ModelPage.of_model(fact, application.library) for fact in facts]
+    return json_response(ModelsPage(models=pages))
 
 
-@router.get("/{model}", summary="One model")
-def get_model(request: Request, model: str) -> Response:
+@router.get("/{model}", summary="One model", response_model=ModelPage)
+def get_model(request: Request, model: ModelName) -> Response:
     """Show a model with its versions and aliases."""
     application = access(request).application
-    return json_response(model_page(application.registry.model(model), application.library))
+    fact = application.registry.model(model)
+    return json_response(ModelPage.of_model(fact, application.library))
 
 
-@router.get("/{model}/versions/{version}", summary="One version")
-def get_version(request: Request, model: str, version: str) -> Response:
+@router.get("/{model}/versions/{version}", summary="One version", response_model=VersionDetailsPage)
+def get_version(request: Request, model: ModelName, version: VersionName) -> Response:
     """Show manifest, sites, warnings, notes, defaults and active calibration of a version."""
     return json_response(version_page(access(request).application.library.page(model, version)))
 
 
 @router.post(
-    "/{model}/versions", status_code=201, summary="Upload a bundle", openapi_extra=_UPLOAD_BODY
+    "/{model}/versions",
+    status_code=201,
+    summary="Upload a bundle",
+    response_model=UploadedPage,
+    responses={201: gives(headers={"Location": "Path of the version."})},
+    openapi_extra=takes(None, OCTETS),
 )
-async def upload(request: Request, model: str, sha256: _Digest = None) -> Response:
+async def upload(request: Request, model: ModelName, sha256: Digest = None) -> Response:
     """Store a bundle as the model's next version. The first creates the model and `default`."""
     held = access(request)
     check_name("model", model)
@@ -84,34 +87,45 @@ async def upload(request: Request, model: str, sha256: _Digest = None) -> Respon
         store = partial(held.application.library.register, model, path, actor=actor(request))
         fact = await to_thread.run_sync(store)
     location = f"/v1/models/{fact.model}/versions/{fact.number}"
-    content = {"model": fact.model, "version": fact.number}
-    return json_response(content, 201, {"Location": location})
+    page = UploadedPage(model=fact.model, version=fact.number)
+    return json_response(page, 201, {"Location": location})
 
 
-@router.delete("/{model}/versions/{version}", status_code=204, summary="Delete a version")
-def delete_version(request: Request, model: str, version: str) -> Response:
+@router.delete("/{model}/versions/{version}", summary="Delete a version", **DELETED)
+def delete_version(request: Request, model: ModelName, version: VersionName) -> Response:
     """Delete a version that no alias names."""
     registry = access(request).application.registry
     registry.delete_version(model, version, actor=actor(request))
     return Response(status_code=204)
 
 
-@router.post("/{model}/versions/{version}/load", summary="Load a version onto the device")
-def load(request: Request, model: str, version: str) -> Response:
+@router.post(
+    "/{model}/versions/{version}/load",
+    summary="Load a version onto the device",
+    response_model=VersionDetailsPage,
+)
+def load(request: Request, model: ModelName, version: VersionName) -> Response:
     """Load a version and warm it up. The reply comes once it is ready."""
     return json_response(version_page(access(request).application.library.load(model, version)))
 
 
-@router.post("/{model}/versions/{version}/unload", summary="Unload a version from the device")
-def unload(request: Request, model: str, version: str) -> Response:
+@router.post(
+    "/{model}/versions/{version}/unload",
+    summary="Unload a version from the device",
+    response_model=VersionDetailsPage,
+)
+def unload(request: Request, model: ModelName, version: VersionName) -> Response:
     """Free the memory that a version takes. The next request loads it again."""
     return json_response(version_page(access(request).application.library.unload(model, version)))
 
 
 @router.post(
-    "/{model}/versions/{version}/retire", summary="Retire a version", openapi_extra=_RETIRE_BODY
+    "/{model}/versions/{version}/retire",
+    summary="Retire a version",
+    response_model=VersionDetailsPage,
+    openapi_extra=takes(RetireBody),
 )
-async def retire(request: Request, model: str, version: str) -> Response:
+async def retire(request: Request, model: ModelName, version: VersionName) -> Response:
     """Retire a version that no alias names: it is kept, but no longer answers requests."""
     media_type(request, (JSON,))
     body = read_fields(RetireBody, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
@@ -122,18 +136,22 @@ async def retire(request: Request, model: str, version: str) -> Response:
     return json_response(version_page(await to_thread.run_sync(page)))
 
 
-@router.post("/{model}/versions/{version}/restore", summary="Un-retire a version")
-def restore(request: Request, model: str, version: str) -> Response:
+@router.post(
+    "/{model}/versions/{version}/restore",
+    summary="Un-retire a version",
+    response_model=VersionDetailsPage,
+)
+def restore(request: Request, model: ModelName, version: VersionName) -> Response:
     """Let a retired version answer requests again."""
     application = access(request).application
     restored = application.registry.restore(model, version, actor=actor(request))
     return json_response(version_page(application.library.page(model, str(restored.number))))
 
 
-@router.get("/{model}/audit", summary="Audit of a model")
-def audit(request: Request, model: str) -> Response:
+@router.get("/{model}/audit", summary="Audit of a model", response_model=ChangesPage)
+def audit(request: Request, model: ModelName) -> Response:
     """List the last 1000 changes of a model, newest first: who changed what and when."""
-    return json_response(audit_page(access(request).application.registry.audit(model)))
+    return json_response(ChangesPage.of_changes(access(request).application.registry.audit(model)))
 
 
 async def _receive(request: Request, path: Path, held: Access) -> str:

@@ -8,9 +8,9 @@ from anyio import open_file, to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from dubito.api.access import Access, access
-from dubito.api.auth import actor
-from dubito.api.bodies import (
+from dubito.api.border.access import Access, access
+from dubito.api.border.auth import actor
+from dubito.api.border.bodies import (
     JSON,
     NPY,
     NPZ,
@@ -20,9 +20,10 @@ from dubito.api.bodies import (
     parse_json,
     read_body,
 )
-from dubito.api.fields import no_query, read_fields, read_query
-from dubito.api.pages import pool_page
-from dubito.api.replies import json_response
+from dubito.api.border.fields import no_query, read_fields, read_query
+from dubito.api.border.replies import json_response
+from dubito.api.openapi import DELETED, PoolName, gives, takes
+from dubito.api.pages.work import PoolPage, PoolsPage
 from dubito.api.schemas import PoolAddressBody, PoolQuery
 from dubito.pools.shelf import CONVERT
 from dubito.registry import PoolFact
@@ -31,28 +32,16 @@ router = APIRouter(prefix="/v1/pools", tags=["pools"])
 
 _FORMATS = {NPY: "npy", NPZ: "npz", PARQUET: "parquet"}
 _SMALL_BODY_BYTES = 4096
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            **dict.fromkeys(_FORMATS, _BINARY),
-            JSON: {"schema": PoolAddressBody.model_json_schema()},
-        },
-    },
-    "parameters": [
-        {
-            "name": "name",
-            "in": "query",
-            "required": False,
-            "schema": {"type": "string"},
-            "description": "Name of the pool. Default: its digest.",
-        }
-    ],
-}
 
 
-@router.post("", status_code=201, summary="Store a pool", openapi_extra=_BODY)
+@router.post(
+    "",
+    status_code=201,
+    summary="Store a pool",
+    response_model=PoolPage,
+    responses={201: gives(headers={"Location": "Path of the pool."})},
+    openapi_extra=takes(PoolAddressBody, *_FORMATS, query=PoolQuery),
+)
 async def add_pool(request: Request) -> Response:
     """Store rows from the body, or from an address that the operator allows."""
     held = access(request)
@@ -61,24 +50,24 @@ async def add_pool(request: Request) -> Response:
         fact = await _take(request, held)
     else:
         fact = await _receive(request, held, _FORMATS[kind])
-    return json_response(pool_page(fact), 201, {"Location": f"/v1/pools/{fact.name}"})
+    return json_response(PoolPage.of_pool(fact), 201, {"Location": f"/v1/pools/{fact.name}"})
 
 
-@router.get("", summary="All pools")
+@router.get("", summary="All pools", response_model=PoolsPage)
 def list_pools(request: Request) -> Response:
     """List the stored pools by name."""
-    found = access(request).application.pools.all()
-    return json_response({"pools": [pool_page(fact) for fact in found]})
+    facts = access(request).application.pools.all()
+    return json_response(PoolsPage(pools=[PoolPage.of_pool(fact) for fact in facts]))
 
 
-@router.get("/{pool}", summary="One pool")
-def get_pool(request: Request, pool: str) -> Response:
+@router.get("/{pool}", summary="One pool", response_model=PoolPage)
+def get_pool(request: Request, pool: PoolName) -> Response:
     """Show the rows, arrays and origin of a pool."""
-    return json_response(pool_page(access(request).application.pools.get(pool)))
+    return json_response(PoolPage.of_pool(access(request).application.pools.get(pool)))
 
 
-@router.delete("/{pool}", status_code=204, summary="Delete a pool")
-def delete_pool(request: Request, pool: str) -> Response:
+@router.delete("/{pool}", summary="Delete a pool", **DELETED)
+def delete_pool(request: Request, pool: PoolName) -> Response:
     """Delete a pool that no job uses."""
     access(request).application.pools.delete(pool, actor=actor(request))
     return Response(status_code=204)

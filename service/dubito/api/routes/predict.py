@@ -9,15 +9,16 @@ from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import TypeAdapter
 
 from dubito.answered import PredictReply, sampling_fields
-from dubito.api.arrays import read_npy, read_npz
-from dubito.api.bodies import JSON, NPY, NPZ, parse_json
-from dubito.api.context import request_id
-from dubito.api.fields import no_query, read_fields, read_query, rows_or_pool
+from dubito.api.border.arrays import read_npy, read_npz
+from dubito.api.border.bodies import JSON, NPY, NPZ, parse_json
+from dubito.api.border.context import request_id
+from dubito.api.border.fields import no_query, read_fields, read_query, rows_or_pool
+from dubito.api.border.replies import columns_response, wanted_type
 from dubito.api.intake import Given, answered
-from dubito.api.replies import columns_response, wanted_type
+from dubito.api.openapi import ACCEPTED, TIMEOUT, AskedVersion, ModelName, both, gives, takes
+from dubito.api.pages.predictions import PredictPage
 from dubito.asked import PredictBody, PredictOptions, PredictOrder, order_of
 from dubito.engine import Inputs
 from dubito.errors import UnsupportedMediaTypeError
@@ -26,42 +27,29 @@ from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["predict"])
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            JSON: {"schema": TypeAdapter(PredictBody).json_schema()},
-            NPY: _BINARY,
-            NPZ: _BINARY,
-        },
-    }
-}
+_KINDS = (JSON, NPY, NPZ)
 
 
-@router.post("/{model}/predict", summary="Predict with uncertainty", openapi_extra=_BODY)
-async def predict(request: Request, model: str) -> Response:
-    """Predict with the version that the alias `default` names."""
-    return await _predict(request, model, "default")
-
-
-@router.post(
-    "/{model}/versions/{version}/predict",
-    summary="Predict with uncertainty, one version",
-    openapi_extra=_BODY,
+@both(
+    router.post,
+    "predict",
+    summary="Predict with uncertainty",
+    response_model=PredictPage,
+    responses={200: gives(NPY, NPZ), **ACCEPTED},
+    openapi_extra=takes(PredictBody, NPY, NPZ, query=PredictOptions, headers=(TIMEOUT,)),
 )
-async def predict_version(request: Request, model: str, version: str) -> Response:
-    """Predict with a version by its number or an alias."""
-    return await _predict(request, model, version)
+async def predict(request: Request, model: ModelName, version: AskedVersion) -> Response:
+    """Predict rows: of the request at once, of a stored pool by a job.
 
+    Without a version in the path it is the one that the alias `default` points to. The reply is
+    `.npz` or `.npy` where `Accept` asks for it.
+    """
 
-async def _predict(request: Request, model: str, version: str) -> Response:
     def answer(reply: PredictReply) -> Response:
         head, wanted = _head(reply, request), wanted_type(request)
         return columns_response(head, reply.outputs, wanted, reply.classes)
 
-    start = partial(_start, request, model, version)
-    return await answered(request, (JSON, NPY, NPZ), start, answer)
+    return await answered(request, _KINDS, partial(_start, request, model, version), answer)
 
 
 def _start(request: Request, model: str, version: str, given: Given) -> Job[PredictReply] | JobFact:

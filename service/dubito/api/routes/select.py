@@ -11,15 +11,16 @@ from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import TypeAdapter
 
 from dubito.answered import SelectReply
-from dubito.api.arrays import named, read_npz
-from dubito.api.bodies import JSON, NPZ, parse_json
-from dubito.api.context import request_id
-from dubito.api.fields import no_query, read_fields, read_query, rows_or_pool
+from dubito.api.border.arrays import named, read_npz
+from dubito.api.border.bodies import JSON, NPZ, parse_json
+from dubito.api.border.context import request_id
+from dubito.api.border.fields import no_query, read_fields, read_query, rows_or_pool
+from dubito.api.border.replies import json_response
 from dubito.api.intake import Given, answered
-from dubito.api.replies import json_response
+from dubito.api.openapi import ACCEPTED, TIMEOUT, AskedVersion, ModelName, both, takes
+from dubito.api.pages.work import SelectPage
 from dubito.asked import SelectBody, SelectOptions, SelectOrder, order_of
 from dubito.registry import JobFact
 from dubito.serving.worker import Job
@@ -27,34 +28,22 @@ from dubito.serving.worker import Job
 router = APIRouter(prefix="/v1/models", tags=["select"])
 
 _NAMES = ("inputs", "targets")
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            JSON: {"schema": TypeAdapter(SelectBody).json_schema()},
-            NPZ: {"schema": {"type": "string", "format": "binary"}},
-        },
-    }
-}
 
 
-@router.post("/{model}/select", summary="Choose rows to label", openapi_extra=_BODY)
-async def select(request: Request, model: str) -> Response:
-    """Choose with the version that the alias `default` names."""
-    return await _select(request, model, "default")
-
-
-@router.post(
-    "/{model}/versions/{version}/select",
-    summary="Choose rows to label, one version",
-    openapi_extra=_BODY,
+@both(
+    router.post,
+    "select",
+    summary="Choose rows to label",
+    response_model=SelectPage,
+    responses=ACCEPTED,
+    openapi_extra=takes(SelectBody, NPZ, query=SelectOptions, headers=(TIMEOUT,)),
 )
-async def select_version(request: Request, model: str, version: str) -> Response:
-    """Choose with a version by its number or an alias."""
-    return await _select(request, model, version)
+async def select(request: Request, model: ModelName, version: AskedVersion) -> Response:
+    """Choose rows of a pool: of one in the request at once, of a stored one by a job.
 
+    Without a version in the path it is the one that the alias `default` points to.
+    """
 
-async def _select(request: Request, model: str, version: str) -> Response:
     def answer(reply: SelectReply) -> Response:
         return json_response({"request_id": request_id(request), **reply.head()})
 

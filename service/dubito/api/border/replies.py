@@ -11,29 +11,28 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dubito.api.arrays import write_npz
-from dubito.api.bodies import JSON, NPY, NPZ
+from dubito.api.border.arrays import write_npz
+from dubito.api.border.bodies import JSON, NPY, NPZ
 from dubito.columns import Column, arrays_of, to_json
 from dubito.errors import InputError
-from dubito.registry import JobFact
 
 _WEIGHT = re.compile(r"(0(\.[0-9]{0,3})?|1(\.0{0,3})?)")
 _TAG = re.compile(r'"[!#-~]*"')
 
 
 def json_response(
-    content: Mapping[str, object], status: int = 200, headers: Mapping[str, str] | None = None
+    content: BaseModel | Mapping[str, object],
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """A JSON answer."""
+    """A JSON answer; fields of a page that were not set are left out."""
+    if isinstance(content, BaseModel):
+        content = content.model_dump(exclude_unset=True)
     return Response(to_json(content), status, headers=dict(headers or {}), media_type=JSON)
-
-
-def accepted(job: JobFact) -> Response:
-    """The answer to what became long work."""
-    return json_response({"job": job.id}, 202, {"Location": f"/v1/jobs/{job.id}"})
 
 
 def wanted_type(request: Request) -> str:

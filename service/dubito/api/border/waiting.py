@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
-from dubito.api.errors import FieldProblem, FieldsError
+from dubito.api.border.errors import FieldProblem, FieldsError
 from dubito.errors import DeadlineError, UnavailableError
 from dubito.serving.worker import Job
 

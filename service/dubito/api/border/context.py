@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dubito.api.errors import error_response
+from dubito.api.border.errors import error_response
 from dubito.errors import DubitoError
 
 _KEY = "dubito.context"

@@ -12,8 +12,8 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dubito.addresses import is_loopback
-from dubito.api.context import request_id
-from dubito.api.errors import error_response
+from dubito.api.border.context import request_id
+from dubito.api.border.errors import error_response
 from dubito.errors import InputError, UnauthorizedError
 from dubito.registry.names import ANONYMOUS
 from dubito.settings import Settings

@@ -14,7 +14,7 @@ from itertools import chain
 import orjson
 from starlette.requests import ClientDisconnect, Request
 
-from dubito.api.errors import FieldProblem, FieldsError
+from dubito.api.border.errors import FieldProblem, FieldsError
 from dubito.errors import InputError, TooLargeError, UnsupportedMediaTypeError
 from dubito_nn.strict_json import DoubledKeyError, unique
 

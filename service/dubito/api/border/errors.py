@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 import orjson
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.responses import Response
 
 from dubito.errors import DubitoError, InputError
@@ -30,6 +30,18 @@ class FieldProblem:
 
     path: str
     message: str
+
+
+class ProblemPage(BaseModel):
+    """The body of every error (RFC 9457)."""
+
+    type: str = Field(description="A name of the kind of error that does not change.")
+    title: str = Field(description="The kind of error in words.")
+    status: int = Field(description="The status of the reply.")
+    detail: str = Field(description="What was expected, what came, and what to do about it.")
+    error: str = Field(description="The same as `detail`, for clients that read this field.")
+    request_id: str = Field(description="Identifier of the request, which the log has too.")
+    fields: list[FieldProblem] = Field(default=[], description="The fields that were refused.")
 
 
 class FieldsError(InputError):
@@ -94,19 +106,17 @@ def problem_response(
     headers: dict[str, str] | None = None,
 ) -> Response:
     """An error body with its status."""
-    body: dict[str, object] = {
-        "type": _TYPE + kind,
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "error": detail,
-        "request_id": request_id,
-    }
-    if problems:
-        body["fields"] = [
-            {"path": problem.path, "message": problem.message} for problem in problems
-        ]
-    return Response(orjson.dumps(body), status, headers=headers, media_type="application/json")
+    page = ProblemPage(
+        type=_TYPE + kind,
+        title=title,
+        status=status,
+        detail=detail,
+        error=detail,
+        request_id=request_id,
+        fields=list(problems),
+    )
+    body = orjson.dumps(page.model_dump(exclude_defaults=True))
+    return Response(body, status, headers=headers, media_type="application/json")
 
 
 def status_response(

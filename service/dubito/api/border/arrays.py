@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from dubito.api.errors import FieldProblem, FieldsError
+from dubito.api.border.errors import FieldProblem, FieldsError
 from dubito.errors import InputError, TooLargeError
 from dubito.pools.numpy_files import read_header
 

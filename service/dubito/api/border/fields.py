@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from dubito.api.errors import FieldProblem, FieldsError, fields_error
+from dubito.api.border.errors import FieldProblem, FieldsError, fields_error
 from dubito.errors import InputError
 
 Body = TypeVar("Body")

@@ -1,0 +1,145 @@
+"""Predictions: what they were made with, and their columns.
+
+These pages are never made: `border/replies.py` writes the arrays as they are. A column stands in a
+reply where the head has it and `outputs` does not leave it out; it is null where it needs a
+calibration, or passes, that are not there.
+
+Dimensions: T passes, B rows, C classes or labels, D outputs, P positions (one axis or more).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from pydantic import Field
+
+from dubito.api.pages.base import DrawnPage, Names, Nested, Page
+
+Numbers: TypeAlias = list[float | None]
+Figures: TypeAlias = list[Nested]
+
+
+class OodColumns(Page):
+    """Whether rows are out of distribution, by a score whose held-out values are known."""
+
+    score: Numbers = Field(description="Score of each row; large is strange.")
+    p_value: Numbers = Field(description="Share of held-out rows that are at least as strange.")
+    flag: list[bool | None] = Field(description="Whether the row is out of distribution.")
+
+
+class IntervalColumns(Page):
+    """Intervals of a regression; an end is null where the interval has none."""
+
+    lower: Figures = Field(description="Lower ends, (B, D), in target units.")
+    upper: Figures = Field(description="Upper ends, (B, D), in target units.")
+
+
+class OutputColumns(Page):
+    """Columns of a prediction; the first axis of each is the row.
+
+    A number, name, set, flag or decision is null where the network overflows on the row.
+    """
+
+    label: list[Names] | None = Field(
+        default=None,
+        description="Classification: the most probable class of each row, (B,), or of each "
+        "position, (B, P); of several labels the names of those that are on.",
+    )
+    mean: Figures | None = Field(
+        default=None,
+        description="Classification: mean of the probabilities over the passes, (B, C) or "
+        "(B, P, C); of several labels that of being on. Regression: mean of the predictions, "
+        "(B, D), in target units.",
+    )
+    variance: Figures | None = Field(
+        default=None,
+        description="Classification: variance of the probabilities over the passes, as `mean`. "
+        "Regression: `epistemic_variance` + `aleatoric_variance`.",
+    )
+    standard_error: Figures | None = Field(
+        default=None, description="Monte Carlo standard error of `mean`, under the draw used."
+    )
+    num_samples_used: list[int] | None = Field(
+        default=None, description="Number of passes that each row took; fewer with a tolerance."
+    )
+    predictive_entropy: Numbers | None = Field(
+        default=None, description="Entropy of the mean probabilities, in nats: the total doubt."
+    )
+    expected_entropy: Numbers | None = Field(
+        default=None,
+        description="Mean of the entropies of the passes, in nats: the aleatoric part.",
+    )
+    mutual_information: Numbers | None = Field(
+        default=None,
+        description="`predictive_entropy` - `expected_entropy`, in nats: the epistemic part.",
+    )
+    mutual_information_corrected: Numbers | None = Field(
+        default=None,
+        description="`mutual_information` without most of its bias from few passes, by jackknife.",
+    )
+    variation_ratio: Numbers | None = Field(
+        default=None, description="Share of the passes whose class is not the most frequent one."
+    )
+    position_predictive_entropy: Figures | None = Field(
+        default=None, description="`predictive_entropy` of each label or position, in nats."
+    )
+    position_expected_entropy: Figures | None = Field(
+        default=None, description="`expected_entropy` of each label or position, in nats."
+    )
+    position_mutual_information: Figures | None = Field(
+        default=None, description="`mutual_information` of each label or position, in nats."
+    )
+    position_mutual_information_corrected: Figures | None = Field(
+        default=None,
+        description="`mutual_information_corrected` of each label or position, in nats.",
+    )
+    position_variation_ratio: Figures | None = Field(
+        default=None, description="`variation_ratio` of each label or position."
+    )
+    epistemic_variance: Figures | None = Field(
+        default=None,
+        description="Regression: variance of the passes' means, in target units squared.",
+    )
+    aleatoric_variance: Figures | None = Field(
+        default=None, description="Regression: variance of the noise, in target units squared."
+    )
+    quantiles: dict[str, Figures] | None = Field(
+        default=None, description="Regression: quantiles of the calibrated mixture, by level."
+    )
+    prediction_set: list[Names] | None = Field(
+        default=None,
+        description="Classification: the classes that the promise of the coverage keeps, by row or "
+        "position; of several labels those that may be on.",
+    )
+    certain_set: list[Names] | None = Field(
+        default=None, description="Several labels: those that must be on."
+    )
+    interval: IntervalColumns | None = Field(
+        default=None, description="Regression: intervals at the coverage."
+    )
+    decision: list[Literal["accept", "review", "reject"] | None] | None = Field(
+        default=None,
+        description="`accept` where the prediction can be used, `review` where somebody should "
+        "look at it, `reject` where the row is out of distribution.",
+    )
+    ood: OodColumns | None = Field(
+        default=None, description="Whether the row is out of distribution."
+    )
+    samples: Figures | None = Field(
+        default=None,
+        description="All passes, (B, T, ...) as `mean`; only where `outputs` names them.",
+    )
+
+
+class PredictPage(DrawnPage):
+    """A prediction with its uncertainty."""
+
+    request_id: str = Field(description="Identifier of the request, which feedback takes.")
+    tolerance: float | None = Field(
+        description="Standard error at which a row stopped; null: all passes were made."
+    )
+    calibration: int | None = Field(
+        description="Number of the calibration that was applied; null: figures are raw."
+    )
+    warnings: list[str] = Field(description="What the caller should know.")
+    outputs: OutputColumns = Field(description="The columns by name.")
