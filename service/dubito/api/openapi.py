@@ -124,6 +124,17 @@ def gives(*kinds: str, headers: dict[str, str] | None = None) -> Described:
     return reply
 
 
+def event_schema(data: str) -> Described:
+    """One server-sent event, whose `data` is the JSON of a page."""
+    text = {"type": "string"}
+    page = {"contentMediaType": JSON, "contentSchema": {"$ref": _REFERENCE.format(model=data)}}
+    return {
+        "type": "object",
+        "properties": {"event": text, "id": text, "data": text | page},
+        "required": ["event", "id", "data"],
+    }
+
+
 ACCEPTED: Responses = {
     202: {
         "model": AcceptedPage,

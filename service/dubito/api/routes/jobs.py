@@ -14,7 +14,7 @@ from starlette.responses import StreamingResponse
 from dubito.api.border.access import Access, access
 from dubito.api.border.bodies import NPZ, PARQUET
 from dubito.api.border.replies import json_response, unchanged
-from dubito.api.openapi import NOT_MODIFIED, UNLESS_MATCH, JobName, gives, takes
+from dubito.api.openapi import NOT_MODIFIED, UNLESS_MATCH, JobName, event_schema, gives, takes
 from dubito.api.pages.work import JobPage, JobsPage, SelectedPage
 from dubito.columns import to_json
 from dubito.errors import DubitoError
@@ -51,7 +51,7 @@ def cancel_job(request: Request, job: JobName) -> Response:
     "/{job}/events",
     summary="The progress of a job",
     response_class=StreamingResponse,
-    responses={200: {"content": {EVENTS: {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {EVENTS: {"itemSchema": event_schema("JobPage")}}}},
 )
 async def job_events(request: Request, job: JobName) -> Response:
     """Stream server-sent events: `progress` whenever the job moves, `end` once it is finished."""
