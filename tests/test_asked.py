@@ -9,7 +9,7 @@ import pytest
 from typer.main import get_command
 
 from dubito.acquisition import Acquisition
-from dubito.api.fields import read_fields, read_query
+from dubito.api.border.fields import read_fields, read_query
 from dubito.asked import (
     CalibrateOptions,
     CalibrateOrder,

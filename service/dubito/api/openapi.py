@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from fastapi import Depends, Path, Request
+from fastapi import Path, Request
 from pydantic import TypeAdapter
 
 from dubito.api.border.bodies import JSON
 from dubito.api.border.errors import ProblemPage
 from dubito.api.pages.work import AcceptedPage
+from dubito.registry.names import DEFAULT_ALIAS
 
 Described: TypeAlias = dict[str, Any]  # a part of an OpenAPI document, as FastAPI types them
 Responses: TypeAlias = dict[int | str, Described]
@@ -45,36 +46,40 @@ PoolName: TypeAlias = Annotated[str, Path(description="Name of the pool.", json_
 JobName: TypeAlias = Annotated[str, Path(description="Identifier of the job.")]
 
 
-async def _asked_version(request: Request) -> str:
-    name: str = request.path_params.get("version", "default")
-    return name
-
-
-async def _in_path(version: VersionName) -> None:
-    """Names the version among the parameters of a path."""
-
-
-AskedVersion: TypeAlias = Annotated[str, Depends(_asked_version)]
-"""The version of the path; without one, what the alias `default` points to."""
+_VERSION: Described = {
+    "name": "version",
+    "in": "path",
+    "required": True,
+    "description": "Number of the version, or an alias that points to it.",
+    "schema": {"type": "string"},
+}
 
 
 def both(
     register: Callable[..., Callable[[Route], Route]], action: str, **options: Any
 ) -> Callable[[Route], Route]:
-    """Registers a route for a model, and for one version of it.
+    """Registers a route for a model, and for one version of it; `asked_version` tells which.
 
     Args:
         register: such as `router.get`.
         action: last part of the path.
         options: what else `register` takes.
     """
+    reads = options.pop("openapi_extra", {})
+    one = reads | {"parameters": [_VERSION, *reads.get("parameters", ())]}
 
     def decorate(route: Route) -> Route:
-        register(f"/{{model}}/{action}", **options)(route)
+        register(f"/{{model}}/{action}", openapi_extra=reads, **options)(route)
         path = f"/{{model}}/versions/{{version}}/{action}"
-        return register(path, dependencies=[Depends(_in_path)], **options)(route)
+        return register(path, openapi_extra=one, **options)(route)
 
     return decorate
+
+
+def asked_version(request: Request) -> str:
+    """The version of the path; without one, what the alias `default` points to."""
+    name: str = request.path_params.get("version", DEFAULT_ALIAS)
+    return name
 
 
 def header(name: str, description: str) -> Described:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Annotated
 
 import orjson
 from fastapi.exceptions import RequestValidationError
@@ -28,8 +29,8 @@ _MAX_WORDS = 300
 class FieldProblem:
     """What is wrong with one field; `path` is written with dots."""
 
-    path: str
-    message: str
+    path: Annotated[str, Field(description="Where the field is, with dots.")]
+    message: Annotated[str, Field(description="What is wrong with it.")]
 
 
 class ProblemPage(BaseModel):

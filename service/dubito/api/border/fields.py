@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from starlette.requests import Request
 
+from dubito.api.border.bodies import JSON, media_type, parse_json, read_body
 from dubito.api.border.errors import FieldProblem, FieldsError, fields_error
 from dubito.errors import InputError
 
 Body = TypeVar("Body")
 _MAX_UNKNOWN = 10
+_SMALL_BODY_BYTES = 4096
 _LISTS = ("outputs", "members", "exclude")
 
 
@@ -30,6 +33,18 @@ def read_fields(schema: type[Body], fields: Mapping[str, object]) -> Body:
         return schema(**fields)
     except ValidationError as error:
         raise fields_error(error) from error
+
+
+async def read_small(request: Request, schema: type[Body]) -> Body:
+    """The fields of a JSON body that has no rows.
+
+    Raises:
+        UnsupportedMediaTypeError: the body is no JSON.
+        TooLargeError: it is longer than any such body need be.
+        FieldsError: a wrong type, an unknown field, or one that is missing.
+    """
+    media_type(request, (JSON,))
+    return read_fields(schema, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
 
 
 def rows_or_pool(fields: Mapping[str, object]) -> None:

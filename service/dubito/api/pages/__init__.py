@@ -4,6 +4,7 @@
     models.py       models, versions, aliases, changes, health
     predictions.py  columns of a prediction; what was drawn
     calibrations.py records, evaluations and their reports
+    curves.py       curves of reports
     work.py         pools, jobs, selections
     monitoring.py   outcomes, drift, alarms
 

@@ -6,13 +6,15 @@ Dimensions: B rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
+from dubito.engine.calling.sampling import Draw, Masks, Method
 
-class Page(BaseModel):
+
+class JsonPage(BaseModel):
     """One JSON object of a reply; what is not set is left out of it."""
 
     model_config = ConfigDict(frozen=True)
@@ -28,22 +30,31 @@ class Page(BaseModel):
         return cls.model_validate({**vars(fact), **values})
 
 
-class DrawnPage(Page):
+class DrawnEntry(JsonPage):
+    """How the passes were drawn."""
+
+    num_samples: int = Field(description="T, the number of masked passes per row.")
+    seed: int = Field(description="Seed of the masks.")
+    masks: Masks = Field(description="Whether rows share the masks of a pass, or have their own.")
+    draw: Draw = Field(description="How the masks were drawn.")
+    method: Method = Field(description="How the uncertainty was computed.")
+
+
+class SamplingEntry(DrawnEntry):
+    """How the passes were drawn, and when a row stopped."""
+
+    tolerance: float | None = Field(
+        description="Standard error at which a row stopped, or null if all passes were made."
+    )
+
+
+class DrawnPage(DrawnEntry):
     """What an answer was drawn with."""
 
     model: str = Field(description="Name of the model.")
     version: int = Field(description="Number of the version that answered.")
     members: list[int] = Field(
         default=[], description="Versions of the ensemble; left out with other methods."
-    )
-    num_samples: int = Field(description="T, the number of masked passes per row.")
-    seed: int = Field(description="Seed of the masks.")
-    masks: Literal["shared", "independent"] = Field(
-        description="Whether all rows share the masks of a pass, or each row has its own."
-    )
-    draw: Literal["iid", "stratified"] = Field(description="How the masks were drawn.")
-    method: Literal["mc", "point", "moments", "ensemble"] = Field(
-        description="How the uncertainty was computed."
     )
 
 

@@ -12,11 +12,10 @@ from typing import Literal, TypeAlias
 from pydantic import Field
 
 from dubito.answered import CalibrateReply
-from dubito.api.pages.base import Document, DrawnPage, Page
+from dubito.api.pages.base import Document, DrawnPage, JsonPage, SamplingEntry
+from dubito.api.pages.curves import BinEntry, CurvesEntry
 from dubito.calibration.record import Calibration
-from dubito.engine import Sampling
 from dubito.registry import CalibrationFact
-from dubito.report import Curves, ReliabilityBin
 
 Report: TypeAlias = dict[str, float | None]
 Intervals: TypeAlias = dict[str, tuple[float, float] | None]
@@ -30,7 +29,7 @@ _INTERVALS = "95 % intervals of the figures, from resampled rows; null where the
 _SPLITS = "Number of rows that each fit, and the report, was given."
 
 
-class ReportsEntry(Page):
+class ReportsEntry(JsonPage):
     """The report on rows that no fit has seen, without and with the calibration."""
 
     before: Report = Field(description=_REPORT)
@@ -40,7 +39,7 @@ class ReportsEntry(Page):
     )
 
 
-class FlagEntry(Page):
+class FlagEntry(JsonPage):
     """The score of the flag."""
 
     score: str = Field(description="Name of the score.")
@@ -52,14 +51,14 @@ class FlagEntry(Page):
     )
 
 
-class FlagParts(Page):
+class FlagParts(JsonPage):
     """What the score of the flag needs beside a row."""
 
     bank: dict[str, int] | None = Field(description="Sizes of the features that are compared with.")
     parts: list[str] = Field(description="Scores that were combined.")
 
 
-class ThresholdsEntry(Page):
+class ThresholdsEntry(JsonPage):
     """What sets and intervals are drawn by."""
 
     thresholds: list[float | None] = Field(
@@ -68,7 +67,7 @@ class ThresholdsEntry(Page):
     num_rows: int = Field(description="Number of held-out rows.")
 
 
-class PolicyEntry(Page):
+class PolicyEntry(JsonPage):
     """What decides between accepting and reviewing a row."""
 
     kind: Literal["sets", "risk", "acceptance"] = Field(
@@ -82,7 +81,7 @@ class PolicyEntry(Page):
     num_rows: int = Field(description="Number of held-out rows that set the threshold.")
 
 
-class FittedPage(Page):
+class FittedPage(JsonPage):
     """What was fitted, and how good it is."""
 
     model: str = Field(description="Name of the model.")
@@ -109,7 +108,7 @@ class RecordPage(FittedPage):
     created_at: datetime = Field(description="When it was fitted.")
     format_version: int = Field(description="Format of the record.")
     task: Literal["classification", "regression"] = Field(description="What the network predicts.")
-    sampling: Sampling = Field(description="The only way of drawing that it covers.")
+    sampling: SamplingEntry = Field(description="The only way of drawing that it covers.")
     alpha: float = Field(description="False-alarm rate of the flag.")
     coverage: float = Field(description="Coverage of sets and intervals where none is asked.")
     scaling: Literal["temperature", "vector", "isotonic", "none"] = Field(
@@ -135,18 +134,18 @@ class RecordPage(FittedPage):
     positions: Document | None = Field(
         description="How the labels or positions of a row are taken together."
     )
-    bins: list[ReliabilityBin] = Field(description="Reliability with the calibration.")
+    bins: list[BinEntry] = Field(description="Reliability with the calibration.")
 
 
 class CalibrationPage(RecordPage):
     """A calibration: all that was fitted, with what, and the curves of its report."""
 
-    curves: dict[Literal["before", "after"], Curves] = Field(
+    curves: dict[Literal["before", "after"], CurvesEntry] = Field(
         description="Curves of the report, without and with the calibration."
     )
 
 
-class NoCalibrationPage(Page):
+class NoCalibrationPage(JsonPage):
     """That a version has no active calibration."""
 
     model: str = Field(description="Name of the model.")
@@ -154,17 +153,16 @@ class NoCalibrationPage(Page):
     calibration: None = Field(description="There is none.")
 
 
-class EvaluatePage(DrawnPage):
+class EvaluatePage(DrawnPage, SamplingEntry):
     """How good a version is on labelled rows."""
 
-    tolerance: float | None = Field(description="Standard error at which a row stopped.")
     calibration: int | None = Field(description="Number of the calibration that was applied.")
     coverage: float | None = Field(description="Coverage of the sets and intervals.")
     num_rows: int = Field(description="Number of labelled rows.")
     splits: dict[str, int] = Field(description=_SPLITS)
     report: Report = Field(description=_REPORT)
     intervals: Intervals = Field(description=_INTERVALS)
-    curves: Curves = Field(description="Curves of the report.")
+    curves: CurvesEntry = Field(description="Curves of the report.")
     warnings: list[str] = Field(description="What the caller should know.")
 
 

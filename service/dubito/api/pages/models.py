@@ -8,13 +8,13 @@ from typing import Literal, Self
 from pydantic import Field
 
 from dubito.answered import VersionPage
-from dubito.api.pages.base import Document, Page
+from dubito.api.pages.base import Document, JsonPage
 from dubito.api.pages.calibrations import RecordPage, calibration_page
 from dubito.models.library import Library
 from dubito.registry import AliasFact, AuditFact, ModelFact, VersionFact
 
 
-class AliasPage(Page):
+class AliasPage(JsonPage):
     """An alias."""
 
     model: str = Field(description="Name of the model.")
@@ -28,14 +28,14 @@ class AliasPage(Page):
         return cls.of(fact, alias=fact.name)
 
 
-class AliasEntry(Page):
+class AliasEntry(JsonPage):
     """Where an alias of a model points."""
 
     version: int = Field(description="Number of the version that it points to.")
     revision: int = Field(description="Grows by one with every move; `If-Match` takes it.")
 
 
-class VersionEntry(Page):
+class VersionEntry(JsonPage):
     """A version among those of its model."""
 
     version: int = Field(description="Number of the version.")
@@ -60,7 +60,7 @@ class VersionEntry(Page):
         )
 
 
-class ModelPage(Page):
+class ModelPage(JsonPage):
     """A model with its versions and aliases."""
 
     model: str = Field(description="Name of the model.")
@@ -82,13 +82,13 @@ class ModelPage(Page):
         )
 
 
-class ModelsPage(Page):
+class ModelsPage(JsonPage):
     """All models."""
 
     models: list[ModelPage] = Field(description="Models by name.")
 
 
-class UploadedPage(Page):
+class UploadedPage(JsonPage):
     """What an upload has become."""
 
     model: str = Field(description="Name of the model.")
@@ -132,7 +132,7 @@ def version_page(page: VersionPage) -> dict[str, object]:
     }
 
 
-class ChangeEntry(Page):
+class ChangeEntry(JsonPage):
     """One change of a model."""
 
     at: datetime = Field(description="When it was made.")
@@ -143,7 +143,7 @@ class ChangeEntry(Page):
     details: Document = Field(description="What else is known of the change.")
 
 
-class ChangesPage(Page):
+class ChangesPage(JsonPage):
     """Changes of a model, the newest first."""
 
     changes: list[ChangeEntry] = Field(description="At most 1000 changes.")
@@ -154,13 +154,13 @@ class ChangesPage(Page):
         return cls(changes=[ChangeEntry.of(fact) for fact in facts])
 
 
-class LivePage(Page):
+class LivePage(JsonPage):
     """Whether the server works."""
 
     live: bool = Field(description="Whether the event loop and the device worker beat.")
 
 
-class HealthEntry(Page):
+class HealthEntry(JsonPage):
     """A version that is loaded, or a pinned model whether it is or not."""
 
     model: str = Field(description="Name of the model.")
@@ -175,7 +175,7 @@ class HealthEntry(Page):
     )
 
 
-class ReadyPage(Page):
+class ReadyPage(JsonPage):
     """Whether predictions are taken."""
 
     ready: bool = Field(description="Whether all pinned models are loaded and requests are taken.")

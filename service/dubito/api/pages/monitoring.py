@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Self
 
 from pydantic import Field
 
-from dubito.api.pages.base import Page
+from dubito.api.pages.base import JsonPage
 from dubito.monitoring.drifts import DriftFact
 from dubito.monitoring.monitor import MonitoringPage
-from dubito.monitoring.outcomes import Rate
 from dubito.registry.monitoring import Added
 
 
-class StoredEntry(Page):
+class StoredEntry(JsonPage):
     """Outcomes that were stored under one calibration."""
 
     version: int = Field(description="Number of the version that predicted.")
@@ -23,7 +23,7 @@ class StoredEntry(Page):
     known: int = Field(description="Number of outcomes that were known already.")
 
 
-class FeedbackPage(Page):
+class FeedbackPage(JsonPage):
     """What a feedback has stored, per calibration that answered the request."""
 
     request_id: str = Field(description="Identifier of this request.")
@@ -45,7 +45,7 @@ class FeedbackPage(Page):
         return cls(request_id=request_id, model=model, stored=stored)
 
 
-class DriftEntry(Page):
+class DriftEntry(JsonPage):
     """The drift test of this server, which bets against the scores of the flag."""
 
     score: str = Field(description="Score of the flag that it follows.")
@@ -75,15 +75,23 @@ class DriftEntry(Page):
         )
 
 
-class OutcomesEntry(Page):
+class RateEntry(JsonPage):
+    """A share of outcomes, with its exact interval at a confidence of 0.95."""
+
+    observed: float = Field(description="The share that was seen.")
+    lower: float = Field(description="Lower end of the interval.")
+    upper: float = Field(description="Upper end of the interval.")
+
+
+class OutcomesEntry(JsonPage):
     """What the last outcomes say of the promises of the calibration."""
 
     rows: int = Field(description="Number of outcomes that are stored.")
     window: int = Field(description="Number of the last outcomes that the figures are of.")
     promised_coverage: float = Field(description="Coverage of sets or intervals as calibrated.")
-    coverage: list[Rate] = Field(description="Coverage that was seen, per output.")
+    coverage: list[RateEntry] = Field(description="Coverage that was seen, per output.")
     promised_flag_rate: float = Field(description="False-alarm rate of the flag as calibrated.")
-    flag_rate: Rate | None = Field(description="Share of rows that were flagged.")
+    flag_rate: RateEntry | None = Field(description="Share of rows that were flagged.")
     accuracy: float | None = Field(description="Share of right classes; null for a regression.")
     ece: float | None = Field(
         description="Expected calibration error, 15 bins; null for a regression."
@@ -101,9 +109,9 @@ class OutcomesEntry(Page):
                 "rows": page.num_outcomes,
                 "window": 0 if figures is None else figures.num_outcomes,
                 "promised_coverage": promised["coverage"],
-                "coverage": [] if figures is None else figures.coverage,
+                "coverage": [] if figures is None else [asdict(rate) for rate in figures.coverage],
                 "promised_flag_rate": promised["alpha"],
-                "flag_rate": None if figures is None else figures.flag_rate,
+                "flag_rate": None if figures is None else asdict(figures.flag_rate),
                 "accuracy": None if figures is None else figures.accuracy,
                 "ece": None if figures is None else figures.ece,
                 "windows_judged": 0 if watch is None else watch.flags.index - 1,
@@ -111,7 +119,7 @@ class OutcomesEntry(Page):
         )
 
 
-class PredictionsEntry(Page):
+class PredictionsEntry(JsonPage):
     """Predictions that this server has taken for monitoring."""
 
     waiting: int = Field(description="Number of predictions that wait to be written.")
@@ -119,7 +127,7 @@ class PredictionsEntry(Page):
     dropped: int = Field(description="Number of predictions that were left out for lack of room.")
 
 
-class MonitoringDetailsPage(Page):
+class MonitoringDetailsPage(JsonPage):
     """How things stand with a version under its active calibration."""
 
     model: str = Field(description="Name of the model.")

@@ -13,13 +13,13 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from dubito.api.pages.base import DrawnPage, Names, Nested, Page
+from dubito.api.pages.base import DrawnPage, JsonPage, Names, Nested, SamplingEntry
 
 Numbers: TypeAlias = list[float | None]
 Figures: TypeAlias = list[Nested]
 
 
-class OodColumns(Page):
+class OodColumns(JsonPage):
     """Whether rows are out of distribution, by a score whose held-out values are known."""
 
     score: Numbers = Field(description="Score of each row; large is strange.")
@@ -27,14 +27,14 @@ class OodColumns(Page):
     flag: list[bool | None] = Field(description="Whether the row is out of distribution.")
 
 
-class IntervalColumns(Page):
+class IntervalColumns(JsonPage):
     """Intervals of a regression; an end is null where the interval has none."""
 
     lower: Figures = Field(description="Lower ends, (B, D), in target units.")
     upper: Figures = Field(description="Upper ends, (B, D), in target units.")
 
 
-class OutputColumns(Page):
+class OutputColumns(JsonPage):
     """Columns of a prediction; the first axis of each is the row.
 
     A number, name, set, flag or decision is null where the network overflows on the row.
@@ -131,13 +131,10 @@ class OutputColumns(Page):
     )
 
 
-class PredictPage(DrawnPage):
+class PredictPage(DrawnPage, SamplingEntry):
     """A prediction with its uncertainty."""
 
     request_id: str = Field(description="Identifier of the request, which feedback takes.")
-    tolerance: float | None = Field(
-        description="Standard error at which a row stopped; null: all passes were made."
-    )
     calibration: int | None = Field(
         description="Number of the calibration that was applied; null: figures are raw."
     )

@@ -7,11 +7,11 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from dubito.api.pages.base import DrawnPage, Page
+from dubito.api.pages.base import DrawnPage, JsonPage
 from dubito.registry import JobFact, PoolFact
 
 
-class ColumnEntry(Page):
+class ColumnEntry(JsonPage):
     """One array of a pool."""
 
     name: str = Field(description="Name of the network's input.")
@@ -19,7 +19,7 @@ class ColumnEntry(Page):
     shape: list[int] = Field(description="Shape of one row.")
 
 
-class PoolPage(Page):
+class PoolPage(JsonPage):
     """A stored pool of unlabelled rows."""
 
     pool: str = Field(description="Name of the pool.")
@@ -41,19 +41,19 @@ class PoolPage(Page):
         )
 
 
-class PoolsPage(Page):
+class PoolsPage(JsonPage):
     """All pools."""
 
     pools: list[PoolPage] = Field(description="Pools by name.")
 
 
-class AcceptedPage(Page):
+class AcceptedPage(JsonPage):
     """The answer to what became long work."""
 
     job: str = Field(description="Identifier of the job.")
 
 
-class JobPage(Page):
+class JobPage(JsonPage):
     """A job: what was asked, and how far it is."""
 
     job: str = Field(description="Identifier of the job.")
@@ -88,7 +88,7 @@ class JobPage(Page):
         )
 
 
-class JobsPage(Page):
+class JobsPage(JsonPage):
     """The last jobs, the newest first."""
 
     jobs: list[JobPage] = Field(description="At most 1000 jobs.")

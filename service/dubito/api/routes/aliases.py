@@ -11,8 +11,7 @@ from fastapi.responses import Response
 
 from dubito.api.border.access import access
 from dubito.api.border.auth import actor
-from dubito.api.border.bodies import JSON, media_type, parse_json, read_body
-from dubito.api.border.fields import read_fields
+from dubito.api.border.fields import read_small
 from dubito.api.border.replies import json_response, unchanged
 from dubito.api.openapi import (
     DELETED,
@@ -36,7 +35,6 @@ router = APIRouter(prefix="/v1/models", tags=["aliases"])
 _IF_MATCH = header("If-Match", "Revision that the alias is expected to have, or `*`.")
 _IF_NONE_MATCH = header("If-None-Match", "`*`: make the alias only where there is none.")
 _TAGGED: Responses = {200: gives(headers={"ETag": "Revision of the alias."})}
-_SMALL_BODY_BYTES = 4096
 
 
 @router.get(
@@ -64,8 +62,7 @@ async def put_alias(request: Request, model: ModelName, alias: AliasName) -> Res
 
     `If-None-Match: *` only creates it, and fails where it exists.
     """
-    media_type(request, (JSON,))
-    body = read_fields(AliasBody, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
+    body = await read_small(request, AliasBody)
     call = partial(
         access(request).application.library.set_alias,
         model,

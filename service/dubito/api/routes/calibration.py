@@ -11,12 +11,12 @@ from fastapi.responses import Response
 from dubito.answered import CalibrateReply
 from dubito.api.border.access import Access, access
 from dubito.api.border.auth import actor
-from dubito.api.border.bodies import JSON, NPZ, media_type, parse_json, read_body
-from dubito.api.border.fields import read_fields
+from dubito.api.border.bodies import NPZ
+from dubito.api.border.fields import read_small
 from dubito.api.border.replies import json_response
 from dubito.api.intake import Given, answered
 from dubito.api.labelled import KINDS, read_labelled
-from dubito.api.openapi import TIMEOUT, AskedVersion, ModelName, both, takes
+from dubito.api.openapi import TIMEOUT, ModelName, asked_version, both, takes
 from dubito.api.pages.calibrations import (
     CalibratePage,
     CalibrationPage,
@@ -30,7 +30,6 @@ from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["calibration"])
 
-_SMALL_BODY_BYTES = 4096
 _ACTIVE = CalibrationPage | NoCalibrationPage
 
 
@@ -41,18 +40,18 @@ _ACTIVE = CalibrationPage | NoCalibrationPage
     response_model=CalibratePage,
     openapi_extra=takes(CalibrateBody, NPZ, query=CalibrateOptions, headers=(TIMEOUT,)),
 )
-async def calibrate(request: Request, model: ModelName, version: AskedVersion) -> Response:
+async def calibrate(request: Request, model: ModelName) -> Response:
     """Fit scaling or noise, sets or intervals, and the flag of a version, and make it active.
 
-    Without a version in the path it is the one that the alias `default` points to.
+    Without a version in the path, the alias `default` names it.
     """
-    return await answered(request, KINDS, partial(_start, model, version), _answer)
+    return await answered(request, KINDS, partial(_start, model, asked_version(request)), _answer)
 
 
 @both(router.get, "calibration", summary="The active calibration", response_model=_ACTIVE)
-def get_calibration(request: Request, model: ModelName, version: AskedVersion) -> Response:
+def get_calibration(request: Request, model: ModelName) -> Response:
     """Show report, reliability bins, thresholds and what it was fitted on, or null."""
-    return _active(access(request), model, version)
+    return _active(access(request), model, asked_version(request))
 
 
 @both(
@@ -62,11 +61,10 @@ def get_calibration(request: Request, model: ModelName, version: AskedVersion) -
     response_model=_ACTIVE,
     openapi_extra=takes(ActiveBody),
 )
-async def put_calibration(request: Request, model: ModelName, version: AskedVersion) -> Response:
+async def put_calibration(request: Request, model: ModelName) -> Response:
     """Go back to an earlier calibration of a version, or to none."""
-    media_type(request, (JSON,))
-    body = read_fields(ActiveBody, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
-    held = access(request)
+    body = await read_small(request, ActiveBody)
+    held, version = access(request), asked_version(request)
     change = partial(held.application.registry.set_active_calibration, actor=actor(request))
     await to_thread.run_sync(change, model, version, body.active)
     return await to_thread.run_sync(_active, held, model, version)

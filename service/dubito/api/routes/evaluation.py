@@ -13,7 +13,7 @@ from dubito.api.border.bodies import NPZ
 from dubito.api.border.replies import json_response
 from dubito.api.intake import Given, answered
 from dubito.api.labelled import KINDS, read_labelled
-from dubito.api.openapi import TIMEOUT, AskedVersion, ModelName, both, takes
+from dubito.api.openapi import TIMEOUT, ModelName, asked_version, both, takes
 from dubito.api.pages.calibrations import EvaluatePage
 from dubito.asked import EvaluateBody, EvaluateOptions, EvaluateOrder, order_of
 from dubito.serving.worker import Job
@@ -28,12 +28,12 @@ router = APIRouter(prefix="/v1/models", tags=["calibration"])
     response_model=EvaluatePage,
     openapi_extra=takes(EvaluateBody, NPZ, query=EvaluateOptions, headers=(TIMEOUT,)),
 )
-async def evaluate(request: Request, model: ModelName, version: AskedVersion) -> Response:
+async def evaluate(request: Request, model: ModelName) -> Response:
     """Judge a version; nothing is changed.
 
-    Without a version in the path it is the one that the alias `default` points to.
+    Without a version in the path, the alias `default` names it.
     """
-    return await answered(request, KINDS, partial(_start, model, version), _answer)
+    return await answered(request, KINDS, partial(_start, model, asked_version(request)), _answer)
 
 
 def _start(model: str, version: str, given: Given) -> Job[EvaluateReply]:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 from anyio import open_file, to_thread
 from fastapi import APIRouter, Query, Request
@@ -14,9 +14,9 @@ from fastapi.responses import Response
 
 from dubito.api.border.access import Access, access
 from dubito.api.border.auth import actor
-from dubito.api.border.bodies import JSON, OCTETS, chunks_within, media_type, parse_json, read_body
+from dubito.api.border.bodies import OCTETS, chunks_within, media_type
 from dubito.api.border.errors import FieldProblem, FieldsError
-from dubito.api.border.fields import read_fields
+from dubito.api.border.fields import read_small
 from dubito.api.border.replies import json_response
 from dubito.api.openapi import DELETED, ModelName, VersionName, gives, takes
 from dubito.api.pages.models import (
@@ -34,9 +34,8 @@ from dubito.registry.names import check_name
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
-_SMALL_BODY_BYTES = 4096
-Digest: TypeAlias = Annotated[
-    str | None, Query(description="SHA-256 of the bundle, in hexadecimal; others are refused.")
+_Digest = Annotated[
+    str | None, Query(description="SHA-256 of the body in hexadecimal. Another body is refused.")
 ]
 
 
@@ -71,7 +70,7 @@ def get_version(request: Request, model: ModelName, version: VersionName) -> Res
     responses={201: gives(headers={"Location": "Path of the version."})},
     openapi_extra=takes(None, OCTETS),
 )
-async def upload(request: Request, model: ModelName, sha256: Digest = None) -> Response:
+async def upload(request: Request, model: ModelName, sha256: _Digest = None) -> Response:
     """Store a bundle as the model's next version. The first creates the model and `default`."""
     held = access(request)
     check_name("model", model)
@@ -127,8 +126,7 @@ def unload(request: Request, model: ModelName, version: VersionName) -> Response
 )
 async def retire(request: Request, model: ModelName, version: VersionName) -> Response:
     """Retire a version that no alias names: it is kept, but no longer answers requests."""
-    media_type(request, (JSON,))
-    body = read_fields(RetireBody, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
+    body = await read_small(request, RetireBody)
     application = access(request).application
     change = partial(application.registry.retire, actor=actor(request))
     retired = await to_thread.run_sync(change, model, version, body.reason)

@@ -14,7 +14,7 @@ from dubito.api.border.context import request_id
 from dubito.api.border.fields import no_query, read_fields
 from dubito.api.border.replies import json_response
 from dubito.api.border.waiting import deadline
-from dubito.api.openapi import TIMEOUT, AskedVersion, ModelName, both, takes
+from dubito.api.openapi import TIMEOUT, ModelName, asked_version, both, takes
 from dubito.api.pages.monitoring import FeedbackPage, MonitoringDetailsPage
 from dubito.api.schemas import FeedbackBody
 from dubito.monitoring.monitor import FeedbackOrder, Truth
@@ -30,7 +30,7 @@ router = APIRouter(prefix="/v1/models", tags=["monitoring"])
     response_model=FeedbackPage,
     openapi_extra=takes(FeedbackBody, headers=(TIMEOUT,)),
 )
-async def feedback(request: Request, model: ModelName, version: AskedVersion) -> Response:
+async def feedback(request: Request, model: ModelName) -> Response:
     """Store the true outcomes of an earlier prediction.
 
     With a version in the path it is refused where another one predicted.
@@ -42,7 +42,9 @@ async def feedback(request: Request, model: ModelName, version: AskedVersion) ->
         with held.application.admission.holding(length):
             body = await read_body(request, held.settings.max_body_bytes)
             no_query(request.query_params.multi_items())
-            added = await to_thread.run_sync(partial(_store, held, model, version, body))
+            added = await to_thread.run_sync(
+                partial(_store, held, model, asked_version(request), body)
+            )
     return json_response(FeedbackPage.of_added(request_id(request), model, added))
 
 
@@ -52,9 +54,9 @@ async def feedback(request: Request, model: ModelName, version: AskedVersion) ->
     summary="Is it still calibrated?",
     response_model=MonitoringDetailsPage,
 )
-def get_monitoring(request: Request, model: ModelName, version: AskedVersion) -> Response:
+def get_monitoring(request: Request, model: ModelName) -> Response:
     """Show coverage, ECE and flag rate of the last outcomes, the drift test, and alarms."""
-    page = access(request).application.monitoring.page(model, version)
+    page = access(request).application.monitoring.page(model, asked_version(request))
     return json_response(MonitoringDetailsPage.of_state(page))
 
 

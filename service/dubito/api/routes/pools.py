@@ -17,10 +17,8 @@ from dubito.api.border.bodies import (
     PARQUET,
     chunks_within,
     media_type,
-    parse_json,
-    read_body,
 )
-from dubito.api.border.fields import no_query, read_fields, read_query
+from dubito.api.border.fields import no_query, read_query, read_small
 from dubito.api.border.replies import json_response
 from dubito.api.openapi import DELETED, PoolName, gives, takes
 from dubito.api.pages.work import PoolPage, PoolsPage
@@ -31,7 +29,6 @@ from dubito.registry import PoolFact
 router = APIRouter(prefix="/v1/pools", tags=["pools"])
 
 _FORMATS = {NPY: "npy", NPZ: "npz", PARQUET: "parquet"}
-_SMALL_BODY_BYTES = 4096
 
 
 @router.post(
@@ -87,7 +84,7 @@ async def _receive(request: Request, held: Access, format: str) -> PoolFact:
 
 async def _take(request: Request, held: Access) -> PoolFact:
     no_query(request.query_params.multi_items())
-    body = read_fields(PoolAddressBody, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
+    body = await read_small(request, PoolAddressBody)
     take = partial(
         held.application.pools.take,
         body.name,

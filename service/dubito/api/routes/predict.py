@@ -17,7 +17,7 @@ from dubito.api.border.context import request_id
 from dubito.api.border.fields import no_query, read_fields, read_query, rows_or_pool
 from dubito.api.border.replies import columns_response, wanted_type
 from dubito.api.intake import Given, answered
-from dubito.api.openapi import ACCEPTED, TIMEOUT, AskedVersion, ModelName, both, gives, takes
+from dubito.api.openapi import ACCEPTED, TIMEOUT, ModelName, asked_version, both, gives, takes
 from dubito.api.pages.predictions import PredictPage
 from dubito.asked import PredictBody, PredictOptions, PredictOrder, order_of
 from dubito.engine import Inputs
@@ -38,10 +38,10 @@ _KINDS = (JSON, NPY, NPZ)
     responses={200: gives(NPY, NPZ), **ACCEPTED},
     openapi_extra=takes(PredictBody, NPY, NPZ, query=PredictOptions, headers=(TIMEOUT,)),
 )
-async def predict(request: Request, model: ModelName, version: AskedVersion) -> Response:
+async def predict(request: Request, model: ModelName) -> Response:
     """Predict rows: of the request at once, of a stored pool by a job.
 
-    Without a version in the path it is the one that the alias `default` points to. The reply is
+    Without a version in the path, the alias `default` names it. The reply is
     `.npz` or `.npy` where `Accept` asks for it.
     """
 
@@ -49,7 +49,8 @@ async def predict(request: Request, model: ModelName, version: AskedVersion) -> 
         head, wanted = _head(reply, request), wanted_type(request)
         return columns_response(head, reply.outputs, wanted, reply.classes)
 
-    return await answered(request, _KINDS, partial(_start, request, model, version), answer)
+    start = partial(_start, request, model, asked_version(request))
+    return await answered(request, _KINDS, start, answer)
 
 
 def _start(request: Request, model: str, version: str, given: Given) -> Job[PredictReply] | JobFact:

@@ -19,7 +19,7 @@ from dubito.api.border.context import request_id
 from dubito.api.border.fields import no_query, read_fields, read_query, rows_or_pool
 from dubito.api.border.replies import json_response
 from dubito.api.intake import Given, answered
-from dubito.api.openapi import ACCEPTED, TIMEOUT, AskedVersion, ModelName, both, takes
+from dubito.api.openapi import ACCEPTED, TIMEOUT, ModelName, asked_version, both, takes
 from dubito.api.pages.work import SelectPage
 from dubito.asked import SelectBody, SelectOptions, SelectOrder, order_of
 from dubito.registry import JobFact
@@ -38,16 +38,17 @@ _NAMES = ("inputs", "targets")
     responses=ACCEPTED,
     openapi_extra=takes(SelectBody, NPZ, query=SelectOptions, headers=(TIMEOUT,)),
 )
-async def select(request: Request, model: ModelName, version: AskedVersion) -> Response:
+async def select(request: Request, model: ModelName) -> Response:
     """Choose rows of a pool: of one in the request at once, of a stored one by a job.
 
-    Without a version in the path it is the one that the alias `default` points to.
+    Without a version in the path, the alias `default` names it.
     """
 
     def answer(reply: SelectReply) -> Response:
         return json_response({"request_id": request_id(request), **reply.head()})
 
-    return await answered(request, (JSON, NPZ), partial(_start, model, version), answer)
+    start = partial(_start, model, asked_version(request))
+    return await answered(request, (JSON, NPZ), start, answer)
 
 
 def _start(model: str, version: str, given: Given) -> Job[SelectReply] | JobFact:
