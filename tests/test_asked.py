@@ -96,7 +96,7 @@ def test_a_selection_asks_the_search_what_its_fields_say() -> None:
 def test_every_field_of_an_order_is_an_option_or_comes_with_the_rows(
     command: str, order: type[object]
 ) -> None:
-    offered = get_command(make_app([command])).commands[command].params  # type: ignore[attr-defined]
+    offered = get_command(make_app(command)).commands[command].params  # type: ignore[attr-defined]
     words = {word for one in offered for word in (*one.opts, *one.secondary_opts)}
     fields = (
         {field.name for field in dataclasses.fields(order)}

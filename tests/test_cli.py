@@ -16,7 +16,9 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from typer.main import get_command
 
+from dubito.cli import make_app
 from dubito.registry.database import Database
 from dubito_nn import export
 
@@ -373,3 +375,16 @@ def test_inspect_shows_the_plan_with_estimated_and_measured_gains(
     for word in ("prefix", "once per row and sample", "thinned", "times faster", "B 64: "):
         assert word in out
     assert "thinned" not in _run(capsys, monkeypatch, "inspect", str(path))[1]
+
+
+def test_help_lists_every_command_as_it_describes_itself_and_imports_none() -> None:
+    described = get_command(make_app(is_help=True)).commands  # type: ignore[attr-defined]
+    imported = get_command(make_app()).commands  # type: ignore[attr-defined]
+    assert {name: one.get_short_help_str(999) for name, one in described.items()} == {
+        name: one.get_short_help_str(999) for name, one in imported.items()
+    }
+    script = (
+        "import sys; from dubito.cli import make_app; make_app(is_help=True);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

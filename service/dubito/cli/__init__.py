@@ -29,11 +29,13 @@ with the parts of the application, as the routes do. A command's file is importe
 
 from __future__ import annotations
 
+import ast
 import io
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 
 import typer
 
@@ -72,11 +74,12 @@ _MODULES = {
 _FUNCTIONS = {"import": "import_", "db": "database"}
 
 
-def make_app(commands: Iterable[str] = _MODULES) -> typer.Typer:
+def make_app(only: str | None = None, *, is_help: bool = False) -> typer.Typer:
     """The command with its subcommands.
 
     Args:
-        commands: those that are imported.
+        only: the one that is called; None: all.
+        is_help: whether the commands are listed and none is called, so that none is imported.
     """
     app = typer.Typer(
         name="dubito",
@@ -86,9 +89,8 @@ def make_app(commands: Iterable[str] = _MODULES) -> typer.Typer:
         pretty_exceptions_enable=False,
         callback=lambda: None,  # so that one command alone keeps its name
     )
-    for name in commands:
-        module = import_module(f"dubito.cli.{_MODULES[name]}")
-        command = getattr(module, _FUNCTIONS.get(name, name))
+    for name in (only,) if only else _MODULES:
+        command = _described(name) if is_help else _imported(name)
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:
@@ -107,11 +109,35 @@ def prepared() -> Callable[[], None]:
         if isinstance(stream, io.TextIOWrapper):  # of a terminal that lacks letters: ? for those
             with suppress(OSError, ValueError):  # closed, or not what it was when it was opened
                 stream.reconfigure(errors="replace")
-    asked = sys.argv[1:2]
-    app = make_app(asked if asked and asked[0] in _MODULES else _MODULES)
+    called = sys.argv[1] if len(sys.argv) > 1 and sys.argv[1] in _MODULES else None
+    app = make_app(called, is_help=called is None)
 
     def run() -> None:
         with reporting_errors():
             app()
 
     return run
+
+
+def _imported(name: str) -> Callable[..., None] | typer.Typer:
+    """A command, or several of one kind."""
+    module = import_module(f"dubito.cli.{_MODULES[name]}")
+    command: Callable[..., None] | typer.Typer = getattr(module, _FUNCTIONS.get(name, name))
+    return command
+
+
+def _described(name: str) -> Callable[[], None]:
+    """What stands for a command in the help: its docstring or `help`, read from its file."""
+    source = Path(__file__).with_name(f"{_MODULES[name]}.py").read_text(encoding="utf-8")
+    own = _FUNCTIONS.get(name, name)
+
+    def stand_in() -> None: ...
+
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == own:
+            stand_in.__doc__ = ast.get_docstring(node)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == own:
+            assert isinstance(node.value, ast.Call)
+            texts = {keyword.arg: keyword.value for keyword in node.value.keywords}
+            stand_in.__doc__ = ast.literal_eval(texts["help"])
+    return stand_in

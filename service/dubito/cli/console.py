@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from dubito.api.border.bodies import parse_json
-from dubito.application import Application
 from dubito.errors import DubitoError, InputError
 from dubito.problems import read_problems
-from dubito.serving.worker import Job
-from dubito.settings import Settings
-from dubito_nn.strict_json import unique
+
+if TYPE_CHECKING:  # what imports torch is imported when it is needed: help shall come at once
+    from dubito.application import Application
+    from dubito.serving.worker import Job
 
 T = TypeVar("T")
 
@@ -77,6 +76,9 @@ def tell(head: str, line: str, style: str = "bold") -> None:
 @contextmanager
 def application() -> Iterator[Application]:
     """The application on the data directory of the environment."""
+    from dubito.application import Application
+    from dubito.settings import Settings
+
     with Application(Settings()).running() as running:
         yield running
 
@@ -167,6 +169,9 @@ def read_arrays(path: Path) -> NDArray[np.generic] | dict[str, NDArray[np.generi
 
 
 def _read_json(path: Path) -> object:
+    from dubito.api.border.bodies import parse_json
+    from dubito_nn.strict_json import unique
+
     content = path.read_bytes()
     try:
         is_object = content.lstrip().startswith(b"{")
