@@ -268,8 +268,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         self._server = HttpServer(config, self.app)
         self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._listening]}
-        )
+            target=self._server.run, kwargs={"sockets": [self._listening]}, daemon=True
+        )  # a daemon: a fixture that fails before `stop` does not keep pytest from ending
 
     def start(self) -> None:
         self._thread.start()
