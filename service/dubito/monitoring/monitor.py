@@ -160,7 +160,7 @@ class Monitoring:
             return MonitoringPage(version, None, None, None, 0, None, self._recorder.counts)
         self._recorder.flush(_FLUSH_S)
         name = CalibrationName(version.model, version.number, fact.number)
-        watch = self._journal.watch(name, self._window)
+        watch = self._journal.monitoring(name, self._window)
         return MonitoringPage(
             version=version,
             calibration=fact,

@@ -4,11 +4,11 @@
     tables.py      the relational tables
     schema.py      their revision, and the migrations to it
     database.py    connections and transactions
-    rows.py        from names to rows, and from rows to facts
+    records.py     from names to records, and from records to facts
     objects.py     bundles by SHA-256 in an object store
     cache.py       those of a distant store, kept here
     noting.py      changes, for the audit and for who listens
-    orphans.py     objects that no row names
+    orphans.py     objects that no record names
     registry.py    the operations on models
     monitoring.py  predictions that wait for their truth, and outcomes
     pools.py       stored pools

@@ -1,8 +1,8 @@
-"""Whether the registry is whole: every row has what it names, and what nobody names is told.
+"""Whether the registry is whole: every record has what it names, and what nobody names is told.
 
-Objects are listed before rows are read: an upload puts its object first, so one that is on its way
-is not taken for an orphan because its row came later. An orphan is removed under the write lock,
-under which an upload would put it again.
+Objects are listed before records are read: an upload puts its object first, so one that is on its
+way is not taken for an orphan because its record came later. An orphan is removed under the write
+lock, under which an upload would put it again.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from dubito.registry.database import Database
 from dubito.registry.names import DEFAULT_ALIAS
 from dubito.registry.objects import Objects, StoredObject
 from dubito.registry.orphans import drop_unnamed
-from dubito.registry.rows import WHOLE
-from dubito.registry.tables import JobRow, ModelRow, PoolRow, VersionRow
+from dubito.registry.records import all_models
+from dubito.registry.tables import JobRecord, ModelRecord, PoolRecord, VersionRecord
 
 ORPHAN_AGE_S = 3600.0
 
 
 @dataclass(frozen=True)
 class Orphan:
-    """An object, or a half-written file, that no row names; an upload may have been killed.
+    """An object, or a half-written file, that no record names; an upload may have been killed.
 
     Args:
         name: digest, or name of the file.
@@ -44,7 +44,7 @@ class Orphan:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found.
+    """The outcome of a check.
 
     Args:
         num_models, num_versions, num_pools, num_results, num_objects: how much was looked at;
@@ -65,10 +65,10 @@ class CheckReport:
 def check(
     database: Database, objects: Objects, *, fix: bool = False, min_age_s: float = ORPHAN_AGE_S
 ) -> CheckReport:
-    """Look at every row and read every object; also while servers run.
+    """Look at every record and read every object; also while servers run.
 
     Args:
-        database: the rows.
+        database: the records.
         objects: the bundles; pools and results of jobs lie beside them.
         fix: remove orphans.
         min_age_s: of the orphans that are removed; younger ones may be uploads on their way.
@@ -77,30 +77,30 @@ def check(
         UnavailableError: the database or the object store does not answer.
     """
     kinds = (
-        _Kind(objects, lambda digest: exists().where(VersionRow.digest == digest)),
-        _Kind(objects.beside("pools"), lambda digest: exists().where(PoolRow.digest == digest)),
+        _Kind(objects, lambda digest: exists().where(VersionRecord.digest == digest)),
+        _Kind(objects.beside("pools"), lambda digest: exists().where(PoolRecord.digest == digest)),
     )
     stored = [tuple(kind.objects.stored()) for kind in kinds]
-    rows = _read(database)
-    problems = list(rows.problems)
+    records = _read(database)
+    problems = list(records.problems)
     orphans: list[Orphan] = []
     fix_from_s = min_age_s if fix else None
-    for kind, named, found in zip(kinds, (rows.bundles, rows.pools), stored, strict=True):
+    for kind, named, listed in zip(kinds, (records.bundles, records.pools), stored, strict=True):
         for digest, what in named.items():
             problems += _object_problems(database, kind.objects, digest, what, kind.naming(digest))
         orphans += [
-            _orphan(database, kind, one, fix_from_s) for one in found if one.digest not in named
+            _orphan(database, kind, item, fix_from_s) for item in listed if item.digest not in named
         ]
         orphans += _unfinished(kind.objects, fix_from_s)
-    for job, digest in rows.results.items():
-        place, naming = objects.beside(f"jobs/{job}"), exists().where(JobRow.id == job)
-        problems += _object_problems(database, place, digest, f"the result of {job}", naming)
+    for job, digest in records.results.items():
+        results, naming = objects.beside(f"jobs/{job}"), exists().where(JobRecord.id == job)
+        problems += _object_problems(database, results, digest, f"the result of {job}", naming)
     num_objects = sum(map(len, stored))
     return CheckReport(
-        rows.num_models,
-        rows.num_versions,
-        rows.num_pools,
-        len(rows.results),
+        records.num_models,
+        records.num_versions,
+        records.num_pools,
+        len(records.results),
         num_objects,
         tuple(problems),
         tuple(orphans),
@@ -109,7 +109,7 @@ def check(
 
 @dataclass(frozen=True)
 class _Kind:
-    """Objects of one kind, and whether a row names a digest."""
+    """Objects of one kind, and whether a record names a digest."""
 
     objects: Objects
     naming: Callable[[str], Exists]
@@ -117,7 +117,7 @@ class _Kind:
 
 @dataclass(frozen=True)
 class _Rows:
-    """What rows name: digests of bundles and pools with what they are, results by job."""
+    """The digests that records name: of bundles and pools, described, and of results by job."""
 
     num_models: int
     num_versions: int
@@ -132,13 +132,13 @@ def _read(database: Database) -> _Rows:
     problems: list[str] = []
     bundles: dict[str, str] = {}
     with database.reading() as session:
-        models = session.scalars(select(ModelRow).order_by(ModelRow.name).options(*WHOLE)).all()
+        models = all_models(session)
         for model in models:
             problems += _model_problems(model)
             for version in model.versions:
                 bundles[version.digest] = f"a bundle of {version.size_bytes} bytes"
-        pools = session.scalars(select(PoolRow).order_by(PoolRow.name)).all()
-        jobs = session.scalars(select(JobRow).order_by(JobRow.id)).all()
+        pools = session.scalars(select(PoolRecord).order_by(PoolRecord.name)).all()
+        jobs = session.scalars(select(JobRecord).order_by(JobRecord.id)).all()
         return _Rows(
             len(models),
             sum(len(model.versions) for model in models),
@@ -150,7 +150,7 @@ def _read(database: Database) -> _Rows:
         )
 
 
-def _model_problems(model: ModelRow) -> Iterator[str]:
+def _model_problems(model: ModelRecord) -> Iterator[str]:
     name = f"model `{model.name}`"
     numbers = [version.number for version in model.versions]
     if not numbers:
@@ -165,12 +165,15 @@ def _model_problems(model: ModelRow) -> Iterator[str]:
         elif alias.version.retired_at is not None:
             yield f"{name}: alias `{alias.name}` names a version that is retired"
     for version in model.versions:
-        found = [calibration.number for calibration in version.calibrations]
-        one = f"version {version.number} of `{model.name}`"
-        if found != list(range(1, len(found) + 1)):
-            yield f"{one}: expected calibrations from 1 without gaps, got {found}"
-        if version.active_calibration is not None and version.active_calibration not in found:
-            yield f"{one}: calibration {version.active_calibration} is active and not there"
+        calibrations = [calibration.number for calibration in version.calibrations]
+        shown = f"version {version.number} of `{model.name}`"
+        if calibrations != list(range(1, len(calibrations) + 1)):
+            yield f"{shown}: expected calibrations from 1 without gaps, got {calibrations}"
+        if (
+            version.active_calibration is not None
+            and version.active_calibration not in calibrations
+        ):
+            yield f"{shown}: calibration {version.active_calibration} is active and not there"
 
 
 def _object_problems(
@@ -189,25 +192,25 @@ def _object_problems(
 
 
 def _orphan(
-    database: Database, kind: _Kind, found: StoredObject, fix_from_s: float | None
+    database: Database, kind: _Kind, stored: StoredObject, fix_from_s: float | None
 ) -> Orphan:
-    age_s = max(0.0, time.time() - found.stored_at.timestamp())
+    age_s = max(0.0, time.time() - stored.stored_at.timestamp())
     is_removed = False
     if fix_from_s is not None and age_s >= fix_from_s:
-        naming = kind.naming(found.digest)
-        is_removed = drop_unnamed(database, kind.objects, found.digest, naming)
-    return Orphan(found.digest, found.size_bytes, age_s, is_removed)
+        naming = kind.naming(stored.digest)
+        is_removed = drop_unnamed(database, kind.objects, stored.digest, naming)
+    return Orphan(stored.digest, stored.size_bytes, age_s, is_removed)
 
 
 def _unfinished(objects: Objects, fix_from_s: float | None) -> Iterator[Orphan]:
     for path in objects.unfinished():
         with suppress(FileNotFoundError):
-            found = path.stat()
-            age_s = max(0.0, time.time() - found.st_mtime)
+            status = path.stat()
+            age_s = max(0.0, time.time() - status.st_mtime)
             is_removed = fix_from_s is not None and age_s >= fix_from_s
             if is_removed:
                 path.unlink()
-            yield Orphan(path.name, found.st_size, age_s, is_removed)
+            yield Orphan(path.name, status.st_size, age_s, is_removed)
 
 
 def _is_true(database: Database, naming: Exists) -> bool:

@@ -2,8 +2,8 @@
 
 SQLite runs in WAL mode with foreign keys and a busy timeout; transactions that write take the
 write lock when they begin (`BEGIN IMMEDIATE`). On PostgreSQL every transaction that writes first
-updates the one row of `changes`, so that writers come one after the other there too, and those
-that read see one snapshot. The number in that row tells other servers that something changed.
+updates the one record of `changes`, so that writers come one after the other there too, and those
+that read see one snapshot. The number in that record tells other servers that something changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from dubito import disk
 from dubito.errors import DubitoError, InputError, StorageFullError, UnavailableError
 from dubito.registry import schema
-from dubito.registry.tables import ChangesRow
+from dubito.registry.tables import ChangesRecord
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -114,14 +114,14 @@ class Database:
             UnavailableError: the database cannot be reached.
         """
         with self._reachable(), Session(self._writing) as session, session.begin():
-            session.execute(update(ChangesRow).values(number=ChangesRow.number + 1))
+            session.execute(update(ChangesRecord).values(number=ChangesRecord.number + 1))
             yield session
 
     @contextmanager
     def noting(self) -> Iterator[Session]:
         """A session that writes what nobody keeps as a fact, such as how far a job is.
 
-        The number of `changes` stays, and writers on PostgreSQL queue for the rows alone.
+        The number of `changes` stays, and writers on PostgreSQL queue for the records alone.
 
         Raises:
             UnavailableError: the database cannot be reached.
@@ -136,7 +136,7 @@ class Database:
             UnavailableError: the database cannot be reached.
         """
         with self._reachable(), self._engine.connect() as connection:
-            return connection.scalar(select(ChangesRow.number)) or 0
+            return connection.scalar(select(ChangesRecord.number)) or 0
 
     @property
     def engine(self) -> Engine:
@@ -155,12 +155,12 @@ class Database:
             raise self._refusal(error) from error
 
     def _refusal(self, error: Exception) -> DubitoError:
-        """What a database that cannot be read or written means."""
+        """The error that says why a database cannot be read or written, and what mends it."""
         cause = getattr(error, "orig", None)
         if self.is_sqlite and isinstance(cause, sqlite3.Error):
-            found = _disk_refusal(cause, self._folder)
-            if found is not None:
-                return found
+            refusal = _disk_refusal(cause, self._folder)
+            if refusal is not None:
+                return refusal
         if getattr(cause, "sqlstate", None) == _POSTGRES_IS_FULL:
             return StorageFullError(
                 "disk full: expected room in the database, got none: delete what is not needed, "
@@ -178,7 +178,7 @@ class Database:
 
 
 def _disk_refusal(error: sqlite3.Error, folder: Path) -> DubitoError | None:
-    """What SQLite says of the disk; None where it says something else."""
+    """The error of the disk behind what SQLite says; None where the disk is not the cause."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind
     is_short = code == sqlite3.SQLITE_IOERR and disk.free_bytes(folder) < _LITTLE_BYTES
     if code == sqlite3.SQLITE_FULL or is_short:

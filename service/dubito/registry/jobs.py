@@ -1,7 +1,7 @@
 """Jobs: what was asked, how far it is, and which server has it.
 
-A job belongs to the server whose name its row carries. That server raises the row's `beat` while
-it works; every change that it makes is guarded by its name, so that one that was thought dead
+A job belongs to the server whose name its record carries. That server raises the record's `beat`
+while it works; every change that it makes is guarded by its name, so that one that was thought dead
 writes nothing. Another server takes the job over once it has seen the same beat for the length of
 a lease, by its own clock: clocks of servers are never compared.
 """
@@ -17,12 +17,12 @@ from sqlalchemy import CursorResult, Update, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from dubito.errors import ConflictError, NotFoundError, QueueFullError
-from dubito.registry import rows
+from dubito.registry import records
 from dubito.registry.database import Database
 from dubito.registry.facts import JobFact, PartFact, PoolFact
 from dubito.registry.names import ANONYMOUS
 from dubito.registry.pools import ACTIVE, find_pool
-from dubito.registry.tables import JobPartRow, JobRow, VersionRow
+from dubito.registry.tables import JobPartRecord, JobRecord, VersionRecord
 
 _ID_BYTES = 8
 _REASON = 1000
@@ -58,7 +58,7 @@ class JobStore:
     """Jobs in the database.
 
     Args:
-        database: their rows.
+        database: their records.
     """
 
     def __init__(self, database: Database) -> None:
@@ -77,7 +77,7 @@ class JobStore:
         """
         with self._database.writing() as session:
             waiting = session.scalar(
-                select(func.count()).select_from(JobRow).where(JobRow.state.in_(ACTIVE))
+                select(func.count()).select_from(JobRecord).where(JobRecord.state.in_(ACTIVE))
             )
             if (waiting or 0) >= most:
                 raise QueueFullError(
@@ -87,8 +87,8 @@ class JobStore:
                 )
             find_pool(session, new.pool.name)
             for number in new.versions:
-                rows.find_version(session, new.model, str(number))
-            row = JobRow(
+                records.find_version(session, new.model, str(number))
+            record = JobRecord(
                 id=new.id,
                 kind=new.kind,
                 state="queued",
@@ -101,9 +101,9 @@ class JobStore:
                 total=new.pool.num_rows,
                 actor=new.actor,
             )
-            session.add(row)
+            session.add(record)
             session.flush()
-            return _fact(row)
+            return _fact(record)
 
     def get(self, job: str) -> JobFact:
         """One job.
@@ -117,8 +117,10 @@ class JobStore:
     def all(self, *, limit: int = 1000) -> tuple[JobFact, ...]:
         """The last jobs, the newest first."""
         with self._database.reading() as session:
-            query = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id).limit(limit)
-            return tuple(_fact(row) for row in session.scalars(query))
+            query = (
+                select(JobRecord).order_by(JobRecord.created_at.desc(), JobRecord.id).limit(limit)
+            )
+            return tuple(_fact(record) for record in session.scalars(query))
 
     def cancel(self, job: str) -> JobFact:
         """End a job that is not finished; the server that has it notices.
@@ -128,24 +130,26 @@ class JobStore:
             ConflictError: it is finished.
         """
         with self._database.noting() as session:
-            row = _find(session, job)
-            open_ = (JobRow.id == job, JobRow.state.in_(ACTIVE))
+            record = _find(session, job)
+            open_ = (JobRecord.id == job, JobRecord.state.in_(ACTIVE))
             values = {"state": "cancelled", "finished_at": _now(), "owner": None}
-            if not _changed(session, update(JobRow).where(*open_).values(values)):
-                session.refresh(row)
+            if not _changed(session, update(JobRecord).where(*open_).values(values)):
+                session.refresh(record)
                 raise ConflictError(
-                    f"job {job}: expected one that waits or runs, got one that is {row.state}: "
+                    f"job {job}: expected one that waits or runs, got one that is {record.state}: "
                     "there is nothing to cancel"
                 )
-            session.refresh(row)
-            return _fact(row)
+            session.refresh(record)
+            return _fact(record)
 
     def active(self) -> tuple[tuple[str, str, int], ...]:
         """Id, state and beat of all jobs that wait or run, the oldest first."""
-        query = select(JobRow.id, JobRow.state, JobRow.beat).where(JobRow.state.in_(ACTIVE))
+        query = select(JobRecord.id, JobRecord.state, JobRecord.beat).where(
+            JobRecord.state.in_(ACTIVE)
+        )
         with self._database.reading() as session:
-            found = session.execute(query.order_by(JobRow.created_at, JobRow.id))
-            return tuple((job, state, beat) for job, state, beat in found)
+            states = session.execute(query.order_by(JobRecord.created_at, JobRecord.id))
+            return tuple((job, state, beat) for job, state, beat in states)
 
     def take(self, job: str, state: str, beat: int, owner: str) -> JobFact | None:
         """Make a job one's own, if it still stands as it was seen; None where it does not.
@@ -156,41 +160,44 @@ class JobStore:
             beat: as it was seen.
             owner: who takes it.
         """
-        still = (JobRow.id == job, JobRow.state == state, JobRow.beat == beat)
+        still = (JobRecord.id == job, JobRecord.state == state, JobRecord.beat == beat)
         values = {
             "state": "running",
             "owner": owner,
-            "beat": JobRow.beat + 1,
-            "attempts": JobRow.attempts + 1,
+            "beat": JobRecord.beat + 1,
+            "attempts": JobRecord.attempts + 1,
             "rate": None,
-            "started_at": func.coalesce(JobRow.started_at, _now()),
+            "started_at": func.coalesce(JobRecord.started_at, _now()),
         }
         with self._database.noting() as session:
-            if not _changed(session, update(JobRow).where(*still).values(values)):
+            if not _changed(session, update(JobRecord).where(*still).values(values)):
                 return None
             return _fact(_find(session, job))
 
     def parts(self, job: str) -> tuple[PartFact, ...]:
-        """What is done of a job, in order."""
-        query = select(JobPartRow).where(JobPartRow.job_id == job).order_by(JobPartRow.start)
+        """Return the parts of a job that are done, in order."""
+        query = (
+            select(JobPartRecord).where(JobPartRecord.job_id == job).order_by(JobPartRecord.start)
+        )
         with self._database.reading() as session:
             return tuple(
-                PartFact(row.start, row.stop, row.digest) for row in session.scalars(query)
+                PartFact(record.start, record.stop, record.digest)
+                for record in session.scalars(query)
             )
 
     def expired(self, before: datetime) -> tuple[str, ...]:
         """Jobs that were finished before a moment."""
         with self._database.reading() as session:
-            query = select(JobRow.id).where(
-                JobRow.state.not_in(ACTIVE), JobRow.finished_at < before
+            query = select(JobRecord.id).where(
+                JobRecord.state.not_in(ACTIVE), JobRecord.finished_at < before
             )
             return tuple(session.scalars(query))
 
     def remove(self, jobs: Iterable[str]) -> None:
         """Forget finished jobs."""
         with self._database.noting() as session:
-            session.execute(delete(JobPartRow).where(JobPartRow.job_id.in_(list(jobs))))
-            session.execute(delete(JobRow).where(JobRow.id.in_(list(jobs))))
+            session.execute(delete(JobPartRecord).where(JobPartRecord.job_id.in_(list(jobs))))
+            session.execute(delete(JobRecord).where(JobRecord.id.in_(list(jobs))))
 
     def beat(self, job: str, owner: str) -> bool:
         """Write down that one still works on one's own job.
@@ -216,7 +223,7 @@ class JobStore:
             if not _note(session, job, owner, values):
                 return False
             session.add(
-                JobPartRow(job_id=job, start=part.start, stop=part.stop, digest=part.digest)
+                JobPartRecord(job_id=job, start=part.start, stop=part.stop, digest=part.digest)
             )
             return True
 
@@ -227,7 +234,7 @@ class JobStore:
                 session, job, owner, {"done": 0, "plan": dict(plan), "rate": None, "warnings": []}
             ):
                 return False
-            session.execute(delete(JobPartRow).where(JobPartRow.job_id == job))
+            session.execute(delete(JobPartRecord).where(JobPartRecord.job_id == job))
             return True
 
     def succeed(
@@ -237,14 +244,14 @@ class JobStore:
         with self._database.noting() as session:
             values = {
                 "state": "succeeded",
-                "done": JobRow.total,
+                "done": JobRecord.total,
                 "result": dict(result),
                 "warnings": list(warnings),
                 "finished_at": _now(),
             }
             if not _note(session, job, owner, values):
                 return False
-            session.execute(delete(JobPartRow).where(JobPartRow.job_id == job))
+            session.execute(delete(JobPartRecord).where(JobPartRecord.job_id == job))
             return True
 
     def fail(self, job: str, owner: str, reason: str) -> bool:
@@ -261,7 +268,7 @@ class JobStore:
             owner: who had it.
             counts: whether it counts as a try.
         """
-        tries = JobRow.attempts - (0 if counts else 1)
+        tries = JobRecord.attempts - (0 if counts else 1)
         values = {"state": "queued", "owner": None, "attempts": tries, "rate": None}
         with self._database.noting() as session:
             return _note(session, job, owner, values)
@@ -272,14 +279,14 @@ def new_id() -> str:
     return f"job-{secrets.token_hex(_ID_BYTES)}"
 
 
-def refuse_needed(session: Session, version: VersionRow) -> None:
+def refuse_needed(session: Session, version: VersionRecord) -> None:
     """Refuse to delete a version that a job needs which is not finished.
 
     Raises:
         ConflictError: there is one.
     """
-    query = select(JobRow.id, JobRow.versions).where(
-        JobRow.model == version.model.name, JobRow.state.in_(ACTIVE)
+    query = select(JobRecord.id, JobRecord.versions).where(
+        JobRecord.model == version.model.name, JobRecord.state.in_(ACTIVE)
     )
     for job, numbers in session.execute(query):
         if version.number in numbers:
@@ -290,8 +297,8 @@ def refuse_needed(session: Session, version: VersionRow) -> None:
 
 
 def _note(session: Session, job: str, owner: str, values: Mapping[str, object]) -> bool:
-    mine = (JobRow.id == job, JobRow.owner == owner, JobRow.state == "running")
-    change = update(JobRow).where(*mine).values({"beat": JobRow.beat + 1, **values})
+    mine = (JobRecord.id == job, JobRecord.owner == owner, JobRecord.state == "running")
+    change = update(JobRecord).where(*mine).values({"beat": JobRecord.beat + 1, **values})
     return _changed(session, change)
 
 
@@ -301,11 +308,11 @@ def _changed(session: Session, change: Update) -> bool:
     return int(done.rowcount) == 1
 
 
-def _find(session: Session, job: str) -> JobRow:
-    row = session.get(JobRow, job[:32], populate_existing=True)
-    if row is None:
+def _find(session: Session, job: str) -> JobRecord:
+    record = session.get(JobRecord, job[:32], populate_existing=True)
+    if record is None:
         raise NotFoundError(f"no job {job[:32]!r}: GET /v1/jobs lists those that are kept")
-    return row
+    return record
 
 
 def _now() -> datetime:
@@ -313,32 +320,32 @@ def _now() -> datetime:
 
 
 def _moment(stored: datetime | None) -> datetime | None:
-    return None if stored is None else rows.utc(stored)
+    return None if stored is None else records.utc(stored)
 
 
-def _fact(row: JobRow) -> JobFact:
+def _fact(record: JobRecord) -> JobFact:
     return JobFact(
-        id=row.id,
-        kind=row.kind,
-        state=row.state,
-        model=row.model,
-        version=row.version,
-        versions=tuple(row.versions),
-        pool=row.pool,
-        pool_digest=row.pool_digest,
-        order=row.order,
-        plan=row.plan,
-        total=row.total,
-        done=row.done,
-        rate=row.rate,
-        owner=row.owner,
-        beat=row.beat,
-        attempts=row.attempts,
-        result=row.result,
-        reason=row.reason,
-        warnings=tuple(row.warnings),
-        actor=row.actor,
-        created_at=rows.utc(row.created_at),
-        started_at=_moment(row.started_at),
-        finished_at=_moment(row.finished_at),
+        id=record.id,
+        kind=record.kind,
+        state=record.state,
+        model=record.model,
+        version=record.version,
+        versions=tuple(record.versions),
+        pool=record.pool,
+        pool_digest=record.pool_digest,
+        order=record.order,
+        plan=record.plan,
+        total=record.total,
+        done=record.done,
+        rate=record.rate,
+        owner=record.owner,
+        beat=record.beat,
+        attempts=record.attempts,
+        result=record.result,
+        reason=record.reason,
+        warnings=tuple(record.warnings),
+        actor=record.actor,
+        created_at=records.utc(record.created_at),
+        started_at=_moment(record.started_at),
+        finished_at=_moment(record.finished_at),
     )

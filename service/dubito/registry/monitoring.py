@@ -1,11 +1,11 @@
-"""Predictions that wait for their truth, outcomes, and the watch over them.
+"""Predictions that wait for their truth, outcomes, and the monitoring that follows them.
 
 Flow: rows of predictions are written in batches → a truth comes → its predictions are found → the
-outcomes are added under the watch of their calibration, one transaction for one feedback.
+outcomes are added to the monitoring of their calibration, one transaction for one feedback.
 
-Nothing here raises the number of changes: no server keeps a copy of it. All rows go with their
-calibration. Outcomes of one calibration are numbered from 1 without gaps, by whoever holds the row
-of its watch; so windows are the same on every server.
+Nothing here raises the number of changes: no server keeps a copy of it. All records go with their
+calibration. Outcomes of one calibration are numbered from 1 without gaps, by whoever holds the
+record of its monitoring; so windows are the same on every server.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from sqlalchemy.orm import Session
 from dubito.errors import ConflictError, NotFoundError
 from dubito.registry.database import Database
 from dubito.registry.names import version_number
-from dubito.registry.rows import find_version
+from dubito.registry.records import find_version
 from dubito.registry.tables import (
-    CalibrationRow,
-    ModelRow,
-    OutcomeRow,
-    PredictionRow,
+    CalibrationRecord,
+    ModelRecord,
+    MonitoringRecord,
+    OutcomeRecord,
+    PredictionRecord,
     Table,
-    VersionRow,
-    WatchRow,
+    VersionRecord,
 )
 
 State = Mapping[str, object]
@@ -46,7 +46,7 @@ class CalibrationName:
 
 @dataclass(frozen=True)
 class PredictionFact:
-    """What was answered to one request under one calibration; `content` is packed."""
+    """The answer to one request under one calibration; `content` is packed."""
 
     calibration: CalibrationName
     request_id: str
@@ -77,8 +77,8 @@ class Feedback:
     Args:
         prediction: that they belong to.
         outcomes: one per row, no row twice.
-        advance: the next state of the watch, from the present one (None at first), outcomes that
-            are new, and the time.
+        advance: the next state of the monitoring, from the present one (None at first), outcomes
+            that are new, and the time.
     """
 
     prediction: PredictionFact
@@ -88,7 +88,7 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Added:
-    """How many outcomes of a feedback are new, and the watch before and after."""
+    """How many outcomes of a feedback are new, and the state of the monitoring before and after."""
 
     calibration: CalibrationName
     num_new: int
@@ -98,8 +98,8 @@ class Added:
 
 
 @dataclass(frozen=True)
-class WatchFact:
-    """The watch of a calibration; outcomes in all; the last of them, the oldest first."""
+class MonitoringFact:
+    """How the monitoring of a calibration stands; `last` are outcomes, the oldest first."""
 
     state: State | None
     num_outcomes: int
@@ -121,22 +121,24 @@ class Journal:
             UnavailableError: the database cannot be reached; nothing is kept.
         """
         with self._database.noting() as session:
-            names = {one.calibration for one in predictions}
+            names = {prediction.calibration for prediction in predictions}
             ids = {name: _lock_calibration(session, name) for name in sorted(names, key=str)}
             values = [
                 {
-                    "calibration_id": ids[one.calibration],
-                    "request_id": one.request_id,
-                    "num_rows": one.num_rows,
+                    "calibration_id": ids[prediction.calibration],
+                    "request_id": prediction.request_id,
+                    "num_rows": prediction.num_rows,
                     "at": datetime.now(UTC),
-                    "content": one.content,
+                    "content": prediction.content,
                 }
-                for one in predictions
-                if ids[one.calibration] is not None
+                for prediction in predictions
+                if ids[prediction.calibration] is not None
             ]
             if values:
-                session.execute(_insert_new(session, PredictionRow), values)
-        return sum(one.num_rows for one in predictions if ids[one.calibration] is None)
+                session.execute(_insert_new(session, PredictionRecord), values)
+        return sum(
+            prediction.num_rows for prediction in predictions if ids[prediction.calibration] is None
+        )
 
     def prune(self, max_rows: int) -> None:
         """Forget the oldest predictions beyond so many rows.
@@ -144,19 +146,19 @@ class Journal:
         Raises:
             UnavailableError: the database cannot be reached.
         """
-        total = func.sum(PredictionRow.num_rows).over(order_by=PredictionRow.id.desc())
-        so_far = select(PredictionRow.id, total.label("total")).subquery()
+        total = func.sum(PredictionRecord.num_rows).over(order_by=PredictionRecord.id.desc())
+        so_far = select(PredictionRecord.id, total.label("total")).subquery()
         oldest = select(func.max(so_far.c.id)).where(so_far.c.total > max_rows)
         with self._database.reading() as session:
             last = session.scalar(oldest)
         if last is not None:
             with self._database.noting() as session:
-                session.execute(delete(PredictionRow).where(PredictionRow.id <= last))
+                session.execute(delete(PredictionRecord).where(PredictionRecord.id <= last))
 
     def find(
         self, model: str, reference: str | None, request_id: str
     ) -> tuple[PredictionFact, ...]:
-        """What is kept of a request, under any calibration.
+        """Return the predictions of a request that are kept, under any calibration.
 
         Args:
             model: name of the model.
@@ -167,25 +169,25 @@ class Journal:
             NotFoundError: no such model or version, or nothing is kept.
         """
         query = (
-            select(PredictionRow, CalibrationRow.number, VersionRow.number)
-            .join(CalibrationRow, CalibrationRow.id == PredictionRow.calibration_id)
-            .join(VersionRow, VersionRow.id == CalibrationRow.version_id)
-            .join(ModelRow, ModelRow.id == VersionRow.model_id)
-            .where(ModelRow.name == model, PredictionRow.request_id == request_id)
-            .order_by(CalibrationRow.id)
+            select(PredictionRecord, CalibrationRecord.number, VersionRecord.number)
+            .join(CalibrationRecord, CalibrationRecord.id == PredictionRecord.calibration_id)
+            .join(VersionRecord, VersionRecord.id == CalibrationRecord.version_id)
+            .join(ModelRecord, ModelRecord.id == VersionRecord.model_id)
+            .where(ModelRecord.name == model, PredictionRecord.request_id == request_id)
+            .order_by(CalibrationRecord.id)
         )
         with self._database.reading() as session:
-            found = find_version(session, model, reference or "default")
+            version_record = find_version(session, model, reference or "default")
             if reference is not None:
-                query = query.where(VersionRow.id == found.id)
+                query = query.where(VersionRecord.id == version_record.id)
             facts = tuple(
                 PredictionFact(
                     CalibrationName(model, version, number),
-                    row.request_id,
-                    row.num_rows,
-                    row.content,
+                    record.request_id,
+                    record.num_rows,
+                    record.content,
                 )
-                for row, number, version in session.execute(query)
+                for record, number, version in session.execute(query)
             )
         if not facts:
             raise NotFoundError(
@@ -208,29 +210,31 @@ class Journal:
             UnavailableError: the database cannot be reached; nothing is stored.
         """
         with self._database.noting() as session:
-            return tuple(_add(session, one, keep) for one in feedbacks)
+            return tuple(_add(session, feedback, keep) for feedback in feedbacks)
 
-    def watch(self, name: CalibrationName, num_last: int) -> WatchFact:
-        """The watch of a calibration and its last outcomes.
+    def monitoring(self, name: CalibrationName, num_last: int) -> MonitoringFact:
+        """How the monitoring of a calibration stands, with its last outcomes.
 
         Raises:
             UnavailableError: the database cannot be reached.
         """
         with self._database.reading() as session:
-            found = session.scalar(_calibration_id(name))
-            row = None if found is None else session.get(WatchRow, found)
-            if row is None:
-                return WatchFact(None, 0, ())
-            query = (
-                select(OutcomeRow)
-                .where(
-                    OutcomeRow.calibration_id == found,
-                    OutcomeRow.place > row.num_outcomes - num_last,
-                )
-                .order_by(OutcomeRow.place)
+            calibration_id = session.scalar(_calibration_id(name))
+            record = (
+                None if calibration_id is None else session.get(MonitoringRecord, calibration_id)
             )
-            last = tuple(_outcome_fact(one) for one in session.scalars(query))
-            return WatchFact(row.state, row.num_outcomes, last)
+            if record is None:
+                return MonitoringFact(None, 0, ())
+            query = (
+                select(OutcomeRecord)
+                .where(
+                    OutcomeRecord.calibration_id == calibration_id,
+                    OutcomeRecord.place > record.num_outcomes - num_last,
+                )
+                .order_by(OutcomeRecord.place)
+            )
+            last = tuple(_outcome_fact(outcome) for outcome in session.scalars(query))
+            return MonitoringFact(record.state, record.num_outcomes, last)
 
 
 def check_reference(reference: str) -> str | None:
@@ -247,96 +251,96 @@ def _add(session: Session, feedback: Feedback, keep: int) -> Added:
             f"{prediction.calibration.version} of `{prediction.calibration.model}` was deleted "
             "meanwhile, and its predictions with it"
         )
-    watch = _lock_watch(session, calibration_id)
-    before = watch.state or None
+    record = _lock_monitoring(session, calibration_id)
+    before = record.state or None
     new = _new_outcomes(session, feedback, calibration_id)
     num_known = len(feedback.outcomes) - len(new)
     if not new:
         return Added(prediction.calibration, 0, num_known, before, before)
     now = datetime.now(UTC)
     session.add_all(
-        OutcomeRow(
+        OutcomeRecord(
             calibration_id=calibration_id,
-            place=watch.num_outcomes + index,
+            place=record.num_outcomes + index,
             request_id=prediction.request_id,
-            row=one.row,
-            truth=one.truth,
-            is_covered=list(one.is_covered),
-            is_flagged=one.is_flagged,
-            confidence=one.confidence,
-            is_right=one.is_right,
+            row=outcome.row,
+            truth=outcome.truth,
+            is_covered=list(outcome.is_covered),
+            is_flagged=outcome.is_flagged,
+            confidence=outcome.confidence,
+            is_right=outcome.is_right,
             at=now,
         )
-        for index, one in enumerate(new, start=1)
+        for index, outcome in enumerate(new, start=1)
     )
-    watch.num_outcomes += len(new)
-    watch.state = dict(feedback.advance(before, new, now.isoformat()))
+    record.num_outcomes += len(new)
+    record.state = dict(feedback.advance(before, new, now.isoformat()))
     session.execute(
-        delete(OutcomeRow).where(
-            OutcomeRow.calibration_id == calibration_id,
-            OutcomeRow.place <= watch.num_outcomes - keep,
+        delete(OutcomeRecord).where(
+            OutcomeRecord.calibration_id == calibration_id,
+            OutcomeRecord.place <= record.num_outcomes - keep,
         )
     )
-    return Added(prediction.calibration, len(new), num_known, before, watch.state)
+    return Added(prediction.calibration, len(new), num_known, before, record.state)
 
 
 def _new_outcomes(
     session: Session, feedback: Feedback, calibration_id: int
 ) -> tuple[OutcomeFact, ...]:
-    query = select(OutcomeRow.row, OutcomeRow.truth).where(
-        OutcomeRow.request_id == feedback.prediction.request_id,
-        OutcomeRow.calibration_id == calibration_id,
+    query = select(OutcomeRecord.row, OutcomeRecord.truth).where(
+        OutcomeRecord.request_id == feedback.prediction.request_id,
+        OutcomeRecord.calibration_id == calibration_id,
     )
     known = {row: truth for row, truth in session.execute(query)}
-    for one in feedback.outcomes:
-        if one.row in known and known[one.row] != one.truth:
+    for outcome in feedback.outcomes:
+        if outcome.row in known and known[outcome.row] != outcome.truth:
             raise ConflictError(
-                f"row {one.row} of request {feedback.prediction.request_id!r}: expected the truth "
-                "that is stored, or a row without one, got another truth: the first one counts, "
-                "and nothing of this feedback is stored"
+                f"row {outcome.row} of request {feedback.prediction.request_id!r}: expected the "
+                "truth that is stored, or a row without one, got another truth: the first one "
+                "counts, and nothing of this feedback is stored"
             )
-    return tuple(one for one in feedback.outcomes if one.row not in known)
+    return tuple(outcome for outcome in feedback.outcomes if outcome.row not in known)
 
 
 def _calibration_id(name: CalibrationName) -> Select[int]:
     return (
-        select(CalibrationRow.id)
-        .join(VersionRow, VersionRow.id == CalibrationRow.version_id)
-        .join(ModelRow, ModelRow.id == VersionRow.model_id)
+        select(CalibrationRecord.id)
+        .join(VersionRecord, VersionRecord.id == CalibrationRecord.version_id)
+        .join(ModelRecord, ModelRecord.id == VersionRecord.model_id)
         .where(
-            ModelRow.name == name.model,
-            VersionRow.number == name.version,
-            CalibrationRow.number == name.number,
+            ModelRecord.name == name.model,
+            VersionRecord.number == name.version,
+            CalibrationRecord.number == name.number,
         )
     )
 
 
 def _lock_calibration(session: Session, name: CalibrationName) -> int | None:
-    """The row of a calibration, which cannot be deleted until the end of the transaction."""
+    """The record of a calibration, which cannot be deleted until the end of the transaction."""
     query = _calibration_id(name)
-    return session.scalar(query.with_for_update(read=True, key_share=True, of=CalibrationRow))
+    return session.scalar(query.with_for_update(read=True, key_share=True, of=CalibrationRecord))
 
 
-def _lock_watch(session: Session, calibration_id: int) -> WatchRow:
+def _lock_monitoring(session: Session, calibration_id: int) -> MonitoringRecord:
     values = {"calibration_id": calibration_id, "num_outcomes": 0, "state": {}}
-    session.execute(_insert_new(session, WatchRow), values)
-    query = select(WatchRow).where(WatchRow.calibration_id == calibration_id)
+    session.execute(_insert_new(session, MonitoringRecord), values)
+    query = select(MonitoringRecord).where(MonitoringRecord.calibration_id == calibration_id)
     return session.scalars(query.with_for_update()).one()
 
 
 def _insert_new(session: Session, table: type[Table]) -> Insert:
-    """An insert that leaves out rows which are there."""
+    """An insert that leaves out records that are there."""
     if session.get_bind().dialect.name == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing()
     return sqlite.insert(table).on_conflict_do_nothing()
 
 
-def _outcome_fact(row: OutcomeRow) -> OutcomeFact:
+def _outcome_fact(record: OutcomeRecord) -> OutcomeFact:
     return OutcomeFact(
-        row=row.row,
-        truth=row.truth,
-        is_covered=tuple(row.is_covered),
-        is_flagged=row.is_flagged,
-        confidence=row.confidence,
-        is_right=row.is_right,
+        row=record.row,
+        truth=record.truth,
+        is_covered=tuple(record.is_covered),
+        is_flagged=record.is_flagged,
+        confidence=record.confidence,
+        is_right=record.is_right,
     )

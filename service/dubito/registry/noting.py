@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from dubito.registry.database import Database
-from dubito.registry.tables import AuditRow, VersionRow
+from dubito.registry.tables import AuditRecord, VersionRecord
 
 _CHANGES = "dubito.changes"  # noted in a session
 
 
 @dataclass(frozen=True)
 class Change:
-    """What was changed.
+    """One change of a version.
 
     Args:
         action: as the audit names it, such as `alias`; `drop` where a bundle is gone.
@@ -65,12 +65,12 @@ class Noting:
 
 
 def note(
-    session: Session, actor: str, action: str, version: VersionRow, **details: object
+    session: Session, actor: str, action: str, version: VersionRecord, **details: object
 ) -> Change:
     """Write down a change of a version, and who made it."""
     change = Change(action, version.model.name, version.number, version.digest)
     session.add(
-        AuditRow(
+        AuditRecord(
             actor=actor,
             action=action,
             model=change.model,

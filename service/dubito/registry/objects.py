@@ -154,12 +154,12 @@ class Objects:
             DubitoError: the store does not hold the object, or holds it damaged.
             UnavailableError: the store does not answer.
         """
-        found, held = hashlib.sha256(), b""
+        hasher, held = hashlib.sha256(), b""
         for piece in self._pieces(digest):
-            found.update(piece)
+            hasher.update(piece)
             yield held
             held = piece
-        if found.hexdigest() != digest:
+        if hasher.hexdigest() != digest:
             raise DubitoError(f"object {digest} is damaged")
         yield held
 
@@ -170,10 +170,10 @@ class Objects:
             DubitoError: the store does not hold the object.
             UnavailableError: the store does not answer.
         """
-        found = hashlib.sha256()
+        hasher = hashlib.sha256()
         for piece in self._pieces(digest):
-            found.update(piece)
-        return found.hexdigest()
+            hasher.update(piece)
+        return hasher.hexdigest()
 
     def has(self, digest: str) -> bool:
         """Whether a bundle of that digest is stored.
@@ -233,16 +233,16 @@ class Objects:
             return None
 
     def _settle(self, digest: str) -> None:
-        """Have the disk hold what a folder shows, before a row may name it."""
+        """Have the disk hold what a folder shows, before a record may name it."""
         if self._folder is None:
             return
         path = self._folder / self._key(digest)
-        for place in (path, path.parent, path.parent.parent, self._folder):
-            handle = os.open(place, os.O_RDONLY)
+        for synced in (path, path.parent, path.parent.parent, self._folder):
+            handle = os.open(synced, os.O_RDONLY)
             try:
                 os.fsync(handle)
             except OSError:  # some systems do not sync folders
-                if place == path:
+                if synced == path:
                     path.unlink(missing_ok=True)
                     raise
             finally:
@@ -335,8 +335,8 @@ def _code(error: Exception) -> int | None:
     """The number of `errno` behind an error."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    found = _OS_ERROR.search(str(error))
-    return None if found is None else int(found[1])
+    stated = _OS_ERROR.search(str(error))
+    return None if stated is None else int(stated[1])
 
 
 def _check_endpoint(endpoint: str | None, allow_http: bool) -> bool:

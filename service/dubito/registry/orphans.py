@@ -1,4 +1,4 @@
-"""Objects that no row names: dropped under the lock under which an upload puts them again."""
+"""Objects that no record names: dropped under the lock under which an upload puts them again."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dubito.registry.objects import Objects
 
 
 def drop_unnamed(database: Database, objects: Objects, digest: str, naming: Exists) -> bool:
-    """Delete an object if no row names it.
+    """Delete an object if no record names it.
 
     Args:
-        database: the rows.
+        database: the records.
         objects: where the object lies.
         digest: of the object.
-        naming: whether a row names it.
+        naming: whether a record names it.
 
     Returns:
         Whether it is gone.
@@ -35,13 +35,13 @@ def drop_unnamed(database: Database, objects: Objects, digest: str, naming: Exis
 def without_orphan(
     database: Database, objects: Objects, digest: str, naming: Exists
 ) -> Iterator[None]:
-    """Drop an object whose row is written inside, and cannot be: the disk may be full of it.
+    """Drop an object whose record is written inside, and cannot be: the disk may be full of it.
 
     Args:
         database: as of `drop_unnamed`, like the others.
         objects: where the object lies.
         digest: of the object.
-        naming: whether a row names it.
+        naming: whether a record names it.
     """
     try:
         yield

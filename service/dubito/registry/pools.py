@@ -1,7 +1,7 @@
-"""Stored pools: their rows in the database, their bytes in the object store.
+"""Stored pools: their records in the database, their bytes in the object store.
 
-As for bundles the object is put first and the row second, and put again under the write lock where
-a deletion came between; an object goes when the last pool that has it goes.
+As for bundles the object is put first and the record second, and put again under the write lock
+where a deletion came between; an object goes when the last pool that has it goes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dubito.registry.facts import ColumnFact, PoolFact
 from dubito.registry.names import ANONYMOUS, check_name
 from dubito.registry.objects import Objects
 from dubito.registry.orphans import drop_unnamed, without_orphan
-from dubito.registry.rows import utc
-from dubito.registry.tables import AuditRow, JobRow, PoolRow
+from dubito.registry.records import utc
+from dubito.registry.tables import AuditRecord, JobRecord, PoolRecord
 
 ACTIVE = ("queued", "running")  # states of a job that still needs its pool and its versions
 
@@ -52,7 +52,7 @@ class PoolStore:
     """Pools by name.
 
     Args:
-        database: their rows.
+        database: their records.
         objects: those of the bundles; pools lie beside them.
     """
 
@@ -73,16 +73,16 @@ class PoolStore:
         """
         self.check_free(new.name)
         self._objects.put(new.digest, path)
-        place = (self._database, self._objects, new.digest, _naming(new.digest))
-        with without_orphan(*place), self._database.writing() as session:
+        object_and_naming = (self._database, self._objects, new.digest, _naming(new.digest))
+        with without_orphan(*object_and_naming), self._database.writing() as session:
             self._objects.put(new.digest, path)
             _refuse_taken(session, new.name)
-            stated = {**vars(new), "columns": [one.to_json() for one in new.columns]}
-            row = PoolRow(**stated, size_bytes=path.stat().st_size)
-            session.add(row)
-            session.add(_note(new.uploader, "pool-add", row))
+            stated = {**vars(new), "columns": [column.to_json() for column in new.columns]}
+            record = PoolRecord(**stated, size_bytes=path.stat().st_size)
+            session.add(record)
+            session.add(_note(new.uploader, "pool-add", record))
             session.flush()
-            return _fact(row)
+            return _fact(record)
 
     def check_free(self, name: str) -> None:
         """Refuse a name that a pool cannot have.
@@ -98,8 +98,8 @@ class PoolStore:
     def all(self) -> tuple[PoolFact, ...]:
         """All pools by name."""
         with self._database.reading() as session:
-            found = session.scalars(select(PoolRow).order_by(PoolRow.name))
-            return tuple(_fact(row) for row in found)
+            pools = session.scalars(select(PoolRecord).order_by(PoolRecord.name))
+            return tuple(_fact(record) for record in pools)
 
     def get(self, name: str) -> PoolFact:
         """One pool.
@@ -129,17 +129,17 @@ class PoolStore:
             ConflictError: a job that is not finished uses it.
         """
         with self._database.writing() as session:
-            row = _find(session, name)
-            used = select(JobRow.id).where(JobRow.pool == name, JobRow.state.in_(ACTIVE))
+            record = _find(session, name)
+            used = select(JobRecord.id).where(JobRecord.pool == name, JobRecord.state.in_(ACTIVE))
             job = session.scalar(used.limit(1))
             if job is not None:
                 raise ConflictError(
                     f"pool `{name}`: expected one that no job uses, got one that job {job} needs: "
                     "wait until it is finished, or cancel it"
                 )
-            digest = row.digest
-            session.add(_note(actor, "pool-delete", row))
-            session.delete(row)
+            digest = record.digest
+            session.add(_note(actor, "pool-delete", record))
+            session.delete(record)
         is_gone = drop_unnamed(self._database, self._objects, digest, _naming(digest))
         return digest if is_gone else None
 
@@ -154,40 +154,40 @@ def find_pool(session: Session, name: str) -> PoolFact:
 
 
 def _naming(digest: str) -> Exists:
-    return exists().where(PoolRow.digest == digest)
+    return exists().where(PoolRecord.digest == digest)
 
 
-def _find(session: Session, name: str) -> PoolRow:
-    row = session.scalar(select(PoolRow).where(PoolRow.name == name))
-    if row is None:
+def _find(session: Session, name: str) -> PoolRecord:
+    record = session.scalar(select(PoolRecord).where(PoolRecord.name == name))
+    if record is None:
         raise NotFoundError(f"no pool {name[:64]!r}: GET /v1/pools lists those that exist")
-    return row
+    return record
 
 
 def _refuse_taken(session: Session, name: str) -> None:
-    if session.scalar(select(exists().where(PoolRow.name == name))):
+    if session.scalar(select(exists().where(PoolRecord.name == name))):
         raise ConflictError(
             f"pool `{name}` exists already, and pools are never changed: choose another name, or "
             "delete it first"
         )
 
 
-def _note(actor: str, action: str, row: PoolRow) -> AuditRow:
-    details: dict[str, object] = {"pool": row.name, "digest": row.digest}
-    return AuditRow(actor=actor, action=action, model="", version=None, details=details)
+def _note(actor: str, action: str, record: PoolRecord) -> AuditRecord:
+    details: dict[str, object] = {"pool": record.name, "digest": record.digest}
+    return AuditRecord(actor=actor, action=action, model="", version=None, details=details)
 
 
-def _fact(row: PoolRow) -> PoolFact:
+def _fact(record: PoolRecord) -> PoolFact:
     return PoolFact(
-        name=row.name,
-        digest=row.digest,
-        size_bytes=row.size_bytes,
-        format=row.format,
-        num_rows=row.num_rows,
-        columns=tuple(_column(one) for one in row.columns),
-        source=row.source,
-        uploader=row.uploader,
-        created_at=utc(row.created_at),
+        name=record.name,
+        digest=record.digest,
+        size_bytes=record.size_bytes,
+        format=record.format,
+        num_rows=record.num_rows,
+        columns=tuple(_column(column) for column in record.columns),
+        source=record.source,
+        uploader=record.uploader,
+        created_at=utc(record.created_at),
     )
 
 

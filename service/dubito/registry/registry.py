@@ -1,9 +1,9 @@
 """The operations on models, versions, aliases and calibrations.
 
-Flow of an upload: verify the bundle, put the object, then insert the row; a crash between the
-last two leaves only an object that nothing names. Flow of a deletion: delete the row, then, under
-the write lock, the object if no row names it any more. Objects are put again under that lock
-where a deletion came between. Every change writes a line of the audit in its own transaction.
+Flow of an upload: verify the bundle, put the object, then insert the record; a crash between the
+last two leaves only an object that nothing names. Flow of a deletion: delete the record, then,
+under the write lock, the object if no record names it any more. Objects are put again under that
+lock where a deletion came between. Every change writes a line of the audit in its own transaction.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy import Exists, exists, func, select
 from sqlalchemy.orm import Session
 
 from dubito.errors import BundleRefusedError, ConflictError
-from dubito.registry import rows
+from dubito.registry import records
 from dubito.registry.database import Database
 from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
 from dubito.registry.jobs import refuse_needed
@@ -27,7 +27,7 @@ from dubito.registry.noting import Change, Noting, note
 from dubito.registry.objects import Objects
 from dubito.registry.orphans import drop_unnamed, without_orphan
 from dubito.registry.revisions import Expected, check_revision
-from dubito.registry.tables import AliasRow, AuditRow, CalibrationRow, ModelRow, VersionRow
+from dubito.registry.tables import AliasRecord, CalibrationRecord, ModelRecord, VersionRecord
 from dubito_nn import Bundle, BundleError, load_bundle
 
 
@@ -92,37 +92,36 @@ class Registry:
         if prove is not None:
             prove(bundle)
         self._objects.put(bundle.digest, source)
-        place = (self._database, self._objects, bundle.digest, _naming(bundle.digest))
-        with without_orphan(*place), self._noting.writing() as session:
+        object_and_naming = (self._database, self._objects, bundle.digest, _naming(bundle.digest))
+        with without_orphan(*object_and_naming), self._noting.writing() as session:
             self._objects.put(bundle.digest, source)
-            row = rows.model_or_none(session, model)
-            is_new = row is None
-            if row is None:
-                row = ModelRow(name=model, next_version=1)
-                session.add(row)
-            version = VersionRow(
-                model=row,
-                number=row.next_version,
+            record = records.model_or_none(session, model)
+            is_new = record is None
+            if record is None:
+                record = ModelRecord(name=model, next_version=1)
+                session.add(record)
+            version = VersionRecord(
+                model=record,
+                number=record.next_version,
                 digest=bundle.digest,
                 size_bytes=bundle.size_bytes,
                 manifest=bundle.manifest.to_json(),
                 defaults=dict(defaults or {}),
                 uploader=actor,
             )
-            row.next_version += 1
+            record.next_version += 1
             session.add(version)
             if is_new:
-                session.add(AliasRow(model=row, version=version, name=DEFAULT_ALIAS))
+                session.add(AliasRecord(model=record, version=version, name=DEFAULT_ALIAS))
             note(session, actor, "upload", version, digest=bundle.digest)
             session.flush()
             session.refresh(version)
-            return rows.version_fact(version)
+            return records.version_fact(version)
 
     def models(self) -> tuple[ModelFact, ...]:
         """All models by name."""
         with self._database.reading() as session:
-            found = session.scalars(select(ModelRow).order_by(ModelRow.name).options(*rows.WHOLE))
-            return tuple(rows.model_fact(row) for row in found)
+            return tuple(map(records.model_fact, records.all_models(session)))
 
     def model(self, name: str) -> ModelFact:
         """One model.
@@ -131,7 +130,7 @@ class Registry:
             NotFoundError: no model of that name.
         """
         with self._database.reading() as session:
-            return rows.model_fact(rows.find_model(session, name, *rows.WHOLE))
+            return records.model_fact(records.find_model(session, name, *records.WHOLE))
 
     def version(self, model: str, reference: str = DEFAULT_ALIAS) -> VersionFact:
         """One version by its number or an alias.
@@ -140,7 +139,7 @@ class Registry:
             NotFoundError: no such model, version or alias.
         """
         with self._database.reading() as session:
-            return rows.version_fact(rows.find_version(session, model, reference))
+            return records.version_fact(records.find_version(session, model, reference))
 
     def bundle(self, digest: str) -> bytes:
         """The bytes of a bundle by its SHA-256."""
@@ -154,7 +153,7 @@ class Registry:
             ConflictError: an alias names the version, or a job needs it.
         """
         with self._noting.writing() as session:
-            version = rows.find_version(session, model, reference)
+            version = records.find_version(session, model, reference)
             _refuse_aliased(version)
             refuse_needed(session, version)
             change = note(session, actor, "delete", version, digest=version.digest)
@@ -178,13 +177,13 @@ class Registry:
             ConflictError: an alias names the version.
         """
         with self._noting.writing() as session:
-            version = rows.find_version(session, model, reference)
+            version = records.find_version(session, model, reference)
             _refuse_aliased(version)
             version.retired_at = datetime.now(UTC)
             version.retired_reason = reason
             note(session, actor, "retire", version, reason=reason)
             session.flush()
-            return rows.version_fact(version)
+            return records.version_fact(version)
 
     def restore(self, model: str, reference: str, *, actor: str = ANONYMOUS) -> VersionFact:
         """Take a retirement back; a version that is not retired is left as it is.
@@ -193,11 +192,11 @@ class Registry:
             NotFoundError: no such model or version.
         """
         with self._noting.writing() as session:
-            version = rows.find_version(session, model, reference)
+            version = records.find_version(session, model, reference)
             version.retired_at = version.retired_reason = None
             note(session, actor, "restore", version)
             session.flush()
-            return rows.version_fact(version)
+            return records.version_fact(version)
 
     def set_alias(
         self,
@@ -223,17 +222,17 @@ class Registry:
             PreconditionFailedError: the alias has another revision, or does not exist.
         """
         with self._noting.writing() as session:
-            target, row = _check_move(session, model, alias, version, if_match)
-            before = None if row is None else row.version.number
-            if row is None:
-                row = AliasRow(model=target.model, version=target, name=alias, revision=1)
-                session.add(row)
+            target, record = _check_move(session, model, alias, version, if_match)
+            before = None if record is None else record.version.number
+            if record is None:
+                record = AliasRecord(model=target.model, version=target, name=alias, revision=1)
+                session.add(record)
             else:
-                row.version = target
-                row.revision += 1
+                record.version = target
+                record.revision += 1
             note(session, actor, "alias", target, alias=alias, before=before)
             session.flush()
-            return rows.alias_fact(row)
+            return records.alias_fact(record)
 
     def alias(self, model: str, alias: str) -> AliasFact:
         """One alias.
@@ -242,7 +241,7 @@ class Registry:
             NotFoundError: no such model or alias.
         """
         with self._database.reading() as session:
-            return rows.alias_fact(rows.find_alias(session, model, alias))
+            return records.alias_fact(records.find_alias(session, model, alias))
 
     def check_move(
         self, model: str, alias: str, version: int, *, if_match: Expected | None = None
@@ -253,7 +252,7 @@ class Registry:
             DubitoError: as `set_alias`.
         """
         with self._database.reading() as session:
-            return rows.version_fact(_check_move(session, model, alias, version, if_match)[0])
+            return records.version_fact(_check_move(session, model, alias, version, if_match)[0])
 
     def delete_alias(
         self,
@@ -271,15 +270,15 @@ class Registry:
             PreconditionFailedError: the alias has another revision.
         """
         with self._noting.writing() as session:
-            row = rows.find_alias(session, model, alias)
+            record = records.find_alias(session, model, alias)
             if alias == DEFAULT_ALIAS:
                 raise ConflictError(
                     f"alias `{DEFAULT_ALIAS}` of `{model}`: expected another alias, since requests "
                     "without a version go where this one points: move it instead"
                 )
-            check_revision(alias, row.revision, if_match)
-            note(session, actor, "alias-delete", row.version, alias=alias)
-            session.delete(row)
+            check_revision(alias, record.revision, if_match)
+            note(session, actor, "alias-delete", record.version, alias=alias)
+            session.delete(record)
 
     def add_calibration(
         self,
@@ -296,20 +295,21 @@ class Registry:
             NotFoundError: no such model or version.
         """
         with self._noting.writing() as session:
-            version = rows.find_version(session, model, reference)
+            version = records.find_version(session, model, reference)
             last = session.scalar(
-                select(func.max(CalibrationRow.number)).where(
-                    CalibrationRow.version_id == version.id
+                select(func.max(CalibrationRecord.number)).where(
+                    CalibrationRecord.version_id == version.id
                 )
             )
-            row = CalibrationRow(version=version, number=(last or 0) + 1, document=dict(document))
-            session.add(row)
+            number = (last or 0) + 1
+            record = CalibrationRecord(version=version, number=number, document=dict(document))
+            session.add(record)
             if is_active:
-                version.active_calibration = row.number
-            details = {"calibration": row.number, "active": is_active}
+                version.active_calibration = record.number
+            details = {"calibration": record.number, "active": is_active}
             note(session, actor, "calibrate", version, **details)
             session.flush()
-            return rows.calibration_fact(row)
+            return records.calibration_fact(record)
 
     def calibration(
         self, model: str, reference: str = DEFAULT_ALIAS, number: int | None = None
@@ -320,11 +320,11 @@ class Registry:
             NotFoundError: no such model, version or calibration.
         """
         with self._database.reading() as session:
-            version = rows.find_version(session, model, reference)
+            version = records.find_version(session, model, reference)
             wanted = version.active_calibration if number is None else number
             if wanted is None:
                 return None
-            return rows.calibration_fact(rows.find_calibration(version, wanted))
+            return records.calibration_fact(records.find_calibration(version, wanted))
 
     def set_active_calibration(
         self, model: str, reference: str, number: int | None, *, actor: str = ANONYMOUS
@@ -335,11 +335,11 @@ class Registry:
             NotFoundError: no such model, version or calibration.
         """
         with self._noting.writing() as session:
-            version = rows.find_version(session, model, reference)
-            row = None if number is None else rows.find_calibration(version, number)
+            version = records.find_version(session, model, reference)
+            record = None if number is None else records.find_calibration(version, number)
             version.active_calibration = number
             note(session, actor, "activate", version, calibration=number)
-            return None if row is None else rows.calibration_fact(row)
+            return None if record is None else records.calibration_fact(record)
 
     def audit(self, model: str | None = None, *, limit: int = 1000) -> tuple[AuditFact, ...]:
         """The last changes, the newest first; of one model, or of all.
@@ -351,13 +351,8 @@ class Registry:
         Raises:
             NotFoundError: no model of that name.
         """
-        query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
-        if model is not None:
-            query = query.where(AuditRow.model == model)
         with self._database.reading() as session:
-            if model is not None:
-                rows.find_model(session, model)
-            return tuple(rows.audit_fact(row) for row in session.scalars(query))
+            return tuple(map(records.audit_fact, records.last_changes(session, model, limit)))
 
 
 def verify_bundle(source: Path | bytes) -> Bundle:
@@ -373,25 +368,25 @@ def verify_bundle(source: Path | bytes) -> Bundle:
 
 
 def _naming(digest: str) -> Exists:
-    return exists().where(VersionRow.digest == digest)
+    return exists().where(VersionRecord.digest == digest)
 
 
 def _check_move(
     session: Session, model: str, alias: str, version: int, if_match: Expected | None
-) -> tuple[VersionRow, AliasRow | None]:
+) -> tuple[VersionRecord, AliasRecord | None]:
     check_name("alias", alias)
-    target = rows.find_version(session, model, str(version))
-    row = rows.alias_or_none(session, target.model, alias)
-    check_revision(alias, row.revision if row else None, if_match)
+    target = records.find_version(session, model, str(version))
+    record = records.alias_or_none(session, target.model, alias)
+    check_revision(alias, record.revision if record else None, if_match)
     if target.retired_at is not None:
         raise ConflictError(
             f"version {target.number} of `{model}`: expected one that is not retired, got one that "
             f"is ({target.retired_reason}): restore it first, or choose another"
         )
-    return target, row
+    return target, record
 
 
-def _refuse_aliased(version: VersionRow) -> None:
+def _refuse_aliased(version: VersionRecord) -> None:
     if version.aliases:
         names = ", ".join(f"`{alias.name}`" for alias in version.aliases)
         raise ConflictError(

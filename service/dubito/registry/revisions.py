@@ -43,8 +43,8 @@ def check_revision(alias: str, present: int | None, wanted: Expected | None) -> 
     """
     if wanted is None or present in wanted:
         return
-    found = "no such alias" if present is None else f'"{present}"'
+    got = "no such alias" if present is None else f'"{present}"'
     raise PreconditionFailedError(
-        f"alias `{alias}`: expected what If-Match or If-None-Match names, got {found}: "
+        f"alias `{alias}`: expected what If-Match or If-None-Match names, got {got}: "
         "read the model again and repeat the change if it is still wanted"
     )

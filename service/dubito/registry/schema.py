@@ -19,7 +19,7 @@ _UPGRADE_LOCK = 0x64756269746F  # "dubito" as a number: PostgreSQL's advisory lo
 
 @dataclass(frozen=True)
 class SchemaState:
-    """What was found in a database.
+    """The revision of a database, beside that of this build.
 
     Args:
         current: revision of the tables; None where none was written down.
@@ -52,22 +52,22 @@ def state(connection: Connection) -> SchemaState:
     )
 
 
-def check(found: SchemaState, shown_url: str) -> None:
+def check(present: SchemaState, shown_url: str) -> None:
     """Refuse tables that this build cannot work with.
 
     Raises:
         UnavailableError: they are older, newer, or not there.
     """
-    if found.is_newest:
+    if present.is_newest:
         return
-    if not found.is_known:
+    if not present.is_known:
         raise UnavailableError(
-            f"database {shown_url}: expected revision {found.newest} of its tables, got "
-            f"{found.current}, which this build does not know: install the Dubito that made it"
+            f"database {shown_url}: expected revision {present.newest} of its tables, got "
+            f"{present.current}, which this build does not know: install the Dubito that made it"
         )
-    got = "no tables" if found.current is None else f"the older {found.current}"
+    got = "no tables" if present.current is None else f"the older {present.current}"
     raise UnavailableError(
-        f"database {shown_url}: expected revision {found.newest} of its tables, got {got}: "
+        f"database {shown_url}: expected revision {present.newest} of its tables, got {got}: "
         "back it up and run `dubito db upgrade`"
     )
 
@@ -80,9 +80,9 @@ def upgrade(connection: Connection, revision: str, shown_url: str) -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
-    found = state(connection)
-    if not found.is_known:
-        check(found, shown_url)
+    present = state(connection)
+    if not present.is_known:
+        check(present, shown_url)
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, revision)

@@ -38,7 +38,7 @@ class Table(DeclarativeBase):
     )
 
 
-class ModelRow(Table):
+class ModelRecord(Table):
     """A name; `next_version` only grows, so that a number is never given twice."""
 
     __tablename__ = "models"
@@ -48,13 +48,15 @@ class ModelRow(Table):
     next_version: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
 
-    versions: Mapped[list[VersionRow]] = relationship(
-        back_populates="model", order_by="VersionRow.number"
+    versions: Mapped[list[VersionRecord]] = relationship(
+        back_populates="model", order_by="VersionRecord.number"
     )
-    aliases: Mapped[list[AliasRow]] = relationship(back_populates="model", order_by="AliasRow.name")
+    aliases: Mapped[list[AliasRecord]] = relationship(
+        back_populates="model", order_by="AliasRecord.name"
+    )
 
 
-class VersionRow(Table):
+class VersionRecord(Table):
     """One bundle of a model, by digest."""
 
     __tablename__ = "versions"
@@ -73,19 +75,19 @@ class VersionRow(Table):
     retired_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     retired_reason: Mapped[str | None] = mapped_column(String(500))
 
-    model: Mapped[ModelRow] = relationship(back_populates="versions")
-    aliases: Mapped[list[AliasRow]] = relationship(
-        back_populates="version", order_by="AliasRow.name", passive_deletes="all"
+    model: Mapped[ModelRecord] = relationship(back_populates="versions")
+    aliases: Mapped[list[AliasRecord]] = relationship(
+        back_populates="version", order_by="AliasRecord.name", passive_deletes="all"
     )
-    calibrations: Mapped[list[CalibrationRow]] = relationship(
+    calibrations: Mapped[list[CalibrationRecord]] = relationship(
         back_populates="version",
-        order_by="CalibrationRow.number",
+        order_by="CalibrationRecord.number",
         cascade="all, delete-orphan",
         passive_deletes=True,
     )
 
 
-class AliasRow(Table):
+class AliasRecord(Table):
     """A name that points to a version, with a revision for `If-Match`."""
 
     __tablename__ = "aliases"
@@ -97,12 +99,12 @@ class AliasRow(Table):
     name: Mapped[str] = mapped_column(String(64))
     revision: Mapped[int] = mapped_column(default=1)
 
-    model: Mapped[ModelRow] = relationship(back_populates="aliases")
-    version: Mapped[VersionRow] = relationship(back_populates="aliases")
+    model: Mapped[ModelRecord] = relationship(back_populates="aliases")
+    version: Mapped[VersionRecord] = relationship(back_populates="aliases")
 
 
-class CalibrationRow(Table):
-    """What was fitted on held-out rows for one version; never changed."""
+class CalibrationRecord(Table):
+    """A calibration of one version, fitted on held-out rows; it never changes."""
 
     __tablename__ = "calibrations"
     __table_args__ = (UniqueConstraint("version_id", "number"),)
@@ -113,11 +115,11 @@ class CalibrationRow(Table):
     document: Mapped[dict[str, object]] = mapped_column(JSON, deferred=True)  # may be large
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
 
-    version: Mapped[VersionRow] = relationship(back_populates="calibrations")
+    version: Mapped[VersionRecord] = relationship(back_populates="calibrations")
 
 
-class ChangesRow(Table):
-    """One row, whose number grows with every transaction that writes; writers queue for it."""
+class ChangesRecord(Table):
+    """One record, whose number grows with every transaction that writes; writers queue for it."""
 
     __tablename__ = "changes"
 
@@ -125,7 +127,7 @@ class ChangesRow(Table):
     number: Mapped[int] = mapped_column(_BIG)
 
 
-class AuditRow(Table):
+class AuditRecord(Table):
     """Who changed what and when; it names, so that it outlives what it tells of."""
 
     __tablename__ = "audit"
@@ -139,8 +141,8 @@ class AuditRow(Table):
     details: Mapped[dict[str, object]] = mapped_column(JSON)
 
 
-class PredictionRow(Table):
-    """What was answered to one request under one calibration, packed; kept for feedback."""
+class PredictionRecord(Table):
+    """The answer to one request under one calibration, packed; it is kept for feedback."""
 
     __tablename__ = "predictions"
     __table_args__ = (UniqueConstraint("request_id", "calibration_id"),)
@@ -155,7 +157,7 @@ class PredictionRow(Table):
     content: Mapped[bytes] = mapped_column(LargeBinary)
 
 
-class OutcomeRow(Table):
+class OutcomeRecord(Table):
     """The truth of one row of a prediction, and what it says; `place` counts from 1."""
 
     __tablename__ = "outcomes"
@@ -177,7 +179,7 @@ class OutcomeRow(Table):
     at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
 
 
-class WatchRow(Table):
+class MonitoringRecord(Table):
     """Where the windows of a calibration's outcomes stand; whoever adds one holds this row."""
 
     __tablename__ = "watches"
@@ -189,7 +191,7 @@ class WatchRow(Table):
     state: Mapped[dict[str, object]] = mapped_column(JSON)
 
 
-class PoolRow(Table):
+class PoolRecord(Table):
     """Unlabelled rows under a name; never changed."""
 
     __tablename__ = "pools"
@@ -206,11 +208,11 @@ class PoolRow(Table):
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
 
 
-class JobRow(Table):
+class JobRecord(Table):
     """Long work: what was asked, how far it is, and which server has it.
 
     `order` and `versions` are settled when the job is accepted, `plan` when it first runs. `beat`
-    grows while a server works on it. Versions and pools are named, so that the row outlives them.
+    grows while a server works on it. Versions and pools are named, since a job outlives them.
     """
 
     __tablename__ = "jobs"
@@ -240,7 +242,7 @@ class JobRow(Table):
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
-class JobPartRow(Table):
+class JobPartRecord(Table):
     """Rows of a job that are done: an object with their columns."""
 
     __tablename__ = "job_parts"
