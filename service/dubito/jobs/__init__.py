@@ -1,6 +1,6 @@
 """Long work that survives a restart: predictions of a stored pool, and selections from one.
 
-    orders.py      what was asked, as a row keeps it
+    orders.py      what was asked, as a record keeps it
     desk.py        jobs asked for, looked at, cancelled; their results
     runner.py      the thread that takes jobs, keeps them, and ends them
     lane.py        the device worker's lane behind all requests
@@ -12,7 +12,7 @@
     results.py     parts to one `.npz` or `.parquet`
     arrays.py      arrays as bytes, and back
 
-Flow: order → checked and settled → row → taken by a server → blocks of rows → parts → result.
+Flow: order → checked and settled → record → taken by a server → blocks of rows → parts → result.
 """
 
 from dubito.jobs.desk import Desk

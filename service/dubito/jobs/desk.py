@@ -41,7 +41,7 @@ class Desk:
     """Where jobs are asked for.
 
     Args:
-        store: their rows.
+        store: their records.
         objects: those of the bundles; parts and results lie beside them.
         library: the models.
         shelf: the pools.
@@ -61,7 +61,7 @@ class Desk:
 
     @property
     def store(self) -> JobStore:
-        """The rows of the jobs."""
+        """The records of the jobs."""
         return self._store
 
     def listen(self, listener: Callable[[str], None]) -> None:
@@ -91,8 +91,10 @@ class Desk:
                 "`samples` expects rows in the request, got a pool: leave it out of `outputs`"
             )
         pool = self._fitting_pool(order.pool, manifest)
-        row = settled(named.sampling, named.numbers, pool.format, active=named.active, **fields)
-        return self._accept(new_id(), "predict", named, pool, row, actor)
+        settled_order = settled(
+            named.sampling, named.numbers, pool.format, active=named.active, **fields
+        )
+        return self._accept(new_id(), "predict", named, pool, settled_order, actor)
 
     def select(self, order: SelectOrder, *, actor: str = ANONYMOUS) -> JobFact:
         """Accept a selection from a stored pool.
@@ -114,8 +116,8 @@ class Desk:
             targets = self._put(job, {k: rows.numpy() for k, rows in search.targets.items()})
         acquisition = asdict(search.acquisition)
         chosen = {"acquisition": acquisition, "targets": targets}
-        row = settled(search.sampling, named.numbers, pool.format, **chosen)
-        return self._accept(job, "select", named, pool, row, actor)
+        settled_order = settled(search.sampling, named.numbers, pool.format, **chosen)
+        return self._accept(job, "select", named, pool, settled_order, actor)
 
     def get(self, job: str) -> JobFact:
         """One job.
@@ -136,10 +138,10 @@ class Desk:
             NotFoundError: no job of that id.
             ConflictError: it is finished.
         """
-        found = self._store.cancel(job)
+        cancelled = self._store.cancel(job)
         self._tell(job)
         self.clear(job)
-        return found
+        return cancelled
 
     def result(self, job: str) -> tuple[JobFact, Iterator[bytes]]:
         """A finished job, and the bytes of its result.
@@ -172,7 +174,7 @@ class Desk:
         return digest
 
     def _named(self, order: PredictOrder | SelectOrder) -> tuple[Named, Manifest]:
-        """What an order names now, if it can be run, and the manifest of its version."""
+        """Return what an order names now, if it can be run, and the manifest of its version."""
         named = self._resolver.name(order)
         for version in (named.version, *named.members):
             self._library.check_answers(version)
@@ -206,12 +208,12 @@ class Desk:
         kind: str,
         named: Named,
         pool: PoolFact,
-        row: Mapping[str, object],
+        settled_order: Mapping[str, object],
         actor: str,
     ) -> JobFact:
         version = named.version
         numbers = sorted({version.number, *(named.numbers or ())})
-        new = NewJob(job, kind, version.model, version.number, numbers, pool, row, actor)
+        new = NewJob(job, kind, version.model, version.number, numbers, pool, settled_order, actor)
         try:
             fact = self._store.add(new, most=self._settings.max_jobs)
         except DubitoError:

@@ -19,7 +19,7 @@ class StoppedError(Exception):
 
 
 class Lane:
-    """What a job runs on the device; it ends when the job is stopped.
+    """The way of a job to the device; its tasks end when the job is stopped.
 
     Args:
         worker: owns the device.
@@ -39,7 +39,7 @@ class Lane:
         return self._worker.submit_behind(task)
 
     def result(self, job: Job[T]) -> T:
-        """What a task returns.
+        """Wait for a task and return what it returns.
 
         Raises:
             StoppedError: the job was stopped.

@@ -1,4 +1,4 @@
-"""What a job asked for, as its row keeps it, and back."""
+"""From orders to what the record of a job keeps of them, and back."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ def sampling_of(fact: JobFact) -> Sampling:
 
 
 def predict_fields(order: PredictOrder) -> dict[str, object]:
-    """What a prediction asks beside its sampling and its rows."""
+    """Return the fields of a prediction beside its sampling and its rows."""
     sampling = own_fields(order, SamplingOptions)
     beside = {k: v for k, v in own_fields(order, PredictOptions).items() if k not in sampling}
     return {**beside, "format": order.format or "npz"}
 
 
 def predict_order(fact: JobFact) -> PredictOrder:
-    """What a prediction asked for, without its rows."""
+    """Return the order of a prediction, without its rows."""
     empty = PredictOrder(model=fact.model, version=str(fact.version), inputs=[])
     stored = {name: fact.order[name] for name in predict_fields(empty) if name in fact.order}
     return order_of(PredictOrder, empty, **stored)
 
 
 def select_order(fact: JobFact, targets: Inputs | None) -> SelectOrder:
-    """What a selection asked for, without its rows.
+    """Return the order of a selection, without its rows.
 
     Args:
         fact: the job.

@@ -46,7 +46,7 @@ class JobPlan:
     arithmetic: Mapping[str, object]
 
     def to_json(self) -> dict[str, object]:
-        """As plain values."""
+        """Return the plan as plain JSON values."""
         return {
             "block_rows": self.block_rows,
             "choices": [choice.to_json() for choice in self.choices],
@@ -55,12 +55,12 @@ class JobPlan:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> JobPlan:
-        """What `to_json` wrote."""
+        """Return the plan that `to_json` wrote."""
         rows, choices, machine = (stored[k] for k in ("block_rows", "choices", "arithmetic"))
         assert isinstance(rows, int)
         assert isinstance(choices, Sequence)
         assert isinstance(machine, Mapping)
-        return cls(rows, tuple(FormChoice.from_json(one) for one in choices), machine)
+        return cls(rows, tuple(FormChoice.from_json(choice) for choice in choices), machine)
 
 
 def make_plan(
@@ -94,12 +94,13 @@ def make_plan(
         rows = more
     block = read(rows)
     choices = tuple(
-        lane.run(partial(_choose, one, own, block)) for one, own in network.drawn(sampling)
+        lane.run(partial(_choose, engine, drawn, block))
+        for engine, drawn in network.drawn(sampling)
     )
     plan = JobPlan(rows, choices, machine(network))
     chunk_s = _trial(fixed(network, sampling, plan, block, 0), block, predict, lane).chunk_s
-    while chunk_s > target_s and min(one.chunk_share for one in choices) > _LEAST_SHARE:
-        choices = tuple(replace(one, chunk_share=one.chunk_share / 2) for one in choices)
+    while chunk_s > target_s and min(choice.chunk_share for choice in choices) > _LEAST_SHARE:
+        choices = tuple(replace(choice, chunk_share=choice.chunk_share / 2) for choice in choices)
         smaller = replace(plan, choices=choices)
         trial = _trial(fixed(network, sampling, smaller, block, 0), block, predict, lane)
         if trial.chunk_s > _GAIN * chunk_s:
@@ -117,8 +118,8 @@ def fixed(
 ) -> Network:
     """The network, pinned to a plan for a block that begins with row `first`."""
     made = tuple(
-        pinned(one, block, own, choice, first=first)
-        for (one, own), choice in zip(network.drawn(sampling), plan.choices, strict=True)
+        pinned(engine, block, drawn, choice, first=first)
+        for (engine, drawn), choice in zip(network.drawn(sampling), plan.choices, strict=True)
     )
     return network.with_members(made)
 
@@ -128,8 +129,10 @@ def machine(network: Network) -> dict[str, object]:
     return arithmetic(network.device)
 
 
-def _choose(one: Engine, own: Sampling, block: Mapping[str, Tensor], _: Check) -> FormChoice:
-    return choose(one, block, own)
+def _choose(
+    engine: Engine, sampling: Sampling, block: Mapping[str, Tensor], _: Check
+) -> FormChoice:
+    return choose(engine, block, sampling)
 
 
 @dataclass(frozen=True)
@@ -165,4 +168,4 @@ def _trial(network: Network, block: Mapping[str, Tensor], predict: Predict, lane
         return _Trial(ended_s - began_s - away_s, max(chunk_s, ended_s - back_s))
 
     turns = [lane.run(timed) for _ in range(_TURNS)]
-    return _Trial(min(one.seconds for one in turns), min(one.chunk_s for one in turns))
+    return _Trial(min(turn.seconds for turn in turns), min(turn.chunk_s for turn in turns))

@@ -23,7 +23,7 @@ _MAX_WARNINGS = 20
 
 
 class Predicting:
-    """What a prediction keeps.
+    """A prediction as a kind of job: it keeps the columns of every block.
 
     Args:
         order: what was asked.
@@ -52,7 +52,7 @@ class Predicting:
         self._predictor = predictor
         self._may_keep_samples = may_keep_samples
         self._width = width
-        self._kept: list[Arrays] = []
+        self._blocks: list[Arrays] = []
         self._warnings: dict[str, None] = dict.fromkeys(warnings)
 
     def predict(self, block: Mapping[str, Tensor], start: int, check: Check) -> Built:
@@ -67,26 +67,28 @@ class Predicting:
             may_keep_samples=self._may_keep_samples,
         )
 
-    def keep(self, start: int, stop: int, found: Built) -> None:
+    def keep(self, start: int, stop: int, computed: Built) -> None:
         """Take in the columns of rows `start` to `stop`."""
-        for warning in found.warnings:
+        for warning in computed.warnings:
             if len(self._warnings) < _MAX_WARNINGS:
                 self._warnings.setdefault(warning)
-        self._kept.append(dict(arrays_of(found.outputs, self._width)))
+        self._blocks.append(dict(arrays_of(computed.outputs, self._width)))
 
     def part(self) -> bytes:
         """The columns since the last part."""
-        kept, self._kept = self._kept, []
-        return to_bytes({name: np.concatenate([one[name] for one in kept]) for name in kept[0]})
+        blocks, self._blocks = self._blocks, []
+        return to_bytes(
+            {name: np.concatenate([columns[name] for columns in blocks]) for name in blocks[0]}
+        )
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Those of all blocks, each once."""
+        """The warnings of all blocks, each once."""
         return tuple(self._warnings)
 
     @property
     def is_covered(self) -> bool:
         """Whether the figures are calibrated ones."""
-        found = self._calibration
-        is_asked = found is not None and self._sampling.method != "ensemble"
-        return is_asked and found is not None and found.covers(self._sampling) is None
+        calibration = self._calibration
+        is_asked = calibration is not None and self._sampling.method != "ensemble"
+        return is_asked and calibration is not None and calibration.covers(self._sampling) is None

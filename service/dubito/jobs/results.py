@@ -79,21 +79,23 @@ def _write_npz(
     classes: Sequence[str] | None,
 ) -> None:
     kinds: dict[str, NDArray[np.generic]] = {}
-    places: dict[str, Path] = {}
+    raw_paths: dict[str, Path] = {}
     try:
         for arrays in parts:
             for name, array in arrays.items():
                 kinds.setdefault(name, array[:0])
-                place = places.setdefault(name, path.with_name(f"{len(places)}.{path.name}"))
-                with place.open("ab") as file:
+                raw_path = raw_paths.setdefault(
+                    name, path.with_name(f"{len(raw_paths)}.{path.name}")
+                )
+                with raw_path.open("ab") as file:
                     file.write(np.ascontiguousarray(array).data)  # tofile hides why it fails
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-            for name, place in places.items():
+            for name, raw_path in raw_paths.items():
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                     shape = (total, *kinds[name].shape[1:])
                     described = {"descr": kinds[name].dtype.str, "fortran_order": False}
                     npy.write_array_header_1_0(member, {**described, "shape": shape})
-                    with place.open("rb") as file:
+                    with raw_path.open("rb") as file:
                         while piece := file.read(_PIECE_BYTES):
                             member.write(piece)
             if classes is not None:
@@ -103,8 +105,8 @@ def _write_npz(
             with archive.open(zipfile.ZipInfo(f"{_HEAD}.npy"), "w") as member:
                 npy.write_array(member, said, allow_pickle=False)
     finally:
-        for place in places.values():
-            place.unlink(missing_ok=True)
+        for raw_path in raw_paths.values():
+            raw_path.unlink(missing_ok=True)
 
 
 def _write_parquet(

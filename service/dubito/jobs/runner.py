@@ -198,8 +198,8 @@ class Runner:
         if time.monotonic() - self._tidied_s < _TIDY_EVERY_S:
             return
         self._tidied_s = time.monotonic()
-        kept = timedelta(milliseconds=self._settings.job_retention_ms)
-        expired = self._store.expired(datetime.now(UTC) - kept)
+        retention = timedelta(milliseconds=self._settings.job_retention_ms)
+        expired = self._store.expired(datetime.now(UTC) - retention)
         for job in expired:
             self._desk.clear(job)
         if expired:

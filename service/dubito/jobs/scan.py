@@ -1,7 +1,7 @@
 """A pool through the network: block by block on the device, with checkpoints.
 
 Flow: rows of a block → the device, behind all requests → what the kind of job keeps of it → every
-few seconds a part in the object store, and a row that names it. Two blocks are on their way at
+few seconds a part in the object store, and a record that names it. Two blocks are on their way at
 once, so that the device does not wait for rows.
 
 Dimensions: N rows of the pool, B of a block.
@@ -27,12 +27,12 @@ _RATE_MEMORY = 0.5  # weight of the past in the rate
 
 
 class Kind(Protocol[T]):
-    """What a job of one kind does with a block, and keeps of it."""
+    """A kind of job: what is computed of a block, and what is kept of that."""
 
     def predict(self, block: Mapping[str, Tensor], start: int, check: Check) -> T:
         """On the device's thread: what is computed of rows that begin with row `start`."""
 
-    def keep(self, start: int, stop: int, found: T) -> None:
+    def keep(self, start: int, stop: int, computed: T) -> None:
         """Take in what was computed of rows `start` to `stop`."""
 
     def part(self) -> bytes:
@@ -40,7 +40,7 @@ class Kind(Protocol[T]):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the caller should know."""
+        """Warnings for the caller."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class Scan:
 
     def _take(self, kind: Kind[T], waiting: deque[tuple[int, int, Job[T]]], pace: _Pace) -> None:
         start, stop, job = waiting[0]
-        found = self.lane.result(job)
+        computed = self.lane.result(job)
         waiting.popleft()
-        kind.keep(start, stop, found)
+        kind.keep(start, stop, computed)
         if pace.since_s >= self.every_s or stop == self.total:
             self.checkpoint(stop, kind.part(), pace.reached(stop))
 

@@ -18,7 +18,7 @@ from dubito.serving.worker import Check
 
 
 class Selecting:
-    """What a selection keeps: the best rows so far.
+    """A selection as a kind of job: it keeps the best rows so far.
 
     Args:
         search: pinned to its plan.
@@ -28,29 +28,29 @@ class Selecting:
     def __init__(self, search: Search, data: PoolData) -> None:
         self._search = search
         self._data = data
-        self._kept: Arrays = search.state()
+        self._state: Arrays = search.state()
 
     @property
     def rows_to_scan(self) -> int:
         """Rows that are looked at before the choice; none where all are compared anyway."""
         return 0 if self._search.is_scanned else len(self._data)
 
-    def restore(self, kept: Arrays) -> None:
+    def restore(self, state: Arrays) -> None:
         """Go on from the last part."""
-        self._search.restore(kept)
+        self._search.restore(state)
 
     def predict(self, block: Mapping[str, Tensor], start: int, check: Check) -> Arrays:
         """On the device's thread: the next rows are looked at, which the search reads itself."""
         self._search.step(self._data, check)
         return self._search.state()
 
-    def keep(self, start: int, stop: int, found: Arrays) -> None:
+    def keep(self, start: int, stop: int, computed: Arrays) -> None:
         """Take in how the search stands at row `stop`; it may be further by now."""
-        self._kept = found
+        self._state = computed
 
     def part(self) -> bytes:
         """The best rows so far."""
-        return to_bytes(self._kept)
+        return to_bytes(self._state)
 
     def finish(self, lane: Lane) -> Choice:
         """The chosen rows: the network runs on the device's thread, all else on the job's own."""
@@ -59,5 +59,5 @@ class Selecting:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """None."""
+        """A selection has none."""
         return ()

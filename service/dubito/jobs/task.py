@@ -1,6 +1,6 @@
 """One job from where it stands to its end.
 
-Flow: networks and pool → plan, made or taken from the row → parts so far → scan → result.
+Flow: networks and pool → plan, made or taken from the record → parts so far → scan → result.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class Task:
         fact, members = self._fact, self._fact.order["members"]
         assert members is None or isinstance(members, list)
         version = self._library.version(fact.model, str(fact.version))
-        found = [self._library.version(fact.model, str(number)) for number in members or ()]
-        return predictor(self._library, version, found)
+        versions = [self._library.version(fact.model, str(number)) for number in members or ()]
+        return predictor(self._library, version, versions)
 
     def _predict(self) -> None:
         limit = self._settings.max_sample_values
@@ -170,7 +170,7 @@ class Task:
         return Calibration.from_json(self._library.calibration(version, number).document)
 
     def _head(self, kind: Predicting) -> dict[str, object]:
-        """What the columns were made with."""
+        """All of the reply but its columns."""
         return {
             "model": self._fact.model,
             "version": self._fact.version,
@@ -181,12 +181,12 @@ class Task:
 
     def _plan(self, predict: Predict, *, least_rows: int, most_rows: int) -> JobPlan:
         """The plan that the job began with; a new one where it has none, or not of this machine."""
-        own = machine(self._network)
+        this_machine = machine(self._network)
         if self._fact.plan is not None:
             plan = JobPlan.from_json(self._fact.plan)
-            if plan.arithmetic == own:
+            if plan.arithmetic == this_machine:
                 return plan
-        made = self._same_plan(own) or make_plan(
+        made = self._same_plan(this_machine) or make_plan(
             self._network,
             self._sampling,
             lambda count: self._read(0, count),
@@ -201,7 +201,7 @@ class Task:
         self._done = 0
         return made
 
-    def _same_plan(self, own: Mapping[str, object]) -> JobPlan | None:
+    def _same_plan(self, this_machine: Mapping[str, object]) -> JobPlan | None:
         """The plan of an earlier job that asked the same: the same question, the same bits."""
         mine = self._fact
         for other in self._store.all():
@@ -210,7 +210,7 @@ class Task:
             )
             if is_same and other.plan is not None and other.order == mine.order:
                 plan = JobPlan.from_json(other.plan)
-                if plan.arithmetic == own:
+                if plan.arithmetic == this_machine:
                     return plan
         return None
 

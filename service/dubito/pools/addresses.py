@@ -30,9 +30,9 @@ def check_address(address: str, allowed: Sequence[str]) -> None:
     Raises:
         InputError: it is not understood, or not allowed.
     """
-    found = _ADDRESS.fullmatch(address) if len(address) <= _MAX_LENGTH else None
-    parts = found[1].split("/") if found else []
-    if found is None or any(part.strip(".") == "" for part in parts[1:]):
+    match = _ADDRESS.fullmatch(address) if len(address) <= _MAX_LENGTH else None
+    parts = match[1].split("/") if match else []
+    if match is None or any(part.strip(".") == "" for part in parts[1:]):
         raise InputError(
             "address: expected s3://BUCKET/KEY or file:///PATH of plain letters, got "
             f"{address[:80]!r}: correct it"

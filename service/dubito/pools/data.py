@@ -40,8 +40,8 @@ def by_input(
     if not features or (len(inputs) < 2 and set(features) != set(shape_of)):
         return table
     return {
-        name: table[:, place].reshape(-1, *(1 for _ in shape_of.get(name, ())))
-        for place, name in enumerate(features)
+        name: table[:, column].reshape(-1, *(1 for _ in shape_of.get(name, ())))
+        for column, name in enumerate(features)
     }
 
 
@@ -63,10 +63,10 @@ class PoolData:
         self._features = index["columns"][0].get("features", [])
         self._inputs: Sequence[InputSpec] = ()
         self._read_bytes = 0
-        for place, column in enumerate(index["columns"]):
-            path = folder / f"{place}.npy"
+        for number, column in enumerate(index["columns"]):
+            path = folder / f"{number}.npy"
             if file_digest(path) != column["sha256"]:
-                raise DubitoError(f"array {place} of the pool in {folder.name} is damaged")
+                raise DubitoError(f"array {number} of the pool in {folder.name} is damaged")
             self._arrays[column["name"]] = self._mapped(path)
 
     def __len__(self) -> int:
@@ -86,8 +86,8 @@ class PoolData:
             return self.rows(int(indices[0]), int(indices[-1]) + 1)
         return self._named({name: array[indices] for name, array in self._arrays.items()})
 
-    def _named(self, found: dict[str, NDArray[np.generic]]) -> PoolRows:
-        copies = {name: np.array(array) for name, array in found.items()}
+    def _named(self, views: dict[str, NDArray[np.generic]]) -> PoolRows:
+        copies = {name: np.array(array) for name, array in views.items()}
         self._read_bytes += sum(array.nbytes for array in copies.values())
         if self._read_bytes > _HELD_BYTES:
             self._read_bytes = 0

@@ -119,7 +119,7 @@ def _without_index(schema: pa.Schema) -> list[str]:
             "write the file again"
         ) from error
     listed = described.get("index_columns") if isinstance(described, dict) else None
-    index = [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
+    index = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
     return [name for name in schema.names if name not in index and not _INDEX.fullmatch(name)]
 
 
@@ -161,8 +161,8 @@ def _plain(file: pq.ParquetFile, fact: ColumnFact) -> Blocks:
     for batch in _batches(file, block_rows(fact), fact.features):
         _refuse_empty(batch.columns)
         block = np.empty((batch.num_rows, *fact.shape), fact.dtype)
-        for place, column in enumerate(batch.columns):
-            block[:, place] = column.to_numpy(zero_copy_only=False)
+        for index, column in enumerate(batch.columns):
+            block[:, index] = column.to_numpy(zero_copy_only=False)
         yield block
 
 
@@ -175,13 +175,13 @@ def _lists(
 
     def blocks() -> Blocks:
         for batch in _batches(file, block_rows(fact), [name]):
-            flat, own = _nested(batch.column(0))
-            if own[1:] != shape:
+            flat, batch_shape = _nested(batch.column(0))
+            if batch_shape[1:] != shape:
                 raise InputError(
-                    f"`{name[:80]}`: expected rows of shape {shape}, got {own[1:]}: "
+                    f"`{name[:80]}`: expected rows of shape {shape}, got {batch_shape[1:]}: "
                     "pad them to the same"
                 )
-            yield flat.reshape(own).astype(dtype, copy=False)
+            yield flat.reshape(batch_shape).astype(dtype, copy=False)
 
     return ColumnStream(fact, num_rows, blocks())
 

@@ -1,6 +1,6 @@
 """Pools in and out: received, verified, kept, and opened for work.
 
-Flow: bytes on disk → unpacked and verified → object and row → the unpacked arrays stay in the
+Flow: bytes on disk → unpacked and verified → object and record → the unpacked arrays stay in the
 cache. On a server that does not have them, or not any more, the object is unpacked again.
 """
 
@@ -33,7 +33,7 @@ class Shelf:
     """Stored pools and their unpacked arrays.
 
     Args:
-        store: their rows and objects.
+        store: their records and objects.
         settings: the bounds, and the addresses that are allowed.
     """
 
@@ -148,15 +148,15 @@ class Shelf:
         Raises:
             DubitoError: the store does not hold it, or holds it damaged.
         """
-        found = self._cache.get(digest)
-        if found is not None:
-            return found
+        data = self._cache.get(digest)
+        if data is not None:
+            return data
         with self.incoming() as path, self._cache.room() as room:
             _write(path, self._store.pieces(digest))
             unpack(path, format, room, self._settings.max_pool_bytes)
-            found = PoolData(room)  # readable to its end, whatever the cache does
+            data = PoolData(room)  # readable to its end, whatever the cache does
             self._cache.keep(digest, room)
-        return found
+        return data
 
 
 def format_of(name: str) -> str:

@@ -30,7 +30,7 @@ INDEX = "columns.json"
 
 @dataclass(frozen=True)
 class Contents:
-    """What was found in a file."""
+    """The arrays that a file holds."""
 
     num_rows: int
     columns: tuple[ColumnFact, ...]
@@ -54,17 +54,17 @@ def unpack(path: Path, format: str, folder: Path, limit_bytes: int) -> Contents:
     written = []
     with _opened(path, format, limit_bytes) as streams, disk.writing(folder.parent):
         _check(streams, limit_bytes)
-        for place, stream in enumerate(streams):
-            digest = _write(stream, folder / f"{place}.npy")
+        for number, stream in enumerate(streams):
+            digest = _write(stream, folder / f"{number}.npy")
             written.append({**stream.fact.to_json(), "sha256": digest})
-        found = Contents(
+        contents = Contents(
             streams[0].num_rows,
             tuple(stream.fact for stream in streams),
             sum(stream.num_bytes for stream in streams),
         )
-    index = {"num_rows": found.num_rows, "columns": written}
+    index = {"num_rows": contents.num_rows, "columns": written}
     (folder / INDEX).write_bytes(orjson.dumps(index))
-    return found
+    return contents
 
 
 def file_digest(path: Path) -> str:
@@ -125,8 +125,8 @@ def _write(stream: ColumnStream, path: Path) -> str:
 def _refuse_non_finite(block: NDArray[np.generic], fact: ColumnFact, first: int) -> None:
     if block.dtype.kind != "f" or np.isfinite(block).all():
         return
-    place = tuple(int(axis[0]) for axis in np.nonzero(~np.isfinite(block)))
+    cell = tuple(int(axis[0]) for axis in np.nonzero(~np.isfinite(block)))
     raise InputError(
-        f"`{fact.name[:80]}`: expected finite numbers, got {block[place]} in row "
-        f"{first + place[0]}: replace missing or overflowing values first"
+        f"`{fact.name[:80]}`: expected finite numbers, got {block[cell]} in row "
+        f"{first + cell[0]}: replace missing or overflowing values first"
     )
