@@ -9,7 +9,7 @@ import pytest
 
 from dubito.errors import DubitoError, NotFoundError
 from dubito.models.library import Library
-from dubito.models.opening import open_registry
+from dubito.models.opening import open_database, open_objects
 from dubito.registry import Registry, VersionFact
 from dubito.settings import Settings
 
@@ -19,7 +19,7 @@ from .conftest import Bundles
 @pytest.fixture
 def registry(settings: Settings) -> Iterator[Registry]:
     settings.data_dir.mkdir()
-    opened = open_registry(settings)
+    opened = Registry(open_database(settings), open_objects(settings))
     yield opened
     opened.close()
 
@@ -43,7 +43,7 @@ def test_a_version_that_was_deleted_before_it_was_loaded_is_not_found(
 ) -> None:
     _register(library, bundles, "first")
     version = _register(library, bundles, "second")
-    other = open_registry(settings)
+    other = Registry(open_database(settings), open_objects(settings))
     other.delete_version("animals", "2")
     other.close()
     with pytest.raises(NotFoundError):

@@ -6,7 +6,6 @@ A message says what was expected, what was got, and the remedy.
     ├── InputError                 422  rows, bounds, names, fields
     │   └── BundleRefusedError     422  a bundle that is damaged, hostile or of another format
     ├── UnauthorizedError          401
-    ├── ForbiddenError             403
     ├── NotFoundError              404
     ├── ConflictError              409
     ├── PreconditionFailedError    412
@@ -46,7 +45,7 @@ class DubitoError(Exception):
 
 
 class InputError(DubitoError):
-    """What was sent cannot be used: shape, type, bounds, names."""
+    """Input that cannot be used, for its shape, type, bounds or names."""
 
     status = 422
     title = "input refused"
@@ -66,14 +65,6 @@ class UnauthorizedError(DubitoError):
     status = 401
     title = "no valid key"
     kind = "unauthorized"
-
-
-class ForbiddenError(DubitoError):
-    """A key without the scope that the route needs."""
-
-    status = 403
-    title = "not allowed"
-    kind = "forbidden"
 
 
 class NotFoundError(DubitoError):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import structlog
+from cachetools import LRUCache
 
 from dubito.engine import Engine
 from dubito.errors import DubitoError, UnavailableError
@@ -56,7 +57,7 @@ class Catalogue:
         self._max_bytes = max_bytes
         self._changed = threading.Condition()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._reasons: OrderedDict[str, str] = OrderedDict()
+        self._reasons: LRUCache[str, str] = LRUCache(_MAX_REASONS)
         self._pinned: frozenset[str] = frozenset()
 
     def get(self, version: VersionFact) -> Engine:
@@ -161,8 +162,6 @@ class Catalogue:
             if self._entries.get(entry.version.digest) is entry:
                 del self._entries[entry.version.digest]
                 self._reasons[entry.version.digest] = failure.detail
-                while len(self._reasons) > _MAX_REASONS:
-                    self._reasons.popitem(last=False)
             entry.future.set_exception(failure)
             self._changed.notify_all()
 

@@ -8,21 +8,10 @@ from sqlalchemy.engine import make_url
 
 from dubito import disk
 from dubito.errors import InputError
-from dubito.registry import Registry
 from dubito.registry.cache import BundleCache
 from dubito.registry.database import Database
 from dubito.registry.objects import Objects
 from dubito.settings import Settings
-
-
-def open_registry(settings: Settings) -> Registry:
-    """The registry of the settings.
-
-    Raises:
-        InputError: a URL that is not understood.
-        UnavailableError: the database does not answer, or its tables are of another build.
-    """
-    return Registry(open_database(settings), open_objects(settings))
 
 
 def open_database(settings: Settings) -> Database:
