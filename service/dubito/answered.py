@@ -144,5 +144,5 @@ class Health:
 
 
 def sampling_fields(sampling: Sampling, members: tuple[int, ...] | None) -> dict[str, object]:
-    """What a reply says of how it was drawn; `members` of an ensemble alone."""
+    """Return the fields of a reply that say how it was drawn; `members` of an ensemble alone."""
     return {**({} if members is None else {"members": list(members)}), **asdict(sampling)}

@@ -28,7 +28,7 @@ from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
 from dubito.engine import Inputs
 from dubito.engine.calling.sampling import Draw, Masks, Method
 from dubito.labels import LabelsAre
-from dubito.registry.names import ANONYMOUS, DEFAULT_ALIAS
+from dubito.names import ANONYMOUS, DEFAULT_ALIAS
 
 Order = TypeVar("Order", bound="SamplingOptions")
 
@@ -322,7 +322,7 @@ class SelectOptions(SamplingOptions):
     )
 
     def acquisition(self, seed: int) -> Acquisition:
-        """What is asked of the search.
+        """Return what is asked of the search.
 
         Raises:
             InputError: an option is out of its bounds.

@@ -140,7 +140,7 @@ def to_json(content: Mapping[str, object]) -> bytes:
 
 
 def _to_plain(value: object) -> object:
-    """What orjson shall write for what it does not know."""
+    """Return plain values for what orjson does not know."""
     if isinstance(value, ClassSets | ClassNames):
         return value.names()
     if isinstance(value, Flags):

@@ -35,11 +35,11 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = error.filename2 or error.filename
-        found = refusal(folder, error.errno) if place is None or _is_of(place, folder) else None
-        if found is None:
+        path = error.filename2 or error.filename
+        refused = refusal(folder, error.errno) if path is None or _is_of(path, folder) else None
+        if refused is None:
             raise
-        raise found from error
+        raise refused from error
 
 
 def make(folder: Path) -> None:
@@ -104,8 +104,8 @@ def closed(folder: Path, reason: str, settings: str = "DUBITO_DATA_DIR") -> Unav
 
 def free_bytes(folder: Path) -> int:
     """Bytes that are free on the disk of a folder, for one who is not root."""
-    found = next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))
-    return shutil.disk_usage(found).free
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+    return shutil.disk_usage(nearest).free
 
 
 def is_open(folder: Path) -> bool:
@@ -114,9 +114,9 @@ def is_open(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=has_effective_ids)
 
 
-def _is_of(place: object, folder: Path) -> bool:
+def _is_of(file: object, folder: Path) -> bool:
     """Whether a file lies in a folder, or is one of those around it."""
-    if not isinstance(place, str | bytes):
+    if not isinstance(file, str | bytes):
         return True
-    path, own = Path(os.path.abspath(os.fsdecode(place))), Path(os.path.abspath(folder))
-    return path.is_relative_to(own) or own.is_relative_to(path)
+    path, root = Path(os.path.abspath(os.fsdecode(file))), Path(os.path.abspath(folder))
+    return path.is_relative_to(root) or root.is_relative_to(path)

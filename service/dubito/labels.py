@@ -47,36 +47,36 @@ class Classes:
         self.names = tuple(names)
         self.labels_are = labels_are
         self._least = -1 if may_be_unlabelled else 0
-        self._places = {"-1": -1} if may_be_unlabelled else {}  # unless a class has that name
-        self._places |= {name: place for place, name in enumerate(self.names)}
+        self._indices = {"-1": -1} if may_be_unlabelled else {}  # unless a class has that name
+        self._indices |= {name: index for index, name in enumerate(self.names)}
 
     def index(
-        self, label: object, subject: str, place: str = "", remedy: str = "correct it"
+        self, label: object, subject: str, where: str = "", remedy: str = "correct it"
     ) -> int:
         """Index of the class that a label means.
 
         Args:
             label: text, or an integer of Python or numpy; booleans and floats are no labels.
             subject: what the refusal speaks of, such as the field.
-            place: where in it the label stands.
+            where: where in it the label stands.
             remedy: where it is no class.
 
         Raises:
             InputError: no class, or an integer that is one as a name and another as an index.
         """
-        found = self.find(label, subject, place)
-        if found is None:
+        index = self.find(label, subject, where)
+        if index is None:
             raise InputError(
-                f"{subject} expects {self.expected}, got {repr(label)[:40]}{place}: {remedy}"
+                f"{subject} expects {self.expected}, got {repr(label)[:40]}{where}: {remedy}"
             )
-        return found
+        return index
 
-    def find(self, label: object, subject: str, place: str) -> int | None:
-        """The same, but None where it is no class."""
+    def find(self, label: object, subject: str, where: str) -> int | None:
+        """Return what `index` returns, but None where the label is no class."""
         if isinstance(label, str):
-            return self._places.get(label)
+            return self._indices.get(label)
         number = integer(label)
-        return None if number is None else self._of_integer(number, subject, place)
+        return None if number is None else self._of_integer(number, subject, where)
 
     def named(self, number: int) -> list[int]:
         """The classes whose name is a numeral of that number, such as 1, 01, 1.0 or +1."""
@@ -84,7 +84,7 @@ class Classes:
 
     @property
     def expected(self) -> str:
-        """What a label may be."""
+        """The labels that are taken, in words."""
         names = f"a name ({', '.join(self.names[:_SHOWN])})"
         if self.labels_are != "names":
             names += f" or an index from 0 to {len(self.names) - 1}"
@@ -93,17 +93,17 @@ class Classes:
     @cached_property
     def _numerals(self) -> dict[Decimal | int, list[int]]:
         """Classes by the number that their names write; equal numbers have equal hashes."""
-        found: dict[Decimal | int, list[int]] = {}
-        for place, name in enumerate(self.names):
+        numerals: dict[Decimal | int, list[int]] = {}
+        for index, name in enumerate(self.names):
             try:
                 number = Decimal(name)
             except InvalidOperation:
                 continue
             if number.is_finite():
-                found.setdefault(number, []).append(place)
-        return found
+                numerals.setdefault(number, []).append(index)
+        return numerals
 
-    def _of_integer(self, number: int, subject: str, place: str) -> int | None:
+    def _of_integer(self, number: int, subject: str, where: str) -> int | None:
         as_index = number if self._least <= number < len(self.names) else None
         if self.labels_are == "indices":
             return as_index
@@ -112,19 +112,19 @@ class Classes:
             if named in ([], [as_index]):
                 return as_index
             raise InputError(
-                f"{subject} expects names or indices, got {number}{place}, which as a name is "
+                f"{subject} expects names or indices, got {number}{where}, which as a name is "
                 f"{self._shown(named[0])} and as an index {self._shown(as_index)}: {SETTLE}"
             )
-        if str(number) in self._places:
-            return self._places[str(number)]
+        if str(number) in self._indices:
+            return self._indices[str(number)]
         if len(named) > 1:
             raise InputError(
-                f"{subject} expects a name, got {number}{place}, which may be "
+                f"{subject} expects a name, got {number}{where}, which may be "
                 f"{self._shown(named[0])} or {self._shown(named[1])}: send names as text"
             )
         return named[0] if named else None
 
-    def _shown(self, place: int | None) -> str:
-        if place is None:
+    def _shown(self, index: int | None) -> str:
+        if index is None:
             return "no class"
-        return "unlabelled" if place < 0 else f"class {self.names[place][:40]!r} (index {place})"
+        return "unlabelled" if index < 0 else f"class {self.names[index][:40]!r} (index {index})"

@@ -30,16 +30,16 @@ _NUMBER = re.compile(r"\s*[+-]?[0-9.]+(e[+-]?[0-9]+)?\s*", re.IGNORECASE)
 _MOST_SHOWN = 80
 
 
-def read_problems(found: Iterable[Mapping[str, object]]) -> list[tuple[str, str]]:
+def read_problems(errors: Iterable[Mapping[str, object]]) -> list[tuple[str, str]]:
     """The path of every refused field, with dots, and what is wrong with it.
 
     What several members of a union say of one value is said once.
 
     Args:
-        found: as `errors()` of pydantic gives them.
+        errors: as `errors()` of pydantic gives them.
     """
     problems: dict[str, list[Mapping[str, object]]] = {}
-    for entry in found:
+    for entry in errors:
         location = entry.get("loc")
         parts = [str(part) for part in location] if isinstance(location, tuple) else []
         path = ".".join(part for part in parts if not _MEMBER.fullmatch(part))
@@ -53,14 +53,14 @@ def read_problems(found: Iterable[Mapping[str, object]]) -> list[tuple[str, str]
 
 def _message(entries: list[Mapping[str, object]]) -> str:
     first = entries[0]
-    kind, given = str(first["type"]), first.get("input")
+    kind, value = str(first["type"]), first.get("input")
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return "unknown field: leave it out, or correct its name"
     if kind not in _EXPECTED:
         return str(first.get("msg", "not understood")).removeprefix("Value error, ")
     expected = dict.fromkeys(_expected(entry) for entry in entries)
-    got = "nothing" if kind == "missing" else _shown(given)
-    return f"expected {' or '.join(expected)}, got {got}: {_remedy(kind, given)}"
+    got = "nothing" if kind == "missing" else _shown(value)
+    return f"expected {' or '.join(expected)}, got {got}: {_remedy(kind, value)}"
 
 
 def _expected(entry: Mapping[str, object]) -> str:
@@ -69,24 +69,24 @@ def _expected(entry: Mapping[str, object]) -> str:
     return words.format_map(context) if isinstance(context, dict) else words
 
 
-def _shown(given: object) -> str:
-    match given:
+def _shown(value: object) -> str:
+    match value:
         case None | bool():
-            return {None: "null", True: "true", False: "false"}[given]
+            return {None: "null", True: "true", False: "false"}[value]
         case str():
-            return repr(given[:_MOST_SHOWN])
+            return repr(value[:_MOST_SHOWN])
         case int() | float():
-            return str(given)[:_MOST_SHOWN]
+            return str(value)[:_MOST_SHOWN]
         case list() | tuple():
-            return f"a list of {len(given)}"
+            return f"a list of {len(value)}"
     return "an object"
 
 
-def _remedy(kind: str, given: object) -> str:
+def _remedy(kind: str, value: object) -> str:
     if kind == "missing":
         return "add it"
-    if kind in ("int_type", "float_type") and isinstance(given, str) and _NUMBER.fullmatch(given):
+    if kind in ("int_type", "float_type") and isinstance(value, str) and _NUMBER.fullmatch(value):
         return "write it without quotes"
-    if kind in ("int_type", "int_from_float") and isinstance(given, float) and given.is_integer():
-        return f"write {given:.0f}" if abs(given) < 2**63 else f"send {2**63 - 1} at most"
+    if kind in ("int_type", "int_from_float") and isinstance(value, float) and value.is_integer():
+        return f"write {value:.0f}" if abs(value) < 2**63 else f"send {2**63 - 1} at most"
     return "correct it"

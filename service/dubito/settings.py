@@ -14,12 +14,12 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL
 
+from dubito.names import NAME, NUMBER
+
 MiB = 2**20
 GiB = 2**30
 
-_NAME = "[a-z][a-z0-9._-]{0,63}"
-_PINNED = re.compile(f"{_NAME}(@({_NAME}|[1-9][0-9]{{0,8}}))?")
-
+_PINNED = re.compile(f"{NAME}(@({NAME}|{NUMBER}))?")
 _PREFIX = re.compile(r"(s3://[a-z0-9][a-z0-9.-]+|file://(?=/.))(/[^/?#@%]+)*/?")
 
 Positive = Annotated[int, Field(ge=1)]
@@ -233,10 +233,10 @@ class Settings(BaseSettings):
 
     @field_validator("pinned_models", "warm_up_rows", "pool_addresses", mode="before")
     @classmethod
-    def _split_at_commas(cls, given: object) -> object:
-        if not isinstance(given, str):
-            return given
-        return tuple(part.strip() for part in given.split(",") if part.strip())
+    def _split_at_commas(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
 
     @field_validator("pinned_models")
     @classmethod

@@ -94,11 +94,11 @@ def starts(ascending: Floats, least: float = LEAST) -> NDArray[np.int64]:
     Groups are no chains, so that many figures close together do not all become one.
     """
     beyond = np.searchsorted(lowered(ascending, least), raised(ascending, least), side="right")
-    found, place = [], 0
-    while place < len(beyond):
-        found.append(place)
-        place = max(int(beyond[place]), place + 1)  # nan meets nothing
-    return np.array(found, dtype=np.int64)
+    first, index = [], 0
+    while index < len(beyond):
+        first.append(index)
+        index = max(int(beyond[index]), index + 1)  # nan meets nothing
+    return np.array(first, dtype=np.int64)
 
 
 def merged(value: Floats, least: float = LEAST) -> Floats:
@@ -106,15 +106,15 @@ def merged(value: Floats, least: float = LEAST) -> Floats:
     order = np.argsort(value, kind="stable")
     ascending = value[order]
     start = starts(ascending, least)
-    found = np.empty_like(value)
-    found[order] = np.repeat(ascending[start], np.diff(np.r_[start, len(value)]))
-    return found
+    tied = np.empty_like(value)
+    tied[order] = np.repeat(ascending[start], np.diff(np.r_[start, len(value)]))
+    return tied
 
 
 def settled(value_B: Floats, ascending: Floats, least: float = LEAST) -> Floats:
     """Figures, each as the first of some ascending ones that it ties with; else as it is."""
-    place_B = np.searchsorted(raised(ascending, least), lowered(value_B, least))
-    first_B = np.append(ascending, np.inf)[place_B]
+    index_B = np.searchsorted(raised(ascending, least), lowered(value_B, least))
+    first_B = np.append(ascending, np.inf)[index_B]
     return np.where(lowered(first_B, least) <= raised(value_B, least), first_B, value_B)
 
 
@@ -139,5 +139,5 @@ def falling(mean_BC: Floats) -> NDArray[np.int64]:
 def most_probable(mean_BC: Floats) -> NDArray[np.int64]:
     """The class of largest probability, of tied ones the first; the first where one is nan."""
     least_B1 = lowered(lowered(mean_BC.max(axis=-1, keepdims=True)))
-    found_B: NDArray[np.int64] = (mean_BC >= least_B1).argmax(axis=-1)
-    return found_B
+    class_B: NDArray[np.int64] = (mean_BC >= least_B1).argmax(axis=-1)
+    return class_B

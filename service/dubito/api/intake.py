@@ -28,15 +28,15 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Given:
-    """A body that was read, and the place in the queue that its job will take.
+class Received:
+    """A body that was read, and the reservation in the queue that its job will take.
 
     Args:
         held: the application and its settings.
         kind: content type of the body.
         body: all of it.
         query: parameters of the query, in order.
-        place: held until the answer is there.
+        reservation: held until the answer is there.
         deadline_s: on the clock of `time.monotonic`.
         actor: who asks, for the audit.
     """
@@ -45,7 +45,7 @@ class Given:
     kind: str
     body: bytes
     query: list[tuple[str, str]]
-    place: Reservation
+    reservation: Reservation
     deadline_s: float
     actor: str
 
@@ -53,7 +53,7 @@ class Given:
 async def answered(
     request: Request,
     kinds: tuple[str, ...],
-    start: Callable[[Given], Job[T] | JobFact],
+    start: Callable[[Received], Job[T] | JobFact],
     answer: Callable[[T], Response],
 ) -> Response:
     """Read a body, run the job that it asks for, and answer.
@@ -72,11 +72,11 @@ async def answered(
     kind = media_type(request, kinds)
     limit_bytes = held.settings.max_body_bytes
     async with deadline(request, held.settings.request_timeout_ms) as deadline_s:
-        with held.application.admission.holding(body_length(request, limit_bytes)) as place:
+        with held.application.admission.holding(body_length(request, limit_bytes)) as reservation:
             body = await read_body(request, limit_bytes)
             query = request.query_params.multi_items()
-            given = Given(held, kind, body, query, place, deadline_s, actor(request))
-            job = await to_thread.run_sync(partial(start, given))
+            received = Received(held, kind, body, query, reservation, deadline_s, actor(request))
+            job = await to_thread.run_sync(partial(start, received))
             if isinstance(job, JobFact):
                 return json_response(
                     AcceptedPage(job=job.id), 202, {"Location": f"/v1/jobs/{job.id}"}

@@ -8,7 +8,7 @@ from typing import TypeVar
 from dubito.api.border.arrays import named, read_npz
 from dubito.api.border.bodies import JSON, NPZ, parse_json
 from dubito.api.border.fields import no_query, read_fields, read_query
-from dubito.api.intake import Given
+from dubito.api.intake import Received
 from dubito.asked import SamplingOptions
 
 Options = TypeVar("Options", bound=SamplingOptions)
@@ -18,12 +18,12 @@ ARRAYS = ("inputs", "labels", "targets", "ood_inputs")
 
 
 def read_labelled(
-    given: Given, body: type[Options], options: type[Options]
+    received: Received, body: type[Options], options: type[Options]
 ) -> tuple[Options, Mapping[str, object]]:
     """The fields of a body, and its rows where they are not among them.
 
     Args:
-        given: the body.
+        received: the body.
         body: all fields as JSON.
         options: the fields of the query beside a `.npz`.
 
@@ -31,8 +31,8 @@ def read_labelled(
         FieldsError: a field or an array is wrong, unknown or missing.
         InputError: a body that cannot be read.
     """
-    if given.kind == JSON:
-        no_query(given.query)
-        return read_fields(body, parse_json(given.body)), {}
-    read = read_query(options, given.query)
-    return read, named(read_npz(given.body, given.held.settings.max_body_bytes), ARRAYS)
+    if received.kind == JSON:
+        no_query(received.query)
+        return read_fields(body, parse_json(received.body)), {}
+    fields = read_query(options, received.query)
+    return fields, named(read_npz(received.body, received.held.settings.max_body_bytes), ARRAYS)

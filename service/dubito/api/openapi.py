@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from dubito.api.border.bodies import JSON
 from dubito.api.border.errors import ProblemPage
 from dubito.api.pages.work import AcceptedPage
-from dubito.registry.names import DEFAULT_ALIAS
+from dubito.names import DEFAULT_ALIAS
 
 Described: TypeAlias = dict[str, Any]  # a part of an OpenAPI document, as FastAPI types them
 Responses: TypeAlias = dict[int | str, Described]
@@ -66,12 +66,12 @@ def both(
         options: what else `register` takes.
     """
     reads = options.pop("openapi_extra", {})
-    one = reads | {"parameters": [_VERSION, *reads.get("parameters", ())]}
+    of_version = reads | {"parameters": [_VERSION, *reads.get("parameters", ())]}
 
     def decorate(route: Route) -> Route:
         register(f"/{{model}}/{action}", openapi_extra=reads, **options)(route)
         path = f"/{{model}}/versions/{{version}}/{action}"
-        return register(path, openapi_extra=one, **options)(route)
+        return register(path, openapi_extra=of_version, **options)(route)
 
     return decorate
 
@@ -98,7 +98,7 @@ def takes(
     query: type[object] | None = None,
     headers: tuple[Described, ...] = (),
 ) -> Described:
-    """What a route reads, for `openapi_extra`.
+    """Describe what a route reads, for `openapi_extra`.
 
     Args:
         body: schema of a JSON body; None where there is none.
@@ -119,7 +119,7 @@ def takes(
 
 
 def gives(*kinds: str, headers: dict[str, str] | None = None) -> Described:
-    """What a reply says beside its JSON: other content types, and headers with what they mean."""
+    """Describe a reply beside its JSON: other content types, and headers with what they mean."""
     reply: Described = {"content": dict.fromkeys(kinds, BINARY)} if kinds else {}
     if headers:
         text = {"type": "string"}

@@ -57,7 +57,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """What T passes are worth.
+    """The errors of T passes.
 
     Args:
         num_samples: T.
@@ -74,7 +74,7 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class MethodError:
-    """What a method without sampling is worth.
+    """The errors of a method without sampling.
 
     Args:
         method: its name.
@@ -158,7 +158,7 @@ def accuracy(engine: Engine, rows: Rows, num_samples: int, against: Reference | 
 
 
 def methods_without_sampling() -> Sequence[Method]:
-    """Those that this engine knows; a network may still refuse one."""
+    """Return the methods without sampling that the engine knows; a network may still refuse one."""
     known: tuple[Method, ...] = get_args(Method)
     return [method for method in known if method in _WITHOUT_SAMPLING]
 

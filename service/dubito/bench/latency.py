@@ -49,7 +49,7 @@ class Latency:
 def sides(
     engine: Engine, samples: Sequence[int], others: Sequence[Sampling]
 ) -> dict[str, Sampling]:
-    """What is timed beside the plain pass, by its name.
+    """Return the samplings that are timed beside the plain pass, by their names.
 
     Args:
         engine: whose defaults are kept for all but T.

@@ -58,22 +58,22 @@ def draw(study: Study, path: Path) -> None:
 
 
 def _over_samples(axes: Axes, study: Study) -> None:
-    counts = [one.num_samples for one in study.accuracies]
+    counts = [accuracy.num_samples for accuracy in study.accuracies]
     axes.plot(
         counts,
-        [one.standard_error_median for one in study.accuracies],
+        [accuracy.standard_error_median for accuracy in study.accuracies],
         "o-",
         color=_BLUE,
         label="standard error, median",
     )
     axes.plot(
         counts,
-        [one.standard_error_max for one in study.accuracies],
+        [accuracy.standard_error_max for accuracy in study.accuracies],
         "o:",
         color=_BLUE,
         label="standard error, largest",
     )
-    errors = [one.error for one in study.accuracies if one.error is not None]
+    errors = [accuracy.error for accuracy in study.accuracies if accuracy.error is not None]
     if errors:
         axes.plot(counts, errors, "s-", color=_ORANGE, label=f"error against T = {study.reference}")
     axes.set(xscale="log", yscale="log", xlabel="T", ylabel="error of the mean")
@@ -83,11 +83,12 @@ def _over_samples(axes: Axes, study: Study) -> None:
 
 
 def _over_time(axes: Axes, study: Study) -> None:
-    errors = [one.standard_error_median for one in study.accuracies]
-    batches = sorted({one.batch for one in study.latencies})
+    errors = [accuracy.standard_error_median for accuracy in study.accuracies]
+    batches = sorted({latency.batch for latency in study.latencies})
     for position, batch in enumerate(batches):
         times_ms = [
-            1e3 * study.at(batch, "mc", one.num_samples).median_s for one in study.accuracies
+            1e3 * study.at(batch, "mc", accuracy.num_samples).median_s
+            for accuracy in study.accuracies
         ]
         shade = _SHADES[position % len(_SHADES)]
         axes.plot(times_ms, errors, "o-", color=shade, label=f"B = {batch}")

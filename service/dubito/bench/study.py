@@ -34,7 +34,7 @@ Step: TypeAlias = Callable[[str, int, int], None]  # what is done, steps done, s
 
 @dataclass(frozen=True)
 class Study:
-    """What was measured.
+    """The figures of one bundle on one machine.
 
     Args:
         machine: on what.
@@ -66,17 +66,19 @@ class Study:
         """The times of one side at one B."""
         wanted = (batch, method, num_samples)
         return next(
-            one for one in self.latencies if (one.batch, one.method, one.num_samples) == wanted
+            latency
+            for latency in self.latencies
+            if (latency.batch, latency.method, latency.num_samples) == wanted
         )
 
     def largest_within(self, batch: int, budget_s: float) -> Accuracy | None:
         """The errors at the largest T whose median time is within a budget; None for none."""
         fitting = [
-            one
-            for one in self.accuracies
-            if self.at(batch, "mc", one.num_samples).median_s <= budget_s
+            accuracy
+            for accuracy in self.accuracies
+            if self.at(batch, "mc", accuracy.num_samples).median_s <= budget_s
         ]
-        return max(fitting, key=lambda one: one.num_samples, default=None)
+        return max(fitting, key=lambda accuracy: accuracy.num_samples, default=None)
 
     def to_json(self) -> dict[str, object]:
         """Plain values, times in milliseconds."""
@@ -91,14 +93,14 @@ class Study:
             "num_rows": self.num_rows,
             "reference": self.reference,
             "reference_error": self.reference_error,
-            "accuracies": [asdict(one) for one in self.accuracies],
-            "methods": [asdict(one) for one in self.methods],
-            "latencies": [_in_milliseconds(one) for one in self.latencies],
+            "accuracies": [asdict(accuracy) for accuracy in self.accuracies],
+            "methods": [asdict(method) for method in self.methods],
+            "latencies": [_in_milliseconds(latency) for latency in self.latencies],
         }
 
 
 def study(engine: Engine, pool: StudyRows, order: BenchOrder, step: Step | None = None) -> Study:
-    """Measure.
+    """Measure errors and latencies over T.
 
     Args:
         engine: ready to be asked; its defaults give seed, masks and draw.
@@ -123,7 +125,7 @@ def study(engine: Engine, pool: StudyRows, order: BenchOrder, step: Step | None 
         accuracies.append(accuracy(engine, rows, count, many))
         tell("errors", len(accuracies), len(samples))
     methods = [method_error(engine, rows, name, many) for name in methods_without_sampling()]
-    allowed = [one.method for one in methods if one.refused is None]
+    allowed = [method.method for method in methods if method.refused is None]
     return Study(
         machine=describe_machine(engine.device),
         digest=engine.bundle.digest,
@@ -146,7 +148,7 @@ def _timed(
     timed = sides(engine, order.every_t, others)
     limits = Limits(order.repeats, least=1, limit_s=order.seconds)
     calls = (1 + len(timed)) * (1 + order.repeats)
-    found: list[Latency] = []
+    times: list[Latency] = []
     for batch in sorted(set(order.batch)):
         done = 0
 
@@ -155,9 +157,9 @@ def _timed(
             done += 1
             tell(f"latency, B = {batch}", done, calls)
 
-        found += latencies(engine, pool, batch, timed, limits, step)
+        times += latencies(engine, pool, batch, timed, limits, step)
         tell(f"latency, B = {batch}", calls, calls)
-    return found
+    return times
 
 
 def _in_milliseconds(latency: Latency) -> dict[str, object]:

@@ -24,7 +24,7 @@ Rows = TypeVar("Rows")
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What the calls of one side took.
+    """The times of the calls of one side.
 
     Args:
         seconds: of every call, in order; at least one.
@@ -39,7 +39,7 @@ class Timing:
 
     @property
     def median_s(self) -> float:
-        """What a caller may expect."""
+        """The median, which is what a caller may expect."""
         return statistics.median(self.seconds)
 
 

@@ -127,16 +127,16 @@ def _imported(name: str) -> Callable[..., None] | typer.Typer:
 
 
 def _described(name: str) -> Callable[[], None]:
-    """What stands for a command in the help: its docstring or `help`, read from its file."""
+    """Return a stand-in for a command in the help, with its docstring or `help` from its file."""
     source = Path(__file__).with_name(f"{_MODULES[name]}.py").read_text(encoding="utf-8")
-    own = _FUNCTIONS.get(name, name)
+    function = _FUNCTIONS.get(name, name)
 
     def stand_in() -> None: ...
 
     for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef) and node.name == own:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
             stand_in.__doc__ = ast.get_docstring(node)
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == own:
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == function:
             assert isinstance(node.value, ast.Call)
             texts = {keyword.arg: keyword.value for keyword in node.value.keywords}
             stand_in.__doc__ = ast.literal_eval(texts["help"])

@@ -27,7 +27,7 @@ from dubito.bench.latency import Latency
 from dubito.bench.picture import check_can_draw, draw
 from dubito.cli.bodies import overlay
 from dubito.cli.console import messages, output, progress
-from dubito.cli.options import Given, request_options
+from dubito.cli.options import Chosen, request_options
 from dubito.engine import Engine, Inputs
 from dubito.errors import InputError
 from dubito.settings import Settings
@@ -62,7 +62,7 @@ def bench(
     budget_ms: Annotated[
         float | None, typer.Option(help="Time budget: name the largest T that stays within it.")
     ] = None,
-    given: Given,
+    chosen: Chosen,
     json_: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file.")
     ] = None,
@@ -71,8 +71,8 @@ def bench(
     ] = None,
 ) -> None:
     """Measure latency and standard error of a bundle over T."""
-    asked = _asked(inputs, given)
-    order = read_fields(BenchOrder, {**own_fields(asked, SamplingOptions), **given})
+    asked = _asked(inputs, chosen)
+    order = read_fields(BenchOrder, {**own_fields(asked, SamplingOptions), **chosen})
     if picture is not None:
         check_can_draw()
     if threads is not None:
@@ -89,13 +89,13 @@ def bench(
         draw(measured, picture)
 
 
-def _asked(path: Path | None, given: Given) -> PredictBody:
+def _asked(path: Path | None, chosen: Chosen) -> PredictBody:
     """The rows, and the sampling of a whole request.
 
     Raises:
         InputError: it asks for what is not measured.
     """
-    asked = read_fields(PredictBody, overlay(PredictBody, path, given))
+    asked = read_fields(PredictBody, overlay(PredictBody, path, chosen))
     defaults = own_fields(PredictBody())
     others = [
         name
@@ -149,9 +149,9 @@ def _print(measured: Study, budget_ms: float | None) -> None:
     console.print(_times(measured))
     for line in _explained(measured):
         console.print(line, soft_wrap=True)
-    for one in measured.methods:
-        if one.refused is not None:
-            console.print(f"{one.method}: {one.refused}", soft_wrap=True)
+    for method in measured.methods:
+        if method.refused is not None:
+            console.print(f"{method.method}: {method.refused}", soft_wrap=True)
     if budget_ms is not None:
         for batch in _batches(measured):
             console.print(_advice(measured, batch, budget_ms), soft_wrap=True)
@@ -159,9 +159,9 @@ def _print(measured: Study, budget_ms: float | None) -> None:
 
 def _errors(measured: Study) -> Table:
     table = Table("T", "standard error, median", "standard error, largest", "actual error")
-    for one in measured.accuracies:
-        stated = (one.standard_error_median, one.standard_error_max)
-        table.add_row(str(one.num_samples), *map(_number, (*stated, one.error)))
+    for accuracy in measured.accuracies:
+        stated = (accuracy.standard_error_median, accuracy.standard_error_max)
+        table.add_row(str(accuracy.num_samples), *map(_number, (*stated, accuracy.error)))
     for method in measured.methods:
         if method.refused is None:
             table.add_row(method.method, "", "", _number(method.error))
@@ -189,9 +189,9 @@ def _explained(measured: Study) -> list[str]:
             f" T = {measured.reference:,} (itself good to {measured.reference_error:.2g})"
         )
     lines += [
-        f"{one.method}: standard deviation wrong by {one.deviation_error:.1%}"
-        for one in measured.methods
-        if one.deviation_error is not None
+        f"{method.method}: standard deviation wrong by {method.deviation_error:.1%}"
+        for method in measured.methods
+        if method.deviation_error is not None
     ]
     if measured.is_made_up:
         lines.append("rows: dummy rows; give --inputs for errors on rows of your own")
@@ -209,7 +209,7 @@ def _advice(measured: Study, batch: int, budget_ms: float) -> str:
 
 
 def _batches(measured: Study) -> list[int]:
-    return sorted({one.batch for one in measured.latencies})
+    return sorted({latency.batch for latency in measured.latencies})
 
 
 def _time(latency: Latency) -> str:

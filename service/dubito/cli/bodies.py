@@ -35,21 +35,21 @@ def overlay(
 
 
 def others(schema: type[object], options: Mapping[str, object]) -> dict[str, object]:
-    """Those of the options that are no fields of a body: model and version."""
+    """Return the options that are no fields of a body: model and version."""
     names = names_of(schema)
     return {name: value for name, value in options.items() if name not in names}
 
 
 def read_file(path: Path) -> dict[str, object]:
-    """What a file of rows says, by field: `inputs` alone, or all that a body or an archive holds.
+    """Read a file of rows, by field: `inputs` alone, or all that a body or an archive holds.
 
     Raises:
         InputError: it cannot be read, or is an archive with an unknown array.
     """
-    found = read_rows(path)
-    if not isinstance(found, dict):
-        return {"inputs": found}
+    rows = read_rows(path)
+    if not isinstance(rows, dict):
+        return {"inputs": rows}
     if path.suffix == ".json":
-        return found if {"inputs", "pool"} & set(found) else {"inputs": found}
-    has_inputs = any(name.partition(".")[0] == "inputs" for name in found)
-    return dict(named(found, ARRAYS)) if has_inputs else {"inputs": found}
+        return rows if {"inputs", "pool"} & set(rows) else {"inputs": rows}
+    has_inputs = any(name.partition(".")[0] == "inputs" for name in rows)
+    return dict(named(rows, ARRAYS)) if has_inputs else {"inputs": rows}

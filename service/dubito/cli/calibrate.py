@@ -15,32 +15,32 @@ from dubito.cli.labelled import (
     table,
     warn,
 )
-from dubito.cli.options import Given, request_options
+from dubito.cli.options import Chosen, request_options
 from dubito.report import page
 
 
 @request_options(CalibrateOrder, but=(*OTHERS, "members", "tolerance", "actor"))
 def calibrate(
-    model: ModelArgument, data: DataOption, given: Given, report: ReportOption = None
+    model: ModelArgument, data: DataOption, chosen: Chosen, report: ReportOption = None
 ) -> None:
     """Fit a calibration on held-out rows and make it active, unless its fit is worse than none."""
     if report is not None:
         page.check_can_write(report)
-    fields = {**read_labelled(data), **given, "model": model, "actor": local_actor()}
+    fields = {**read_labelled(data), **chosen, "model": model, "actor": local_actor()}
     order = read_fields(CalibrateOrder, fields)
     with application() as running:
         reply = finish(running.ask(order), "calibrating")
-    found = reply.record
-    said = "active" if found.is_worth_using else "not active"
+    record = reply.record
+    said = "active" if record.is_worth_using else "not active"
     output().print(
         f"{reply.model} version {reply.version}: calibration {reply.calibration}, {said}"
     )
-    output().print(f"verdict: {found.verdict}", soft_wrap=True)
-    reports = {"before": found.report.before, "after": found.report.after}
+    output().print(f"verdict: {record.verdict}", soft_wrap=True)
+    reports = {"before": record.report.before, "after": record.report.after}
     output().print(
-        table({name: (one, found.report.intervals[name]) for name, one in reports.items()})
+        table({name: (figures, record.report.intervals[name]) for name, figures in reports.items()})
     )
-    warn(found.warnings)
+    warn(record.warnings)
     if report is not None:
         title = f"{reply.model} version {reply.version}, calibration {reply.calibration}"
-        page.write(page_of(found, title), report)
+        page.write(page_of(record, title), report)

@@ -37,13 +37,13 @@ def demo(
             return
         made = _make(running, wanted)
     table = Table("model", "version", "train", "calibration", "test", "on the test rows", "time")
-    for one in made:
+    for published in made:
         table.add_row(
-            one.model,
-            str(one.version),
-            *(str(rows) for rows in (one.num_train, one.num_calibration, one.num_test)),
-            f"{one.score_name} {one.score:.4g}",
-            f"{one.elapsed_s:.0f} s",
+            published.model,
+            str(published.version),
+            *map(str, (published.num_train, published.num_calibration, published.num_test)),
+            f"{published.score_name} {published.score:.4g}",
+            f"{published.elapsed_s:.0f} s",
         )
     output().print(table)
     output().print("next: dubito serve")

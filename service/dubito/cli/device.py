@@ -14,7 +14,7 @@ import typer
 
 from dubito.cli.console import output, progress
 from dubito.errors import InputError, UnavailableError
-from dubito.registry.names import DEFAULT_ALIAS
+from dubito.names import DEFAULT_ALIAS
 from dubito.settings import Settings
 
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
@@ -42,7 +42,7 @@ def _ask(action: str, model: str, version: str, url: str | None) -> None:
 
 
 def ask(method: str, parts: Sequence[str], url: str | None) -> Mapping[str, object]:
-    """What the running server answers.
+    """Return the answer of the running server.
 
     Args:
         method: GET or POST, without a body.

@@ -20,7 +20,7 @@ from dubito.cli.labelled import (
     table,
     warn,
 )
-from dubito.cli.options import Given, request_options
+from dubito.cli.options import Chosen, request_options
 from dubito.columns import to_json
 from dubito.report import Evaluation, Intervals, Report, page
 
@@ -30,7 +30,7 @@ def evaluate(
     model: ModelArgument,
     *,
     data: DataOption,
-    given: Given,
+    chosen: Chosen,
     report: ReportOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -38,7 +38,7 @@ def evaluate(
     if report is not None:
         page.check_can_write(report)
     compare = not as_json or report is not None
-    fields = {**read_labelled(data), **given, "model": model, "compare": compare}
+    fields = {**read_labelled(data), **chosen, "model": model, "compare": compare}
     order = read_fields(EvaluateOrder, fields)
     with application() as running:
         reply = finish(running.ask(order), "evaluating")
@@ -57,13 +57,16 @@ def _print(reply: EvaluateReply) -> None:
 
 
 def _columns(reply: EvaluateReply) -> dict[str, tuple[Report, Intervals]]:
-    return {heading: (one.report, one.intervals) for heading, one in _evaluations(reply).items()}
+    return {
+        heading: (evaluation.report, evaluation.intervals)
+        for heading, evaluation in _evaluations(reply).items()
+    }
 
 
 def _evaluations(reply: EvaluateReply) -> dict[str, Evaluation]:
-    own = "raw" if reply.calibration is None else f"calibration {reply.calibration}"
+    heading = "raw" if reply.calibration is None else f"calibration {reply.calibration}"
     raw = {} if reply.raw is None else {"raw": reply.raw}
-    return {**raw, own: reply.evaluation}
+    return {**raw, heading: reply.evaluation}
 
 
 def _page(reply: EvaluateReply) -> page.Page:

@@ -12,7 +12,7 @@ import typer
 from torch import Tensor, nn
 
 from dubito.cli.console import output, progress, tell
-from dubito.cli.options import Given, declared_options
+from dubito.cli.options import Chosen, declared_options
 from dubito.errors import InputError
 from dubito.imports import (
     build,
@@ -39,7 +39,7 @@ Examples = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """What the caller says of the network, as texts."""
+    """The caller's description of the network, as texts."""
 
     task: Annotated[
         str, typer.Option(help="Task of the network: classification, multilabel or regression.")
@@ -101,10 +101,10 @@ def export(
     options: Annotated[
         str | None, typer.Option(help='Arguments of the factory as JSON: {"hidden": 64}.')
     ] = None,
-    given: Given,
+    chosen: Chosen,
 ) -> None:
     """Export the network that a factory in your code returns. This runs that code."""
-    declaration = Declaration(**given)
+    declaration = Declaration(**chosen)
     if not example:
         raise InputError("--example: expected rows to record with, such as 8x784, got none")
     rows = read_example(example)
@@ -124,22 +124,22 @@ def import_(
     *,
     out: Out,
     example: Examples = None,
-    given: Given,
+    chosen: Chosen,
 ) -> None:
     """Import a program of torch.export or a model of MLflow. This runs code from it."""
-    declaration = Declaration(**given)
+    declaration = Declaration(**chosen)
     example_rows = read_example(example) if example else None
     tell("note", f"reading {source} runs code from it on this machine: import only what you trust")
     if source.endswith(".pt2"):
-        found = read_program(Path(source), is_injected=bool(declaration.drop_prob))
+        imported = read_program(Path(source), is_injected=bool(declaration.drop_prob))
     else:
-        found = read_mlflow(source, is_injected=bool(declaration.drop_prob))
-    rows = example_rows if example_rows is not None else found.example
+        imported = read_mlflow(source, is_injected=bool(declaration.drop_prob))
+    rows = example_rows if example_rows is not None else imported.example
     if rows is None:
         raise InputError(
             f"{source}: expected rows to record with, it keeps none: give --example, such as 8x784"
         )
-    _write(found.network, rows, out, declaration)
+    _write(imported.network, rows, out, declaration)
 
 
 def _write(
@@ -217,8 +217,8 @@ def _rates(texts: Sequence[str]) -> dict[str, float] | None:
 def _free_dims(texts: Sequence[str]) -> dict[str, dict[int, str]] | None:
     dims: dict[str, dict[int, str]] = {}
     for text in texts:
-        place, _, label = text.partition("=")
-        name, _, axis = place.rpartition(":")
+        dimension, _, label = text.partition("=")
+        name, _, axis = dimension.rpartition(":")
         if not name or not label or not axis.isdecimal():
             raise InputError(
                 f"--free-dim {text}: expected INPUT:AXIS=NAME, such as tokens:1=length"

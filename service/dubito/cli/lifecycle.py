@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dubito.cli.console import application, local_actor, output
-from dubito.registry.names import DEFAULT_ALIAS
+from dubito.names import DEFAULT_ALIAS
 
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
 Version = Annotated[int, typer.Argument(help="Number of the version.", min=1)]

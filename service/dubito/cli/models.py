@@ -10,7 +10,7 @@ import typer
 from rich.table import Column, Table
 
 from dubito.cli.console import application, local_actor, output, progress
-from dubito.registry.names import DEFAULT_ALIAS
+from dubito.names import DEFAULT_ALIAS
 
 _MINUTE = "%Y-%m-%d %H:%M"
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from dubito.cli.console import output
 from dubito.cli.device import Model, Url, Version, ask
-from dubito.registry.names import DEFAULT_ALIAS
+from dubito.names import DEFAULT_ALIAS
 
 
 def monitor(
@@ -41,38 +41,38 @@ def monitor(
         output().print("no alarm")
 
 
-def _outcomes(given: object) -> list[tuple[str, str]]:
-    found = _mapping(given)
-    if not found:
+def _outcomes(value: object) -> list[tuple[str, str]]:
+    outcomes = _mapping(value)
+    if not outcomes:
         return []
-    lines = [("outcomes", f"{found['rows']}, figures over the last {found['window']}")]
-    coverages = found["coverage"]
+    lines = [("outcomes", f"{outcomes['rows']}, figures over the last {outcomes['window']}")]
+    coverages = outcomes["coverage"]
     for coverage in coverages if isinstance(coverages, list) else ():
-        lines.append(("coverage", _rate(coverage, found["promised_coverage"])))
-    if found["flag_rate"] is not None:
-        lines.append(("flag rate", _rate(found["flag_rate"], found["promised_flag_rate"])))
+        lines.append(("coverage", _rate(coverage, outcomes["promised_coverage"])))
+    if outcomes["flag_rate"] is not None:
+        lines.append(("flag rate", _rate(outcomes["flag_rate"], outcomes["promised_flag_rate"])))
     for name in ("accuracy", "ece"):
-        if found[name] is not None:
-            lines.append((name, f"{found[name]:.3f}"))
+        if outcomes[name] is not None:
+            lines.append((name, f"{outcomes[name]:.3f}"))
     return lines
 
 
-def _drift(given: object) -> list[tuple[str, str]]:
-    found = _mapping(given)
-    if not found:
+def _drift(value: object) -> list[tuple[str, str]]:
+    drift = _mapping(value)
+    if not drift:
         return [("drift", "no prediction under this calibration since the server started")]
-    now, largest, level = (found[name] for name in ("martingale", "largest", "level"))
+    now, largest, level = (drift[name] for name in ("martingale", "largest", "level"))
     return [
-        ("drift", f"{found['rows']} rows by {found['score']}"),
+        ("drift", f"{drift['rows']} rows by {drift['score']}"),
         ("martingale", f"{now:.3g}, at most {largest:.3g}; the alarm rings at {level:g}"),
     ]
 
 
-def _rate(given: object, promised: object) -> str:
-    rate = _mapping(given)
+def _rate(value: object, promised: object) -> str:
+    rate = _mapping(value)
     observed, lower, upper = (rate[name] for name in ("observed", "lower", "upper"))
     return f"{observed:.3f} [{lower:.3f}, {upper:.3f}], promised {promised:g}"
 
 
-def _mapping(given: object) -> Mapping[str, object]:
-    return given if isinstance(given, Mapping) else {}
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}

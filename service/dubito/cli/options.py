@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from dubito.asked import CalibratedOptions
 from dubito.errors import InputError
 
-Given: TypeAlias = Mapping[str, Any]
+Chosen: TypeAlias = Mapping[str, Any]
 """Fields that were given as options, by name."""
 
 Command: TypeAlias = Callable[..., None]
@@ -40,7 +40,7 @@ def request_options(
     fields: dict[str, FieldInfo] = schema.__pydantic_fields__  # type: ignore[attr-defined]
     offered = {name: field for name, field in fields.items() if name not in set(but)}
 
-    def receive(values: Given) -> Given:
+    def receive(values: Chosen) -> Chosen:
         return {k: _read(k, v, offered[k]) for k, v in values.items() if v is not None}
 
     parameters = [_parameter(name, field) for name, field in offered.items()]
@@ -48,7 +48,7 @@ def request_options(
 
 
 def declared_options(schema: type[object]) -> Callable[[Command], Command]:
-    """The same for a dataclass whose annotations are options already; none is left out.
+    """Give a command the options that the annotations of a dataclass are; none is left out.
 
     Args:
         schema: its fields, those without a default first.
@@ -83,22 +83,22 @@ def whole_numbers(name: str, text: str) -> list[int]:
 
 
 def _spread(
-    command: Command, spread: list[inspect.Parameter], receive: Callable[[Given], Given]
+    command: Command, spread: list[inspect.Parameter], receive: Callable[[Chosen], Chosen]
 ) -> Command:
-    """A command with some parameters in the place of `given`, for typer to read."""
+    """A command with some parameters in the place of `chosen`, for typer to read."""
 
     @wraps(command)
     def run(**values: object) -> None:
-        given = receive({one.name: values.pop(one.name) for one in spread})
-        command(**values, given=given)
+        chosen = receive({parameter.name: values.pop(parameter.name) for parameter in spread})
+        command(**values, chosen=chosen)
 
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
-        own = parameter.replace(annotation=hints[parameter.name], kind=_KEYWORD)
-        parameters.extend(spread if parameter.name == "given" else [own])
+        declared = parameter.replace(annotation=hints[parameter.name], kind=_KEYWORD)
+        parameters.extend(spread if parameter.name == "chosen" else [declared])
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 
@@ -134,7 +134,7 @@ def _kind(field: FieldInfo) -> Any:
 
 
 def _read(name: str, value: Any, field: FieldInfo) -> object:
-    """What was given for a field; a list is written with commas."""
+    """Return the value of a field as the schema takes it; a list is written with commas."""
     kind = _kind(field)
     if get_origin(kind) is not list:
         return value

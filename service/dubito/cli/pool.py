@@ -75,5 +75,6 @@ def _rows(fact: PoolFact) -> str:
 
 def _arrays(fact: PoolFact) -> str:
     return ", ".join(
-        f"{one.name} {one.dtype[1:]} {'x'.join(map(str, one.shape)) or '1'}" for one in fact.columns
+        f"{column.name} {column.dtype[1:]} {'x'.join(map(str, column.shape)) or '1'}"
+        for column in fact.columns
     )

@@ -16,7 +16,7 @@ from dubito.asked import PredictBody, PredictOrder, order_of
 from dubito.cli.bodies import others, overlay
 from dubito.cli.console import application, finish, local_actor, messages, output
 from dubito.cli.jobs import follow, write_result
-from dubito.cli.options import Given, request_options
+from dubito.cli.options import Chosen, request_options
 from dubito.columns import ClassNames, ClassSets, Column, Flags, to_json
 from dubito.errors import InputError
 from dubito.jobs.results import check_format
@@ -46,11 +46,11 @@ def predict(
         Path | None,
         typer.Option(help="With --pool: file to write the result to, .npz or .parquet."),
     ] = None,
-    given: Given,
+    chosen: Chosen,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
     """Predict the rows of a file, or of a stored pool, with their uncertainty."""
-    fields = overlay(PredictBody, inputs, given)
+    fields = overlay(PredictBody, inputs, chosen)
     body = read_fields(PredictBody, fields)
     if (body.inputs is None) == (body.pool is None) or (body.pool is None) != (out is None):
         raise InputError(
@@ -58,7 +58,7 @@ def predict(
             "choose one of them"
         )
     rows_or_pool(fields)
-    order = order_of(PredictOrder, body, model=model, **others(PredictBody, given))
+    order = order_of(PredictOrder, body, model=model, **others(PredictBody, chosen))
     if out is not None:
         _predict_pool(order, out)
         return

@@ -16,7 +16,7 @@ from dubito.asked import SelectBody, SelectOrder, order_of
 from dubito.cli.bodies import others, overlay, read_file
 from dubito.cli.console import application, finish, local_actor, output, read_rows
 from dubito.cli.jobs import follow
-from dubito.cli.options import Given, request_options
+from dubito.cli.options import Chosen, request_options
 from dubito.columns import to_json
 from dubito.errors import InputError
 
@@ -43,12 +43,12 @@ def select(
     minimize: Annotated[
         bool | None, typer.Option(help="Optimisation: small values are good.")
     ] = None,
-    given: Given,
+    chosen: Chosen,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
     """Choose the rows of a file to label next."""
     options = {
-        **given,
+        **chosen,
         **({} if targets is None else {"targets": _rows_alone(targets)}),
         **({} if exclude is None else {"exclude": _indices(exclude)}),
         **({} if minimize is None else {"maximize": not minimize}),
@@ -56,7 +56,7 @@ def select(
     body = read_fields(SelectBody, overlay(SelectBody, data, options))
     if (body.inputs is None) == (body.pool is None):
         raise InputError("expected --data FILE or --pool NAME, got both or neither: choose one")
-    order = order_of(SelectOrder, body, model=model, **others(SelectBody, given))
+    order = order_of(SelectOrder, body, model=model, **others(SelectBody, chosen))
     with application() as running:
         if body.pool is None:
             head = orjson.loads(to_json(finish(running.ask(order), "choosing").head()))
@@ -82,9 +82,9 @@ def _rows_alone(path: Path) -> object:
 def _indices(text: str) -> list[int]:
     """Indices from a list with commas, or from a `.npy` file."""
     if text.endswith(".npy"):
-        found = read_rows(Path(text))
-        if isinstance(found, np.ndarray) and found.ndim == 1 and found.dtype.kind in "iu":
-            indices: NDArray[np.generic] = found
+        rows = read_rows(Path(text))
+        if isinstance(rows, np.ndarray) and rows.ndim == 1 and rows.dtype.kind in "iu":
+            indices: NDArray[np.generic] = rows
             return list(indices.tolist())
         raise InputError(f"{text}: expected a list of integers, got something else: save indices")
     try:

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from dubito.cli.console import application, local_actor, messages, output, read_arrays
 from dubito.errors import InputError
+from dubito.names import check_name
 from dubito.recipes import TrainConfig, Trained, read_config, run
 from dubito.recipes.rows import Arrays
-from dubito.registry.names import check_name
 from dubito_nn import training
 
 _COLUMNS = (
@@ -36,20 +36,20 @@ def train(
     """Train a network with dropout on a .npz file and write its bundle."""
     if register is not None:
         check_name("model", register)
-    read = read_config(config)
-    arrays = read_arrays(read.data)
+    configuration = read_config(config)
+    arrays = read_arrays(configuration.data)
     if not isinstance(arrays, dict):
         raise InputError(
-            f"{read.data}: expected a .npz file, got one array: "
+            f"{configuration.data}: expected a .npz file, got one array: "
             "write it with numpy.savez(path, inputs=..., labels=...)"
         )
-    trained = _with_bar(read, arrays)
+    trained = _with_bar(configuration, arrays)
     _report(trained)
-    output().print(f"bundle: {read.bundle}", soft_wrap=True)
+    output().print(f"bundle: {configuration.bundle}", soft_wrap=True)
     if register is None:
         return
     with application() as running, running.library.incoming() as path:
-        shutil.copyfile(read.bundle, path)
+        shutil.copyfile(configuration.bundle, path)
         fact = running.library.register(register, path, actor=local_actor())
     output().print(f"registered: {fact.model} version {fact.number}")
 

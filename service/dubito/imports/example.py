@@ -43,31 +43,31 @@ def read_example(texts: Sequence[str]) -> Example:
     Raises:
         InputError: naming the text and what was expected.
     """
-    read: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for text in texts:
-        name, given = text.split("=", 1) if "=" in text else ("", text)
-        for key, tensor in _read(text, given).items():
-            if (name or key) in read:
+        name, source = text.split("=", 1) if "=" in text else ("", text)
+        for key, tensor in _read(text, source).items():
+            if (name or key) in tensors:
                 raise InputError(f"--example {text}: the input `{name or key}` is given twice")
-            read[name or key] = tensor
-    if not read or (len(read) > 1 and "" in read):
+            tensors[name or key] = tensor
+    if not tensors or (len(tensors) > 1 and "" in tensors):
         raise InputError(f"--example: {_EXPECTED}, named where there are several inputs")
-    return read.get("", read)
+    return tensors.get("", tensors)
 
 
-def _read(text: str, given: str) -> dict[str, Tensor]:
-    if given.endswith((".npy", ".npz")):
-        return {key: torch.from_numpy(rows) for key, rows in _arrays(Path(given)).items()}
-    found = _SHAPE.fullmatch(given)
-    if found is None:
+def _read(text: str, source: str) -> dict[str, Tensor]:
+    if source.endswith((".npy", ".npz")):
+        return {key: torch.from_numpy(rows) for key, rows in _arrays(Path(source)).items()}
+    match = _SHAPE.fullmatch(source)
+    if match is None:
         raise InputError(f"--example {text}: {_EXPECTED}, got neither")
-    size = [int(part) for part in found["sizes"].split("x")]
-    dtype = DTYPES.get(found["dtype"] or "float32")
+    size = [int(part) for part in match["sizes"].split("x")]
+    dtype = DTYPES.get(match["dtype"] or "float32")
     if dtype is None:
         raise InputError(f"--example {text}: expected one of {', '.join(DTYPES)} for its type")
     if not 0 < np.prod(np.array(size, dtype=object)) <= _MAX_NUMBERS:
         raise InputError(f"--example {text}: expected 1 to {_MAX_NUMBERS} numbers")
-    return {"": made_up(size, dtype, found["low"], found["high"], f"--example {text}")}
+    return {"": made_up(size, dtype, match["low"], match["high"], f"--example {text}")}
 
 
 def made_up(

@@ -35,16 +35,16 @@ def build(reference: str, options: Mapping[str, object]) -> nn.Module:
     Raises:
         InputError: there is no such factory, it fails, or what it returns is no network.
     """
-    place, _, name = reference.rpartition(":")
-    if not place or not name:
+    source, _, name = reference.rpartition(":")
+    if not source or not name:
         raise InputError(f"{reference}: expected module:factory, such as networks:build")
     with _working_folder_first():
         try:
-            module = _from_file(Path(place)) if place.endswith(".py") else _imported(place)
+            module = _from_file(Path(source)) if source.endswith(".py") else _imported(source)
             factory = getattr(module, name, None)
             if factory is None or not (callable(factory) or isinstance(factory, nn.Module)):
                 raise InputError(
-                    f"{reference}: expected a function or a class `{name}` in {place}, got"
+                    f"{reference}: expected a function or a class `{name}` in {source}, got"
                     f" {type(factory).__name__}: name what returns the network"
                 )
             network = factory if isinstance(factory, nn.Module) else factory(**options)
@@ -96,7 +96,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], where: str) ->
         InputError: naming the first names that are missing, left over, or of another shape.
     """
     try:
-        found = network.load_state_dict(state, strict=False)
+        mismatch = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:4]]
         raise InputError(
@@ -104,8 +104,8 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], where: str) ->
             " the factory the arguments that the network was trained with, in --options"
         ) from error
     for kind, names in (
-        ("lacks", found.missing_keys),
-        ("holds, beyond the network's own,", found.unexpected_keys),
+        ("lacks", mismatch.missing_keys),
+        ("holds, beyond the network's own,", mismatch.unexpected_keys),
     ):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -130,12 +130,12 @@ def _tensors(state: object, path: Path) -> dict[str, Tensor]:
     )
 
 
-def _imported(place: str) -> ModuleType:
+def _imported(name: str) -> ModuleType:
     try:
-        return importlib.import_module(place)
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise InputError(
-            f"{place}: no such module ({error}): run the command where `import {place}` works, or"
+            f"{name}: no such module ({error}): run the command where `import {name}` works, or"
             " name the file, such as path/to/networks.py:build"
         ) from error
 

@@ -101,10 +101,10 @@ def _rolls_dice(node: fx.Node) -> bool:
     if not isinstance(target, torch._ops.OpOverload):
         return False
     names = [argument.name for argument in target._schema.arguments]
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-    if given.get("train", given.get("training", True)) is False:
+    arguments = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    if arguments.get("train", arguments.get("training", True)) is False:
         return False
-    rates = [given[name] for name in ("p", "dropout", "dropout_p") if name in given]
+    rates = [arguments[name] for name in ("p", "dropout", "dropout_p") if name in arguments]
     is_random = torch.Tag.nondeterministic_seeded in target.tags
     fused = target._schema.name.split("::")[1] in ("lstm", "gru", "rnn_tanh", "rnn_relu", "dropout")
     if fused or rates:

@@ -22,11 +22,11 @@ from dubito.jobs.orders import predict_fields, settled
 from dubito.jobs.results import check_format
 from dubito.models.library import Library
 from dubito.models.members import predictor
+from dubito.names import ANONYMOUS
 from dubito.pools import Shelf
 from dubito.pools.data import by_input
 from dubito.registry import JobFact, PoolFact
 from dubito.registry.jobs import JobStore, NewJob, new_id
-from dubito.registry.names import ANONYMOUS
 from dubito.registry.objects import Objects
 from dubito.serving.outputs import check_outputs
 from dubito.serving.resolve import Named, Resolver

@@ -23,9 +23,9 @@ from dubito.errors import ConflictError, DubitoError
 from dubito.models.catalogue import Catalogue
 from dubito.models.sampling import merge_sampling
 from dubito.models.warming import warm_up
+from dubito.names import ANONYMOUS, DEFAULT_ALIAS
 from dubito.registry import AliasFact, CalibrationFact, Registry, VersionFact
 from dubito.registry.following import Following
-from dubito.registry.names import ANONYMOUS, DEFAULT_ALIAS
 from dubito.registry.noting import Change
 from dubito.registry.revisions import Expected
 from dubito.settings import Settings
@@ -183,7 +183,7 @@ class Library:
         return fact
 
     def _hear(self, change: Change) -> None:
-        """What is changed here is seen by the next request here."""
+        """Forget all facts, so that the next request sees what was changed."""
         self.facts.forget()
         if change.action in ("retire", "drop"):
             self.catalogue.drop(change.digest)

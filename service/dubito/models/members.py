@@ -32,11 +32,14 @@ def find_members(
     if references is None:
         return ()
     check_members(range(len(references)))  # counted before they are looked up
-    found = [library.version(model, str(reference)) for reference in references]
-    check_members([version.number for version in found])
-    members = sorted(found, key=lambda version: version.number)
+    versions = [library.version(model, str(reference)) for reference in references]
+    check_members([version.number for version in versions])
+    members = sorted(versions, key=lambda version: version.number)
     check_agreement(
-        [(f"version {one.number}", manifest_from_json(one.manifest), one.digest) for one in members]
+        [
+            (f"version {member.number}", manifest_from_json(member.manifest), member.digest)
+            for member in members
+        ]
     )
     return tuple(members)
 

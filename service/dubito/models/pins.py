@@ -14,8 +14,8 @@ import structlog
 from dubito.answered import HealthLine
 from dubito.errors import DubitoError
 from dubito.models.library import Library
+from dubito.names import DEFAULT_ALIAS
 from dubito.registry import VersionFact
-from dubito.registry.names import DEFAULT_ALIAS
 
 _TRY_AGAIN_AFTER_S = 5.0
 _log = structlog.get_logger(__name__)
@@ -40,7 +40,7 @@ class Pins:
     def __init__(self, library: Library, names: tuple[str, ...]) -> None:
         self._library = library
         self._wanted = tuple(_split(name) for name in names)
-        self._found = tuple(_Pin(*pair, None, "not looked up yet") for pair in self._wanted)
+        self._pins = tuple(_Pin(*pair, None, "not looked up yet") for pair in self._wanted)
         self._wake = threading.Event()
         self._ends = False
         self._thread = threading.Thread(target=self._keep, name="dubito-pins", daemon=True)
@@ -64,15 +64,15 @@ class Pins:
         catalogue = self._library.catalogue
         return all(
             pin.version is not None and catalogue.is_loaded(pin.version.digest)
-            for pin in self._found
+            for pin in self._pins
         )
 
     def lines(self) -> tuple[HealthLine, ...]:
-        """What is pinned, loaded or not, then what else is loaded."""
+        """Return a line for all that is pinned, loaded or not, then for all else that is loaded."""
         catalogue = self._library.catalogue
-        found = self._found
-        shown = {(pin.version.model, pin.version.number) for pin in found if pin.version}
-        lines = [self._line(pin) for pin in found]
+        pins = self._pins
+        shown = {(pin.version.model, pin.version.number) for pin in pins if pin.version}
+        lines = [self._line(pin) for pin in pins]
         for version in catalogue.loaded():
             if (version.model, version.number) not in shown:
                 varies = catalogue.varies(version.digest)
@@ -96,10 +96,10 @@ class Pins:
 
     def _load_all(self) -> bool:
         """Look up and load; whether all of it worked."""
-        self._found = tuple(self._look_up(*pair) for pair in self._wanted)
-        self._library.catalogue.pin([pin.version.digest for pin in self._found if pin.version])
-        is_done = all(pin.version is not None for pin in self._found)
-        for pin in self._found:
+        self._pins = tuple(self._look_up(*pair) for pair in self._wanted)
+        self._library.catalogue.pin([pin.version.digest for pin in self._pins if pin.version])
+        is_done = all(pin.version is not None for pin in self._pins)
+        for pin in self._pins:
             if pin.version is None or self._ends:
                 continue
             try:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from dubito import disk
 from dubito.errors import InputError
+from dubito.names import ANONYMOUS
 from dubito.pools.addresses import check_address, pieces_of
 from dubito.pools.cache import PoolCache
 from dubito.pools.data import PoolData
 from dubito.pools.unpack import FORMATS, unpack
 from dubito.registry import PoolFact
-from dubito.registry.names import ANONYMOUS
 from dubito.registry.pools import NewPool, PoolStore
 from dubito.settings import Settings
 

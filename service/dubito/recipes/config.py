@@ -47,14 +47,14 @@ class TomlTable(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unknown_keys(cls, given: object) -> object:
-        for key in given if isinstance(given, dict) else ():
+    def _refuse_unknown_keys(cls, table: object) -> object:
+        for key in table if isinstance(table, dict) else ():
             if key not in cls.model_fields:
                 near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
                 meant = f" (did you mean `{near[0]}`?)" if near else ""
                 known = ", ".join(sorted(cls.model_fields))
                 raise ValueError(f"unknown key `{key}`{meant}, the keys are {known}")
-        return given
+        return table
 
 
 class NetworkTable(TomlTable):
@@ -250,11 +250,13 @@ def read_config(path: Path) -> TrainConfig:
     )
 
 
-def _with_kind(given: dict[str, object]) -> dict[str, object]:
+def _with_kind(tables: dict[str, object]) -> dict[str, object]:
     """The tables with the kind of dropout written out where it is the default one."""
-    dropout = given.get("dropout")
+    dropout = tables.get("dropout")
     return (
-        given | {"dropout": {"kind": "standard"} | dropout} if isinstance(dropout, dict) else given
+        tables | {"dropout": {"kind": "standard"} | dropout}
+        if isinstance(dropout, dict)
+        else tables
     )
 
 

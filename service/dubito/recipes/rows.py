@@ -35,7 +35,7 @@ _NAMES = (
 
 @dataclass(frozen=True, eq=False)
 class TrainingRows:
-    """What a network is trained on and watched by.
+    """The rows that a network is trained on, and those that it is watched by.
 
     Attributes:
         task: `classification` with class indices, `regression` with standardised targets.
@@ -154,12 +154,12 @@ def _split(
     if count == 0:
         return [(inputs, truths)]
     order = np.random.default_rng(seed).permutation(len(inputs))
-    held_out, kept = order[:count], order[count:]
-    if len(kept) < 2:
+    held_out, trained_on = order[:count], order[count:]
+    if len(trained_on) < 2:
         raise InputError(
-            f"expected at least 2 rows to train on, got {len(kept)}: lower validation_share"
+            f"expected at least 2 rows to train on, got {len(trained_on)}: lower validation_share"
         )
-    return [(inputs[part], truths[part]) for part in (kept, held_out)]
+    return [(inputs[part], truths[part]) for part in (trained_on, held_out)]
 
 
 def _class_names(pairs: list[tuple[Tensor, NDArray[np.generic]]]) -> tuple[str, ...]:
@@ -169,15 +169,15 @@ def _class_names(pairs: list[tuple[Tensor, NDArray[np.generic]]]) -> tuple[str, 
             f"labels: expected integers throughout or text throughout, got kinds {sorted(kinds)}: "
             "real values are targets"
         )
-    found = np.unique(np.concatenate([truths for _, truths in pairs]))
-    if np.issubdtype(found.dtype, np.integer):
-        if found.max() >= MAX_CLASSES:
+    distinct = np.unique(np.concatenate([truths for _, truths in pairs]))
+    if np.issubdtype(distinct.dtype, np.integer):
+        if distinct.max() >= MAX_CLASSES:
             raise InputError(
-                f"labels: expected class indices below {MAX_CLASSES}, got {found.max()}: number "
+                f"labels: expected class indices below {MAX_CLASSES}, got {distinct.max()}: number "
                 "the classes from 0, or give their names as text"
             )
-        return tuple(str(index) for index in range(int(found.max()) + 1))
-    return tuple(str(name) for name in found)
+        return tuple(str(index) for index in range(int(distinct.max()) + 1))
+    return tuple(str(name) for name in distinct)
 
 
 def _indices(labels: NDArray[np.generic], classes: Classes) -> Tensor:
@@ -192,9 +192,9 @@ def _indices(labels: NDArray[np.generic], classes: Classes) -> Tensor:
             f"labels: expected class indices from 0, or names, of at least two classes, got "
             f"{len(classes.names)}: number the classes from 0, and add rows of the others"
         )
-    values, place = np.unique(labels, return_inverse=True)
+    values, inverse = np.unique(labels, return_inverse=True)
     index = np.array([classes.index(value, "labels") for value in values.tolist()], np.int64)
-    return torch.from_numpy(index[place])
+    return torch.from_numpy(index[inverse])
 
 
 def _values(targets: NDArray[np.generic]) -> NDArray[np.float64]:

@@ -43,13 +43,13 @@ from dubito_nn.training import (
 
 _NUM_EXAMPLES = 8
 
-# Told after each epoch, with the p that is being tried, if any.
-Watch = Callable[[Progress, float | None], None]
+# Called after each epoch, with the p that is being tried, if any.
+OnEpoch = Callable[[Progress, float | None], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What came of a training.
+    """A trained network, its bundle, and how the training went.
 
     Attributes:
         network: In eval mode, on the CPU.
@@ -70,13 +70,13 @@ class Trained:
     bundle: Bundle
 
 
-def run(config: TrainConfig, arrays: Arrays, watch: Watch | None = None) -> Trained:
+def run(config: TrainConfig, arrays: Arrays, on_epoch: OnEpoch | None = None) -> Trained:
     """Train a network by its configuration and write its bundle.
 
     Args:
         config: As read.
         arrays: Of the file of rows.
-        watch: Called after each epoch; what it raises ends the training.
+        on_epoch: Called after each epoch; what it raises ends the training.
 
     Raises:
         InputError: rows and configuration do not fit, the network has no dropout, the loss is not
@@ -95,7 +95,7 @@ def run(config: TrainConfig, arrays: Arrays, watch: Watch | None = None) -> Trai
     )
     try:
         _check(config, rows)
-        search, network, result = _trained(config, rows, watch)
+        search, network, result = _trained(config, rows, on_epoch)
         if table.reestimate_batch_norm:
             reestimate_batch_norm(network, rows.inputs)
         gap = None
@@ -150,20 +150,20 @@ def _check_device(device: str) -> None:
 
 
 def _trained(
-    config: TrainConfig, rows: TrainingRows, watch: Watch | None
+    config: TrainConfig, rows: TrainingRows, on_epoch: OnEpoch | None
 ) -> tuple[DropProbSearch | None, nn.Module, TrainingResult]:
     seed, search = config.training.seed, config.search
     if search is None or rows.validation is None:
         with seeded(seed):
             network = build_network(config, rows, None)
-        return None, network, _fit(config, rows, network, None, watch)
+        return None, network, _fit(config, rows, network, None, on_epoch)
     results: list[TrainingResult] = []
     rates = iter(search.drop_prob)
 
     def fit(network: nn.Module) -> None:
-        results.append(_fit(config, rows, network, next(rates), watch))
+        results.append(_fit(config, rows, network, next(rates), on_epoch))
 
-    found = search_drop_prob(
+    searched = search_drop_prob(
         partial(build_network, config, rows),
         fit,
         search.drop_prob,
@@ -172,7 +172,7 @@ def _trained(
         num_samples=search.num_samples,
         seed=seed,
     )
-    return found, found.network, results[found.trials.index(found.best)]
+    return searched, searched.network, results[searched.trials.index(searched.best)]
 
 
 def _fit(
@@ -180,7 +180,7 @@ def _fit(
     rows: TrainingRows,
     network: nn.Module,
     rate: float | None,
-    watch: Watch | None,
+    on_epoch: OnEpoch | None,
 ) -> TrainingResult:
     table = config.training
     return train(
@@ -201,7 +201,7 @@ def _fit(
         patience=table.patience,
         seed=table.seed,
         device=table.device,
-        progress=None if watch is None else lambda progress: watch(progress, rate),
+        progress=None if on_epoch is None else lambda progress: on_epoch(progress, rate),
     )
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from sqlalchemy import Exists, exists, select
 
 from dubito.errors import DubitoError, UnavailableError
+from dubito.names import DEFAULT_ALIAS
 from dubito.registry.database import Database
-from dubito.registry.names import DEFAULT_ALIAS
 from dubito.registry.objects import Objects, StoredObject
 from dubito.registry.orphans import drop_unnamed
 from dubito.registry.records import all_models

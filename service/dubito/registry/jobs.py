@@ -17,10 +17,10 @@ from sqlalchemy import CursorResult, Update, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from dubito.errors import ConflictError, NotFoundError, QueueFullError
+from dubito.names import ANONYMOUS
 from dubito.registry import records
 from dubito.registry.database import Database
 from dubito.registry.facts import JobFact, PartFact, PoolFact
-from dubito.registry.names import ANONYMOUS
 from dubito.registry.pools import ACTIVE, find_pool
 from dubito.registry.tables import JobPartRecord, JobRecord, VersionRecord
 

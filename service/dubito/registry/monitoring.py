@@ -19,8 +19,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from dubito.errors import ConflictError, NotFoundError
+from dubito.names import version_number
 from dubito.registry.database import Database
-from dubito.registry.names import version_number
 from dubito.registry.records import find_version
 from dubito.registry.tables import (
     CalibrationRecord,

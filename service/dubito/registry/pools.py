@@ -14,9 +14,9 @@ from sqlalchemy import Exists, exists, select
 from sqlalchemy.orm import Session
 
 from dubito.errors import ConflictError, NotFoundError
+from dubito.names import ANONYMOUS, check_name
 from dubito.registry.database import Database
 from dubito.registry.facts import ColumnFact, PoolFact
-from dubito.registry.names import ANONYMOUS, check_name
 from dubito.registry.objects import Objects
 from dubito.registry.orphans import drop_unnamed, without_orphan
 from dubito.registry.records import utc

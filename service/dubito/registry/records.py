@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
 from dubito.errors import NotFoundError
+from dubito.names import version_number
 from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
-from dubito.registry.names import version_number
 from dubito.registry.tables import (
     AliasRecord,
     AuditRecord,

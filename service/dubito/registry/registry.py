@@ -17,12 +17,12 @@ from sqlalchemy import Exists, exists, func, select
 from sqlalchemy.orm import Session
 
 from dubito.errors import BundleRefusedError, ConflictError
+from dubito.names import ANONYMOUS, DEFAULT_ALIAS, check_name
 from dubito.registry import records
 from dubito.registry.database import Database
 from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
 from dubito.registry.jobs import refuse_needed
 from dubito.registry.monitoring import Journal
-from dubito.registry.names import ANONYMOUS, DEFAULT_ALIAS, check_name
 from dubito.registry.noting import Change, Noting, note
 from dubito.registry.objects import Objects
 from dubito.registry.orphans import drop_unnamed, without_orphan

@@ -39,16 +39,16 @@ class Admission:
             QueueFullError: nothing is free.
             UnavailableError: the server drains.
         """
-        place = self._worker.reserve(1)
+        reservation = self._worker.reserve(1)
         try:
             self._take(body_bytes)
             try:
-                yield place
+                yield reservation
             finally:
                 with self._lock:
                     self._held -= body_bytes
         finally:
-            place.release()
+            reservation.release()
 
     def _take(self, body_bytes: int) -> None:
         with self._lock:

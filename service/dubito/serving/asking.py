@@ -86,26 +86,26 @@ class Asking:
         Raises:
             DubitoError: of the class that names the reason.
         """
-        place = queued.get("reservation") or self.worker.reserve(1)
+        reservation = queued.get("reservation") or self.worker.reserve(1)
         try:
-            task = self._task(order, place)
-            return self.worker.submit(place, task, deadline_s=queued.get("deadline_s"))
+            task = self._task(order, reservation)
+            return self.worker.submit(reservation, task, deadline_s=queued.get("deadline_s"))
         except BaseException:  # else the worker gives it back
-            place.release()
+            reservation.release()
             raise
 
-    def _task(self, order: AnyOrder, place: Reservation) -> Task:
+    def _task(self, order: AnyOrder, reservation: Reservation) -> Task:
         match order:
             case PredictOrder():
-                return self._predict(order, place)
+                return self._predict(order, reservation)
             case CalibrateOrder():
-                return self._calibrate(order, place)
+                return self._calibrate(order, reservation)
             case EvaluateOrder():
-                return self._evaluate(order, place)
+                return self._evaluate(order, reservation)
             case SelectOrder():
-                return self._select(order, place)
+                return self._select(order, reservation)
 
-    def _predict(self, order: PredictOrder, place: Reservation) -> Task:
+    def _predict(self, order: PredictOrder, reservation: Reservation) -> Task:
         asked = self._resolver.resolve(order)
         network, sampling = asked.network, asked.sampling
         check_outputs(order.outputs, network.manifest, sampling)
@@ -113,7 +113,7 @@ class Asking:
         values, limit = num_values(network, sampling, rows, inputs), self.settings.max_sample_values
         if order.outputs and "samples" in order.outputs:
             check_values(values, limit)
-        place.resize(rows * asked.passes)
+        reservation.resize(rows * asked.passes)
 
         def task(check: Check) -> PredictReply:
             fact, version = asked.calibration, asked.version
@@ -129,10 +129,10 @@ class Asking:
             )
             if built.varies is not None:
                 self.library.catalogue.note_variation(version.digest, built.varies)
-            if fact is not None and calibration is not None and built.kept is not None:
+            if fact is not None and calibration is not None and built.observed is not None:
                 name = CalibrationName(version.model, version.number, fact.number)
-                kept = Observation(name, calibration, order.request_id or "", built.kept)
-                self.monitoring.observe(kept)
+                observation = Observation(name, calibration, order.request_id or "", built.observed)
+                self.monitoring.observe(observation)
             return PredictReply(
                 model=version.model,
                 version=version.number,
@@ -146,11 +146,11 @@ class Asking:
 
         return task
 
-    def _calibrate(self, order: CalibrateOrder, place: Reservation) -> Task:
+    def _calibrate(self, order: CalibrateOrder, reservation: Reservation) -> Task:
         asked = self._resolver.resolve(order, check_sampling)
         network, sampling, version = asked.network, asked.sampling, asked.version
         terms = terms_of(order, sampling, network.manifest)
-        rows = self._bounds.read_labelled(order, asked, place)
+        rows = self._bounds.read_labelled(order, asked, reservation)
         limit = self.settings.max_calibration_values
 
         def task(check: Check) -> CalibrateReply:
@@ -167,10 +167,10 @@ class Asking:
 
         return task
 
-    def _evaluate(self, order: EvaluateOrder, place: Reservation) -> Task:
+    def _evaluate(self, order: EvaluateOrder, reservation: Reservation) -> Task:
         asked = self._resolver.resolve(order, check_evaluated)
         network, sampling, fact = asked.network, asked.sampling, asked.calibration
-        rows = self._bounds.read_labelled(order, asked, place)
+        rows = self._bounds.read_labelled(order, asked, reservation)
         limit = self.settings.max_calibration_values
 
         def task(check: Check) -> EvaluateReply:
@@ -191,12 +191,12 @@ class Asking:
 
         return task
 
-    def _select(self, order: SelectOrder, place: Reservation) -> Task:
+    def _select(self, order: SelectOrder, reservation: Reservation) -> Task:
         asked = self._resolver.resolve(order)
         inputs, rows = self._bounds.read(asked.network, order.inputs)
         limit = self.settings.max_calibration_values
         search = begin(order, asked.network, asked.sampling, rows, limit)
-        place.resize(max(1, search.work) * asked.passes)
+        reservation.resize(max(1, search.work) * asked.passes)
 
         def task(check: Check) -> SelectReply:
             choice = search.run(ArrayPool(inputs), check)

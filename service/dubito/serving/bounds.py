@@ -23,7 +23,7 @@ from dubito.settings import Settings
 
 @dataclass(frozen=True)
 class Bounds:
-    """What an order may be at most.
+    """The largest order that is taken.
 
     Args:
         settings: where the bounds stand.
@@ -31,25 +31,25 @@ class Bounds:
 
     settings: Settings
 
-    def read(self, engine: Network, given: Inputs) -> tuple[dict[str, Tensor], int]:
+    def read(self, engine: Network, inputs: Inputs) -> tuple[dict[str, Tensor], int]:
         """Checked rows, and how many there are.
 
         Raises:
             InputError: too many, or none that the network takes.
         """
-        for rows in given.values() if isinstance(given, Mapping) else [given]:
+        for rows in inputs.values() if isinstance(inputs, Mapping) else [inputs]:
             if isinstance(rows, Sequence):  # counted before millions of lists become an array
                 self._check_rows(len(rows))
-        inputs = engine.read_inputs(given)
-        num_rows = len(next(iter(inputs.values())))
+        tensors = engine.read_inputs(inputs)
+        num_rows = len(next(iter(tensors.values())))
         self._check_rows(num_rows)
-        return inputs, num_rows
+        return tensors, num_rows
 
     def read_labelled(
         self,
         order: CalibrateOrder | EvaluateOrder,
         asked: Resolved,
-        place: Reservation,
+        reservation: Reservation,
     ) -> LabelledRows:
         """The rows of an order, and a place that is large enough for all their passes.
 
@@ -59,7 +59,7 @@ class Bounds:
         rows = LabelledRows.read(order, asked.network, partial(self.read, asked.network))
         values = num_values(asked.network, asked.sampling, rows.num_rows, rows.inputs)
         check_values(values, self.settings.max_calibration_values)
-        place.resize(rows.num_rows * asked.passes)
+        reservation.resize(rows.num_rows * asked.passes)
         return rows
 
     def _check_rows(self, rows: int) -> None:

@@ -117,7 +117,7 @@ def check_evaluated(sampling: Sampling) -> None:
 
 
 def terms_of(order: CalibrateOrder, sampling: Sampling, manifest: Manifest) -> Terms:
-    """What an order asks of a calibration.
+    """Return the terms of a calibration that an order asks for.
 
     Args:
         order: as it came; what it does not choose is as `Choices` has it.
@@ -252,8 +252,8 @@ class _Taking:
     def _of(self, inputs: dict[str, Tensor], truth: Truths | None) -> Sampled:
         head = head_of(self.network.manifest)
         of_members = [
-            head.parts(member.sample(inputs, sampling=own, check=self.check), member.manifest)
-            for member, own in self.network.drawn(self.sampling)
+            head.parts(member.sample(inputs, sampling=drawn, check=self.check), member.manifest)
+            for member, drawn in self.network.drawn(self.sampling)
         ]
         features, with_draws = None, self.with_draws and truth is not None
         if self.with_features:

@@ -39,14 +39,14 @@ _SCORED = frozenset({"ood", "decision"})
 class Built:
     """Columns, warnings, and whether the samples differed (None where none were drawn).
 
-    `kept` is what monitoring takes, where a calibration covers and the request has an id.
+    `observed` is what monitoring takes, where a calibration covers and the request has an id.
     """
 
     outputs: Mapping[str, Column]
     warnings: tuple[str, ...]
     varies: bool | None
     calibration: Calibration | None
-    kept: Kept | None
+    observed: Kept | None
 
 
 def check_outputs(names: Sequence[str] | None, manifest: Manifest, sampling: Sampling) -> None:
@@ -87,7 +87,7 @@ def build_outputs(
         check: called between chunks.
         may_keep_samples: whether all passes are few enough to keep them for `quantiles`.
     """
-    injected = [one.manifest.injection_warning for one in network.members]
+    injected = [member.manifest.injection_warning for member in network.members]
     warnings = list(dict.fromkeys(line for line in injected if line is not None))
     applied = covering(order.calibration, sampling, calibration, warnings)
     head = head_of(network.manifest) if applied is None else applied.head
@@ -110,8 +110,8 @@ def build_outputs(
     outputs = {name: columns[name]() for name in names}
     warn_of_overflow({"mean": prediction.mean, **outputs}, warnings)
     varies = served.varies if sampling.method == "mc" else None
-    kept = observe(served, applied) if applied is not None and is_observed else None
-    return Built(outputs, tuple(warnings), varies, applied, kept)
+    observed = observe(served, applied) if applied is not None and is_observed else None
+    return Built(outputs, tuple(warnings), varies, applied, observed)
 
 
 def covering(

@@ -38,7 +38,9 @@ def decided(
         score_B: out of distribution.
     """
     is_known_B = np.isfinite(mean).reshape(len(mean), -1).all(axis=1) & ~np.isnan(score_B)
-    return [one if known else None for one, known in zip(decisions, is_known_B, strict=True)]
+    return [
+        decision if known else None for decision, known in zip(decisions, is_known_B, strict=True)
+    ]
 
 
 def warn_of_overflow(columns: Mapping[str, Column], warnings: list[str]) -> None:
@@ -48,10 +50,12 @@ def warn_of_overflow(columns: Mapping[str, Column], warnings: list[str]) -> None
         columns: of the reply, and those behind them.
         warnings: to add to.
     """
-    found = {name: null for name, column in columns.items() if (null := _null_rows(column)).any()}
-    if found:
-        rows = np.logical_or.reduce(list(found.values())).sum()
-        names = ", ".join(f"`{name}`" for name in found)
+    overflowing = {
+        name: null for name, column in columns.items() if (null := _null_rows(column)).any()
+    }
+    if overflowing:
+        rows = np.logical_or.reduce(list(overflowing.values())).sum()
+        names = ", ".join(f"`{name}`" for name in overflowing)
         warnings.append(
             f"{names}: null in {rows} rows (in arrays NaN, false or empty): the network overflows "
             "on these inputs"
@@ -61,14 +65,14 @@ def warn_of_overflow(columns: Mapping[str, Column], warnings: list[str]) -> None
 def _null_rows(column: Column) -> NDArray[np.bool_]:
     """Which rows hold a null because of an overflow."""
     if isinstance(column, Mapping):  # where an interval has no end, it is infinite
-        ends = [one for one in column.values() if isinstance(one, np.ndarray)]
+        ends = [end for end in column.values() if isinstance(end, np.ndarray)]
         null = np.isnan(np.stack(ends, axis=-1))
     elif isinstance(column, ClassSets | Flags):
         null = ~column.is_known
     elif isinstance(column, ClassNames):
         null = column.index < 0
     elif isinstance(column, list):
-        null = np.array([one is None for one in column], bool)
+        null = np.array([value is None for value in column], bool)
     elif isinstance(column, np.ndarray) and column.dtype.kind == "f":
         null = ~np.isfinite(column)
     else:

@@ -29,7 +29,7 @@ AnyOrder = PredictOrder | CalibrateOrder | EvaluateOrder | SelectOrder
 
 @dataclass(frozen=True)
 class Named:
-    """What an order names, before anything is loaded.
+    """The versions that an order names, before anything is loaded.
 
     Args:
         version: of its path.
@@ -51,7 +51,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Resolved(Named):
-    """What an order names, ready to be run.
+    """The versions that an order names, ready to be run.
 
     Args:
         network: of the version, or of its members.
@@ -103,7 +103,7 @@ class Resolver:
         return Named(version, sampling, members, None if is_raw else version.active_calibration)
 
     def resolve(self, order: AnyOrder, allow: Callable[[Sampling], None] | None = None) -> Resolved:
-        """The same, with the networks loaded and the calibration read.
+        """Return what `name` returns, with the networks loaded and the calibration read.
 
         Raises:
             ConflictError: a version is retired.

@@ -27,6 +27,6 @@ class Access:
 
 
 def access(request: Request) -> Access:
-    """What the app of a request was made with."""
-    found: Access = request.app.state.access
-    return found
+    """Return the parts and the settings of the app that a request came to."""
+    held: Access = request.app.state.access
+    return held

@@ -15,7 +15,7 @@ from dubito.addresses import is_loopback
 from dubito.api.border.context import request_id
 from dubito.api.border.errors import error_response
 from dubito.errors import InputError, UnauthorizedError
-from dubito.registry.names import ANONYMOUS
+from dubito.names import ANONYMOUS
 from dubito.settings import Settings
 
 KEY_NAME = "key"  # the one key of the settings has no other name
@@ -59,8 +59,8 @@ def actor(request: HTTPConnection) -> str:
 
 
 def _is_key(header: str, key: bytes) -> bool:
-    scheme, _, given = header.partition(" ")
-    is_equal = hmac.compare_digest(given.strip().encode("latin-1"), key)
+    scheme, _, sent = header.partition(" ")
+    is_equal = hmac.compare_digest(sent.strip().encode("latin-1"), key)
     return is_equal and scheme.lower() == "bearer"
 
 

@@ -41,17 +41,17 @@ def media_type(
     """
     message = Message()
     message["content-type"] = request.headers.get("content-type", "")
-    given = message.get_content_type() if message["content-type"] else ""
-    if given not in allowed:
+    kind = message.get_content_type() if message["content-type"] else ""
+    if kind not in allowed:
         raise UnsupportedMediaTypeError(
-            f"content type: expected {' or '.join(allowed)}, got {given[:80] or 'none'}: {remedy}"
+            f"content type: expected {' or '.join(allowed)}, got {kind[:80] or 'none'}: {remedy}"
         )
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
         raise UnsupportedMediaTypeError(
             f"content encoding: expected none, got {encoding[:80]}: send the body as it is"
         )
-    return given
+    return kind
 
 
 def body_length(request: Request, limit_bytes: int) -> int:

@@ -27,8 +27,8 @@ class RequestContext:
     """The id of one request; it is settled when it is first asked for."""
 
     def __init__(self, scope: Scope) -> None:
-        given = Headers(scope=scope).get("x-request-id", "")
-        self._id = given if _CALLERS_ID.fullmatch(given) else None
+        callers_id = Headers(scope=scope).get("x-request-id", "")
+        self._id = callers_id if _CALLERS_ID.fullmatch(callers_id) else None
         head = "\0".join([scope["method"], scope["path"], scope["query_string"].decode("latin-1")])
         self._head = hashlib.blake2b(head.encode() + b"\0", digest_size=_DIGEST_BYTES)
         self._body = self._head.copy()

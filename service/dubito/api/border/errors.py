@@ -27,7 +27,7 @@ _MAX_WORDS = 300
 
 @dataclass(frozen=True)
 class FieldProblem:
-    """What is wrong with one field; `path` is written with dots."""
+    """The problem of one field; `path` is written with dots."""
 
     path: Annotated[str, Field(description="Where the field is, with dots.")]
     message: Annotated[str, Field(description="What is wrong with it.")]

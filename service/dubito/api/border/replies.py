@@ -43,8 +43,8 @@ def wanted_type(request: Request) -> str:
     Source: RFC 9110, section 12.5.1.
     """
     weights: dict[str, float] = {}
-    for one in ",".join(request.headers.getlist("accept")).lower().split(","):
-        kind, *parameters = "".join(one.split()).split(";")
+    for entry in ",".join(request.headers.getlist("accept")).lower().split(","):
+        kind, *parameters = "".join(entry.split()).split(";")
         weights.setdefault(kind, _weight(parameters))
     named = {kind: weight for kind, weight in weights.items() if kind in (NPZ, NPY, JSON)}
     named.setdefault(JSON, weights.get("application/*", weights.get("*/*", 0.0)))
@@ -53,7 +53,7 @@ def wanted_type(request: Request) -> str:
 
 
 def _weight(parameters: Sequence[str]) -> float:
-    text = next((one[2:] for one in parameters if one.startswith("q=")), "1")
+    text = next((text[2:] for text in parameters if text.startswith("q=")), "1")
     return float(text) if _WEIGHT.fullmatch(text) else 0.0
 
 

@@ -49,7 +49,7 @@ async def deadline(request: Request, default_ms: int) -> AsyncIterator[float]:
 
 
 async def outcome(job: Job[T], request: Request) -> T:
-    """What a job returns; the job is abandoned where nobody waits for it any more.
+    """Wait for what a job returns; the job is abandoned where nobody waits for it any more.
 
     Raises:
         DubitoError: whatever the job raised.

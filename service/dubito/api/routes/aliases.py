@@ -92,9 +92,9 @@ def _answer(fact: AliasFact) -> Response:
 
 
 def _if_match(request: Request) -> Expected | None:
-    """What `If-Match` or `If-None-Match` expects; None without either."""
+    """Return what `If-Match` or `If-None-Match` expects; None without either."""
     header, none_match = (
-        ",".join(found) if (found := request.headers.getlist(name)) else None
+        ",".join(values) if (values := request.headers.getlist(name)) else None
         for name in ("if-match", "if-none-match")
     )
     if none_match is not None:

@@ -14,7 +14,7 @@ from dubito.api.border.auth import actor
 from dubito.api.border.bodies import NPZ
 from dubito.api.border.fields import read_small
 from dubito.api.border.replies import json_response
-from dubito.api.intake import Given, answered
+from dubito.api.intake import Received, answered
 from dubito.api.labelled import KINDS, read_labelled
 from dubito.api.openapi import TIMEOUT, ModelName, asked_version, both, takes
 from dubito.api.pages.calibrations import (
@@ -70,13 +70,13 @@ async def put_calibration(request: Request, model: ModelName) -> Response:
     return await to_thread.run_sync(_active, held, model, version)
 
 
-def _start(model: str, version: str, given: Given) -> Job[CalibrateReply]:
+def _start(model: str, version: str, received: Received) -> Job[CalibrateReply]:
     """Decode a body and queue what it asks."""
-    options, rows = read_labelled(given, CalibrateBody, CalibrateOptions)
-    beside = {"model": model, "version": version, "actor": given.actor}
+    options, rows = read_labelled(received, CalibrateBody, CalibrateOptions)
+    beside = {"model": model, "version": version, "actor": received.actor}
     order = order_of(CalibrateOrder, options, **rows, **beside)
-    application = given.held.application
-    return application.ask(order, reservation=given.place, deadline_s=given.deadline_s)
+    application = received.held.application
+    return application.ask(order, reservation=received.reservation, deadline_s=received.deadline_s)
 
 
 def _answer(reply: CalibrateReply) -> Response:

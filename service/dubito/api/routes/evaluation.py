@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from dubito.answered import EvaluateReply, sampling_fields
 from dubito.api.border.bodies import NPZ
 from dubito.api.border.replies import json_response
-from dubito.api.intake import Given, answered
+from dubito.api.intake import Received, answered
 from dubito.api.labelled import KINDS, read_labelled
 from dubito.api.openapi import TIMEOUT, ModelName, asked_version, both, takes
 from dubito.api.pages.calibrations import EvaluatePage
@@ -36,12 +36,12 @@ async def evaluate(request: Request, model: ModelName) -> Response:
     return await answered(request, KINDS, partial(_start, model, asked_version(request)), _answer)
 
 
-def _start(model: str, version: str, given: Given) -> Job[EvaluateReply]:
+def _start(model: str, version: str, received: Received) -> Job[EvaluateReply]:
     """Decode a body and queue what it asks."""
-    options, rows = read_labelled(given, EvaluateBody, EvaluateOptions)
+    options, rows = read_labelled(received, EvaluateBody, EvaluateOptions)
     order = order_of(EvaluateOrder, options, **rows, model=model, version=version)
-    application = given.held.application
-    return application.ask(order, reservation=given.place, deadline_s=given.deadline_s)
+    application = received.held.application
+    return application.ask(order, reservation=received.reservation, deadline_s=received.deadline_s)
 
 
 def _answer(reply: EvaluateReply) -> Response:

@@ -29,7 +29,7 @@ from dubito.api.pages.models import (
 )
 from dubito.api.schemas import RetireBody
 from dubito.errors import InputError
-from dubito.registry.names import check_name
+from dubito.names import check_name
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

@@ -61,7 +61,7 @@ def get_monitoring(request: Request, model: ModelName) -> Response:
 
 
 def _store(held: Access, model: str, version: str, body: bytes) -> tuple[Added, ...]:
-    given = read_fields(FeedbackBody, parse_json(body))
-    truths = tuple(Truth(one.row, one.label, one.target) for one in given.rows)
-    order = FeedbackOrder(model, given.request_id, truths, version, given.labels_are)
+    sent = read_fields(FeedbackBody, parse_json(body))
+    truths = tuple(Truth(outcome.row, outcome.label, outcome.target) for outcome in sent.rows)
+    order = FeedbackOrder(model, sent.request_id, truths, version, sent.labels_are)
     return held.application.monitoring.feedback(order)

@@ -16,7 +16,7 @@ from dubito.api.border.bodies import JSON, NPY, NPZ, parse_json
 from dubito.api.border.context import request_id
 from dubito.api.border.fields import no_query, read_fields, read_query, rows_or_pool
 from dubito.api.border.replies import columns_response, wanted_type
-from dubito.api.intake import Given, answered
+from dubito.api.intake import Received, answered
 from dubito.api.openapi import ACCEPTED, TIMEOUT, ModelName, asked_version, both, gives, takes
 from dubito.api.pages.predictions import PredictPage
 from dubito.asked import PredictBody, PredictOptions, PredictOrder, order_of
@@ -53,27 +53,29 @@ async def predict(request: Request, model: ModelName) -> Response:
     return await answered(request, _KINDS, start, answer)
 
 
-def _start(request: Request, model: str, version: str, given: Given) -> Job[PredictReply] | JobFact:
+def _start(
+    request: Request, model: str, version: str, received: Received
+) -> Job[PredictReply] | JobFact:
     """Decode a body and queue what it asks; a pool makes it long work."""
     options: PredictOptions
     rows: dict[str, Inputs] = {}
-    if given.kind == JSON:
-        no_query(given.query)
-        fields = parse_json(given.body)
+    if received.kind == JSON:
+        no_query(received.query)
+        fields = parse_json(received.body)
         options = read_fields(PredictBody, fields)
         rows_or_pool(fields)
     else:
-        options = read_query(PredictOptions, given.query)
-        limit_bytes = given.held.settings.max_body_bytes
-        rows["inputs"] = _read_arrays(given.kind, given.body, limit_bytes)
+        options = read_query(PredictOptions, received.query)
+        limit_bytes = received.held.settings.max_body_bytes
+        rows["inputs"] = _read_arrays(received.kind, received.body, limit_bytes)
     # known only now: a digest of the body, where the caller names none
-    named = request_id(request) if given.held.settings.monitoring else None
+    named = request_id(request) if received.held.settings.monitoring else None
     beside = {"model": model, "version": version, "request_id": named}
     order = order_of(PredictOrder, options, **rows, **beside)
-    application = given.held.application
+    application = received.held.application
     if order.pool is not None:
-        return application.jobs.predict(order, actor=given.actor)
-    return application.ask(order, reservation=given.place, deadline_s=given.deadline_s)
+        return application.jobs.predict(order, actor=received.actor)
+    return application.ask(order, reservation=received.reservation, deadline_s=received.deadline_s)
 
 
 def _read_arrays(kind: str, body: bytes, limit_bytes: int) -> Inputs:

@@ -18,7 +18,7 @@ from dubito.api.border.bodies import JSON, NPZ, parse_json
 from dubito.api.border.context import request_id
 from dubito.api.border.fields import no_query, read_fields, read_query, rows_or_pool
 from dubito.api.border.replies import json_response
-from dubito.api.intake import Given, answered
+from dubito.api.intake import Received, answered
 from dubito.api.openapi import ACCEPTED, TIMEOUT, ModelName, asked_version, both, takes
 from dubito.api.pages.work import SelectPage
 from dubito.asked import SelectBody, SelectOptions, SelectOrder, order_of
@@ -51,20 +51,20 @@ async def select(request: Request, model: ModelName) -> Response:
     return await answered(request, (JSON, NPZ), start, answer)
 
 
-def _start(model: str, version: str, given: Given) -> Job[SelectReply] | JobFact:
+def _start(model: str, version: str, received: Received) -> Job[SelectReply] | JobFact:
     """Decode a body and queue what it asks; a stored pool makes it long work."""
     options: SelectOptions
     rows: Mapping[str, object] = {}
-    if given.kind == JSON:
-        no_query(given.query)
-        fields = parse_json(given.body)
+    if received.kind == JSON:
+        no_query(received.query)
+        fields = parse_json(received.body)
         options = read_fields(SelectBody, fields)
         rows_or_pool(fields)
     else:
-        options = read_query(SelectOptions, given.query)
-        rows = named(read_npz(given.body, given.held.settings.max_body_bytes), _NAMES)
+        options = read_query(SelectOptions, received.query)
+        rows = named(read_npz(received.body, received.held.settings.max_body_bytes), _NAMES)
     order = order_of(SelectOrder, options, **rows, model=model, version=version)
-    application = given.held.application
+    application = received.held.application
     if order.pool is not None:
-        return application.jobs.select(order, actor=given.actor)
-    return application.ask(order, reservation=given.place, deadline_s=given.deadline_s)
+        return application.jobs.select(order, actor=received.actor)
+    return application.ask(order, reservation=received.reservation, deadline_s=received.deadline_s)

@@ -88,15 +88,15 @@ def composites(images_BF: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
     cut, side = torch.randint(2, _SIDE - 1, (num_rows, 1, 1)), torch.arange(_SIDE)
     by_row = torch.rand(num_rows, 1, 1) < 0.5
     whole = torch.rand(num_rows, 1, 1) >= _COMPOSITE_SHARE
-    own = whole | torch.where(by_row, side[:, None] < cut, side < cut)
-    own_BF = own.flatten(1)
-    share_B1 = own_BF.float().mean(dim=1, keepdim=True)
+    stays = whole | torch.where(by_row, side[:, None] < cut, side < cut)
+    stays_BF = stays.flatten(1)
+    share_B1 = stays_BF.float().mean(dim=1, keepdim=True)
     one_hot_BC = functional.one_hot(label_B, NUM_CLASSES).float()
     q_BC = share_B1 * one_hot_BC + (1.0 - share_B1) * one_hot_BC[other]
     is_mixed_B1 = ~whole.flatten(1) & (label_B != label_B[other])[:, None]
     doubted_BC = (1.0 - _DOUBT) * q_BC + _DOUBT / NUM_CLASSES
     return (
-        torch.where(own_BF, images_BF, images_BF[other]),
+        torch.where(stays_BF, images_BF, images_BF[other]),
         torch.where(is_mixed_B1, doubted_BC, q_BC),
     )
 

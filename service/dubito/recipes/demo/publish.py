@@ -13,8 +13,8 @@ import numpy as np
 
 from dubito.application import Application
 from dubito.asked import CalibrateOrder, PredictOrder
+from dubito.names import DEFAULT_ALIAS
 from dubito.recipes.demo.recipe import DatasetRows, Recipe
-from dubito.registry.names import DEFAULT_ALIAS
 from dubito_nn.training import Progress
 
 

@@ -6,12 +6,11 @@ import re
 
 from dubito.errors import InputError
 
-NAME_PATTERN = "^[a-z][a-z0-9._-]{0,63}$"
+NAME = "[a-z][a-z0-9._-]{0,63}"
+NAME_PATTERN = f"^{NAME}$"
+NUMBER = "[1-9][0-9]{0,8}"
 DEFAULT_ALIAS = "default"
 ANONYMOUS = "anonymous"  # who comes without a key, where none is asked
-
-_NAME = re.compile(NAME_PATTERN)
-_NUMBER = re.compile("[1-9][0-9]{0,8}")
 
 
 def check_name(kind: str, name: str) -> str:
@@ -24,7 +23,7 @@ def check_name(kind: str, name: str) -> str:
     Raises:
         InputError: the name does not match `NAME_PATTERN`.
     """
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(NAME, name):
         raise InputError(
             f"{kind} name: expected {NAME_PATTERN}, got {name[:80]!r}: "
             "use lower-case letters, digits, '.', '_' and '-', a letter first"
@@ -34,4 +33,4 @@ def check_name(kind: str, name: str) -> str:
 
 def version_number(reference: str) -> int | None:
     """The number that a reference writes, or None where it can only be an alias."""
-    return int(reference) if _NUMBER.fullmatch(reference) else None
+    return int(reference) if re.fullmatch(NUMBER, reference) else None
