@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -13,14 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dubito.api.border.arrays import read_npy, read_npz
 from dubito.api.border.bodies import parse_json
 from dubito.api.border.errors import FieldsError
 from dubito.api.border.fields import names_of, read_fields, read_query
 from dubito.api.schemas import FeedbackBody
+from dubito.arrays import load, read_npy, read_npz, write_npz
 from dubito.asked import PredictBody, PredictOptions, SelectBody
 from dubito.cli.console import read_rows
 from dubito.errors import InputError
+from dubito.imports.example import read_example
 
 JSON = {"Content-Type": "application/json"}
 MODEL = "/v1/models/animals"
@@ -127,6 +129,26 @@ def test_an_array_is_read_in_every_version_of_its_format(version: tuple[int, int
     with zipfile.ZipFile(packed := io.BytesIO(), "w") as archive:
         archive.writestr("inputs.npy", file.getvalue())
     np.testing.assert_array_equal(read_npz(packed.getvalue(), 1000)["inputs"], array)
+
+
+def test_arrays_come_back_as_they_were_written(tmp_path: Path) -> None:
+    arrays = {"one": np.array(3), "many": np.arange(6.0).reshape(2, 3).T, "names": np.array(["a"])}
+    back = load(io.BytesIO(write_npz(arrays)))
+    assert isinstance(back, dict)
+    assert list(back) == list(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(back[name], array, strict=True)
+
+
+@pytest.mark.parametrize("read", [read_rows, lambda path: read_example([str(path)])])
+@pytest.mark.parametrize("cut", [8, 90, -30])
+def test_a_damaged_archive_of_the_command_line_is_refused(
+    tmp_path: Path, read: Callable[[Path], object], cut: int
+) -> None:
+    path = tmp_path / "rows.npz"
+    path.write_bytes(write_npz({"inputs": np.ones((2, 3))})[:cut])
+    with pytest.raises(InputError, match=r"rows\.npz: expected .* got something else"):
+        read(path)
 
 
 TOLD: list[tuple[type[object], dict[str, object], str]] = [

@@ -29,6 +29,16 @@ class PredictReply:
     outputs: Mapping[str, Column]
     classes: tuple[str, ...] | None = None
 
+    def head(self) -> dict[str, object]:
+        """The reply as plain values, but for its columns."""
+        return {
+            "model": self.model,
+            "version": self.version,
+            **sampling_fields(self.sampling, self.members),
+            "calibration": self.calibration,
+            "warnings": self.warnings,
+        }
+
 
 @dataclass(frozen=True)
 class CalibrateReply:
@@ -67,6 +77,26 @@ class EvaluateReply:
     evaluation: Evaluation
     raw: Evaluation | None
     warnings: tuple[str, ...]
+
+    def head(self) -> dict[str, object]:
+        """The reply as plain values, but for its figures."""
+        return {
+            "model": self.model,
+            "version": self.version,
+            **sampling_fields(self.sampling, self.members),
+            "calibration": self.calibration,
+            "coverage": self.coverage,
+            "num_rows": self.num_rows,
+        }
+
+    def figures(self) -> dict[str, object]:
+        """The figures with their intervals and curves as plain values, and the warnings."""
+        return {
+            "report": self.evaluation.report,
+            "intervals": self.evaluation.intervals,
+            "curves": asdict(self.evaluation.curves),
+            "warnings": self.warnings,
+        }
 
 
 @dataclass(frozen=True)

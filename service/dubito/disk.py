@@ -1,4 +1,4 @@
-"""What a disk refuses, in our words: it is full, or a folder may not be written.
+"""Files and folders, and what a disk refuses in our words: it is full, or may not be written.
 
 Callers learn the name of a folder and its free bytes; its path, and the setting that names it, are
 for whoever runs the server.
@@ -7,6 +7,7 @@ for whoever runs the server.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -106,6 +107,12 @@ def free_bytes(folder: Path) -> int:
     """Bytes that are free on the disk of a folder, for one who is not root."""
     nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     return shutil.disk_usage(nearest).free
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_open(folder: Path) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from dubito.api.border.arrays import named, read_npz
-from dubito.api.border.bodies import JSON, NPZ, parse_json
-from dubito.api.border.fields import no_query, read_fields, read_query
+from dubito.api.border.bodies import parse_json
+from dubito.api.border.fields import named, no_query, read_fields, read_query
 from dubito.api.intake import Received
+from dubito.arrays import read_npz
 from dubito.asked import SamplingOptions
+from dubito.media import JSON, NPZ
 
 Options = TypeVar("Options", bound=SamplingOptions)
 

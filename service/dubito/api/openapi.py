@@ -13,9 +13,9 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 from fastapi import Path, Request
 from pydantic import TypeAdapter
 
-from dubito.api.border.bodies import JSON
 from dubito.api.border.errors import ProblemPage
 from dubito.api.pages.work import AcceptedPage
+from dubito.media import JSON
 from dubito.names import DEFAULT_ALIAS
 
 Described: TypeAlias = dict[str, Any]  # a part of an OpenAPI document, as FastAPI types them

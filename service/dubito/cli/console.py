@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from dubito.arrays import Arrays, DamagedArrayError, load
 from dubito.errors import DubitoError, InputError
 from dubito.problems import read_problems
 
@@ -118,7 +119,7 @@ def finish(job: Job[T], title: str) -> T:
         job.abandon()
 
 
-def read_rows(path: Path) -> NDArray[np.generic] | dict[str, NDArray[np.generic]] | object:
+def read_rows(path: Path) -> NDArray[np.generic] | Arrays | object:
     """Rows from a `.npy`, `.npz` or `.json` file.
 
     Raises:
@@ -136,7 +137,7 @@ def read_rows(path: Path) -> NDArray[np.generic] | dict[str, NDArray[np.generic]
             )
 
 
-def read_arrays(path: Path) -> NDArray[np.generic] | dict[str, NDArray[np.generic]]:
+def read_arrays(path: Path) -> NDArray[np.generic] | Arrays:
     """An array, or the named arrays, of a file written by numpy.
 
     Raises:
@@ -148,20 +149,10 @@ def read_arrays(path: Path) -> NDArray[np.generic] | dict[str, NDArray[np.generi
                 f"{path}: expected a .npy or .npz file, got something else: write the arrays with "
                 "numpy.save or numpy.savez"
             )
-    where = f"{path}"
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            if len(set(loaded.files)) != len(loaded.files):
-                raise ValueError("an array twice")
-            arrays = {}
-            for name in loaded.files:
-                where = f"{path}: `{name}`"
-                arrays[name] = loaded[name]
-            return arrays
-    except (ValueError, EOFError) as error:
+        return load(path)
+    except DamagedArrayError as error:
+        where = f"{path}" if error.name is None else f"{path}: `{error.name}`"
         is_object = "Object arrays" in str(error)
         got = "Python objects, such as pandas' text" if is_object else f"something else ({error})"
         remedy = "convert it by .astype(str)" if is_object else "write it with numpy.savez"

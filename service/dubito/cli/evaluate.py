@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -43,7 +42,7 @@ def evaluate(
     with application() as running:
         reply = finish(running.ask(order), "evaluating")
     if as_json:
-        typer.echo(to_json(_plain(reply)))
+        typer.echo(to_json({**reply.head(), **reply.figures()}))
     else:
         _print(reply)
     if report is not None:
@@ -83,18 +82,3 @@ def _page(reply: EvaluateReply) -> page.Page:
         coverage=reply.coverage,
         warnings=reply.warnings,
     )
-
-
-def _plain(reply: EvaluateReply) -> dict[str, object]:
-    return {
-        "model": reply.model,
-        "version": reply.version,
-        **sampling_fields(reply.sampling, reply.members),
-        "calibration": reply.calibration,
-        "coverage": reply.coverage,
-        "num_rows": reply.num_rows,
-        "report": reply.evaluation.report,
-        "intervals": reply.evaluation.intervals,
-        "curves": asdict(reply.evaluation.curves),
-        "warnings": reply.warnings,
-    }

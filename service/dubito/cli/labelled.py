@@ -11,14 +11,14 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
-from dubito.api.border.arrays import named
 from dubito.api.border.errors import FieldsError
+from dubito.api.border.fields import named
 from dubito.api.labelled import ARRAYS
+from dubito.arrays import Arrays
 from dubito.cli.console import messages, read_arrays
 from dubito.errors import InputError
 from dubito.report import Intervals, Report
 
-Array = NDArray[np.generic]
 ModelArgument = Annotated[str, typer.Argument(help="Name of the model.")]
 DataOption = Annotated[
     Path,
@@ -31,7 +31,7 @@ OTHERS = ("model", *ARRAYS)
 """Fields that are no options: the argument, and what the file holds."""
 
 
-def read_labelled(path: Path) -> dict[str, Array | dict[str, Array]]:
+def read_labelled(path: Path) -> dict[str, NDArray[np.generic] | Arrays]:
     """The arrays of a `.npz` file of labelled rows, by field; several inputs by name.
 
     Raises:

@@ -10,7 +10,6 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from dubito.answered import PredictReply, sampling_fields
 from dubito.api.border.fields import read_fields, rows_or_pool
 from dubito.asked import PredictBody, PredictOrder, order_of
 from dubito.cli.bodies import others, overlay
@@ -65,7 +64,7 @@ def predict(
     with application() as running:
         reply = finish(running.ask(order), "predicting")
     if as_json:
-        typer.echo(to_json(_plain(reply)))
+        typer.echo(to_json({**reply.head(), "outputs": reply.outputs}))
         return
     output().print(_table(reply.outputs))
     for warning in reply.warnings:
@@ -81,17 +80,6 @@ def _predict_pool(order: PredictOrder, out: Path) -> None:
             order_of(PredictOrder, order, format=format), actor=local_actor()
         )
         write_result(running, follow(running, accepted).id, out)
-
-
-def _plain(reply: PredictReply) -> dict[str, object]:
-    return {
-        "model": reply.model,
-        "version": reply.version,
-        **sampling_fields(reply.sampling, reply.members),
-        "calibration": reply.calibration,
-        "warnings": reply.warnings,
-        "outputs": reply.outputs,
-    }
 
 
 def _table(outputs: Mapping[str, Column]) -> Table:

@@ -16,9 +16,9 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from dubito.arrays import Arrays, DamagedArrayError, load
 from dubito.errors import InputError
 from dubito_nn.program import DTYPES
 
@@ -93,17 +93,15 @@ def made_up(
     return drawn.to(dtype)
 
 
-def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+def _arrays(path: Path) -> Arrays:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-        if "" not in arrays and len(arrays) != len(loaded.files):
-            raise ValueError("an array twice")
-    except (ValueError, EOFError) as error:
+        loaded = load(path)
+    except DamagedArrayError as error:
         raise InputError(
             f"{path}: expected arrays of numbers, got something else ({error}): write the file with"
             " numpy.save or numpy.savez"
         ) from error
+    arrays = loaded if isinstance(loaded, dict) else {"": loaded}
     for name, array in arrays.items():
         if array.dtype.kind not in "biuf" or array.ndim == 0:
             raise InputError(f"{path}: `{name}` expects numbers with the rows first")

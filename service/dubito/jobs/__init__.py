@@ -10,7 +10,6 @@
     predicting.py  what a prediction keeps of every block
     selecting.py   what a selection keeps
     results.py     parts to one `.npz` or `.parquet`
-    arrays.py      arrays as bytes, and back
 
 Flow: order → checked and settled → record → taken by a server → blocks of rows → parts → result.
 """

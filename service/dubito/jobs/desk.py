@@ -13,11 +13,11 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito.arrays import write_npz
 from dubito.asked import PredictOrder, SelectOrder
 from dubito.engine.calling.inputs import read_inputs
 from dubito.engine.heads import head_of
 from dubito.errors import ConflictError, DubitoError, InputError
-from dubito.jobs.arrays import to_bytes
 from dubito.jobs.orders import predict_fields, settled
 from dubito.jobs.results import check_format
 from dubito.models.library import Library
@@ -168,7 +168,7 @@ class Desk:
 
     def _put(self, job: str, rows: Mapping[str, NDArray[np.generic]]) -> str:
         """Keep further rows of a job; the digest by which they are found."""
-        content = to_bytes(rows)
+        content = write_npz(rows)
         digest = hashlib.sha256(content).hexdigest()
         self.objects(job).put(digest, content)
         return digest

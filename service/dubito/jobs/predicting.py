@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from torch import Tensor
 
+from dubito.arrays import Arrays, write_npz
 from dubito.asked import PredictOrder
 from dubito.calibration.record import Calibration
 from dubito.columns import arrays_of
 from dubito.engine import Sampling
 from dubito.engine.network import Network
-from dubito.jobs.arrays import Arrays, to_bytes
 from dubito.serving.outputs import Built, build_outputs
 from dubito.serving.worker import Check
 
@@ -77,7 +77,7 @@ class Predicting:
     def part(self) -> bytes:
         """The columns since the last part."""
         blocks, self._blocks = self._blocks, []
-        return to_bytes(
+        return write_npz(
             {name: np.concatenate([columns[name] for columns in blocks]) for name in blocks[0]}
         )
 

@@ -14,14 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from dubito.arrays import Arrays, write_header, write_npy
 from dubito.errors import InputError
-from dubito.jobs.arrays import Arrays
+from dubito.media import NPZ, PARQUET
 
-NPZ, PARQUET = "application/x-npz", "application/vnd.apache.parquet"
-JSON = "application/json"
 MEDIA_TYPES = {"npz": NPZ, "parquet": PARQUET}
 _PIECE_BYTES = 8 * 2**20
 _HEAD = "reply"  # the name of what the columns were made with
@@ -93,17 +91,16 @@ def _write_npz(
             for name, raw_path in raw_paths.items():
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                     shape = (total, *kinds[name].shape[1:])
-                    described = {"descr": kinds[name].dtype.str, "fortran_order": False}
-                    npy.write_array_header_1_0(member, {**described, "shape": shape})
+                    write_header(member, kinds[name].dtype.str, shape)
                     with raw_path.open("rb") as file:
                         while piece := file.read(_PIECE_BYTES):
                             member.write(piece)
             if classes is not None:
                 with archive.open(zipfile.ZipInfo(f"{_CLASSES}.npy"), "w") as member:
-                    npy.write_array(member, np.array(classes), allow_pickle=False)
+                    member.write(write_npy(np.array(classes)))
             said = np.frombuffer(orjson.dumps(dict(head)), np.uint8)
             with archive.open(zipfile.ZipInfo(f"{_HEAD}.npy"), "w") as member:
-                npy.write_array(member, said, allow_pickle=False)
+                member.write(write_npy(said))
     finally:
         for raw_path in raw_paths.values():
             raw_path.unlink(missing_ok=True)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from dubito.acquisition import Choice, Search
+from dubito.arrays import Arrays, write_npz
 from dubito.engine.network import Behind
-from dubito.jobs.arrays import Arrays, to_bytes
 from dubito.jobs.lane import Lane
 from dubito.pools import PoolData
 from dubito.serving.worker import Check
@@ -50,7 +50,7 @@ class Selecting:
 
     def part(self) -> bytes:
         """The best rows so far."""
-        return to_bytes(self._state)
+        return write_npz(self._state)
 
     def finish(self, lane: Lane) -> Choice:
         """The chosen rows: the network runs on the device's thread, all else on the job's own."""

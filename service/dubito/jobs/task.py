@@ -6,6 +6,7 @@ Flow: networks and pool → plan, made or taken from the record → parts so far
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,21 +15,23 @@ from typing import TypeVar
 import orjson
 from torch import Tensor
 
+from dubito import disk
 from dubito.acquisition import Search
 from dubito.answered import SelectReply, sampling_fields
+from dubito.arrays import Arrays, load
 from dubito.calibration.promises.policy import DECISIONS
 from dubito.calibration.record import Calibration
 from dubito.engine import Inputs
 from dubito.engine.network import Network, num_values
-from dubito.jobs.arrays import Arrays, from_bytes
 from dubito.jobs.desk import Desk
 from dubito.jobs.lane import Lane, StoppedError
 from dubito.jobs.orders import members_of, predict_order, sampling_of, select_order
 from dubito.jobs.plan import MAX_BLOCK_ROWS, JobPlan, Predict, fixed, machine, make_plan
 from dubito.jobs.predicting import Predicting
-from dubito.jobs.results import JSON, MEDIA_TYPES, write_result
+from dubito.jobs.results import MEDIA_TYPES, write_result
 from dubito.jobs.scan import Kind, Scan
 from dubito.jobs.selecting import Selecting
+from dubito.media import JSON
 from dubito.models.library import Library
 from dubito.models.members import predictor
 from dubito.pools import Shelf
@@ -146,7 +149,7 @@ class Task:
         kind = Selecting(search(pinned), self._data)
         parts = self._store.parts(self._fact.id) if self._done else ()
         if parts:
-            kind.restore(from_bytes(b"".join(self._objects.pieces(parts[-1].digest))))
+            kind.restore(self._arrays(parts[-1].digest))
         self._scan(kind, plan, kind.rows_to_scan, lambda start, stop: {}, only_last=True)
         choice = kind.finish(self._lane)
         version, members = self._fact.version, members_of(self._fact)
@@ -159,7 +162,7 @@ class Task:
         digest = self._fact.order["targets"]
         if digest is None:
             return None
-        return from_bytes(b"".join(self._objects.pieces(str(digest))))
+        return self._arrays(str(digest))
 
     def _calibration(self) -> Calibration | None:
         number = self._fact.order["active"]
@@ -250,12 +253,16 @@ class Task:
     def _parts(self) -> Iterator[Arrays]:
         for part in self._store.parts(self._fact.id):
             self._lane.check()
-            yield from_bytes(b"".join(self._objects.pieces(part.digest)))
+            yield self._arrays(part.digest)
+
+    def _arrays(self, digest: str) -> Arrays:
+        arrays = load(io.BytesIO(b"".join(self._objects.pieces(digest))))
+        assert isinstance(arrays, dict)  # as `write_npz` wrote it
+        return arrays
 
     def _succeed(self, path: Path, media_type: str, warnings: tuple[str, ...]) -> None:
         """Keep the result, write it down, then remove all else."""
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = disk.digest(path)
         self._objects.put(digest, path)
         size = path.stat().st_size
         result = {"digest": digest, "size_bytes": size, "media_type": media_type}

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from dubito import disk
+from dubito.arrays import read_header
 from dubito.errors import DubitoError
 from dubito.pools.stream import UNNAMED
-from dubito.pools.unpack import INDEX, file_digest
+from dubito.pools.unpack import INDEX
 from dubito_nn import InputSpec
 
 _HELD_BYTES = 64 * 2**20  # that may have been read before pages are let go
@@ -65,7 +66,7 @@ class PoolData:
         self._read_bytes = 0
         for number, column in enumerate(index["columns"]):
             path = folder / f"{number}.npy"
-            if file_digest(path) != column["sha256"]:
+            if disk.digest(path) != column["sha256"]:
                 raise DubitoError(f"array {number} of the pool in {folder.name} is damaged")
             self._arrays[column["name"]] = self._mapped(path)
 
@@ -97,8 +98,7 @@ class PoolData:
 
     def _mapped(self, path: Path) -> NDArray[np.generic]:
         with path.open("rb") as file:
-            npy.read_magic(file)
-            shape, _, dtype = npy.read_array_header_1_0(file)
+            shape, _, dtype = read_header(file)
             offset = file.tell()
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._maps.append(mapped)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 import mmap
 import shutil
-import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from numpy.lib import format as npy
 
+from dubito.arrays import DAMAGE, check_size, read_header
 from dubito.errors import InputError, TooLargeError
 from dubito.pools.stream import BLOCK_BYTES, KINDS, UNNAMED, Blocks, ColumnStream, block_rows
 from dubito.registry import ColumnFact
@@ -24,16 +22,7 @@ from dubito.registry import ColumnFact
 _OF_LABELLED_ROWS = ("labels", "targets", "ood_inputs")
 _MAX_MEMBERS = 64
 _BLOCKS_AT_ONCE = 8  # of an array in Fortran's order: larger pieces of its columns
-_HEADERS = {
-    (1, 0): npy.read_array_header_1_0,
-    (2, 0): npy.read_array_header_2_0,
-    (3, 0): npy.read_array_header_2_0,  # as 2.0, but for names of fields, which no array here has
-}
 _STORED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError),
-    *(ValueError, LookupError, EOFError, OSError),
-)  # zipfile lets all of these through on damaged archives
 
 
 @contextmanager
@@ -64,21 +53,11 @@ def open_npz(path: Path, limit_bytes: int) -> Iterator[list[ColumnStream]]:
             members = archive.infolist()
             _check_members(members, limit_bytes)
             yield [_member(archive, member, path.parent) for member in members]
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise InputError(
             f"pool: expected a .npz file, got something else ({str(error)[:160]}): "
             "write it with numpy.savez"
         ) from error
-
-
-def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    """Shape, whether in Fortran's order, and type of a `.npy` file, read up to its numbers.
-
-    Raises:
-        Exception: of many kinds: the header is damaged, or of an unknown version.
-    """
-    shape, is_fortran, dtype = _HEADERS[npy.read_magic(file)](file)
-    return shape, is_fortran, dtype
 
 
 def _check_members(members: list[zipfile.ZipInfo], limit_bytes: int) -> None:
@@ -129,9 +108,7 @@ def _column(file: IO[bytes], name: str, size_bytes: int, shown: str, folder: Pat
             raise ValueError(f"values of type {dtype}")
         if not shape or any(size < 0 for size in shape):
             raise ValueError(f"shape {shape}")
-        expected, got = math.prod(shape) * dtype.itemsize, size_bytes - file.tell()
-        if got != expected:
-            raise ValueError(f"shape {shape} of {dtype} needs {expected} bytes, {got} are there")
+        check_size(shape, dtype, size_bytes - file.tell())
     except Exception as error:  # numpy's reader of headers lets its tokenizer's errors through too
         raise InputError(
             f"{shown}: expected a .npy array of numbers, rows first, got something else "

@@ -6,7 +6,6 @@ cache. On a server that does not have them, or not any more, the object is unpac
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -75,8 +74,7 @@ class Shelf:
             ConflictError: the name is taken.
         """
         self.check_name(name)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = disk.digest(path)
         with self._cache.room() as room:
             contents = unpack(path, format, room, self._settings.max_pool_bytes)
             named = name or f"pool-{digest[:_NAMED_BY]}"

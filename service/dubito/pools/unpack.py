@@ -6,7 +6,6 @@ a folder as `0.npy`, `1.npy`, ...; `columns.json` names them, with their digests
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dubito import disk
+from dubito.arrays import write_header
 from dubito.errors import InputError, TooLargeError
 from dubito.pools.numpy_files import open_npy, open_npz
 from dubito.pools.parquet import open_parquet
@@ -67,12 +66,6 @@ def unpack(path: Path, format: str, folder: Path, limit_bytes: int) -> Contents:
     return contents
 
 
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @contextmanager
 def _opened(path: Path, format: str, limit_bytes: int) -> Iterator[list[ColumnStream]]:
     match format:
@@ -106,9 +99,8 @@ def _check(streams: list[ColumnStream], limit_bytes: int) -> None:
 def _write(stream: ColumnStream, path: Path) -> str:
     """Write an array to disk while its numbers are looked at; its digest."""
     fact, count = stream.fact, 0
-    header = {"descr": fact.dtype, "fortran_order": False, "shape": (stream.num_rows, *fact.shape)}
     with closing(stream.blocks) as blocks, path.open("wb") as file:
-        npy.write_array_header_1_0(file, header)
+        write_header(file, fact.dtype, (stream.num_rows, *fact.shape))
         for block in blocks:
             _refuse_non_finite(block, fact, count)
             count += len(block)
@@ -119,7 +111,7 @@ def _write(stream: ColumnStream, path: Path) -> str:
         raise InputError(
             f"`{fact.name[:80]}`: expected {stream.num_rows} rows, as the file states, got {count}"
         )
-    return file_digest(path)
+    return disk.digest(path)
 
 
 def _refuse_non_finite(block: NDArray[np.generic], fact: ColumnFact, first: int) -> None:

@@ -7,8 +7,7 @@ auth.py         the bearer key, asked on everything but health
 access.py       the application that a request is for
 errors.py       the one error body
 bodies.py       reading a body within its limit
-arrays.py       `.npy` and `.npz` in and out
-fields.py       the fields of a JSON body or of a query, by a schema
+fields.py       the fields of a JSON body, a query or an archive, by a schema
 waiting.py      waiting for a job: deadline and disconnection
 replies.py      JSON and arrays out
 """

@@ -18,11 +18,6 @@ from dubito.api.border.errors import FieldProblem, FieldsError
 from dubito.errors import InputError, TooLargeError, UnsupportedMediaTypeError
 from dubito_nn.strict_json import DoubledKeyError, unique
 
-JSON = "application/json"
-NPY = "application/x-npy"
-NPZ = "application/x-npz"
-PARQUET = "application/vnd.apache.parquet"
-OCTETS = "application/octet-stream"
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 
 

@@ -1,16 +1,20 @@
-"""Fields of a request, as a schema has them: a JSON body, or the parameters of a query."""
+"""Fields of a request, as a schema has them: of a JSON body, a query, or an archive of arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
-from dubito.api.border.bodies import JSON, media_type, parse_json, read_body
+from dubito.api.border.bodies import media_type, parse_json, read_body
 from dubito.api.border.errors import FieldProblem, FieldsError, fields_error
+from dubito.arrays import Arrays
 from dubito.errors import InputError
+from dubito.media import JSON
 
 Body = TypeVar("Body")
 _MAX_UNKNOWN = 10
@@ -103,3 +107,32 @@ def no_query(items: list[tuple[str, str]]) -> None:
 def names_of(schema: type[object]) -> frozenset[str]:
     """Names of the fields of a schema, a model or a dataclass of pydantic."""
     return frozenset(schema.__pydantic_fields__)  # type: ignore[attr-defined]
+
+
+def named(arrays: Arrays, names: tuple[str, ...]) -> dict[str, NDArray[np.generic] | Arrays]:
+    """Arrays by field; `inputs.NAME` and the like are gathered to one object.
+
+    Args:
+        arrays: of an archive.
+        names: of the fields; `inputs`, the first, has to be there.
+
+    Raises:
+        FieldsError: an array of another name, one beside its parts, or no inputs.
+    """
+    fields: dict[str, NDArray[np.generic] | Arrays] = {}
+    for name, array in arrays.items():
+        field, dot, part = name.partition(".")
+        if field not in names:
+            raise FieldsError([FieldProblem(name[:80], f"unknown array: known are {names}")])
+        if dot and field in arrays:
+            problem = f"expected `{field}` or parts of it, got both: leave one out"
+            raise FieldsError([FieldProblem(name[:80], problem)])
+        if not dot:
+            fields[field] = array
+        else:
+            parts = fields.setdefault(field, {})
+            assert isinstance(parts, dict)
+            parts[part] = array
+    if "inputs" not in fields:
+        raise FieldsError([FieldProblem("inputs", "expected rows, got nothing: add the array")])
+    return fields

@@ -5,20 +5,18 @@ Same content, same bytes. JSON knows no infinity: an unbounded end of an interva
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dubito.api.border.arrays import write_npz
-from dubito.api.border.bodies import JSON, NPY, NPZ
+from dubito.arrays import write_npy, write_npz
 from dubito.columns import Column, arrays_of, to_json
 from dubito.errors import InputError
+from dubito.media import JSON, NPY, NPZ
 
 _WEIGHT = re.compile(r"(0(\.[0-9]{0,3})?|1(\.0{0,3})?)")
 _TAG = re.compile(r'"[!#-~]*"')
@@ -98,10 +96,4 @@ def columns_response(
             f"Accept {NPY}: expected one output, got {len(arrays)}: "
             f"name one array in `outputs`, or accept {NPZ}"
         )
-    return Response(_npy(next(iter(arrays.values()))), media_type=NPY)
-
-
-def _npy(array: NDArray[np.generic]) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
+    return Response(write_npy(next(iter(arrays.values()))), media_type=NPY)

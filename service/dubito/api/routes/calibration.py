@@ -11,7 +11,6 @@ from fastapi.responses import Response
 from dubito.answered import CalibrateReply
 from dubito.api.border.access import Access, access
 from dubito.api.border.auth import actor
-from dubito.api.border.bodies import NPZ
 from dubito.api.border.fields import read_small
 from dubito.api.border.replies import json_response
 from dubito.api.intake import Received, answered
@@ -26,6 +25,7 @@ from dubito.api.pages.calibrations import (
 )
 from dubito.api.schemas import ActiveBody
 from dubito.asked import CalibrateBody, CalibrateOptions, CalibrateOrder, order_of
+from dubito.media import NPZ
 from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["calibration"])

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from dubito.answered import EvaluateReply, sampling_fields
-from dubito.api.border.bodies import NPZ
+from dubito.answered import EvaluateReply
 from dubito.api.border.replies import json_response
 from dubito.api.intake import Received, answered
 from dubito.api.labelled import KINDS, read_labelled
 from dubito.api.openapi import TIMEOUT, ModelName, asked_version, both, takes
 from dubito.api.pages.calibrations import EvaluatePage
 from dubito.asked import EvaluateBody, EvaluateOptions, EvaluateOrder, order_of
+from dubito.media import NPZ
 from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["calibration"])
@@ -45,19 +44,5 @@ def _start(model: str, version: str, received: Received) -> Job[EvaluateReply]:
 
 
 def _answer(reply: EvaluateReply) -> Response:
-    evaluation = reply.evaluation
-    return json_response(
-        {
-            "model": reply.model,
-            "version": reply.version,
-            **sampling_fields(reply.sampling, reply.members),
-            "calibration": reply.calibration,
-            "coverage": reply.coverage,
-            "num_rows": reply.num_rows,
-            "splits": {"report": reply.num_rows},
-            "report": evaluation.report,
-            "intervals": evaluation.intervals,
-            "curves": asdict(evaluation.curves),
-            "warnings": reply.warnings,
-        }
-    )
+    splits = {"splits": {"report": reply.num_rows}}
+    return json_response({**reply.head(), **splits, **reply.figures()})

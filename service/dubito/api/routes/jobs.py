@@ -12,12 +12,12 @@ from fastapi.responses import Response
 from starlette.responses import StreamingResponse
 
 from dubito.api.border.access import Access, access
-from dubito.api.border.bodies import NPZ, PARQUET
 from dubito.api.border.replies import json_response, unchanged
 from dubito.api.openapi import NOT_MODIFIED, UNLESS_MATCH, JobName, event_schema, gives, takes
 from dubito.api.pages.work import JobPage, JobsPage, SelectedPage
 from dubito.columns import to_json
 from dubito.errors import DubitoError
+from dubito.media import NPZ, PARQUET
 from dubito.registry import JobFact
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])

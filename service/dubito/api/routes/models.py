@@ -14,7 +14,7 @@ from fastapi.responses import Response
 
 from dubito.api.border.access import Access, access
 from dubito.api.border.auth import actor
-from dubito.api.border.bodies import OCTETS, chunks_within, media_type
+from dubito.api.border.bodies import chunks_within, media_type
 from dubito.api.border.errors import FieldProblem, FieldsError
 from dubito.api.border.fields import read_small
 from dubito.api.border.replies import json_response
@@ -29,6 +29,7 @@ from dubito.api.pages.models import (
 )
 from dubito.api.schemas import RetireBody
 from dubito.errors import InputError
+from dubito.media import OCTETS
 from dubito.names import check_name
 
 router = APIRouter(prefix="/v1/models", tags=["models"])

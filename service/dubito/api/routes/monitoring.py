@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dubito.api.border.access import Access, access
-from dubito.api.border.bodies import JSON, body_length, media_type, parse_json, read_body
+from dubito.api.border.bodies import body_length, media_type, parse_json, read_body
 from dubito.api.border.context import request_id
 from dubito.api.border.fields import no_query, read_fields
 from dubito.api.border.replies import json_response
@@ -17,6 +17,7 @@ from dubito.api.border.waiting import deadline
 from dubito.api.openapi import TIMEOUT, ModelName, asked_version, both, takes
 from dubito.api.pages.monitoring import FeedbackPage, MonitoringDetailsPage
 from dubito.api.schemas import FeedbackBody
+from dubito.media import JSON
 from dubito.monitoring.monitor import FeedbackOrder, Truth
 from dubito.registry.monitoring import Added
 

@@ -10,19 +10,13 @@ from fastapi.responses import Response
 
 from dubito.api.border.access import Access, access
 from dubito.api.border.auth import actor
-from dubito.api.border.bodies import (
-    JSON,
-    NPY,
-    NPZ,
-    PARQUET,
-    chunks_within,
-    media_type,
-)
+from dubito.api.border.bodies import chunks_within, media_type
 from dubito.api.border.fields import no_query, read_query, read_small
 from dubito.api.border.replies import json_response
 from dubito.api.openapi import DELETED, PoolName, gives, takes
 from dubito.api.pages.work import PoolPage, PoolsPage
 from dubito.api.schemas import PoolAddressBody, PoolQuery
+from dubito.media import JSON, NPY, NPZ, PARQUET
 from dubito.pools.shelf import CONVERT
 from dubito.registry import PoolFact
 

@@ -10,18 +10,19 @@ from functools import partial
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from dubito.answered import PredictReply, sampling_fields
-from dubito.api.border.arrays import read_npy, read_npz
-from dubito.api.border.bodies import JSON, NPY, NPZ, parse_json
+from dubito.answered import PredictReply
+from dubito.api.border.bodies import parse_json
 from dubito.api.border.context import request_id
 from dubito.api.border.fields import no_query, read_fields, read_query, rows_or_pool
 from dubito.api.border.replies import columns_response, wanted_type
 from dubito.api.intake import Received, answered
 from dubito.api.openapi import ACCEPTED, TIMEOUT, ModelName, asked_version, both, gives, takes
 from dubito.api.pages.predictions import PredictPage
+from dubito.arrays import read_npy, read_npz
 from dubito.asked import PredictBody, PredictOptions, PredictOrder, order_of
 from dubito.engine import Inputs
 from dubito.errors import UnsupportedMediaTypeError
+from dubito.media import JSON, NPY, NPZ
 from dubito.registry import JobFact
 from dubito.serving.worker import Job
 
@@ -46,8 +47,8 @@ async def predict(request: Request, model: ModelName) -> Response:
     """
 
     def answer(reply: PredictReply) -> Response:
-        head, wanted = _head(reply, request), wanted_type(request)
-        return columns_response(head, reply.outputs, wanted, reply.classes)
+        head = {"request_id": request_id(request), **reply.head()}
+        return columns_response(head, reply.outputs, wanted_type(request), reply.classes)
 
     start = partial(_start, request, model, asked_version(request))
     return await answered(request, _KINDS, start, answer)
@@ -85,14 +86,3 @@ def _read_arrays(kind: str, body: bytes, limit_bytes: int) -> Inputs:
         arrays = read_npz(body, limit_bytes)
         return arrays["inputs"] if list(arrays) == ["inputs"] else arrays
     raise UnsupportedMediaTypeError(kind)
-
-
-def _head(reply: PredictReply, request: Request) -> dict[str, object]:
-    return {
-        "request_id": request_id(request),
-        "model": reply.model,
-        "version": reply.version,
-        **sampling_fields(reply.sampling, reply.members),
-        "calibration": reply.calibration,
-        "warnings": reply.warnings,
-    }

@@ -13,15 +13,16 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dubito.answered import SelectReply
-from dubito.api.border.arrays import named, read_npz
-from dubito.api.border.bodies import JSON, NPZ, parse_json
+from dubito.api.border.bodies import parse_json
 from dubito.api.border.context import request_id
-from dubito.api.border.fields import no_query, read_fields, read_query, rows_or_pool
+from dubito.api.border.fields import named, no_query, read_fields, read_query, rows_or_pool
 from dubito.api.border.replies import json_response
 from dubito.api.intake import Received, answered
 from dubito.api.openapi import ACCEPTED, TIMEOUT, ModelName, asked_version, both, takes
 from dubito.api.pages.work import SelectPage
+from dubito.arrays import read_npz
 from dubito.asked import SelectBody, SelectOptions, SelectOrder, order_of
+from dubito.media import JSON, NPZ
 from dubito.registry import JobFact
 from dubito.serving.worker import Job
 

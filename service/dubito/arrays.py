@@ -1,0 +1,191 @@
+"""Arrays as `.npy` and `.npz`, read without pickle and within a limit, and written.
+
+What a header promises is checked against what is there before anything is allocated. The same
+arrays give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from dubito.errors import InputError, TooLargeError
+
+Arrays = dict[str, NDArray[np.generic]]
+
+DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError),
+    *(ValueError, LookupError, EOFError, OSError),
+)
+"""What zipfile lets through on damaged archives."""
+
+_BAD_HEADER = (SyntaxError, tokenize.TokenError)  # numpy's reader of headers lets them through
+_MAX_ENTRIES = 64
+_KINDS = "biufU"  # booleans, integers, floats, text
+_HEADERS = {
+    (1, 0): npy.read_array_header_1_0,
+    (2, 0): npy.read_array_header_2_0,
+    (3, 0): npy.read_array_header_2_0,  # as 2.0, but for names of fields, which no array here has
+}
+
+
+class DamagedArrayError(ValueError):
+    """An array that cannot be read; `name` where it is one of several."""
+
+    def __init__(self, reason: str, name: str | None = None) -> None:
+        super().__init__(reason)
+        self.name = name
+
+
+def load(file: Path | IO[bytes]) -> NDArray[np.generic] | Arrays:
+    """The array of a `.npy` file, or the arrays of a `.npz` file by name.
+
+    Raises:
+        DamagedArrayError: the file is damaged, or holds Python objects or an array twice.
+        OSError: the file cannot be read.
+    """
+    name = None
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        arrays: Arrays = {}
+        with loaded:
+            for name in loaded.files:
+                if name in arrays:
+                    raise DamagedArrayError("an array twice")
+                arrays[name] = loaded[name]
+        return arrays
+    except (OSError, DamagedArrayError):
+        raise
+    except (*DAMAGE, *_BAD_HEADER) as error:
+        raise DamagedArrayError(str(error), name) from error
+
+
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    """Shape, whether in Fortran's order, and type of a `.npy` file, read up to its numbers.
+
+    Raises:
+        Exception: of many kinds: the header is damaged, or of an unknown version.
+    """
+    shape, is_fortran, dtype = _HEADERS[npy.read_magic(file)](file)
+    return shape, is_fortran, dtype
+
+
+def check_size(shape: tuple[int, ...], dtype: np.dtype[np.generic], num_bytes: int) -> None:
+    """Compare what a header promises with what is there.
+
+    Raises:
+        ValueError: an array of that shape and type has another number of bytes.
+    """
+    expected = math.prod(shape) * dtype.itemsize
+    if num_bytes != expected:
+        raise ValueError(f"shape {shape} of {dtype} needs {expected} bytes, {num_bytes} are there")
+
+
+def read_npy(body: bytes, name: str = "body") -> NDArray[np.generic]:
+    """One array.
+
+    Args:
+        body: a `.npy` file.
+        name: what it is, for the message.
+
+    Raises:
+        InputError: damaged, not numeric or text, or with Python objects.
+    """
+    file = io.BytesIO(body)
+    try:
+        shape, _, dtype = read_header(file)
+        if dtype.hasobject:
+            raise ValueError("Python objects, such as pandas' text: convert them by .astype(str)")
+        if dtype.kind not in _KINDS or any(size < 0 for size in shape):
+            raise ValueError(f"dtype {dtype}, shape {shape}")
+        check_size(shape, dtype, len(body) - file.tell())
+        file.seek(0)
+        array: NDArray[np.generic] = np.load(file, allow_pickle=False)
+    except Exception as error:  # numpy's reader of headers lets its tokenizer's errors through too
+        raise InputError(
+            f"{name}: expected a .npy array of numbers or text, got something else "
+            f"({str(error)[:160]}): write it with numpy.save and allow_pickle=False"
+        ) from error
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def read_npz(body: bytes, limit_bytes: int) -> Arrays:
+    """The named arrays of a `.npz` file.
+
+    Args:
+        body: the file.
+        limit_bytes: maximum number of bytes of all arrays together, decompressed.
+
+    Raises:
+        InputError: damaged, or an array in it is.
+        TooLargeError: longer than the limit once decompressed.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            entries = archive.infolist()
+            _check_entries(entries, limit_bytes)
+            return {
+                entry.filename.removesuffix(".npy"): read_npy(
+                    _read_entry(archive, entry), f"`{entry.filename[:80]}`"
+                )
+                for entry in entries
+            }
+    except DAMAGE as error:
+        raise InputError(
+            f"body: expected a .npz file, got something else ({str(error)[:160]}): "
+            "write it with numpy.savez"
+        ) from error
+
+
+def write_npy(array: NDArray[np.generic]) -> bytes:
+    """A `.npy` file."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def write_npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """A `.npz` file."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            content = write_npy(np.asarray(array, order="C"))
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content)
+    return file.getvalue()
+
+
+def write_header(file: IO[bytes], dtype: str, shape: tuple[int, ...]) -> None:
+    """Begin a `.npy` file of an array in C's order, whose numbers follow."""
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(file, header)
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], limit_bytes: int) -> None:
+    if len(entries) > _MAX_ENTRIES:
+        raise InputError(f"body: expected at most {_MAX_ENTRIES} arrays, got {len(entries)}")
+    if len({entry.filename.removesuffix(".npy") for entry in entries}) != len(entries):
+        raise InputError("body: expected each array once, got a name twice: rename one")
+    total = sum(entry.file_size for entry in entries)
+    if total > limit_bytes:
+        raise TooLargeError(
+            f"body: expected at most {limit_bytes} bytes once decompressed, got {total}: "
+            "send fewer rows at once"
+        )
+
+
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    with archive.open(entry) as file:
+        return file.read(entry.file_size)  # never more than was announced and added up
