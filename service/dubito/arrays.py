@@ -49,7 +49,7 @@ class DamagedArrayError(ValueError):
 
 
 def load(file: Path | IO[bytes]) -> NDArray[np.generic] | Arrays:
-    """The array of a `.npy` file, or the arrays of a `.npz` file by name.
+    """Return the array of a `.npy` file, or the arrays of a `.npz` file by name.
 
     Raises:
         DamagedArrayError: the file is damaged, or holds Python objects or an array twice.
@@ -95,7 +95,7 @@ def check_size(shape: tuple[int, ...], dtype: np.dtype[np.generic], num_bytes: i
 
 
 def read_npy(body: bytes, name: str = "body") -> NDArray[np.generic]:
-    """One array.
+    """Return the array of a `.npy` file.
 
     Args:
         body: a `.npy` file.
@@ -123,7 +123,7 @@ def read_npy(body: bytes, name: str = "body") -> NDArray[np.generic]:
 
 
 def read_npz(body: bytes, limit_bytes: int) -> Arrays:
-    """The named arrays of a `.npz` file.
+    """Return the arrays of a `.npz` file by name.
 
     Args:
         body: the file.
@@ -151,14 +151,14 @@ def read_npz(body: bytes, limit_bytes: int) -> Arrays:
 
 
 def write_npy(array: NDArray[np.generic]) -> bytes:
-    """A `.npy` file."""
+    """Return an array as a `.npy` file."""
     file = io.BytesIO()
     np.save(file, array, allow_pickle=False)
     return file.getvalue()
 
 
 def write_npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
-    """A `.npz` file."""
+    """Return named arrays as a `.npz` file."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():

@@ -184,7 +184,7 @@ class PredictBody(PoolBody, PredictOptions):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PredictOrder(Addressed, PredictBody):
-    """A prediction.
+    """A prediction that is asked for.
 
     Args:
         request_id: under which what is answered is observed and kept; None: it is not.
@@ -249,7 +249,7 @@ class CalibrateBody(LabelledBody, CalibrateOptions):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CalibrateOrder(Addressed, CalibrateBody):
-    """A calibration.
+    """A calibration that is asked for.
 
     Args:
         actor: who asks, for the audit.
@@ -272,7 +272,7 @@ class EvaluateBody(LabelledBody, EvaluateOptions):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluateOrder(Addressed, EvaluateBody):
-    """An evaluation.
+    """An evaluation that is asked for.
 
     Args:
         compare: whether to judge the raw figures beside the calibrated ones.

@@ -21,7 +21,7 @@ _LEFT_OVER_AFTER_S = 24 * 3600
 
 
 class FolderCache:
-    """A bounded folder.
+    """A folder of entries, bounded in bytes.
 
     Args:
         folder: made where it is missing.

@@ -48,7 +48,7 @@ _NO_SUCH_METHOD = "expected a method that the header Allow names, got another on
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The ASGI application.
+    """Make the ASGI application.
 
     Args:
         settings: None reads them from the environment.

@@ -40,7 +40,7 @@ Rows = Mapping[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Many passes.
+    """The mean of many passes, which errors are held against.
 
     Args:
         num_samples: how many.

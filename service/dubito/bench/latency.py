@@ -68,7 +68,7 @@ def latencies(
     limits: Limits,
     step: Callable[[], None] | None = None,
 ) -> list[Latency]:
-    """Time one B.
+    """Time calls of one number of rows.
 
     Args:
         engine: ready to be asked.

@@ -33,12 +33,12 @@ _WIDEST = 100_000  # characters of a line that nobody sees on a screen
 
 
 def output() -> Console:
-    """Where answers go."""
+    """Return the console that answers go to."""
     return _console(sys.stdout)
 
 
 def messages() -> Console:
-    """Where progress and errors go."""
+    """Return the console that progress and errors go to."""
     return _console(sys.stderr)
 
 

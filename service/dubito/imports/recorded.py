@@ -18,7 +18,7 @@ from dubito.errors import InputError
 
 @dataclass(frozen=True)
 class Recorded:
-    """A recorded network.
+    """A network that was read from a recorded program, and its example.
 
     Args:
         network: that can be recorded again.

@@ -120,7 +120,7 @@ class Desk:
         return self._accept(job, "select", named, pool, settled_order, actor)
 
     def get(self, job: str) -> JobFact:
-        """One job.
+        """Return one job.
 
         Raises:
             NotFoundError: no job of that id.

@@ -52,7 +52,7 @@ def write_result(
     path: Path,
     classes: Sequence[str] | None = None,
 ) -> None:
-    """Write a result.
+    """Write the parts of a job as one file.
 
     Args:
         parts: columns of some rows after the others.

@@ -41,7 +41,7 @@ class _Entry:
 
 
 class Catalogue:
-    """Loaded engines.
+    """The engines that are loaded on this server.
 
     Args:
         load: makes an engine, ready to answer, from a version.

@@ -30,7 +30,7 @@ class _Pin:
 
 
 class Pins:
-    """Pinned models.
+    """The models that the settings pin.
 
     Args:
         library: where they are looked up and loaded.

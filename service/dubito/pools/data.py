@@ -47,7 +47,7 @@ def by_input(
 
 
 class PoolData:
-    """An unpacked pool.
+    """The rows of an unpacked pool.
 
     Args:
         folder: as `unpack` left it.

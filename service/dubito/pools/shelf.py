@@ -114,11 +114,11 @@ class Shelf:
             return self.add(name, path, kind, source=address, actor=actor)
 
     def all(self) -> tuple[PoolFact, ...]:
-        """All pools by name."""
+        """Return all pools by name."""
         return self._store.all()
 
     def get(self, name: str) -> PoolFact:
-        """One pool.
+        """Return one pool.
 
         Raises:
             NotFoundError: no pool of that name.

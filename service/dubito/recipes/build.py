@@ -114,7 +114,7 @@ class _Builder:
         return StandardFamily(self.rate(), table.spatial_drop_prob)
 
     def rate(self) -> float:
-        """The fixed rate.
+        """Return the fixed rate of dropout.
 
         Raises:
             InputError: the rates are to be learned, which this network cannot.

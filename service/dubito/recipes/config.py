@@ -211,7 +211,7 @@ class SearchTable(TomlTable):
 
 
 class TrainConfig(TomlTable):
-    """The whole file."""
+    """The whole configuration file."""
 
     data: Path
     bundle: Path

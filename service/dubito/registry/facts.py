@@ -118,7 +118,7 @@ class PoolFact:
 
 @dataclass(frozen=True)
 class JobFact:
-    """Long work.
+    """A job: a prediction or selection of a stored pool.
 
     `kind` is `predict` or `select`; `state` `queued`, `running`, `succeeded`, `failed` or
     `cancelled`. `order` and `versions` were settled when it was accepted, `plan` when it first

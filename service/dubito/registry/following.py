@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Following:
-    """Facts by key.
+    """Facts that were read, by key.
 
     It keeps nothing before it is started: a short-lived process reads through.
 

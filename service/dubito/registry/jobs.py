@@ -65,7 +65,7 @@ class JobStore:
         self._database = database
 
     def add(self, new: NewJob, *, most: int) -> JobFact:
-        """Accept a job.
+        """Accept a job, and return it.
 
         Args:
             new: what is asked.
@@ -106,7 +106,7 @@ class JobStore:
             return _fact(record)
 
     def get(self, job: str) -> JobFact:
-        """One job.
+        """Return one job.
 
         Raises:
             NotFoundError: no job of that id.

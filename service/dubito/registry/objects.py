@@ -88,7 +88,7 @@ class Objects:
         allow_http: bool = False,
         environment: Mapping[str, str] = os.environ,
     ) -> Objects:
-        """Objects by URL.
+        """Return the objects that a URL names.
 
         Args:
             url: `s3://BUCKET/PREFIX` or `file:///FOLDER`.
@@ -197,7 +197,7 @@ class Objects:
             self._cache.drop(digest)
 
     def stored(self) -> Iterator[StoredObject]:
-        """All objects.
+        """Yield all objects.
 
         Raises:
             UnavailableError: the store does not answer.

@@ -49,7 +49,7 @@ class NewPool:
 
 
 class PoolStore:
-    """Pools by name.
+    """The stored pools, by name.
 
     Args:
         database: their records.
@@ -96,13 +96,13 @@ class PoolStore:
             _refuse_taken(session, name)
 
     def all(self) -> tuple[PoolFact, ...]:
-        """All pools by name."""
+        """Return all pools by name."""
         with self._database.reading() as session:
             pools = session.scalars(select(PoolRecord).order_by(PoolRecord.name))
             return tuple(_fact(record) for record in pools)
 
     def get(self, name: str) -> PoolFact:
-        """One pool.
+        """Return one pool.
 
         Raises:
             NotFoundError: no pool of that name.

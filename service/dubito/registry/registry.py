@@ -119,12 +119,12 @@ class Registry:
             return records.version_fact(version)
 
     def models(self) -> tuple[ModelFact, ...]:
-        """All models by name."""
+        """Return all models by name."""
         with self._database.reading() as session:
             return tuple(map(records.model_fact, records.all_models(session)))
 
     def model(self, name: str) -> ModelFact:
-        """One model.
+        """Return one model.
 
         Raises:
             NotFoundError: no model of that name.
@@ -133,7 +133,7 @@ class Registry:
             return records.model_fact(records.find_model(session, name, *records.WHOLE))
 
     def version(self, model: str, reference: str = DEFAULT_ALIAS) -> VersionFact:
-        """One version by its number or an alias.
+        """Return one version, by its number or an alias.
 
         Raises:
             NotFoundError: no such model, version or alias.
@@ -235,7 +235,7 @@ class Registry:
             return records.alias_fact(record)
 
     def alias(self, model: str, alias: str) -> AliasFact:
-        """One alias.
+        """Return one alias.
 
         Raises:
             NotFoundError: no such model or alias.

@@ -42,7 +42,7 @@ class RequestContext:
 
     @property
     def request_id(self) -> str:
-        """The id."""
+        """Return the id, settled now if it is not yet."""
         if self._id is None:
             self._id = (self._body if self._is_complete else self._head).hexdigest()
         return self._id
