@@ -89,8 +89,8 @@ def test_a_batch_far_below_the_incumbent_begins_with_the_best_row_and_spreads() 
             scores_N, mean_N, std_N, x[:, None], found, incumbent=100.0, is_log=True
         )
         places, left = greedy_penalised(scores_N, mean_N, std_N, x, 100.0)
-        assert found.places == places
-        assert found.places[0] == scores_N.argmax()
+        assert found.rows == places
+        assert found.rows[0] == scores_N.argmax()
         np.testing.assert_allclose(found.scores, left, rtol=1e-12)
 
 
@@ -125,7 +125,7 @@ def test_rows_on_which_the_network_overflows_do_not_spoil_the_penalties_of_other
     for found, mean in ((without, mean_N), (with_two, spoiled_N)):
         scores_N = optimisation.log_expected_improvement(mean, std_N, 1.5)
         penalisation.choose(scores_N, mean, std_N, x[:, None], found, incumbent=1.5, is_log=True)
-    assert with_two.places == without.places
+    assert with_two.rows == without.rows
 
 
 @pytest.mark.parametrize("unit", [1.0, 1e-30, 1e30])
@@ -139,7 +139,7 @@ def test_a_chosen_row_lowers_its_neighbours_by_the_chance_that_they_lie_in_its_b
     scores_N = optimisation.upper_confidence_bound(mean_N, std_N)
     found = picks(101, 2)
     penalisation.choose(scores_N, mean_N, std_N, x[:, None], found, incumbent=None, is_log=False)
-    first, second = found.places
+    first, second = found.rows
     assert x[first] == pytest.approx(0.2)
     apart = np.abs(x[:, None] - x) + np.eye(101)
     slope = (np.abs(mean_N[:, None] - mean_N) / apart).max()

@@ -34,7 +34,7 @@ def uniforms(words_B: Words) -> NDArray[np.float64]:
 
 
 def gumbels(words_B: Words) -> NDArray[np.float64]:
-    """Standard Gumbel numbers, -log(-log u)."""
+    """Return standard Gumbel numbers, -log(-log u)."""
     return -np.log(-np.log(uniforms(words_B)))
 
 

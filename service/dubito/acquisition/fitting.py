@@ -92,13 +92,13 @@ def read_targets(
     if targets is None:
         return None
     try:
-        read = network.read_inputs(targets)
+        rows = network.read_inputs(targets)
     except InputError as error:
         raise InputError(f"`targets`: {error.detail}") from error
-    rows = len(next(iter(read.values())))
-    if rows > fitting:
+    num_rows = len(next(iter(rows.values())))
+    if num_rows > fitting:
         raise InputError(
-            f"`targets` expects at most {fitting} rows at this number of samples, got {rows}: send"
-            " fewer or ask for fewer samples"
+            f"`targets` expects at most {fitting} rows at this number of samples, got {num_rows}:"
+            " send fewer or ask for fewer samples"
         )
-    return read
+    return rows

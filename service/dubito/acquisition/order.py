@@ -89,20 +89,20 @@ class Acquisition:
         Raises:
             InputError: an index that the pool does not have, or fewer than k rows are left.
         """
-        found: NDArray[np.int64] = np.unique(np.asarray(self.exclude, dtype=np.int64))
-        if len(found) and found[-1] >= num_rows:
+        index_E: NDArray[np.int64] = np.unique(np.asarray(self.exclude, dtype=np.int64))
+        if len(index_E) and index_E[-1] >= num_rows:
             raise InputError(
-                f"`exclude` expects indices from 0 to {num_rows - 1}, got {found[-1]}: the pool has"
-                f" {num_rows} rows"
+                f"`exclude` expects indices from 0 to {num_rows - 1}, got {index_E[-1]}: the pool"
+                f" has {num_rows} rows"
             )
-        left = num_rows - len(found)
+        left = num_rows - len(index_E)
         if self.k > left:
-            excluded = f" and {len(found)} of them are excluded" if len(found) else ""
+            excluded = f" and {len(index_E)} of them are excluded" if len(index_E) else ""
             raise InputError(
                 f"`k` expects at most {left}, got {self.k}: the pool has {num_rows}"
                 f" rows{excluded}: ask for fewer or send more rows"
             )
-        return found
+        return index_E
 
 
 def _check_integer(name: str, value: object, least: int, most: int | None = None) -> None:

@@ -21,7 +21,7 @@ class Pool(Protocol):
     """Rows to choose from; their places from 0 are the indices of a choice."""
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """Return the number of rows."""
         ...
 
     def take(self, indices: Indices) -> Inputs:
@@ -44,11 +44,11 @@ class ArrayPool:
     inputs: Mapping[str, Tensor]
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """Return the number of rows."""
         return len(next(iter(self.inputs.values())))
 
     def take(self, indices: Indices) -> Inputs:
-        """Some rows."""
+        """Return some rows, in the order of the indices."""
         return {name: tensor[indices] for name, tensor in self.inputs.items()}
 
 

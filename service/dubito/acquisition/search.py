@@ -11,7 +11,7 @@ Dimensions: T samples, B rows of a chunk, N candidates, C classes, D outputs, F 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,20 +21,15 @@ from torch import Tensor
 from dubito.acquisition.batches.candidates import Reader, gather
 from dubito.acquisition.batches.picks import Picks, too_few
 from dubito.acquisition.draws import Indices, words
-from dubito.acquisition.fitting import (
-    check_sampling,
-    most_candidates,
-    read_targets,
-)
+from dubito.acquisition.fitting import check_sampling, most_candidates, read_targets
 from dubito.acquisition.order import Acquisition
 from dubito.acquisition.pool import Choice, Pool
 from dubito.acquisition.strategies import find
 from dubito.acquisition.strategy import Context, JointStrategy, PointwiseStrategy, Strategy
 from dubito.acquisition.top import TopK
 from dubito.engine import Inputs, Prediction, Sampling
+from dubito.engine.calling.arguments import Check
 from dubito.engine.network import Network
-
-Check = Callable[[], None]
 
 MAX_VALUES = 64_000_000
 _CHUNK_VALUES = 2_000_000  # numbers of kept passes in a chunk of rows
@@ -194,7 +189,7 @@ class Search:
         picks.is_open &= np.isfinite(mean.reshape(len(mean), -1)).all(axis=1)
         self.strategy.choose(candidates, picks, self.context, check)
         return Choice(
-            indices_N[picks.places],
+            indices_N[picks.rows],
             np.array(picks.scores),
             self.acquisition.strategy,
             len(indices_N),
@@ -202,10 +197,10 @@ class Search:
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """What `restore` takes, as arrays that a file can keep."""
-        kept: dict[str, NDArray[np.generic]] = {"done": np.array(self.done)}
-        for place, keeper in enumerate(self._keepers):
-            kept |= {f"{place}.{name}": array for name, array in keeper.state().items()}
-        return kept
+        state: dict[str, NDArray[np.generic]] = {"done": np.array(self.done)}
+        for index, keeper in enumerate(self._keepers):
+            state |= {f"{index}.{name}": array for name, array in keeper.state().items()}
+        return state
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Go on where another search with the same arguments was."""
@@ -231,10 +226,10 @@ class Search:
 
     def _predict_targets(self, check: Check | None) -> None:
         if self.targets is not None and self.context.targets is None:
-            found = self.network.predict(
+            prediction = self.network.predict(
                 self.targets, sampling=self.sampling, keep_samples=True, check=check
             )
-            self.context = replace(self.context, targets=found)
+            self.context = replace(self.context, targets=prediction)
 
     @property
     def _predicts(self) -> bool:
@@ -262,27 +257,26 @@ class Search:
     def _candidates(self) -> Indices:
         if self._takes_all:
             return np.setdiff1d(np.arange(self.num_rows), self.excluded, assume_unique=True)
-        kept = np.sort(self._keepers[0].indices[: self.limit])
-        if len(kept) < self.acquisition.k:
-            raise too_few(len(kept), self.acquisition.k, self.acquisition.per_class)
-        return kept
+        indices_N = np.sort(self._keepers[0].indices[: self.limit])
+        if len(indices_N) < self.acquisition.k:
+            raise too_few(len(indices_N), self.acquisition.k, self.acquisition.per_class)
+        return indices_N
 
     def _in_turn(self) -> tuple[Indices, NDArray[np.float64]]:
         """The best row of each keeper in turn that is not there yet."""
         k = self.acquisition.k
         rows = [
-            list(zip(keeper.indices.tolist(), keeper.scores.tolist(), strict=True))
+            list(zip(keeper.indices.tolist(), keeper.scores.tolist(), strict=True))[::-1]
             for keeper in self._keepers
         ]
         chosen: dict[int, float] = {}
-        places = [0] * len(rows)
         for turn in range(k):
-            mine, own = rows[turn % len(rows)], turn % len(rows)
-            while places[own] < len(mine) and mine[places[own]][0] in chosen:
-                places[own] += 1
-            if places[own] == len(mine):
+            ranked = rows[turn % len(rows)]
+            while ranked and ranked[-1][0] in chosen:
+                ranked.pop()
+            if not ranked:
                 raise too_few(len(chosen), k, self.acquisition.per_class)
-            index, score = mine[places[own]]
+            index, score = ranked.pop()
             chosen[index] = score
         return np.array(list(chosen), np.int64), np.array(list(chosen.values()))
 

@@ -24,9 +24,9 @@ from dubito.acquisition.draws import Words, uniforms
 from dubito.acquisition.order import Acquisition
 from dubito.acquisition.top import Scores
 from dubito.engine import Prediction
+from dubito.engine.calling.arguments import Check
 from dubito.errors import InputError
 
-Check = Callable[[], None]
 Held = Literal["samples", "features", "centres", "points"]
 
 ONE_CLASS = frozenset({"classification"})
@@ -103,7 +103,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def with_options(self, acquisition: Acquisition) -> Strategy:
-        """What chooses a batch of k rows, as diverse as is asked.
+        """Return the strategy for a batch of k rows, as diverse as is asked.
 
         Raises:
             InputError: the strategy's batches are spread already.
@@ -129,7 +129,7 @@ class PointwiseStrategy(Strategy):
 
     @property
     def ranking(self) -> PointwiseStrategy:
-        """Itself."""
+        """The strategy itself."""
         return self
 
     @property
@@ -157,7 +157,7 @@ class PointwiseStrategy(Strategy):
         return np.atleast_2d(self.score(prediction, words_B, context))
 
     def with_options(self, acquisition: Acquisition) -> Strategy:
-        """Itself, or the same with a batch that is spread by weighted k-means."""
+        """Return the strategy itself, or one with a batch that is spread by weighted k-means."""
         if acquisition.diversity is None:
             return self
         if self.is_spread:
@@ -197,7 +197,7 @@ class JointStrategy(Strategy):
 
     @property
     def ranking(self) -> PointwiseStrategy:
-        """What chooses the candidates."""
+        """The strategy that chooses the candidates."""
         return self.ranked_by
 
     @property
@@ -206,7 +206,7 @@ class JointStrategy(Strategy):
         return "samples" in self.holds or self.ranked_by.keeps_samples
 
     def with_options(self, acquisition: Acquisition) -> Strategy:
-        """Itself, or its ranking where there is but one row to choose."""
+        """Return the strategy itself, or its ranking where there is but one row to choose."""
         if self.is_ranking_for_one and acquisition.k == 1:
             return self.ranked_by.with_options(acquisition)
         if acquisition.diversity is not None:

@@ -67,7 +67,7 @@ class TopK:
         }
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        """Go on from a kept state."""
+        """Go on from what `state` returned."""
         self.scores = np.asarray(state["scores"], np.float64)
         self.words = np.asarray(state["words"], np.uint64)
         self.indices = np.asarray(state["indices"], np.int64)
@@ -78,8 +78,8 @@ class TopK:
         if self.per_class is None:
             order = order[: self.k]
         else:
-            place = _places_in_class(self.labels[order])
-            order = order[place < self.per_class]
+            place_B = _places_in_class(self.labels[order])
+            order = order[place_B < self.per_class]
         self.scores, self.words = self.scores[order], self.words[order]
         self.indices, self.labels = self.indices[order], self.labels[order]
 

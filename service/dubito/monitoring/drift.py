@@ -96,7 +96,7 @@ class DriftTest:
 
     @property
     def state(self) -> DriftState:
-        """What it knows now."""
+        """What the test knows after all scores so far."""
         return DriftState(
             num_scores=self._num_scores,
             num_skipped=self._num_skipped,

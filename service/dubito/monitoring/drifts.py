@@ -66,9 +66,9 @@ class Drifts:
             is_repeated = observation.request_id in followed.recent
             followed.recent[observation.request_id] = None
             if is_repeated:
-                followed.num_repeated += observation.kept.num_rows
+                followed.num_repeated += observation.rows.num_rows
                 return
-            if not followed.test.feed(observation.kept.score.tolist()):
+            if not followed.test.feed(observation.rows.score.tolist()):
                 return
             followed.alarm_since = datetime.now(UTC)
             state = followed.test.state
@@ -85,11 +85,15 @@ class Drifts:
     def fact(self, name: CalibrationName) -> DriftFact | None:
         """The test of a calibration; None where no prediction was made under it."""
         with self._lock:
-            one = self._followed.get(name)
-            if one is None:
+            followed = self._followed.get(name)
+            if followed is None:
                 return None
             return DriftFact(
-                one.score, one.test.state, one.num_repeated, one.since, one.alarm_since
+                followed.score,
+                followed.test.state,
+                followed.num_repeated,
+                followed.since,
+                followed.alarm_since,
             )
 
     def _of(self, observation: Observation) -> _Followed:

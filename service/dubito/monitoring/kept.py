@@ -44,22 +44,22 @@ class Kept:
 
     @property
     def num_rows(self) -> int:
-        """B."""
+        """Number of rows, B."""
         return len(self.score)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all arrays."""
+        """Memory of all arrays, in bytes."""
         return sum(array.nbytes for array in self._arrays().values())
 
     def to_bytes(self) -> bytes:
-        """All of it, as safetensors."""
+        """Return all arrays as the bytes of a safetensors file."""
         arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
         return save(arrays)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Kept:
-        """What `to_bytes` wrote."""
+        """Return the rows that `to_bytes` wrote."""
         return cls(**load(content))
 
     def class_outcome(self, row: int, label: int) -> Outcome:

@@ -67,6 +67,6 @@ class Jumper:
 
 
 def _log_sum(first: float, second: float) -> float:
-    """log(e^first + e^second)."""
+    """Return log(e^first + e^second)."""
     larger, smaller = max(first, second), min(first, second)
     return larger + log1p(exp(smaller - larger))

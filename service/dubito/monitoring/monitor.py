@@ -79,11 +79,11 @@ class MonitoringPage:
 
     @property
     def alarms(self) -> dict[str, str]:
-        """Alarms that are up, and since when."""
-        found = {} if self.watch is None else dict(self.watch.alarms)
+        """The alarms that are up by name, each with the time since when."""
+        since = {} if self.watch is None else dict(self.watch.alarms)
         if self.drift is not None and self.drift.alarm_since is not None:
-            found["drift"] = self.drift.alarm_since.isoformat()
-        return found
+            since["drift"] = self.drift.alarm_since.isoformat()
+        return since
 
 
 class Monitoring:
@@ -114,18 +114,13 @@ class Monitoring:
         )
 
     def start(self) -> None:
-        """Start to observe."""
+        """Start to observe predictions, where the settings ask for it."""
         if self._is_on:
             self._recorder.start()
 
     def close(self) -> None:
-        """Write what waits, and end."""
+        """Write the observations that wait, and end the recorder's thread."""
         self._recorder.close()
-
-    @property
-    def is_on(self) -> bool:
-        """Whether predictions are observed."""
-        return self._is_on
 
     def observe(self, observation: Observation) -> None:
         """Leave what was answered for the recorder; returns at once."""
@@ -141,11 +136,13 @@ class Monitoring:
         """
         _check_rows(order.truths)
         self._recorder.flush(_FLUSH_S)
-        found = self._journal.find(order.model, check_reference(order.version), order.request_id)
-        feedbacks = [self._judge(prediction, order) for prediction in found]
+        predictions = self._journal.find(
+            order.model, check_reference(order.version), order.request_id
+        )
+        feedbacks = [self._judge(prediction, order) for prediction in predictions]
         added = self._journal.add(feedbacks, keep=self._keep)
-        for one in added:
-            _warn_of_alarms(one)
+        for change in added:
+            _warn_of_alarms(change)
         return added
 
     def page(self, model: str, reference: str) -> MonitoringPage:
@@ -167,7 +164,7 @@ class Monitoring:
             drift=self._drifts.fact(name),
             watch=None if watch.state is None else Watch.from_json(watch.state),
             num_outcomes=watch.num_outcomes,
-            figures=figures([_outcome(one) for one in watch.last]),
+            figures=figures([_outcome(outcome) for outcome in watch.last]),
             counts=self._recorder.counts,
         )
 
@@ -181,16 +178,16 @@ class Monitoring:
                 f"feedback expects one truth per row, got a {calibration.head.name} head, "
                 "which has several: send labelled rows to evaluate instead"
             )
-        kept = Kept.from_bytes(prediction.content)
-        judge = _Judge(kept, Classes(_classes(version), order.labels_are), prediction)
+        rows = Kept.from_bytes(prediction.content)
+        judge = _Judge(rows, Classes(_classes(version), order.labels_are), prediction)
         outcomes = [judge.outcome(truth) for truth in order.truths]
 
         def advance(state: State | None, new: Sequence[OutcomeFact], at: str) -> State:
             law, num_outputs = laws(calibration), len(new[0].is_covered)
             fresh = Watch.start(num_outputs, self._window)
             watch = fresh if state is None else Watch.from_json(state)
-            for one in new:
-                watch = watch.add(_outcome(one), at, law, self._window)
+            for outcome in new:
+                watch = watch.add(_outcome(outcome), at, law, self._window)
             return watch.to_json()
 
         return Feedback(prediction, outcomes, advance)
@@ -200,17 +197,17 @@ class Monitoring:
 class _Judge:
     """Truths of one prediction, checked and held against it."""
 
-    kept: Kept
+    rows: Kept
     classes: Classes
     prediction: PredictionFact
 
     def outcome(self, truth: Truth) -> OutcomeFact:
-        if truth.row >= self.kept.num_rows:
+        if truth.row >= self.rows.num_rows:
             raise InputError(
                 f"row {truth.row} of request {self.prediction.request_id!r}: expected one from 0 "
-                f"to {self.kept.num_rows - 1}, since it had {self.kept.num_rows} rows: correct it"
+                f"to {self.rows.num_rows - 1}, since it had {self.rows.num_rows} rows: correct it"
             )
-        is_classes = self.kept.is_member is not None
+        is_classes = self.rows.is_member is not None
         wanted, unwanted = ("label", "target") if is_classes else ("target", "label")
         if getattr(truth, wanted) is None or getattr(truth, unwanted) is not None:
             task = "classification" if is_classes else "regression"
@@ -226,17 +223,17 @@ class _Judge:
                 f"row {truth.row}: `label` of version {self.prediction.calibration.version}",
                 remedy="correct it, or name the version that answered in the path",
             )
-            return _fact(truth.row, [float(label)], self.kept.class_outcome(truth.row, label))
+            return _fact(truth.row, [float(label)], self.rows.class_outcome(truth.row, label))
         target_D = self._target(truth)
-        return _fact(truth.row, target_D, self.kept.number_outcome(truth.row, target_D))
+        return _fact(truth.row, target_D, self.rows.number_outcome(truth.row, target_D))
 
     def _target(self, truth: Truth) -> list[float]:
-        given = truth.target
-        values = list(given) if isinstance(given, Sequence) else [given]
+        target = truth.target
+        values = list(target) if isinstance(target, Sequence) else [target]
         target_D = [float(value) for value in values if value is not None]
-        if len(target_D) != self.kept.mean.shape[1] or not all(map(math.isfinite, target_D)):
+        if len(target_D) != self.rows.mean.shape[1] or not all(map(math.isfinite, target_D)):
             raise InputError(
-                f"row {truth.row}: `target` expects {self.kept.mean.shape[1]} finite numbers, got "
+                f"row {truth.row}: `target` expects {self.rows.mean.shape[1]} finite numbers, got "
                 f"{len(target_D)}: send one per output"
             )
         return target_D

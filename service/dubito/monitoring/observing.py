@@ -34,9 +34,9 @@ def observe(served: Served, calibration: Calibration) -> Kept | None:
     )
 
 
-def laws(found: Calibration) -> Laws:
+def laws(calibration: Calibration) -> Laws:
     """How misses and flags of a calibration come about where nothing changed."""
-    num_conformal, num_ood = found.conformal.num_rows, len(found.ood.held_out)
-    rank = num_conformal + 1 - order(num_conformal, found.coverage)
-    num_flagged = int((num_ood + 1) * exact_decimal("alpha", found.alpha))
+    num_conformal, num_ood = calibration.conformal.num_rows, len(calibration.ood.held_out)
+    rank = num_conformal + 1 - order(num_conformal, calibration.coverage)
+    num_flagged = int((num_ood + 1) * exact_decimal("alpha", calibration.alpha))
     return Laws(Law(num_conformal, rank), Law(num_ood, num_flagged))

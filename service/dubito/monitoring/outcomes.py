@@ -71,31 +71,31 @@ class Watch:
         return cls((Windows(size),) * num_outputs, Windows(size))
 
     def add(self, outcome: Outcome, at: str, laws: Laws, next_size: int) -> Watch:
-        """The watch with one more outcome."""
+        """Return the watch with one more outcome."""
         rate = FALSE_ALARM_RATE / len(self.misses)
         misses = tuple(
-            one.add(not is_covered, at, laws.misses, rate, next_size)
-            for one, is_covered in zip(self.misses, outcome.is_covered, strict=True)
+            windows.add(not is_covered, at, laws.misses, rate, next_size)
+            for windows, is_covered in zip(self.misses, outcome.is_covered, strict=True)
         )
         flags = self.flags.add(outcome.is_flagged, at, laws.flags, FALSE_ALARM_RATE, next_size)
         return Watch(misses, flags)
 
     @property
     def alarms(self) -> dict[str, str]:
-        """Alarms that are up, and since when."""
-        since = [one.alarm_since for one in self.misses if one.alarm_since is not None]
-        found = {"coverage": min(since)} if since else {}
+        """The alarms that are up by name, each with the time since when."""
+        since = [windows.alarm_since for windows in self.misses if windows.alarm_since is not None]
+        alarms = {"coverage": min(since)} if since else {}
         if self.flags.alarm_since is not None:
-            found["flag_rate"] = self.flags.alarm_since
-        return found
+            alarms["flag_rate"] = self.flags.alarm_since
+        return alarms
 
     def to_json(self) -> dict[str, object]:
-        """The watch as plain JSON values."""
-        return {"misses": [asdict(one) for one in self.misses], "flags": asdict(self.flags)}
+        """Return the watch as plain JSON values."""
+        return {"misses": [asdict(windows) for windows in self.misses], "flags": asdict(self.flags)}
 
     @classmethod
     def from_json(cls, values: object) -> Watch:
-        """The watch that `to_json` wrote."""
+        """Return the watch that `to_json` wrote."""
         return TypeAdapter(cls).validate_python(values)
 
 
@@ -131,13 +131,15 @@ def figures(outcomes: Sequence[Outcome]) -> Figures | None:
     """Figures over outcomes; None where there are none."""
     if not outcomes:
         return None
-    covered_WD = np.array([one.is_covered for one in outcomes])
-    confidence_W = [one.confidence for one in outcomes if one.confidence is not None]
-    right_W = np.array([one.is_right for one in outcomes if one.is_right is not None], dtype=bool)
+    covered_WD = np.array([outcome.is_covered for outcome in outcomes])
+    confidence_W = [outcome.confidence for outcome in outcomes if outcome.confidence is not None]
+    right_W = np.array(
+        [outcome.is_right for outcome in outcomes if outcome.is_right is not None], dtype=bool
+    )
     return Figures(
         num_outcomes=len(outcomes),
         coverage=tuple(_rate(covered_W) for covered_W in covered_WD.T),
-        flag_rate=_rate(np.array([one.is_flagged for one in outcomes])),
+        flag_rate=_rate(np.array([outcome.is_flagged for outcome in outcomes])),
         accuracy=float(right_W.mean()) if len(right_W) else None,
         ece=_ece(np.array(confidence_W), right_W) if len(right_W) else None,
     )

@@ -46,7 +46,7 @@ class Ranks:
             self._thin()
 
     def __len__(self) -> int:
-        """Scores that are kept."""
+        """Return the number of scores that are kept."""
         return len(self._scores)
 
     def p_value(self, score: float) -> float:
@@ -68,5 +68,5 @@ class Ranks:
 
     def _thin(self) -> None:
         count = len(self._scores)
-        kept = np.sort(self._generator.choice(count, count // 2, replace=False))
-        self._scores = [self._scores[place] for place in kept.tolist()]
+        index_K = np.sort(self._generator.choice(count, count // 2, replace=False))
+        self._scores = [self._scores[index] for index in index_K.tolist()]

@@ -32,12 +32,12 @@ class Observation:
     name: CalibrationName
     calibration: Calibration
     request_id: str
-    kept: Kept
+    rows: Kept
 
     @property
     def num_bytes(self) -> int:
-        """About what it takes while it waits."""
-        return self.kept.num_bytes + _OVERHEAD_BYTES
+        """Approximate memory of the observation while it waits, in bytes."""
+        return self.rows.num_bytes + _OVERHEAD_BYTES
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ class Recorder:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread that feeds and writes."""
         self._thread = threading.Thread(target=self._run, name="dubito-recorder", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Write what waits and end the thread."""
+        """Write the observations that wait and end the thread."""
         if self._thread is None:
             return
         with self._changed:
@@ -94,7 +94,7 @@ class Recorder:
 
     def put(self, observation: Observation) -> None:
         """Leave an observation for the thread, or drop it where there is no room."""
-        num_rows = observation.kept.num_rows
+        num_rows = observation.rows.num_rows
         with self._changed:
             if self._thread is None or self._bytes + observation.num_bytes > self._max_bytes:
                 self._num_dropped += num_rows
@@ -117,7 +117,7 @@ class Recorder:
 
     @property
     def counts(self) -> Counts:
-        """Rows since the start."""
+        """How many rows wait, were written and were dropped since the start."""
         with self._changed:
             return Counts(self._num_waiting, self._num_written, self._num_dropped)
 
@@ -132,9 +132,9 @@ class Recorder:
                 batch = [self._waiting.popleft() for _ in range(count)]
                 self._is_hurried = self._is_hurried and bool(self._waiting)
             num_written = self._do(batch)
-            num_rows = sum(one.kept.num_rows for one in batch)
+            num_rows = sum(observation.rows.num_rows for observation in batch)
             with self._changed:
-                self._bytes -= sum(one.num_bytes for one in batch)
+                self._bytes -= sum(observation.num_bytes for observation in batch)
                 self._num_waiting -= num_rows
                 self._num_done += len(batch)
                 self._num_written += num_written
@@ -145,8 +145,8 @@ class Recorder:
     def _do(self, batch: Sequence[Observation]) -> int:
         """Feed and write; how many rows are written. Whatever fails, the thread goes on."""
         try:
-            for one in batch:
-                self._feed(one)
+            for observation in batch:
+                self._feed(observation)
         except Exception:
             _log.exception("the drift test failed")
         if not self._max_rows:
@@ -163,8 +163,13 @@ class Recorder:
 
     def _write(self, batch: Sequence[Observation]) -> int:
         facts = [
-            PredictionFact(one.name, one.request_id, one.kept.num_rows, one.kept.to_bytes())
-            for one in batch
+            PredictionFact(
+                observation.name,
+                observation.request_id,
+                observation.rows.num_rows,
+                observation.rows.to_bytes(),
+            )
+            for observation in batch
         ]
         num_rows = sum(fact.num_rows for fact in facts)
         num_gone = self._journal.write(facts)

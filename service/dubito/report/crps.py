@@ -74,7 +74,7 @@ def _nodes(mean_TN: Floats, deviation_TN: Floats) -> Floats:
 
 
 def _spread(mean_Tn: Floats, deviation_Tn: Floats, num_nodes: float, check: Check) -> Floats:
-    """E|Y - Y'| of each mixture."""
+    """Return E|Y - Y'| of each mixture."""
     if not deviation_Tn.any():
         return _spread_of_points(mean_Tn)
     if num_nodes < len(mean_Tn) / 2:
@@ -91,7 +91,7 @@ def _spread_of_points(mean_Tn: Floats) -> Floats:
 
 
 def _spread_by_nodes(mean_Tn: Floats, deviation_Tn: Floats, num_nodes: int) -> Floats:
-    """2 ∫ F (1 - F) dx."""
+    """Return 2 ∫ F (1 - F) dx of each mixture."""
     margin_n = _TAIL * deviation_Tn.max(axis=0)
     lower_n, upper_n = mean_Tn.min(axis=0) - margin_n, mean_Tn.max(axis=0) + margin_n
     step_n = (upper_n - lower_n) / (num_nodes - 1)

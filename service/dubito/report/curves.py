@@ -76,7 +76,7 @@ class Curves:
 
 
 def class_curves(mean_BC: Floats, label_B: NDArray[np.int64], scores: ScoreCounts | None) -> Curves:
-    """The curves of a classification."""
+    """Return the curves of a classification."""
     risk_B = risk_coverage(mean_BC, label_B)
     place_P = places(len(risk_B))
     return Curves(
@@ -131,20 +131,20 @@ def score_counts(
     name: str, score_B: Floats, ood_score_N: Floats | None, threshold: float | None
 ) -> ScoreCounts | None:
     """The scores in bins that show both kinds of rows and the threshold; None if not finite."""
-    given = [score_B, *(() if ood_score_N is None else (ood_score_N,))]
-    shown = np.r_[tuple(given)]
+    scores = [score_B, *(() if ood_score_N is None else (ood_score_N,))]
+    shown = np.r_[tuple(scores)]
     if len(score_B) == 0 or not np.isfinite(shown).all():
         return None
     marks = [] if threshold is None else [threshold]
-    low = min(*np.quantile(score_B, [0.005]), *marks, *(part.min() for part in given if part.size))
-    high = max([*marks, *(np.quantile(part, 0.98) for part in given if part.size)])
+    low = min(*np.quantile(score_B, [0.005]), *marks, *(part.min() for part in scores if part.size))
+    high = max([*marks, *(np.quantile(part, 0.98) for part in scores if part.size)])
     low_most = float(np.quantile(score_B, 0.05))
     is_log = bool(low_most > 0 and high > 100 * low_most)
     if is_log:
         edges = np.geomspace(max(float(low), low_most / 10), high, _NUM_SCORE_BINS + 1)
     else:
         edges = np.linspace(low, high if high > low else low + 1.0, _NUM_SCORE_BINS + 1)
-    counts, *strange = (_counted(part, edges) for part in given)
+    counts, *strange = (_counted(part, edges) for part in scores)
     return ScoreCounts(
         name=name,
         edges=tuple(edges.tolist()),
@@ -156,8 +156,8 @@ def score_counts(
 
 
 def _counted(score: Floats, edges: Floats) -> tuple[int, ...]:
-    place = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, len(edges) - 2)
-    return tuple(np.bincount(place, minlength=len(edges) - 1).tolist())
+    index_B = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, len(edges) - 2)
+    return tuple(np.bincount(index_B, minlength=len(edges) - 1).tolist())
 
 
 def places(num_rows: int) -> NDArray[np.int64]:
@@ -167,5 +167,5 @@ def places(num_rows: int) -> NDArray[np.int64]:
 
 
 def line_of(x_P: Floats, y_P: Floats) -> Line:
-    """A curve of points."""
+    """Return the curve through the points."""
     return Line(tuple(x_P.tolist()), tuple(y_P.tolist()))

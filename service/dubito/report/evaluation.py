@@ -38,9 +38,9 @@ def as_evaluation(
     seed: int,
     check: Check,
 ) -> Evaluation:
-    """Figures with their intervals, beside their curves."""
+    """Return the figures with their intervals, beside their curves."""
     rows, strange = len(score_B), 0 if ood_score_N is None else len(ood_score_N)
     report = figures(statistics, rows, strange)
     check()
-    found = intervals(statistics, report, rows, strange, seed=seed, check=check)
-    return Evaluation(report, found, curves)
+    of_figures = intervals(statistics, report, rows, strange, seed=seed, check=check)
+    return Evaluation(report, of_figures, curves)

@@ -28,7 +28,7 @@ def mixture_nll(
 def nll_of_squares(
     square: NDArray[np.float64], log_variance: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The same from squared residuals and logarithms of variances, the passes first."""
+    """Negative log density as `mixture_nll`, from squared residuals and log variances, (T, ...)."""
     log_density = -0.5 * (_standardised(square, log_variance) + log_variance + log(2 * pi))
     nll: NDArray[np.float64] = log(len(square)) - logsumexp(log_density, axis=0)
     return nll

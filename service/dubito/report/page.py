@@ -68,7 +68,7 @@ def write(page: Page, path: Path) -> None:
 
 
 def html(page: Page) -> str:
-    """The file's text.
+    """Return the text of the HTML file.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -81,12 +81,12 @@ def html(page: Page) -> str:
         trim_blocks=True,
         undefined=StrictUndefined,
     )
-    drawn = pictures({name: one.curves for name, one in page.reports.items()})
+    curves = {name: evaluation.curves for name, evaluation in page.reports.items()}
     return environment.from_string(text).render(
         page=page,
         groups=_groups(page),
-        pictures=[(*words.PICTURES[name], Markup(svg)) for name, svg in drawn.items()],
-        bins=[(name, one.curves.bins) for name, one in page.reports.items() if one.curves.bins],
+        pictures=[(*words.PICTURES[name], Markup(svg)) for name, svg in pictures(curves).items()],
+        bins=[(name, drawn.bins) for name, drawn in curves.items() if drawn.bins],
         num_resamples=NUM_RESAMPLES,
         number=number,
         version=__version__,
@@ -94,13 +94,15 @@ def html(page: Page) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four digits that count, or a dash."""
+    """Return a number with four significant digits, or a dash for None."""
     return "–" if value is None else f"{value:.4g}"
 
 
 def _groups(page: Page) -> dict[str, list[tuple[str, str, str, list[tuple[str, str]]]]]:
     """Name, label, words, and a value with its interval per report, by group."""
-    names = dict.fromkeys(name for one in page.reports.values() for name in one.report)
+    names = dict.fromkeys(
+        name for evaluation in page.reports.values() for name in evaluation.report
+    )
     groups = dict(words.GROUPS)
     others = {name: (name, "") for name in names if name not in words.known()}
     if others:
@@ -110,7 +112,12 @@ def _groups(page: Page) -> dict[str, list[tuple[str, str, str, list[tuple[str, s
         for heading, group in groups.items()
         if (
             lines := [
-                (name, label, told, [_cell(one, name) for one in page.reports.values()])
+                (
+                    name,
+                    label,
+                    told,
+                    [_cell(evaluation, name) for evaluation in page.reports.values()],
+                )
                 for name, (label, told) in group.items()
                 if name in names
             ]
@@ -118,8 +125,8 @@ def _groups(page: Page) -> dict[str, list[tuple[str, str, str, list[tuple[str, s
     }
 
 
-def _cell(one: Evaluation, name: str) -> tuple[str, str]:
-    return number(one.report.get(name)), _shown(one.intervals.get(name))
+def _cell(evaluation: Evaluation, name: str) -> tuple[str, str]:
+    return number(evaluation.report.get(name)), _shown(evaluation.intervals.get(name))
 
 
 def _shown(interval: Interval | None) -> str:

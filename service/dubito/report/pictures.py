@@ -83,13 +83,13 @@ def pictures(curves: ByHeading) -> dict[str, str]:
 def _reliability(figure: Figure, curves: ByHeading) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=_RATIOS)
     upper.plot([0, 1], [0, 1], ":", color=_INK, linewidth=1)
-    for index, (heading, one) in _numbered(curves):
-        filled = [each for each in one.bins if each.accuracy is not None]
+    for index, (heading, report) in _numbered(curves):
+        filled = [each for each in report.bins if each.accuracy is not None]
         color, style = _LINES[index], _STYLES[index]
         points = [each.confidence or 0.0 for each in filled], [each.accuracy for each in filled]
         upper.plot(*points, style, marker="o", markersize=4, color=color, label=heading)
-        edges = [each.lower for each in one.bins] + [1.0]
-        counts = [each.count for each in one.bins]
+        edges = [each.lower for each in report.bins] + [1.0]
+        counts = [each.count for each in report.bins]
         if index == len(_LINES) - 1:
             lower.stairs(counts, edges, fill=True, color=_FILL)
         lower.stairs(counts, edges, color=color, linestyle=style)
@@ -100,9 +100,9 @@ def _reliability(figure: Figure, curves: ByHeading) -> None:
 
 def _risk(figure: Figure, curves: ByHeading) -> None:
     axes = figure.subplots()
-    for index, (heading, one) in _numbered(curves):
-        if one.risk_coverage is not None:
-            _draw(axes, one.risk_coverage, index, heading)
+    for index, (heading, report) in _numbered(curves):
+        if report.risk_coverage is not None:
+            _draw(axes, report.risk_coverage, index, heading)
     axes.set(xlim=(0, 1), xlabel="share of rows kept, the most confident", ylabel="error rate")
     axes.set_ylim(bottom=0)
     _legend(axes, curves)
@@ -111,12 +111,12 @@ def _risk(figure: Figure, curves: ByHeading) -> None:
 def _coverage(figure: Figure, curves: ByHeading) -> None:
     upper, lower = figure.subplots(2, 1, height_ratios=_RATIOS)
     upper.plot([0, 1], [0, 1], ":", color=_INK, linewidth=1)
-    for index, (heading, one) in _numbered(curves):
-        if one.coverage is not None:
-            _draw(upper, one.coverage, index, heading)
-        if one.pit:
-            edges = np.linspace(0, 1, len(one.pit) + 1)
-            share = np.array(one.pit) / sum(one.pit) * len(one.pit)
+    for index, (heading, report) in _numbered(curves):
+        if report.coverage is not None:
+            _draw(upper, report.coverage, index, heading)
+        if report.pit:
+            edges = np.linspace(0, 1, len(report.pit) + 1)
+            share = np.array(report.pit) / sum(report.pit) * len(report.pit)
             if index == len(_LINES) - 1:
                 lower.stairs(share, edges, fill=True, color=_FILL)
             lower.stairs(share, edges, color=_LINES[index], linestyle=_STYLES[index])
@@ -129,9 +129,9 @@ def _coverage(figure: Figure, curves: ByHeading) -> None:
 
 def _sparsification(figure: Figure, curves: ByHeading) -> None:
     axes = figure.subplots()
-    for index, (heading, one) in _numbered(curves):
-        if one.sparsification is not None:
-            _draw(axes, one.sparsification, index, heading)
+    for index, (heading, report) in _numbered(curves):
+        if report.sparsification is not None:
+            _draw(axes, report.sparsification, index, heading)
     oracle = list(curves.values())[-1].oracle
     if oracle is not None:
         axes.plot(oracle.x, oracle.y, ":", color=_INK, linewidth=1.2, label="best order")
@@ -168,7 +168,7 @@ def _shares(counts: tuple[int, ...]) -> list[float]:
 def _numbered(curves: ByHeading) -> list[tuple[int, tuple[str, Curves]]]:
     """The reports with the place of their colour: one alone takes the last."""
     first = len(_LINES) - len(curves)
-    return [(first + place, pair) for place, pair in enumerate(curves.items())]
+    return [(first + index, pair) for index, pair in enumerate(curves.items())]
 
 
 def _draw(axes: Axes, line: Line, index: int, heading: str) -> None:
@@ -234,7 +234,7 @@ def _inlined(svg: str, name: str) -> str:
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', svg))
     svg = re.sub(
         r'\sid="([^"]*)"',
-        lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "",
+        lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "",
         svg,
     )
     svg = re.sub(r'(href="|url\()#', rf"\g<1>#{name}-", svg)

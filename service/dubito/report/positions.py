@@ -41,14 +41,14 @@ class LabelledPositions:
         mean: (N, C) mean probabilities.
         label: (N,) class index.
         row: (N,) its row, from 0.
-        place: (N,) which label it is; None where positions have no identity of their own.
+        label_index: (N,) which label it is; None where positions have no identity of their own.
         num_rows: B.
     """
 
     mean: Floats
     label: Indices
     row: Indices
-    place: Indices | None
+    label_index: Indices | None
     num_rows: int
 
     @classmethod
@@ -63,21 +63,21 @@ class LabelledPositions:
             label_BP: class indices.
             head: `multilabel` or `dense`.
         """
-        row_N, place_N = np.nonzero(is_known_BP)
-        mean_NC = mean_BPC[row_N, place_N]
+        row_N, position_N = np.nonzero(is_known_BP)
+        mean_NC = mean_BPC[row_N, position_N]
         probs_NC = mean_NC / mean_NC.sum(axis=-1, keepdims=True)
-        place = place_N if head == "multilabel" else None
-        return cls(probs_NC, label_BP[row_N, place_N], row_N, place, len(mean_BPC))
+        label_index = position_N if head == "multilabel" else None
+        return cls(probs_NC, label_BP[row_N, position_N], row_N, label_index, len(mean_BPC))
 
     def sums(self, value_N: Floats) -> Floats:
-        """Sums over the positions of each row."""
+        """Return the sums over the positions of each row, (B,)."""
         counted = np.bincount(self.row, weights=value_N, minlength=self.num_rows)
         sum_B: Floats = counted.astype(np.float64)
         return sum_B
 
     @property
     def count(self) -> Floats:
-        """LabelledPositions positions of each row."""
+        """How many labelled positions each row has, (B,)."""
         return self.sums(np.ones(len(self.row)))
 
     def mean_of(self, value_N: Floats) -> Statistic:
@@ -118,15 +118,15 @@ def position_statistics(
         nll_N: -log of the mean probability of each label, of the logits where it underflows; None:
             of the mean.
     """
-    place_N = np.arange(len(rows.label))
+    index_N = np.arange(len(rows.label))
     confidence_N, is_right_N = confidence(rows.mean, rows.label)
     if nll_N is None:
         with np.errstate(divide="ignore"):
-            nll_N = -np.log(rows.mean[place_N, rows.label])
-    brier_N = (rows.mean**2).sum(axis=-1) - 2 * rows.mean[place_N, rows.label] + 1
+            nll_N = -np.log(rows.mean[index_N, rows.label])
+    brier_N = (rows.mean**2).sum(axis=-1) - 2 * rows.mean[index_N, rows.label] + 1
     gap_N = is_right_N - confidence_N
     wrong_B = 1 - rows.sums(is_right_N) / rows.count
-    found: dict[str, Statistic | None] = {
+    statistics: dict[str, Statistic | None] = {
         "accuracy": rows.mean_of(is_right_N),
         "nll": rows.mean_of(nll_N),
         "brier": rows.mean_of(brier_N),
@@ -135,15 +135,15 @@ def position_statistics(
         "classwise_ece": _classwise(rows),
         "aurc": _aurc(uncertainty_B, wrong_B),
     }
-    if rows.place is None:
-        found["mean_iou"] = _mean_iou(rows)
+    if rows.label_index is None:
+        statistics["mean_iou"] = _mean_iou(rows)
     else:
-        found["subset_accuracy"] = _mean((wrong_B == 0).astype(np.float64))
-    return found | {
+        statistics["subset_accuracy"] = _mean((wrong_B == 0).astype(np.float64))
+    return statistics | {
         "set_coverage": None if is_covered_B is None else _mean(is_covered_B.astype(np.float64)),
         "position_coverage": None
         if sets_NC is None
-        else rows.mean_of(sets_NC[place_N, rows.label].astype(np.float64)),
+        else rows.mean_of(sets_NC[index_N, rows.label].astype(np.float64)),
         "set_size": None
         if sets_NC is None
         else rows.mean_of(sets_NC.sum(axis=-1).astype(np.float64)),
@@ -197,10 +197,10 @@ def _binned(
 
 
 def _classwise(rows: LabelledPositions) -> Statistic:
-    if rows.place is not None:  # of each label, the chance to be on
+    if rows.label_index is not None:  # of each label, the chance to be on
         on_N = rows.mean[:, 1]
-        num_labels = int(rows.place.max()) + 1
-        bin_N = bin_of(np.clip(on_N, 0.0, 1.0)) + NUM_BINS * rows.place
+        num_labels = int(rows.label_index.max()) + 1
+        bin_N = bin_of(np.clip(on_N, 0.0, 1.0)) + NUM_BINS * rows.label_index
         return _binned(rows, rows.label - on_N, bin_N, NUM_BINS * num_labels, rows.count)
     num_classes = rows.mean.shape[1]
     gap_NC = (rows.label[:, None] == np.arange(num_classes)) - rows.mean

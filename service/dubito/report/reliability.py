@@ -44,10 +44,10 @@ Bins = tuple[ReliabilityBin, ...]
 def reliability_bins(mean_BC: Floats, label_B: NDArray[np.int64]) -> Bins:
     """All 15 equal-width bins of the largest probability over [0, 1], with 1.0 in the last."""
     confidence_B, is_right_B = confidence(mean_BC, label_B)
-    place_B = _place(confidence_B)
+    bin_B = bin_of(confidence_B)
     bins = []
     for index, (lower, upper) in enumerate(pairwise(_edges().tolist())):
-        inside_B = place_B == index
+        inside_B = bin_B == index
         count = int(inside_B.sum())
         mean = float(confidence_B[inside_B].mean()) if count else None
         accuracy = float(is_right_B[inside_B].mean()) if count else None
@@ -90,17 +90,17 @@ def expected_calibration_error(bins: Bins) -> float:
     Source: Naeini et al. 2015; Guo et al. 2017, arXiv:1706.04599.
     """
     total = sum(
-        one.count * abs(one.accuracy - one.confidence)
-        for one in bins
-        if one.accuracy is not None and one.confidence is not None
+        group.count * abs(group.accuracy - group.confidence)
+        for group in bins
+        if group.accuracy is not None and group.confidence is not None
     )
-    return total / sum(one.count for one in bins)
+    return total / sum(group.count for group in bins)
 
 
 def ece(mean_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:
     """`expected_calibration_error` of the 15 equal-width bins."""
     confidence_B, is_right_B = confidence(mean_BC, label_B)
-    is_in_BM = (_place(confidence_B)[:, None] == np.arange(NUM_BINS)).astype(np.float64)
+    is_in_BM = (bin_of(confidence_B)[:, None] == np.arange(NUM_BINS)).astype(np.float64)
 
     def error(gap_RB: Floats) -> Floats:
         error_R: Floats = np.abs(gap_RB @ is_in_BM).sum(axis=1) / len(label_B)
@@ -154,7 +154,7 @@ def classwise_ece(probs_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:
         return error_R
 
     def by_chance(generator: np.random.Generator) -> Floats:
-        line_BC = _place(np.clip(probs_BC, 0.0, 1.0)) + NUM_BINS * np.arange(num_classes)
+        line_BC = bin_of(np.clip(probs_BC, 0.0, 1.0)) + NUM_BINS * np.arange(num_classes)
         size = NUM_BINS * num_classes
         expected_K = np.bincount(line_BC.ravel(), weights=probs_BC.ravel(), minlength=size)
         upper_BC, rows = probs_BC.cumsum(axis=1)[:, :-1], np.arange(num_rows)
@@ -176,7 +176,9 @@ def confidence(mean_BC: Floats, label_B: NDArray[np.int64]) -> tuple[Floats, Flo
 
 def bin_of(value: Floats) -> NDArray[np.int64]:
     """The equal-width bin of each number in [0, 1], 1.0 in the last."""
-    return _place(value)
+    index: NDArray[np.int64] = np.searchsorted(_edges(), value, side="right") - 1
+    inside: NDArray[np.int64] = np.minimum(index, NUM_BINS - 1)
+    return inside
 
 
 def _gaps(confidence_B: Floats, generator: np.random.Generator) -> Floats:
@@ -190,7 +192,7 @@ def _class_gaps(probs_Bc: Floats, label_B: NDArray[np.int64]) -> csr_array:
     """[label is c] - p_c of each row, in the line of its class and bin: shape (c · M, B)."""
     num_rows, num_classes = probs_Bc.shape
     gap_Bc = (label_B[:, None] == np.arange(num_classes)) - probs_Bc
-    line_Bc = _place(np.clip(probs_Bc, 0.0, 1.0)) + NUM_BINS * np.arange(num_classes)
+    line_Bc = bin_of(np.clip(probs_Bc, 0.0, 1.0)) + NUM_BINS * np.arange(num_classes)
     row_Bc = np.broadcast_to(np.arange(num_rows)[:, None], probs_Bc.shape)
     return csr_array(
         (gap_Bc.ravel(), (line_Bc.ravel(), row_Bc.ravel())),
@@ -200,13 +202,6 @@ def _class_gaps(probs_Bc: Floats, label_B: NDArray[np.int64]) -> csr_array:
 
 def _edges() -> Floats:
     return np.linspace(0.0, 1.0, NUM_BINS + 1)
-
-
-def _place(value: Floats) -> NDArray[np.int64]:
-    """The equal-width bin of each number in [0, 1]."""
-    place: NDArray[np.int64] = np.searchsorted(_edges(), value, side="right") - 1
-    inside: NDArray[np.int64] = np.minimum(place, NUM_BINS - 1)
-    return inside
 
 
 def _equal_mass(num_rows: int) -> Floats:

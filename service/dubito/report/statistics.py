@@ -45,7 +45,7 @@ class RowCounts:
 
     @classmethod
     def once(cls, num_rows: int, num_strange: int = 0) -> RowCounts:
-        """Every row counts once, R = 1."""
+        """Return the counts by which every row counts once, R = 1."""
         return cls(np.ones((1, num_rows)), np.ones((1, num_strange)))
 
 
@@ -74,7 +74,7 @@ Statistics: TypeAlias = Mapping[str, Statistic | None]
 
 
 def no_check() -> None:
-    """Nobody asks for an end."""
+    """Let the work go on: nobody asks for its end."""
 
 
 def mean_of(value_B: Floats) -> Statistic:
@@ -91,8 +91,8 @@ def figures(statistics: Statistics, num_rows: int, num_strange: int = 0) -> Repo
     """Each figure; None where it is not defined or not finite."""
     once = RowCounts.once(num_rows, num_strange)
     return {
-        name: None if one is None else finite(one.value(once)[0])
-        for name, one in statistics.items()
+        name: None if statistic is None else finite(statistic.value(once)[0])
+        for name, statistic in statistics.items()
     }
 
 
@@ -116,20 +116,25 @@ def intervals(
         check: called between blocks of resamples; whatever it raises ends them.
     """
     asked = {
-        name: one
-        for name, one in statistics.items()
-        if one is not None and not one.is_dear and report[name] is not None and num_rows > 1
+        name: statistic
+        for name, statistic in statistics.items()
+        if statistic is not None
+        and not statistic.is_dear
+        and report[name] is not None
+        and num_rows > 1
     }
     drawn: dict[str, list[Floats]] = {name: [] for name in asked}
     for counts in _resamples(num_rows, num_strange, seed) if asked else ():
         check()
-        for name, one in asked.items():
-            drawn[name].append(one.value(counts))
-    found: Intervals = dict.fromkeys(statistics)
-    for name, one in asked.items():
+        for name, statistic in asked.items():
+            drawn[name].append(statistic.value(counts))
+    interval_of: Intervals = dict.fromkeys(statistics)
+    for name, statistic in asked.items():
         check()
-        found[name] = _interval(np.concatenate(drawn[name]), report[name] or 0.0, one, seed)
-    return found
+        interval_of[name] = _interval(
+            np.concatenate(drawn[name]), report[name] or 0.0, statistic, seed
+        )
+    return interval_of
 
 
 def finite(value: float | np.floating) -> float | None:
@@ -144,23 +149,23 @@ def _mean(value_B: Floats, row_RB: Floats) -> Floats:
     return mean_R
 
 
-def _interval(value_R: Floats, figure: float, one: Statistic, seed: int) -> Interval | None:
+def _interval(value_R: Floats, figure: float, statistic: Statistic, seed: int) -> Interval | None:
     if not np.isfinite(value_R).all():
         return None
     low, high = np.quantile(value_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
-    if one.by_chance is not None or one.is_upward:
+    if statistic.by_chance is not None or statistic.is_upward:
         low, high = max(2 * figure - high, 0.0), max(2 * figure - low, 0.0)
     # all resamples may lie on one side of a figure that chance moves one way
     low, high = min(low, figure), max(high, figure)
-    if one.by_chance is None:
+    if statistic.by_chance is None:
         return low, high
-    chance_R = one.by_chance(np.random.Generator(np.random.Philox(seed)))
+    chance_R = statistic.by_chance(np.random.Generator(np.random.Philox(seed)))
     is_chance = figure <= np.quantile(chance_R, LEVEL)
     return 0.0 if is_chance else low, high
 
 
 def _resamples(num_rows: int, num_strange: int, seed: int) -> Iterator[RowCounts]:
-    """RowCounts of as many rows as there are, drawn with replacement, some resamples at a time."""
+    """Counts of as many rows as there are, drawn with replacement, some resamples at a time."""
     rows, strange = np.random.Generator(np.random.Philox(seed)).spawn(2)
     step = max(1, _RESAMPLES_AT_ONCE_ELEMENTS // (num_rows + num_strange))
     for start in range(0, NUM_RESAMPLES, step):

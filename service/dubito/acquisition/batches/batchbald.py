@@ -24,7 +24,6 @@ algorithms for maximizing submodular set functions".
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +32,7 @@ from torch import Tensor
 
 from dubito.acquisition.batches.picks import Picks
 from dubito.acquisition.top import descending
+from dubito.engine.calling.arguments import Check
 
 CONFIGURATIONS = 10_000
 _TABLE_BYTES = 32 * 2**20  # of one table of configurations x outcomes
@@ -116,14 +116,14 @@ class Configurations:
         """
         num_samples, rows, classes = probs_TNC.shape
         flat_TO = probs_TNC.reshape(num_samples, -1)
-        found_N = flat_TO.new_zeros(rows)
+        entropy_N = flat_TO.new_zeros(rows)
         at_once = max(1, _TABLE_BYTES // (flat_TO.element_size() * rows * classes))
         for first in range(0, len(self.weights), at_once):
             piece = slice(first, first + at_once)
             table_mO = self.posteriors[piece] @ flat_TO
             torch.special.entr(table_mO, out=table_mO)
-            found_N += (self.weights[piece] @ table_mO).view(rows, classes).sum(1)
-        return found_N
+            entropy_N += (self.weights[piece] @ table_mO).view(rows, classes).sum(1)
+        return entropy_N
 
 
 def choose(
@@ -132,7 +132,7 @@ def choose(
     *,
     seed: int = 0,
     configurations: int = CONFIGURATIONS,
-    check: Callable[[], None] | None = None,
+    check: Check | None = None,
 ) -> None:
     """Fill a batch; its scores are the gains, which add up to the mutual information of the batch.
 
@@ -151,13 +151,13 @@ def choose(
     known = Configurations.none(len(probs_TNC), configurations, seed, probs_TNC)
     bound_N = (torch.special.entr(probs_TNC.mean(0)).sum(-1) - expected_N).cpu().numpy().copy()
     while not picks.is_full:
-        if picks.places:
-            known.add(probs_TNC[:, picks.places[-1]])
+        if picks.rows:
+            known.add(probs_TNC[:, picks.rows[-1]])
             gain_N = _look(known, probs_TNC, expected_N, bound_N, picks, check)
         else:
             gain_N = bound_N
-        place = picks.best(gain_N)
-        picks.take(place, gain_N[place])
+        row = picks.best(gain_N)
+        picks.take(row, gain_N[row])
 
 
 def placed(probs_TNC: Tensor, device: torch.device) -> Tensor:
@@ -179,7 +179,7 @@ def _look(
     expected_N: Tensor,
     bound_N: np.ndarray[tuple[int], np.dtype[np.float64]],
     picks: Picks,
-    check: Callable[[], None] | None,
+    check: Check | None,
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Gains of the rows that may be the best; -inf for the others. Bounds are brought down."""
     order = descending(bound_N, picks.words)
@@ -189,11 +189,11 @@ def _look(
     while start < len(order) and bound_N[order[start]] >= best - _ROUNDING:
         if check is not None:
             check()
-        rows = order[start : start + size]
-        places = torch.from_numpy(rows.copy()).to(probs_TNC.device)
-        entropy_n = known.conditional_entropy(probs_TNC[:, places])
-        gain_N[rows] = bound_N[rows] = (entropy_n - expected_N[places]).cpu().numpy()
-        best = max(best, gain_N[rows].max())
+        row_n = order[start : start + size]
+        index_n = torch.from_numpy(row_n.copy()).to(probs_TNC.device)
+        entropy_n = known.conditional_entropy(probs_TNC[:, index_n])
+        gain_N[row_n] = bound_N[row_n] = (entropy_n - expected_N[index_n]).cpu().numpy()
+        best = max(best, gain_N[row_n].max())
         start += size
         size *= 2
     return gain_N

@@ -5,7 +5,7 @@ Dimensions: T samples, N candidates, F features, P numbers of an input.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -17,10 +17,9 @@ from dubito.acquisition.draws import Indices, words
 from dubito.acquisition.pool import Pool
 from dubito.acquisition.strategy import Candidates, Context, JointStrategy
 from dubito.engine import Inputs, Prediction, Sampling
+from dubito.engine.calling.arguments import Check
 from dubito.engine.network import Network
 from dubito.errors import InputError
-
-Check = Callable[[], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +41,13 @@ class Reader:
     check: Check | None
 
     def chunks(self, indices: Indices) -> Iterator[tuple[Indices, dict[str, Tensor]]]:
-        """Indices and checked rows, chunk by chunk."""
+        """Yield indices and checked rows, chunk by chunk."""
         for start in range(0, len(indices), self.chunk_rows):
             some = indices[start : start + self.chunk_rows]
             yield some, self.network.read_inputs(self.pool.take(some))
 
     def predict(self, rows: Mapping[str, Tensor], *, keep_samples: bool) -> Prediction:
-        """The network's prediction of some rows."""
+        """Return the network's prediction of some rows."""
         return self.network.predict(
             rows, sampling=self.sampling, keep_samples=keep_samples, check=self.check
         )
@@ -102,8 +101,8 @@ def _features(network: Network, rows: Mapping[str, Tensor]) -> NDArray[np.float6
             "the strategy expects the features of one network, got an ensemble, whose members have"
             " none in common: choose one version, or another strategy"
         )
-    found = network.features(rows)
-    return found.double().numpy().reshape(len(found), -1)
+    feature_BF = network.features(rows)
+    return feature_BF.double().numpy().reshape(len(feature_BF), -1)
 
 
 def _flat(rows: Mapping[str, Inputs]) -> NDArray[np.float64]:
@@ -113,7 +112,7 @@ def _flat(rows: Mapping[str, Inputs]) -> NDArray[np.float64]:
 
 
 def _joined(predictions: list[Prediction]) -> Prediction:
-    """One prediction of all rows."""
+    """Return the predictions as one, of all rows."""
     first = predictions[0]
     joined: dict[str, Any] = {}
     for field in fields(first):

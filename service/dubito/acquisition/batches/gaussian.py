@@ -17,12 +17,11 @@ Steinwart 2023, arXiv:2203.09410; Chen, Zhang and Zhou 2018, arXiv:1709.05135 fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from dubito.acquisition.batches.picks import Picks
+from dubito.engine.calling.arguments import Check
 
 
 def choose(
@@ -30,7 +29,7 @@ def choose(
     noise_ND: Tensor,
     picks: Picks,
     *,
-    check: Callable[[], None] | None = None,
+    check: Check | None = None,
 ) -> None:
     """Fill a batch; its scores are the gains, which add up to the mutual information of the batch.
 
@@ -53,10 +52,10 @@ def choose(
         if check is not None:
             check()
         gain_N = 0.5 * (torch.linalg.slogdet(cov_NDD + noise_NDD)[1] - base_N)
-        place = picks.best(gain_N.cpu().numpy())
-        picks.take(place, float(gain_N[place]))
-        with_last_NDD = centred_NDT @ centred_NDT[place].mT - factor_NDR @ factor_NDR[place].mT
-        lower_DD = torch.linalg.cholesky(cov_NDD[place] + noise_NDD[place])
+        row = picks.best(gain_N.cpu().numpy())
+        picks.take(row, float(gain_N[row]))
+        with_last_NDD = centred_NDT @ centred_NDT[row].mT - factor_NDR @ factor_NDR[row].mT
+        lower_DD = torch.linalg.cholesky(cov_NDD[row] + noise_NDD[row])
         new_NDD = torch.linalg.solve_triangular(lower_DD, with_last_NDD.mT, upper=False).mT
         factor_NDR = torch.cat([factor_NDR, new_NDD], dim=-1)
         cov_NDD = cov_NDD - new_NDD @ new_NDD.mT

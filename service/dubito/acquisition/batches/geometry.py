@@ -9,17 +9,15 @@ Dimensions: N candidates, F features, C classes, K centres.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
 from dubito.acquisition.batches.picks import Picks
 from dubito.acquisition.top import Scores
+from dubito.engine.calling.arguments import Check
 
 Features = NDArray[np.float64]
-Check = Callable[[], None]
 
 _PIECE = 2**22  # distances that are held at once
 
@@ -49,9 +47,9 @@ def core_set(
         squared_N = np.minimum(squared_N, _squared(features_NF, part_kF).min(axis=1))
     while not picks.is_full:
         _call(check)
-        place = picks.best(squared_N)
-        picks.take(place, float(np.sqrt(squared_N[place])))
-        squared_N = np.minimum(squared_N, _squared(features_NF, features_NF[[place]])[:, 0])
+        row = picks.best(squared_N)
+        picks.take(row, float(np.sqrt(squared_N[row])))
+        squared_N = np.minimum(squared_N, _squared(features_NF, features_NF[[row]])[:, 0])
 
 
 def badge(
@@ -85,11 +83,11 @@ def badge(
     distance_N = length_N
     while not picks.is_full:
         _call(check)
-        place = _drawn(distance_N, picks, generator) if picks.places else picks.best(distance_N)
-        picks.take(place, float(distance_N[place]))
-        shared_N = (slope_NC @ slope_NC[place]) * (features_NF @ features_NF[place])
-        to_last_N = np.maximum(length_N + length_N[place] - 2.0 * shared_N, 0.0)
-        distance_N = to_last_N if len(picks.places) == 1 else np.minimum(distance_N, to_last_N)
+        row = _drawn(distance_N, picks, generator) if picks.rows else picks.best(distance_N)
+        picks.take(row, float(distance_N[row]))
+        shared_N = (slope_NC @ slope_NC[row]) * (features_NF @ features_NF[row])
+        to_last_N = np.maximum(length_N + length_N[row] - 2.0 * shared_N, 0.0)
+        distance_N = to_last_N if len(picks.rows) == 1 else np.minimum(distance_N, to_last_N)
 
 
 def k_means(features_NF: Features, scores_N: Scores, picks: Picks, *, seed: int) -> None:
@@ -108,16 +106,16 @@ def k_means(features_NF: Features, scores_N: Scores, picks: Picks, *, seed: int)
     weight_N = scores_N - scores_N.min()
     weight_N = weight_N / weight_N.max() if weight_N.any() else np.ones_like(scores_N)
     clusters = min(picks.k, len(np.unique(features_NF, axis=0)))
-    found = KMeans(clusters, n_init=1, random_state=seed % 2**32).fit(
+    clustering = KMeans(clusters, n_init=1, random_state=seed % 2**32).fit(
         features_NF, sample_weight=weight_N
     )
-    distance_NK = _squared(features_NF, found.cluster_centers_)
+    distance_NK = _squared(features_NF, clustering.cluster_centers_)
     for centre in range(clusters):
-        place = picks.best(-distance_NK[:, centre])
-        picks.take(place, float(scores_N[place]))
+        row = picks.best(-distance_NK[:, centre])
+        picks.take(row, float(scores_N[row]))
     while not picks.is_full:  # fewer rows differ than are wanted
-        place = picks.best(scores_N)
-        picks.take(place, float(scores_N[place]))
+        row = picks.best(scores_N)
+        picks.take(row, float(scores_N[row]))
 
 
 def _drawn(weight_N: Scores, picks: Picks, generator: np.random.Generator) -> int:
@@ -127,15 +125,15 @@ def _drawn(weight_N: Scores, picks: Picks, generator: np.random.Generator) -> in
     point = generator.random() * cumulative_N[-1]
     if cumulative_N[-1] <= 0:
         return picks.best(weight_N)
-    place = int(np.searchsorted(cumulative_N, point, side="right"))
-    return min(place, int(np.flatnonzero(open_N)[-1]))
+    row = int(np.searchsorted(cumulative_N, point, side="right"))
+    return min(row, int(np.flatnonzero(open_N)[-1]))
 
 
 def _squared(left_NF: Features, right_KF: Features) -> NDArray[np.float64]:
-    """Squared distances, (N, K)."""
+    """Return the squared distances of rows and centres, (N, K)."""
     lengths_NK = np.square(left_NF).sum(axis=1)[:, None] + np.square(right_KF).sum(axis=1)
-    found: NDArray[np.float64] = np.maximum(lengths_NK - 2.0 * left_NF @ right_KF.T, 0.0)
-    return found
+    squared_NK: NDArray[np.float64] = np.maximum(lengths_NK - 2.0 * left_NF @ right_KF.T, 0.0)
+    return squared_NK
 
 
 def _call(check: Check | None) -> None:

@@ -12,8 +12,6 @@ Source: González, Dai, Hennig and Lawrence 2016, arXiv:1505.08052.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
@@ -21,6 +19,7 @@ from scipy.spatial.distance import cdist
 from dubito.acquisition.batches.picks import Picks
 from dubito.acquisition.scores.optimisation import log_probability_of_improvement
 from dubito.acquisition.top import Scores
+from dubito.engine.calling.arguments import Check
 
 _PIECE = 2**22  # distances that are held at once
 
@@ -34,7 +33,7 @@ def choose(
     *,
     incumbent: float | None,
     is_log: bool,
-    check: Callable[[], None] | None = None,
+    check: Check | None = None,
 ) -> None:
     """Fill a batch; its scores are the logarithm of the acquisition after the penalties.
 
@@ -56,10 +55,10 @@ def choose(
     while not picks.is_full:
         if check is not None:
             check()
-        place = picks.best(log_N)
-        picks.take(place, float(log_N[place]))
-        reach_N = slope * cdist(points_NP, points_NP[[place]])[:, 0] + mean_N[place]
-        penalty_N = log_probability_of_improvement(reach_N, std_N[[place]], largest)
+        row = picks.best(log_N)
+        picks.take(row, float(log_N[row]))
+        reach_N = slope * cdist(points_NP, points_NP[[row]])[:, 0] + mean_N[row]
+        penalty_N = log_probability_of_improvement(reach_N, std_N[[row]], largest)
         with np.errstate(over="ignore"):
             log_N = np.maximum(log_N + penalty_N, np.finfo(np.float64).min)
 
@@ -67,22 +66,22 @@ def choose(
 def _log_softplus(scores_N: Scores) -> Scores:
     """Log log(1 + e^s), which is s far below 0."""
     near_N = np.log(np.logaddexp(0.0, np.maximum(scores_N, -30.0)))
-    found: Scores = np.where(scores_N < -30.0, scores_N, near_N)
-    return found
+    log_N: Scores = np.where(scores_N < -30.0, scores_N, near_N)
+    return log_N
 
 
 def _in_deviations(scores_N: Scores) -> Scores:
     """Scores in units of their own spread, so that a softplus of them has no unit of the target."""
     finite_N = scores_N[np.isfinite(scores_N)]
     spread = finite_N.std() if finite_N.size else 0.0
-    found: Scores = (scores_N - finite_N.mean()) / spread if spread > 0 else scores_N
-    return found
+    scaled_N: Scores = (scores_N - finite_N.mean()) / spread if spread > 0 else scores_N
+    return scaled_N
 
 
 def _steepest(
     mean_N: NDArray[np.float64],
     points_NP: NDArray[np.float64],
-    check: Callable[[], None] | None,
+    check: Check | None,
 ) -> float:
     """Largest slope between two rows; 0 where no two rows differ."""
     steepest = 0.0

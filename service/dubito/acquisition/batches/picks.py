@@ -33,7 +33,7 @@ class Picks:
     words: Words
     labels: Indices | None = None
     per_class: int | None = None
-    places: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     is_open: NDArray[np.bool_] = field(init=False)
 
@@ -43,7 +43,7 @@ class Picks:
     @property
     def is_full(self) -> bool:
         """Whether all k rows are there."""
-        return len(self.places) >= self.k
+        return len(self.rows) >= self.k
 
     def best(self, scores_N: Scores) -> int:
         """The open row with the largest score.
@@ -53,27 +53,27 @@ class Picks:
         """
         usable_N = self.is_open & np.isfinite(scores_N)
         if not usable_N.any():
-            raise too_few(len(self.places), self.k, self.per_class)
+            raise too_few(len(self.rows), self.k, self.per_class)
         largest = scores_N[usable_N].max()
-        places = np.flatnonzero(usable_N & (scores_N == largest))
-        return int(places[self.words[places].argmax()])
+        row_n = np.flatnonzero(usable_N & (scores_N == largest))
+        return int(row_n[self.words[row_n].argmax()])
 
-    def take(self, place: int, score: float) -> None:
+    def take(self, row: int, score: float) -> None:
         """Put a row into the batch, and close it, and its class where that is full."""
-        self.places.append(place)
+        self.rows.append(row)
         self.scores.append(float(score))
-        self.is_open[place] = False
+        self.is_open[row] = False
         if self.per_class is not None and self.labels is not None:
-            label = self.labels[place]
-            if (self.labels[self.places] == label).sum() >= self.per_class:
+            label = self.labels[row]
+            if (self.labels[self.rows] == label).sum() >= self.per_class:
                 self.is_open &= self.labels != label
 
 
-def too_few(found: int, k: int, per_class: int | None) -> InputError:
+def too_few(num_rows: int, k: int, per_class: int | None) -> InputError:
     """The error for a pool that has fewer rows than were asked for, by the rules of the batch."""
     why = "" if per_class is None else f" with at most {per_class} of a predicted class"
     return InputError(
-        f"expected {k} rows{why} and with finite scores, got {found}: lower `k`"
+        f"expected {k} rows{why} and with finite scores, got {num_rows}: lower `k`"
         + ("" if per_class is None else " or raise `per_class`")
         + ", or send rows on which the network does not overflow"
     )

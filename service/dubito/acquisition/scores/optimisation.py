@@ -79,10 +79,8 @@ def _deviations(gain_B: NDArray[np.float64], std_B: NDArray[np.float64]) -> NDAr
     """The gain in deviations, z; without deviation so far out that nothing else is."""
     least_B = np.where(gain_B > 0, _LEAST_GAIN, -_LEAST_GAIN)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        found: NDArray[np.float64] = np.where(
-            std_B == 0, (gain_B + least_B) * _STILL, gain_B / std_B
-        )
-    return found
+        z_B: NDArray[np.float64] = np.where(std_B == 0, (gain_B + least_B) * _STILL, gain_B / std_B)
+    return z_B
 
 
 def upper_confidence_bound(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dubito.acquisition.batches import geometry
 from dubito.acquisition.batches.picks import Picks
 from dubito.acquisition.strategies.bald import BALD
-from dubito.acquisition.strategy import ONE_CLASS, Candidates, Check, Context, JointStrategy
+from dubito.acquisition.strategy import ONE_CLASS, Candidates, Context, JointStrategy
+from dubito.engine.calling.arguments import Check
 
 
 def _choose(candidates: Candidates, picks: Picks, context: Context, check: Check | None) -> None:

@@ -16,8 +16,8 @@ NOISE = frozenset({"noise_variance"})
 
 def noise(prediction: Regression, context: Context) -> NDArray[np.float64]:
     """Noise variance of each target, above 0, in target units squared."""
-    given = context.acquisition.noise_variance
-    return regression.noise(prediction.aleatoric_variance, given, context.target_scale)
+    noise_variance = context.acquisition.noise_variance
+    return regression.noise(prediction.aleatoric_variance, noise_variance, context.target_scale)
 
 
 def _of_classes(prediction: Classification, words_B: Words, context: Context) -> Scores:

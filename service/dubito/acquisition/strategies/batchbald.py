@@ -11,12 +11,12 @@ from dubito.acquisition.strategy import (
     NUMBERS,
     ONE_CLASS,
     Candidates,
-    Check,
     Context,
     Held,
     JointStrategy,
     kept_samples,
 )
+from dubito.engine.calling.arguments import Check
 
 _SAMPLES: frozenset[Held] = frozenset({"samples"})
 

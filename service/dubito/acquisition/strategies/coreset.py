@@ -5,7 +5,8 @@ from __future__ import annotations
 from dubito.acquisition.batches import geometry
 from dubito.acquisition.batches.picks import Picks
 from dubito.acquisition.strategies.bald import BALD, BALD_OF_NUMBERS
-from dubito.acquisition.strategy import Candidates, Check, Context, Held, JointStrategy
+from dubito.acquisition.strategy import Candidates, Context, Held, JointStrategy
+from dubito.engine.calling.arguments import Check
 
 _HOLDS: frozenset[Held] = frozenset({"features", "centres"})
 

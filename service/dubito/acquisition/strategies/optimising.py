@@ -10,13 +10,13 @@ from dubito.acquisition.batches import penalisation
 from dubito.acquisition.batches.picks import Picks
 from dubito.acquisition.strategy import (
     Candidates,
-    Check,
     Context,
     JointStrategy,
     PointwiseStrategy,
 )
 from dubito.acquisition.top import Scores
 from dubito.engine import Regression
+from dubito.engine.calling.arguments import Check
 from dubito.errors import InputError
 
 OPTIONS = frozenset({"maximize", "incumbent"})
