@@ -72,12 +72,12 @@ def test_batchbald_is_the_greedy_batch_over_all_outcomes(
     found = picks(rows, k)
     batchbald.choose(torch.from_numpy(p_TNC), found)
     for size in range(1, k + 1):
-        exact = information(p_TNC, tuple(found.places[:size]))
+        exact = information(p_TNC, tuple(found.rows[:size]))
         assert sum(found.scores[:size]) == pytest.approx(exact, abs=1e-9)
         best = max(
-            information(p_TNC, (*found.places[: size - 1], n))
+            information(p_TNC, (*found.rows[: size - 1], n))
             for n in range(rows)
-            if n not in found.places[: size - 1]
+            if n not in found.rows[: size - 1]
         )
         assert exact == pytest.approx(best, abs=1e-9)
 
@@ -86,9 +86,9 @@ def test_batchbald_of_the_whole_pool_has_every_row_once_and_ends_with_the_certai
     p_TNC = probs(0, 2, 8, 2)
     found = picks(8, 8)
     batchbald.choose(torch.from_numpy(p_TNC), found)
-    assert sorted(found.places) == list(range(8))
+    assert sorted(found.rows) == list(range(8))
     assert np.isfinite(found.scores).all()
-    assert found.scores[found.places.index(0)] == pytest.approx(0, abs=1e-12)
+    assert found.scores[found.rows.index(0)] == pytest.approx(0, abs=1e-12)
     assert sum(found.scores) == pytest.approx(information(p_TNC, tuple(range(8))), abs=1e-9)
     assert sum(found.scores) <= log(2) + 1e-9  # two ω tell no more than which of them it is
 
@@ -105,7 +105,7 @@ def test_batchbald_on_a_gpu_is_that_on_the_cpu() -> None:
         found = picks(300, 10)
         batchbald.choose(each_TNC, found, configurations=4096)
         chosen.append(found)
-    assert chosen[0].places == chosen[1].places
+    assert chosen[0].rows == chosen[1].rows
     assert chosen[0].scores == pytest.approx(chosen[1].scores, abs=1e-9)
 
 
@@ -135,9 +135,9 @@ def test_looking_only_where_a_bound_allows_finds_what_looking_everywhere_finds()
     batchbald.choose(p_TNC, found)
     known = batchbald.Configurations.none(20, batchbald.CONFIGURATIONS, 0, p_TNC)
     expected_N = torch.special.entr(p_TNC).sum(-1).mean(0)
-    for place, score in zip(found.places, found.scores, strict=True):
+    for place, score in zip(found.rows, found.scores, strict=True):
         gain_N = known.conditional_entropy(p_TNC) - expected_N
-        gain_N[[other for other in found.places if other != place]] = -torch.inf
+        gain_N[[other for other in found.rows if other != place]] = -torch.inf
         assert int(gain_N.argmax()) == place
         assert float(gain_N[place]) == pytest.approx(score, abs=1e-9)
         known.add(p_TNC[:, place])
@@ -150,7 +150,7 @@ def test_gains_of_batchbald_fall_and_never_pass_their_bounds(
 ) -> None:
     found = picks(6, k, seed)
     batchbald.choose(torch.from_numpy(probs(seed, samples, 6, classes)), found)
-    assert len(set(found.places)) == k
+    assert len(set(found.rows)) == k
     assert all(-1e-9 <= score <= log(classes) + 1e-9 for score in found.scores)
     assert all(a >= b - 1e-9 for a, b in itertools.pairwise(found.scores))
     assert sum(found.scores) <= log(samples) + 1e-9
@@ -173,7 +173,7 @@ def test_batches_of_batchbald_hold_few_near_copies_where_bald_takes_them_togethe
         found = picks(len(rows), 10, trial)
         batchbald.choose(p_TNC[:, rows], found, seed=trial, configurations=1500)
         top = information_N[rows].argsort(descending=True)[:10].numpy()
-        for name, places in (("batchbald", np.array(found.places)), ("bald", top)):
+        for name, places in (("batchbald", np.array(found.rows)), ("bald", top)):
             copies[name].append(10 - len(set((rows[places] // 3).tolist())))
     shares = {name: sum(counts) / 30 for name, counts in copies.items()}
     print(f"near copies in a batch: {shares}")
@@ -239,11 +239,11 @@ def test_batchbald_of_numbers_is_the_greedy_log_determinant(outputs: int) -> Non
 
     found = picks(7, 7)
     gaussian.choose(torch.from_numpy(f_TND), torch.from_numpy(noise_ND), found)
-    assert found.places == greedy(gain, 7, 7)
+    assert found.rows == greedy(gain, 7, 7)
     for size in range(1, 8):
-        expected = gain(tuple(found.places[:size]))
+        expected = gain(tuple(found.rows[:size]))
         assert sum(found.scores[:size]) == pytest.approx(expected, abs=1e-9)
-    assert found.places[-1] == 4
+    assert found.rows[-1] == 4
 
 
 def test_scores_of_single_rows_agree_with_their_formulas() -> None:
@@ -285,10 +285,10 @@ def test_core_set_takes_the_farthest_row_again_and_again() -> None:
     points = np.array([[0.0], [1.0], [4.0], [10.0], [11.0]])
     found = picks(5, 3)
     geometry.core_set(points, np.array([[0.0]]), found)
-    assert found.places == [4, 2, 1]
+    assert found.rows == [4, 2, 1]
     assert found.scores == pytest.approx([11, 4, 1])
     assert geometry.core_set(points, np.empty((0, 1)), alone := picks(5, 1)) is None
-    assert alone.places == [4]  # the farthest from the mean, 5.2
+    assert alone.rows == [4]  # the farthest from the mean, 5.2
 
 
 def test_distances_of_badge_are_those_of_the_gradients() -> None:
@@ -298,10 +298,10 @@ def test_distances_of_badge_are_those_of_the_gradients() -> None:
     gradients = np.einsum("nc,nf->ncf", slope_NC, features_NF).reshape(9, -1)
     found = picks(9, 9)
     geometry.badge(mean_NC, features_NF, found, seed=3)
-    assert sorted(found.places) == list(range(9))
-    assert found.places[0] == np.square(gradients).sum(1).argmax()
+    assert sorted(found.rows) == list(range(9))
+    assert found.rows[0] == np.square(gradients).sum(1).argmax()
     for turn in range(1, 9):
-        to_chosen = gradients[found.places[:turn]] - gradients[found.places[turn]]
+        to_chosen = gradients[found.rows[:turn]] - gradients[found.rows[turn]]
         nearest = np.square(to_chosen).sum(1).min()
         assert found.scores[turn] == pytest.approx(nearest, abs=1e-9)
 
@@ -311,13 +311,13 @@ def test_weighted_k_means_takes_one_row_of_every_cluster() -> None:
     features_NF = np.repeat(np.eye(4) * 10, 5, axis=0) + 0.1 * generator.normal(size=(20, 4))
     found = picks(20, 4)
     geometry.k_means(features_NF, np.linspace(1, 2, 20), found, seed=0)
-    assert sorted(place // 5 for place in found.places) == [0, 1, 2, 3]
+    assert sorted(place // 5 for place in found.rows) == [0, 1, 2, 3]
 
 
 def test_centres_of_k_means_lie_where_the_scores_are_high() -> None:
     found = picks(3, 1)
     geometry.k_means(np.array([[0.0], [4.0], [10.0]]), np.array([-9.0, -8.0, 0.0]), found, seed=0)
-    assert found.places == [2]  # the centre is 9.4; weighted evenly it were 4.7, by losses 1.9
+    assert found.rows == [2]  # the centre is 9.4; weighted evenly it were 4.7, by losses 1.9
 
 
 def test_badge_draws_open_rows_in_proportion_to_their_distances() -> None:
@@ -373,7 +373,7 @@ def test_a_tie_is_broken_by_the_seed_alone() -> None:
     for seed in range(20):
         found = picks(5, 1, seed)
         batchbald.choose(torch.full((3, 5, 2), 0.5, dtype=torch.float64), found)
-        chosen.add(found.places[0])
+        chosen.add(found.rows[0])
     assert len(chosen) > 1
 
 
@@ -381,7 +381,7 @@ def test_a_class_gives_no_more_rows_than_it_may() -> None:
     labels = np.array([0, 0, 0, 1, 1, 2])
     found = Picks(4, words(0, np.arange(6)), labels, per_class=2)
     batchbald.choose(torch.from_numpy(probs(1, 5, 6, 3, certain=None)), found)
-    assert np.bincount(labels[found.places]).max() <= 2
+    assert np.bincount(labels[found.rows]).max() <= 2
     full = Picks(4, words(0, np.arange(6)), labels, per_class=1)
     with pytest.raises(InputError, match="at most 1 of a predicted class"):
         batchbald.choose(torch.from_numpy(probs(1, 5, 6, 3)), full)

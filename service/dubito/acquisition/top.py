@@ -48,13 +48,13 @@ class TopK:
         """
         if labels_B is None:
             labels_B = np.zeros(len(scores_B), np.int64)
-        kept_B = np.isfinite(scores_B)
+        is_kept_B = np.isfinite(scores_B)
         if self.per_class is None and len(self.scores) == self.k:
-            kept_B &= scores_B >= self.scores[-1]
-        self.scores = np.concatenate([self.scores, scores_B[kept_B]])
-        self.words = np.concatenate([self.words, words_B[kept_B]])
-        self.indices = np.concatenate([self.indices, indices_B[kept_B]])
-        self.labels = np.concatenate([self.labels, labels_B[kept_B]])
+            is_kept_B &= scores_B >= self.scores[-1]
+        self.scores = np.concatenate([self.scores, scores_B[is_kept_B]])
+        self.words = np.concatenate([self.words, words_B[is_kept_B]])
+        self.indices = np.concatenate([self.indices, indices_B[is_kept_B]])
+        self.labels = np.concatenate([self.labels, labels_B[is_kept_B]])
         self._cut()
 
     def state(self) -> dict[str, NDArray[np.generic]]:
@@ -78,8 +78,8 @@ class TopK:
         if self.per_class is None:
             order = order[: self.k]
         else:
-            place_B = _places_in_class(self.labels[order])
-            order = order[place_B < self.per_class]
+            rank_B = _places_in_class(self.labels[order])
+            order = order[rank_B < self.per_class]
         self.scores, self.words = self.scores[order], self.words[order]
         self.indices, self.labels = self.indices[order], self.labels[order]
 
@@ -95,6 +95,6 @@ def _places_in_class(labels_B: Indices) -> Indices:
     order = np.argsort(labels_B, kind="stable")
     ordered = labels_B[order]
     first = np.searchsorted(ordered, ordered, side="left")
-    places = np.empty(len(labels_B), np.int64)
-    places[order] = np.arange(len(labels_B)) - first
-    return places
+    rank_B = np.empty(len(labels_B), np.int64)
+    rank_B[order] = np.arange(len(labels_B)) - first
+    return rank_B

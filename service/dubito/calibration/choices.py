@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias, get_args
 
 from dubito.errors import InputError
 
+Task: TypeAlias = Literal["classification", "regression"]
 ScalingName: TypeAlias = Literal["temperature", "vector", "isotonic", "none"]
 SetsName: TypeAlias = Literal["lac", "aps", "raps"]
 IntervalsName: TypeAlias = Literal["normalised", "cqr"]

@@ -35,7 +35,7 @@ def fit(
     strange: Sampled | None = None,
     check: Check = no_check,
 ) -> Calibration:
-    """Scaling or noise, sets or intervals, flag and policy; everything in target units.
+    """Fit scaling or noise, sets or intervals, flag and policy; everything in target units.
 
     Out-of-distribution rows serve the report alone, unless a score shall be chosen on half of them.
 
@@ -75,7 +75,7 @@ def fit(
 def _flagged(
     head: Head, rows: Sampled, parts: Mapping[str, Indices], strange: Strange, terms: Terms
 ) -> Calibration:
-    """The calibration with its flag, without a policy or a report."""
+    """Return the calibration with its flag, without a policy or a report."""
     chosen = None if strange.chosen is None else head.source(strange.chosen)
     flagging = Flagging(head.scores, terms.score, terms.alpha, terms.seed)
     flag = flagging.fit(head.source(rows), chosen, head.groups(rows), parts)
@@ -94,7 +94,7 @@ def _flagged(
 def _decided(
     calibration: Calibration, rows: Sampled, parts: Mapping[str, Indices], terms: Terms
 ) -> Calibration:
-    """With the policy, where something is asked of it."""
+    """Return the calibration with the policy, where a target is asked for."""
     if splits.POLICY not in parts:
         return calibration
     policy_b = parts[splits.POLICY]
@@ -107,7 +107,7 @@ def _decided(
 def _reported(
     calibration: Calibration, judged: JudgedFit, before: Evaluation, after: Evaluation
 ) -> Calibration:
-    """With the verdict on its fit, its report, intervals and curves."""
+    """Return the calibration with the verdict on its fit, its report, intervals and curves."""
     intervals = {"before": before.intervals, "after": after.intervals}
     told = (*calibration.warnings, *judged.warnings, *before.warnings, *after.warnings)
     return replace(

@@ -64,7 +64,7 @@ def judge_checked(
     seed: int = 0,
     check: Check = no_check,
 ) -> Evaluation:
-    """The same of rows that are known to be sound."""
+    """Report as `judge` does, of rows that are known to be sound."""
     acting = head.raw(rows) if calibration is None else calibration.head
     score_B, flag_B = _scores(acting, calibration, rows), None
     score_N = None if strange is None else _scores(acting, calibration, strange)
@@ -77,12 +77,12 @@ def judge_checked(
     judged = acting.judged(rows, coverage, check)
     statistics = {**judged.statistics, **ood_statistics(flag_B, score_B, score_N, name)}
     curves = replace(judged.curves, scores=score_counts(name, score_B, score_N, threshold))
-    found = as_evaluation(statistics, curves, score_B, score_N, seed, check)
-    return replace(found, warnings=judged.warnings)
+    evaluation = as_evaluation(statistics, curves, score_B, score_N, seed, check)
+    return replace(evaluation, warnings=judged.warnings)
 
 
 def _scores(head: Head, calibration: Calibration | None, rows: Sampled) -> NDArray[np.float64]:
-    """The scores of the calibration, or those of the default."""
+    """Return the flag's score of each row: the calibration's, or the head's default."""
     source = head.source(rows)
     if calibration is not None:
         return calibration.ood_scores(source)

@@ -19,7 +19,7 @@ def page_of(calibration: Calibration, title: str) -> Page:
             "a report expects a calibration of this build, got one that kept no curves: "
             "calibrate the version again"
         )
-    sampling, found = calibration.sampling, calibration.report
+    sampling, reports = calibration.sampling, calibration.report
     parts = ", ".join(f"{name} {count}" for name, count in calibration.splits.items())
     facts = {
         "labelled rows": f"{calibration.num_rows} ({parts})",
@@ -35,13 +35,13 @@ def page_of(calibration: Calibration, title: str) -> Page:
         value = fitted.get(name)
         if value is not None:
             values = value if isinstance(value, tuple) else (value,)
-            facts[name.replace("_", " ")] = ", ".join(f"{one:.4g}" for one in values[:8])
+            facts[name.replace("_", " ")] = ", ".join(f"{number:.4g}" for number in values[:8])
     return Page(
         title=title,
         facts=facts,
         reports={
-            name: Evaluation(report, found.intervals[name], calibration.curves[name])
-            for name, report in (("before", found.before), ("after", found.after))
+            name: Evaluation(report, reports.intervals[name], calibration.curves[name])
+            for name, report in (("before", reports.before), ("after", reports.after))
         },
         coverage=calibration.coverage,
         alpha=calibration.alpha,

@@ -46,7 +46,7 @@ class Written:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
+        """Names of the classes; none for numbers."""
         return self.manifest.classes or ()
 
     def only_labels(self) -> object:
@@ -69,11 +69,11 @@ class Written:
             raise InputError("`labels_are` belongs to labels, got targets: leave it out")
         return self.targets
 
-    def _check(self, wanted: str, given: object, unwanted: str, other: object) -> None:
-        if given is None or other is not None:
+    def _check(self, wanted: str, value: object, unwanted: str, other: object) -> None:
+        if value is None or other is not None:
             raise InputError(
                 f"labelled rows of a {self.manifest.task}: expected `{wanted}`, got "
-                f"{'none' if given is None else f'`{unwanted}` as well'}: send `{wanted}` alone"
+                f"{'none' if value is None else f'`{unwanted}` as well'}: send `{wanted}` alone"
             )
 
 
@@ -83,8 +83,8 @@ def read_classes(written: Written) -> NDArray[np.int64]:
     Raises:
         InputError: a wrong count, or what is no class.
     """
-    given, classes = written.only_labels(), Classes(written.classes, written.labels_are)
-    values = given.tolist() if isinstance(given, np.ndarray) else given
+    labels, classes = written.only_labels(), Classes(written.classes, written.labels_are)
+    values = labels.tolist() if isinstance(labels, np.ndarray) else labels
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise InputError("`labels` expects a list of class names or class indices")
     index = [classes.index(value, "`labels`", f" in row {row}") for row, value in enumerate(values)]
@@ -114,8 +114,8 @@ def read_positions(written: Written) -> NDArray[np.int64]:
     Raises:
         InputError: another shape, an unknown name, or what is no class.
     """
-    given, names = written.only_labels(), written.classes
-    index = _of_positions(given, Classes(names, written.labels_are, may_be_unlabelled=True))
+    labels, names = written.only_labels(), written.classes
+    index = _of_positions(labels, Classes(names, written.labels_are, may_be_unlabelled=True))
     shape = (written.num_rows, *written.position_shape())
     return truths.position_labels(index, shape, len(names))
 
@@ -126,9 +126,9 @@ def read_targets(written: Written) -> NDArray[np.float64]:
     Raises:
         InputError: another shape, or a number that is not finite.
     """
-    given, num_outputs = written.only_targets(), written.manifest.num_outputs
+    targets, num_outputs = written.only_targets(), written.manifest.num_outputs
     try:
-        return truths.targets(cast(ArrayLike, given), written.num_rows, num_outputs)
+        return truths.targets(cast(ArrayLike, targets), written.num_rows, num_outputs)
     except (ValueError, TypeError) as error:
         raise InputError(
             f"`targets` expects rows of {num_outputs} numbers, got ragged ones or no "
@@ -136,55 +136,56 @@ def read_targets(written: Written) -> NDArray[np.float64]:
         ) from error
 
 
-def _of_labels(given: object, classes: Classes) -> NDArray[np.int64]:
+def _of_labels(labels: object, classes: Classes) -> NDArray[np.int64]:
     names = classes.names
     expected = (
         "`labels` expects for every row the names of the labels that are on, or 0 or 1 for each of "
         f"the {len(names)} labels ({', '.join(names[:12])})"
     )
-    if _are_flags(given, classes):
-        return np.asarray(given, dtype=np.int64)
-    values = given.tolist() if isinstance(given, np.ndarray) else given
+    if _are_flags(labels, classes):
+        return np.asarray(labels, dtype=np.int64)
+    values = labels.tolist() if isinstance(labels, np.ndarray) else labels
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise InputError(f"{expected}, got {str(values)[:40]!r}: send a list of lists")
     rows = [_row(value, row, classes, expected) for row, value in enumerate(values)]
     return np.array(rows, np.int64).reshape(-1, len(names))
 
 
-def _are_flags(given: object, classes: Classes) -> bool:
+def _are_flags(labels: object, classes: Classes) -> bool:
     """Whether it is an array of 0 and 1 for each label, which can be no names: of large ones."""
     can_be_names = classes.labels_are == "names" or len(classes.names) < 3
     return (
         not can_be_names
-        and isinstance(given, np.ndarray)
-        and given.dtype.kind in "iu"
-        and given.shape[1:] == (len(classes.names),)
-        and bool(((given == 0) | (given == 1)).all())
+        and isinstance(labels, np.ndarray)
+        and labels.dtype.kind in "iu"
+        and labels.shape[1:] == (len(classes.names),)
+        and bool(((labels == 0) | (labels == 1)).all())
     )
 
 
 def _row(value: object, row: int, classes: Classes, expected: str) -> list[int]:
     is_list = isinstance(value, Sequence) and not isinstance(value, str)
-    found = _flags(cast(Sequence[object], value), row, classes) if is_list else None
-    if found is None:
+    flags = _flags(cast(Sequence[object], value), row, classes) if is_list else None
+    if flags is None:
         raise InputError(f"{expected}, got {str(value)[:60]!r} in row {row}: correct that row")
-    return found
+    return flags
 
 
 def _flags(value: Sequence[object], row: int, classes: Classes) -> list[int] | None:
     """0 or 1 for each label; None where a row says neither that nor names."""
     may_be_integers = classes.labels_are == "names"
     if all(
-        isinstance(one, str) or (may_be_integers and not isinstance(one, bool)) for one in value
+        isinstance(label, str) or (may_be_integers and not isinstance(label, bool))
+        for label in value
     ):
-        on = {classes.find(one, "`labels`", f" in row {row}") for one in value}
-        return None if None in on else [int(place in on) for place in range(len(classes.names))]
+        on = {classes.find(label, "`labels`", f" in row {row}") for label in value}
+        return None if None in on else [int(index in on) for index in range(len(classes.names))]
     is_each = len(value) == len(classes.names) and all(
-        isinstance(one, int | np.integer) and one in (0, 1) for one in value
+        isinstance(label, int | np.integer) and label in (0, 1) for label in value
     )
-    found = [int(cast(int, one)) for one in value] if is_each else None
-    _refuse_other_names(value, found, row, classes)
-    return found
+    flags = [int(cast(int, label)) for label in value] if is_each else None
+    _refuse_other_names(value, flags, row, classes)
+    return flags
 
 
 def _refuse_other_names(
@@ -193,37 +194,37 @@ def _refuse_other_names(
     """Refuse integers, each there once, that are labels as names, and others as 0 and 1."""
     if classes.labels_are is not None or len(set(map(str, value))) < len(value):
         return
-    numbers = [integer(one) for one in value]
+    numbers = [integer(label) for label in value]
     named = [[] if number is None else classes.named(number) for number in numbers]
-    on = {place for places in named for place in places}
-    if all(named) and flags != [int(place in on) for place in range(len(classes.names))]:
+    on = {index for indices in named for index in indices}
+    if all(named) and flags != [int(index in on) for index in range(len(classes.names))]:
         raise InputError(
             "`labels` expects names, or 0 or 1 for each label, got integers that are names of "
             f"labels, {str(value)[:60]}, in row {row}: {SETTLE}"
         )
 
 
-def _of_positions(given: object, classes: Classes) -> NDArray[np.int64]:
+def _of_positions(labels: object, classes: Classes) -> NDArray[np.int64]:
     """Each on its own: text is a name, an integer an index, -1 is unlabelled."""
-    if isinstance(given, np.ndarray) and given.dtype.kind in "iu":
-        array: NDArray[np.generic] = given
-        values, first, place = np.unique(array, return_index=True, return_inverse=True)
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":
+        array: NDArray[np.generic] = labels
+        values, first, inverse = np.unique(array, return_index=True, return_inverse=True)
     else:
-        array = _as_objects(given, f"`labels` expects for every position {classes.expected}")
-        values, first, place = array.ravel(), np.arange(array.size), np.arange(array.size)
+        array = _as_objects(labels, f"`labels` expects for every position {classes.expected}")
+        values, first, inverse = array.ravel(), np.arange(array.size), np.arange(array.size)
     per_row = max(1, math.prod(array.shape[1:]))
     rows = (first // per_row).tolist()
     index = [
         classes.index(label, "`labels`", f" in row {row}")
         for label, row in zip(values.tolist(), rows, strict=True)
     ]
-    return np.array(index, np.int64)[place].reshape(array.shape)
+    return np.array(index, np.int64)[inverse].reshape(array.shape)
 
 
-def _as_objects(given: object, expected: str) -> NDArray[np.object_]:
+def _as_objects(labels: object, expected: str) -> NDArray[np.object_]:
     try:
-        is_ragged = np.asarray(given).ndim == 0
-        array = np.array(given, dtype=object)
+        is_ragged = np.asarray(labels).ndim == 0
+        array = np.array(labels, dtype=object)
     except (ValueError, TypeError):
         is_ragged = True
     if is_ragged:

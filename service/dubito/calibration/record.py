@@ -73,7 +73,7 @@ class Calibration:
 
     @property
     def coverage(self) -> float:
-        """Of sets and intervals where a request names none."""
+        """Coverage of sets and intervals where a request names none."""
         return self.promise.coverage
 
     @property
@@ -84,9 +84,9 @@ class Calibration:
     def covers(self, sampling: Sampling) -> str | None:
         """None where predictions drawn so are covered, else the reason for a warning."""
         differences = [
-            f"{one.name} {getattr(self.sampling, one.name)} (asked: {getattr(sampling, one.name)})"
-            for one in fields(Sampling)
-            if getattr(self.sampling, one.name) != getattr(sampling, one.name)
+            f"{name} {mine} (asked: {asked})"
+            for name in (setting.name for setting in fields(Sampling))
+            if (mine := getattr(self.sampling, name)) != (asked := getattr(sampling, name))
         ]
         if not differences:
             return None
@@ -121,22 +121,26 @@ class Calibration:
         return self.ood_scores(self.head.served(prediction, request).source)
 
     def to_json(self) -> dict[str, object]:
-        """The record as plain JSON values."""
-        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "head"}
+        """Return the record as plain JSON values."""
+        shared = {
+            item.name: getattr(self, item.name) for item in fields(self) if item.name != "head"
+        }
         promised = {"coverage": self.coverage, "conformal": self.conformal}
         of_head = ABSENT | self.head.stored()
-        return Stored(**own, **promised, **of_head).to_json()  # type: ignore[arg-type]
+        return Stored(**shared, **promised, **of_head).to_json()  # type: ignore[arg-type]
 
     @classmethod
     def from_json(cls, values: Mapping[str, object] | str | bytes) -> Calibration:
-        """The record that `to_json` wrote, checked field by field.
+        """Return the record that `to_json` wrote, checked field by field.
 
         Raises:
             InputError: naming the first field that is missing, unknown or wrong.
         """
         stored = Stored.from_json(values)
-        own = {one.name: getattr(stored, one.name) for one in fields(cls) if one.name != "head"}
-        return cls(head=head_of_record(stored), **own)
+        shared = {
+            item.name: getattr(stored, item.name) for item in fields(cls) if item.name != "head"
+        }
+        return cls(head=head_of_record(stored), **shared)
 
     def summary(self) -> dict[str, object]:
         """The record for a reader: thresholds in place of the held-out scores behind them.

@@ -37,7 +37,7 @@ class Sampled:
     uniform: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
-        """B."""
+        """Return the number of rows, B."""
         return int(self.passes[0].shape[1])
 
     @property
@@ -47,7 +47,7 @@ class Sampled:
 
     @property
     def targets(self) -> NDArray[np.float64]:
-        """In target units, (B, D)."""
+        """Targets in target units, (B, D)."""
         return cast("NDArray[np.float64]", self.truth)
 
     @property
@@ -57,25 +57,25 @@ class Sampled:
 
     @property
     def log_variances(self) -> NDArray[np.float64] | None:
-        """Of the passes, (T, B, D); None of a network that predicts means alone."""
+        """Log-variances of the passes, (T, B, D); None of a network that predicts means alone."""
         return cast("NDArray[np.float64]", self.passes[1]) if len(self.passes) > 1 else None
 
     def take(self, rows_b: Indices) -> Sampled:
-        """Some of the rows."""
+        """Return some of the rows."""
         return Sampled(
-            passes=tuple(one[:, rows_b] for one in self.passes),
+            passes=tuple(values[:, rows_b] for values in self.passes),
             truth=None if self.truth is None else self.truth[rows_b],
             features=taken(self.features, rows_b),
             uniform=taken(self.uniform, rows_b),
         )
 
     def with_draws(self, seed: int) -> Sampled:
-        """The rows with a number each, by their place where they have none."""
+        """Return the rows with a number each, drawn by their order where they have none."""
         if self.uniform is not None:
             return self
         return replace(self, uniform=draws.by_place(len(self), seed))
 
 
 def taken(array: Array | None, rows_b: Indices) -> Array | None:
-    """Some rows of an array that may be missing."""
+    """Return some rows of an array, or None where there is no array."""
     return None if array is None else cast(Array, array[rows_b])

@@ -86,8 +86,8 @@ def parts(
 
 
 def with_extra(extra: Mapping[str, Share]) -> dict[str, int]:
-    """Shares of the usual parts and of others."""
-    return SHARES | {name: one.share for name, one in extra.items()}
+    """Return the shares of the usual parts and of the extra ones."""
+    return SHARES | {name: part.share for name, part in extra.items()}
 
 
 def without_fit(parts: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
@@ -97,7 +97,7 @@ def without_fit(parts: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.
 
 
 def sizes(num_rows: int, shares: Mapping[str, int] = SHARES) -> dict[str, int]:
-    """Rows of each part."""
+    """Return the number of rows of each part."""
     cycle = _cycle(shares)
     rounds, rest = divmod(num_rows, len(cycle))
     return {
@@ -108,8 +108,8 @@ def sizes(num_rows: int, shares: Mapping[str, int] = SHARES) -> dict[str, int]:
 
 def rows_per_class(needed: int, shares: Mapping[str, int] = SHARES) -> int:
     """Labelled rows of a class that put as many of them among those for sets, however dealt."""
-    cycle, place = _cycle(shares), list(shares).index(CONFORMAL)
-    dealt = np.array(cycle * (needed + 1)) == place
+    cycle, part = _cycle(shares), list(shares).index(CONFORMAL)
+    dealt = np.array(cycle * (needed + 1)) == part
     return next(
         count
         for count in range(needed, len(dealt))
@@ -120,13 +120,14 @@ def rows_per_class(needed: int, shares: Mapping[str, int] = SHARES) -> int:
 def _cycle(named: Mapping[str, int]) -> list[int]:
     """Which part each place of a round goes to: every time the one furthest behind its share."""
     shares = list(named.values())
-    given, cycle = [0] * len(shares), []
-    for place in range(1, sum(shares) + 1):
+    dealt, cycle = [0] * len(shares), []
+    for count_dealt in range(1, sum(shares) + 1):
         lag = [
-            share * place - count * sum(shares) for share, count in zip(shares, given, strict=True)
+            share * count_dealt - count * sum(shares)
+            for share, count in zip(shares, dealt, strict=True)
         ]
         cycle.append(lag.index(max(lag)))
-        given[cycle[-1]] += 1
+        dealt[cycle[-1]] += 1
     return cycle
 
 
@@ -139,7 +140,7 @@ def _check_enough(
         CONFORMAL: (conformal.rows_needed(coverage), f"for coverage {coverage}"),
         OOD: (conformal.rows_needed_for_alarm(alpha), f"for a false-alarm rate of {alpha}"),
         REPORT: (_FEWEST_TO_REPORT, "for the report"),
-        **{name: (one.needed, one.reason) for name, one in extra.items()},
+        **{name: (part.needed, part.reason) for name, part in extra.items()},
     }
     total = 0  # a lower bound at first
     for part, (need, _) in needs.items():

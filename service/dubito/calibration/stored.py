@@ -17,10 +17,9 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from dubito.calibration.choices import IntervalsName, ScalingName
+from dubito.calibration.choices import IntervalsName, ScalingName, Task
 from dubito.calibration.flags.detector import Detector
 from dubito.calibration.flags.scorer import FittedScore
-from dubito.calibration.heads.head import Task
 from dubito.calibration.promises.conformal import ConformalScores, Promise, exact_decimal
 from dubito.calibration.promises.policy import DEFAULT_POLICY, Policy
 from dubito.calibration.promises.positions import Positions
@@ -120,7 +119,7 @@ class Stored:
 
     @property
     def head(self) -> str:
-        """What kind it is, as `Manifest.head` says."""
+        """Kind of the head, as `Manifest.head` has it."""
         return self.task if self.positions is None else self.positions.head
 
     @property
@@ -129,13 +128,13 @@ class Stored:
         return Promise(self.coverage, self.conformal)
 
     def to_json(self) -> dict[str, object]:
-        """The record as plain JSON values."""
+        """Return the record as plain JSON values."""
         values: dict[str, object] = json.loads(json.dumps(asdict(self), allow_nan=False))
         return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, object] | str | bytes) -> Stored:
-        """The record that `to_json` wrote.
+        """Return the record that `to_json` wrote.
 
         Raises:
             InputError: naming the first field that is missing, unknown or wrong.
@@ -161,7 +160,7 @@ ABSENT = dict.fromkeys(("temperature", "noise_variance", "variance_scale", "ood_
 
 @cache
 def _adapter() -> TypeAdapter[Stored]:
-    """Made once: it takes longer than reading a record with it."""
+    """Make the adapter once: that takes longer than reading a record with it."""
     return TypeAdapter(Stored)
 
 

@@ -38,13 +38,13 @@ class Terms:
     target: Target = NO_TARGET
 
     def extra(self, rows: Sampled) -> dict[str, splits.Share]:
-        """Parts of the labelled rows beside the usual ones."""
-        found = extra_parts(self.score, has_features=rows.features is not None)
+        """Return the parts of the labelled rows beside the usual ones."""
+        extra = extra_parts(self.score, has_features=rows.features is not None)
         needed = self.target.rows_needed()
         if needed is not None:
             reason = "for the target of the policy, flagged rows not counted"
-            found[splits.POLICY] = splits.Share(5, needed, reason)
-        return found
+            extra[splits.POLICY] = splits.Share(5, needed, reason)
+        return extra
 
     def parts(
         self, rows: Sampled, *, label_B: Indices | None = None, to_fit: int = splits.FEWEST_TO_FIT
@@ -85,7 +85,7 @@ class Strange:
         return cls(rows.take(chosen_n) if len(chosen_n) else None, rows.take(judged_n))
 
     def sizes(self) -> dict[str, int]:
-        """Rows of each part, where they were parted."""
+        """Return the number of rows of each part, where they were parted."""
         if self.chosen is None or self.judged is None:
             return {}
         return {"strange_choice": len(self.chosen), "strange_report": len(self.judged)}

@@ -191,13 +191,13 @@ def heads(
     means = numbers(mean_TBD, "means", sampling).astype(np.float64)
     if log_variance_TBD is None:
         return (means,)
-    own_TBD = log_variances(log_variance_TBD, sampling)
-    if own_TBD.shape != means.shape:
+    log_TBD = log_variances(log_variance_TBD, sampling)
+    if log_TBD.shape != means.shape:
         raise InputError(
             f"`log variances` expects the shape of the means, {means.shape}, "
-            f"got {own_TBD.shape}: send both heads of the same samples"
+            f"got {log_TBD.shape}: send both heads of the same samples"
         )
-    return means, own_TBD
+    return means, log_TBD
 
 
 def absent_classes(label_B: NDArray[np.int64], num_classes: int) -> list[str]:

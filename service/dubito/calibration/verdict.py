@@ -70,7 +70,7 @@ class Verdict:
         return not (self.is_worse and self.against == "none")
 
     def __str__(self) -> str:
-        """For the reader of a reply."""
+        """Return the verdict in words, for the reader of a reply."""
         if self.against == "nothing":
             return "nothing to judge: without the fit there is no likelihood, or nothing was fitted"
         other = "no fit" if self.against == "none" else "a fitted noise"
@@ -163,14 +163,16 @@ def judge_noise(
         check: called between them.
     """
 
-    def own(rows: Indices) -> Floats | None:
+    def log_variance(rows: Indices) -> Floats | None:
         return None if log_variance_TBD is None else log_variance_TBD[:, rows]
 
     def loss(noise: Noise, rows: Indices) -> Floats:
-        return noise_losses(noise, mean_TBD[:, rows], own(rows), target_BD[rows], len(fit_b))
+        return noise_losses(
+            noise, mean_TBD[:, rows], log_variance(rows), target_BD[rows], len(fit_b)
+        )
 
     def difference(known: Indices, held: Indices) -> Floats:
-        fitted = fit_noise(mean_TBD[:, known], own(known), target_BD[known])
+        fitted = fit_noise(mean_TBD[:, known], log_variance(known), target_BD[known])
         if is_given:
             return loss(noise, held) - loss(fitted, held)
         return loss(fitted, held) - loss(Noise.none(target_BD.shape[1]), held)
@@ -206,13 +208,13 @@ def _judge(
     order_b = np.random.Generator(np.random.Philox(seed)).permutation(fit_b)[:_MOST_ROWS]
     if label_B is not None:
         order_b = order_b[np.argsort(label_B[order_b], kind="stable")]
-    folds = [order_b[place::NUM_FOLDS] for place in range(NUM_FOLDS)]
-    found = []
-    for place, held in enumerate(folds):
+    folds = [order_b[index::NUM_FOLDS] for index in range(NUM_FOLDS)]
+    differences = []
+    for index, held in enumerate(folds):
         check()
-        known = np.concatenate([fold for other, fold in enumerate(folds) if other != place])
-        found.append(difference(known, held))
-    difference_b, count = np.concatenate(found), len(order_b)
+        known = np.concatenate([fold for other, fold in enumerate(folds) if other != index])
+        differences.append(difference(known, held))
+    difference_b, count = np.concatenate(differences), len(order_b)
     error = float(difference_b.std(ddof=1)) * sqrt((1 + NUM_FOLDS / (NUM_FOLDS - 1)) / count)
     margin = max(float(stdtrit(count - 1, _CONFIDENCE)) * error, log(_ODDS) / count)
     return Verdict(against, float(difference_b.mean()), margin, count)

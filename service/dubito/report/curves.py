@@ -78,12 +78,12 @@ class Curves:
 def class_curves(mean_BC: Floats, label_B: NDArray[np.int64], scores: ScoreCounts | None) -> Curves:
     """Return the curves of a classification."""
     risk_B = risk_coverage(mean_BC, label_B)
-    place_P = places(len(risk_B))
+    rank_P = ranks(len(risk_B))
     return Curves(
         scores=scores,
         bins=reliability_bins(mean_BC, label_B),
         adaptive_bins=adaptive_bins(mean_BC, label_B),
-        risk_coverage=line_of(place_P / len(risk_B), risk_B[place_P - 1]),
+        risk_coverage=line_of(rank_P / len(risk_B), risk_B[rank_P - 1]),
     )
 
 
@@ -94,11 +94,11 @@ def number_curves(
     curves = Curves(scores=scores)
     total_BD = mean_TBD.var(axis=0) + np.broadcast_to(variance_TBD, mean_TBD.shape).mean(axis=0)
     by_variance_B, by_error_B = sparsification(total_BD, mean_TBD.mean(axis=0) - target_BD)
-    place_P = places(len(target_BD))[::-1]
-    left_out_P = 1.0 - place_P / len(target_BD)
+    rank_P = ranks(len(target_BD))[::-1]
+    left_out_P = 1.0 - rank_P / len(target_BD)
     if np.isfinite(by_variance_B).all():
-        sparse = line_of(left_out_P, by_variance_B[place_P - 1])
-        oracle = line_of(left_out_P, by_error_B[place_P - 1])
+        sparse = line_of(left_out_P, by_variance_B[rank_P - 1])
+        oracle = line_of(left_out_P, by_error_B[rank_P - 1])
         curves = Curves(scores=scores, sparsification=sparse, oracle=oracle)
     if not (variance_TBD > 0).all():
         return curves
@@ -160,10 +160,10 @@ def _counted(score: Floats, edges: Floats) -> tuple[int, ...]:
     return tuple(np.bincount(index_B, minlength=len(edges) - 1).tolist())
 
 
-def places(num_rows: int) -> NDArray[np.int64]:
-    """At most 60 of the places 1..B, the first and the last among them."""
-    places = np.unique(np.linspace(1, num_rows, min(_NUM_POINTS, num_rows)).round())
-    return places.astype(np.int64)
+def ranks(num_rows: int) -> NDArray[np.int64]:
+    """At most 60 of the ranks 1..B, the first and the last among them."""
+    rank_P = np.unique(np.linspace(1, num_rows, min(_NUM_POINTS, num_rows)).round())
+    return rank_P.astype(np.int64)
 
 
 def line_of(x_P: Floats, y_P: Floats) -> Line:

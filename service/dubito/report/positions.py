@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from dubito import ties
-from dubito.report.curves import Curves, line_of, places
+from dubito.report.curves import Curves, line_of, ranks
 from dubito.report.ranking import Ranking
 from dubito.report.reliability import (
     NUM_BINS,
@@ -154,11 +154,11 @@ def position_curves(rows: LabelledPositions, uncertainty_B: Floats) -> Curves:
     """The curves of such rows: bins of positions, and the risk of rows."""
     is_right_N = (ties.most_probable(rows.mean) == rows.label).astype(np.float64)
     risk_B = row_risk(uncertainty_B, 1 - rows.sums(is_right_N) / rows.count)
-    place_P = places(len(risk_B))
+    rank_P = ranks(len(risk_B))
     return Curves(
         bins=reliability_bins(rows.mean, rows.label),
         adaptive_bins=adaptive_bins(rows.mean, rows.label),
-        risk_coverage=line_of(place_P / len(risk_B), risk_B[place_P - 1]),
+        risk_coverage=line_of(rank_P / len(risk_B), risk_B[rank_P - 1]),
     )
 
 
@@ -177,8 +177,8 @@ def _aurc(uncertainty_B: Floats, wrong_B: Floats) -> Statistic:
 
 
 def _risk(uncertainty_B: Floats, wrong_B: Floats, row_RB: Floats) -> Floats:
-    place_B = np.arange(1.0, len(wrong_B) + 1)
-    risk_RB: Floats = Ranking.of(uncertainty_B).read(row_RB, wrong_B, place_B) / place_B
+    rank_B = np.arange(1.0, len(wrong_B) + 1)
+    risk_RB: Floats = Ranking.of(uncertainty_B).read(row_RB, wrong_B, rank_B) / rank_B
     return risk_RB
 
 

@@ -35,12 +35,12 @@ class Ranking:
         sum_RG = np.add.reduceat(value_RB[:, self.order], self.starts, axis=1)
         return np.pad(np.cumsum(sum_RG, axis=1), ((0, 0), (1, 0)))
 
-    def read(self, row_RB: Floats, value_RB: Floats, place_P: Floats) -> Floats:
+    def read(self, row_RB: Floats, value_RB: Floats, rank_P: Floats) -> Floats:
         """Sums of a value, (R, B) or (B,), over the first `place_P` rows of each resample."""
         count_RG, sum_RG = self.running(row_RB), self.running(row_RB * value_RB)
         return np.stack(
             [
-                np.interp(place_P, count_G, sum_G)
+                np.interp(rank_P, count_G, sum_G)
                 for count_G, sum_G in zip(count_RG, sum_RG, strict=True)
             ]
         )

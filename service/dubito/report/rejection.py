@@ -112,15 +112,15 @@ def sparsification(variance_BD: Floats, error_BD: Floats) -> tuple[Floats, Float
 def _risk(mean_BC: Floats, label_B: NDArray[np.int64], row_RB: Floats) -> Floats:
     """Error rate of the i most confident rows of each resample, i = 1..B, shape (R, B)."""
     confidence_B, is_right_B = confidence(mean_BC, label_B)
-    place_B = np.arange(1.0, len(label_B) + 1)
-    risk_RB: Floats = Ranking.of(1 - confidence_B).read(row_RB, 1 - is_right_B, place_B) / place_B
+    rank_B = np.arange(1.0, len(label_B) + 1)
+    risk_RB: Floats = Ranking.of(1 - confidence_B).read(row_RB, 1 - is_right_B, rank_B) / rank_B
     return risk_RB
 
 
 def _relative_error(ranking: Ranking, square_B: Floats, row_RB: Floats) -> Floats:
     """RMSE of the first i rows over that of all, i = 1..B, shape (R, B)."""
-    place_B = np.arange(1.0, len(square_B) + 1)
+    rank_B = np.arange(1.0, len(square_B) + 1)
     with np.errstate(divide="ignore", invalid="ignore"):  # no errors at all: not defined
-        mean_RB = ranking.read(row_RB, square_B, place_B) / place_B
+        mean_RB = ranking.read(row_RB, square_B, rank_B) / rank_B
         relative_RB: Floats = np.sqrt(mean_RB / mean_RB[:, -1:])
     return relative_RB

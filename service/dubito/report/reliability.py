@@ -61,10 +61,10 @@ def adaptive_bins(mean_BC: Floats, label_B: NDArray[np.int64]) -> Bins:
     Rows of equal confidence count with their mean accuracy, whichever bin takes them.
     """
     confidence_B, is_right_B = confidence(mean_BC, label_B)
-    place_M = _equal_mass(len(label_B))
+    rank_M = _equal_mass(len(label_B))
     ranking, row_RB = Ranking.of(confidence_B - 1), np.ones((1, len(label_B)))
     sum_M, right_M = (
-        np.diff(ranking.read(row_RB, value_B, place_M)[0]) for value_B in (confidence_B, is_right_B)
+        np.diff(ranking.read(row_RB, value_B, rank_M)[0]) for value_B in (confidence_B, is_right_B)
     )
     ascending_B = np.sort(confidence_B)
     return tuple(
@@ -76,7 +76,7 @@ def adaptive_bins(mean_BC: Floats, label_B: NDArray[np.int64]) -> Bins:
             accuracy=float(right / (last - first)),
         )
         for (first, last), total, right in zip(
-            pairwise(place_M.astype(int).tolist()), sum_M, right_M, strict=True
+            pairwise(rank_M.astype(int).tolist()), sum_M, right_M, strict=True
         )
         if last > first
     )
@@ -118,10 +118,10 @@ def adaptive_ece(mean_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:
     Source: Nguyen and O'Connor 2015, arXiv:1508.05154; Mukhoti et al. 2020, arXiv:2002.09437.
     """
     confidence_B, is_right_B = confidence(mean_BC, label_B)
-    ranking, place_M = Ranking.of(confidence_B - 1), _equal_mass(len(label_B))
+    ranking, rank_M = Ranking.of(confidence_B - 1), _equal_mass(len(label_B))
 
     def error(row_RB: Floats, gap_RB: Floats) -> Floats:
-        gap_RM = np.diff(ranking.read(row_RB, gap_RB, place_M), axis=1)
+        gap_RM = np.diff(ranking.read(row_RB, gap_RB, rank_M), axis=1)
         error_R: Floats = np.abs(gap_RM).sum(axis=1) / len(label_B)
         return error_R
 
@@ -208,5 +208,5 @@ def _equal_mass(num_rows: int) -> Floats:
     """Places in the order where a bin of equal mass ends, from 0: the first have one row more."""
     sizes_M = np.full(NUM_BINS, num_rows // NUM_BINS)
     sizes_M[: num_rows % NUM_BINS] += 1
-    place_M: Floats = np.r_[0, np.cumsum(sizes_M)].astype(np.float64)
-    return place_M
+    rank_M: Floats = np.r_[0, np.cumsum(sizes_M)].astype(np.float64)
+    return rank_M

@@ -86,8 +86,8 @@ def regression(
 def _whitened(mean_TBD: Tensor, noise_BD: Tensor) -> Tensor:
     """Centred passes over √T, times the inverse of the row's L, (B, D, T)."""
     centred_BDT = ((mean_TBD - mean_TBD.mean(0)) / len(mean_TBD) ** 0.5).permute(1, 2, 0)
-    own_BDD = centred_BDT @ centred_BDT.mT + torch.diag_embed(noise_BD)
-    lower_BDD = torch.linalg.cholesky(own_BDD)
+    cov_BDD = centred_BDT @ centred_BDT.mT + torch.diag_embed(noise_BD)
+    lower_BDD = torch.linalg.cholesky(cov_BDD)
     white_BDT: Tensor = torch.linalg.solve_triangular(lower_BDD, centred_BDT, upper=False)
     return white_BDT
 

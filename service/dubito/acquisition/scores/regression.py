@@ -55,8 +55,8 @@ def noise(
     """
     if not aleatoric_BD.any():
         least_D = _SHARE_OF_SCALE * np.square(scale_D)
-        given_D = least_D if noise_variance is None else np.asarray(noise_variance)
-        return np.broadcast_to(given_D, aleatoric_BD.shape)
+        noise_D = least_D if noise_variance is None else np.asarray(noise_variance)
+        return np.broadcast_to(noise_D, aleatoric_BD.shape)
     if noise_variance is not None:
         raise InputError(
             f"`noise_variance` expects a network that predicts no noise, got {noise_variance:g} and"

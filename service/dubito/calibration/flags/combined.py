@@ -64,8 +64,8 @@ class Tail:
         count = len(ordered_B)
         least = ties.least_of(score)
         start_m = ties.starts(ordered_B, least)
-        place_m = np.linspace(0, len(start_m) - 1, min(len(start_m), MAX_KNOTS // 2))
-        start_m = start_m[place_m.round().astype(int)]
+        rank_m = np.linspace(0, len(start_m) - 1, min(len(start_m), MAX_KNOTS // 2))
+        start_m = start_m[rank_m.round().astype(int)]
         surprise_m = -np.log((1 + count - start_m) / (count + 1))
         knots = np.stack([ties.plateaus(ordered_B[start_m], least), np.repeat(surprise_m, 2)])
         top_B = ordered_B[int(count * (1 - _TOP)) :]

@@ -84,21 +84,21 @@ class FeatureBank:
                 f"distances expect at least 2 rows set aside, got {len(feature_BF)}: send more rows"
             )
         order_B = np.random.Generator(np.random.Philox(seed)).permutation(len(feature_BF))
-        kept_n = np.sort(order_B[:MAX_KEPT])
-        projection = _projection(feature_BF[kept_n])
+        index_n = np.sort(order_B[:MAX_KEPT])
+        projection = _projection(feature_BF[index_n])
         row_BP = feature_BF if projection is None else feature_BF @ projection.array().T
-        kept_nP = _of_length_one(row_BP[kept_n])
+        bank_nP = _of_length_one(row_BP[index_n])
         groups = np.zeros(len(row_BP), np.int64) if label_B is None else label_B
-        classes, place_B = np.unique(groups, return_inverse=True)
-        mean_KP = np.stack([row_BP[place_B == index].mean(axis=0) for index in range(len(classes))])
+        classes, class_B = np.unique(groups, return_inverse=True)
+        mean_KP = np.stack([row_BP[class_B == index].mean(axis=0) for index in range(len(classes))])
         overall_P, largest = row_BP.mean(axis=0), float(np.abs(row_BP).max())
         return cls(
             num_features=feature_BF.shape[1],
             projection=projection,
-            kept=PackedArray.of(kept_nP, "float32"),
-            neighbours=neighbours or max(1, round(len(kept_nP) ** 0.5 / 3)),
+            kept=PackedArray.of(bank_nP, "float32"),
+            neighbours=neighbours or max(1, round(len(bank_nP) ** 0.5 / 3)),
             means=PackedArray.of(mean_KP),
-            whitening=PackedArray.of(_whitening(row_BP - mean_KP[place_B], row_BP, largest)),
+            whitening=PackedArray.of(_whitening(row_BP - mean_KP[class_B], row_BP, largest)),
             overall_mean=PackedArray.of(overall_P),
             overall_whitening=PackedArray.of(_whitening(row_BP - overall_P, row_BP, largest)),
         )
@@ -124,12 +124,12 @@ class FeatureBank:
 
         Source: Sun et al. 2022, arXiv:2204.06507.
         """
-        row_BP, kept_nP = _of_length_one(self._projected(feature_BF)), self.kept.array()
+        row_BP, bank_nP = _of_length_one(self._projected(feature_BF)), self.kept.array()
         score_B = np.empty(len(row_BP))
-        length_n = np.square(kept_nP).sum(axis=1)
+        length_n = np.square(bank_nP).sum(axis=1)
         for start in range(0, len(row_BP), _ROWS_AT_ONCE):
             row_bP = row_BP[start : start + _ROWS_AT_ONCE]
-            square_bn = np.square(row_bP).sum(axis=1)[:, None] + length_n - 2 * row_bP @ kept_nP.T
+            square_bn = np.square(row_bP).sum(axis=1)[:, None] + length_n - 2 * row_bP @ bank_nP.T
             kth_b = np.partition(square_bn, self.neighbours - 1, axis=1)[:, self.neighbours - 1]
             score_B[start : start + len(row_bP)] = np.sqrt(np.maximum(kth_b, 0.0))
         return score_B

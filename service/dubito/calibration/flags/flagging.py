@@ -28,14 +28,14 @@ _FEWEST_TO_SET_ASIDE, _FEWEST_STRANGE = 20, 20
 
 def extra_parts(score: str | None, *, has_features: bool) -> dict[str, splits.Share]:
     """Parts of the labelled rows that a score takes: for distances, and to compare or combine."""
-    found = {}
+    parts = {}
     if has_features and score in (AUTO, COMBINED, *DISTANCES):
         reason = "for distances between features"
-        found[splits.FEATURES] = splits.Share(5, _FEWEST_TO_SET_ASIDE, reason)
+        parts[splits.FEATURES] = splits.Share(5, _FEWEST_TO_SET_ASIDE, reason)
     if score in (AUTO, COMBINED):
         reason = "to compare or combine scores"
-        found[splits.CHOICE] = splits.Share(5, _FEWEST_TO_SET_ASIDE, reason)
-    return found
+        parts[splits.CHOICE] = splits.Share(5, _FEWEST_TO_SET_ASIDE, reason)
+    return parts
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,9 @@ class Flagging:
             if name == AUTO and strange is not None:
                 known = self.family.known(has_features=has_features)
                 compared = scorer.compare(known, fitted, usual, strange)
-                name = max(compared, key=lambda one: compared[one])  # of equals the first
+                name = max(
+                    compared, key=lambda candidate: compared[candidate]
+                )  # of equals the first
                 fitted = _reduced(name, fitted, compared)
         score_b = fitted.score(name, rows.take(parts[splits.OOD]))
         detector = Detector.fit(name, score_b, self.alpha)

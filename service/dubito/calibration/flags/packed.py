@@ -59,11 +59,11 @@ class PackedArray:
 
     @classmethod
     def of(cls, array: NDArray[np.floating], kind: Kind = "float64") -> PackedArray:
-        """The array, rounded to that kind."""
+        """Return the array packed, its numbers rounded to that kind."""
         raw = np.ascontiguousarray(array, dtype=_KINDS[kind]).tobytes()
         return cls(array.shape, b64encode(raw).decode("ascii"), kind)
 
     def array(self) -> NDArray[np.float64]:
-        """The numbers, in float64."""
+        """Return the numbers as a float64 array."""
         flat = np.frombuffer(b64decode(self.data), _KINDS[self.kind])
         return flat.reshape(self.shape).astype(np.float64)

@@ -191,11 +191,11 @@ def compare(
         source: rows set aside.
         strange: rows known to be strange, set aside too.
     """
-    found = {}
+    area = {}
     for name in names:
         usual_B, strange_N = fitted.score(name, source), fitted.score(name, strange)
         score = np.nan_to_num(np.r_[usual_B, strange_N], nan=np.finfo(np.float64).max)
         score = ties.merged(score, ties.least_of(name))
         is_strange = np.r_[np.zeros(len(usual_B), np.int64), np.ones(len(strange_N), np.int64)]
-        found[name] = float(roc_auc_score(is_strange, score))
-    return found
+        area[name] = float(roc_auc_score(is_strange, score))
+    return area

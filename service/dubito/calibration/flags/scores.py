@@ -18,16 +18,6 @@ from scipy.special import entr, logsumexp, softmax
 
 from dubito.errors import InputError
 
-DEFAULT_CLASSIFICATION = "predictive_entropy"
-"""The score of every classification until the caller names another.
-
-Chosen on scikit-learn's digits with small convolutional networks: of the scores that need no
-fitting it alone finds both kinds of strange rows, unlike energy (blind to mirrored digits) and
-mutual information (blind to noise where labels are smoothed).
-"""
-
-DEFAULT_REGRESSION = "epistemic_variance"
-
 
 class ClassificationColumns(Protocol):
     """What a score may read of a prediction: float64 columns, first axis the row."""
@@ -151,9 +141,14 @@ CLASSIFICATION: Mapping[str, Callable[[NDArray[np.floating]], NDArray[np.float64
     "energy_spread": energy_spread,
     "max_logit": max_logit,
 }
-"""Scores of a classification that need no fitting, by name."""
+"""Scores of a classification that need no fitting, by name; the default first.
 
-REGRESSION = (DEFAULT_REGRESSION,)
+The default was chosen on scikit-learn's digits with small convolutional networks: of these scores
+it alone finds both kinds of strange rows, unlike energy (blind to mirrored digits) and mutual
+information (blind to noise where labels are smoothed).
+"""
+
+REGRESSION = ("epistemic_variance",)
 """Scores of a regression that need no fitting."""
 
 OF_RAW_LOGITS = frozenset({"energy", "energy_spread", "max_logit"})
@@ -196,5 +191,5 @@ def check_known(name: str, known: Collection[str]) -> None:
         InputError: naming those there are.
     """
     if name not in known:
-        names = ", ".join(f"`{one}`" for one in known)
+        names = ", ".join(f"`{score}`" for score in known)
         raise InputError(f"a score expects one of {names}, got `{name}`: choose one of them")

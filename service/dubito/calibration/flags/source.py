@@ -29,7 +29,7 @@ class Source(Protocol):
         """The features of the rows; None where none were taken."""
 
     def plain(self, name: str) -> Floats:
-        """The score of that name that needs no fitting."""
+        """Return the score of that name, which needs no fitting, of each row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +49,11 @@ class SampledSource:
     features: Features | None = None
 
     def plain(self, name: str) -> Floats:
-        """The score of that name that needs no fitting."""
+        """Return the score of that name, which needs no fitting, of each row."""
         return self.score(name, self.values)
 
     def take(self, rows_b: NDArray[np.int64]) -> SampledSource:
-        """Some of the rows."""
+        """Return the source of some of the rows."""
         of_rows = self.values[:, rows_b] if self.row_axis else self.values[rows_b]
         return replace(self, values=of_rows, features=taken(self.features, rows_b))
 
@@ -71,5 +71,5 @@ class ServedSource:
     features: Features | None = None
 
     def plain(self, name: str) -> Floats:
-        """The score of that name that needs no fitting."""
+        """Return the score of that name, which needs no fitting, of each row."""
         return self.score(name)

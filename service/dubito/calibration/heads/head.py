@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dubito.calibration.choices import Task
 from dubito.calibration.flags.scorer import ScoreFamily
 from dubito.calibration.flags.source import SampledSource
 from dubito.calibration.heads.served import Request, Served
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from dubito.calibration.stored import Stored
 
 Floats: TypeAlias = NDArray[np.float64]
-Task: TypeAlias = Literal["classification", "regression"]
 
 
 @dataclass(frozen=True)

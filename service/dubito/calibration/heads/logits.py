@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.calibration import splits
-from dubito.calibration.choices import ScalingName
+from dubito.calibration.choices import ScalingName, Task
 from dubito.calibration.flags import scores
 from dubito.calibration.flags.scorer import OF_CLASSES, ScoreFamily
 from dubito.calibration.flags.source import SampledSource
-from dubito.calibration.heads.head import Floats, Head, Task, misfit, wrong_task
+from dubito.calibration.heads.head import Floats, Head, misfit, wrong_task
 from dubito.calibration.heads.served import Columns, Served
 from dubito.calibration.sampled import Indices, Sampled
 from dubito.calibration.scaling.scaling import (

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.calibration import reading, truths
+from dubito.calibration.choices import Task
 from dubito.calibration.flags import scores
 from dubito.calibration.flags.scorer import OF_NUMBERS, ScoreFamily
 from dubito.calibration.flags.source import SampledSource, ServedSource
-from dubito.calibration.heads.head import Floats, Head, Judged, Task, misfit, wrong_task
+from dubito.calibration.heads.head import Floats, Head, Judged, misfit, wrong_task
 from dubito.calibration.heads.served import (
     Columns,
     KeptFigures,

@@ -48,11 +48,11 @@ class ConformalScores:
 
     def thresholds(self, coverage: float) -> NDArray[np.float64]:
         """The k-th smallest score of each column, infinite where k > n; shape (columns,)."""
-        found = []
+        threshold = []
         for column in self.columns:
             k = order(len(column), coverage)
-            found.append(column[k - 1] if k <= len(column) else inf)
-        return np.array(found)
+            threshold.append(column[k - 1] if k <= len(column) else inf)
+        return np.array(threshold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Promise:
     held_out: ConformalScores
 
     def level(self, coverage: float | None) -> float:
-        """The coverage asked for, or its own."""
+        """Return the coverage that is asked for, or the promise's own for None."""
         return self.coverage if coverage is None else coverage
 
 

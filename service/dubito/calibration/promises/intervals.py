@@ -83,7 +83,7 @@ def fit_normalised(mean_BD: Floats, variance_BD: Floats, target_BD: Floats) -> C
 def normalised(
     held_out: ConformalScores, mean_BD: Floats, variance_BD: Floats, coverage: float
 ) -> Ends:
-    """Lower and upper end for each row and output, in target units."""
+    """Return the lower and upper end for each row and output, in target units."""
     half_BD = held_out.thresholds(coverage) * np.sqrt(_positive(variance_BD))
     half_BD = half_BD + ties.margin(mean_BD, half_BD)
     return mean_BD - half_BD, mean_BD + half_BD
@@ -96,7 +96,7 @@ def fit_quantiles(ends: Ends, target_BD: Floats) -> ConformalScores:
 
 
 def widened(held_out: ConformalScores, ends: Ends, coverage: float) -> Ends:
-    """Lower and upper end for each row and output, in target units."""
+    """Return the lower and upper end for each row and output, in target units."""
     more_D = held_out.thresholds(coverage)
     half_BD = 0.5 * (ends[1] - ends[0]) + np.abs(more_D)
     lower_BD = ends[0] - more_D - ties.margin(ends[0], half_BD)

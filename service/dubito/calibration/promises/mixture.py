@@ -28,12 +28,12 @@ def quantiles(
         level: p, in (0, 1).
     """
     deviation_TBD = np.sqrt(np.maximum(variance_TBD, np.finfo(np.float64).tiny))
-    own_TBD = mean_TBD + deviation_TBD * float(ndtri(level))
-    lower_BD, upper_BD = own_TBD.min(axis=0), own_TBD.max(axis=0)
+    quantile_TBD = mean_TBD + deviation_TBD * float(ndtri(level))
+    lower_BD, upper_BD = quantile_TBD.min(axis=0), quantile_TBD.max(axis=0)
     for _ in range(_HALVINGS):
         middle_BD = 0.5 * (lower_BD + upper_BD)
         is_below_BD = ndtr((middle_BD - mean_TBD) / deviation_TBD).mean(axis=0) < level
         lower_BD = np.where(is_below_BD, middle_BD, lower_BD)
         upper_BD = np.where(is_below_BD, upper_BD, middle_BD)
-    found_BD: NDArray[np.float64] = 0.5 * (lower_BD + upper_BD)
-    return found_BD
+    quantile_BD: NDArray[np.float64] = 0.5 * (lower_BD + upper_BD)
+    return quantile_BD

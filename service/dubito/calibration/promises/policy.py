@@ -20,7 +20,7 @@ Dimensions: B rows, C classes, D outputs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,6 @@ from dubito.calibration.promises import selective
 from dubito.calibration.promises.conformal import exact_decimal, rows_needed
 from dubito.errors import InputError
 
-Decision: TypeAlias = Literal["accept", "review", "reject"]
 RISK_CONFIDENCE = 0.95
 
 
@@ -65,7 +64,7 @@ class Target:
 
     @property
     def confidence(self) -> float:
-        """Of the risk."""
+        """Confidence with which the risk is promised, in (0, 1)."""
         return RISK_CONFIDENCE if self.risk_confidence is None else self.risk_confidence
 
     def check_task(self, task: str) -> None:
@@ -137,28 +136,30 @@ class Policy:
         """
         count = len(uncertainty_B)
         if target.risk is not None and is_wrong_B is not None:
-            kept = ~flag_B
-            found = selective.threshold_at_risk(
-                uncertainty_B[kept],
-                is_wrong_B[kept],
+            is_unflagged_B = ~flag_B
+            selection = selective.threshold_at_risk(
+                uncertainty_B[is_unflagged_B],
+                is_wrong_B[is_unflagged_B],
                 target_risk=target.risk,
                 confidence=target.confidence,
             )
-            share = found.acceptance * float(kept.mean())
+            share = selection.acceptance * float(is_unflagged_B.mean())
             return cls(
                 kind="risk",
                 target=target.risk,
                 confidence=target.confidence,
-                threshold=found.threshold,
-                bound=found.bound,
+                threshold=selection.threshold,
+                bound=selection.bound,
                 acceptance=share,
                 num_rows=count,
             )
         if target.acceptance is not None:
             rising_B = np.where(flag_B, np.inf, uncertainty_B)
-            found = selective.threshold_at_acceptance(rising_B, target.acceptance)
-            share = found.acceptance
-            return cls("acceptance", target.acceptance, None, found.threshold, None, share, count)
+            selection = selective.threshold_at_acceptance(rising_B, target.acceptance)
+            share = selection.acceptance
+            return cls(
+                "acceptance", target.acceptance, None, selection.threshold, None, share, count
+            )
         return cls()
 
     def decide(
@@ -183,7 +184,7 @@ class Policy:
         else:
             is_trusted_B = np.isfinite(uncertainty_B)
         decision_B = np.where(flag_B, "reject", np.where(is_trusted_B, "accept", "review"))
-        return [str(one) for one in decision_B]
+        return [str(decision) for decision in decision_B]
 
 
 NO_TARGET, DEFAULT_POLICY = Target(), Policy()

@@ -71,11 +71,11 @@ class Positions:
             )
 
     def of_rows(self, value_BP: Floats) -> Floats:
-        """The row's figure: the sum over labels, the mean over positions."""
+        """Return each row's figure: the sum over labels, the mean over positions."""
         return of_rows(value_BP, self.head)
 
     def row_scores(self, mean_BPC: Floats, label_BP: NDArray[np.int64]) -> Floats:
-        """R of each row, from the positions that have a label; shape (B,).
+        """Return r of each row, from the positions that have a label; shape (B,).
 
         Args:
             mean_BPC: calibrated mean probabilities.
@@ -84,8 +84,8 @@ class Positions:
         scores_BP = 1.0 - of_labels(mean_BPC, label_BP)
         flat_BP = np.where(label_BP == UNLABELLED, np.inf, scores_BP).reshape(len(label_BP), -1)
         known_B = (label_BP != UNLABELLED).reshape(len(label_BP), -1).sum(axis=1)
-        place_B = np.array([self._needed(int(count)) - 1 for count in known_B])
-        score_B: Floats = np.take_along_axis(np.sort(flat_BP, axis=1), place_B[:, None], axis=1)[
+        index_B = np.array([self._needed(int(count)) - 1 for count in known_B])
+        score_B: Floats = np.take_along_axis(np.sort(flat_BP, axis=1), index_B[:, None], axis=1)[
             :, 0
         ]
         return score_B
@@ -134,9 +134,9 @@ ALL_LABELS, ALL_POSITIONS = Positions("multilabel"), Positions("dense")
 
 def of_labels(value_BPC: Floats, label_BP: NDArray[np.int64]) -> Floats:
     """What stands for the label of each position; of the first class where there is none."""
-    place_BP1 = np.maximum(label_BP, 0)[..., None]
-    found_BP: Floats = np.take_along_axis(value_BPC, place_BP1, axis=-1)[..., 0]
-    return found_BP
+    label_BP1 = np.maximum(label_BP, 0)[..., None]
+    value_BP: Floats = np.take_along_axis(value_BPC, label_BP1, axis=-1)[..., 0]
+    return value_BP
 
 
 def refuse_share(choices: Choices, head: str) -> None:

@@ -90,18 +90,18 @@ def threshold_at_risk(
     failure = (1.0 - confidence) / NUM_CANDIDATES
     order_B = np.argsort(uncertainty_B, kind="stable")
     ordered_B, wrong_B = uncertainty_B[order_B], is_wrong_B[order_B].cumsum()
-    ranks = [ceil(len(ordered_B) * one / NUM_CANDIDATES) for one in range(1, NUM_CANDIDATES + 1)]
-    found: list[Selection] = []
+    ranks = [ceil(len(ordered_B) * step / NUM_CANDIDATES) for step in range(1, NUM_CANDIDATES + 1)]
+    promised, least = list[Selection](), 1.0
     for rank in sorted(set(ranks)):
         just_below = float(np.nextafter(ordered_B[rank - 1], -np.inf))
         below = int((ordered_B <= ties.lowered(just_below)).sum())
         if below and np.isfinite(ordered_B[rank - 1]):
             bound = risk_bound(int(wrong_B[below - 1]), below, failure)
-            found.append(Selection(just_below, bound, below / len(ordered_B)))
-    promised = [one for one in found if one.bound is not None and one.bound <= target_risk]
+            least = min(least, bound)
+            if bound <= target_risk:
+                promised.append(Selection(just_below, bound, below / len(ordered_B)))
     if promised:
-        return max(promised, key=lambda one: one.acceptance)
-    least = min((one.bound for one in found if one.bound is not None), default=1.0)
+        return max(promised, key=lambda selection: selection.acceptance)
     needed = rows_for_risk(target_risk, confidence)
     raise InputError(
         f"`target_risk` {target_risk} cannot be promised at confidence {confidence} by "

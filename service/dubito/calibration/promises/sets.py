@@ -94,7 +94,7 @@ class SetRule:
         score_B = self.scores(mean_BC, uniform_B)[np.arange(len(label_B)), label_B]
         if not self.per_class:
             return ConformalScores.of([score_B])
-        return ConformalScores.of([score_B[label_B == one] for one in range(mean_BC.shape[-1])])
+        return ConformalScores.of([score_B[label_B == label] for label in range(mean_BC.shape[-1])])
 
     def sets(
         self, held_out: ConformalScores, mean_BC: Floats, uniform_B: Floats, coverage: float
@@ -129,9 +129,9 @@ def choose_penalty(
     """
     of_label_B1 = np.take_along_axis(mean_BC, label_B[:, None], axis=-1)
     rank_B = np.sort((ties.lowered(mean_BC) > ties.raised(of_label_B1)).sum(axis=-1) + 1)
-    place = min(order(len(label_B), coverage), len(label_B))
-    free_ranks = int(rank_B[place - 1])
-    rules = [SetRule("raps", penalty=one, free_ranks=free_ranks) for one in PENALTIES]
+    rank = min(order(len(label_B), coverage), len(label_B))
+    free_ranks = int(rank_B[rank - 1])
+    rules = [SetRule("raps", penalty=penalty, free_ranks=free_ranks) for penalty in PENALTIES]
 
     def size(rule: SetRule) -> float:
         held_out = rule.fit(mean_BC, label_B, uniform_B)

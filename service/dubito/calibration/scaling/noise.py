@@ -92,9 +92,11 @@ class Noise:
             return np.asarray(self.variance)[None, None]
         return self.beside(np.exp(log_variance_TBD.astype(np.float64)))
 
-    def beside(self, own: NDArray[np.float64]) -> NDArray[np.float64]:
+    def beside(self, variance_D: NDArray[np.float64]) -> NDArray[np.float64]:
         """The calibrated variance: scale · the network's own + noise variance, outputs last."""
-        calibrated: NDArray[np.float64] = np.asarray(self.scale) * own + np.asarray(self.variance)
+        calibrated: NDArray[np.float64] = np.asarray(self.scale) * variance_D + np.asarray(
+            self.variance
+        )
         return calibrated
 
 
@@ -156,12 +158,12 @@ def fit_noise(
     """
     rows_D = _outputs(mean_TBD, log_variance_TBD, target_BD)
     has_variance = log_variance_TBD is not None
-    found = [
+    optima = [
         _fit_output(rows, target_B, has_variance)
         for rows, target_B in zip(rows_D, target_BD.T, strict=True)
     ]
-    value_D = tuple(value for value, _ in found)
-    undetermined = tuple(output for output, (_, is_inside) in enumerate(found) if not is_inside)
+    value_D = tuple(value for value, _ in optima)
+    undetermined = tuple(output for output, (_, is_inside) in enumerate(optima) if not is_inside)
     far_BD = [rows.has_no_say(log(value)) for rows, value in zip(rows_D, value_D, strict=True)]
     outlying = tuple(np.flatnonzero(np.any(far_BD, axis=0)).tolist())
     others = (0.0 if log_variance_TBD is not None else 1.0,) * len(value_D)
@@ -187,7 +189,7 @@ def noise_losses(
     """
     factor_D = noise.variance if log_variance_TBD is None else noise.scale
     rows_D = _outputs(mean_TBD, log_variance_TBD, target_BD, num_rows)
-    losses_DB = [rows.losses(log(one)) for rows, one in zip(rows_D, factor_D, strict=True)]
+    losses_DB = [rows.losses(log(factor)) for rows, factor in zip(rows_D, factor_D, strict=True)]
     losses_B: NDArray[np.float64] = np.mean(losses_DB, axis=0)
     return losses_B
 
@@ -212,12 +214,12 @@ class _Rows:
         self._most_B = self._nll(np.clip(self.own_B, *_LOG_RANGE)) + limit(num_rows)
 
     def losses(self, log_factor: float) -> NDArray[np.float64]:
-        """Nats of each row."""
+        """Return the loss of each row, in nats, (B,)."""
         nll_B = self._nll(log_factor)
         return np.where(self.own_B > log_factor, bounded(nll_B, self._most_B), nll_B)
 
     def has_no_say(self, log_factor: float) -> NDArray[np.bool_]:
-        """Which rows lose more than is counted."""
+        """Tell which rows lose more than is counted, (B,)."""
         is_far_B: NDArray[np.bool_] = (self.own_B > log_factor) & (
             self._nll(log_factor) > self._most_B
         )
@@ -233,7 +235,7 @@ def _outputs(
     target_BD: NDArray[np.float64],
     num_rows: int | None = None,
 ) -> list[_Rows]:
-    found = []
+    rows_D = []
     for output, target_B in enumerate(target_BD.T):
         mean_TB = mean_TBD[:, :, output].astype(np.float64)
         square_TB = (target_B - mean_TB) ** 2
@@ -243,8 +245,8 @@ def _outputs(
             log_variance_TB = np.zeros((1, 1))
         else:
             log_variance_TB = log_variance_TBD[:, :, output].astype(np.float64)
-        found.append(_Rows(square_TB, log_variance_TB, num_rows or len(target_BD)))
-    return found
+        rows_D.append(_Rows(square_TB, log_variance_TB, num_rows or len(target_BD)))
+    return rows_D
 
 
 def _fit_output(
@@ -285,10 +287,10 @@ def _optimum(rows: _Rows) -> tuple[float | None, bool]:
     if not len(known_b):
         return None, True
     guess = float(np.median(known_b)) - log(_MEDIAN)
-    place_b = np.append(np.round(known_b - guess), 0.0)
+    offset_b = np.append(np.round(known_b - guess), 0.0)
     for step in (1.0, _FINE):
         near_S = np.arange(-_WIDEST, _WIDEST + 1, step)
-        grid = guess + np.unique(place_b[:, None] + near_S)
+        grid = guess + np.unique(offset_b[:, None] + near_S)
         loss_G = np.array([loss(point) for point in grid])
         inside = np.flatnonzero((loss_G[1:-1] < loss_G[:-2]) & (loss_G[1:-1] <= loss_G[2:])) + 1
         is_lowest_outside = int(loss_G.argmin()) not in inside
@@ -298,7 +300,7 @@ def _optimum(rows: _Rows) -> tuple[float | None, bool]:
     if not len(inside):
         return None, falls_on
     best = int(inside[-1] if falls_on else inside[loss_G[inside].argmin()])
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         loss, bounds=(grid[best - 1], grid[best + 1]), method="bounded", options={"xatol": 1e-5}
     )
-    return float(np.exp(np.clip(found.x, *_LOG_RANGE))), falls_on
+    return float(np.exp(np.clip(optimum.x, *_LOG_RANGE))), falls_on

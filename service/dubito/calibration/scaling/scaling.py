@@ -65,8 +65,8 @@ def fit_scaling(
 def scaled_logits(logits: NDArray[np.floating], scaling: Scaling) -> Floats:
     """Logits of the calibrated probabilities, classes last; as the engine computes them."""
     if isinstance(scaling, Vector | Isotonic):
-        found: Floats = scaled(torch.from_numpy(logits.astype(np.float64)), scaling).numpy()
-        return found
+        calibrated: Floats = scaled(torch.from_numpy(logits.astype(np.float64)), scaling).numpy()
+        return calibrated
     return logits / np.float64(scaling)
 
 
@@ -92,11 +92,11 @@ def label_nll(logits: NDArray[np.floating], label: NDArray[np.int64], scaling: S
         label: (B,), or (B, P): class index of each; -1: nobody has labelled it.
         scaling: of the logits.
     """
-    place = np.maximum(label, 0)[..., None]
+    index = np.maximum(label, 0)[..., None]
     log_sum = np.full(label.shape, -np.inf)
-    for one in logits:
-        scaled_BC = scaled_logits(one.astype(np.float64), scaling)
-        of_label = np.take_along_axis(scaled_BC, place, axis=-1)[..., 0]
+    for pass_logits in logits:
+        scaled_BC = scaled_logits(pass_logits.astype(np.float64), scaling)
+        of_label = np.take_along_axis(scaled_BC, index, axis=-1)[..., 0]
         log_sum = np.logaddexp(log_sum, of_label - logsumexp(scaled_BC, axis=-1))
     return np.where(label < 0, 0.0, np.log(len(logits)) - log_sum)
 
@@ -133,8 +133,8 @@ def fit_vector(
         by_bias_C = by_bias_C + beside_C / _OF_OFFSETS
         return value + prior, np.r_[by_weight_C, by_bias_C, middle - off_C.sum() / _OF_FACTORS]
 
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
-    weight_C, bias_C = np.exp(found[:num_classes]), found[num_classes:-1]
+    best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    weight_C, bias_C = np.exp(best[:num_classes]), best[num_classes:-1]
     return Vector(tuple(weight_C.tolist()), tuple((bias_C - bias_C.mean()).tolist()))
 
 
@@ -154,7 +154,7 @@ def fit_isotonic(logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]) -
     mean_BC = mean_probabilities(logits_TBC, 1.0)
     input_N = ties.merged(mean_BC.ravel())
     is_hit_BC = np.eye(num_classes)[label_B]
-    found: list[tuple[float, Isotonic]] = []
+    candidates: list[tuple[float, Isotonic]] = []
     offset_BC = np.zeros_like(mean_BC)
     for _ in range(_ROUNDS):
         regression = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
@@ -162,11 +162,11 @@ def fit_isotonic(logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]) -
         candidate = _knots(regression, num_rows)
         served_BC = mean_probabilities(logits_TBC, candidate)
         nll = -float(np.log(served_BC[np.arange(num_rows), label_B]).mean())
-        if found and abs(nll - found[-1][0]) < 1e-9:
+        if candidates and abs(nll - candidates[-1][0]) < 1e-9:
             break
-        found.append((nll, candidate))
+        candidates.append((nll, candidate))
         offset_BC = served_BC - np.interp(mean_BC, candidate.inputs, candidate.outputs)
-    return min(found, key=lambda pair: pair[0])[1]
+    return min(candidates, key=lambda pair: pair[0])[1]
 
 
 def _knots(regression: IsotonicRegression, num_rows: int) -> Isotonic:
@@ -192,16 +192,16 @@ def _mean_loss(
     step = max(1, _ROWS_AT_ONCE_ELEMENTS // (num_samples * num_classes))
     value, by_weight_C, by_bias_C = 0.0, np.zeros(num_classes), np.zeros(num_classes)
     for start in range(0, num_rows, step):
-        own_TbC, label_b = log_TBC[:, start : start + step], label_B[start : start + step]
-        place_b = np.arange(len(label_b))
-        log_prob_TbC = log_softmax(weight_C * own_TbC + bias_C, axis=-1)
-        of_label_Tb = log_prob_TbC[:, place_b, label_b]
+        log_TbC, label_b = log_TBC[:, start : start + step], label_B[start : start + step]
+        row_b = np.arange(len(label_b))
+        log_prob_TbC = log_softmax(weight_C * log_TbC + bias_C, axis=-1)
+        of_label_Tb = log_prob_TbC[:, row_b, label_b]
         log_sum_b = np.logaddexp.reduce(of_label_Tb, axis=0)
         loss_b = bounded(log(num_samples) - log_sum_b, most)
         value += float(loss_b.sum())
         share_Tb = np.exp(of_label_Tb + loss_b) / num_samples
         slope_TbC = share_Tb[..., None] * np.exp(log_prob_TbC)
-        slope_TbC[:, place_b, label_b] -= share_Tb
+        slope_TbC[:, row_b, label_b] -= share_Tb
         by_bias_C += slope_TbC.sum(axis=(0, 1))
-        by_weight_C += weight_C * (slope_TbC * own_TbC).sum(axis=(0, 1))
+        by_weight_C += weight_C * (slope_TbC * log_TbC).sum(axis=(0, 1))
     return value, by_weight_C, by_bias_C

@@ -53,8 +53,8 @@ def fit_temperature(
 
     best = min(_grid(shifted_TBC), key=loss)
     bounds = (best - _STEP, best + _STEP)
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))
+    optimum = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(optimum.x))
 
 
 def _grid(shifted_TBC: NDArray[np.float64]) -> list[float]:
@@ -62,8 +62,8 @@ def _grid(shifted_TBC: NDArray[np.float64]) -> list[float]:
     lead_TB = -np.partition(shifted_TBC, -2, axis=-1)[..., -2]
     leads = lead_TB[np.isfinite(lead_TB) & (lead_TB > 0)]
     shift = round(log(np.median(leads)) / _STEP) if leads.size else 0
-    places = {*range(13), *range(shift, shift + 13)}
-    return [_LOWEST + _STEP * place for place in sorted(places)]
+    steps = {*range(13), *range(shift, shift + 13)}
+    return [_LOWEST + _STEP * step for step in sorted(steps)]
 
 
 def _mean_loss(
