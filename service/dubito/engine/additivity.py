@@ -85,13 +85,13 @@ def interactions(
                         network.sampling.run(row, network.weights, source, device=device)
                         for source in sources
                     )
-                    one, other, mixed, rest = (
+                    first, second, mixed, rest = (
                         head.before_link(named["output"].unsqueeze(0)) for named in passes
                     )
             except (RuntimeError, ValueError, IndexError):  # made-up rows do not fit every network
                 return UNKNOWN
-            products += float((one + other - mixed - rest).square().sum()) / 2
-            total += float((one - other).square().sum() + (mixed - rest).square().sum()) / 4
+            products += float((first + second - mixed - rest).square().sum()) / 2
+            total += float((first - second).square().sum() + (mixed - rest).square().sum()) / 4
     share = products / total if total else 0.0
     return min(share, 1.0) if share == share else UNKNOWN  # overflow gives nan
 
@@ -119,12 +119,12 @@ class _Source:
 
     def __call__(self, index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         samples = range(2 * self._pair, 2 * self._pair + 2)
-        one, other = draw(self._sites[index], _SEED, samples, size, dtype=dtype)
+        first, second = draw(self._sites[index], _SEED, samples, size, dtype=dtype)
         if self._turn > 1:
-            word = raw_words(_SEED, index, (0, self._pair, _HALVES), 0, one.numel())
+            word = raw_words(_SEED, index, (0, self._pair, _HALVES), 0, first.numel())
             half = torch.from_numpy(word >> 63 == self._turn - 2).reshape(size)
-            one = torch.where(half, one, other)
+            first = torch.where(half, first, second)
         elif self._turn == 1:
-            one = other
-        taken: Tensor = one.to(self._device)
+            first = second
+        taken: Tensor = first.to(self._device)
         return taken

@@ -60,8 +60,8 @@ def options(execution: Execution, rates: Rates, num_samples: int) -> list[Option
         assert about is not None
         timings = []
         for rows in ROWS if execution.device.type == "cpu" else _ROWS_ELSEWHERE:
-            dense, own = form.work(about, rows, num_samples)
-            timings.append(FormTiming(rows, rates.seconds(dense) / rates.seconds(own)))
+            dense, of_form = form.work(about, rows, num_samples)
+            timings.append(FormTiming(rows, rates.seconds(dense) / rates.seconds(of_form)))
         packed = form.packed_bytes(about) if isinstance(form, Thinned) else 0
         made.append(Option(form, tuple(timings), packed))
     return made
@@ -105,9 +105,9 @@ def timed(option: Option, run: Callable[[tuple[Form, ...], int, bool], float]) -
         for forms, packed in ways:
             run(forms, timing.rows, packed)
         turns = [[run(forms, timing.rows, packed) for forms, packed in ways] for _ in range(_TURNS)]
-        dense, own, *rest = (min(seconds) for seconds in zip(*turns, strict=True))
-        unpacked = dense / rest[0] if rest else dense / own
-        checked.append(replace(timing, measured=dense / own, unpacked=unpacked))
+        dense, with_form, *rest = (min(seconds) for seconds in zip(*turns, strict=True))
+        unpacked = dense / rest[0] if rest else dense / with_form
+        checked.append(replace(timing, measured=dense / with_form, unpacked=unpacked))
         if dense > _SLOWEST_S:
             break
     return replace(option, timings=tuple(checked))

@@ -70,7 +70,7 @@ class _Call:
 
     @property
     def num_rows(self) -> int:
-        """B."""
+        """Number of rows, B."""
         return len(next(iter(self.rows.values())))
 
 
@@ -151,12 +151,12 @@ class Engine:
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says of itself."""
+        """What the bundle says of the network."""
         return self.bundle.manifest
 
     @cached_property
     def head(self) -> OutputHead:
-        """What its outputs mean."""
+        """The head that says what the outputs mean."""
         return head_of(self.manifest)
 
     @property
@@ -170,7 +170,7 @@ class Engine:
         return True
 
     def drawn(self, sampling: Sampling) -> list[tuple[Engine, Sampling]]:
-        """Every member with its own sampling; here as it is."""
+        """Return every member with its own sampling; here the engine with this one."""
         return [(self, sampling)]
 
     def with_members(self, members: Sequence[Engine]) -> Engine:
@@ -285,7 +285,7 @@ class Engine:
             return OutputMoments.joined(list(self._moments(call)))
 
     def _sampling(self, sampling: object) -> Sampling:
-        """What was given, or the default where nothing was, checked against the head."""
+        """Return the sampling of a call, or the default for None, checked against the head."""
         chosen = as_sampling(sampling, self.defaults)
         self.head.check_method(chosen.method)
         return chosen
@@ -333,7 +333,7 @@ class Engine:
                 yield self._tally(call, passes).columns()
 
     def _tally(self, call: _Call, passes: Iterable[Tensor] = ()) -> Tally:
-        """What some passes say; more may be added."""
+        """Return a tally of some passes, to which more may be added."""
         is_stratified = call.sampling.draw == "stratified" and call.sampling.method == "mc"
         left = self._left if is_stratified else None
         tally = Tally(self.head, call.scaling, left, call.keep_samples)

@@ -59,7 +59,7 @@ class Ensemble:
 
     @property
     def device(self) -> torch.device:
-        """Where the first member runs."""
+        """Device that the first member runs on."""
         return self.members[0].device
 
     @property
@@ -68,11 +68,11 @@ class Ensemble:
         return False
 
     def drawn(self, sampling: Sampling) -> list[tuple[Engine, Sampling]]:
-        """Every member with its own sampling."""
+        """Return every member with its own sampling."""
         return [(member, of_member(sampling, k)) for k, member in enumerate(self.members)]
 
     def with_members(self, members: Sequence[Engine]) -> Ensemble:
-        """An ensemble of other engines."""
+        """Return an ensemble of other engines."""
         return Ensemble(tuple(members))
 
     def read_inputs(self, inputs: Inputs) -> dict[str, Tensor]:
@@ -112,12 +112,12 @@ class Ensemble:
         answers = [
             member.predict(
                 rows,
-                sampling=own,
+                sampling=member_sampling,
                 temperature=temperature,
                 keep_samples=keep_samples,
                 check=check,
             )
-            for member, own in self.drawn(sampling)
+            for member, member_sampling in self.drawn(sampling)
         ]
         head = self.members[0].head
         return head.prediction(head.mixed(answers), sampling)
@@ -150,8 +150,8 @@ class Ensemble:
             )
         rows = self.read_inputs(inputs)
         passes = [
-            member.sample(rows, sampling=own, check=check)
-            for member, own in self.drawn(self._sampling(sampling))
+            member.sample(rows, sampling=member_sampling, check=check)
+            for member, member_sampling in self.drawn(self._sampling(sampling))
         ]
         return torch.cat(passes)
 
@@ -207,11 +207,11 @@ def check_agreement(members: Sequence[tuple[str, Manifest, str | None]]) -> None
     """
     (first, manifest, _), *others = members
     for at, (name, other, digest) in enumerate(others, start=1):
-        for fact, own, wanted in _facts(other, manifest):
-            if own != wanted:
+        for fact, theirs, wanted in _facts(other, manifest):
+            if theirs != wanted:
                 raise InputError(
                     f"members of an ensemble expect the same {fact}, got {wanted} in {first} and "
-                    f"{own} in {name}: choose members that agree in it"
+                    f"{theirs} in {name}: choose members that agree in it"
                 )
         same = [known for known, _, seen in members[:at] if digest is not None and seen == digest]
         if same:
@@ -223,7 +223,7 @@ def check_agreement(members: Sequence[tuple[str, Manifest, str | None]]) -> None
 
 def _facts(other: Manifest, first: Manifest) -> list[tuple[str, object, object]]:
     """What members must agree on: name, of this one, of the first."""
-    own, wanted = (
+    inputs, first_inputs = (
         [(spec.name, spec.dtype, spec.shape) for spec in manifest.inputs]
         for manifest in (other, first)
     )
@@ -235,5 +235,5 @@ def _facts(other: Manifest, first: Manifest) -> list[tuple[str, object, object]]
         ("quantile levels", other.quantile_levels, first.quantile_levels),
         ("number of outputs", other.num_outputs, first.num_outputs),
         ("classes", other.classes, first.classes),
-        ("inputs", own, wanted),
+        ("inputs", inputs, first_inputs),
     ]

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Network(Protocol):
-    """One engine, or several."""
+    """One engine, or several that answer as one."""
 
     @property
     def manifest(self) -> Manifest:
@@ -41,14 +41,14 @@ class Network(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it runs; of several, the first."""
+        """Device that the network runs on; of several members, that of the first."""
 
     @property
     def shares_features(self) -> bool:
         """Whether a row has one feature vector, where it has any."""
 
     def drawn(self, sampling: Sampling) -> list[tuple[Engine, Sampling]]:
-        """Every member with its own sampling."""
+        """Return every member with its own sampling."""
 
     def with_members(self, members: Sequence[Engine]) -> Network:
         """The same kind of network made of other engines, as many."""
@@ -101,7 +101,7 @@ class Turns(Protocol):
     """Runs tasks when their turn has come, each with a check that gives way to what is urgent."""
 
     def __call__(self, task: Callable[[Check], T], /) -> T:
-        """What the task returns."""
+        """Return what the task returns."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,42 +120,42 @@ class Behind:
 
     @property
     def manifest(self) -> Manifest:
-        """Of the network."""
+        """Manifest of the network."""
         return self.network.manifest
 
     @property
     def members(self) -> tuple[Engine, ...]:
-        """Of the network; they do not wait."""
+        """Members of the network, which do not wait."""
         return self.network.members
 
     @property
     def device(self) -> torch.device:
-        """Of the network."""
+        """Device of the network."""
         return self.network.device
 
     @property
     def shares_features(self) -> bool:
-        """Of the network."""
+        """Whether a row of the network has one feature vector, where it has any."""
         return self.network.shares_features
 
     def drawn(self, sampling: Sampling) -> list[tuple[Engine, Sampling]]:
-        """Of the network; the members do not wait."""
+        """Return the members of the network, which do not wait, each with its sampling."""
         return self.network.drawn(sampling)
 
     def with_members(self, members: Sequence[Engine]) -> Behind:
-        """Other engines, which wait their turn as well."""
+        """Return a network of other engines, which wait their turn as well."""
         return Behind(self.network.with_members(members), self.turns)
 
     def read_inputs(self, inputs: Inputs) -> dict[str, Tensor]:
-        """At once."""
+        """Check rows at once."""
         return self.network.read_inputs(inputs)
 
     def position_shape(self, rows: Mapping[str, Tensor] | None = None) -> tuple[int, ...]:
-        """At once."""
+        """Return the axes of positions of a row at once."""
         return self.network.position_shape(rows)
 
     def numbers_per_row(self, rows: Mapping[str, Tensor] | None = None) -> int:
-        """At once."""
+        """Return the numbers that one pass makes of one row at once."""
         return self.network.numbers_per_row(rows)
 
     def predict(
@@ -167,23 +167,25 @@ class Behind:
         keep_samples: bool = False,
         check: Check | None = None,
     ) -> Prediction:
-        """In its turn."""
+        """Predict when its turn has come."""
         return self.turns(
-            lambda own: self.network.predict(
+            lambda turn_check: self.network.predict(
                 inputs,
                 sampling=sampling,
                 temperature=temperature,
                 keep_samples=keep_samples,
-                check=own,
+                check=turn_check,
             )
         )
 
     def sample(
         self, inputs: Inputs, *, sampling: Sampling | None = None, check: Check | None = None
     ) -> Tensor:
-        """In its turn."""
-        return self.turns(lambda own: self.network.sample(inputs, sampling=sampling, check=own))
+        """Sample when its turn has come."""
+        return self.turns(
+            lambda turn_check: self.network.sample(inputs, sampling=sampling, check=turn_check)
+        )
 
     def features(self, inputs: Inputs, *, check: Check | None = None) -> Tensor:
-        """In its turn."""
-        return self.turns(lambda own: self.network.features(inputs, check=own))
+        """Compute features when its turn has come."""
+        return self.turns(lambda turn_check: self.network.features(inputs, check=turn_check))

@@ -33,38 +33,38 @@ class FormChoice:
     chunk_share: float
 
     def to_json(self) -> dict[str, object]:
-        """As plain values."""
+        """Return the choice as plain JSON values."""
         return {"forms": list(self.forms), "chunk_share": self.chunk_share}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> FormChoice:
-        """What `to_json` wrote."""
+        """Return the choice that `to_json` wrote."""
         forms, share = stored["forms"], stored["chunk_share"]
         assert isinstance(forms, Sequence)
         assert isinstance(share, float | int)
         return cls(tuple(map(int, forms)), float(share))
 
 
-def choose(engine: Engine, read: Mapping[str, Tensor], sampling: Sampling) -> FormChoice:
+def choose(engine: Engine, rows: Mapping[str, Tensor], sampling: Sampling) -> FormChoice:
     """What the engine would choose for a call.
 
     Args:
         engine: loaded here.
-        read: rows by input name, as many as a call will have.
+        rows: by input name, as many as a call will have.
         sampling: of the calls.
     """
     if sampling.method == "moments":
         return FormChoice((), 1.0)
-    passes = engine.pieces(sampling.masks, read)
-    total = len(next(iter(read.values())))
+    passes = engine.pieces(sampling.masks, rows)
+    total = len(next(iter(rows.values())))
     used = replace(passes, key=sampling.key).chosen(total, sampling)  # as `pinned` keeps weights
-    places = [place for place, option in enumerate(passes.options) if option.form in used]
-    return FormChoice(tuple(places), passes.chunk_share)
+    indices = [index for index, option in enumerate(passes.options) if option.form in used]
+    return FormChoice(tuple(indices), passes.chunk_share)
 
 
 def pinned(
     engine: Engine,
-    read: Mapping[str, Tensor],
+    rows: Mapping[str, Tensor],
     sampling: Sampling,
     choice: FormChoice,
     *,
@@ -76,15 +76,15 @@ def pinned(
 
     Args:
         engine: loaded here; it is left as it is.
-        read: rows of the shape that will be asked for.
+        rows: of the shape that will be asked for.
         sampling: of the calls.
         choice: as `choose` gave it, here or elsewhere.
         first: place of the first row, by which `independent` masks are keyed.
     """
     if sampling.method == "moments":
         return engine
-    passes = engine.pieces(sampling.masks, read)
-    forms = tuple(passes.options[place].form for place in choice.forms)
+    passes = engine.pieces(sampling.masks, rows)
+    forms = tuple(passes.options[index].form for index in choice.forms)
     fixed = replace(
         passes,
         key=sampling.key,
@@ -93,7 +93,7 @@ def pinned(
         chunk_share=choice.chunk_share,
         first=first,
     )
-    made = replace(engine, plans=engine.plans.only(sampling.masks, read, fixed))
+    made = replace(engine, plans=engine.plans.only(sampling.masks, rows, fixed))
     made.__dict__["_left"] = engine._left  # measured once
     return made
 

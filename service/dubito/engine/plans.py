@@ -57,20 +57,20 @@ class Plans:
     _planned: dict[tuple[Masks, tuple[object, ...]], Passes] = field(default_factory=dict)
     _sound: set[tuple[object, ...]] = field(default_factory=set)
 
-    def trust(self, read: Mapping[str, Tensor]) -> None:
+    def trust(self, rows: Mapping[str, Tensor]) -> None:
         """Take the sizes of these rows for shown to be sound."""
-        self._sound.add(shapes(read))
+        self._sound.add(shapes(rows))
 
-    def pieces(self, masks: Masks, read: Mapping[str, Tensor]) -> Passes:
+    def pieces(self, masks: Masks, rows: Mapping[str, Tensor]) -> Passes:
         """The plan for rows of that shape, made at the first call and kept.
 
         Args:
             masks: `shared` or `independent`.
-            read: rows by input name.
+            rows: by input name.
         """
-        key = masks, shapes(read)
+        key = masks, shapes(rows)
         if key not in self._planned:
-            execution = self._plan(masks, read)
+            execution = self._plan(masks, rows)
             allowed = options(execution, rates(self.device), self.defaults.num_samples)
             shape = execution.layouts.shape[execution.program.outputs["output"]]
             budget = self.memory_budget_bytes
@@ -82,9 +82,9 @@ class Plans:
                 self._planned.pop(next(iter(self._planned)))
         return self._planned[key]
 
-    def only(self, masks: Masks, read: Mapping[str, Tensor], passes: Passes) -> Plans:
+    def only(self, masks: Masks, rows: Mapping[str, Tensor], passes: Passes) -> Plans:
         """The same network with one plan, made elsewhere, for rows of that shape."""
-        return replace(self, _planned={(masks, shapes(read)): passes})
+        return replace(self, _planned={(masks, shapes(rows)): passes})
 
     def forget(self) -> None:
         """Plan again at the next call, without what was timed."""
@@ -113,14 +113,14 @@ class Plans:
         self._planned["shared", shapes(rows)] = checked
 
     def watch(self, node: Node, value: Value) -> None:
-        """Look at the clock between two nodes."""
+        """Look at the clock between two nodes, which may end the proof."""
         self.clock.check(f"node `{node.name}`")
 
-    def _plan(self, masks: Masks, read: Mapping[str, Tensor]) -> Execution:
-        if shapes(read) not in self._sound:
+    def _plan(self, masks: Masks, rows: Mapping[str, Tensor]) -> Execution:
+        if shapes(rows) not in self._sound:
             limits = GraphLimits(allowed_bytes(self.memory_budget_bytes), self.clock)
-            check_sound(self.bundle, read, limits)
-        row = {name: tensor[:1].to(self.device) for name, tensor in read.items()}
+            check_sound(self.bundle, rows, limits)
+        row = {name: tensor[:1].to(self.device) for name, tensor in rows.items()}
         sites, program, weights = self.bundle.sites, self.placed.sampling, self.placed.weights
         with running(self.device):
             layouts = look(program, row, weights, self.device, self.watch)
@@ -139,10 +139,10 @@ class Plans:
 
 
 def allowed_bytes(budget_bytes: int) -> int:
-    """Of one value on two rows."""
+    """Return the bytes that one value may take on two rows."""
     return max(budget_bytes, ALWAYS_ALLOWED_BYTES)
 
 
-def shapes(read: Mapping[str, Tensor]) -> tuple[object, ...]:
+def shapes(rows: Mapping[str, Tensor]) -> tuple[object, ...]:
     """The shape of one row of every input."""
-    return tuple(tuple(tensor.shape[1:]) for tensor in read.values())
+    return tuple(tuple(tensor.shape[1:]) for tensor in rows.values())

@@ -232,11 +232,11 @@ def _is_rounding(in_double: Callable[[], tuple[Tensor, Tensor]]) -> bool:
         return False
 
 
-def _is_same(one: Tensor, other: Tensor) -> bool:
-    known = one.isfinite() & other.isfinite()
-    one, other = one[known].double(), other[known].double()
-    bound = _APART * (1 + float(other.abs().max())) if one.numel() else 0.0
-    return not one.numel() or float((one - other).abs().max()) <= bound
+def _is_same(first: Tensor, second: Tensor) -> bool:
+    known = first.isfinite() & second.isfinite()
+    first, second = first[known].double(), second[known].double()
+    bound = _APART * (1 + float(second.abs().max())) if first.numel() else 0.0
+    return not first.numel() or float((first - second).abs().max()) <= bound
 
 
 def check_features(value: Value, rows: int) -> None:

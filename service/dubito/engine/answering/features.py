@@ -31,7 +31,7 @@ from dubito.errors import InputError
 def features(
     placed: Placed,
     pieces: Passes,
-    read: Mapping[str, Tensor],
+    rows: Mapping[str, Tensor],
     check: Check | None,
 ) -> Tensor:
     """The features of all rows, (B, F), on the CPU.
@@ -39,32 +39,32 @@ def features(
     Args:
         placed: programs and weights on a device.
         pieces: the plan for rows of that shape.
-        read: rows by input name.
+        rows: by input name.
         check: called between pieces; whatever it raises ends the pass.
 
     Raises:
         InputError: no module was named, and nothing learnt comes before the first draw.
     """
-    parts = _parts(placed, pieces, read, check)
+    parts = _parts(placed, pieces, rows, check)
     return torch.cat([part.flatten(1).cpu() for part in parts])
 
 
 def _parts(
     placed: Placed,
     pieces: Passes,
-    read: Mapping[str, Tensor],
+    rows: Mapping[str, Tensor],
     check: Check | None,
 ) -> Iterator[Tensor]:
     execution = pieces.execution
     crossing = None if placed.features is not None else _last_crossing(execution)
-    for rows in pieces.rows(read):
+    for block in pieces.rows(rows):
         if check is not None:
             check()
         if placed.features is not None:
-            yield run(placed.features, rows, placed.weights, execution.device)
+            yield run(placed.features, block, placed.weights, execution.device)
         elif crossing is not None:
             name, axis = crossing
-            yield as_tensor(execution.prefix(rows)[name]).movedim(axis, 0)
+            yield as_tensor(execution.prefix(block)[name]).movedim(axis, 0)
 
 
 def _last_crossing(execution: Execution) -> tuple[str, int]:

@@ -18,20 +18,20 @@ Source: CUDA Programming Guide, "CUDA Graphs"; torch.cuda.graph.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import TypeAlias
 
 import torch
+from cachetools import LRUCache
 from torch import Tensor
 
 from dubito.engine.calling.columns import Columns, Figures
 from dubito.engine.summing.sheet import Sheet
 
 RECORDED_AT_LOAD = (1, 2, 4, 8, 16, 32, 64, 128)  # rows
-_MOST = 64  # graphs of an engine, the last used ones
+_MOST = 64  # graphs of an engine: the least recently used are evicted first
 Answer: TypeAlias = Callable[[Mapping[str, Tensor]], tuple[Sheet, Figures]]
 
 
@@ -65,18 +65,18 @@ class Recordings:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._entries: LRUCache[Hashable, _Entry] = LRUCache(_MOST)
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._lock = Lock()
 
     def __len__(self) -> int:
-        """How many graphs there are."""
+        """Return the number of graphs that are recorded."""
         return sum(entry.graph is not None for entry in self._entries.values())
 
     def columns(
         self,
-        read: Mapping[str, Tensor],
+        rows: Mapping[str, Tensor],
         kind: Hashable,
         answer: Answer,
         held: Callable[[], object],
@@ -84,12 +84,12 @@ class Recordings:
         """The answer to some rows.
 
         Args:
-            read: rows by input name, on the host.
+            rows: by input name, on the host.
             kind: what the answer depends on beside the rows and their number.
             answer: makes its sums from rows on the device, and says what they become.
             held: what `answer` reads beside them, asked for after it ran once.
         """
-        total = len(next(iter(read.values())))
+        total = len(next(iter(rows.values())))
         filled = filled_rows(total)
         with self._lock:
             key = filled, kind
@@ -99,13 +99,10 @@ class Recordings:
                 entry = self._entries[key] = _Entry(
                     {
                         name: tensor.new_empty((filled, *tensor.shape[1:]), device=self._device)
-                        for name, tensor in read.items()
+                        for name, tensor in rows.items()
                     }
                 )
-            self._entries.move_to_end(key)
-            while len(self._entries) > _MOST:
-                self._entries.popitem(last=False)
-            for name, tensor in read.items():
+            for name, tensor in rows.items():
                 held_rows = entry.inputs[name]
                 held_rows[:total].copy_(tensor)
                 if filled > total:

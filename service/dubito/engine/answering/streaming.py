@@ -87,12 +87,12 @@ def until(tile: Tile, tally: Tally, num_samples: int, tolerance: float) -> Colum
                 sums.add(raw)
             done = sums.is_within(tolerance) | (stop == num_samples)
             if done.any():
-                own = _on(part, np.flatnonzero(done))
-                answered.append((places[done], sums.take(own).columns()))
+                index_b = _on(part, np.flatnonzero(done))
+                answered.append((places[done], sums.take(index_b).columns()))
             for open_rows in _runs(np.flatnonzero(~done), tile.execution.masks):
-                own = _on(part, open_rows)
-                rest = part if len(open_rows) == len(done) else part.take(own)
-                still.append((rest, sums.take(own), places[open_rows]))
+                index_b = _on(part, open_rows)
+                rest = part if len(open_rows) == len(done) else part.take(index_b)
+                still.append((rest, sums.take(index_b), places[open_rows]))
         going, start = still, stop
     order = np.concatenate([places for places, _ in answered]).argsort()
     columns = joined([part for _, part in answered])

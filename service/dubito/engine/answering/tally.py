@@ -39,7 +39,7 @@ class Waiting:
     _count: int = 0
 
     def add(self, raw: Tensor) -> None:
-        """One chunk more."""
+        """Take in one more chunk."""
         before, after = self._count, self._count + raw.shape[0]
         if not before:
             is_part = raw.untyped_storage().nbytes() > raw.nbytes  # of a chunk's larger value
@@ -54,11 +54,11 @@ class Waiting:
 
     @property
     def size(self) -> int:
-        """How many numbers."""
+        """How many numbers wait."""
         return self._held[: self._count].numel()
 
     def taken_out(self) -> Tensor:
-        """All of them; none is left."""
+        """Return all passes that wait, and leave none."""
         raw = self._held[: self._count]
         self._held, self._count = torch.empty(0), 0
         return raw
@@ -82,7 +82,7 @@ class Tally:
     _sums: RunningSums = field(init=False)
     _waiting: Waiting = field(default_factory=Waiting)
     _in_numpy: bool | None = None
-    _kept: dict[str, list[Tensor]] = field(default_factory=dict)
+    _samples: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._sums = self.head.sums(self.left)
@@ -95,7 +95,7 @@ class Tally:
 
     @property
     def sums(self) -> RunningSums:
-        """Of all passes so far."""
+        """The sums of all passes so far."""
         if self._waiting.size:
             self._take_in()
         return self._sums
@@ -106,21 +106,21 @@ class Tally:
         raw = self._waiting.taken_out()
         if self._in_numpy is None:
             self._in_numpy = is_small(raw)
-        read = self.head.few_parts if self._in_numpy else self.head.parts
-        for parts in read(raw, self.scaling):
+        parts_of = self.head.few_parts if self._in_numpy else self.head.parts
+        for parts in parts_of(raw, self.scaling):
             self._sums.add(*parts)
             self._keep(parts)
 
     def _keep(self, parts: Sequence[Tensor] | Sequence[Column]) -> None:
         if self.keeps_samples:
             for name, part in zip(self.head.sample_names, parts, strict=False):
-                self._kept.setdefault(name, []).append(torch.as_tensor(part))
+                self._samples.setdefault(name, []).append(torch.as_tensor(part))
 
     @QUIET
     def columns(self) -> Columns:
         """Every column, by its name in a prediction."""
         columns = self.figures(on_host(self.sums.sums()))
-        for name, chunks in self._kept.items():
+        for name, chunks in self._samples.items():
             columns[name] = torch.cat(chunks).cpu().numpy()
         return columns
 
@@ -140,7 +140,7 @@ class Tally:
         return spread.draws().is_within(on_host(spread.sums()), tolerance)
 
     def take(self, rows: Tensor) -> Tally:
-        """The same of some rows; samples are not kept."""
+        """Return the tally of some rows, without the samples."""
         part = Tally(self.head, self.scaling, self.left)
         part._sums, part._in_numpy = self.sums.take(rows), self._in_numpy
         return part

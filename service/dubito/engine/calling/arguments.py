@@ -45,9 +45,9 @@ def budget_bytes(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).total_memory) // 16
 
 
-def is_above_0(given: object) -> bool:
-    """Whether it is a number, numpy's included, that float64 holds in full."""
-    number = given.item() if isinstance(given, np.floating | np.integer) else given
+def is_above_0(value: object) -> bool:
+    """Tell whether it is a number, numpy's included, that float64 holds in full."""
+    number = value.item() if isinstance(value, np.floating | np.integer) else value
     if not isinstance(number, int | float) or isinstance(number, bool):
         return False
     return sys.float_info.min <= number < sys.float_info.max
@@ -69,17 +69,17 @@ def as_device(name: str) -> torch.device:
     return device
 
 
-def as_sampling(given: object, default: Sampling) -> Sampling:
-    """What was given, or the default where nothing was.
+def as_sampling(sampling: object, default: Sampling) -> Sampling:
+    """Return the sampling of a call, or the default for None.
 
     Raises:
         InputError: it is something else.
     """
-    if given is None:
-        given = default
-    if not isinstance(given, Sampling):
+    if sampling is None:
+        sampling = default
+    if not isinstance(sampling, Sampling):
         raise InputError(
-            f"`sampling` expects a Sampling, got {type(given).__name__}: such as"
+            f"`sampling` expects a Sampling, got {type(sampling).__name__}: such as"
             " Sampling(num_samples=64)"
         )
-    return given
+    return sampling

@@ -49,10 +49,10 @@ def read_inputs(inputs: Inputs, specs: Sequence[InputSpec]) -> dict[str, Tensor]
         raise InputError(
             f"the model takes the inputs {names}, got {sorted(map(str, inputs))[:64]}: name them so"
         )
-    read = {spec.name: _read(inputs[spec.name], spec) for spec in specs}
-    _check_rows({name: len(tensor) for name, tensor in read.items()})
-    _check_free_dims(read, specs)
-    return read
+    tensors = {spec.name: _read(inputs[spec.name], spec) for spec in specs}
+    _check_rows({name: len(tensor) for name, tensor in tensors.items()})
+    _check_free_dims(tensors, specs)
+    return tensors
 
 
 def _read(rows: Rows, spec: InputSpec) -> Tensor:
@@ -131,10 +131,10 @@ def _check_rows(rows: Mapping[str, int]) -> None:
         raise InputError(f"all inputs expect the same number of rows, got {dict(rows)}")
 
 
-def _check_free_dims(read: Mapping[str, Tensor], specs: Sequence[InputSpec]) -> None:
+def _check_free_dims(tensors: Mapping[str, Tensor], specs: Sequence[InputSpec]) -> None:
     sizes: dict[str, int] = {}
     for spec in specs:
-        for wanted, size in zip(spec.shape, read[spec.name].shape[1:], strict=True):
+        for wanted, size in zip(spec.shape, tensors[spec.name].shape[1:], strict=True):
             if isinstance(wanted, str) and sizes.setdefault(wanted, size) != size:
                 raise InputError(
                     f"dimension `{wanted}` expects one size in all inputs, got {sizes[wanted]} and"

@@ -27,7 +27,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from dubito.engine.calling.sampling import Draw, Masks
-from dubito.engine.draws.strata import Places, kept, words
+from dubito.engine.draws.strata import Places, bernoulli, words
 from dubito.engine.draws.streams import raw_words
 from dubito_nn import Site
 
@@ -68,7 +68,7 @@ def draw(
     if kind == "stratified":
         places = Places(seed, site.index, masks == "shared", start, count)
         if site.distribution == "bernoulli":
-            bits = kept(places, samples, site.bernoulli_mean)
+            bits = bernoulli(places, samples, site.bernoulli_mean)
             return torch.from_numpy(bits).to(dtype).reshape(shape)
         raw = words(places, samples)
     else:

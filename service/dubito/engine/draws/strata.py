@@ -29,11 +29,11 @@ Latin hypercube sampling"; Durstenfeld 1964, "Algorithm 235: random permutation"
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+from cachetools import LRUCache, cached
 from numpy.typing import NDArray
 
 from dubito.engine.draws.streams import raw_words
@@ -69,20 +69,20 @@ def words(places: Places, samples: range) -> NDArray[np.uint64]:
     """Stratified raw words, of which the upper 53 bits are u · 2^53, shape (T, E)."""
     raw = np.empty((len(samples), places.count), dtype=np.uint64)
     for block, at, inside in _blocks(samples):
-        raw[at] = _orders.of(places, block)[inside]
+        raw[at] = _order(places, block)[inside]
         for position, t in zip(range(at.start, at.stop), inside, strict=True):
             raw[position] <<= np.uint64(60)
             raw[position] |= _jitter(places, block, int(t)) >> np.uint64(4)
     return raw
 
 
-def kept(places: Places, samples: range, keep_prob: float) -> NDArray[np.bool_]:
+def bernoulli(places: Places, samples: range, keep_prob: float) -> NDArray[np.bool_]:
     """1[u < keep_prob] for stratified u, shape (T, E)."""
     bits = np.empty((len(samples), places.count), dtype=np.bool_)
     cut = int(keep_prob * BLOCK)  # the stratum that is kept in part
     share = keep_prob * BLOCK - cut
     for block, at, inside in _blocks(samples):
-        order = _orders.of(places, block)[inside]
+        order = _order(places, block)[inside]
         np.less(order, cut, out=bits[at])
         if share > 0:
             lower = (_jitter(places, block, 0) >> np.uint64(15)) * 2.0**-49 < share
@@ -111,12 +111,12 @@ def remainder(site: Site) -> float:
 
 def _blocks(samples: range) -> list[tuple[int, slice, NDArray[np.intp]]]:
     """For every block met: its number, where its samples go, and their places in it."""
-    found, at = [], 0
+    blocks, at = [], 0
     for block, members in groupby(samples, lambda t: t // BLOCK):
         inside = np.array([t % BLOCK for t in members], dtype=np.intp)
-        found.append((block, slice(at, at + len(inside)), inside))
+        blocks.append((block, slice(at, at + len(inside)), inside))
         at += len(inside)
-    return found
+    return blocks
 
 
 def _jitter(places: Places, block: int, t: int) -> NDArray[np.uint64]:
@@ -144,35 +144,13 @@ def permutations(word_E: NDArray[np.uint64]) -> NDArray[np.uint8]:
     return order
 
 
-class _Orders:
-    """The permutations last asked for: chunks may cut through a block, or ask for it again."""
+@cached(LRUCache(_REMEMBERED_BYTES, getsizeof=lambda order: order.nbytes), lock=threading.Lock())
+def _order(places: Places, block: int) -> NDArray[np.uint8]:
+    """Return the permutations of a block, (16, E), not to be written to.
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
-        self._bytes = 0
-        self._kept: OrderedDict[tuple[Places, int], NDArray[np.uint8]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def of(self, places: Places, block: int) -> NDArray[np.uint8]:
-        """Shape (16, E); not to be written to."""
-        key = (places, block)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        stream = (0, block, _ORDERS[places.is_shared])
-        order = permutations(
-            raw_words(places.seed, places.site, stream, places.start, places.count)
-        )
-        order.setflags(write=False)
-        if order.nbytes <= self._limit:
-            with self._lock:
-                if key not in self._kept:
-                    self._bytes += order.nbytes
-                self._kept[key] = order
-                while self._bytes > self._limit:
-                    self._bytes -= self._kept.popitem(last=False)[1].nbytes
-        return order
-
-
-_orders = _Orders(_REMEMBERED_BYTES)
+    The last are remembered: chunks may cut through a block, or ask for it again.
+    """
+    stream = (0, block, _ORDERS[places.is_shared])
+    order = permutations(raw_words(places.seed, places.site, stream, places.start, places.count))
+    order.setflags(write=False)
+    return order

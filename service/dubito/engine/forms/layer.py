@@ -49,14 +49,14 @@ def is_pointwise(node: Node) -> bool:
 
 
 def first_of(node: Node) -> str:
-    """Name of a node's first operand."""
+    """Return the name of a node's first operand."""
     first = node.args[0]
     assert isinstance(first, Ref)
     return first.name
 
 
 def weights_of(linear: Node, static: Mapping[str, object]) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a linear map."""
+    """Return weight and bias of a linear map."""
     names = [part.name if isinstance(part, Ref) else None for part in linear.args[1:]]
     weight, bias = (*names, None)[:2]
     assert weight is not None

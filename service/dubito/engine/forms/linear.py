@@ -38,7 +38,7 @@ class Window:
     dilation: tuple[int, int]
 
     def size(self, image: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
-        """Height and width of the result."""
+        """Return height and width of the result."""
         height, width = (
             (side + 2 * pad - gap * (reach - 1) - 1) // stride + 1
             for side, reach, stride, pad, gap in zip(
@@ -75,7 +75,7 @@ class Linear:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of the values that it needs."""
+        """Names of the values that the form needs."""
         return (self.source,)
 
     def run(self, fold: Fold) -> Tensor:
@@ -96,7 +96,7 @@ class Linear:
         return result_TRN.view(-1, *size, len(weight)).permute(0, 3, 1, 2)
 
     def work(self, about: About, rows: int, num_samples: int) -> tuple[Work, Work]:
-        """Dense work and own."""
+        """Return the work of dense execution, and that of the form."""
         out, channels, *kernel = _weights(self.convolution, about.static)[0].shape
         places = math.prod(about.layouts.shape[self.convolution.name][2:])
         pixels = math.prod(about.layouts.shape[self.source][2:])
@@ -122,30 +122,30 @@ class Linear:
         return torch.matmul(patches_RCLK, kernel_CKO).flatten(2)
 
 
-def linear_maps(nodes: Sequence[Node], plan: Plan, layouts: Layouts, kept: str) -> list[Linear]:
+def linear_maps(nodes: Sequence[Node], plan: Plan, layouts: Layouts, output: str) -> list[Linear]:
     """Every mask of channels on a value of the rows alone that only a convolution reads.
 
     Args:
         nodes: of the suffix, in order.
         plan: that they belong to.
         layouts: how values hold their rows.
-        kept: name of the output.
+        output: its name.
     """
     readers: dict[str, list[Node]] = {}
     for node in nodes:
         for name in node.references():
             readers.setdefault(name, []).append(node)
     static = {node.name for node in plan.static}
-    found = []
+    maps = []
     for node in nodes:
         operand = _masked(node, plan, layouts)
         reading = readers.get(node.name, [])
-        if operand is None or len(reading) != 1 or node.name == kept:
+        if operand is None or len(reading) != 1 or node.name == output:
             continue
         window = _window(reading[0], node.name, static)
         if window is not None:
-            found.append(Linear(*operand, node.name, reading[0], window))
-    return found
+            maps.append(Linear(*operand, node.name, reading[0], window))
+    return maps
 
 
 def _masked(node: Node, plan: Plan, layouts: Layouts) -> tuple[str, str] | None:
@@ -178,9 +178,9 @@ def _window(node: Node, image: str, static: set[str]) -> Window | None:
     weights = [part.name for part in rest if isinstance(part, Ref)]
     if first != Ref(image) or any(name not in static for name in weights):
         return None
-    given: list[object] = list(rest[2:])
+    stated: list[object] = list(rest[2:])
     defaults: list[object] = [(1, 1), (0, 0), (1, 1), 1]
-    stride, padding, dilation, groups = given + defaults[len(given) :]
+    stride, padding, dilation, groups = stated + defaults[len(stated) :]
     if groups != 1:
         return None
     moves, pads, gaps = _pair(stride), _pair(padding), _pair(dilation)

@@ -63,7 +63,7 @@ class Skipped:
     reads: tuple[str, ...]
 
     def run(self, fold: Fold) -> Tensor:
-        """The sum, for every sample and row."""
+        """Return the sum for every sample and row, in folded form."""
         going = self._going(fold)
         around = as_tensor(fold.value(self.around))
         if not going.positions:
@@ -90,7 +90,7 @@ class Skipped:
         return going
 
     def work(self, about: About, rows: int, num_samples: int) -> tuple[Work, Work]:
-        """Dense work and own."""
+        """Return the work of dense execution, and that of the form."""
         flops = moved = 0.0
         for current in self.branch.steps:
             assert isinstance(current, Node)
@@ -113,25 +113,25 @@ class Skipped:
         )
 
 
-def branches(nodes: Sequence[Node], plan: Plan, layouts: Layouts, kept: str) -> list[Skipped]:
+def branches(nodes: Sequence[Node], plan: Plan, layouts: Layouts, output: str) -> list[Skipped]:
     """Every branch that one number per sample switches.
 
     Args:
         nodes: of the suffix, in order.
         plan: that they belong to.
         layouts: how values hold their rows.
-        kept: name of the output.
+        output: its name.
     """
     by_name = {node.name: node for node in nodes}
     readers: dict[str, list[str]] = {}
     for node in nodes:
         for name in node.references():
             readers.setdefault(name, []).append(node.name)
-    found, taken = list[Skipped](), set[str]()
+    skipped, taken = list[Skipped](), set[str]()
     for node in nodes:
         for around, product in _sums(node, by_name):
             operand = _switched(product, plan, layouts)
-            if operand is None or readers[product.name] != [node.name] or product.name == kept:
+            if operand is None or readers[product.name] != [node.name] or product.name == output:
                 continue
             branch, mask = operand
             inside = _inside(branch, product.name, nodes, readers, layouts)
@@ -141,10 +141,10 @@ def branches(nodes: Sequence[Node], plan: Plan, layouts: Layouts, kept: str) -> 
             steps = steps_with([by_name[name] for name in inside], (), branch)
             needed = {name for at in inside for name in by_name[at].references()} - set(inside)
             needed = {name for name in needed if not isinstance(layouts.of[name], Size)}
-            found.append(Skipped(around, mask, steps, names, (around, mask, *sorted(needed))))
+            skipped.append(Skipped(around, mask, steps, names, (around, mask, *sorted(needed))))
             taken.update(names)
             break
-    return found
+    return skipped
 
 
 def _sums(node: Node, by_name: Mapping[str, Node]) -> list[tuple[str, Node]]:

@@ -27,12 +27,12 @@ class Stack:
     """The weights of several samples.
 
     Args:
-        kept: (T, K) units of the chain's input; None for all.
+        input_units: (T, K) units of the chain's input; None for all.
         layers: per layer its weight (T, K, K') and its bias (T, 1, K'), or the bias of all, or
             None.
     """
 
-    kept: Tensor | None
+    input_units: Tensor | None
     layers: tuple[tuple[Tensor, Tensor | None], ...]
 
     @classmethod
@@ -47,13 +47,13 @@ class Stack:
             static: values that depend on nothing.
         """
         masks_TF = [None if mask is None else as_tensor(mask) for mask in masks]
-        kept = [None if mask_TF is None else _kept(mask_TF) for mask_TF in masks_TF]
+        index_of = [None if mask_TF is None else _kept_units(mask_TF) for mask_TF in masks_TF]
         samples = next(len(mask_TF) for mask_TF in masks_TF if mask_TF is not None)
         made = []
         for at, layer in enumerate(layers):
             weight_GF, bias_G = weights_of(layer.linear, static)
-            rows_TK = kept[at + 1] if at + 1 < len(kept) else None
-            columns_TK, mask_TF = kept[at], masks_TF[at]
+            rows_TK = index_of[at + 1] if at + 1 < len(index_of) else None
+            columns_TK, mask_TF = index_of[at], masks_TF[at]
             weight_TGF = weight_GF.expand(samples, -1, -1)
             if rows_TK is not None:
                 weight_TGF = weight_GF[rows_TK]
@@ -63,7 +63,7 @@ class Stack:
                 scale_T1K = mask_TF.gather(1, columns_TK).unsqueeze(1)
                 weight_TGF = weight_TGF.gather(2, index_TGK) * scale_T1K
             made.append((weight_TGF.transpose(1, 2).contiguous(), bias_G))
-        return cls(kept[0], tuple(made))
+        return cls(index_of[0], tuple(made))
 
     def run(self, source: str, layers: Sequence[Layer], fold: Fold) -> Tensor:
         """The chain's output, (samples · rows, F').
@@ -78,8 +78,8 @@ class Stack:
             units = as_tensor(fold.of_rows[source]).expand(samples, -1, -1)
         else:
             units = unfolded(as_tensor(fold.value(source)), 0, (samples, rows))
-        if self.kept is not None:
-            units = units.gather(2, self.kept.unsqueeze(1).expand(-1, rows, -1))
+        if self.input_units is not None:
+            units = units.gather(2, self.input_units.unsqueeze(1).expand(-1, rows, -1))
         for layer, (weight_TKG, bias) in zip(layers, self.layers, strict=True):
             units = units @ weight_TKG if bias is None else torch.baddbmm(bias, units, weight_TKG)
             for node in layer.pointwise:
@@ -87,7 +87,7 @@ class Stack:
         return units.flatten(0, 1)
 
 
-def _kept(mask_TF: Tensor) -> Tensor:
+def _kept_units(mask_TF: Tensor) -> Tensor:
     """Places of the units that a sample keeps, then of some that it drops, (T, K), ascending."""
     is_kept_TF = mask_TF != 0
     most = int(is_kept_TF.sum(1).max())

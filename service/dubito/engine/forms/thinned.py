@@ -41,11 +41,11 @@ class PackedWeights:
     """The weights of one sample.
 
     Args:
-        kept: (K,) units of the chain's input; None for all.
+        input_units: (K,) units of the chain's input; None for all.
         layers: per layer its weight (K', K) and its bias (K',) or None.
     """
 
-    kept: Tensor | None
+    input_units: Tensor | None
     layers: tuple[tuple[Tensor, Tensor | None], ...]
 
 
@@ -72,12 +72,12 @@ class Thinned:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of the values that it needs."""
+        """Names of the values that the chain needs."""
         return (self.source,)
 
     @property
     def masks(self) -> tuple[str, ...]:
-        """Names of the masks in it."""
+        """Names of the masks in the chain."""
         return tuple(layer.mask for layer in self.layers if layer.mask is not None)
 
     def pack(self, fold: Fold, position: int) -> PackedWeights:
@@ -91,22 +91,22 @@ class Thinned:
             None if layer.mask is None else as_tensor(fold.of_samples[layer.mask])[position]
             for layer in self.layers
         ]
-        kept = [None if mask is None else mask.nonzero().squeeze(1) for mask in masks]
+        units = [None if mask is None else mask.nonzero().squeeze(1) for mask in masks]
         packed = []
         for at, layer in enumerate(self.layers):
             weight, bias = weights_of(layer.linear, fold.static)
-            rows = kept[at + 1] if at + 1 < len(kept) else None
-            columns, mask = kept[at], masks[at]
+            rows = units[at + 1] if at + 1 < len(units) else None
+            columns, mask = units[at], masks[at]
             if rows is not None:
                 weight = weight.index_select(0, rows)
                 bias = None if bias is None else bias.index_select(0, rows)
             if columns is not None and mask is not None:
                 weight = weight.index_select(1, columns).mul_(mask[columns])
             packed.append((laid_out(weight), bias))
-        return PackedWeights(kept[0], tuple(packed))
+        return PackedWeights(units[0], tuple(packed))
 
     def work(self, about: About, rows: int, num_samples: int) -> tuple[Work, Work]:
-        """Dense work and own."""
+        """Return the work of dense execution, and that of the form."""
         shares = [1.0 if layer.mask is None else about.density(layer.mask) for layer in self.layers]
         shares.append(1.0)
         flops = kept_flops = moved = weights = units = 0.0
@@ -145,7 +145,7 @@ class Thinned:
         if self.is_stacked:
             return self._together(fold)
         if has_fast_onednn():
-            return torch.cat([self._rows_first(one, fold) for one in self._samples(fold)])
+            return torch.cat([self._rows_first(sample, fold) for sample in self._samples(fold)])
         shared = None
         if self.source in fold.of_rows:
             shared = as_tensor(fold.of_rows[self.source]).t().contiguous()
@@ -161,8 +161,8 @@ class Thinned:
 
     def _units_first(self, units_FB: Tensor, packed: PackedWeights, fold: Fold) -> Tensor:
         """The chain's output in one sample, (F', B)."""
-        if packed.kept is not None:
-            units_FB = units_FB.index_select(0, packed.kept)
+        if packed.input_units is not None:
+            units_FB = units_FB.index_select(0, packed.input_units)
         for layer, (weight, bias) in zip(self.layers, packed.layers, strict=True):
             if bias is None:
                 units_FB = weight @ units_FB
@@ -173,11 +173,11 @@ class Thinned:
         return units_FB
 
     def _rows_first(self, sample: tuple[int, PackedWeights], fold: Fold) -> Tensor:
-        """The same in the order that oneDNN takes, (B, F')."""
+        """The chain's output in one sample, in the order that oneDNN takes, (B, F')."""
         position, packed = sample
         units = fold.of_sample(self.source, position)
-        if packed.kept is not None:
-            units = units.index_select(1, packed.kept)
+        if packed.input_units is not None:
+            units = units.index_select(1, packed.input_units)
         for layer, (weight, bias) in zip(self.layers, packed.layers, strict=True):
             units = linear(units, weight, bias)
             for node in layer.pointwise:
@@ -185,7 +185,7 @@ class Thinned:
         return units
 
     def _together(self, fold: Fold) -> Tensor:
-        """The same where a call costs more than the numbers it works on: all samples at once."""
+        """The chain's output of all samples at once, where a call costs more than its numbers."""
         key = (self, tuple(fold.chunk.samples))
         stack = fold.packs.get(key)
         if not isinstance(stack, Stack):
@@ -196,27 +196,27 @@ class Thinned:
         return stack.run(self.source, self.layers, fold)
 
 
-def chains(nodes: Sequence[Node], plan: Plan, layouts: Layouts, kept: str) -> list[Thinned]:
+def chains(nodes: Sequence[Node], plan: Plan, layouts: Layouts, output: str) -> list[Thinned]:
     """Every chain with at least one layer whose units are dropped.
 
     Args:
         nodes: of the suffix, in order.
         plan: that they belong to.
         layouts: how values hold their rows.
-        kept: name of the output.
+        output: its name.
     """
-    finder = _Finder(nodes, plan, layouts, kept)
-    found, taken = list[Thinned](), set[str]()
+    finder = _Finder(nodes, plan, layouts, output)
+    thinned, taken = list[Thinned](), set[str]()
     for node in nodes:
         if node.name not in taken and (chain := finder.chain_from(node)) is not None:
-            found.append(chain)
+            thinned.append(chain)
             taken.update(chain.nodes)
-    return found
+    return thinned
 
 
 class _Finder:
-    def __init__(self, nodes: Sequence[Node], plan: Plan, layouts: Layouts, kept: str) -> None:
-        self.plan, self.layouts, self.kept = plan, layouts, kept
+    def __init__(self, nodes: Sequence[Node], plan: Plan, layouts: Layouts, output: str) -> None:
+        self.plan, self.layouts, self.output = plan, layouts, output
         self.static = {node.name for node in plan.static}
         self.readers: dict[str, list[Node]] = {}
         for node in nodes:
@@ -301,4 +301,4 @@ class _Finder:
 
     def _only_reader(self, name: str) -> Node | None:
         readers = self.readers.get(name, [])
-        return readers[0] if len(readers) == 1 and name != self.kept else None
+        return readers[0] if len(readers) == 1 and name != self.output else None

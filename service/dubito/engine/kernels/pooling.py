@@ -29,18 +29,18 @@ def max_pool(
     dilation: Sequence[int] = (1,),
     ceil_mode: bool = False,
 ) -> Tensor:
-    """As `aten.max_pool2d`."""
+    """Return the maxima of all windows, as `aten.max_pool2d` does."""
     down, across = window = _pair(kernel)
     height, width = image_RCHW.shape[-2] // down * down, image_RCHW.shape[-1] // across * across
     is_apart = _pair(stride or kernel) == window and not any(padding) and not ceil_mode
     is_plain = is_apart and set(dilation) == {1} and max(window) <= _MOST and height and width
     if not is_plain or image_RCHW.device.type != "cpu" or not image_RCHW.is_floating_point():
-        found = resolve(MAX_POOL)(image_RCHW, kernel, stride, padding, dilation, ceil_mode)
-        assert isinstance(found, Tensor)
-        return found
-    rows = [image_RCHW[..., place:height:down, :] for place in range(down)]
+        pooled = resolve(MAX_POOL)(image_RCHW, kernel, stride, padding, dilation, ceil_mode)
+        assert isinstance(pooled, Tensor)
+        return pooled
+    rows = [image_RCHW[..., offset:height:down, :] for offset in range(down)]
     lower = reduce(torch.maximum, rows)
-    return reduce(torch.maximum, [lower[..., place:width:across] for place in range(across)])
+    return reduce(torch.maximum, [lower[..., offset:width:across] for offset in range(across)])
 
 
 def _pair(numbers: Sequence[int]) -> tuple[int, int]:

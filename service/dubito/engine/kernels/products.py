@@ -64,11 +64,11 @@ def compute(
     device: torch.device,
 ) -> Value:
     """The value of one node, as `dubito_nn.program.step`."""
-    own = _OWN.get(node.op)
-    if own is None:
+    replacement = _OWN.get(node.op)
+    if replacement is None:
         return step(node, values, inputs, weights, draws, device)
     operands = [bind(argument, values, device) for argument in node.args]
-    return own(*operands, **node.kwargs)
+    return replacement(*operands, **node.kwargs)
 
 
 def run(
@@ -104,8 +104,8 @@ def has_fast_onednn() -> bool:
         return False
     calls = (lambda: functional.linear(rows, weight, bias), lambda: _onednn(rows, weight, bias))
     turns = [[_seconds(call) for call in calls] for _ in range(_TURNS)]  # in turn, or noise decides
-    usual, own = (min(turn[at] for turn in turns) for at in (0, 1))
-    return usual > _MARGIN * own
+    usual, onednn = (min(turn[at] for turn in turns) for at in (0, 1))
+    return usual > _MARGIN * onednn
 
 
 def _onednn(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

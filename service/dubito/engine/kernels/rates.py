@@ -53,7 +53,7 @@ class Rates:
     operator_s: float
 
     def seconds(self, work: Work) -> float:
-        """Estimated time of some work."""
+        """Return the estimated time of some work, in seconds."""
         moving = max(work.flops / self.flops_per_s, work.moved / self.bytes_per_s)
         return moving + work.operators * self.operator_s
 

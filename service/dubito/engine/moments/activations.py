@@ -63,7 +63,7 @@ def moments(op: str, x: Spread, args: Arguments, kwargs: Mapping[str, object]) -
 
 
 def rectified(mean: Tensor, variance: Tensor) -> Three:
-    """Moments of max(x, 0), and Φ."""
+    """Return the moments of max(x, 0), and Φ."""
     sigma = variance.sqrt()
     a = (mean / sigma.clamp_min(TINY)).clamp_(-FAR, FAR)
     left, first = standard_moments(a)
@@ -115,15 +115,15 @@ def _two_sided(mean: Tensor, variance: Tensor, left: float, right: float, rate: 
     a = m / sigma
     above_mean = m * ndtr(a) + sigma * _density(a)
     above_square = (m.square() + v) * ndtr(a) + m * sigma * _density(a)
-    one, two = (
+    once, twice = (
         (k * rate * m + (k * rate) ** 2 * v / 2 + log_ndtr(-a - k * rate * sigma)).exp()
         for k in (1, 2)
     )
     below = ndtr(-a)
-    new_mean = right * above_mean + left * (one - below)
-    square = right**2 * above_square + left**2 * (two - 2 * one + below)
+    new_mean = right * above_mean + left * (once - below)
+    square = right**2 * above_square + left**2 * (twice - 2 * once + below)
     new_variance = (square - new_mean.square()).clamp_min(0)
-    slope = right * ndtr(a) + left * rate * one
+    slope = right * ndtr(a) + left * rate * once
     return new_mean.to(mean.dtype), new_variance.to(mean.dtype), slope.to(mean.dtype)
 
 

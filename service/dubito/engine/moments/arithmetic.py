@@ -71,7 +71,7 @@ def of_draws(op: str, args: Arguments, kwargs: Mapping[str, object]) -> Drawn:
     """
     drawn = [arg for arg in args if isinstance(arg, Drawn)]
     first = drawn[0]
-    if len({one.site for one in drawn}) > 1:
+    if len({draws.site for draws in drawn}) > 1:
         raise RefusedError("draws of two sites meet before they act on a value")
     if len(drawn) == 2 and not _same_places(*drawn):
         raise RefusedError("draws of one site meet at different places")
@@ -183,7 +183,7 @@ def product(base: Tensor | Spread, drawn: Drawn) -> Product:
 
 
 def added(x: Tensor | Spread | Product, drawn: Drawn) -> Random:
-    """A value plus draws."""
+    """Return a value plus draws."""
     if isinstance(x, Product) and x.site == drawn.site:
         if not _equal(x.places, drawn.places_in(x.shape)):
             raise RefusedError("draws of one site meet at different places")
@@ -204,19 +204,19 @@ def summed(x: Random, y: Random) -> Spread:
         RefusedError: they share draws, or both share noise among their elements.
     """
     _check_apart(x, y)
-    one, other = spread(x), spread(y)
-    if one.shape != other.shape:
+    first, second = spread(x), spread(y)
+    if first.shape != second.shape:
         raise RefusedError("a random value is repeated by a sum")
-    if one.places is not None and other.places is not None:
+    if first.places is not None and second.places is not None:
         raise RefusedError("elements share noise of two sites in different ways")
-    kept = one if one.places is not None else other
+    sharing = first if first.places is not None else second
     return Spread(
-        one.mean + other.mean,
-        one.variance + other.variance,
-        one.sites | other.sites,
-        kept.deviation,
-        kept.places,
-        one.is_entangled or other.is_entangled,
+        first.mean + second.mean,
+        first.variance + second.variance,
+        first.sites | second.sites,
+        sharing.deviation,
+        sharing.places,
+        first.is_entangled or second.is_entangled,
     )
 
 
@@ -227,17 +227,17 @@ def times(x: Random, y: Random) -> Spread:
         RefusedError: they share draws, or noise is shared among elements.
     """
     _check_apart(x, y)
-    one, other = spread(x), spread(y)
-    if one.places is not None or other.places is not None or one.shape != other.shape:
+    first, second = spread(x), spread(y)
+    if first.places is not None or second.places is not None or first.shape != second.shape:
         raise RefusedError("a product of values whose elements share noise")
     variance = (
-        one.variance * other.variance
-        + one.mean.square() * other.variance
-        + other.mean.square() * one.variance
+        first.variance * second.variance
+        + first.mean.square() * second.variance
+        + second.mean.square() * first.variance
     )
-    entangled = one.is_entangled or other.is_entangled
-    sites = one.sites | other.sites
-    return Spread(one.mean * other.mean, variance, sites, is_entangled=entangled)
+    entangled = first.is_entangled or second.is_entangled
+    sites = first.sites | second.sites
+    return Spread(first.mean * second.mean, variance, sites, is_entangled=entangled)
 
 
 def calculated(
@@ -266,8 +266,8 @@ def calculated(
     if name == "div":
         if isinstance(right, (Drawn, Product, Spread)):
             if isinstance(right, Drawn):
-                one = of_draws("aten.reciprocal.default", [right], {})
-                return _times(left, one)
+                inverse = of_draws("aten.reciprocal.default", [right], {})
+                return _times(left, inverse)
             raise RefusedError("a division by a random value")
         right = 1 / right  # type: ignore[operator]
     return _times(left, right)
@@ -322,14 +322,14 @@ def _check_apart(x: Random, y: Random) -> None:
         raise RefusedError("two values that depend on the same draws meet, as at a skip connection")
 
 
-def _same_places(one: Drawn, other: Drawn) -> bool:
-    return one.shape == other.shape and _equal(one.places, other.places)
+def _same_places(first: Drawn, second: Drawn) -> bool:
+    return first.shape == second.shape and _equal(first.places, second.places)
 
 
-def _equal(one: Tensor | None, other: Tensor | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return torch.equal(one, other)
+def _equal(first: Tensor | None, second: Tensor | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return torch.equal(first, second)
 
 
 def _check_kept(x: Product | Spread, operand: Tensor | float) -> None:

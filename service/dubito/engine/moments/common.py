@@ -64,7 +64,7 @@ class Directions:
 
     @classmethod
     def of(cls, weight_CJ: Tensor) -> Directions:
-        """By subspace iteration from fixed numbers."""
+        """Find the directions by subspace iteration from fixed numbers."""
         generator = torch.Generator().manual_seed(0)
         start = torch.randn(
             len(weight_CJ), NUM_DIRECTIONS + _EXTRA, generator=generator, dtype=torch.float64
@@ -76,42 +76,45 @@ class Directions:
         small = torch.linalg.svd(weight.T @ basis, full_matrices=False)
         basis = (basis @ small.Vh.T[:, :NUM_DIRECTIONS]).to(weight_CJ.dtype)
         inputs = (basis.T @ weight_CJ).contiguous()
-        one, other = torch.triu_indices(NUM_DIRECTIONS, NUM_DIRECTIONS, device=weight.device)
-        twice = torch.where(one == other, 1.0, 2.0).to(weight_CJ.dtype)
+        first, second = torch.triu_indices(NUM_DIRECTIONS, NUM_DIRECTIONS, device=weight.device)
+        twice = torch.where(first == second, 1.0, 2.0).to(weight_CJ.dtype)
         return cls(
-            basis, inputs, inputs[one] * inputs[other], basis[:, one] * basis[:, other] * twice
+            basis,
+            inputs,
+            inputs[first] * inputs[second],
+            basis[:, first] * basis[:, second] * twice,
         )
 
     def split(
-        self, own_BJ: Tensor, before: Common | None, total_BC: Tensor
+        self, noise_BJ: Tensor, before: Common | None, total_BC: Tensor
     ) -> tuple[Tensor, Common]:
         """What is each output's own, and what they have in common.
 
         Args:
-            own_BJ: variance of each input's own noise.
+            noise_BJ: variance of each input's own noise.
             before: what the inputs have in common.
             total_BC: variance that the inputs' own noise gives each output.
         """
-        pairs_BP = functional.linear(own_BJ, self.input_pairs)
-        own_BC = (total_BC - functional.linear(pairs_BP, self.output_pairs)).clamp_min_(0)
-        one, other, square = pairs_of(NUM_DIRECTIONS)
+        pairs_BP = functional.linear(noise_BJ, self.input_pairs)
+        noise_BC = (total_BC - functional.linear(pairs_BP, self.output_pairs)).clamp_min_(0)
+        first, second, square = pairs_of(NUM_DIRECTIONS)
         inner_BRR = pairs_BP[:, square]
         if before is not None:
             seen_BRR = functional.linear(before.factors, self.inputs)
             inner_BRR = inner_BRR + seen_BRR.mT @ seen_BRR
-            pairs_BP = inner_BRR[:, one, other]
+            pairs_BP = inner_BRR[:, first, second]
         variance_BC = functional.linear(pairs_BP, self.output_pairs).clamp_min_(0)
         factors_BRC = functional.linear(_root(inner_BRR).mT, self.basis)
-        return own_BC, Common(factors_BRC, variance_BC)
+        return noise_BC, Common(factors_BRC, variance_BC)
 
 
 @cache
 def pairs_of(count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs (c, p) with c ≤ p, and at which of them each entry of a (count, count) square is."""
-    one, other = torch.triu_indices(count, count)
+    first, second = torch.triu_indices(count, count)
     square = torch.empty(count, count, dtype=torch.int64)
-    square[one, other] = square[other, one] = torch.arange(len(one))
-    return one, other, square
+    square[first, second] = square[second, first] = torch.arange(len(first))
+    return first, second, square
 
 
 def _root(matrix_BRR: Tensor) -> Tensor:

@@ -67,9 +67,9 @@ class Call:
 
     def named(self, *defaults: tuple[str, object]) -> list[object]:
         """Arguments behind the first, by position or name."""
-        given = list(self.args[1:])
+        args = list(self.args[1:])
         return [
-            given[at] if at < len(given) else self.kwargs.get(name, default)
+            args[at] if at < len(args) else self.kwargs.get(name, default)
             for at, (name, default) in enumerate(defaults)
         ]
 
@@ -177,8 +177,8 @@ def _switched(call: Call, x: Product) -> Product:
     """φ(x f + g) = φ(g₀) + ω (φ(x f₁ + g₁) - φ(g₀)) for ω in {0, 1} and f₀ = 0."""
     kind = x.base.mean.dtype if isinstance(x.base, Spread) else x.base.dtype
     dropped = _tensor(resolve(call.op)(x.law.offset[0].to(kind), *call.args[1:], **call.kwargs))
-    kept = shifted_base(x.base, x.law.factor[1].to(kind), x.law.offset[1].to(kind))
-    base = _pointwise(call, kept)
+    passed = shifted_base(x.base, x.law.factor[1].to(kind), x.law.offset[1].to(kind))
+    base = _pointwise(call, passed)
     base = base - dropped if isinstance(base, Tensor) else replace(base, mean=base.mean - dropped)
     ones = torch.ones_like(x.law.factor)
     factor = torch.cat([torch.zeros_like(ones[:1]), ones[1:]])

@@ -57,15 +57,15 @@ def max_pooled(
     return Spread(*best, x.sites)
 
 
-def greater(one: Two, other: Two) -> Two:
+def greater(first: Two, second: Two) -> Two:
     """Moments of the larger of two independent Gaussian variables."""
-    (m1, v1), (m2, v2) = one, other
+    (m1, v1), (m2, v2) = first, second
     theta = (v1 + v2).sqrt_()
     a = (m1 - m2).div_(theta.clamp_min(TINY)).clamp_(-FAR, FAR)
-    left, first = standard_moments(a)
-    share = a.sub_(first).mul_(first)
+    left, mean_part = standard_moments(a)
+    share = a.sub_(mean_part).mul_(mean_part)
     variance = torch.addcmul(v2, v1 - v2, left).addcmul_(share, theta.square()).clamp_min_(0)
-    return torch.maximum(torch.maximum(m1, m2), first.mul_(theta).add_(m2)), variance
+    return torch.maximum(torch.maximum(m1, m2), mean_part.mul_(theta).add_(m2)), variance
 
 
 def _windows(
@@ -76,11 +76,11 @@ def _windows(
         sides = [side for pad in reversed(padding) for side in (pad, pad)]
         x = functional.pad(x, sides, value=fill)
     ends = [size - wide for size, wide in zip(x.shape[-len(kernel) :], kernel, strict=True)]
-    found = []
-    for place in product(*map(range, kernel)):
+    parts = []
+    for corner in product(*map(range, kernel)):
         part = x  # cut by steps, not unfolded: that would copy against the memory format
-        for offset, (start, end, step) in enumerate(zip(place, ends, stride, strict=True)):
+        for offset, (start, end, step) in enumerate(zip(corner, ends, stride, strict=True)):
             axis = x.ndim - len(kernel) + offset
             part = part.transpose(0, axis)[start : start + end + 1 : step].transpose(0, axis)
-        found.append(part)
-    return found
+        parts.append(part)
+    return parts

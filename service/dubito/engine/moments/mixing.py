@@ -41,11 +41,11 @@ class Weights(Protocol):
     """A linear operator on tensors, and the same with every weight squared."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """W x."""
+        """Return W x."""
         ...
 
     def squared(self, x: Tensor) -> Tensor:
-        """W² x."""
+        """Return W² x."""
         ...
 
 
@@ -91,9 +91,9 @@ def linear(
         variance = functional.linear(x.variance, square_CJ)
         return Spread(mean, variance, x.sites, sums[..., 0], shared[..., :1].expand(mean.shape))
     variance = functional.linear(x.variance, square_CJ) + sums.square().sum(-1)
-    own, joint = _joint(x, weight_CJ, None), None
-    if own is not None:
-        joint = lambda: own() + sums @ sums.mT  # noqa: E731
+    of_noise, joint = _joint(x, weight_CJ, None), None
+    if of_noise is not None:
+        joint = lambda: of_noise() + sums @ sums.mT  # noqa: E731
     return Spread(mean, variance, x.sites, None, out, joint=joint)
 
 
@@ -179,13 +179,14 @@ def averaged(x: Spread, weights: Weights, dims: tuple[int, ...]) -> Spread:
         raise RefusedError(_SHARED)
     if x.deviation is None:
         raise RefusedError(_SHARED)
-    kept = first if mean.ndim == first.ndim else first.squeeze(dims)
+    if mean.ndim != first.ndim:
+        first = first.squeeze(dims)
     return Spread(
         mean,
         weights.squared(x.variance),
         x.sites,
         weights(x.deviation),
-        kept.expand(mean.shape),
+        first.expand(mean.shape),
     )
 
 
@@ -204,17 +205,17 @@ def _joint(x: Spread, weight_CJ: Tensor, mixed_BRC: Tensor | None) -> Callable[[
         return (variance_BJ.unsqueeze(1) * weight_CJ) @ weight_CJ.T
 
     def paired() -> Tensor:
-        one, other, square = pairs_of(count)
-        return functional.linear(variance_BJ, weight_CJ[one] * weight_CJ[other])[:, square]
+        first, second, square = pairs_of(count)
+        return functional.linear(variance_BJ, weight_CJ[first] * weight_CJ[second])[:, square]
 
     def both() -> Tensor:
-        own_BCC = paired() if count <= _MAX_PAIRED else plain()
+        covariance_BCC = paired() if count <= _MAX_PAIRED else plain()
         if common is None:
-            return own_BCC
+            return covariance_BCC
         factors_BRC = mixed_BRC
         if factors_BRC is None:
             factors_BRC = functional.linear(common.factors, weight_CJ)
-        return own_BCC + factors_BRC.mT @ factors_BRC
+        return covariance_BCC + factors_BRC.mT @ factors_BRC
 
     return both
 

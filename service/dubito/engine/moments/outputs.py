@@ -43,7 +43,7 @@ class OutputMoments:
 
     @classmethod
     def of(cls, value: Spread) -> OutputMoments:
-        """The moments of a value."""
+        """Return the moments of a value."""
         is_joint = value.joint is not None and value.mean.shape[-1] <= MAX_JOINT
         covariance = value.joint() if is_joint and value.joint is not None else None
         if covariance is not None:
@@ -104,9 +104,9 @@ def _root(covariance_BCC: Tensor) -> Tensor:
     diagonal = covariance_BCC.diagonal(dim1=-2, dim2=-1)
     floor = 1e-9 * diagonal.amax(-1).clamp_min(1e-30)
     eye = torch.eye(covariance_BCC.shape[-1], dtype=torch.float64, device=covariance_BCC.device)
-    found = torch.linalg.cholesky_ex(covariance_BCC + floor[:, None, None] * eye)
-    root: Tensor = found.L
-    if bool(found.info.any()):
+    factor = torch.linalg.cholesky_ex(covariance_BCC + floor[:, None, None] * eye)
+    root: Tensor = factor.L
+    if bool(factor.info.any()):
         values, vectors = torch.linalg.eigh(covariance_BCC.nan_to_num(0.0, 0.0, 0.0))
         root = vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
     is_known_B11 = covariance_BCC.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)

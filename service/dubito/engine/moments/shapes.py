@@ -66,7 +66,7 @@ def moved(op: str, x: Random, move: Move) -> Held:
         return _checked(x, parts)
     count = len(parts[0])  # type: ignore[arg-type]
     each = zip(*([None] * count if part is None else part for part in parts), strict=True)
-    return tuple(_checked(x, list(own)) for own in each)
+    return tuple(_checked(x, list(piece)) for piece in each)
 
 
 def joined(values: list[object], dim: int, join: Callable[..., Tensor]) -> Spread:

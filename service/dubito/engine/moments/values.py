@@ -77,12 +77,12 @@ class NodeLaw:
         """E f, E g, Var f, Var g and Cov(f, g); numbers where they are the same everywhere."""
         f_mean, f_off = _centred(self.factor, self.weights)
         g_mean, g_off = _centred(self.offset, self.weights)
-        found = [f_mean, g_mean]
-        for one, other in ((f_off, f_off), (g_off, g_off), (f_off, g_off)):
-            found.append((self.weights * one * other).sum(0))
+        numbers = [f_mean, g_mean]
+        for left, right in ((f_off, f_off), (g_off, g_off), (f_off, g_off)):
+            numbers.append((self.weights * left * right).sum(0))
         if self.is_uniform:
-            return tuple(part.item() for part in found)  # type: ignore[return-value]
-        return tuple(part.float() for part in found)  # type: ignore[return-value]
+            return tuple(part.item() for part in numbers)  # type: ignore[return-value]
+        return tuple(part.float() for part in numbers)  # type: ignore[return-value]
 
     @cached_property
     def steps(self) -> tuple[Number, Number] | None:
@@ -129,17 +129,19 @@ class Drawn:
     is_raw: bool = False
 
     def numbered(self) -> Tensor:
-        """`places`, written out."""
+        """Return `places`, written out."""
         if self.places is not None:
             return self.places
-        one = [1 if axis == self.rows_axis else size for axis, size in enumerate(self.shape)]
-        count = int(torch.tensor(one).prod())
+        size_of_one = [
+            1 if axis == self.rows_axis else size for axis, size in enumerate(self.shape)
+        ]
+        count = int(torch.tensor(size_of_one).prod())
         numbers = torch.arange(count, dtype=torch.int32, device=self.nodes.device)
-        return numbers.reshape(one).expand(self.shape)
+        return numbers.reshape(size_of_one).expand(self.shape)
 
     @cached_property
     def law(self) -> NodeLaw:
-        """The law of a value times it."""
+        """Return the law of a value times these draws."""
         nodes = self.nodes.double()
         return NodeLaw(nodes, torch.zeros_like(nodes), self.weights)
 
@@ -176,7 +178,7 @@ class Spread:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the value, with the rows."""
+        """Shape of the value, with the rows."""
         return tuple(self.mean.shape)
 
     def total(self) -> Tensor:
@@ -195,12 +197,12 @@ class Spread:
         return Spread(mean, variance, self.sites, None, self.places, self.is_entangled)
 
     def bent_with(self, mean: Tensor, variance: Tensor, slope: Tensor) -> Spread:
-        """The same where E φ' is known: common noise stays, times the slope."""
+        """Bend as `bent` does where E φ' is known: common noise stays, times the slope."""
         if self.common is None or self.places is not None:
             return self.bent(mean, variance)
         common = self.common.scaled(slope)
-        own = (variance - common.variance).clamp_min_(0)
-        return Spread(mean, own, self.sites, None, None, self.is_entangled, common)
+        remaining = (variance - common.variance).clamp_min_(0)
+        return Spread(mean, remaining, self.sites, None, None, self.is_entangled, common)
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,12 +223,12 @@ class Product:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the value, with the rows."""
+        """Shape of the value, with the rows."""
         return tuple(self.base.shape)
 
     @property
     def sites(self) -> frozenset[int]:
-        """The draws it depends on."""
+        """The draws that the value depends on."""
         before = self.base.sites if isinstance(self.base, Spread) else frozenset()
         return before | {self.site}
 
@@ -304,7 +306,7 @@ def standing(drawn: Drawn) -> Product:
 
 
 def sites_of(value: Random) -> frozenset[int]:
-    """The draws that a value depends on."""
+    """Return the draws that a value depends on."""
     return frozenset({value.site}) if isinstance(value, Drawn) else value.sites
 
 
@@ -314,7 +316,7 @@ def without_joint(value: Spread) -> Spread:
 
 
 def distinct(places: Tensor) -> int:
-    """How many different numbers there are."""
+    """Return how many different numbers there are."""
     ordered = places.flatten().sort().values
     return 1 + int((ordered[1:] != ordered[:-1]).sum())
 

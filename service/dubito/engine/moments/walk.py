@@ -92,41 +92,41 @@ class Propagation:
 
     def blocks(
         self,
-        read: Mapping[str, Tensor],
+        rows: Mapping[str, Tensor],
         budget_bytes: int,
         check: Check | None,
     ) -> Iterator[OutputMoments]:
         """Moments of the declared outputs, for one block of rows after the other.
 
         Args:
-            read: checked rows by input name.
+            rows: checked, by input name.
             budget_bytes: for what is alive at once.
             check: called before each block; whatever it raises ends the propagation.
 
         Raises:
             InputError: the budget does not hold one row, or `run` refuses the graph.
         """
-        layouts, of_row = self._look(read)
+        layouts, of_row = self._look(rows)
         if of_row > budget_bytes:
             raise InputError(
                 f"the memory budget of {budget_bytes} bytes expects one row to fit, which takes"
                 f" {of_row} with its moments: raise memory_budget_bytes"
             )
-        count = len(next(iter(read.values())))
+        count = len(next(iter(rows.values())))
         at_once = budget_bytes // of_row
         for first in range(0, count, at_once):
             if check is not None:
                 check()
-            own = {name: rows[first : first + at_once] for name, rows in read.items()}
-            own = {name: rows.to(self._device) for name, rows in own.items()}
-            yield self.run(own, layouts.of)
+            last = first + at_once
+            block = {name: x[first:last].to(self._device) for name, x in rows.items()}
+            yield self.run(block, layouts.of)
 
-    def _look(self, read: Mapping[str, Tensor]) -> tuple[Layouts, int]:
+    def _look(self, rows: Mapping[str, Tensor]) -> tuple[Layouts, int]:
         """Where values hold their rows, and the bytes that a row takes, for rows of that shape."""
-        shapes = tuple(rows.shape[1:] for rows in read.values())
+        shapes = tuple(tensor.shape[1:] for tensor in rows.values())
         if shapes not in self._looked:
-            one = {name: rows[:1].to(self._device) for name, rows in read.items()}
-            layouts = look(self._program, one, self._weights, self._device)
+            row = {name: tensor[:1].to(self._device) for name, tensor in rows.items()}
+            layouts = look(self._program, row, self._weights, self._device)
             output = self._program.outputs["output"]
             peak = peak_row_bytes(self._program.nodes, layouts.row_bytes, {output})
             at_nodes = 2 * NUM_NODES * layouts.row_bytes[output]
@@ -300,9 +300,9 @@ def _is_random(value: Held) -> bool:
 
 def _dependent(program: Program, ops: Sequence[str], stop: Sequence[str] = ()) -> frozenset[str]:
     """Names of the nodes that depend on a node of that kind, not counting what `stop` reads."""
-    found: set[str] = set()
+    dependent: set[str] = set()
     for node in program.nodes:
         reads = () if node.op in stop else node.references()
-        if node.op in ops or any(name in found for name in reads):
-            found.add(node.name)
-    return frozenset(found)
+        if node.op in ops or any(name in dependent for name in reads):
+            dependent.add(node.name)
+    return frozenset(dependent)

@@ -50,7 +50,7 @@ class Size:
     slope: int
 
     def at(self, rows: int) -> int:
-        """The size for that many rows."""
+        """Return the size for that many rows."""
         return self.constant + self.slope * rows
 
 
@@ -154,24 +154,24 @@ def _equal_rows(value: Tensor, axis: int) -> bool:
 
 
 def peak_row_bytes(
-    nodes: Sequence[Node], row_bytes: Mapping[str, int], kept: Collection[str]
+    nodes: Sequence[Node], row_bytes: Mapping[str, int], lasting: Collection[str]
 ) -> int:
     """Peak, over some nodes in order, of the bytes that one more row keeps alive; at least 1.
 
     Args:
         nodes: in order of execution; what they read from elsewhere counts while it is read.
         row_bytes: by node name.
-        kept: names that stay alive to the end.
+        lasting: names that stay alive to the end.
     """
     last = {node.name: position for position, node in enumerate(nodes)}
     for position, node in enumerate(nodes):
         last.update(dict.fromkeys(node.references(), position))
     dying: dict[int, list[str]] = {}
     for name, position in last.items():
-        if name not in kept:
+        if name not in lasting:
             dying.setdefault(position, []).append(name)
-    own = {node.name for node in nodes}
-    alive = sum(row_bytes[name] for name in last if name not in own)
+    made = {node.name for node in nodes}
+    alive = sum(row_bytes[name] for name in last if name not in made)
     peak = max(1, alive)
     for position, node in enumerate(nodes):
         alive += row_bytes[node.name]

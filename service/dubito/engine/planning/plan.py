@@ -137,13 +137,13 @@ def _alive(program: Program, layouts: Layouts) -> set[str]:
 
 def _closure(by_name: Mapping[str, Node], names: Iterable[str], layouts: Layouts) -> set[str]:
     """The nodes that the named ones need; sizes are known without running anything."""
-    found, queue = set(names), list(names)
+    closure, queue = set(names), list(names)
     while queue:
         for name in by_name[queue.pop()].references():
-            if name not in found and not isinstance(layouts.of[name], Size):
-                found.add(name)
+            if name not in closure and not isinstance(layouts.of[name], Size):
+                closure.add(name)
                 queue.append(name)
-    return found
+    return closure
 
 
 def _needed(program: Program, names: Collection[str]) -> tuple[Node, ...]:

@@ -71,8 +71,8 @@ class _Graph:
     def __init__(
         self, program: Program, sites: Sequence[Site], weights: Mapping[str, Tensor]
     ) -> None:
-        self.kept = set(program.outputs.values())
-        self.nodes = {node.name: node for node in _alive(program.nodes, self.kept)}
+        self.outputs = set(program.outputs.values())
+        self.nodes = {node.name: node for node in _alive(program.nodes, self.outputs)}
         self.weights, self.sites = dict(weights), sites
         self.readers: dict[str, list[str]] = {name: [] for name in self.nodes}
         self.sizes, self.random, self.nonnegative = set[str](), set[str](), set[str]()
@@ -82,13 +82,13 @@ class _Graph:
             self._judge(node)
 
     def operand(self, node: Node, at: int = 0) -> Node | None:
-        """The node whose value is an argument."""
+        """Return the node whose value is an argument."""
         part = node.args[at] if len(node.args) > at else None
         return self.nodes[part.name] if isinstance(part, Ref) else None
 
     def alone(self, node: Node) -> bool:
         """Whether exactly one node reads the value, and the program does not return it."""
-        return len(self.readers[node.name]) == 1 and node.name not in self.kept
+        return len(self.readers[node.name]) == 1 and node.name not in self.outputs
 
     def put(self, *nodes: Node) -> None:
         """Replace nodes by others of the same names."""
@@ -124,16 +124,16 @@ class _Graph:
             waiting = [name]
             while waiting:
                 node = self.nodes[waiting[-1]]
-                missing = [read for read in node.references() if read not in placed]
+                missing = [operand for operand in node.references() if operand not in placed]
                 if missing:
                     waiting.extend(missing)
                 else:
                     placed.setdefault(waiting.pop(), node)
-        return tuple(_alive(list(placed.values()), self.kept))
+        return tuple(_alive(list(placed.values()), self.outputs))
 
     def _forget_reads(self, name: str) -> None:
-        for read in self.nodes[name].references():
-            self.readers[read].remove(name)
+        for operand in self.nodes[name].references():
+            self.readers[operand].remove(name)
 
     def _judge(self, node: Node) -> None:
         """Whether a value is made of draws alone, and whether it is never negative."""
@@ -190,8 +190,8 @@ def _of_same_size(graph: _Graph, node: Node, axis: int) -> Node | None:
     """The operand that has the same size on that axis, if one surely has."""
     if node.op in _SHAPE_KEEPING or (axis == 0 and node.op in _ROWS_KEEPING):
         return graph.operand(node)
-    found = _product(graph, node)
-    return graph.nodes[found[0]] if axis == 0 and found is not None else None
+    product = _product(graph, node)
+    return graph.nodes[product[0]] if axis == 0 and product is not None else None
 
 
 def _with_argument(node: Node, old: Ref, new: Argument) -> Node:
@@ -212,8 +212,8 @@ def _norm_into_map(graph: _Graph, name: str) -> bool:
     if before is None or before.op not in _CONVOLUTIONS or before.kwargs or not graph.alone(before):
         return False
     parts = [graph.fixed(part) for part in (*before.args[1:3], *norm.args[1:5])]
-    given = [part for part in (*before.args[1:3], *norm.args[1:5]) if part is not None]
-    if sum(part is not None for part in parts) != len(given):
+    tensors = [part for part in (*before.args[1:3], *norm.args[1:5]) if part is not None]
+    if sum(part is not None for part in parts) != len(tensors):
         return False
     if len(before.args) < 3:
         parts.insert(1, None)
@@ -240,10 +240,10 @@ def _norm_into_map(graph: _Graph, name: str) -> bool:
 
 def _masks_together(graph: _Graph, name: str) -> bool:
     outer = graph.nodes[name]
-    found = _product(graph, outer)
-    if found is None:
+    product = _product(graph, outer)
+    if product is None:
         return False
-    value, mask = found
+    value, mask = product
     inner = graph.nodes[value]
     within = _product(graph, inner)
     if within is None or not graph.alone(inner) or _switches(graph, mask):
@@ -274,10 +274,10 @@ def _mask_later(graph: _Graph, name: str) -> bool:
     if node.op not in (*_PER_ENTRY, *_OVER_PLACES):
         return False
     product = graph.operand(node)
-    found = None if product is None else _product(graph, product)
-    if product is None or found is None or not graph.alone(product):
+    masked = None if product is None else _product(graph, product)
+    if product is None or masked is None or not graph.alone(product):
         return False
-    value, mask = found
+    value, mask = masked
     if value in graph.random or mask not in graph.nonnegative:
         return False
     if node.op in _OVER_PLACES and not _per_channel(graph, mask, 4 if "2d" in node.op else 3):
@@ -332,9 +332,9 @@ _RULES: tuple[Callable[[_Graph, str], bool], ...] = (
 )
 
 
-def _alive(nodes: Sequence[Node], kept: Collection[str]) -> list[Node]:
-    """The nodes that the kept ones need."""
-    alive = set(kept)
+def _alive(nodes: Sequence[Node], needed: Collection[str]) -> list[Node]:
+    """Return the nodes that the needed ones depend on, and those themselves."""
+    alive = set(needed)
     for node in reversed(nodes):
         if node.name in alive:
             alive.update(node.references())

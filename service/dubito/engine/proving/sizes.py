@@ -123,18 +123,18 @@ def check_site(site: Site, size: tuple[int, ...]) -> None:
     Raises:
         BundleRefusedError: naming the site.
     """
-    own = list(size)
-    if site.batch_dim is not None and site.batch_dim < len(own):
-        own[site.batch_dim] //= _ROWS
-        fits = size[site.batch_dim] == own[site.batch_dim] * _ROWS
-        if own[site.batch_dim] == 1 and len(own) > len(site.shape):
-            del own[site.batch_dim]
+    size_of_row = list(size)
+    if site.batch_dim is not None and site.batch_dim < len(size_of_row):
+        size_of_row[site.batch_dim] //= _ROWS
+        fits = size[site.batch_dim] == size_of_row[site.batch_dim] * _ROWS
+        if size_of_row[site.batch_dim] == 1 and len(size_of_row) > len(site.shape):
+            del size_of_row[site.batch_dim]
     else:
         fits = site.batch_dim is None
-    fits = fits and len(own) == len(site.shape)
+    fits = fits and len(size_of_row) == len(site.shape)
     if not fits or any(
-        isinstance(stated, int) and stated != found
-        for stated, found in zip(site.shape, own, strict=True)
+        isinstance(stated, int) and stated != drawn
+        for stated, drawn in zip(site.shape, size_of_row, strict=True)
     ):
         raise BundleRefusedError(
             f"site {site.index} is drawn in the shape {size} for two rows, the manifest states"

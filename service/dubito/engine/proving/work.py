@@ -41,7 +41,7 @@ index index_select gather take_along_dim scatter scatter_add index_put index_add
 bucketize col2im
 """
 _SCATTERING = frozenset(_BY_INDEX.split())
-Given = Mapping[str, Any]
+Arguments = Mapping[str, Any]
 
 
 def units(node: Node, args: Sequence[object], kwargs: Mapping[str, object], value: object) -> float:
@@ -56,7 +56,7 @@ def units(node: Node, args: Sequence[object], kwargs: Mapping[str, object], valu
     if not node.op.startswith("aten."):
         return 0.0
     kind = node.op.split(".")[1]
-    given = _by_name(node, args, kwargs)
+    arguments = _by_name(node, args, kwargs)
     entries = sum(t.numel() for t in _tensors([*args, *kwargs.values(), value]))
     per_entry = _PASS
     if kind in _IN_SERIES:
@@ -67,18 +67,18 @@ def units(node: Node, args: Sequence[object], kwargs: Mapping[str, object], valu
         per_entry = _SCATTERED
     further = _FURTHER.get(kind)
     made = next(_tensors([value]), None)
-    return per_entry * entries + (further(given, made) if further and made is not None else 0.0)
+    return per_entry * entries + (further(arguments, made) if further and made is not None else 0.0)
 
 
 def recurrent_units(node: Node, args: Sequence[object], kwargs: Mapping[str, object]) -> float:
     """The work of a recurrent layer, which must be known before even its shape is asked for."""
-    given = _by_name(node, args, kwargs)
-    tensor: Tensor = given["input"]
+    arguments = _by_name(node, args, kwargs)
+    tensor: Tensor = arguments["input"]
     steps, rows = tensor.shape[:2]
-    if given["batch_first"]:
+    if arguments["batch_first"]:
         steps, rows = rows, steps
-    weights = sum(tensor.numel() for tensor in _tensors(given["params"]))
-    layers = int(given["num_layers"]) * (2 if given["bidirectional"] else 1)
+    weights = sum(tensor.numel() for tensor in _tensors(arguments["params"]))
+    layers = int(arguments["num_layers"]) * (2 if arguments["bidirectional"] else 1)
     return steps * (_STEP * max(1, layers) + rows * weights * _per_product(tensor))
 
 
@@ -98,26 +98,26 @@ def hidden_bytes(
     made = next(_tensors([value]), None)
     if made is None or not (kind.startswith("conv") or kind in _HIDING):
         return 0.0
-    given = _by_name(node, args, kwargs)
+    arguments = _by_name(node, args, kwargs)
     if kind == "einsum":
-        products = _einsum(given, made) / _per_product(made)
-        return made.element_size() * products if len(given["tensors"]) > 2 else 0.0
+        products = _einsum(arguments, made) / _per_product(made)
+        return made.element_size() * products if len(arguments["tensors"]) > 2 else 0.0
     if kind == "scaled_dot_product_attention":
-        query: Tensor = given["query"]
-        fused = query.ndim == 4 and query.shape[-1] == given["value"].shape[-1]
-        scores = query.numel() // max(1, query.shape[-1]) * given["key"].shape[-2]
+        query: Tensor = arguments["query"]
+        fused = query.ndim == 4 and query.shape[-1] == arguments["value"].shape[-1]
+        scores = query.numel() // max(1, query.shape[-1]) * arguments["key"].shape[-2]
         return 0.0 if fused else float(query.element_size() * scores)
-    weight: Tensor = given["weight"]
+    weight: Tensor = arguments["weight"]
     if weight.dtype == torch.float32 or not weight.numel():
         return 0.0
-    windows = max(made.numel(), given["input"].numel()) / max(1, weight.shape[0])
+    windows = max(made.numel(), arguments["input"].numel()) / max(1, weight.shape[0])
     return float(weight.element_size() * windows * weight.numel() / weight.shape[0])
 
 
 _HIDING = frozenset(["einsum", "scaled_dot_product_attention"])
 
 
-def _by_name(node: Node, args: Sequence[object], kwargs: Mapping[str, object]) -> Given:
+def _by_name(node: Node, args: Sequence[object], kwargs: Mapping[str, object]) -> Arguments:
     return {**dict(zip(argument_names(node.op), args, strict=False)), **kwargs}
 
 
@@ -125,27 +125,27 @@ def _per_product(tensor: Tensor) -> float:
     return _PER_PRODUCT.get(tensor.dtype, _OTHER_PRODUCT)
 
 
-def _contraction(of: str, axis: int = -1) -> Callable[[Given, Tensor], float]:
+def _contraction(of: str, axis: int = -1) -> Callable[[Arguments, Tensor], float]:
     """As many products per entry of the result as one axis of that argument is long."""
 
-    def count(given: Given, made: Tensor) -> float:
-        tensor: Tensor = given[of]
+    def count(arguments: Arguments, made: Tensor) -> float:
+        tensor: Tensor = arguments[of]
         length = tensor.shape[axis] if tensor.ndim else 1
         return max(1, made.numel()) * length * _per_product(tensor)
 
     return count
 
 
-def _tensordot(given: Given, made: Tensor) -> float:
-    sizes = given["self"].numel() * given["other"].numel() * max(1, made.numel())
+def _tensordot(arguments: Arguments, made: Tensor) -> float:
+    sizes = arguments["self"].numel() * arguments["other"].numel() * max(1, made.numel())
     return float(math.isqrt(sizes)) * _per_product(made)
 
 
-def _einsum(given: Given, made: Tensor) -> float:
+def _einsum(arguments: Arguments, made: Tensor) -> float:
     """The product of all axes, as if every combination of them were visited."""
-    equation = str(given["equation"]).replace(" ", "")
+    equation = str(arguments["equation"]).replace(" ", "")
     sizes: dict[str, int] = {}
-    for term, tensor in zip(equation.split("->")[0].split(","), given["tensors"], strict=False):
+    for term, tensor in zip(equation.split("->")[0].split(","), arguments["tensors"], strict=False):
         head, dots, tail = term.partition("...")
         hidden = [f".{n}" for n in range(tensor.ndim - len(head) - len(tail), 0, -1)]
         for label, size in zip([*head, *hidden * bool(dots), *tail], tensor.shape, strict=False):
@@ -153,46 +153,46 @@ def _einsum(given: Given, made: Tensor) -> float:
     return math.prod(sizes.values()) * _per_product(made)
 
 
-def _bilinear(given: Given, made: Tensor) -> float:
-    weight: Tensor = given["weight"]
+def _bilinear(arguments: Arguments, made: Tensor) -> float:
+    weight: Tensor = arguments["weight"]
     return made.numel() * math.prod(weight.shape[1:]) * _per_product(weight)
 
 
-def _convolution(given: Given, made: Tensor) -> float:
-    weight: Tensor = given["weight"]
+def _convolution(arguments: Arguments, made: Tensor) -> float:
+    weight: Tensor = arguments["weight"]
     per_entry = weight.numel() / max(1, weight.shape[0])
-    source: Tensor = given["input"] if given.get("transposed") else made
+    source: Tensor = arguments["input"] if arguments.get("transposed") else made
     return source.numel() * per_entry * _per_product(weight)
 
 
-def _transposed(given: Given, made: Tensor) -> float:
-    return _convolution({**given, "transposed": True}, made)
+def _transposed(arguments: Arguments, made: Tensor) -> float:
+    return _convolution({**arguments, "transposed": True}, made)
 
 
-def _pool(axes: int) -> Callable[[Given, Tensor], float]:
-    def count(given: Given, made: Tensor) -> float:
-        kernel: int | Sequence[int] = given["kernel_size"]
+def _pool(axes: int) -> Callable[[Arguments, Tensor], float]:
+    def count(arguments: Arguments, made: Tensor) -> float:
+        kernel: int | Sequence[int] = arguments["kernel_size"]
         sizes = [kernel] if isinstance(kernel, int) else list(kernel)
         return made.numel() * math.prod(sizes * axes if len(sizes) == 1 else sizes) * _PASS
 
     return count
 
 
-def _attention(given: Given, made: Tensor) -> float:
-    query: Tensor = given["query"]
-    key: Tensor = given["key"]
+def _attention(arguments: Arguments, made: Tensor) -> float:
+    query: Tensor = arguments["query"]
+    key: Tensor = arguments["key"]
     scores = query.numel() // max(1, query.shape[-1]) * key.shape[-2]
-    width = query.shape[-1] + int(given["value"].shape[-1])
+    width = query.shape[-1] + int(arguments["value"].shape[-1])
     return scores * (width * _per_product(query) + 5 * _PASS)
 
 
-def _cell(given: Given, made: Tensor) -> float:
-    tensor: Tensor = given["input"]
-    weights = int(given["w_ih"].numel() + given["w_hh"].numel())
+def _cell(arguments: Arguments, made: Tensor) -> float:
+    tensor: Tensor = arguments["input"]
+    weights = int(arguments["w_ih"].numel() + arguments["w_hh"].numel())
     return tensor.shape[0] * weights * _per_product(tensor)
 
 
-_FURTHER: dict[str, Callable[[Given, Tensor], float]] = {
+_FURTHER: dict[str, Callable[[Arguments, Tensor], float]] = {
     **{kind: _contraction("self") for kind in ("matmul", "mm", "bmm", "mv", "dot", "vdot")},
     **{"inner": _contraction("self"), "linear": _contraction("input")},
     **{"addmm": _contraction("mat1"), "baddbmm": _contraction("batch1")},
@@ -208,7 +208,7 @@ _FURTHER: dict[str, Callable[[Given, Tensor], float]] = {
 
 
 def _tensors(values: object) -> Iterator[Tensor]:
-    """All tensors in nested lists."""
+    """Yield all tensors in nested lists."""
     if isinstance(values, Tensor):
         yield values
     elif isinstance(values, (list, tuple)):

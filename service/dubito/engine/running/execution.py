@@ -6,12 +6,12 @@ Its job: keep what is computed once (static values, masks), compute what is comp
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+from cachetools import LRUCache
 from torch import Tensor
 
 from dubito.engine.calling.sampling import Key, Masks
@@ -59,10 +59,11 @@ class Execution:
     masks: Masks
     cache_bytes: int
     static: Values = field(default_factory=dict)
-    _kept: OrderedDict[Key, _Kept] = field(default_factory=OrderedDict)
+    _masks: LRUCache[Key, _KeyMasks] = field(init=False)
     _steps: dict[tuple[Form, ...], Steps] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._masks = LRUCache(self.cache_bytes, getsizeof=lambda masks: masks.bytes)
         wanted = frozenset(node.name for node in self.plan.static)
         self.static = self._run(self.plan.static, 1, {}, None, wanted)
 
@@ -122,15 +123,15 @@ class Execution:
 
         def source(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
             site = self.sites[index]
-            own = list(size)
+            row_size = list(size)
             if site.batch_dim is not None:
-                own[site.batch_dim] //= len(samples) * len(rows)
+                row_size[site.batch_dim] //= len(samples) * len(rows)
             masks: Masks = self.masks if per_row else "shared"
             drawn = draw(
                 site,
                 key.seed,
                 samples,
-                tuple(own),
+                tuple(row_size),
                 masks=masks,
                 rows=rows,
                 kind=key.draw,
@@ -139,7 +140,7 @@ class Execution:
             if site.batch_dim is None:
                 return drawn.reshape(size)
             if masks == "shared":
-                drawn = drawn.unsqueeze(1).expand(-1, len(rows), *own)
+                drawn = drawn.unsqueeze(1).expand(-1, len(rows), *row_size)
             return _placed(drawn, site, size)
 
         return source
@@ -150,25 +151,23 @@ class Execution:
             return {}
         if not self.keeps(samples.stop):
             return self._drawn(samples, key)
-        kept = self._kept.setdefault(key, _Kept())
-        self._kept.move_to_end(key)
-        at_once = max(1, _PIECE_BYTES // max(1, self._sample_bytes))
-        for first in range(kept.count, samples.stop, at_once):
-            piece = range(first, min(first + at_once, samples.stop))
-            kept.add(self._drawn(piece, key), piece, self.layouts)
-        while len(self._kept) > 1 and sum(part.bytes for part in self._kept.values()) > (
-            self.cache_bytes
-        ):
-            self._kept.popitem(last=False)
-        return kept.of(samples, self.layouts)
+        masks = self._masks.get(key)
+        if masks is None or masks.count < samples.stop:
+            masks = self._masks.pop(key, None) or _KeyMasks()
+            at_once = max(1, _PIECE_BYTES // max(1, self._sample_bytes))
+            for first in range(masks.count, samples.stop, at_once):
+                piece = range(first, min(first + at_once, samples.stop))
+                masks.add(self._drawn(piece, key), piece, self.layouts)
+            self._masks[key] = masks  # anew, as its size has grown
+        return masks.of(samples, self.layouts)
 
     def keeps(self, num_samples: int) -> bool:
         """Whether what so many samples need of their masks is kept for the next request."""
         return not self.plan.one_at_a_time and num_samples * self._sample_bytes <= self.cache_bytes
 
-    def kept(self, key: Key) -> Values:
-        """What is kept of that key at the moment."""
-        return dict(self._kept[key].values) if key in self._kept else {}
+    def masks_of(self, key: Key) -> Values:
+        """Return what is kept of the masks of that key at the moment."""
+        return dict(self._masks[key].values) if key in self._masks else {}
 
     @cached_property
     def _sample_bytes(self) -> int:
@@ -216,7 +215,7 @@ class Execution:
 
 
 @dataclass
-class _Kept:
+class _KeyMasks:
     """The masks of the first samples of a key."""
 
     count: int = 0

@@ -54,14 +54,14 @@ class Form(Protocol):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of the values that it needs."""
+        """Names of the values that the form needs."""
 
     @property
     def wants_all_samples(self) -> bool:
         """Whether it does work per row that all its samples should share."""
 
     def run(self, fold: Fold) -> Tensor:
-        """The last node's value, in folded form."""
+        """Return the last node's value, in folded form."""
 
 
 Packs: TypeAlias = "dict[tuple[Form, int | tuple[int, ...]], object]"
@@ -129,7 +129,7 @@ class Fold:
         return as_tensor(self.value(steps.result))
 
     def value(self, name: str) -> Value:
-        """A value in folded form."""
+        """Return a value in folded form."""
         if name in self.values:
             return self.values[name]
         layout = self.layouts[name]
@@ -219,13 +219,13 @@ class Fold:
             return False
         if first.name in self.values and second.name in self.values:
             return False
-        one, other = self.layouts[first.name], self.layouts[second.name]
+        first_layout, second_layout = self.layouts[first.name], self.layouts[second.name]
         return (
-            isinstance(one, RowAxis)
-            and isinstance(other, RowAxis)
-            and one.axis is not None
-            and (one.axis, one.ndim) == (other.axis, other.ndim)
-            and one.per_row == other.per_row == 1
+            isinstance(first_layout, RowAxis)
+            and isinstance(second_layout, RowAxis)
+            and first_layout.axis is not None
+            and (first_layout.axis, first_layout.ndim) == (second_layout.axis, second_layout.ndim)
+            and first_layout.per_row == second_layout.per_row == 1
         )
 
     def _arithmetic(self, node: Node, overwrite: Callable[..., Tensor] | None) -> Tensor:
@@ -267,19 +267,19 @@ def steps_with(nodes: Sequence[Node], forms: Sequence[Form], result: str) -> Ste
     reads = {node.name: tuple(node.references()) for node in nodes}
     last: dict[str, int] = {}
     for position, current in enumerate(steps):
-        read = reads[current.name] if isinstance(current, Node) else current.reads
-        last.update(dict.fromkeys(read, position))
+        names = reads[current.name] if isinstance(current, Node) else current.reads
+        last.update(dict.fromkeys(names, position))
     dying: dict[int, list[str]] = {}
     for name, position in last.items():
         if name != result:
             dying.setdefault(position, []).append(name)
     plain = [node for node in nodes if node.name not in covered]
-    kept = {result, *(name for form in forms for name in form.reads)}
-    return Steps(tuple(steps), dying, reads, overwriting(plain, kept), result)
+    read_elsewhere = {result, *(name for form in forms for name in form.reads)}
+    return Steps(tuple(steps), dying, reads, overwriting(plain, read_elsewhere), result)
 
 
 def unfolded(value: Tensor, axis: int, shape: tuple[int, int]) -> Tensor:
-    """The folded axis as two: samples, rows."""
+    """Return the value with its folded axis as two: samples, rows."""
     return value.view(*value.shape[:axis], *shape, *value.shape[axis + 1 :])
 
 
@@ -307,6 +307,6 @@ def compact(value: Value) -> Value:
 
 
 def as_tensor(value: object) -> Tensor:
-    """A value that must be a tensor."""
+    """Return a value that must be a tensor."""
     assert isinstance(value, Tensor)
     return value

@@ -143,23 +143,23 @@ class Passes:
 
     def tiles(
         self,
-        read: Mapping[str, Tensor],
+        rows: Mapping[str, Tensor],
         sampling: Sampling,
         check: Check | None,
     ) -> Iterator[Tile]:
         """Some rows after the others, ready for any of their samples.
 
         Args:
-            read: rows by input name.
+            rows: by input name.
             sampling: T, seed and masks.
             check: called before every chunk; whatever it raises ends the passes.
         """
-        total = len(next(iter(read.values())))
+        total = len(next(iter(rows.values())))
         forms = self.chosen(total, sampling)
         packs = self.packs if sampling.key == self.key else {}
         tile_rows, at_once = self._tile(total, sampling, forms)
         for block in _cut(total, self._block_rows(tile_rows)):
-            inputs = self._on_device(read, block)
+            inputs = self._on_device(rows, block)
             whole = Tile(
                 self.execution,
                 inputs,
@@ -188,21 +188,21 @@ class Passes:
 
     def held(self, sampling: Sampling) -> object:
         """What such a call reads beside its rows, once it has run."""
-        return self, self.execution.kept(sampling.key), dict(self.packs)
+        return self, self.execution.masks_of(sampling.key), dict(self.packs)
 
-    def rows(self, read: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
+    def rows(self, rows: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
         """The rows on the device, as many at once as one pass of them may take.
 
         Args:
-            read: rows by input name.
+            rows: by input name.
         """
-        total = len(next(iter(read.values())))
+        total = len(next(iter(rows.values())))
         for block in _cut(total, min(self._folded_rows(), self.most_rows)):
-            yield self._on_device(read, block)
+            yield self._on_device(rows, block)
 
-    def _on_device(self, read: Mapping[str, Tensor], rows: range) -> Mapping[str, Tensor]:
+    def _on_device(self, rows: Mapping[str, Tensor], part: range) -> Mapping[str, Tensor]:
         device = self.execution.device
-        return {name: tensor[rows.start : rows.stop].to(device) for name, tensor in read.items()}
+        return {name: tensor[part.start : part.stop].to(device) for name, tensor in rows.items()}
 
     def chosen(self, total: int, sampling: Sampling) -> tuple[Form, ...]:
         """The forms for calls of that size: the same for every tile of a call.
@@ -264,7 +264,7 @@ class Passes:
 
 
 def _cut(rows: int, at_once: int) -> Iterator[range]:
-    """Neighbouring rows, so many at once."""
+    """Yield ranges of neighbouring rows, so many at once."""
     for first in range(0, rows, at_once):
         yield range(first, min(first + at_once, rows))
 

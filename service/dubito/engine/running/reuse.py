@@ -48,16 +48,18 @@ _OWN_MEMORY = frozenset(_OVERWRITING) | {
 """Operators whose result never shares memory with an operand."""
 
 
-def overwriting(nodes: Sequence[Node], kept: Collection[str]) -> dict[str, Callable[..., Tensor]]:
+def overwriting(
+    nodes: Sequence[Node], read_elsewhere: Collection[str]
+) -> dict[str, Callable[..., Tensor]]:
     """The overwriting operator by name of the node that may use it.
 
     Args:
         nodes: in order of execution.
-        kept: names of values that something else reads.
+        read_elsewhere: names of values that something else reads.
     """
     made = {node.name: node.op for node in nodes}
     readers = Counter(name for node in nodes for name in node.references())
-    found = {}
+    operators = {}
     for node in nodes:
         first = node.args[0] if node.args else None
         if (
@@ -65,10 +67,10 @@ def overwriting(nodes: Sequence[Node], kept: Collection[str]) -> dict[str, Calla
             and isinstance(first, Ref)
             and made.get(first.name) in _OWN_MEMORY
             and readers[first.name] == 1
-            and first.name not in kept
+            and first.name not in read_elsewhere
         ):
-            found[node.name] = _OVERWRITING[node.op]
-    return found
+            operators[node.name] = _OVERWRITING[node.op]
+    return operators
 
 
 def may_hold(operand: object, *others: object) -> bool:

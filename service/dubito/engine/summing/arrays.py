@@ -37,11 +37,11 @@ def numbers(values: tuple[float, ...], like: A) -> A:
 
 
 def weighted(values: A, weights: A) -> A:
-    """Weighted sums along the last axis."""
+    """Return weighted sums along the last axis."""
     if isinstance(values, Tensor):
         return values @ weights
-    found: Column = (values * weights).sum(-1)  # a row's bits do not hang on its neighbours
-    return found
+    sums: Column = (values * weights).sum(-1)  # a row's bits do not hang on its neighbours
+    return sums
 
 
 def concat(parts: Sequence[A]) -> A:
@@ -62,10 +62,10 @@ def added(total: A | None, part: A) -> A:
 def entr(probs: A) -> A:
     """-p log p, 0 at p = 0."""
     if isinstance(probs, Tensor):
-        entropy: Tensor = torch.special.entr(probs)
-        return entropy
-    found: Column = scipy.special.entr(probs)
-    return found
+        of_tensor: Tensor = torch.special.entr(probs)
+        return of_tensor
+    of_column: Column = scipy.special.entr(probs)
+    return of_column
 
 
 def squared(values: A) -> A:
@@ -75,7 +75,7 @@ def squared(values: A) -> A:
 
 
 def ascending(values: A) -> A:
-    """Sorted along the last axis."""
+    """Return the values sorted along the last axis."""
     if isinstance(values, Tensor):
         if values.device.type != "cpu":
             return values.sort(dim=-1).values
@@ -94,7 +94,7 @@ def last_axis(values: A, axis: int) -> A:
 
 
 def copied(values: A) -> A:
-    """In memory of its own."""
+    """Return the values in memory of their own."""
     return values.clone() if isinstance(values, Tensor) else values.copy()
 
 
@@ -106,11 +106,11 @@ def not_below_zero(values: A) -> A:
 
 
 def taken(values: A, rows: Tensor) -> A:
-    """Entries of the first axis."""
+    """Return entries of the first axis."""
     if isinstance(values, Tensor):
         return values[rows]
-    found: Column = values[rows.numpy()]
-    return found
+    entries: Column = values[rows.numpy()]
+    return entries
 
 
 @lru_cache(maxsize=256)

@@ -93,7 +93,7 @@ class Blocks(Generic[A]):
 
     @property
     def count(self) -> int:
-        """Whole blocks so far."""
+        """Number of whole blocks so far."""
         return self._means.count
 
     def sums(self) -> dict[str, A]:
@@ -102,11 +102,11 @@ class Blocks(Generic[A]):
         if slope_BD is None:
             assert self._waiting is not None
             slope_BD = _slope(self._waiting[None])
-        found = {"slope": slope_BD}
-        return found | {"between": self._means.squares} if self.count > 1 else found
+        sums = {"slope": slope_BD}
+        return sums | {"between": self._means.squares} if self.count > 1 else sums
 
     def take(self, rows: Tensor) -> Blocks[A]:
-        """The same of some rows."""
+        """Return the blocks of some rows."""
         part: Blocks[A] = Blocks()
         part._means = self._means.take(rows)
         part._slope = None if self._slope is None else taken(self._slope, rows)

@@ -74,7 +74,7 @@ class Groups(Generic[A]):
 
     @property
     def number(self) -> int:
-        """How many groups there are, G."""
+        """Number of groups, G."""
         return -(-self._count // self.size)
 
     def entropy(self, mean_BC: A) -> A:
@@ -94,7 +94,7 @@ class Groups(Generic[A]):
         return total_B
 
     def take(self, rows: Tensor) -> Groups[A]:
-        """The same of some rows."""
+        """Return the groups of some rows."""
         part: Groups[A] = Groups(self._most)
         part.size, part._count = self.size, self._count
         part._sums_GBC = [

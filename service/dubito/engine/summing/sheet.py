@@ -37,28 +37,31 @@ class Sheet:
         Args:
             columns: rows first, on one device.
         """
-        parts = [one.double().reshape(len(one), -1) for one in columns.values()]
-        shapes = {name: tuple(one.shape[1:]) for name, one in columns.items()}
+        parts = [column.double().reshape(len(column), -1) for column in columns.values()]
+        shapes = {name: tuple(column.shape[1:]) for name, column in columns.items()}
         return cls(torch.cat(parts, dim=1), shapes)
 
     def on_host(self, rows: int | None = None) -> dict[str, Column]:
         """The columns of the first rows, or of all."""
         numbers: Column = self.numbers[:rows].cpu().numpy()
-        found, first = dict[str, Column](), 0
+        columns, first = dict[str, Column](), 0
         for name, shape in self.shapes.items():
             last = first + math.prod(shape)
-            found[name] = numbers[:, first:last].reshape(-1, *shape)
+            columns[name] = numbers[:, first:last].reshape(-1, *shape)
             first = last
-        return found
+        return columns
 
 
 def on_host(columns: Mapping[str, Tensor] | Mapping[str, Column]) -> dict[str, Column]:
     """Columns of one device, or of numpy, on the host."""
-    if any(one.device.type != "cpu" for one in tensors(columns).values()):
+    if any(column.device.type != "cpu" for column in tensors(columns).values()):
         return Sheet.of(tensors(columns)).on_host()
-    return {name: one.numpy() if isinstance(one, Tensor) else one for name, one in columns.items()}
+    return {
+        name: column.numpy() if isinstance(column, Tensor) else column
+        for name, column in columns.items()
+    }
 
 
 def tensors(columns: Mapping[str, Tensor] | Mapping[str, Column]) -> dict[str, Tensor]:
-    """Those of the columns that are tensors."""
-    return {name: one for name, one in columns.items() if isinstance(one, Tensor)}
+    """Return those of the columns that are tensors."""
+    return {name: column for name, column in columns.items() if isinstance(column, Tensor)}

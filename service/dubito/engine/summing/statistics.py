@@ -41,13 +41,13 @@ class RunningSums(Protocol):
         """Takes in the parts of the next samples, in order of t."""
 
     def sums(self) -> dict[str, Tensor] | dict[str, Column]:
-        """By name, rows first."""
+        """Return the sums by name, rows first."""
 
     def draws(self) -> Draws:
-        """What the sums are of."""
+        """Return what the sums are of."""
 
     def take(self, rows: Tensor) -> RunningSums:
-        """The same of some rows."""
+        """Return the sums of some rows."""
 
 
 class RunningSpread(Generic[A]):
@@ -69,17 +69,17 @@ class RunningSpread(Generic[A]):
             self.blocks.add(chunk_TBD)
 
     def sums(self) -> dict[str, A]:
-        """By name, rows first."""
-        found = {"mean": self.moments.mean, "squares": self.moments.squares}
-        return found if self.blocks is None else found | self.blocks.sums()
+        """Return the sums by name, rows first."""
+        sums = {"mean": self.moments.mean, "squares": self.moments.squares}
+        return sums if self.blocks is None else sums | self.blocks.sums()
 
     def draws(self, groups: int = 0, group_size: int = 1) -> Draws:
-        """What the sums are of."""
+        """Return what the sums are of."""
         blocks = 0 if self.blocks is None else self.blocks.count
         return Draws(self.moments.count, self.left, blocks, groups, group_size)
 
     def take(self, rows: Tensor) -> RunningSpread[A]:
-        """The same of some rows."""
+        """Return the sums of some rows."""
         part: RunningSpread[A] = RunningSpread(self.left)
         part.moments = self.moments.take(rows)
         part.blocks = None if self.blocks is None else self.blocks.take(rows)
@@ -121,7 +121,7 @@ class ClassificationSums(Generic[A]):
         self._sizes.add(sizes_TB2)
 
     def sums(self) -> dict[str, A]:
-        """By name, rows first."""
+        """Return the sums by name, rows first."""
         assert self._entropy_B is not None
         assert self._votes_BC is not None
         return {
@@ -134,11 +134,11 @@ class ClassificationSums(Generic[A]):
         }
 
     def draws(self) -> Draws:
-        """What the sums are of."""
+        """Return what the sums are of."""
         return self.spread.draws(self._groups.number, self._groups.size)
 
     def take(self, rows: Tensor) -> ClassificationSums[A]:
-        """The same of some rows."""
+        """Return the sums of some rows."""
         part: ClassificationSums[A] = ClassificationSums()
         part.spread, part._groups = self.spread.take(rows), self._groups.take(rows)
         if self._entropy_B is not None and self._votes_BC is not None:
@@ -165,16 +165,16 @@ class RegressionSums(Generic[A]):
         self._noise_BD = added(self._noise_BD, noise_TBD.sum(0))
 
     def sums(self) -> dict[str, A]:
-        """By name, rows first."""
+        """Return the sums by name, rows first."""
         assert self._noise_BD is not None
         return self.spread.sums() | {"noise": self._noise_BD}
 
     def draws(self) -> Draws:
-        """What the sums are of."""
+        """Return what the sums are of."""
         return self.spread.draws()
 
     def take(self, rows: Tensor) -> RegressionSums[A]:
-        """The same of some rows."""
+        """Return the sums of some rows."""
         part: RegressionSums[A] = RegressionSums()
         part.spread = self.spread.take(rows)
         if self._noise_BD is not None:

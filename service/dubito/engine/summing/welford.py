@@ -39,7 +39,7 @@ class RunningMean(Generic[A]):
         self.count = total
 
     def take(self, rows: Tensor) -> RunningMean[A]:
-        """The same of some rows."""
+        """Return the moments of some rows."""
         part: RunningMean[A] = RunningMean()
         if self.count:
             part.count = self.count
