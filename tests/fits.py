@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from dubito.calibration.choices import DEFAULTS
 from dubito.calibration.fit import fit
-from dubito.calibration.heads import Head
+from dubito.calibration.heads import Head, Request
 from dubito.calibration.heads.classes import ClassHead
 from dubito.calibration.heads.labels import LabelHead
 from dubito.calibration.heads.numbers import NumberHead
@@ -21,7 +22,16 @@ from dubito.calibration.judge import judge
 from dubito.calibration.record import Calibration
 from dubito.calibration.sampled import Sampled
 from dubito.calibration.terms import Terms
-from dubito.report import Evaluation, no_check
+from dubito.engine import Prediction
+from dubito.report import (
+    Evaluation,
+    Report,
+    classification_statistics,
+    figures,
+    no_check,
+    ood_statistics,
+    regression_statistics,
+)
 
 HEADS: dict[str, Head] = {
     "classification": ClassHead(),
@@ -101,3 +111,30 @@ def _rows(
     strange, ood_features = asked.pop("strange", None), asked.pop("ood_features", None)
     rows = Sampled(passes, truth, features, uniform)
     return rows, None if strange is None else Sampled((strange,), None, ood_features)
+
+
+def served_scores(
+    calibration: Calibration, prediction: Prediction, features: NDArray[np.floating] | None = None
+) -> NDArray[np.float64]:
+    """The out-of-distribution score of each row of a prediction at the head's scaling."""
+    request = Request(features=features)
+    return calibration.ood_scores(calibration.head.served(prediction, request).source)
+
+
+def classification_figures(mean_BC: Any, label_B: Any, sets_BC: Any) -> Report:
+    """Every figure of a classification, without intervals."""
+    return figures(classification_statistics(mean_BC, label_B, sets_BC), len(label_B))
+
+
+def regression_figures(
+    mean_TBD: Any, variance_TBD: Any, target_BD: Any, interval: Any, coverage: float | None
+) -> Report:
+    """Every figure of a regression, without intervals of their own."""
+    statistics = regression_statistics(mean_TBD, variance_TBD, target_BD, interval, coverage)
+    return figures(statistics, len(target_BD))
+
+
+def ood_figures(flag_B: Any, score_B: Any, ood_score_N: Any) -> Report:
+    """Every figure of the flag, without intervals."""
+    num_strange = 0 if ood_score_N is None else len(ood_score_N)
+    return figures(ood_statistics(flag_B, score_B, ood_score_N), len(score_B), num_strange)

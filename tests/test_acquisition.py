@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 from dubito.acquisition.batches import batchbald, gaussian, geometry
 from dubito.acquisition.batches.picks import Picks
 from dubito.acquisition.draws import gumbels, uniforms, words
-from dubito.acquisition.scores import classification, epig, regression
+from dubito.acquisition.strategies import bald, epig
+from dubito.acquisition.strategies.least_confidence import least_confidence
+from dubito.acquisition.strategies.margin import margin
+from dubito.acquisition.strategies.mean_std import mean_std
+from dubito.acquisition.strategies.power_bald import power_bald
+from dubito.acquisition.strategies.variance import variance
 from dubito.acquisition.top import TopK
 from dubito.errors import InputError
 
@@ -248,23 +253,21 @@ def test_batchbald_of_numbers_is_the_greedy_log_determinant(outputs: int) -> Non
 
 def test_scores_of_single_rows_agree_with_their_formulas() -> None:
     mean_BC = np.array([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0], [1 / 3] * 3])
-    np.testing.assert_allclose(classification.least_confidence(mean_BC), [0.5, 0, 2 / 3])
-    np.testing.assert_allclose(classification.margin(mean_BC), [-0.2, -1, 0], atol=1e-12)
+    np.testing.assert_allclose(least_confidence(mean_BC), [0.5, 0, 2 / 3])
+    np.testing.assert_allclose(margin(mean_BC), [-0.2, -1, 0], atol=1e-12)
     variance_BC = np.array([[0.04, 0.09], [0.0, 0.0]])
-    np.testing.assert_allclose(classification.mean_std(variance_BC), [0.25, 0])
-    np.testing.assert_allclose(regression.variance(variance_BC), [0.13, 0])
+    np.testing.assert_allclose(mean_std(variance_BC), [0.25, 0])
+    np.testing.assert_allclose(variance(variance_BC), [0.13, 0])
     noise_BD = np.full((2, 2), 0.5)
-    np.testing.assert_allclose(
-        regression.bald(variance_BC, noise_BD), [0.5 * (log(1.08) + log(1.18)), 0]
-    )
+    np.testing.assert_allclose(bald.bald(variance_BC, noise_BD), [0.5 * (log(1.08) + log(1.18)), 0])
 
 
 def test_the_noise_of_a_target_is_the_network_s_own_or_given_or_a_hundredth_of_the_scale() -> None:
     none_BD, scale_D = np.zeros((2, 2)), np.array([3.0, 0.5])
-    np.testing.assert_allclose(regression.noise(none_BD, None, scale_D), [[0.09, 0.0025]] * 2)
-    np.testing.assert_allclose(regression.noise(none_BD, 0.7, scale_D), np.full((2, 2), 0.7))
+    np.testing.assert_allclose(bald.noise_of(none_BD, None, scale_D), [[0.09, 0.0025]] * 2)
+    np.testing.assert_allclose(bald.noise_of(none_BD, 0.7, scale_D), np.full((2, 2), 0.7))
     own_BD = np.array([[0.3, 1e-12], [0.0, 2.0]])
-    found_BD = regression.noise(own_BD, None, scale_D)
+    found_BD = bald.noise_of(own_BD, None, scale_D)
     assert (found_BD > 0).all()
     np.testing.assert_allclose(found_BD, own_BD, atol=1e-300)
 
@@ -272,10 +275,7 @@ def test_the_noise_of_a_target_is_the_network_s_own_or_given_or_a_hundredth_of_t
 def test_power_bald_draws_rows_in_proportion_to_their_information() -> None:
     """Of 4,000 seeds; five standard errors of a share."""
     information_B = np.array([0.0, 0.1, 0.3, 0.6])
-    first = [
-        classification.power_bald(information_B, words(seed, np.arange(4))).argmax()
-        for seed in range(4_000)
-    ]
+    first = [power_bald(information_B, words(seed, np.arange(4))).argmax() for seed in range(4_000)]
     share = np.bincount(first, minlength=4) / 4_000
     assert np.abs(share - information_B).max() < 5 * 0.5 / 4_000**0.5
     assert share[0] == 0

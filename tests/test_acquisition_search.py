@@ -11,10 +11,18 @@ import torch
 from numpy.typing import NDArray
 from tests.measures import mutual_information
 
-from dubito.acquisition import Acquisition, ArrayPool, Choice, Search, names, search, select
+from dubito.acquisition import (
+    Acquisition,
+    ArrayPool,
+    Choice,
+    Search,
+    names,
+    optimisation,
+    search,
+    select,
+)
 from dubito.acquisition.draws import words
-from dubito.acquisition.scores import optimisation
-from dubito.acquisition.scores.classification import power_bald
+from dubito.acquisition.strategies.power_bald import power_bald
 from dubito.engine import Classification, Engine, Ensemble, Regression, Sampling
 from dubito.errors import InputError
 

@@ -22,6 +22,8 @@ from dubito.engine.calling.sampling import Sampling
 from dubito.errors import InputError
 from dubito.report import ReliabilityBin
 
+from .fits import served_scores
+
 CLASSES = Calibration(
     head=ClassHead(
         scaling=LogitScaling("temperature", 0.1 + 0.2),
@@ -107,12 +109,12 @@ def test_scores_are_read_off_a_prediction_of_the_right_task() -> None:
         *(row_B, row_B, row_B, row_B, row_B2, row_B, row_B, row_B, row_B),
     )
     numbers = Regression(Sampling(), row_B2, row_B2, row_B2, row_B2, row_B2, used_B)
-    assert CLASSES.served_scores(classes).tolist() == [0.5]
-    assert NUMBERS.served_scores(numbers).tolist() == [1.5]
+    assert served_scores(CLASSES, classes).tolist() == [0.5]
+    assert served_scores(NUMBERS, numbers).tolist() == [1.5]
     with pytest.raises(InputError, match="a calibration of a classification"):
-        NUMBERS.served_scores(classes)
+        served_scores(NUMBERS, classes)
     with pytest.raises(InputError, match="a calibration of a regression"):
-        CLASSES.served_scores(numbers)
+        served_scores(CLASSES, numbers)
 
 
 @pytest.mark.parametrize(

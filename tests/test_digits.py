@@ -15,7 +15,7 @@ from dubito.calibration.record import Calibration
 from dubito.engine import Engine, Sampling
 from dubito.recipes.demo import DIGITS, DatasetRows
 
-from .fits import fit_classification
+from .fits import fit_classification, served_scores
 
 ALPHA = 0.05
 SAMPLING = Sampling(num_samples=64)
@@ -60,7 +60,7 @@ def flagged(engine: Engine, calibration: Calibration, inputs: NDArray[np.float32
     prediction = engine.predict(
         inputs, sampling=SAMPLING, temperature=calibration.head.logit_scaling
     )
-    return float(calibration.ood.flags(calibration.served_scores(prediction)).mean())
+    return float(calibration.ood.flags(served_scores(calibration, prediction)).mean())
 
 
 def test_held_out_accuracy_is_at_least_97_percent(engine: Engine) -> None:

@@ -19,7 +19,7 @@ from dubito_nn.dropout import StandardFamily
 from dubito_nn.networks import CNN
 from dubito_nn.training import cross_entropy, seeded, train
 
-from .fits import fit_classification
+from .fits import fit_classification, served_scores
 
 pytestmark = [
     pytest.mark.slow,  # a network is trained
@@ -76,7 +76,7 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Scores:
             torch.from_numpy(np.ascontiguousarray(rows)),
             temperature=calibration.head.logit_scaling,
         )
-        return calibration.served_scores(found)
+        return served_scores(calibration, found)
 
     return Scores(len(calibration.ood.held_out), scored(unseen), scored(turned))
 

@@ -27,7 +27,7 @@ from dubito.engine.heads.numbers import mean_and_variance
 from dubito.errors import InputError
 from dubito_nn import export
 
-from .fits import fit_classification, fit_regression
+from .fits import fit_classification, fit_regression, served_scores
 
 Floats = NDArray[np.float64]
 SAMPLING = Sampling(num_samples=4)
@@ -229,7 +229,7 @@ def test_scores_of_a_prediction_are_those_that_the_fit_saw(
         seen_B = record.ood_scores(record.head.source(Sampled((logits_TBC,), features=features)))
         served = engine.predict(rows[:7], sampling=sampling, temperature=record.head.logit_scaling)
         assert isinstance(served, Classification)
-        served_B = record.served_scores(served, engine.features(rows[:7]).numpy())
+        served_B = served_scores(record, served, engine.features(rows[:7]).numpy())
         np.testing.assert_allclose(served_B, seen_B[:7], rtol=1e-5, atol=1e-6)
 
 
@@ -245,7 +245,7 @@ def test_scores_of_a_served_regression_are_those_that_the_fit_saw(tmp_path: Path
         seen_B = record.ood_scores(record.head.source(Sampled((mean_TBD,), features=features)))
         served = engine.predict(rows[:7], sampling=SAMPLING)
         assert isinstance(served, Regression)
-        served_B = record.served_scores(served, engine.features(rows[:7]).numpy())
+        served_B = served_scores(record, served, engine.features(rows[:7]).numpy())
         np.testing.assert_allclose(served_B, seen_B[:7], rtol=1e-5, atol=1e-6)
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dubito.acquisition import optimisation
 from dubito.acquisition.batches import penalisation
 from dubito.acquisition.batches.picks import Picks
 from dubito.acquisition.draws import words
-from dubito.acquisition.scores import optimisation
+from dubito.acquisition.strategies.upper_confidence_bound import upper_confidence_bound
 
 Floats = NDArray[np.float64]
 
@@ -72,9 +73,7 @@ def test_improvements_order_rows_without_ties_and_are_finite_whatever_the_spread
 
 def test_a_bound_adds_deviations() -> None:
     mean_B, std_B = np.array([0.0, 1.0, -2.0]), np.array([1.0, 0.5, 2.0])
-    np.testing.assert_allclose(
-        optimisation.upper_confidence_bound(mean_B, std_B, 4.0), [2.0, 2.0, 2.0]
-    )
+    np.testing.assert_allclose(upper_confidence_bound(mean_B, std_B, 4.0), [2.0, 2.0, 2.0])
 
 
 def test_a_batch_far_below_the_incumbent_begins_with_the_best_row_and_spreads() -> None:
@@ -136,7 +135,7 @@ def test_a_chosen_row_lowers_its_neighbours_by_the_chance_that_they_lie_in_its_b
     bumps_N = np.exp(-0.5 * ((x - 0.2) / 0.05) ** 2) + 0.9 * np.exp(-0.5 * ((x - 0.8) / 0.05) ** 2)
     mean_N = unit * bumps_N
     std_N = (0.1 + 0.05 * x) * unit
-    scores_N = optimisation.upper_confidence_bound(mean_N, std_N)
+    scores_N = upper_confidence_bound(mean_N, std_N)
     found = picks(101, 2)
     penalisation.choose(scores_N, mean_N, std_N, x[:, None], found, incumbent=None, is_log=False)
     first, second = found.rows

@@ -17,11 +17,10 @@ from dubito.calibration.promises.positions import Positions
 from dubito.calibration.record import Calibration
 from dubito.engine.calling.sampling import Sampling
 from dubito.errors import InputError
-from dubito.report import classification_figures
 from dubito.report.positions import LabelledPositions, position_statistics
 from dubito.report.statistics import figures, intervals
 
-from .fits import evaluate_positions, fit_positions
+from .fits import classification_figures, evaluate_positions, fit_positions
 
 SAMPLING = Sampling(4)
 Floats = NDArray[np.float64]

@@ -13,6 +13,8 @@ from sklearn import metrics
 
 from dubito import report
 
+from .fits import classification_figures, ood_figures, regression_figures
+
 
 def labelled(
     num_rows: int = 200, num_classes: int = 4, seed: int = 0
@@ -28,7 +30,7 @@ def test_classification_figures_agree_with_loops(num_classes: int) -> None:
     mean_BC, label_B = labelled(num_classes=num_classes)
     sets_BC = mean_BC > 0.3
     sets_BC[:20] = False
-    figures = report.classification_figures(mean_BC, label_B, sets_BC)
+    figures = classification_figures(mean_BC, label_B, sets_BC)
     rows = list(zip(mean_BC, label_B, sets_BC, strict=True))
     classes = np.arange(num_classes)
     column = mean_BC[:, 1] if num_classes == 2 else mean_BC
@@ -94,17 +96,17 @@ def slow_aurc(mean_BC: NDArray[np.float64], label_B: NDArray[np.int64]) -> float
 
 def test_without_sets_and_flags_their_figures_are_none_and_never_nan() -> None:
     mean_BC, label_B = labelled()
-    figures = report.classification_figures(mean_BC, label_B, None)
+    figures = classification_figures(mean_BC, label_B, None)
     assert figures["set_coverage"] is None
     assert figures["set_size"] is None
-    assert report.ood_figures(None, np.zeros(3), None) == {"ood_flag_rate": None}
-    assert set(report.ood_figures(None, np.zeros(3), np.zeros(0)).values()) == {None}
-    assert report.ood_figures(None, np.array([np.nan]), np.ones(2))["ood_auroc"] is None
+    assert ood_figures(None, np.zeros(3), None) == {"ood_flag_rate": None}
+    assert set(ood_figures(None, np.zeros(3), np.zeros(0)).values()) == {None}
+    assert ood_figures(None, np.array([np.nan]), np.ones(2))["ood_auroc"] is None
 
 
 def test_certain_rows_fall_into_the_last_bin_and_a_wrong_one_has_no_finite_loss() -> None:
     mean_BC = np.array([[1.0, 0.0], [1.0, 0.0]])
-    figures = report.classification_figures(mean_BC, np.array([0, 1]), None)
+    figures = classification_figures(mean_BC, np.array([0, 1]), None)
     bins = report.reliability_bins(mean_BC, np.array([0, 1]))
     assert [one.count for one in bins] == [0] * 14 + [2]
     assert (bins[-1].confidence, bins[-1].accuracy) == (1.0, 0.5)
@@ -127,7 +129,7 @@ def test_rows_of_equal_confidence_count_as_the_mean_over_their_orders() -> None:
     label_B = np.array([0, 1, 0])
     orders = ([0, 1, 0], [1, 0, 0])
     expected = np.mean([[np.mean(wrong[: i + 1]) for i in range(3)] for wrong in orders])
-    assert report.area_under_risk_coverage(mean_BC, label_B) == pytest.approx(expected)
+    assert classification_figures(mean_BC, label_B, None)["aurc"] == pytest.approx(expected)
 
 
 def crps_by_integration(
@@ -190,9 +192,7 @@ def test_regression_figures_agree_with_loops() -> None:
     variance_TBD = generator.gamma(2.0, size=(4, 50, 2))
     target_BD = 2 * generator.normal(size=(50, 2))
     lower_BD, upper_BD = mean_TBD.mean(axis=0) - 1.5, mean_TBD.mean(axis=0) + 1.5
-    figures = report.regression_figures(
-        mean_TBD, variance_TBD, target_BD, (lower_BD, upper_BD), 0.9
-    )
+    figures = regression_figures(mean_TBD, variance_TBD, target_BD, (lower_BD, upper_BD), 0.9)
     total_BD = mean_TBD.var(axis=0) + variance_TBD.mean(axis=0)
     error_BD = mean_TBD.mean(axis=0) - target_BD
     cells = list(np.ndindex(50, 2))
@@ -219,7 +219,7 @@ def test_regression_figures_agree_with_loops() -> None:
 
 
 def test_a_head_of_means_alone_has_no_density_and_no_interval() -> None:
-    figures = report.regression_figures(
+    figures = regression_figures(
         np.zeros((3, 4, 1)), np.zeros((1, 1, 1)), np.ones((4, 1)), None, None
     )
     assert figures["nll"] is None
@@ -239,17 +239,17 @@ def test_a_mixture_of_points_and_gaussians_has_the_crps_of_its_pairs() -> None:
 def test_an_order_as_good_as_can_be_leaves_nothing_above_the_best() -> None:
     mean_BC = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
     label_B = np.array([0, 0, 1, 1])
-    figures = report.classification_figures(mean_BC, label_B, None)
+    figures = classification_figures(mean_BC, label_B, None)
     assert figures["e_aurc"] == pytest.approx(0.0, abs=1e-12)
     error_BD = np.array([[0.1], [-0.5], [1.0]])
     variance_TBD = np.abs(error_BD)[None]
-    numbers = report.regression_figures(np.zeros((1, 3, 1)), variance_TBD, error_BD, None, None)
+    numbers = regression_figures(np.zeros((1, 3, 1)), variance_TBD, error_BD, None, None)
     assert numbers["ause"] == pytest.approx(0.0, abs=1e-12)
 
 
 def test_errors_of_nought_leave_no_sparsification() -> None:
     means = np.arange(4.0).reshape(1, 4, 1)
-    figures = report.regression_figures(means, np.ones((1, 1, 1)), means[0], None, None)
+    figures = regression_figures(means, np.ones((1, 1, 1)), means[0], None, None)
     assert figures["rmse"] == 0.0
     assert figures["ause"] is None
 
@@ -260,7 +260,7 @@ def test_bins_of_equal_mass_hold_the_rows_in_order() -> None:
     assert [one.count for one in bins] == [14] * 5 + [13] * 10
     assert all(one.lower <= (one.confidence or 0.0) <= one.upper for one in bins)
     assert [one.upper for one in bins] == sorted(one.upper for one in bins)
-    figures = report.classification_figures(mean_BC, label_B, None)
+    figures = classification_figures(mean_BC, label_B, None)
     assert report.expected_calibration_error(bins) == pytest.approx(figures["adaptive_ece"])
     equal_width = report.expected_calibration_error(report.reliability_bins(mean_BC, label_B))
     assert equal_width == pytest.approx(figures["ece"])
@@ -269,7 +269,7 @@ def test_bins_of_equal_mass_hold_the_rows_in_order() -> None:
 
 def test_an_endless_interval_has_no_width_but_covers() -> None:
     endless = np.full((2, 1), np.inf)
-    figures = report.regression_figures(
+    figures = regression_figures(
         np.zeros((2, 2, 1)), np.ones((1, 1, 1)), np.zeros((2, 1)), (-endless, endless), 0.9
     )
     assert figures["interval_width"] is None
@@ -285,7 +285,7 @@ def test_ood_figures_agree_with_counting_pairs_and_thresholds(
     inside: list[int], outside: list[int]
 ) -> None:
     flag_B = np.array(inside) >= 7
-    figures = report.ood_figures(flag_B, np.array(inside, float), np.array(outside, float))
+    figures = ood_figures(flag_B, np.array(inside, float), np.array(outside, float))
     pairs = [(o > i) + 0.5 * (o == i) for o in outside for i in inside]
     levels = sorted({*inside, *outside}, reverse=True)
     recall, area = 0.0, 0.0

@@ -30,10 +30,11 @@ from dubito.calibration.scaling.scaling import fit_scaling, mean_probabilities
 from dubito.errors import InputError
 from dubito.monitoring.drift import DriftTest
 from dubito.monitoring.kept import Kept
-from dubito.report import ood_figures
 from dubito.report.rejection import ause
 from dubito.report.reliability import confidence
 from dubito.report.statistics import RowCounts
+
+from .fits import ood_figures
 
 Floats = NDArray[np.float64]
 ROUNDING = 1e-8  # relative: more than the kernels' own, which the engine's test below has

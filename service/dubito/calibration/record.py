@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from dubito.calibration.flags.detector import Detector
 from dubito.calibration.flags.scorer import FittedScore
 from dubito.calibration.flags.source import Source
-from dubito.calibration.heads import Head, Request, head_of_record
+from dubito.calibration.heads import Head, head_of_record
 from dubito.calibration.promises.conformal import ConformalScores, Promise
 from dubito.calibration.promises.policy import DEFAULT_POLICY, Policy
 from dubito.calibration.stored import ABSENT, Reports, Stored
 from dubito.calibration.verdict import Verdict
-from dubito.engine import Prediction
 from dubito.engine.calling.sampling import Sampling
 from dubito.report import Curves, ReliabilityBin
 
@@ -108,17 +107,6 @@ class Calibration:
     def ood_scores(self, source: Source) -> Floats:
         """The out-of-distribution score of each row."""
         return (self.ood_fitted or FittedScore()).score(self.ood.score, source)
-
-    def served_scores(
-        self, prediction: Prediction, feature_BF: NDArray[np.floating] | None = None
-    ) -> Floats:
-        """The out-of-distribution score of each row of a prediction at the head's scaling.
-
-        Raises:
-            InputError: the prediction is of another task.
-        """
-        request = Request(features=feature_BF)
-        return self.ood_scores(self.head.served(prediction, request).source)
 
     def to_json(self) -> dict[str, object]:
         """Return the record as plain JSON values."""

@@ -19,12 +19,11 @@ among the out-of-distribution labels, no interval before a calibration) is None,
 Dimensions: T samples, B rows, C classes, D outputs, N out-of-distribution rows.
 """
 
-from dubito.report.classes import classification_figures, classification_statistics
+from dubito.report.classes import classification_statistics
 from dubito.report.crps import mixture_crps
 from dubito.report.curves import Curves, class_curves, number_curves, score_counts
 from dubito.report.evaluation import Evaluation, as_evaluation
-from dubito.report.numbers import regression_figures, regression_statistics
-from dubito.report.rejection import area_under_risk_coverage
+from dubito.report.numbers import regression_statistics
 from dubito.report.reliability import (
     NUM_BINS,
     Bins,
@@ -44,7 +43,7 @@ from dubito.report.statistics import (
     intervals,
     no_check,
 )
-from dubito.report.strange import ood_figures, ood_statistics
+from dubito.report.strange import ood_statistics
 
 __all__ = [
     "NUM_BINS",
@@ -59,10 +58,8 @@ __all__ = [
     "Report",
     "Statistics",
     "adaptive_bins",
-    "area_under_risk_coverage",
     "as_evaluation",
     "class_curves",
-    "classification_figures",
     "classification_statistics",
     "expected_calibration_error",
     "figures",
@@ -70,9 +67,7 @@ __all__ = [
     "mixture_crps",
     "no_check",
     "number_curves",
-    "ood_figures",
     "ood_statistics",
-    "regression_figures",
     "regression_statistics",
     "reliability_bins",
     "score_counts",

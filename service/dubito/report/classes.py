@@ -10,14 +10,7 @@ from numpy.typing import NDArray
 
 from dubito.report.rejection import aurc, e_aurc
 from dubito.report.reliability import adaptive_ece, classwise_ece, confidence, ece
-from dubito.report.statistics import Floats, Report, Statistics, figures, mean_of
-
-
-def classification_figures(
-    mean_BC: Floats, label_B: NDArray[np.int64], sets_BC: NDArray[np.bool_] | None
-) -> Report:
-    """The figures of `classification_statistics`, without intervals."""
-    return figures(classification_statistics(mean_BC, label_B, sets_BC), len(label_B))
+from dubito.report.statistics import Floats, Statistics, mean_of
 
 
 def classification_statistics(

@@ -13,25 +13,11 @@ from dubito.report.rejection import ause
 from dubito.report.statistics import (
     Check,
     Floats,
-    Report,
     Statistics,
-    figures,
     mean_of,
     no_check,
     root_mean_of,
 )
-
-
-def regression_figures(
-    mean_TBD: Floats,
-    variance_TBD: Floats,
-    target_BD: Floats,
-    interval: tuple[Floats, Floats] | None,
-    coverage: float | None,
-) -> Report:
-    """The figures of `regression_statistics`, without intervals of their own."""
-    statistics = regression_statistics(mean_TBD, variance_TBD, target_BD, interval, coverage)
-    return figures(statistics, len(target_BD))
 
 
 def regression_statistics(

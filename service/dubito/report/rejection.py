@@ -18,11 +18,6 @@ from dubito.report.statistics import Floats, RowCounts, Statistic
 _MOST_CELLS = 1_000_000  # rows x outputs; beyond it `ause` is not resampled
 
 
-def area_under_risk_coverage(mean_BC: Floats, label_B: NDArray[np.int64]) -> float:
-    """Mean error rate of the i most confident rows, over i = 1..B; lower is better."""
-    return float(aurc(mean_BC, label_B).value(RowCounts.once(len(label_B)))[0])
-
-
 def aurc(mean_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:
     """Mean error rate of the i most confident rows, over i = 1..B; lower is better.
 

@@ -15,21 +15,11 @@ from dubito import ties
 from dubito.report.ranking import Ranking
 from dubito.report.statistics import (
     Floats,
-    Report,
     RowCounts,
     Statistic,
     Statistics,
-    figures,
     mean_of,
 )
-
-
-def ood_figures(
-    flag_B: NDArray[np.bool_] | None, score_B: Floats, ood_score_N: Floats | None
-) -> Report:
-    """The figures of `ood_statistics`, without intervals."""
-    num_strange = 0 if ood_score_N is None else len(ood_score_N)
-    return figures(ood_statistics(flag_B, score_B, ood_score_N), len(score_B), num_strange)
 
 
 def ood_statistics(

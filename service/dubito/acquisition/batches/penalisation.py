@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from dubito.acquisition.batches.picks import Picks
-from dubito.acquisition.scores.optimisation import log_probability_of_improvement
+from dubito.acquisition.optimisation import log_probability_of_improvement
 from dubito.acquisition.top import Scores
 from dubito.engine.calling.arguments import Check
 

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from dubito.acquisition.draws import Words
-from dubito.acquisition.strategy import CLASSES, Context, PointwiseStrategy
-from dubito.acquisition.top import Scores
-from dubito.engine import Classification
+from dubito.acquisition.strategy import CLASSES, PointwiseStrategy
 
-
-def _score(prediction: Classification, words_B: Words, context: Context) -> Scores:
-    return prediction.predictive_entropy
-
-
-ENTROPY = PointwiseStrategy("entropy", CLASSES, _score, needs_spread=False)
+ENTROPY = PointwiseStrategy(
+    "entropy", CLASSES, lambda prediction, *_: prediction.predictive_entropy, needs_spread=False
+)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from dubito.acquisition.draws import Words
-from dubito.acquisition.scores import classification
-from dubito.acquisition.strategy import ONE_CLASS, Context, PointwiseStrategy
+import numpy as np
+from numpy.typing import NDArray
+
+from dubito.acquisition.strategy import ONE_CLASS, PointwiseStrategy
 from dubito.acquisition.top import Scores
-from dubito.engine import Classification
 
 
-def _score(prediction: Classification, words_B: Words, context: Context) -> Scores:
-    return classification.margin(prediction.mean)
+def margin(mean_BC: NDArray[np.float64]) -> Scores:
+    """How near the second class is to the first, in [-1, 0].
+
+    s_B = p̄_(2) - p̄_(1), the largest probability being p̄_(1)
+
+    Source: Scheffer, Decomain and Wrobel 2001, "Active hidden Markov models for information
+    extraction".
+    """
+    two_B2 = np.partition(mean_BC, -2, axis=1)[:, -2:]
+    scores: Scores = two_B2[:, 0] - two_B2[:, 1]
+    return scores
 
 
-MARGIN = PointwiseStrategy("margin", ONE_CLASS, _score, needs_spread=False)
+MARGIN = PointwiseStrategy(
+    "margin", ONE_CLASS, lambda prediction, *_: margin(prediction.mean), needs_spread=False
+)

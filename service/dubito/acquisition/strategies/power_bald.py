@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from dubito.acquisition.draws import Words
-from dubito.acquisition.scores import classification
+import numpy as np
+from numpy.typing import NDArray
+
+from dubito.acquisition.draws import Words, gumbels
 from dubito.acquisition.strategy import CLASSES, Context, PointwiseStrategy
 from dubito.acquisition.top import Scores
 from dubito.engine import Classification
 
+_LEAST_INFORMATION = 1e-30  # nats: what a row without any counts as, so that its logarithm exists
+
+
+def power_bald(information_B: NDArray[np.float64], words_B: Words, beta: float = 1.0) -> Scores:
+    """BALD, drawn from rather than maximised: the top k are k draws without replacement ∝ MI^β.
+
+    s_B = β log MI + g, with g standard Gumbel
+
+    Args:
+        information_B: mutual information, nats.
+        words_B: make the noise.
+        beta: exponent; 0 draws evenly, the larger the nearer to BALD.
+
+    Source: Kirsch, Farquhar, Atighehchian, Jesson, Branchaud-Charron and Gal 2021,
+    arXiv:2106.12059.
+    """
+    scores: Scores = beta * np.log(np.maximum(information_B, _LEAST_INFORMATION)) + gumbels(words_B)
+    return scores
+
 
 def _score(prediction: Classification, words_B: Words, context: Context) -> Scores:
     beta = context.acquisition.beta
-    exponent = 1.0 if beta is None else beta
-    return classification.power_bald(prediction.mutual_information, words_B, exponent)
+    return power_bald(prediction.mutual_information, words_B, 1.0 if beta is None else beta)
 
 
 POWER_BALD = PointwiseStrategy("power_bald", CLASSES, _score, options=frozenset({"beta"}))

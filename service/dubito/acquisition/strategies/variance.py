@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from dubito.acquisition.draws import Words
-from dubito.acquisition.scores import regression
-from dubito.acquisition.strategy import NUMBERS, Context, PointwiseStrategy
+import numpy as np
+from numpy.typing import NDArray
+
+from dubito.acquisition.strategy import NUMBERS, PointwiseStrategy
 from dubito.acquisition.top import Scores
-from dubito.engine import Regression
 
 
-def _score(prediction: Regression, words_B: Words, context: Context) -> Scores:
-    return regression.variance(prediction.variance)
+def variance(variance_BD: NDArray[np.float64]) -> Scores:
+    """Variance of the target, noise included, summed over the outputs.
+
+    s_B = Σ_d (epistemic_d + aleatoric_d)
+
+    Source: MacKay 1992, "Information-based objective functions for active data selection".
+    """
+    scores: Scores = variance_BD.sum(axis=1)
+    return scores
 
 
-VARIANCE = PointwiseStrategy("variance", NUMBERS, _score)
+VARIANCE = PointwiseStrategy(
+    "variance", NUMBERS, lambda prediction, *_: variance(prediction.variance)
+)

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from dubito.acquisition.draws import Words
-from dubito.acquisition.strategy import CLASSES, Context, PointwiseStrategy
-from dubito.acquisition.top import Scores
-from dubito.engine import Classification
+from dubito.acquisition.strategy import CLASSES, PointwiseStrategy
 
-
-def _score(prediction: Classification, words_B: Words, context: Context) -> Scores:
-    return prediction.variation_ratio
-
-
-VARIATION_RATIO = PointwiseStrategy("variation_ratio", CLASSES, _score)
+VARIATION_RATIO = PointwiseStrategy(
+    "variation_ratio", CLASSES, lambda prediction, *_: prediction.variation_ratio
+)

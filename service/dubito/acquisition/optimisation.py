@@ -1,10 +1,10 @@
-"""Scores of single rows for optimisation, from the mean and deviation of a regression's passes.
+"""Improvements on the best value so far, from mean and deviation of a regression's passes.
 
 With `maximize` false the signs of mean and incumbent are turned. The deviation is epistemic: of the
 function, not of noisy targets. Improvements are scored by their logarithms: they themselves are 0
 beyond 38 deviations, where no row could be told from another.
 
-Dimensions: B rows, T samples.
+Dimensions: B rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erfcx, log_ndtr, ndtr
 
-from dubito.acquisition.draws import Words
 from dubito.acquisition.top import Scores
 
 _LOG_ROOT = 0.5 * np.log(2 * np.pi)
@@ -81,28 +80,3 @@ def _deviations(gain_B: NDArray[np.float64], std_B: NDArray[np.float64]) -> NDAr
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         z_B: NDArray[np.float64] = np.where(std_B == 0, (gain_B + least_B) * _STILL, gain_B / std_B)
     return z_B
-
-
-def upper_confidence_bound(
-    mean_B: NDArray[np.float64], std_B: NDArray[np.float64], beta: float = 4.0
-) -> Scores:
-    """Mean plus so many deviations, in target units.
-
-    s_B = μ + sqrt(β) σ
-
-    Source: Srinivas, Krause, Kakade and Seeger 2010, arXiv:0912.3995.
-    """
-    scores: Scores = mean_B + np.sqrt(beta) * std_B
-    return scores
-
-
-def thompson_order(words_T: Words, k: int) -> NDArray[np.int64]:
-    """Which ω each of k candidates maximises: all T in an order by the words, then again, (k,).
-
-    x_j = argmax_x f(x, ω_order(j)), without those before it
-
-    Source: Thompson 1933; in batches Kandasamy, Krishnamurthy, Schneider and Póczos 2018,
-    arXiv:1705.09236.
-    """
-    order_T = np.argsort(words_T, kind="stable")
-    return np.resize(order_T, k)
