@@ -24,8 +24,7 @@ _HALF_STEP = 2.0**-54  # half of the distance of two uniform numbers
 def words(seed: int, indices_B: Indices) -> Words:
     """A word per row; equal scores are ordered by it, the larger first."""
     key = _mix(np.array([seed], dtype=np.uint64) + _GAMMA)
-    mixed: Words = _mix(key + (indices_B.astype(np.uint64) + np.uint64(1)) * _GAMMA)
-    return mixed
+    return _mix(key + (indices_B.astype(np.uint64) + np.uint64(1)) * _GAMMA)
 
 
 def uniforms(words_B: Words) -> NDArray[np.float64]:

@@ -70,8 +70,7 @@ def log_probability_of_improvement(
     z_B = _deviations(mean_B - incumbent - xi, std_B)
     with np.errstate(over="ignore"):
         chance_B = log_ndtr(np.minimum(z_B, _SURE))
-    scores: Scores = np.maximum(chance_B * (_SURE / np.maximum(z_B, _SURE)) ** (1 / 16), _LOWEST)
-    return scores
+    return np.maximum(chance_B * (_SURE / np.maximum(z_B, _SURE)) ** (1 / 16), _LOWEST)
 
 
 def _deviations(gain_B: NDArray[np.float64], std_B: NDArray[np.float64]) -> NDArray[np.float64]:

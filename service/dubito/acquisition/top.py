@@ -86,8 +86,7 @@ class TopK:
 
 def descending(scores_B: Scores, words_B: Words) -> Indices:
     """The order from the best score to the worst, equal ones by their words."""
-    order: Indices = np.lexsort((words_B, scores_B))[::-1]
-    return order
+    return np.lexsort((words_B, scores_B))[::-1]
 
 
 def _places_in_class(labels_B: Indices) -> Indices:

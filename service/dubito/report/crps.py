@@ -57,8 +57,7 @@ def mixture_crps(
         distance_n = _expected_distance(target_N[cells] - mean_Tn, deviation_Tn).mean(axis=0)
         spread_n = _spread(mean_Tn, deviation_Tn, float(node_N[cells].max()), check)
         crps_N[cells] = distance_n - 0.5 * spread_n
-    crps_BD: Floats = crps_N.reshape(target_BD.shape)
-    return crps_BD
+    return crps_N.reshape(target_BD.shape)
 
 
 def _nodes(mean_TN: Floats, deviation_TN: Floats) -> Floats:
@@ -69,8 +68,7 @@ def _nodes(mean_TN: Floats, deviation_TN: Floats) -> Floats:
             / deviation_TN.min(axis=0)
             * _NODES_PER_DEVIATION
         )
-    needed_N: Floats = np.where(np.isnan(node_N), np.inf, node_N)
-    return needed_N
+    return np.where(np.isnan(node_N), np.inf, node_N)
 
 
 def _spread(mean_Tn: Floats, deviation_Tn: Floats, num_nodes: float, check: Check) -> Floats:
@@ -86,8 +84,7 @@ def _spread_of_points(mean_Tn: Floats) -> Floats:
     """2/T² Σ_t (2t - T - 1) m_(t), with m_(t) the t-th smallest, t = 1..T."""
     num_samples = len(mean_Tn)
     weight_T = 2.0 * np.arange(1, num_samples + 1) - num_samples - 1
-    spread_n: Floats = 2.0 * (weight_T @ np.sort(mean_Tn, axis=0)) / num_samples**2
-    return spread_n
+    return 2.0 * (weight_T @ np.sort(mean_Tn, axis=0)) / num_samples**2
 
 
 def _spread_by_nodes(mean_Tn: Floats, deviation_Tn: Floats, num_nodes: int) -> Floats:

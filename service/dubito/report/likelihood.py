@@ -30,8 +30,7 @@ def nll_of_squares(
 ) -> NDArray[np.float64]:
     """Negative log density as `mixture_nll`, from squared residuals and log variances, (T, ...)."""
     log_density = -0.5 * (_standardised(square, log_variance) + log_variance + log(2 * pi))
-    nll: NDArray[np.float64] = log(len(square)) - logsumexp(log_density, axis=0)
-    return nll
+    return log(len(square)) - logsumexp(log_density, axis=0)
 
 
 def _standardised(

@@ -72,8 +72,7 @@ class LabelledPositions:
     def sums(self, value_N: Floats) -> Floats:
         """Return the sums over the positions of each row, (B,)."""
         counted = np.bincount(self.row, weights=value_N, minlength=self.num_rows)
-        sum_B: Floats = counted.astype(np.float64)
-        return sum_B
+        return counted.astype(np.float64)
 
     @property
     def count(self) -> Floats:
@@ -89,8 +88,7 @@ def ratio_of(sum_B: Floats, count_B: Floats) -> Statistic:
     """Σ of one number per row over Σ of another."""
 
     def value(counts: RowCounts) -> Floats:
-        ratio_R: Floats = counts.rows @ sum_B / (counts.rows @ count_B)
-        return ratio_R
+        return counts.rows @ sum_B / (counts.rows @ count_B)
 
     return Statistic(value)
 
@@ -178,8 +176,7 @@ def _aurc(uncertainty_B: Floats, wrong_B: Floats) -> Statistic:
 
 def _risk(uncertainty_B: Floats, wrong_B: Floats, row_RB: Floats) -> Floats:
     rank_B = np.arange(1.0, len(wrong_B) + 1)
-    risk_RB: Floats = Ranking.of(uncertainty_B).read(row_RB, wrong_B, rank_B) / rank_B
-    return risk_RB
+    return Ranking.of(uncertainty_B).read(row_RB, wrong_B, rank_B) / rank_B
 
 
 def _binned(
@@ -217,8 +214,7 @@ def _of_equal_mass(rows: LabelledPositions) -> Indices:
     bins = adaptive_bins(rows.mean, rows.label)
     edges = [(low.upper + high.lower) / 2 for low, high in pairwise(bins)]
     confidence_N, _ = confidence(rows.mean, rows.label)
-    bin_N: Indices = np.searchsorted(edges, confidence_N, side="left")
-    return bin_N
+    return np.searchsorted(edges, confidence_N, side="left")
 
 
 def _mean_iou(rows: LabelledPositions) -> Statistic:

@@ -108,8 +108,7 @@ def _risk(mean_BC: Floats, label_B: NDArray[np.int64], row_RB: Floats) -> Floats
     """Error rate of the i most confident rows of each resample, i = 1..B, shape (R, B)."""
     confidence_B, is_right_B = confidence(mean_BC, label_B)
     rank_B = np.arange(1.0, len(label_B) + 1)
-    risk_RB: Floats = Ranking.of(1 - confidence_B).read(row_RB, 1 - is_right_B, rank_B) / rank_B
-    return risk_RB
+    return Ranking.of(1 - confidence_B).read(row_RB, 1 - is_right_B, rank_B) / rank_B
 
 
 def _relative_error(ranking: Ranking, square_B: Floats, row_RB: Floats) -> Floats:

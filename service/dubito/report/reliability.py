@@ -177,15 +177,13 @@ def confidence(mean_BC: Floats, label_B: NDArray[np.int64]) -> tuple[Floats, Flo
 def bin_of(value: Floats) -> NDArray[np.int64]:
     """The equal-width bin of each number in [0, 1], 1.0 in the last."""
     index: NDArray[np.int64] = np.searchsorted(_edges(), value, side="right") - 1
-    inside: NDArray[np.int64] = np.minimum(index, NUM_BINS - 1)
-    return inside
+    return np.minimum(index, NUM_BINS - 1)
 
 
 def _gaps(confidence_B: Floats, generator: np.random.Generator) -> Floats:
     """Draws of [row is right] - confidence where confidence is the chance of that, (R, B)."""
     drawn_RB = generator.random((NUM_RESAMPLES, len(confidence_B))) < confidence_B
-    gap_RB: Floats = drawn_RB - confidence_B
-    return gap_RB
+    return drawn_RB - confidence_B
 
 
 def _class_gaps(probs_Bc: Floats, label_B: NDArray[np.int64]) -> csr_array:

@@ -66,16 +66,14 @@ def choose(
 def _log_softplus(scores_N: Scores) -> Scores:
     """Log log(1 + e^s), which is s far below 0."""
     near_N = np.log(np.logaddexp(0.0, np.maximum(scores_N, -30.0)))
-    log_N: Scores = np.where(scores_N < -30.0, scores_N, near_N)
-    return log_N
+    return np.where(scores_N < -30.0, scores_N, near_N)
 
 
 def _in_deviations(scores_N: Scores) -> Scores:
     """Scores in units of their own spread, so that a softplus of them has no unit of the target."""
     finite_N = scores_N[np.isfinite(scores_N)]
     spread = finite_N.std() if finite_N.size else 0.0
-    scaled_N: Scores = (scores_N - finite_N.mean()) / spread if spread > 0 else scores_N
-    return scaled_N
+    return (scores_N - finite_N.mean()) / spread if spread > 0 else scores_N
 
 
 def _steepest(

@@ -18,8 +18,7 @@ def margin(mean_BC: NDArray[np.float64]) -> Scores:
     extraction".
     """
     two_B2 = np.partition(mean_BC, -2, axis=1)[:, -2:]
-    scores: Scores = two_B2[:, 0] - two_B2[:, 1]
-    return scores
+    return two_B2[:, 0] - two_B2[:, 1]
 
 
 MARGIN = PointwiseStrategy(

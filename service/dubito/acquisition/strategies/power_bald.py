@@ -26,8 +26,7 @@ def power_bald(information_B: NDArray[np.float64], words_B: Words, beta: float =
     Source: Kirsch, Farquhar, Atighehchian, Jesson, Branchaud-Charron and Gal 2021,
     arXiv:2106.12059.
     """
-    scores: Scores = beta * np.log(np.maximum(information_B, _LEAST_INFORMATION)) + gumbels(words_B)
-    return scores
+    return beta * np.log(np.maximum(information_B, _LEAST_INFORMATION)) + gumbels(words_B)
 
 
 def _score(prediction: Classification, words_B: Words, context: Context) -> Scores:

@@ -30,8 +30,7 @@ def _score(prediction: Regression, words_B: Words, context: Context) -> NDArray[
     sign = 1.0 if acquisition.maximize else -1.0
     words_T = words(acquisition.seed, np.arange(context.num_samples))
     used_J = thompson_order(words_T, min(acquisition.k, context.num_samples))
-    values_JB: NDArray[np.float64] = sign * kept_samples(prediction)[used_J, :, 0]
-    return values_JB
+    return sign * kept_samples(prediction)[used_J, :, 0]
 
 
 THOMPSON = PointwiseStrategy(

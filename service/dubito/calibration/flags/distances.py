@@ -198,8 +198,7 @@ def _projection(feature_BF: Floats) -> PackedArray | None:
 
 def _of_length_one(row_BP: Floats) -> Floats:
     length_B1 = np.linalg.norm(row_BP, axis=1, keepdims=True)
-    scaled_BP: Floats = row_BP / np.where(length_B1 > 0, length_B1, 1.0)
-    return scaled_BP
+    return row_BP / np.where(length_B1 > 0, length_B1, 1.0)
 
 
 def _whitening(centred_BP: Floats, row_BP: Floats, largest: float) -> Floats:
@@ -221,5 +220,4 @@ def _whitening(centred_BP: Floats, row_BP: Floats, largest: float) -> Floats:
     floor = max(least, _ROUNDING**2 + 1e-9 * mean_variance)  # features that never vary
     identity_PP = np.eye(len(covariance_PP))
     lower_PP = cholesky(covariance_PP + floor * identity_PP, lower=True)
-    whitening_PP: Floats = solve_triangular(lower_PP, identity_PP, lower=True) / unit
-    return whitening_PP
+    return solve_triangular(lower_PP, identity_PP, lower=True) / unit

@@ -135,8 +135,7 @@ ALL_LABELS, ALL_POSITIONS = Positions("multilabel"), Positions("dense")
 def of_labels(value_BPC: Floats, label_BP: NDArray[np.int64]) -> Floats:
     """What stands for the label of each position; of the first class where there is none."""
     label_BP1 = np.maximum(label_BP, 0)[..., None]
-    value_BP: Floats = np.take_along_axis(value_BPC, label_BP1, axis=-1)[..., 0]
-    return value_BP
+    return np.take_along_axis(value_BPC, label_BP1, axis=-1)[..., 0]
 
 
 def refuse_share(choices: Choices, head: str) -> None:

@@ -106,8 +106,7 @@ class SetRule:
         A class whose score ties with the threshold is held.
         """
         scores_BC = self.scores(mean_BC, uniform_B)
-        sets_BC: NDArray[np.bool_] = scores_BC <= ties.raised(held_out.thresholds(coverage))
-        return sets_BC
+        return scores_BC <= ties.raised(held_out.thresholds(coverage))
 
 
 LAC = SetRule()

@@ -65,8 +65,7 @@ def fit_scaling(
 def scaled_logits(logits: NDArray[np.floating], scaling: Scaling) -> Floats:
     """Logits of the calibrated probabilities, classes last; as the engine computes them."""
     if isinstance(scaling, Vector | Isotonic):
-        calibrated: Floats = scaled(torch.from_numpy(logits.astype(np.float64)), scaling).numpy()
-        return calibrated
+        return scaled(torch.from_numpy(logits.astype(np.float64)), scaling).numpy()
     return logits / np.float64(scaling)
 
 

@@ -64,8 +64,7 @@ def entr(probs: A) -> A:
     if isinstance(probs, Tensor):
         of_tensor: Tensor = torch.special.entr(probs)
         return of_tensor
-    of_column: Column = scipy.special.entr(probs)
-    return of_column
+    return scipy.special.entr(probs)
 
 
 def squared(values: A) -> A:

@@ -147,8 +147,7 @@ def factor(ratio_BD: Column, count: int) -> Column:
         count: T.
     """
     constant, slope = factor_line(count)
-    factor_BD: Column = constant + slope * ratio_BD
-    return factor_BD
+    return constant + slope * ratio_BD
 
 
 def factor_line(count: int) -> tuple[float, float]:

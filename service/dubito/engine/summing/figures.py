@@ -58,8 +58,7 @@ class Draws:
         if count < 2:
             return 0 * squares_BD  # nan where the pass overflowed
         if ratio_BD is None:
-            error_BD: Column = np.sqrt(squares_BD / ((count - 1) * count))
-            return error_BD
+            return np.sqrt(squares_BD / ((count - 1) * count))
         part_BD = factor(ratio_BD, count)
         error_BD = np.sqrt(squares_BD * part_BD / ((count - part_BD) * count))
         return error_BD

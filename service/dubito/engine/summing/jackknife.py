@@ -116,8 +116,7 @@ def correction(rest_B: Column, entropy_B: Column, groups: int, count: int) -> Co
     """
     if groups < 2:
         return np.zeros_like(entropy_B)
-    added_B: Column = np.maximum((groups - 1) * entropy_B - rest_B / count, 0.0)
-    return added_B
+    return np.maximum((groups - 1) * entropy_B - rest_B / count, 0.0)
 
 
 @lru_cache(maxsize=64)
