@@ -87,8 +87,29 @@ class Classification:
 
 
 @dataclass(frozen=True, eq=False)
+class NumberMeasures:
+    """What a regression at positions says of each of them, (B, P, D) each, in target units.
+
+    Args:
+        variance: epistemic_variance + aleatoric_variance.
+        epistemic_variance: variance of the passes' means, ddof = 0.
+        aleatoric_variance: mean of the passes' noise variances.
+        standard_error: of the mean, under the draw used.
+    """
+
+    variance: Column
+    epistemic_variance: Column
+    aleatoric_variance: Column
+    standard_error: Column
+
+
+@dataclass(frozen=True, eq=False)
 class Regression:
     """A regression with its uncertainty, in target units.
+
+    Where a row has numbers at every position, `mean`, `samples` and `noise_samples` are those of
+    the positions, with their axes P before D; the other figures are those of the row, made of those
+    in `positions` (`dubito.engine.heads.number_positions`).
 
     Args:
         sampling: with which it was drawn.
@@ -100,6 +121,7 @@ class Regression:
         num_samples_used: (B,) passes that the row took.
         samples: (T, B, D) means of every pass, where asked for.
         noise_samples: (T, B, D) noise variances of every pass, where asked for.
+        positions: the figures of every position; None for one distribution per row.
     """
 
     sampling: Sampling
@@ -111,6 +133,7 @@ class Regression:
     num_samples_used: NDArray[np.int64]
     samples: Column | None = None
     noise_samples: Column | None = None
+    positions: NumberMeasures | None = None
 
 
 Prediction: TypeAlias = Classification | Regression

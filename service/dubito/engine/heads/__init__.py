@@ -5,6 +5,7 @@ classes    a class for each row
 labels     several labels, each on or off
 positions  a class at every position
 numbers    numbers in target units
+number_positions  numbers at every position
 several    what labels and positions share: one figure of a row, made of those of its positions
 logits     the network's numbers as probabilities
 scaling    what a calibration does to the logits of every pass
@@ -22,6 +23,7 @@ from torch import Tensor
 from dubito.engine.heads.classes import ClassOutputs
 from dubito.engine.heads.head import OutputHead
 from dubito.engine.heads.labels import LabelOutputs
+from dubito.engine.heads.number_positions import NumberPositionOutputs
 from dubito.engine.heads.numbers import NumberOutputs
 from dubito.engine.heads.positions import PositionOutputs
 from dubito.errors import BundleRefusedError
@@ -35,6 +37,7 @@ _CLASSES: Mapping[str, Callable[[Manifest], ClassOutputs | LabelOutputs | Positi
 HEADS: Mapping[str, Callable[[Manifest], OutputHead]] = {
     **_CLASSES,
     "regression": NumberOutputs,
+    "dense_regression": NumberPositionOutputs,
 }
 """By what `Manifest.head` says."""
 

@@ -39,7 +39,7 @@ MEASURES = (
     *("mutual_information_corrected", "variation_ratio"),
 )
 """Columns of a row that are made of one figure per position."""
-_AT_ONCE_ELEMENTS = 2**20  # of float64: what is made of a few passes over maps is not much larger
+AT_ONCE_ELEMENTS = 2**20  # of float64: what is made of a few passes over maps is not much larger
 _STATE = 48  # numbers of float64 that the sums keep, at most, for each class of each position
 
 
@@ -57,6 +57,38 @@ def of_rows(value_BP: Floats, head: str, name: str = "") -> Floats:
     return row_B
 
 
+def rows_within(budget_bytes: int, row_bytes: int) -> int:
+    """Rows whose sums fit into a budget.
+
+    Args:
+        budget_bytes: of the sums.
+        row_bytes: that those of one row take.
+
+    Raises:
+        InputError: it does not hold them.
+    """
+    if row_bytes > budget_bytes:
+        raise InputError(
+            f"the memory budget expects the sums over the positions of one row, {row_bytes} "
+            f"bytes, to fit {budget_bytes}: raise DUBITO_MEMORY_BUDGET_BYTES to 4 times that, "
+            "or predict smaller maps"
+        )
+    return budget_bytes // row_bytes
+
+
+def refuse_moments(method: str, head: str) -> None:
+    """Refuse the method `moments` for a head that has several distributions per row.
+
+    Raises:
+        InputError: it is asked for.
+    """
+    if method == "moments":
+        raise InputError(
+            f"method `moments` expects one distribution per row, got a {head} head, which has one "
+            "for each label or position: use `mc`"
+        )
+
+
 class SeveralDistributions(OutputHead):
     """A head of classes that has several distributions per row."""
 
@@ -71,26 +103,16 @@ class SeveralDistributions(OutputHead):
     def most_rows(self, output_shape: Shape, budget_bytes: int) -> int:
         is_binary = self.manifest.output == "sigmoid_logits"
         row_bytes = _STATE * 8 * math.prod(output_shape[1:]) * (2 if is_binary else 1)
-        if row_bytes > budget_bytes:
-            raise InputError(
-                f"the memory budget expects the sums over the positions of one row, {row_bytes} "
-                f"bytes, to fit {budget_bytes}: raise DUBITO_MEMORY_BUDGET_BYTES to 4 times that, "
-                "or predict smaller maps"
-            )
-        return budget_bytes // row_bytes
+        return rows_within(budget_bytes, row_bytes)
 
     def check_method(self, method: str) -> None:
-        if method == "moments":
-            raise InputError(
-                f"method `moments` expects one distribution per row, got a {self.manifest.head} "
-                "head, which has one for each label or position: use `mc`"
-            )
+        refuse_moments(method, self.manifest.head)
 
     def before_link(self, raw: Tensor) -> Tensor:
         return logits(raw, self.manifest.output)
 
     def parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Tensor, Tensor]]:
-        at_once = max(1, _AT_ONCE_ELEMENTS // max(1, raw[:1].numel()))
+        at_once = max(1, AT_ONCE_ELEMENTS // max(1, raw[:1].numel()))
         for part in torch.split(raw, at_once):
             probs, sizes = of_logits(self.logits(part), scaling)
             yield probs, self.of_row(sizes.flatten(2, -2))
