@@ -16,6 +16,7 @@ from dubito.calibration.fit import fit
 from dubito.calibration.heads import Head, Request
 from dubito.calibration.heads.classes import ClassHead
 from dubito.calibration.heads.labels import LabelHead
+from dubito.calibration.heads.number_positions import NumberPositionHead
 from dubito.calibration.heads.numbers import NumberHead
 from dubito.calibration.heads.positions import PositionHead
 from dubito.calibration.judge import judge
@@ -38,6 +39,7 @@ HEADS: dict[str, Head] = {
     "multilabel": LabelHead(),
     "dense": PositionHead(),
     "regression": NumberHead(),
+    "dense_regression": NumberPositionHead(),
 }
 
 

@@ -149,7 +149,9 @@ class LabelledBody:
         "position is unlabelled.",
     )
     targets: TruthsField = Field(
-        default=None, description="Regression: true values, (B,) or (B, D)."
+        default=None,
+        description="Regression: true values, (B,) or (B, D). For positions: nested lists, the "
+        "outputs last, with null where nothing was measured.",
     )
     ood_inputs: MaybeRowsField = Field(default=None, description="Out-of-distribution rows.")
 
@@ -236,8 +238,8 @@ class CalibrateOptions(SamplingOptions):
     )
     position_share: float | None = Field(
         default=None,
-        description="Share of a row's labels or positions that its sets must hold at once, in (0, "
-        "1]. Default: 1 for labels, 0.95 for positions.",
+        description="Share of a row's labels or positions that its sets or intervals must hold at "
+        "once, in (0, 1]. Default: 1 for labels, 0.95 for positions.",
     )
     labels_are: LabelsAreField = None
 

@@ -33,6 +33,7 @@ ONE_CLASS = frozenset({"classification"})
 SEVERAL_CLASSES = frozenset({"multilabel", "dense"})
 CLASSES = ONE_CLASS | SEVERAL_CLASSES
 NUMBERS = frozenset({"regression"})
+NUMBERS_AT_POSITIONS = frozenset({"dense_regression"})
 
 
 @dataclass(frozen=True, eq=False)

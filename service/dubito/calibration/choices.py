@@ -31,8 +31,8 @@ class Choices:
         intervals: what an interval is built around.
         noise_precision: 1 / noise variance of a network that predicts means alone, in target units
             to the power -2; None: fitted.
-        position_share: of a row's labels or positions, the least that its sets hold at once, in
-            (0, 1]; None: all labels, .95 of the positions.
+        position_share: of a row's labels or positions, the least that its sets or intervals hold
+            at once, in (0, 1]; None: all labels, .95 of the positions.
 
     Raises:
         InputError: a name that is none of these.

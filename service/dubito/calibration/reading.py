@@ -4,6 +4,7 @@
     labels       for each row the names of the labels that are on, or 0 or 1 for each label in order
     positions    for each row nested lists (or an array) of class names or indices, -1: unlabelled
     numbers      for each row a number for each output, or one number where there is one output
+    at positions nested lists (or an array), the outputs last, null or NaN: not measured
 
 Dimensions: B rows, L labels, P positions (one axis or more), D outputs.
 """
@@ -133,6 +134,48 @@ def read_targets(written: Written) -> NDArray[np.float64]:
         raise InputError(
             f"`targets` expects rows of {num_outputs} numbers, got ragged ones or no "
             "numbers: send one list of the same length per row"
+        ) from error
+
+
+def read_position_targets(written: Written) -> NDArray[np.float64]:
+    """Targets of positions, (B, P, D) with one axis for all positions; NaN: not measured.
+
+    The outputs are last, as in what is predicted. Where there is one, their axis may be left out,
+    or stand where the network has it, which changes no order.
+
+    Raises:
+        InputError: another shape, what is no number, or a row in which nothing was measured.
+    """
+    targets, manifest = written.only_targets(), written.manifest
+    positions, num_outputs = written.position_shape(), manifest.num_outputs
+    shape = (written.num_rows, *positions, num_outputs)
+    target = _measured(targets)
+    layout = list(shape[:-1])
+    layout.insert(manifest.channel_axis or 0, num_outputs)
+    if num_outputs == 1 and target.shape == tuple(layout):
+        target = target.reshape(shape)
+    return truths.position_targets(target, shape)
+
+
+def _measured(targets: object) -> NDArray[np.generic]:
+    """Numbers as they came; null is NaN."""
+    if isinstance(targets, np.ndarray):
+        return targets
+    numbers = _as_objects(targets, "`targets` expects a number for every position and output")
+    flat = numbers.ravel().tolist()
+    if not all(number is None or type(number) in (int, float) for number in flat):
+        wrong = next(
+            value for value in flat if value is not None and type(value) not in (int, float)
+        )
+        raise InputError(
+            "`targets` expects numbers, or null where nothing was measured, got "
+            f"{str(wrong)[:40]!r}: correct it"
+        )
+    try:
+        return numbers.astype(np.float64)
+    except OverflowError as error:
+        raise InputError(
+            "`targets` expects numbers of 64 bits, got a larger one: correct it"
         ) from error
 
 

@@ -3,10 +3,12 @@
 Flow: samples and truths of the caller → `classification` or `regression` → arrays that the fits
 and the report take without asking again.
 
-Dimensions: T samples, B rows, C classes, D outputs.
+Dimensions: T samples, B rows, P positions (one axis or more), C classes, D outputs.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -158,6 +160,66 @@ def targets(values_BD: ArrayLike, num_rows: int, num_outputs: int) -> NDArray[np
             f"first of them row {is_bad_B.argmax()}: drop those rows"
         )
     return target_BD
+
+
+def position_targets(values_BPD: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Target of each position and output, shape (B, P, D) with one axis for all positions.
+
+    A position with NaN for one of its outputs has NaN for all: it counts nowhere.
+
+    Args:
+        values_BPD: maybe of several axes of positions; without D where that is 1.
+        shape: rows, axes of positions and outputs that are expected.
+
+    Raises:
+        InputError: another shape, an infinite number, or a row in which nothing was measured.
+    """
+    target = _floats(values_BPD, "targets")
+    if shape[-1] == 1 and target.shape == shape[:-1]:
+        target = target[..., None]
+    if target.shape != shape:
+        raise InputError(
+            f"`targets` expects a number for every position and output, shape {shape}, got "
+            f"{target.shape}: send maps of the size that the network returns, outputs last"
+        )
+    target_BPD = target.astype(np.float64).reshape(len(target), -1, shape[-1])
+    is_infinite_B = np.asarray(np.isinf(target_BPD).any(axis=(1, 2)))
+    if is_infinite_B.any():
+        raise InputError(
+            f"`targets` expects finite numbers, got infinity in {is_infinite_B.sum()} rows, the "
+            f"first of them row {is_infinite_B.argmax()}: send null or NaN where nothing was "
+            "measured"
+        )
+    is_known_BP = np.asarray(np.isfinite(target_BPD).all(axis=-1))
+    is_bare_B = ~is_known_BP.any(axis=1)
+    if is_bare_B.any():
+        raise InputError(
+            "`targets` expects at least one position in every row where all outputs were measured, "
+            f"got none in row {int(is_bare_B.argmax())}: leave that row out"
+        )
+    return np.where(is_known_BP[..., None], target_BPD, np.nan)
+
+
+def position_numbers(
+    passes: Sequence[ArrayLike], name: str, sampling: Sampling | None
+) -> tuple[NDArray[np.float64], ...]:
+    """Means of passes at positions, and their log-variances where they have them, (T, B, P, D).
+
+    Axes of positions are put into one.
+
+    Raises:
+        InputError: they cannot be used, or do not belong together.
+    """
+    arrays = [np.asarray(values) for values in passes]
+    if arrays[0].ndim < 4:
+        raise InputError(
+            f"`{name}` expects samples of shape (T, B, P, D), got {arrays[0].shape}: put the "
+            "outputs last, and positions before them"
+        )
+    mean_TBE, *own = (array.reshape(*array.shape[:2], -1) for array in arrays)
+    numbers(mean_TBE, name, sampling)
+    checked = heads(mean_TBE, own[0] if own else None, sampling)
+    return tuple(one.reshape(*one.shape[:2], -1, arrays[0].shape[-1]) for one in checked)
 
 
 def check_classes_vary(label_B: NDArray[np.int64]) -> None:

@@ -155,9 +155,9 @@ def judge_noise(
     Args:
         noise: as it was fitted, or given.
         is_given: which of both.
-        mean_TBD: means of all rows.
+        mean_TBD: means of all rows, (T, B, D), or (T, B, P, D) of positions.
         log_variance_TBD: their log-variances, where the network has them.
-        target_BD: their targets.
+        target_BD: their targets; NaN at positions that nobody has measured.
         fit_b: rows that it was, or would be, fitted on.
         seed: of the folds.
         check: called between them.
@@ -175,7 +175,7 @@ def judge_noise(
         fitted = fit_noise(mean_TBD[:, known], log_variance(known), target_BD[known])
         if is_given:
             return loss(noise, held) - loss(fitted, held)
-        return loss(fitted, held) - loss(Noise.none(target_BD.shape[1]), held)
+        return loss(fitted, held) - loss(Noise.none(target_BD.shape[-1]), held)
 
     warnings = (
         *(

@@ -83,6 +83,13 @@ class Declaration:
             "holds the rows."
         ),
     ] = None
+    output_axis: Annotated[
+        int | None,
+        typer.Option(
+            help="Axis of the outputs where every position has numbers, such as 1 or -1. Axis 0 "
+            "holds the rows."
+        ),
+    ] = None
 
 
 @declared_options(Declaration)
@@ -164,6 +171,7 @@ def _write(
                 free_dims=_free_dims(declaration.free_dim or ()),
                 notes=declaration.notes,
                 class_axis=declaration.class_axis,
+                output_axis=declaration.output_axis,
             )
     except ExportError as error:
         raise InputError(str(error)) from error

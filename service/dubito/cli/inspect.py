@@ -72,13 +72,14 @@ def _facts(manifest: Manifest, engine: Engine) -> Table:
 
 
 def _task(manifest: Manifest) -> str:
-    if manifest.class_axis is None:
+    if manifest.channel_axis is None:
         return manifest.task
-    return f"{manifest.task}, a class at every position (axis {manifest.class_axis})"
+    said = "numbers" if manifest.class_axis is None else "a class"
+    return f"{manifest.task}, {said} at every position (axis {manifest.channel_axis})"
 
 
 def _place(manifest: Manifest) -> str:
-    return "row" if manifest.class_axis is None else "position"
+    return "row" if manifest.channel_axis is None else "position"
 
 
 def _sites(manifest: Manifest) -> Table:

@@ -11,6 +11,7 @@ among the out-of-distribution labels, no interval before a calibration) is None,
     crps.py         continuous ranked probability score of a mixture
     classes.py numbers.py strange.py   which figures a task has
     positions.py    those of rows with several labels or positions
+    number_positions.py    those of rows with numbers at every position
     curves.py       what the pictures need
     evaluation.py   figures, their intervals and curves
     likelihood.py   density of a mixture

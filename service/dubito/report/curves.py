@@ -8,7 +8,7 @@ Dimensions: T samples, B rows, C classes, D outputs, N out-of-distribution rows,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,29 +91,35 @@ def number_curves(
     mean_TBD: Floats, variance_TBD: Floats, target_BD: Floats, scores: ScoreCounts | None
 ) -> Curves:
     """The curves of a regression; of the mixture only where every component has a variance."""
-    curves = Curves(scores=scores)
     total_BD = mean_TBD.var(axis=0) + np.broadcast_to(variance_TBD, mean_TBD.shape).mean(axis=0)
-    by_variance_B, by_error_B = sparsification(total_BD, mean_TBD.mean(axis=0) - target_BD)
-    rank_P = ranks(len(target_BD))[::-1]
-    left_out_P = 1.0 - rank_P / len(target_BD)
-    if np.isfinite(by_variance_B).all():
-        sparse = line_of(left_out_P, by_variance_B[rank_P - 1])
-        oracle = line_of(left_out_P, by_error_B[rank_P - 1])
-        curves = Curves(scores=scores, sparsification=sparse, oracle=oracle)
-    if not (variance_TBD > 0).all():
+    curves = mixture_curves(mean_TBD, variance_TBD, target_BD)
+    return replace(
+        left_out_curves(curves, total_BD, mean_TBD.mean(axis=0) - target_BD), scores=scores
+    )
+
+
+def left_out_curves(curves: Curves, variance_BD: Floats, error_BD: Floats) -> Curves:
+    """With the sparsification of rows by their variance; without, where all errors are 0."""
+    by_variance_B, by_error_B = sparsification(variance_BD, error_BD)
+    rank_P = ranks(len(error_BD))[::-1]
+    left_out_P = 1.0 - rank_P / len(error_BD)
+    if not np.isfinite(by_variance_B).all():
         return curves
+    sparse = line_of(left_out_P, by_variance_B[rank_P - 1])
+    oracle = line_of(left_out_P, by_error_B[rank_P - 1])
+    return replace(curves, sparsification=sparse, oracle=oracle)
+
+
+def mixture_curves(mean_TBD: Floats, variance_TBD: Floats, target_BD: Floats) -> Curves:
+    """How often quantiles and intervals of the mixture are met, where it has a density."""
+    if not (variance_TBD > 0).all():
+        return Curves()
     pit_BD = pit(mean_TBD, variance_TBD, target_BD)
     level_P = np.arange(0, 41) / 40
     # y lies in the central interval at a level where F(y) is within half the level of 1/2.
     inside_P = (2 * np.abs(pit_BD.ravel() - 0.5) <= level_P[:, None]).mean(axis=1)
     counts, _ = np.histogram(pit_BD, bins=_NUM_PIT_BINS, range=(0.0, 1.0))
-    return Curves(
-        scores=scores,
-        coverage=line_of(level_P, inside_P),
-        pit=tuple(counts.tolist()),
-        sparsification=curves.sparsification,
-        oracle=curves.oracle,
-    )
+    return Curves(coverage=line_of(level_P, inside_P), pit=tuple(counts.tolist()))
 
 
 def pit(mean_TBD: Floats, variance_TBD: Floats, target_BD: Floats) -> Floats:

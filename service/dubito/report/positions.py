@@ -71,8 +71,7 @@ class LabelledPositions:
 
     def sums(self, value_N: Floats) -> Floats:
         """Return the sums over the positions of each row, (B,)."""
-        counted = np.bincount(self.row, weights=value_N, minlength=self.num_rows)
-        return counted.astype(np.float64)
+        return summed(self.row, value_N, self.num_rows)
 
     @property
     def count(self) -> Floats:
@@ -82,6 +81,12 @@ class LabelledPositions:
     def mean_of(self, value_N: Floats) -> Statistic:
         """The mean of one number per position."""
         return ratio_of(self.sums(value_N), self.count)
+
+
+def summed(row_N: Indices, value_N: Floats, num_rows: int) -> Floats:
+    """Sums over the positions of each row, by their rows."""
+    sum_B: Floats = np.bincount(row_N, weights=value_N, minlength=num_rows).astype(np.float64)
+    return sum_B
 
 
 def ratio_of(sum_B: Floats, count_B: Floats) -> Statistic:

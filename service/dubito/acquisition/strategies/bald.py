@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubito.acquisition.draws import Words
-from dubito.acquisition.strategy import CLASSES, NUMBERS, Context, PointwiseStrategy
+from dubito.acquisition.strategy import (
+    CLASSES,
+    NUMBERS,
+    NUMBERS_AT_POSITIONS,
+    Context,
+    PointwiseStrategy,
+)
 from dubito.acquisition.top import Scores
 from dubito.engine import Regression
 from dubito.errors import InputError
@@ -24,13 +30,14 @@ _SHARE_OF_SCALE = 0.01  # noise variance over that of the target, where nothing 
 def bald(epistemic_BD: NDArray[np.float64], noise_BD: NDArray[np.float64]) -> Scores:
     """Mutual information of the target and ω for Gaussian targets, summed over the outputs, nats.
 
-    s_B = 1/2 Σ_d log(1 + epistemic_d / noise_d)
+    s_B = 1/2 Σ_d log(1 + epistemic_d / noise_d), of positions their mean
 
     It leaves out what the outputs have in common; `batchbald` counts it.
 
     Source: Houlsby et al. 2011, arXiv:1112.5745; MacKay 1992.
     """
-    scores: Scores = 0.5 * np.log1p(epistemic_BD / noise_BD).sum(axis=1)
+    information = 0.5 * np.log1p(epistemic_BD / noise_BD).sum(axis=-1)
+    scores: Scores = information.reshape(len(information), -1).mean(axis=1)
     return scores
 
 
@@ -61,13 +68,16 @@ def noise_of(
 
 def noise(prediction: Regression, context: Context) -> NDArray[np.float64]:
     """Noise variance of each target, above 0, in target units squared."""
-    noise_variance = context.acquisition.noise_variance
-    return noise_of(prediction.aleatoric_variance, noise_variance, context.target_scale)
+    noise_variance, each = context.acquisition.noise_variance, prediction.positions or prediction
+    return noise_of(each.aleatoric_variance, noise_variance, context.target_scale)
 
 
 def _of_numbers(prediction: Regression, words_B: Words, context: Context) -> Scores:
-    return bald(prediction.epistemic_variance, noise(prediction, context))
+    each = prediction.positions or prediction
+    return bald(each.epistemic_variance, noise(prediction, context))
 
 
 BALD = PointwiseStrategy("bald", CLASSES, lambda prediction, *_: prediction.mutual_information)
-BALD_OF_NUMBERS = PointwiseStrategy("bald", NUMBERS, _of_numbers, options=NOISE)
+BALD_OF_NUMBERS = PointwiseStrategy(
+    "bald", NUMBERS | NUMBERS_AT_POSITIONS, _of_numbers, options=NOISE
+)

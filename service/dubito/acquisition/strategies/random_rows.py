@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from dubito.acquisition.strategy import CLASSES, NUMBERS, PointwiseStrategy
+from dubito.acquisition.strategy import CLASSES, NUMBERS, NUMBERS_AT_POSITIONS, PointwiseStrategy
 
-RANDOM = PointwiseStrategy("random", CLASSES | NUMBERS, None, needs_spread=False)
+RANDOM = PointwiseStrategy(
+    "random", CLASSES | NUMBERS | NUMBERS_AT_POSITIONS, None, needs_spread=False
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dubito.acquisition.strategy import NUMBERS, PointwiseStrategy
+from dubito.acquisition.strategy import NUMBERS, NUMBERS_AT_POSITIONS, PointwiseStrategy
 from dubito.acquisition.top import Scores
 
 
@@ -21,5 +21,7 @@ def variance(variance_BD: NDArray[np.float64]) -> Scores:
 
 
 VARIANCE = PointwiseStrategy(
-    "variance", NUMBERS, lambda prediction, *_: variance(prediction.variance)
+    "variance",
+    NUMBERS | NUMBERS_AT_POSITIONS,
+    lambda prediction, *_: variance(prediction.variance),
 )

@@ -30,8 +30,8 @@ class OodColumns(JsonPage):
 class IntervalColumns(JsonPage):
     """Intervals of a regression; an end is null where the interval has none."""
 
-    lower: Figures = Field(description="Lower ends, (B, D), in target units.")
-    upper: Figures = Field(description="Upper ends, (B, D), in target units.")
+    lower: Figures = Field(description="Lower ends, (B, D) or (B, P, D), in target units.")
+    upper: Figures = Field(description="Upper ends, (B, D) or (B, P, D), in target units.")
 
 
 class OutputColumns(JsonPage):
@@ -49,15 +49,17 @@ class OutputColumns(JsonPage):
         default=None,
         description="Classification: mean of the probabilities over the passes, (B, C) or "
         "(B, P, C); of several labels that of being on. Regression: mean of the predictions, "
-        "(B, D), in target units.",
+        "(B, D) or (B, P, D), in target units.",
     )
     variance: Figures | None = Field(
         default=None,
         description="Classification: variance of the probabilities over the passes, as `mean`. "
-        "Regression: `epistemic_variance` + `aleatoric_variance`.",
+        "Regression: `epistemic_variance` + `aleatoric_variance`, (B, D); of positions the mean.",
     )
     standard_error: Figures | None = Field(
-        default=None, description="Monte Carlo standard error of `mean`, under the draw used."
+        default=None,
+        description="Monte Carlo standard error of `mean`, under the draw used. Regression at "
+        "positions: root of the mean square over them, (B, D).",
     )
     num_samples_used: list[int] | None = Field(
         default=None, description="Number of passes that each row took; fewer with a tolerance."
@@ -95,6 +97,19 @@ class OutputColumns(JsonPage):
     )
     position_variation_ratio: Figures | None = Field(
         default=None, description="`variation_ratio` of each label or position."
+    )
+    position_variance: Figures | None = Field(
+        default=None, description="Regression: `variance` of each position, (B, P, D)."
+    )
+    position_epistemic_variance: Figures | None = Field(
+        default=None, description="Regression: `epistemic_variance` of each position, (B, P, D)."
+    )
+    position_aleatoric_variance: Figures | None = Field(
+        default=None, description="Regression: `aleatoric_variance` of each position, (B, P, D)."
+    )
+    position_standard_error: Figures | None = Field(
+        default=None,
+        description="Regression: standard error of `mean` at each position, (B, P, D).",
     )
     epistemic_variance: Figures | None = Field(
         default=None,

@@ -6,6 +6,7 @@ classes    a class for each row
 labels     several labels, each on or off
 positions  a class at every position
 numbers    numbers in target units
+number_positions  numbers at every position
 several    what labels and positions share
 logits     what all heads of classes share
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 from dubito.calibration.heads.classes import ClassHead
 from dubito.calibration.heads.head import Head
 from dubito.calibration.heads.labels import LabelHead
+from dubito.calibration.heads.number_positions import NumberPositionHead
 from dubito.calibration.heads.numbers import NumberHead
 from dubito.calibration.heads.positions import PositionHead
 from dubito.calibration.heads.served import Request, Served
@@ -33,6 +35,7 @@ HEADS: Mapping[str, type[Head]] = {
     "multilabel": LabelHead,
     "dense": PositionHead,
     "regression": NumberHead,
+    "dense_regression": NumberPositionHead,
 }
 """By what `Manifest.head`, and `Stored.head`, says."""
 

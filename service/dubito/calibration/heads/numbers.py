@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,25 +104,44 @@ class NumberHead(Head):
         target_BD = truths.targets(rows.truth, *passes[0].shape[1:])
         return replace(rows, passes=passes, truth=target_BD)
 
+    def of_rows(self, value_BD: Floats) -> Floats:
+        """Figures of rows, (B, D), from those of all that is predicted of them."""
+        return value_BD
+
+    def known(self, rows: Sampled) -> Floats:
+        """All targets that are known, (N, D)."""
+        return rows.targets
+
+    def for_noise(self, rows: Sampled, num_fit: int, seed: int) -> Sampled:
+        """The rows as noise is fitted to some of them, and judged.
+
+        Args:
+            rows: all rows.
+            num_fit: how many it is fitted to.
+            seed: of the fit.
+        """
+        return rows
+
     def split(self, rows: Sampled, terms: Terms) -> dict[str, Indices]:
         parts = terms.parts(rows)
-        truths.check_targets_vary(rows.targets)
+        truths.check_targets_vary(self.known(rows))
         return parts
 
-    def raw(self, rows: Sampled) -> NumberHead:
+    def raw(self, rows: Sampled) -> Self:
         """Without noise; scores count in units of the targets' variance."""
-        variance_D = rows.targets.var(axis=0)
+        variance_D = self.known(rows).var(axis=0)
         return replace(
             self, noise=Noise.none(len(variance_D)), reference=tuple(variance_D.tolist())
         )
 
-    def scaled(self, rows: Sampled, fit_b: Indices, terms: Terms) -> NumberHead:
-        fit, precision = rows.take(fit_b), terms.choices.noise_precision
+    def scaled(self, rows: Sampled, fit_b: Indices, terms: Terms) -> Self:
+        precision = terms.choices.noise_precision
+        fit = self.for_noise(rows, len(fit_b), terms.seed).take(fit_b)
         noise = noise_of(precision, fit.means, fit.log_variances, fit.targets)
         if precision is not None:
-            check_precision(precision, rows.targets)
+            check_precision(precision, self.known(rows))
         # of one row with a vast noise no mean
-        reference_D = np.median(_aleatoric(noise, rows)[fit_b], axis=0)
+        reference_D = np.median(self.of_rows(_aleatoric(noise, rows))[fit_b], axis=0)
         return replace(
             self,
             noise=noise,
@@ -130,18 +149,20 @@ class NumberHead(Head):
             intervals=IntervalRule(terms.choices.intervals),
         )
 
-    def promising(self, rows: Sampled, set_b: Indices, terms: Terms) -> NumberHead:
-        some, total_bD = rows.take(set_b), self._variance(rows)[set_b]
-        held_out = self.intervals.fit(self._passes(some), total_bD, some.targets, terms.coverage)
+    def promising(self, rows: Sampled, set_b: Indices, terms: Terms) -> Self:
+        some, total_bD = rows.take(set_b), self.variance(rows)[set_b]
+        held_out = self.intervals.fit(self.mixture(some), total_bD, some.targets, terms.coverage)
         return replace(self, promise=Promise(terms.coverage, held_out))
 
     def verdict(self, rows: Sampled, fit_b: Indices, terms: Terms, check: Check) -> JudgedFit:
+        rows = self.for_noise(rows, len(fit_b), terms.seed)
         is_given, own_TBD = terms.choices.noise_precision is not None, rows.log_variances
         mean_TBD, target_BD, seed = rows.means, rows.targets, terms.seed
         return judge_noise(self.noise, is_given, mean_TBD, own_TBD, target_BD, fit_b, seed, check)
 
     def source(self, rows: Sampled) -> SampledSource:
-        return SampledSource(rows.means.var(axis=0), 0, self.score, rows.features)
+        epistemic_BD = self.of_rows(rows.means.var(axis=0))
+        return SampledSource(epistemic_BD, 0, self.score, rows.features)
 
     def score(self, name: str, epistemic_BD: NDArray[np.floating]) -> Floats:
         """The named score that needs no fitting, (B,)."""
@@ -149,12 +170,12 @@ class NumberHead(Head):
         return scores.normalised(epistemic_BD.astype(np.float64), np.asarray(self.reference))
 
     def doubts(self, rows: Sampled, some_b: Indices) -> tuple[Floats, None]:
-        variance_bD = self._variance(rows)[some_b]
+        variance_bD = self.of_rows(self.variance(rows.take(some_b)))
         return number_uncertainty(variance_bD, np.asarray(self.reference)), None
 
     def judged(self, rows: Sampled, coverage: float | None, check: Check) -> Judged:
         """Without a promise a head of means alone has no noise, so its NLL is None."""
-        passes, ends, level = self._passes(rows), None, coverage
+        passes, ends, level = self.mixture(rows), None, coverage
         if self.promise is not None:
             level = self.promise.level(coverage)
             ends = self.intervals.ends(self.promise, passes, level)
@@ -178,7 +199,7 @@ class NumberHead(Head):
         }
 
     @classmethod
-    def of_record(cls, record: Stored) -> NumberHead:
+    def of_record(cls, record: Stored) -> Self:
         noise, scale = record.noise_variance or (), record.variance_scale or ()
         reference, num_outputs = record.ood_reference or (), len(record.conformal.columns)
         fits = (record.temperature, record.class_map) == (None, None)
@@ -189,11 +210,11 @@ class NumberHead(Head):
             raise InputError("a noise variance expects at least 0: calibrate the version again")
         return cls(record.promise, Noise(noise, scale), reference, IntervalRule(record.intervals))
 
-    def _passes(self, rows: Sampled) -> Passes:
+    def mixture(self, rows: Sampled) -> Passes:
         """Means and calibrated variances of all passes."""
         return rows.means, self.noise.component_variance(rows.means, rows.log_variances)
 
-    def _variance(self, rows: Sampled) -> Floats:
+    def variance(self, rows: Sampled) -> Floats:
         """Of the mixture, (B, D)."""
         variance_BD: Floats = rows.means.var(axis=0) + _aleatoric(self.noise, rows)
         return variance_BD

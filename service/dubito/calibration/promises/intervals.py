@@ -76,8 +76,13 @@ NORMALISED = IntervalRule()
 
 def fit_normalised(mean_BD: Floats, variance_BD: Floats, target_BD: Floats) -> ConformalScores:
     """Scores |y - ȳ| / σ of held-out rows, for each output on its own."""
-    score_BD = np.abs(target_BD - mean_BD) / np.sqrt(_positive(variance_BD))
-    return ConformalScores.of(list(score_BD.T))
+    return ConformalScores.of(list(normalised_scores(mean_BD, variance_BD, target_BD).T))
+
+
+def normalised_scores(mean_BD: Floats, variance_BD: Floats, target_BD: Floats) -> Floats:
+    """|y - ȳ| / σ of each row, or position, and output."""
+    score_BD: Floats = np.abs(target_BD - mean_BD) / np.sqrt(_positive(variance_BD))
+    return score_BD
 
 
 def normalised(

@@ -12,6 +12,9 @@ the share s of a new row's positions hold their truths at once; with s = 1 all d
 promised of one position by itself. A set is never empty: the most probable class is always in it,
 which can only add to the coverage.
 
+Numbers at positions have intervals of the same kind, for each output on its own, and scores
+|y - ȳ| / σ (`intervals`) in place of 1 - p̄.
+
 Of a label the set is {off}, {on} or both. So the labels that must be on and those that may be on
 enclose, with s = 1, the labels that are on.
 
@@ -39,12 +42,16 @@ from dubito.engine.heads.several import of_rows
 from dubito.errors import InputError
 
 Floats: TypeAlias = NDArray[np.float64]
-PositionsName: TypeAlias = Literal["multilabel", "dense"]
+PositionsName: TypeAlias = Literal["multilabel", "dense", "dense_regression"]
 
 UNLABELLED = -1
 """What stands in `labels` for a position that nobody has labelled: it counts nowhere."""
 
-DEFAULT_SHARE: Mapping[PositionsName, float] = {"multilabel": 1.0, "dense": 0.95}
+DEFAULT_SHARE: Mapping[PositionsName, float] = {
+    "multilabel": 1.0,
+    "dense": 0.95,
+    "dense_regression": 0.95,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,7 @@ class Positions:
     """How the rows of a head with several distributions are taken together.
 
     Args:
-        head: `multilabel` or `dense`.
+        head: `multilabel`, `dense` or `dense_regression`.
         share: of a row's positions, the least that its sets hold at once, in (0, 1].
 
     Raises:
@@ -81,9 +88,12 @@ class Positions:
             mean_BPC: calibrated mean probabilities.
             label_BP: class index of each position, or `UNLABELLED`.
         """
-        scores_BP = 1.0 - of_labels(mean_BPC, label_BP)
-        flat_BP = np.where(label_BP == UNLABELLED, np.inf, scores_BP).reshape(len(label_BP), -1)
-        known_B = (label_BP != UNLABELLED).reshape(len(label_BP), -1).sum(axis=1)
+        return self.score_of(1.0 - of_labels(mean_BPC, label_BP), label_BP != UNLABELLED)
+
+    def score_of(self, scores_BP: Floats, is_known_BP: NDArray[np.bool_]) -> Floats:
+        """The same from the scores of positions, and which of them have a truth."""
+        flat_BP = np.where(is_known_BP, scores_BP, np.inf).reshape(len(scores_BP), -1)
+        known_B = is_known_BP.reshape(len(scores_BP), -1).sum(axis=1)
         index_B = np.array([self._needed(int(count)) - 1 for count in known_B])
         score_B: Floats = np.take_along_axis(np.sort(flat_BP, axis=1), index_B[:, None], axis=1)[
             :, 0
@@ -104,10 +114,15 @@ class Positions:
         self, sets_BPC: NDArray[np.bool_], label_BP: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         """Whether the promise is kept for each row, shape (B,)."""
-        is_known = label_BP != UNLABELLED
-        is_held = of_labels(sets_BPC.astype(np.float64), label_BP) > 0
-        known_B = is_known.reshape(len(label_BP), -1).sum(axis=1)
-        held_B = (is_held & is_known).reshape(len(label_BP), -1).sum(axis=1)
+        is_held_BP = of_labels(sets_BPC.astype(np.float64), label_BP) > 0
+        return self.holds(is_held_BP, label_BP != UNLABELLED)
+
+    def holds(
+        self, is_held_BP: NDArray[np.bool_], is_known_BP: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """The same from the positions whose truth is held, and which of them have one."""
+        known_B = is_known_BP.reshape(len(is_known_BP), -1).sum(axis=1)
+        held_B = (is_held_BP & is_known_BP).reshape(len(is_known_BP), -1).sum(axis=1)
         needed_B = np.array([self._needed(int(count)) for count in known_B])
         covered_B: NDArray[np.bool_] = held_B >= needed_B
         return covered_B

@@ -22,7 +22,11 @@ are no reason to leave out what the network allows for; where all targets are th
 1 / (B + 1). Of means alone r is float32's ε times the variance of the targets, or where these are
 all the same, their square (1 for 0).
 
-Dimensions: T samples, B rows, D outputs.
+Of numbers at positions, (T, B, P, D) and (B, P, D), every measured position counts as a row here;
+NaN among the targets stands for the others. What a row loses is then the sum over its positions, in
+units of the mean number of measured ones.
+
+Dimensions: T samples, B rows, P positions, D outputs.
 
 Source: Gal and Ghahramani 2016, arXiv:1506.02142 (predictive log-likelihood, noise precision);
 Laves et al. 2021, arXiv:2104.12376 (scaling of the standard deviation); Day 1969, Biometrika
@@ -143,7 +147,7 @@ def noise_of(
             "`noise_precision` expects a network that predicts means alone, got one with "
             "log-variances: leave it out, and their scale is fitted"
         )
-    return Noise.of_precision(noise_precision, mean_TBD.shape[2])
+    return Noise.of_precision(noise_precision, mean_TBD.shape[-1])
 
 
 def fit_noise(
@@ -158,14 +162,11 @@ def fit_noise(
     """
     rows_D = _outputs(mean_TBD, log_variance_TBD, target_BD)
     has_variance = log_variance_TBD is not None
-    optima = [
-        _fit_output(rows, target_B, has_variance)
-        for rows, target_B in zip(rows_D, target_BD.T, strict=True)
-    ]
+    optima = [_fit_output(rows, has_variance) for rows in rows_D]
     value_D = tuple(value for value, _ in optima)
     undetermined = tuple(output for output, (_, is_inside) in enumerate(optima) if not is_inside)
-    far_BD = [rows.has_no_say(log(value)) for rows, value in zip(rows_D, value_D, strict=True)]
-    outlying = tuple(np.flatnonzero(np.any(far_BD, axis=0)).tolist())
+    far_DB = [rows.has_no_say(log(value)) for rows, value in zip(rows_D, value_D, strict=True)]
+    outlying = tuple(np.flatnonzero(np.any(far_DB, axis=0)).tolist())
     others = (0.0 if log_variance_TBD is not None else 1.0,) * len(value_D)
     pair = (value_D, others) if log_variance_TBD is None else (others, value_D)
     return Noise(*pair, undetermined, outlying)
@@ -189,13 +190,13 @@ def noise_losses(
     """
     factor_D = noise.variance if log_variance_TBD is None else noise.scale
     rows_D = _outputs(mean_TBD, log_variance_TBD, target_BD, num_rows)
-    losses_DB = [rows.losses(log(factor)) for rows, factor in zip(rows_D, factor_D, strict=True)]
+    losses_DB = [rows.of_rows(log(factor)) for rows, factor in zip(rows_D, factor_D, strict=True)]
     losses_B: NDArray[np.float64] = np.mean(losses_DB, axis=0)
     return losses_B
 
 
 class _Rows:
-    """The rows of one output, and what they lose under a factor on exp(log variance).
+    """The rows, or measured positions, of one output; what they lose by a factor on exp(log var).
 
     Of a noise too large for it a row loses half a nat for each nat of the factor, and no more; what
     it loses of one too small is bounded, by what it loses of one that would suit it by itself.
@@ -206,8 +207,11 @@ class _Rows:
         square_TB: NDArray[np.float64],
         log_variance_TB: NDArray[np.float64],
         num_rows: int,
+        target_B: NDArray[np.float64],
+        row_B: NDArray[np.int64],
     ) -> None:
         self._square_TB, self._log_variance_TB = square_TB, log_variance_TB
+        self.target_B, self._row_B = target_B, row_B
         with np.errstate(divide="ignore"):
             log_square_TB = np.log(square_TB) - log_variance_TB
         self.own_B = logsumexp(log_square_TB, axis=0) - log(len(square_TB))  # -inf: met exactly
@@ -218,12 +222,20 @@ class _Rows:
         nll_B = self._nll(log_factor)
         return np.where(self.own_B > log_factor, bounded(nll_B, self._most_B), nll_B)
 
+    def of_rows(self, log_factor: float) -> NDArray[np.float64]:
+        """Nats of each row, over its positions."""
+        nats_B = self._summed(self.losses(log_factor))
+        return nats_B * (len(nats_B) / len(self._row_B))
+
     def has_no_say(self, log_factor: float) -> NDArray[np.bool_]:
-        """Tell which rows lose more than is counted, (B,)."""
-        is_far_B: NDArray[np.bool_] = (self.own_B > log_factor) & (
-            self._nll(log_factor) > self._most_B
-        )
-        return is_far_B
+        """Which rows lose more than is counted, at one position at least."""
+        is_far_B = (self.own_B > log_factor) & (self._nll(log_factor) > self._most_B)
+        return self._summed(is_far_B) > 0
+
+    def _summed(self, value_B: NDArray[np.generic] | float) -> NDArray[np.float64]:
+        """Sums over the positions of each row, which has one at least."""
+        weights = np.broadcast_to(value_B, self._row_B.shape)
+        return np.bincount(self._row_B, weights).astype(np.float64)
 
     def _nll(self, log_factor: NDArray[np.float64] | float) -> NDArray[np.float64]:
         return nll_of_squares(self._square_TB, self._log_variance_TB + log_factor)
@@ -236,23 +248,31 @@ def _outputs(
     num_rows: int | None = None,
 ) -> list[_Rows]:
     rows_D = []
-    for output, target_B in enumerate(target_BD.T):
-        mean_TB = mean_TBD[:, :, output].astype(np.float64)
+    is_known = np.isfinite(target_BD).all(axis=-1)
+    (row_B, *_), is_every = np.nonzero(is_known), is_known.ndim == 1
+
+    def of(output: int, value: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Of one output, the rows last, or all that is known of their positions."""
+        of_output = value[..., output].astype(np.float64)
+        return of_output if is_every else of_output[..., is_known]
+
+    for output in range(target_BD.shape[-1]):
+        mean_TB, target_B = of(output, mean_TBD), of(output, target_BD)
         square_TB = (target_B - mean_TB) ** 2
         rounding_TB = _RESOLUTION * np.maximum(np.abs(mean_TB), np.abs(target_B))
         square_TB[square_TB <= rounding_TB**2] = 0.0
-        if log_variance_TBD is None:
-            log_variance_TB = np.zeros((1, 1))
-        else:
-            log_variance_TB = log_variance_TBD[:, :, output].astype(np.float64)
-        rows_D.append(_Rows(square_TB, log_variance_TB, num_rows or len(target_BD)))
+        log_variance_TB = (
+            np.zeros((1, 1)) if log_variance_TBD is None else of(output, log_variance_TBD)
+        )
+        rows_D.append(
+            _Rows(square_TB, log_variance_TB, num_rows or len(target_BD), target_B, row_B)
+        )
     return rows_D
 
 
-def _fit_output(
-    rows: _Rows, target_B: NDArray[np.float64], has_variance: bool
-) -> tuple[float, bool]:
+def _fit_output(rows: _Rows, has_variance: bool) -> tuple[float, bool]:
     """Factor on exp(log variance), and whether it is the one of least loss."""
+    target_B = rows.target_B
     weight, is_constant = 1 / (len(target_B) + 1), np.ptp(target_B) == 0
     residuals = float(np.exp(np.minimum(rows.own_B, _LOG_RANGE[1])).sum())
     optimum, falls_on = _optimum(rows)

@@ -71,10 +71,10 @@ class NumberOutputs(OutputHead):
         return False
 
     @property
-    def moments(self) -> NumberMoments:
+    def moments(self) -> NumberMoments | None:
         return NumberMoments(self.manifest)
 
-    def expected_output(self, rows: int, output_shape: Shape) -> Shape:
+    def expected_output(self, rows: int, output_shape: Shape) -> Shape | None:
         pair = (2,) if self.manifest.output == _PAIR else ()
         return (rows, *pair, self.manifest.num_outputs)
 
@@ -107,7 +107,7 @@ class NumberOutputs(OutputHead):
     def prediction(self, columns: Columns, sampling: Sampling) -> Regression:
         others = {name: column for name, column in columns.items() if name != "num_samples_used"}
         used_B = columns["num_samples_used"].astype(np.int64)
-        return Regression(sampling=sampling, num_samples_used=used_B, **others)
+        return Regression(sampling=sampling, num_samples_used=used_B, positions=None, **others)
 
 
 @dataclass(frozen=True)
