@@ -229,7 +229,6 @@ def test_a_manifest_that_contradicts_itself_is_refused(
 @pytest.mark.parametrize(
     ("network", "declared", "head"),
     [
-        (convolution(1), {"output_axis": 1}, "dense_regression"),
         (perceptron(4), QUANTILES, "quantiles"),
     ],
 )
