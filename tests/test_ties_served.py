@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dubito.calibration.choices import Choices
 from dubito.calibration.flags.scorer import OF_CLASSES, OF_NUMBERS
-from dubito.calibration.heads import Request
+from dubito.calibration.heads import Request, head_of
 from dubito.calibration.promises import draws
 from dubito.calibration.promises.policy import Target
 from dubito.calibration.record import Calibration
@@ -25,13 +25,14 @@ from dubito.engine.heads.numbers import mean_and_variance
 from dubito.monitoring.observing import observe
 from dubito_nn import export
 
+from . import fits
 from .fits import fit_classification, fit_positions, fit_regression
 
 Floats = NDArray[np.float64]
 
 
 class Dense(nn.Module):
-    """A class at each of two positions."""
+    """A class, or three numbers, at each of two positions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,6 +62,7 @@ HEADS: dict[str, tuple[Callable[[], nn.Module], dict[str, object]]] = {
         lambda: nn.Sequential(hidden(), nn.Linear(64, 2)),
         {"task": "regression", "output": "mean", "features": "0.1"},
     ),
+    "dense_regression": (Dense, {"task": "regression", "output": "mean", "output_axis": -1}),
 }
 
 
@@ -78,7 +80,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def asked_of(head: str) -> Iterator[dict[str, object]]:
     """Every score, set, interval, policy and scaling of a head, each at least once."""
     has_features = head in ("classification", "regression")
-    family = OF_NUMBERS if head == "regression" else OF_CLASSES
+    family = OF_NUMBERS if "regression" in head else OF_CLASSES
     names = family.known(has_features=has_features)
     targets = [Target(acceptance=0.5), Target()]
     fitted = [Choices(scaling=one) for one in ("temperature", "isotonic", "none")]
@@ -87,6 +89,8 @@ def asked_of(head: str) -> Iterator[dict[str, object]]:
         fitted += [Choices("none", "aps"), Choices("vector", "raps"), Choices(per_class=True)]
     elif head == "regression":
         fitted = [Choices(), Choices(intervals="cqr")]
+    elif head == "dense_regression":
+        fitted = [Choices(), Choices(position_share=0.5)]
     for index in range(max(len(names), len(fitted))):
         yield {
             "choices": fitted[index % len(fitted)],
@@ -109,6 +113,11 @@ def fitted(engine: Engine, sampling: Sampling, asked: dict[str, object]) -> Cali
         mean_TBD = mean_and_variance(passes, manifest)[0].numpy()
         target_BD = (kind_B[:, None] + generator.integers(0, 3, (560, 2))).astype(np.float64)
         return fit_regression(mean_TBD, None, target_BD, **common)  # type: ignore[arg-type]
+    if manifest.head == "dense_regression":
+        parts = head_of(manifest).parts(passes, manifest)
+        drawn = generator.integers(0, 3, (560, 2, 3))
+        target_BPD = (kind_B[:, None, None] + drawn).astype(np.float64)
+        return fits.fitted(manifest.head, (parts[0].numpy(),), target_BPD, **common)
     if manifest.has_positions:
         label_BP = generator.integers(0, 2, (560, 2))
         logits_TBPC = class_logits(passes, manifest).numpy()
