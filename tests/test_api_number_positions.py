@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from dubito.acquisition.scores import regression
+from dubito.acquisition.strategies.bald import bald
 from dubito.cli import make_app
 from dubito.settings import Settings
 
@@ -220,7 +220,7 @@ def test_rows_are_chosen_by_the_figures_of_their_positions(calibrated: httpx.Cli
 
 def test_the_information_of_one_distribution_is_what_it_was() -> None:
     epistemic, noise = np.array([[1.0, 3.0]]), np.array([[1.0, 1.0]])
-    assert regression.bald(epistemic, noise) == pytest.approx(0.5 * np.log(8))
+    assert bald(epistemic, noise) == pytest.approx(0.5 * np.log(8))
 
 
 def test_feedback_is_refused_with_the_remedy_and_drift_is_watched(

@@ -28,13 +28,13 @@ from dubito.engine import Engine, Ensemble, Regression, Sampling
 from dubito.engine.draws.masks import draw
 from dubito.engine.heads import head_of as engine_head_of
 from dubito.errors import BundleRefusedError, InputError
-from dubito.report import no_check, number_positions, regression_figures
+from dubito.report import no_check, number_positions
 from dubito.report.statistics import RowCounts
 from dubito_nn import Bundle, export, load_bundle
 from dubito_nn.bundle import bundle_bytes
 
 from .fields import NOISE, SCALE, SIDE, exported, fields, network, trained
-from .fits import fitted, judged
+from .fits import fitted, judged, regression_figures, served_scores
 from .test_coverage import check, coverages
 
 Floats = NDArray[np.float64]
@@ -393,7 +393,7 @@ def test_the_record_survives_and_serves_what_it_was_fitted_for(
     prediction = engine.predict(rows, sampling=SAMPLING)
     parts = again.head.parts(engine.sample(rows, sampling=SAMPLING), engine.manifest)
     sampled = again.head.checked(Sampled(tuple(part.numpy() for part in parts)), None)
-    served = again.served_scores(prediction)
+    served = served_scores(again, prediction)
     np.testing.assert_allclose(served, again.ood_scores(again.head.source(sampled)), rtol=1e-9)
     for wrong in ({"noise_variance": [0.1]}, {"intervals": "cqr"}, {"task": "classification"}):
         with pytest.raises(InputError, match="calibrate the version again"):
