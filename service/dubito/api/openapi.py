@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from dubito.api.border.errors import ProblemPage
 from dubito.api.pages.work import AcceptedPage
 from dubito.media import JSON
-from dubito.names import DEFAULT_ALIAS
+from dubito.names import DEFAULT_ALIAS, NAME_PATTERN
 
 Described: TypeAlias = dict[str, Any]  # a part of an OpenAPI document, as FastAPI types them
 Responses: TypeAlias = dict[int | str, Described]
@@ -32,7 +32,7 @@ PROBLEMS: Responses = {"4XX": _PROBLEM, "422": _PROBLEM, "5XX": _PROBLEM}
 NOT_MODIFIED: Responses = {304: {"description": "`If-None-Match` holds the `ETag` already."}}
 DELETED: Described = {"status_code": 204, "response_description": "It is deleted."}
 
-_NAME = {"pattern": "^[a-z][a-z0-9._-]{0,63}$"}
+_NAME = {"pattern": NAME_PATTERN}
 ModelName: TypeAlias = Annotated[
     str, Path(description="Name of the model.", json_schema_extra=_NAME)
 ]
