@@ -13,7 +13,6 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -48,7 +47,7 @@ class DamagedArrayError(ValueError):
         self.name = name
 
 
-def load(file: Path | IO[bytes]) -> NDArray[np.generic] | Arrays:
+def load(file: IO[bytes]) -> NDArray[np.generic] | Arrays:
     """Return the array of a `.npy` file, or the arrays of a `.npz` file by name.
 
     Raises:

@@ -149,14 +149,17 @@ def read_arrays(path: Path) -> NDArray[np.generic] | Arrays:
                 f"{path}: expected a .npy or .npz file, got something else: write the arrays with "
                 "numpy.save or numpy.savez"
             )
-    try:
-        return load(path)
-    except DamagedArrayError as error:
-        where = f"{path}" if error.name is None else f"{path}: `{error.name}`"
-        is_object = "Object arrays" in str(error)
-        got = "Python objects, such as pandas' text" if is_object else f"something else ({error})"
-        remedy = "convert it by .astype(str)" if is_object else "write it with numpy.savez"
-        raise InputError(f"{where}: expected numbers or text, got {got}: {remedy}") from error
+        file.seek(0)
+        try:
+            return load(file)
+        except DamagedArrayError as error:
+            where = f"{path}" if error.name is None else f"{path}: `{error.name}`"
+            is_object = "Object arrays" in str(error)
+            got = (
+                "Python objects, such as pandas' text" if is_object else f"something else ({error})"
+            )
+            remedy = "convert it by .astype(str)" if is_object else "write it with numpy.savez"
+            raise InputError(f"{where}: expected numbers or text, got {got}: {remedy}") from error
 
 
 def _read_json(path: Path) -> object:

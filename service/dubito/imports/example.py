@@ -95,7 +95,8 @@ def made_up(
 
 def _arrays(path: Path) -> Arrays:
     try:
-        loaded = load(path)
+        with path.open("rb") as file:
+            loaded = load(file)
     except DamagedArrayError as error:
         raise InputError(
             f"{path}: expected arrays of numbers, got something else ({error}): write the file with"
