@@ -26,7 +26,7 @@ def test_a_position_that_overflows_has_no_set_and_its_neighbour_has() -> None:
     is_member = np.array([[[True, False], [False, False]], [[False, False], [True, True]]])
     is_known = np.array([[True, False], [True, True]])
     sets = ClassSets(is_member, is_known, ("sea", "sky"))
-    assert sets.names() == [[["sea"], None], [[], ["sea", "sky"]]]
+    assert sets.values() == [[["sea"], None], [[], ["sea", "sky"]]]
     np.testing.assert_array_equal(
         dict(arrays_of({"prediction_set": sets}))["prediction_set"], is_member
     )

@@ -30,7 +30,16 @@ class ClassSets:
     is_known: NDArray[np.bool_]
     classes: tuple[str, ...]
 
-    def names(self) -> list[object]:
+    @property
+    def is_null(self) -> NDArray[np.bool_]:
+        """Where there is no set."""
+        return ~self.is_known
+
+    def array(self, width: int | None = None) -> NDArray[np.bool_]:
+        """Whether each class is in the set; false where there is none."""
+        return self.is_member
+
+    def values(self) -> list[object]:
         """The classes of each row's set, in the order of the classes; of positions nested lists.
 
         Null where there is no set.
@@ -52,7 +61,16 @@ class Flags:
     is_flagged: NDArray[np.bool_]
     is_known: NDArray[np.bool_]
 
-    def values(self) -> list[bool | None]:
+    @property
+    def is_null(self) -> NDArray[np.bool_]:
+        """Where nothing is known."""
+        return ~self.is_known
+
+    def array(self, width: int | None = None) -> NDArray[np.bool_]:
+        """The flags, false where nothing is known."""
+        return self.is_flagged
+
+    def values(self) -> list[object]:
         """True or false, null where neither is known."""
         pairs = zip(self.is_flagged.tolist(), self.is_known.tolist(), strict=True)
         return [flag if known else None for flag, known in pairs]
@@ -70,7 +88,12 @@ class ClassNames:
     index: NDArray[np.int64]
     classes: tuple[str, ...]
 
-    def names(self) -> list[object]:
+    @property
+    def is_null(self) -> NDArray[np.bool_]:
+        """Where there is no class."""
+        return self.index < 0
+
+    def values(self) -> list[object]:
         """Nested lists of names, null where there is none."""
         named = (*self.classes, None)
         flat = [named[index] for index in self.index.reshape(-1).tolist()]
@@ -94,16 +117,8 @@ def _nested(flat: Sequence[object], sizes: tuple[int, ...]) -> list[object]:
     return nested
 
 
-Column = (
-    NDArray[np.generic]
-    | list[str]
-    | list[str | None]
-    | ClassSets
-    | ClassNames
-    | Flags
-    | Mapping[str, "Column"]
-    | None
-)
+Packed = ClassSets | ClassNames | Flags
+Column = NDArray[np.generic] | list[str] | list[str | None] | Packed | Mapping[str, "Column"] | None
 
 
 def arrays_of(
@@ -121,11 +136,7 @@ def arrays_of(
     for name, column in columns.items():
         if isinstance(column, Mapping):
             yield from arrays_of(column, width, f"{prefix}{name}.")
-        elif isinstance(column, ClassSets):
-            yield f"{prefix}{name}", column.is_member
-        elif isinstance(column, Flags):
-            yield f"{prefix}{name}", column.is_flagged
-        elif isinstance(column, ClassNames):
+        elif isinstance(column, Packed):
             yield f"{prefix}{name}", column.array(width)
         elif isinstance(column, list):
             texts = [text or "" for text in column]
@@ -141,9 +152,7 @@ def to_json(content: Mapping[str, object]) -> bytes:
 
 def _to_plain(value: object) -> object:
     """Return plain values for what orjson does not know."""
-    if isinstance(value, ClassSets | ClassNames):
-        return value.names()
-    if isinstance(value, Flags):
+    if isinstance(value, Packed):
         return value.values()
     if isinstance(value, np.ndarray):  # a layout that orjson does not read
         return np.ascontiguousarray(value)

@@ -31,7 +31,7 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 def request_options(
     schema: type[object], *, but: Iterable[str] = ()
 ) -> Callable[[Command], Command]:
-    """Give a command an option for each field of a request, in the place of its `given`.
+    """Give a command an option for each field of a request, in the place of its `chosen`.
 
     Args:
         schema: a dataclass of `dubito.asked`.

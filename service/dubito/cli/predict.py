@@ -16,7 +16,7 @@ from dubito.cli.bodies import others, overlay
 from dubito.cli.console import application, finish, local_actor, messages, output
 from dubito.cli.jobs import follow, write_result
 from dubito.cli.options import Chosen, request_options
-from dubito.columns import ClassNames, ClassSets, Column, Flags, to_json
+from dubito.columns import Column, Packed, to_json
 from dubito.errors import InputError
 from dubito.jobs.results import check_format
 
@@ -107,13 +107,9 @@ def _table(outputs: Mapping[str, Column]) -> Table:
 def _flat(outputs: Mapping[str, Column]) -> list[tuple[str, list[str]]]:
     flat: list[tuple[str, list[str]]] = []
     for name, column in outputs.items():
-        if isinstance(column, ClassSets):
-            if column.is_member.ndim == 2:  # a map does not fit a terminal
-                flat.append((name, [_cell(names) for names in column.names()]))
-        elif isinstance(column, ClassNames):
-            continue
-        elif isinstance(column, Flags):
-            flat.append((name, [_cell(value) for value in column.values()]))
+        if isinstance(column, Packed):
+            if column.is_null.ndim == 1:  # a map does not fit a terminal
+                flat.append((name, [_cell(value) for value in column.values()]))
         elif isinstance(column, list):
             flat.append((name, [_cell(value) for value in column]))
         elif isinstance(column, Mapping):

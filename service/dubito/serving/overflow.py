@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubito.calibration.flags.detector import Detector
-from dubito.columns import ClassNames, ClassSets, Column, Flags
+from dubito.columns import Column, Flags, Packed
 
 
 def flagged(detector: Detector, score_B: NDArray[np.float64]) -> Column:
@@ -67,10 +67,8 @@ def _null_rows(column: Column) -> NDArray[np.bool_]:
     if isinstance(column, Mapping):  # where an interval has no end, it is infinite
         ends = [end for end in column.values() if isinstance(end, np.ndarray)]
         null = np.isnan(np.stack(ends, axis=-1))
-    elif isinstance(column, ClassSets | Flags):
-        null = ~column.is_known
-    elif isinstance(column, ClassNames):
-        null = column.index < 0
+    elif isinstance(column, Packed):
+        null = column.is_null
     elif isinstance(column, list):
         null = np.array([value is None for value in column], bool)
     elif isinstance(column, np.ndarray) and column.dtype.kind == "f":
