@@ -139,11 +139,11 @@ def test_the_loss_agrees_with_its_formula_and_does_not_underflow() -> None:
 def test_the_component_variance_is_scale_times_its_own_plus_noise() -> None:
     log_variance_TBD = np.log(np.array([1.0, 3.0])).reshape(2, 1, 1)
     noise = Noise(variance=(0.5,), scale=(2.0,))
-    assert noise.component_variance(log_variance_TBD, log_variance_TBD).ravel().tolist() == [
+    assert noise.component_variance(log_variance_TBD).ravel().tolist() == [
         pytest.approx(2.5),
         pytest.approx(6.5),
     ]
-    assert Noise.none(1).component_variance(log_variance_TBD, None).tolist() == [[[0.0]]]
+    assert Noise.none(1).component_variance(None).tolist() == [[[0.0]]]
 
 
 def test_a_given_precision_is_one_over_the_variance_and_must_be_positive() -> None:
@@ -182,7 +182,7 @@ def test_rows_that_are_met_exactly_do_not_hide_the_optimum_of_the_others(
     target_BD[::every, 0] += np.resize([1.5, -1.4, 1.7], 100 // every)
     own_TBD = None if log_variance is None else np.full_like(mean_TBD, log_variance)
     noise = fit_noise(mean_TBD, own_TBD, target_BD)
-    found = noise.component_variance(mean_TBD, own_TBD).ravel()[0]
+    found = noise.component_variance(own_TBD).ravel()[0]
     assert found == pytest.approx(((target_BD - mean_TBD[0]) ** 2).mean(), rel=0.02)
     assert (noise.undetermined, noise.outlying) == ((), ())
 
@@ -193,7 +193,7 @@ def test_log_variances_too_large_are_mended_as_those_too_small(log_variance: flo
     mean_TBD = np.zeros((2, 100, 1))
     own_TBD = np.full_like(mean_TBD, log_variance)
     noise = fit_noise(mean_TBD, own_TBD, target_BD)
-    variance = noise.component_variance(mean_TBD, own_TBD)[0, 0, 0]
+    variance = noise.component_variance(own_TBD)[0, 0, 0]
     assert variance == pytest.approx((target_BD**2).mean(), rel=1e-3)
     assert noise.undetermined == ()
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dubito import ties
 from dubito.monitoring.martingale import Jumper
-from dubito.monitoring.ranks import CAPACITY, Ranks
+from dubito.monitoring.ranks import Ranks
 
 FALSE_ALARM_RATE = 0.01
 
@@ -51,24 +51,15 @@ class DriftTest:
     Args:
         held_out: scores of held-out rows.
         seed: of the numbers that break ties.
-        false_alarm_rate: over the whole stream, in (0, 1).
-        capacity: most scores that are kept.
         score: name of the score, by which values tie (`dubito.ties`).
     """
 
-    def __init__(
-        self,
-        held_out: Sequence[float],
-        seed: int = 0,
-        false_alarm_rate: float = FALSE_ALARM_RATE,
-        capacity: int = CAPACITY,
-        score: str = "",
-    ) -> None:
+    def __init__(self, held_out: Sequence[float], seed: int = 0, score: str = "") -> None:
         self._usual = np.sort([value for value in held_out if isfinite(value)])
         self._least = ties.least_of(score)
-        self._ranks = Ranks(self._settled(self._usual), seed, capacity)
+        self._ranks = Ranks(self._settled(self._usual), seed)
         self._jumper = Jumper()
-        self._level = 1.0 / false_alarm_rate
+        self._level = 1.0 / FALSE_ALARM_RATE
         self._log_level = log(self._level)
         self._largest_log = 0.0
         self._num_scores = self._num_skipped = 0

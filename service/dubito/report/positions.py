@@ -28,7 +28,7 @@ from dubito.report.reliability import (
     confidence,
     reliability_bins,
 )
-from dubito.report.statistics import Floats, RowCounts, Statistic, Statistics
+from dubito.report.statistics import Floats, RowCounts, Statistic, Statistics, mean_of
 
 Indices = NDArray[np.int64]
 
@@ -141,9 +141,9 @@ def position_statistics(
     if rows.label_index is None:
         statistics["mean_iou"] = _mean_iou(rows)
     else:
-        statistics["subset_accuracy"] = _mean((wrong_B == 0).astype(np.float64))
+        statistics["subset_accuracy"] = mean_of((wrong_B == 0).astype(np.float64))
     return statistics | {
-        "set_coverage": None if is_covered_B is None else _mean(is_covered_B.astype(np.float64)),
+        "set_coverage": None if is_covered_B is None else mean_of(is_covered_B.astype(np.float64)),
         "position_coverage": None
         if sets_NC is None
         else rows.mean_of(sets_NC[index_N, rows.label].astype(np.float64)),
@@ -156,7 +156,8 @@ def position_statistics(
 def position_curves(rows: LabelledPositions, uncertainty_B: Floats) -> Curves:
     """The curves of such rows: bins of positions, and the risk of rows."""
     is_right_N = (ties.most_probable(rows.mean) == rows.label).astype(np.float64)
-    risk_B = row_risk(uncertainty_B, 1 - rows.sums(is_right_N) / rows.count)
+    wrong_B = 1 - rows.sums(is_right_N) / rows.count
+    risk_B = Ranking.of(uncertainty_B).means(np.ones((1, rows.num_rows)), wrong_B)[0]
     rank_P = ranks(len(risk_B))
     return Curves(
         bins=reliability_bins(rows.mean, rows.label),
@@ -165,23 +166,9 @@ def position_curves(rows: LabelledPositions, uncertainty_B: Floats) -> Curves:
     )
 
 
-def row_risk(uncertainty_B: Floats, wrong_B: Floats) -> Floats:
-    """Share of wrong positions of the i least uncertain rows, i = 1..B."""
-    risk_B: Floats = _risk(uncertainty_B, wrong_B, np.ones((1, len(wrong_B))))[0]
-    return risk_B
-
-
-def _mean(value_B: Floats) -> Statistic:
-    return ratio_of(value_B, np.ones(len(value_B)))
-
-
 def _aurc(uncertainty_B: Floats, wrong_B: Floats) -> Statistic:
-    return Statistic(lambda counts: _risk(uncertainty_B, wrong_B, counts.rows).mean(axis=1))
-
-
-def _risk(uncertainty_B: Floats, wrong_B: Floats, row_RB: Floats) -> Floats:
-    rank_B = np.arange(1.0, len(wrong_B) + 1)
-    return Ranking.of(uncertainty_B).read(row_RB, wrong_B, rank_B) / rank_B
+    ranking = Ranking.of(uncertainty_B)
+    return Statistic(lambda counts: ranking.means(counts.rows, wrong_B).mean(axis=1))
 
 
 def _binned(

@@ -44,3 +44,8 @@ class Ranking:
                 for count_G, sum_G in zip(count_RG, sum_RG, strict=True)
             ]
         )
+
+    def means(self, row_RB: Floats, value_B: Floats) -> Floats:
+        """Means of a value over the first i rows of each resample, i = 1..B, shape (R, B)."""
+        rank_B = np.arange(1.0, len(value_B) + 1)
+        return self.read(row_RB, value_B, rank_B) / rank_B

@@ -107,14 +107,12 @@ def sparsification(variance_BD: Floats, error_BD: Floats) -> tuple[Floats, Float
 def _risk(mean_BC: Floats, label_B: NDArray[np.int64], row_RB: Floats) -> Floats:
     """Error rate of the i most confident rows of each resample, i = 1..B, shape (R, B)."""
     confidence_B, is_right_B = confidence(mean_BC, label_B)
-    rank_B = np.arange(1.0, len(label_B) + 1)
-    return Ranking.of(1 - confidence_B).read(row_RB, 1 - is_right_B, rank_B) / rank_B
+    return Ranking.of(1 - confidence_B).means(row_RB, 1 - is_right_B)
 
 
 def _relative_error(ranking: Ranking, square_B: Floats, row_RB: Floats) -> Floats:
     """RMSE of the first i rows over that of all, i = 1..B, shape (R, B)."""
-    rank_B = np.arange(1.0, len(square_B) + 1)
     with np.errstate(divide="ignore", invalid="ignore"):  # no errors at all: not defined
-        mean_RB = ranking.read(row_RB, square_B, rank_B) / rank_B
+        mean_RB = ranking.means(row_RB, square_B)
         relative_RB: Floats = np.sqrt(mean_RB / mean_RB[:, -1:])
     return relative_RB

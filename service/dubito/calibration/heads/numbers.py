@@ -212,7 +212,7 @@ class NumberHead(Head):
 
     def mixture(self, rows: Sampled) -> Passes:
         """Means and calibrated variances of all passes."""
-        return rows.means, self.noise.component_variance(rows.means, rows.log_variances)
+        return rows.means, self.noise.component_variance(rows.log_variances)
 
     def variance(self, rows: Sampled) -> Floats:
         """Of the mixture, (B, D)."""
@@ -310,5 +310,5 @@ class ServedNumbers(Served):
 
 def _aleatoric(noise: Noise, rows: Sampled) -> Floats:
     """Noise variance of each row and output, (B, D)."""
-    own_BD = noise.component_variance(rows.means, rows.log_variances).mean(axis=0)
+    own_BD = noise.component_variance(rows.log_variances).mean(axis=0)
     return np.broadcast_to(own_BD, rows.targets.shape)

@@ -89,7 +89,7 @@ class Noise:
         return cls((1.0 / noise_precision,) * num_outputs, (1.0,) * num_outputs)
 
     def component_variance(
-        self, mean_TBD: NDArray[np.floating], log_variance_TBD: NDArray[np.floating] | None
+        self, log_variance_TBD: NDArray[np.floating] | None
     ) -> NDArray[np.float64]:
         """Variance of each component of the mixture, shape (T, B, D), or (1, 1, D) without s_t."""
         if log_variance_TBD is None:

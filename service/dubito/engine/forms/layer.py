@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from dubito.engine.planning.layout import Layouts, RowAxis
 from dubito.engine.running.fold import Fold, as_tensor
 from dubito_nn.operators import resolve
 from dubito_nn.program import Node, Ref, bind
@@ -46,6 +47,25 @@ class Layer:
 def is_pointwise(node: Node) -> bool:
     """Whether it works on each unit of one value alone."""
     return node.op in POINTWISE and len(list(node.references())) == 1
+
+
+def readers_of(nodes: Sequence[Node]) -> dict[str, list[Node]]:
+    """Return the nodes that read a value, by its name, in order."""
+    readers: dict[str, list[Node]] = {}
+    for node in nodes:
+        for name in node.references():
+            readers.setdefault(name, []).append(node)
+    return readers
+
+
+def has_rows_first(layouts: Layouts, name: str, ndim: int | None = None) -> bool:
+    """Whether the first axis of a value, with that many axes where it matters, holds the rows."""
+    layout = layouts.of[name]
+    return (
+        isinstance(layout, RowAxis)
+        and (layout.axis, layout.per_row) == (0, 1)
+        and ndim in (None, layout.ndim)
+    )
 
 
 def first_of(node: Node) -> str:

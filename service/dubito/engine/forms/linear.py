@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from dubito.engine.forms.about import About
+from dubito.engine.forms.layer import has_rows_first, readers_of
 from dubito.engine.kernels.rates import Work
-from dubito.engine.planning.layout import Layouts, RowAxis
+from dubito.engine.planning.layout import Layouts
 from dubito.engine.planning.plan import Plan
 from dubito.engine.running.fold import Fold, as_tensor
 from dubito_nn.program import Node, Ref
@@ -131,10 +132,7 @@ def linear_maps(nodes: Sequence[Node], plan: Plan, layouts: Layouts, output: str
         layouts: how values hold their rows.
         output: its name.
     """
-    readers: dict[str, list[Node]] = {}
-    for node in nodes:
-        for name in node.references():
-            readers.setdefault(name, []).append(node)
+    readers = readers_of(nodes)
     static = {node.name for node in plan.static}
     maps = []
     for node in nodes:
@@ -157,17 +155,12 @@ def _masked(node: Node, plan: Plan, layouts: Layouts) -> tuple[str, str] | None:
         if (
             image in plan.from_prefix
             and mask in plan.from_masks
-            and all(_is_image(layouts, name) for name in (image, mask))
+            and all(has_rows_first(layouts, name, 4) for name in (image, mask))
             and layouts.shape[mask][2:] == (1, 1)
             and layouts.shape[mask][1] == layouts.shape[image][1]
         ):
             return image, mask
     return None
-
-
-def _is_image(layouts: Layouts, name: str) -> bool:
-    layout = layouts.of[name]
-    return isinstance(layout, RowAxis) and (layout.axis, layout.ndim, layout.per_row) == (0, 4, 1)
 
 
 def _window(node: Node, image: str, static: set[str]) -> Window | None:

@@ -20,8 +20,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from dubito.engine.forms.about import About
+from dubito.engine.forms.layer import has_rows_first, readers_of
 from dubito.engine.kernels.rates import Work
-from dubito.engine.planning.layout import Layouts, RowAxis, Size
+from dubito.engine.planning.layout import Layouts, Size
 from dubito.engine.planning.plan import Plan
 from dubito.engine.running.fold import Fold, Steps, as_tensor, repeated_each, steps_with, unfolded
 from dubito_nn.program import Node, Ref
@@ -123,18 +124,15 @@ def branches(nodes: Sequence[Node], plan: Plan, layouts: Layouts, output: str) -
         output: its name.
     """
     by_name = {node.name: node for node in nodes}
-    readers: dict[str, list[str]] = {}
-    for node in nodes:
-        for name in node.references():
-            readers.setdefault(name, []).append(node.name)
+    readers = readers_of(nodes)
     skipped, taken = list[Skipped](), set[str]()
     for node in nodes:
         for around, product in _sums(node, by_name):
             operand = _switched(product, plan, layouts)
-            if operand is None or readers[product.name] != [node.name] or product.name == output:
+            if operand is None or readers[product.name] != [node] or product.name == output:
                 continue
             branch, mask = operand
-            inside = _inside(branch, product.name, nodes, readers, layouts)
+            inside = _inside(product.name, nodes, readers, layouts)
             names = (*inside, product.name, node.name)
             if not inside or around in inside or taken & set(names):
                 continue
@@ -169,8 +167,8 @@ def _switched(product: Node, plan: Plan, layouts: Layouts) -> tuple[str, str] | 
         if (
             mask in plan.from_masks
             and branch not in plan.from_masks
-            and _rows_first(layouts, mask)
-            and _rows_first(layouts, branch)
+            and has_rows_first(layouts, mask)
+            and has_rows_first(layouts, branch)
             and all(size == 1 for size in shape[1:])
         ):
             return branch, mask
@@ -178,10 +176,9 @@ def _switched(product: Node, plan: Plan, layouts: Layouts) -> tuple[str, str] | 
 
 
 def _inside(
-    branch: str,
     product: str,
     nodes: Sequence[Node],
-    readers: Mapping[str, Sequence[str]],
+    readers: Mapping[str, Sequence[Node]],
     layouts: Layouts,
 ) -> tuple[str, ...]:
     """Nodes that nothing but the branch reads, in order."""
@@ -192,12 +189,7 @@ def _inside(
             reading
             and node.op != "site"
             and not isinstance(layouts.of[node.name], Size)
-            and all(name in inside for name in reading)
+            and all(reader.name in inside for reader in reading)
         ):
             inside.add(node.name)
     return tuple(node.name for node in nodes if node.name in inside - {product})
-
-
-def _rows_first(layouts: Layouts, name: str) -> bool:
-    layout = layouts.of[name]
-    return isinstance(layout, RowAxis) and (layout.axis, layout.per_row) == (0, 1)

@@ -26,11 +26,19 @@ import torch
 from torch import Tensor
 
 from dubito.engine.forms.about import About
-from dubito.engine.forms.layer import Layer, apply, first_of, is_pointwise, weights_of
+from dubito.engine.forms.layer import (
+    Layer,
+    apply,
+    first_of,
+    has_rows_first,
+    is_pointwise,
+    readers_of,
+    weights_of,
+)
 from dubito.engine.forms.stacked import Stack
 from dubito.engine.kernels.products import has_fast_onednn, laid_out, linear
 from dubito.engine.kernels.rates import Work
-from dubito.engine.planning.layout import Layouts, RowAxis
+from dubito.engine.planning.layout import Layouts
 from dubito.engine.planning.plan import Plan
 from dubito.engine.running.fold import Fold, as_tensor
 from dubito_nn.program import Node, Ref
@@ -218,10 +226,7 @@ class _Finder:
     def __init__(self, nodes: Sequence[Node], plan: Plan, layouts: Layouts, output: str) -> None:
         self.plan, self.layouts, self.output = plan, layouts, output
         self.static = {node.name for node in plan.static}
-        self.readers: dict[str, list[Node]] = {}
-        for node in nodes:
-            for name in node.references():
-                self.readers.setdefault(name, []).append(node)
+        self.readers = readers_of(nodes)
 
     def chain_from(self, node: Node) -> Thinned | None:
         """The longest chain that begins with this node."""
@@ -243,7 +248,7 @@ class _Finder:
                 break
             mask, masked, linear = operand[1], then.name, self._only_reader(then.name)
         layers = self._whole(layers)
-        if not layers or not self._rowsfirst_of(source):
+        if not layers or not has_rows_first(self.layouts, source, 2):
             return None
         return Thinned(source, tuple(layers))
 
@@ -276,26 +281,18 @@ class _Finder:
             if (
                 mask in self.plan.from_masks
                 and value not in self.plan.from_masks
-                and self._rowsfirst_of(mask)
-                and self._rowsfirst_of(value)
+                and has_rows_first(self.layouts, mask, 2)
+                and has_rows_first(self.layouts, value, 2)
             ):
                 return value, mask
         return None
-
-    def _rowsfirst_of(self, name: str) -> bool:
-        layout = self.layouts.of[name]
-        return isinstance(layout, RowAxis) and (layout.axis, layout.ndim, layout.per_row) == (
-            0,
-            2,
-            1,
-        )
 
     def _is_linear(self, node: Node) -> bool:
         weights = [part.name for part in node.args[1:] if isinstance(part, Ref)]
         return (
             node.op == "aten.linear.default"
             and not node.kwargs
-            and self._rowsfirst_of(node.name)
+            and has_rows_first(self.layouts, node.name, 2)
             and all(name in self.static for name in weights)
         )
 

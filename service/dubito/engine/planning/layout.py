@@ -163,15 +163,10 @@ def peak_row_bytes(
         row_bytes: by node name.
         lasting: names that stay alive to the end.
     """
-    last = {node.name: position for position, node in enumerate(nodes)}
-    for position, node in enumerate(nodes):
-        last.update(dict.fromkeys(node.references(), position))
-    dying: dict[int, list[str]] = {}
-    for name, position in last.items():
-        if name not in lasting:
-            dying.setdefault(position, []).append(name)
+    dying = Program(tuple(nodes), {name: name for name in lasting}).last_uses()
     made = {node.name for node in nodes}
-    alive = sum(row_bytes[name] for name in last if name not in made)
+    read = {name for node in nodes for name in node.references()}
+    alive = sum(row_bytes[name] for name in read - made)
     peak = max(1, alive)
     for position, node in enumerate(nodes):
         alive += row_bytes[node.name]

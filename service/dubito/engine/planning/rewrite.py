@@ -81,9 +81,9 @@ class _Graph:
                 self.readers[name].append(node.name)
             self._judge(node)
 
-    def operand(self, node: Node, at: int = 0) -> Node | None:
-        """Return the node whose value is an argument."""
-        part = node.args[at] if len(node.args) > at else None
+    def operand(self, node: Node) -> Node | None:
+        """Return the node whose value is the first argument."""
+        part = node.args[0] if node.args else None
         return self.nodes[part.name] if isinstance(part, Ref) else None
 
     def alone(self, node: Node) -> bool:

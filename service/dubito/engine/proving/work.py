@@ -125,12 +125,12 @@ def _per_product(tensor: Tensor) -> float:
     return _PER_PRODUCT.get(tensor.dtype, _OTHER_PRODUCT)
 
 
-def _contraction(of: str, axis: int = -1) -> Callable[[Arguments, Tensor], float]:
-    """As many products per entry of the result as one axis of that argument is long."""
+def _contraction(of: str) -> Callable[[Arguments, Tensor], float]:
+    """As many products per entry of the result as the last axis of that argument is long."""
 
     def count(arguments: Arguments, made: Tensor) -> float:
         tensor: Tensor = arguments[of]
-        length = tensor.shape[axis] if tensor.ndim else 1
+        length = tensor.shape[-1] if tensor.ndim else 1
         return max(1, made.numel()) * length * _per_product(tensor)
 
     return count
