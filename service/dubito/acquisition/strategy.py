@@ -95,7 +95,7 @@ class Strategy(ABC):
     @property
     @abstractmethod
     def ranking(self) -> PointwiseStrategy:
-        """By which rows are looked at in turn: itself, or what chooses the candidates."""
+        """The strategy that ranks rows in turn: itself, or the one that chooses the candidates."""
 
     @property
     @abstractmethod

@@ -51,7 +51,7 @@ class Written:
         return self.manifest.classes or ()
 
     def only_labels(self) -> object:
-        """The labels.
+        """Return the labels as they came.
 
         Raises:
             InputError: there are none, or targets as well.
@@ -60,7 +60,7 @@ class Written:
         return self.labels
 
     def only_targets(self) -> object:
-        """The targets.
+        """Return the targets as they came.
 
         Raises:
             InputError: there are none, or something of labels as well.
@@ -122,7 +122,7 @@ def read_positions(written: Written) -> NDArray[np.int64]:
 
 
 def read_targets(written: Written) -> NDArray[np.float64]:
-    """Targets, (B, D).
+    """Return the targets as float64, (B, D).
 
     Raises:
         InputError: another shape, or a number that is not finite.

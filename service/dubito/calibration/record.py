@@ -81,7 +81,7 @@ class Calibration:
         return self.promise.held_out
 
     def covers(self, sampling: Sampling) -> str | None:
-        """None where predictions drawn so are covered, else the reason for a warning."""
+        """Return None where predictions drawn so are covered, else the reason for a warning."""
         differences = [
             f"{name} {mine} (asked: {asked})"
             for name in (setting.name for setting in fields(Sampling))

@@ -108,7 +108,7 @@ def judge_scaling(
     seed: int,
     check: Check,
 ) -> JudgedFit:
-    """Judge a scaling.
+    """Judge a scaling by cross-validation.
 
     Args:
         name: of the scaling.

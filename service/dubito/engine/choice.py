@@ -68,7 +68,7 @@ def options(execution: Execution, rates: Rates, num_samples: int) -> list[Option
 
 
 def timed_passes(passes: Passes, row: Mapping[str, Tensor], sampling: Sampling) -> Passes:
-    """The same with its options, and the size of its chunks, checked against the clock.
+    """Return the passes with options and size of chunks checked against the clock.
 
     Args:
         passes: on their device.

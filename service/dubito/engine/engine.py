@@ -174,7 +174,7 @@ class Engine:
         return [(self, sampling)]
 
     def with_members(self, members: Sequence[Engine]) -> Engine:
-        """The same kind of network made of other engines; here of one."""
+        """Return the same kind of network made of other engines; here of one."""
         (engine,) = members
         return engine
 
@@ -342,7 +342,7 @@ class Engine:
         return tally
 
     def _passes(self, call: _Call) -> Iterator[Iterator[Tensor]]:
-        """For one block of rows after the other, the raw outputs of its passes in order of t."""
+        """Yield, block of rows by block, the raw outputs of its passes in order of t."""
         method = call.sampling.method
         if method == "ensemble":
             raise InputError("method `ensemble` expects several networks, got one: use `Ensemble`")

@@ -51,7 +51,7 @@ class Network(Protocol):
         """Return every member with its own sampling."""
 
     def with_members(self, members: Sequence[Engine]) -> Network:
-        """The same kind of network made of other engines, as many."""
+        """Return the same kind of network made of other engines, as many."""
 
     def read_inputs(self, inputs: Inputs) -> dict[str, Tensor]:
         """Check rows against the network's inputs."""

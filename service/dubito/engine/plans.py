@@ -83,7 +83,7 @@ class Plans:
         return self._planned[key]
 
     def only(self, masks: Masks, rows: Mapping[str, Tensor], passes: Passes) -> Plans:
-        """The same network with one plan, made elsewhere, for rows of that shape."""
+        """Return the plans with one only, made elsewhere, for rows of that shape."""
         return replace(self, _planned={(masks, shapes(rows)): passes})
 
     def forget(self) -> None:

@@ -152,7 +152,7 @@ def _rate(is_event_W: NDArray[np.bool_]) -> Rate:
 
 
 def _ece(confidence_W: NDArray[np.float64], is_right_W: NDArray[np.bool_]) -> float:
-    """As in a report, from the most probable class alone."""
+    """Return the ECE as in a report, from the most probable class alone."""
     places = np.arange(len(confidence_W))
     top_WC = np.zeros((len(confidence_W), _TWO))
     top_WC[places, 0] = confidence_W

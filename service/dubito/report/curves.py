@@ -167,7 +167,7 @@ def _counted(score: Floats, edges: Floats) -> tuple[int, ...]:
 
 
 def ranks(num_rows: int) -> NDArray[np.int64]:
-    """At most 60 of the ranks 1..B, the first and the last among them."""
+    """Return at most 60 of the ranks 1..B, the first and the last among them."""
     rank_P = np.unique(np.linspace(1, num_rows, min(_NUM_POINTS, num_rows)).round())
     return rank_P.astype(np.int64)
 

@@ -59,7 +59,7 @@ def check_can_write(path: Path) -> None:
 
 
 def write(page: Page, path: Path) -> None:
-    """Write the file.
+    """Write the page as one HTML file.
 
     Raises:
         InputError: matplotlib is not installed.

@@ -91,7 +91,7 @@ def badge(
 
 
 def k_means(features_NF: Features, scores_N: Scores, picks: Picks, *, seed: int) -> None:
-    """Of good rows, the one nearest to each centre of a k-means weighted by their scores.
+    """Choose the good rows nearest to the centres of a k-means weighted by their scores.
 
     min Σ_n (s_n - min s) |x_n - c(n)|²; then for every centre its nearest row that is still open
 

@@ -54,7 +54,7 @@ def incumbent(context: Context) -> float:
 
 
 def penalised(strategy: PointwiseStrategy, *, is_log: bool) -> JointStrategy:
-    """The same acquisition in batches, where a chosen row takes its neighbours out of the running.
+    """Return the strategy in batches, where a chosen row takes its neighbours out of the running.
 
     Args:
         strategy: of rows alone.

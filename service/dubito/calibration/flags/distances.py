@@ -149,7 +149,7 @@ class FeatureBank:
         return score_B
 
     def relative_mahalanobis(self, feature_BF: NDArray[np.floating]) -> Floats:
-        """The same, less the distance to all rows taken as one kind.
+        """Return `mahalanobis` less the squared distance to all rows taken as one kind.
 
         s_B = min_k (z - μ_k)ᵀ Σ⁻¹ (z - μ_k) - (z - μ_0)ᵀ Σ_0⁻¹ (z - μ_0)
 
@@ -171,7 +171,7 @@ class FeatureBank:
 
 
 def checked(feature_BF: NDArray[np.floating], name: str) -> Floats:
-    """Features in float64.
+    """Return the features in float64.
 
     Raises:
         InputError: no matrix, too many features, or numbers that are not finite.

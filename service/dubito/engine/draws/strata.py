@@ -110,7 +110,7 @@ def remainder(site: Site) -> float:
 
 
 def _blocks(samples: range) -> list[tuple[int, slice, NDArray[np.intp]]]:
-    """For every block met: its number, where its samples go, and their places in it."""
+    """Return, for every block met, its number, where its samples go, and their places in it."""
     blocks, at = [], 0
     for block, members in groupby(samples, lambda t: t // BLOCK):
         inside = np.array([t % BLOCK for t in members], dtype=np.intp)

@@ -39,7 +39,7 @@ class Stack:
     def of(
         cls, layers: Sequence[Layer], masks: Sequence[Value | None], static: Mapping[str, Value]
     ) -> Stack:
-        """Gather them.
+        """Gather the weights of all samples.
 
         Args:
             layers: of the chain.

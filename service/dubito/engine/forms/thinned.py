@@ -247,10 +247,10 @@ class _Finder:
             if then is None or operand is None or operand[0] != layer.names[-1]:
                 break
             mask, masked, linear = operand[1], then.name, self._only_reader(then.name)
-        layers = self._whole(layers)
-        if not layers or not has_rows_first(self.layouts, source, 2):
+        if len(layers) < 2 or not has_rows_first(self.layouts, source, 2):
             return None
-        return Thinned(source, tuple(layers))
+        *first, last = layers  # what follows the last linear map is no part of the chain
+        return Thinned(source, (*first, Layer(last.mask, last.masked, last.linear, ())))
 
     def _layer(
         self, mask: str | None, masked: str | None, linear: Node
@@ -261,14 +261,6 @@ class _Finder:
             pointwise.append(then)
             at = then
         return Layer(mask, masked, linear, tuple(pointwise)), then
-
-    def _whole(self, layers: list[Layer]) -> list[Layer]:
-        """Without what follows the last linear map, and only where something is dropped twice."""
-        if not layers:
-            return []
-        *first, last = layers
-        layers = [*first, Layer(last.mask, last.masked, last.linear, ())]
-        return layers if len(layers) > 1 else []
 
     def _masked_operand(self, node: Node) -> tuple[str, str] | None:
         """(value, mask) where the node is their product and the mask is one number per unit."""

@@ -12,7 +12,7 @@ from dubito.errors import InputError
 
 @contextmanager
 def running(device: torch.device) -> Iterator[None]:
-    """Without gradients, and in full float32 also where cuDNN would round to TF32."""
+    """Run without gradients, and in full float32 also where cuDNN would round to TF32."""
     try:
         with torch.no_grad(), full_float32(device):
             yield

@@ -248,7 +248,7 @@ def _is_distinct_in_lines(lines: Tensor) -> bool:
 
 
 def _places_of_lines(lines: Tensor, mean: Tensor) -> Tensor | None:
-    """None where no two lines share a number, else the outputs of all lines are marked alike."""
+    """Return None where no two lines share a number, else marks that all lines have in common."""
     sizes = sum(distinct(line) for line in lines)
     if sizes == distinct(lines):
         return None

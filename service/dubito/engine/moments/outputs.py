@@ -68,7 +68,7 @@ class OutputMoments:
         return self.nodes_inside().permute(2, 0, 1).reshape(NUM_NODES, *self.mean.shape)
 
     def nodes_inside(self) -> Tensor:
-        """The same points of outputs in one axis, nodes last, (B, D, N)."""
+        """Return the fixed points of outputs in one axis, nodes last, (B, D, N)."""
         mean_BD = self.mean.double().flatten(1)
         off_DN = _points(mean_BD.shape[1]).to(mean_BD.device).T
         if self.covariance is None or mean_BD.shape[1] == 1:

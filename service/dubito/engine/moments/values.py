@@ -99,7 +99,7 @@ class NodeLaw:
         return both[0].float(), both[1].float()
 
     def of_rank(self, ndim: int) -> NodeLaw:
-        """The same for values of another rank; only where it is uniform."""
+        """Return the law for values of another rank; only where it is uniform."""
         if self.factor.ndim == ndim + 1:
             return self
         parts = (part.reshape(-1, *[1] * ndim) for part in (self.factor, self.offset, self.weights))
@@ -187,7 +187,7 @@ class Spread:
         return total if self.deviation is None else total + self.deviation.square()
 
     def folded(self) -> Spread:
-        """The same with the common noise counted as each element's own."""
+        """Return the value with the common noise counted as each element's own."""
         if self.common is None:
             return self
         return replace(self, variance=self.variance + self.common.variance, common=None)
@@ -233,7 +233,7 @@ class Product:
         return before | {self.site}
 
     def with_base(self, base: Tensor | Spread, places: Tensor | None) -> Product:
-        """The same f and g on another x of any rank; only where they are uniform."""
+        """Return f and g on another x of any rank; only where they are uniform."""
         return Product(base, self.site, self.law.of_rank(len(base.shape)), places)
 
     def collapsed(self) -> Spread:
@@ -311,7 +311,7 @@ def sites_of(value: Random) -> frozenset[int]:
 
 
 def without_joint(value: Spread) -> Spread:
-    """The same value with nothing said of its covariance."""
+    """Return the value with nothing said of its covariance."""
     return replace(value, joint=None)
 
 

@@ -49,7 +49,7 @@ class Plan:
 
 
 def make_plan(program: Program, sites: tuple[Site, ...], layouts: Layouts, *, shared: bool) -> Plan:
-    """Sort the nodes.
+    """Sort the nodes by how often each has to run.
 
     Args:
         program: the lifted graph.

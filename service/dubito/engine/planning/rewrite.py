@@ -347,6 +347,6 @@ def _name(argument: Argument) -> str:
 
 
 def _like(tensor: Tensor, other: Tensor) -> Tensor:
-    """Of the other's type, in its memory format."""
+    """Return the tensor in the other's type and memory format."""
     made = torch.empty_like(other)
     return made.copy_(tensor)

@@ -126,7 +126,7 @@ def _per_product(tensor: Tensor) -> float:
 
 
 def _contraction(of: str) -> Callable[[Arguments, Tensor], float]:
-    """As many products per entry of the result as the last axis of that argument is long."""
+    """Count as many products per entry of the result as that argument's last axis is long."""
 
     def count(arguments: Arguments, made: Tensor) -> float:
         tensor: Tensor = arguments[of]

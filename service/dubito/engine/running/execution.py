@@ -175,7 +175,7 @@ class Execution:
 
     @cached_property
     def _sizes(self) -> dict[str, tuple[tuple[str, Size], ...]]:
-        """By name of a node, the sizes that it reads."""
+        """Sizes that a node reads, by its name."""
         return {
             node.name: tuple(
                 (name, size)

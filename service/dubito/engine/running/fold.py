@@ -161,7 +161,7 @@ class Fold:
         return as_tensor(self.value(name)).narrow(0, position * rows, rows)
 
     def of_some(self, positions: Sequence[int], index: Tensor, names: Sequence[str]) -> Fold:
-        """The same rows in some of the samples, knowing only the named values.
+        """Return the fold of some of the samples, knowing only the named values.
 
         Args:
             positions: of the samples in this chunk.

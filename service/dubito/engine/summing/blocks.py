@@ -118,7 +118,7 @@ class Blocks(Generic[A]):
 def ratio(
     sums: Mapping[str, Column], squares_BD: Column, *, left: float, blocks: int, count: int
 ) -> Column:
-    """R of every output; 1 where all samples are equal.
+    """Return R of every output; 1 where all samples are equal.
 
     Args:
         sums: as `Blocks.sums` names them, on the host.
@@ -151,7 +151,7 @@ def factor(ratio_BD: Column, count: int) -> Column:
 
 
 def factor_line(count: int) -> tuple[float, float]:
-    """The same as a straight line in R: its value at R = 0, and its slope."""
+    """Return the factor as a straight line in R: its value at R = 0, and its slope."""
     blocks, left = divmod(count, BLOCK)
     cut_short = left * (left - 1) / (BLOCK - 1)
     return (left - cut_short) / count, (BLOCK * blocks + cut_short) / count

@@ -44,13 +44,13 @@ class Draws:
 
     @QUIET
     def ratio(self, sums: Sums) -> Column | None:
-        """R of every output under a stratified draw (`dubito.engine.summing.blocks`)."""
+        """Return R of every output under a stratified draw (`dubito.engine.summing.blocks`)."""
         if self.left is None:
             return None
         return ratio(sums, sums["squares"], left=self.left, blocks=self.blocks, count=self.count)
 
     def standard_error(self, sums: Sums, ratio_BD: Column | None) -> Column:
-        """Of the mean; 0 for one sample.
+        """Return the standard error of the mean; 0 for one sample.
 
         iid: sqrt(M2 / (T - 1)) / sqrt(T); stratified: sqrt(M2 / T · q / (T - q))
         """

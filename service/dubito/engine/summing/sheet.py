@@ -32,7 +32,7 @@ class Sheet:
 
     @classmethod
     def of(cls, columns: Mapping[str, Tensor]) -> Sheet:
-        """Put columns together.
+        """Put columns together in one tensor.
 
         Args:
             columns: rows first, on one device.
