@@ -264,7 +264,7 @@ def diabetes(folder: Path) -> dict[str, tuple[int, tuple[Side, Side]]]:
     mean_TBD, own_TBD = (part.numpy() for part in mean_and_variance(raw, engine.manifest))
     target_BD = rows.targets.astype(np.float64)
     noise = fit_noise(mean_TBD[:, :40], np.log(own_TBD[:, :40]), target_BD[:40])
-    variance_TBD = noise.component_variance(mean_TBD, np.log(own_TBD))[:, 40:]
+    variance_TBD = noise.component_variance(np.log(own_TBD))[:, 40:]
     mean_TBD, target_BD = mean_TBD[:, 40:], target_BD[40:]
     ends = {alpha: intervals.quantile_ends(mean_TBD, variance_TBD, 1 - alpha) for alpha in ALPHAS}
     mean_BD = mean_TBD.mean(axis=0)

@@ -158,7 +158,7 @@ def test_a_noise_of_rows_mostly_met_exactly_is_judged_as_it_is_served(log_varian
     for target_BD, optimum in ((some_BD, (some_BD[:100] ** 2).mean()), (single_BD, None)):
         noise = fit_noise(mean_TBD[:, fit_b], own_TBD[:, fit_b], target_BD[fit_b])
         found = judge_noise(noise, False, mean_TBD, own_TBD, target_BD, fit_b, 0, no_check)
-        variance_TBD = noise.component_variance(mean_TBD, own_TBD)
+        variance_TBD = noise.component_variance(own_TBD)
         nll_BD = mixture_nll(mean_TBD, variance_TBD, target_BD)[100:]
         without_BD = mixture_nll(mean_TBD, np.exp(own_TBD), target_BD)[100:]
         assert nll_BD.mean() < without_BD.mean()

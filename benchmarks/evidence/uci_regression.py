@@ -302,7 +302,7 @@ def _figures(
 def _log_likelihood(
     mean_TB1: NDArray[np.float64], noise: Noise, target_B1: NDArray[np.float64]
 ) -> float:
-    variance_TB1 = noise.component_variance(mean_TB1, None)
+    variance_TB1 = noise.component_variance(None)
     return -float(mixture_nll(mean_TB1, variance_TB1, target_B1).mean())
 
 

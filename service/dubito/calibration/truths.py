@@ -216,10 +216,10 @@ def position_numbers(
             f"`{name}` expects samples of shape (T, B, P, D), got {arrays[0].shape}: put the "
             "outputs last, and positions before them"
         )
-    mean_TBE, *own = (array.reshape(*array.shape[:2], -1) for array in arrays)
+    mean_TBE, *log_TBE = (array.reshape(*array.shape[:2], -1) for array in arrays)
     numbers(mean_TBE, name, sampling)
-    checked = heads(mean_TBE, own[0] if own else None, sampling)
-    return tuple(one.reshape(*one.shape[:2], -1, arrays[0].shape[-1]) for one in checked)
+    checked = heads(mean_TBE, log_TBE[0] if log_TBE else None, sampling)
+    return tuple(part.reshape(*part.shape[:2], -1, arrays[0].shape[-1]) for part in checked)
 
 
 def check_classes_vary(label_B: NDArray[np.int64]) -> None:

@@ -21,7 +21,6 @@ from dubito.report.rejection import ause
 from dubito.report.statistics import (
     Check,
     Floats,
-    RowCounts,
     Statistic,
     Statistics,
     mean_of,
@@ -53,10 +52,10 @@ class MeasuredPositions:
     @classmethod
     def of(cls, mean_TBPD: Floats, variance_TBPD: Floats, target_BPD: Floats) -> Self:
         """The positions that have a target: not NaN."""
-        row_N, place_N = np.nonzero(np.isfinite(target_BPD).all(axis=-1))
+        row_N, position_N = np.nonzero(np.isfinite(target_BPD).all(axis=-1))
         is_common = variance_TBPD.shape[:2] == (1, 1)
-        variance = variance_TBPD if is_common else variance_TBPD[:, row_N, place_N]
-        mean_TND, target_ND = mean_TBPD[:, row_N, place_N], target_BPD[row_N, place_N]
+        variance = variance_TBPD if is_common else variance_TBPD[:, row_N, position_N]
+        mean_TND, target_ND = mean_TBPD[:, row_N, position_N], target_BPD[row_N, position_N]
         return cls(mean_TND, variance, target_ND, row_N, len(target_BPD))
 
     def some(self) -> Self:
@@ -118,20 +117,18 @@ def number_position_statistics(
         nll = rows.mean_of(mixture_nll(rows.mean, rows.variance, rows.target))
     check()
 
-    def root(counts: RowCounts) -> Floats:
-        root_R: Floats = np.sqrt(square.value(counts))
-        return root_R
-
-    found: dict[str, Statistic | None] = {
-        "rmse": Statistic(root),
+    statistics: dict[str, Statistic | None] = {
+        "rmse": Statistic(lambda counts: np.sqrt(square.value(counts))),
         "nll": nll,
         "crps": some.mean_of(mixture_crps(some.mean, some.variance, some.target, check)),
         "ause": ause(variance_BD, rows.row_error()),
     }
     if ends is None or is_covered_BD is None:
-        return found | dict.fromkeys(("interval_coverage", "position_coverage", "interval_width"))
+        return statistics | dict.fromkeys(
+            ("interval_coverage", "position_coverage", "interval_width")
+        )
     is_inside_ND = (ends[0] <= rows.target) & (rows.target <= ends[1])
-    return found | {
+    return statistics | {
         "interval_coverage": mean_of(is_covered_BD.mean(axis=-1)),
         "position_coverage": rows.mean_of(is_inside_ND),
         "interval_width": rows.mean_of(ends[1] - ends[0]),

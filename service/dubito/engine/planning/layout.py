@@ -165,8 +165,8 @@ def peak_row_bytes(
     """
     dying = Program(tuple(nodes), {name: name for name in lasting}).last_uses()
     made = {node.name for node in nodes}
-    read = {name for node in nodes for name in node.references()}
-    alive = sum(row_bytes[name] for name in read - made)
+    wanted = {name for node in nodes for name in node.references()}
+    alive = sum(row_bytes[name] for name in wanted - made)
     peak = max(1, alive)
     for position, node in enumerate(nodes):
         alive += row_bytes[node.name]
