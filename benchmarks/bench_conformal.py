@@ -38,7 +38,7 @@ from dubito.calibration.scaling.noise import fit_noise
 from dubito.calibration.scaling.scaling import fit_scaling, mean_probabilities
 from dubito.engine import Engine, Sampling
 from dubito.engine.heads.numbers import mean_and_variance
-from dubito.recipes.demo import DIABETES, DIGITS, Recipe, Rows
+from dubito.recipes.demo import DIABETES, DIGITS, DatasetRows, Recipe
 from dubito_nn.networks import MLP, Standardise
 
 ROOT = Path(__file__).parent
@@ -170,14 +170,14 @@ def section(result: dict[str, object]) -> str:
     )
 
 
-def held_back(recipe: Recipe, num_train: int, build: Callable[[Rows], nn.Module]) -> Recipe:
+def held_back(recipe: Recipe, num_train: int, build: Callable[[DatasetRows], nn.Module]) -> Recipe:
     """The recipe with few rows to train on and all others as its test rows."""
     own = recipe.splits()
     parts = (own.train, own.calibration, own.test)
     inputs = np.concatenate([part.inputs for part in parts])
     targets = np.concatenate([part.targets for part in parts])
-    first = Rows(inputs[:num_train], targets[:num_train])
-    splits = replace(own, train=first, test=Rows(inputs[num_train:], targets[num_train:]))
+    first = DatasetRows(inputs[:num_train], targets[:num_train])
+    splits = replace(own, train=first, test=DatasetRows(inputs[num_train:], targets[num_train:]))
     return replace(recipe, splits=lambda: splits, build=build, augment=None, epochs=20)
 
 
@@ -253,7 +253,7 @@ def judged_sets(sets_BC: NDArray[np.bool_], label_B: NDArray[np.int64]) -> Answe
 def diabetes(folder: Path) -> dict[str, tuple[int, tuple[Side, Side]]]:
     """Each kind of interval: rows to deal out, ours, MAPIE's."""
 
-    def build(rows: Rows) -> nn.Module:
+    def build(rows: DatasetRows) -> nn.Module:
         network = MLP(rows.inputs.shape[1], (32,), 1, heteroscedastic=True)
         return nn.Sequential(Standardise(torch.from_numpy(rows.inputs)), network)
 

@@ -11,8 +11,8 @@ import pytest
 from scipy.stats import binom, kstest
 
 from dubito.monitoring.drift import DriftTest
-from dubito.monitoring.kept import Kept
 from dubito.monitoring.martingale import Jumper
+from dubito.monitoring.observed import ObservedRows
 from dubito.monitoring.outcomes import Laws, Outcome, Watch, figures
 from dubito.monitoring.ranks import Ranks
 from dubito.monitoring.windows import Law, Windows
@@ -192,16 +192,18 @@ def test_figures_have_exact_intervals_and_the_ece_of_a_report() -> None:
 
 def test_what_is_kept_comes_back_and_is_held_against_truths() -> None:
     mean_BC = np.array([[0.5, 0.25, 0.25], [0.0, 0.125, 0.875]], dtype=np.float32)
-    kept = Kept(mean_BC, np.array([1.0, 2.0]), np.array([False, True]), mean_BC >= 0.5)
-    back = Kept.from_bytes(kept.to_bytes())
+    kept = ObservedRows(mean_BC, np.array([1.0, 2.0]), np.array([False, True]), mean_BC >= 0.5)
+    back = ObservedRows.from_bytes(kept.to_bytes())
     assert back.num_rows == 2
     assert back.class_outcome(0, 1) == Outcome((False,), False, 0.5, False)
     assert back.class_outcome(1, 2) == Outcome((True,), True, 0.875, True)
     with pytest.raises(ValueError, match="regression"):
         back.number_outcome(0, [1.0])
     ends_BD = np.array([[1.0, 5.0]])
-    numbers = Kept(ends_BD, np.zeros(1), np.zeros(1, bool), lower=ends_BD - 1, upper=ends_BD + 1)
-    back = Kept.from_bytes(numbers.to_bytes())
+    numbers = ObservedRows(
+        ends_BD, np.zeros(1), np.zeros(1, bool), lower=ends_BD - 1, upper=ends_BD + 1
+    )
+    back = ObservedRows.from_bytes(numbers.to_bytes())
     assert back.number_outcome(0, [2.0, 6.5]) == Outcome((True, False), False)
     with pytest.raises(ValueError, match="classification"):
         back.class_outcome(0, 1)

@@ -29,7 +29,7 @@ from dubito.calibration.sampled import Sampled
 from dubito.calibration.scaling.scaling import fit_scaling, mean_probabilities
 from dubito.errors import InputError
 from dubito.monitoring.drift import DriftTest
-from dubito.monitoring.kept import Kept
+from dubito.monitoring.observed import ObservedRows
 from dubito.report.rejection import ause
 from dubito.report.reliability import confidence
 from dubito.report.statistics import RowCounts
@@ -112,7 +112,7 @@ def test_classes_that_tie_keep_their_order_in_scores_and_outcomes() -> None:
     np.testing.assert_allclose(scores_BC, [[0.2, 0.6, 0.9]] * 2, atol=1e-7)
     assert confidence(mean_BC, np.zeros(2, np.int64))[1].tolist() == [1.0, 1.0]
     mean = np.array([[0.4, np.nextafter(np.float32(0.4), 1)]], np.float32)
-    kept = Kept(mean, np.zeros(1), np.zeros(1, bool), np.ones((1, 2), bool))
+    kept = ObservedRows(mean, np.zeros(1), np.zeros(1, bool), np.ones((1, 2), bool))
     assert kept.class_outcome(0, 0).is_right
 
 

@@ -1,7 +1,8 @@
 """Is a served model still calibrated, and do its inputs still look as they did?
 
     monitor.py     what routes ask: outcomes taken, figures and alarms told
-    observing.py   what of a prediction is observed
+    observing.py   from a prediction to what of it is observed
+    observed.py    the rows of one request, until their truth is known
     recorder.py    a bounded queue and the thread that keeps observations
     drifts.py      drift tests of the calibrations in use, kept between runs
     ranks.py       scores to p-values against all earlier ones, in bounded memory

@@ -17,7 +17,7 @@ from dubito.errors import InputError
 from dubito.labels import Classes, LabelsAre
 from dubito.models.library import Library
 from dubito.monitoring.drifts import DriftFact, Drifts
-from dubito.monitoring.kept import Kept
+from dubito.monitoring.observed import ObservedRows
 from dubito.monitoring.observing import laws
 from dubito.monitoring.outcomes import Figures, Outcome, Watch, figures
 from dubito.monitoring.recorder import Counts, Observation, Recorder
@@ -178,7 +178,7 @@ class Monitoring:
                 f"feedback expects one truth per row, got a {calibration.head.name} head, "
                 "which has several: send labelled rows to evaluate instead"
             )
-        rows = Kept.from_bytes(prediction.content)
+        rows = ObservedRows.from_bytes(prediction.content)
         judge = _Judge(rows, Classes(_classes(version), order.labels_are), prediction)
         outcomes = [judge.outcome(truth) for truth in order.truths]
 
@@ -197,7 +197,7 @@ class Monitoring:
 class _Judge:
     """Truths of one prediction, checked and held against it."""
 
-    rows: Kept
+    rows: ObservedRows
     classes: Classes
     prediction: PredictionFact
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dubito.calibration.heads import Served
 from dubito.calibration.promises.conformal import exact_decimal, order
 from dubito.calibration.record import Calibration
-from dubito.monitoring.kept import Kept
+from dubito.monitoring.observed import ObservedRows
 from dubito.monitoring.outcomes import Laws
 from dubito.monitoring.windows import Law
 
 
-def observe(served: Served, calibration: Calibration) -> Kept | None:
+def observe(served: Served, calibration: Calibration) -> ObservedRows | None:
     """Score, flag, mean, and the set or interval at the calibration's own coverage.
 
     Args:
@@ -24,7 +24,7 @@ def observe(served: Served, calibration: Calibration) -> Kept | None:
     if observed is None:
         return None
     score_B = calibration.ood_scores(served.source)
-    return Kept(
+    return ObservedRows(
         mean=observed.mean,
         score=score_B,
         is_flagged=calibration.ood.flags(score_B),

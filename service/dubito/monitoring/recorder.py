@@ -16,7 +16,7 @@ import structlog
 
 from dubito.calibration.record import Calibration
 from dubito.errors import DubitoError
-from dubito.monitoring.kept import Kept
+from dubito.monitoring.observed import ObservedRows
 from dubito.registry.monitoring import CalibrationName, Journal, PredictionFact
 
 _BATCH_S = 0.1
@@ -32,7 +32,7 @@ class Observation:
     name: CalibrationName
     calibration: Calibration
     request_id: str
-    rows: Kept
+    rows: ObservedRows
 
     @property
     def num_bytes(self) -> int:

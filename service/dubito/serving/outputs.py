@@ -25,7 +25,7 @@ from dubito.columns import Column
 from dubito.engine import Prediction, Sampling
 from dubito.engine.network import Network
 from dubito.errors import InputError
-from dubito.monitoring.kept import Kept
+from dubito.monitoring.observed import ObservedRows
 from dubito.monitoring.observing import observe
 from dubito.serving.overflow import decided, flagged, warn_of_overflow
 from dubito.serving.worker import Check
@@ -46,7 +46,7 @@ class Built:
     warnings: tuple[str, ...]
     varies: bool | None
     calibration: Calibration | None
-    observed: Kept | None
+    observed: ObservedRows | None
 
 
 def check_outputs(names: Sequence[str] | None, manifest: Manifest, sampling: Sampling) -> None:

@@ -1,8 +1,8 @@
 """What is kept of a prediction until its truth is known, and what the truth says of it.
 
-Flow: columns of a prediction → `Kept` → bytes in the database → `Kept` → `class_outcome` or
-`number_outcome`. A row of C classes takes about 5 C + 9 bytes, one of D numbers 24 D + 9, and a
-request 400 more.
+Flow: columns of a prediction → `ObservedRows` → bytes in the database → `ObservedRows` →
+`class_outcome` or `number_outcome`. A row of C classes takes about 5 C + 9 bytes, one of D numbers
+24 D + 9, and a request 400 more.
 
 Dimensions: B rows, C classes, D outputs.
 """
@@ -21,7 +21,7 @@ from dubito.monitoring.outcomes import Outcome
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class ObservedRows:
     """The rows of one request under one calibration.
 
     Sets and intervals are those at the coverage of the calibration, whatever the request asked.
@@ -58,7 +58,7 @@ class Kept:
         return save(arrays)
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Kept:
+    def from_bytes(cls, content: bytes) -> ObservedRows:
         """Return the rows that `to_bytes` wrote."""
         return cls(**load(content))
 
