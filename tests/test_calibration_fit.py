@@ -280,7 +280,7 @@ def test_quantile_intervals_are_kept_in_the_record_and_cover() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"scaling": "platt"}, {"sets": "LAC"}, {"intervals": None}, {"per_class": 1}]
+    "wrong", [{"scaling": "platt"}, {"sets": "LAC"}, {"intervals": "CQR"}, {"per_class": 1}]
 )
 def test_unknown_choices_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError, match=f"`{next(iter(wrong))}` expects"):

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from dubito.engine import Engine
-from dubito.errors import BundleRefusedError
 from dubito_nn import Bundle, BundleError, ExportError, export, load_bundle
 from dubito_nn.bundle import bundle_bytes
 
@@ -224,17 +222,3 @@ def test_a_manifest_that_contradicts_itself_is_refused(
     manifest = dataclasses.replace(bundle.manifest, **changed)  # type: ignore[arg-type]
     with pytest.raises(BundleError, match=said):
         load_bundle(bundle_bytes(manifest, bundle.sampling, bundle.point, bundle.weights))
-
-
-@pytest.mark.parametrize(
-    ("network", "declared", "head"),
-    [
-        (perceptron(4), QUANTILES, "quantiles"),
-    ],
-)
-def test_the_engine_refuses_a_head_that_it_does_not_serve_yet(
-    tmp_path: Path, network: nn.Module, declared: dict[str, object], head: str
-) -> None:
-    bundle = exported(network, tmp_path / "later.dubito", **declared)
-    with pytest.raises(BundleRefusedError, match=f"expects a head .*, got {head}: .*later"):
-        Engine.load(bundle)

@@ -219,7 +219,8 @@ class CalibrateOptions(SamplingOptions):
     )
     intervals: IntervalsName | None = Field(
         default=None,
-        description="Regression: what intervals are built around. Default: `normalised`.",
+        description="Regression: what intervals are built around. Default: `normalised`, or `cqr` "
+        "of quantiles.",
     )
     ood_score: str | None = Field(
         default=None,

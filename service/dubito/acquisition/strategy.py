@@ -32,7 +32,7 @@ Held = Literal["samples", "features", "centres", "points"]
 ONE_CLASS = frozenset({"classification"})
 SEVERAL_CLASSES = frozenset({"multilabel", "dense"})
 CLASSES = ONE_CLASS | SEVERAL_CLASSES
-NUMBERS = frozenset({"regression"})
+NUMBERS = frozenset({"regression", "quantiles"})
 NUMBERS_AT_POSITIONS = frozenset({"dense_regression"})
 
 

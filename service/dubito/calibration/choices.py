@@ -28,7 +28,7 @@ class Choices:
         scaling: what is fitted to the logits of every pass.
         sets: which score orders the classes of a row.
         per_class: whether the coverage shall hold for the rows of each class on their own.
-        intervals: what an interval is built around.
+        intervals: what an interval is built around; None: what suits the head.
         noise_precision: 1 / noise variance of a network that predicts means alone, in target units
             to the power -2; None: fitted.
         position_share: of a row's labels or positions, the least that its sets or intervals hold
@@ -41,7 +41,7 @@ class Choices:
     scaling: ScalingName = "temperature"
     sets: SetsName = "lac"
     per_class: bool = False
-    intervals: IntervalsName = "normalised"
+    intervals: IntervalsName | None = None
     noise_precision: float | None = None
     position_share: float | None = None
 
@@ -49,7 +49,8 @@ class Choices:
         """Refuse unknown names."""
         _check("scaling", self.scaling, get_args(ScalingName))
         _check("sets", self.sets, get_args(SetsName))
-        _check("intervals", self.intervals, get_args(IntervalsName))
+        if self.intervals is not None:
+            _check("intervals", self.intervals, get_args(IntervalsName))
         if not isinstance(self.per_class, bool):
             raise InputError(f"`per_class` expects true or false, got {self.per_class!r}")
 

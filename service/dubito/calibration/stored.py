@@ -76,6 +76,7 @@ class Stored:
         intervals: what intervals are built around; passed over for classification.
         positions: how the labels or positions of a row are taken together; None: one distribution
             per row.
+        quantile_levels: of a head of quantiles; left out of a record that has none.
         verdict: whether the scaling or noise is worth having; None in a record of an earlier build.
     """
 
@@ -105,6 +106,7 @@ class Stored:
     set_rule: SetRule = LAC
     intervals: IntervalsName = "normalised"
     positions: Positions | None = None
+    quantile_levels: tuple[float, ...] | None = None
     verdict: Verdict | None = None
 
     def __post_init__(self) -> None:
@@ -120,6 +122,8 @@ class Stored:
     @property
     def head(self) -> str:
         """Kind of the head, as `Manifest.head` has it."""
+        if self.quantile_levels is not None:
+            return "quantiles"
         return self.task if self.positions is None else self.positions.head
 
     @property
@@ -130,7 +134,11 @@ class Stored:
     def to_json(self) -> dict[str, object]:
         """Return the record as plain JSON values."""
         values: dict[str, object] = json.loads(json.dumps(asdict(self), allow_nan=False))
-        return values
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None or name not in _WRITTEN_WHERE_USED
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, object] | str | bytes) -> Stored:
@@ -154,6 +162,7 @@ class Stored:
             ) from error
 
 
+_WRITTEN_WHERE_USED = ("quantile_levels",)
 ABSENT = dict.fromkeys(("temperature", "noise_variance", "variance_scale", "ood_reference"))
 """Fields that stand in every record, null for the heads that have none."""
 

@@ -48,8 +48,8 @@ class Declaration:
         str,
         typer.Option(
             "--output",
-            help="What the outputs are: logits, log_probs, probs, sigmoid_logits, mean or "
-            "mean_and_log_variance.",
+            help="What the outputs are: logits, log_probs, probs, sigmoid_logits, mean, "
+            "mean_and_log_variance or quantiles.",
         ),
     ]
     classes: Annotated[
@@ -89,6 +89,10 @@ class Declaration:
             help="Axis of the outputs where every position has numbers, such as 1 or -1. Axis 0 "
             "holds the rows."
         ),
+    ] = None
+    quantile_levels: Annotated[
+        str | None,
+        typer.Option(help="Levels of quantiles in ascending order, .5 among them: 0.1,0.5,0.9."),
     ] = None
 
 
@@ -172,6 +176,7 @@ def _write(
                 notes=declaration.notes,
                 class_axis=declaration.class_axis,
                 output_axis=declaration.output_axis,
+                quantile_levels=_levels(declaration.quantile_levels),
             )
     except ExportError as error:
         raise InputError(str(error)) from error
@@ -209,6 +214,17 @@ def _scale(text: str | None) -> tuple[float, float] | None:
     except ValueError as error:
         raise InputError(f"--target-scale {text}: expected two numbers, such as 3.1,0.5") from error
     return mean, deviation
+
+
+def _levels(text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(
+            f"--quantile-levels {text[:40]}: expected numbers, such as 0.1,0.5,0.9"
+        ) from error
 
 
 def _rates(texts: Sequence[str]) -> dict[str, float] | None:

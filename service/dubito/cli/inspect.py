@@ -55,6 +55,7 @@ def _facts(manifest: Manifest, engine: Engine) -> Table:
     for name, value in (
         ("task", _task(manifest)),
         ("output", f"{manifest.output}, {manifest.num_outputs} per {_place(manifest)}"),
+        ("levels", ", ".join(map(str, (manifest.quantile_levels or ())[:20]))),
         (
             "labels" if manifest.head == "multilabel" else "classes",
             ", ".join(manifest.classes[:20]) if manifest.classes else None,

@@ -27,7 +27,7 @@ from dubito.engine.calling.columns import Columns, Figures
 from dubito.engine.calling.inputs import Inputs, read_inputs
 from dubito.engine.calling.prediction import Prediction
 from dubito.engine.calling.sampling import Draw, Masks, Sampling
-from dubito.engine.heads import OutputHead, check_head, head_of
+from dubito.engine.heads import OutputHead, head_of
 from dubito.engine.heads.scaling import Scaling
 from dubito.engine.kernels.precision import running
 from dubito.engine.kernels.products import run
@@ -133,7 +133,6 @@ class Engine:
             bundle = source if isinstance(source, Bundle) else load_bundle(source)
         except BundleError as error:
             raise BundleRefusedError(str(error)) from error
-        check_head(bundle.manifest)
         warm_up()
         clock = Clock(proof_limit_s, bundle.size_bytes)
         free = fitting_size(bundle, GraphLimits(allowed_bytes(budget), clock))

@@ -12,6 +12,7 @@ among the out-of-distribution labels, no interval before a calibration) is None,
     classes.py numbers.py strange.py   which figures a task has
     positions.py    those of rows with several labels or positions
     number_positions.py    those of rows with numbers at every position
+    quantiles.py    those of quantiles
     curves.py       what the pictures need
     evaluation.py   figures, their intervals and curves
     likelihood.py   density of a mixture
@@ -25,6 +26,7 @@ from dubito.report.crps import mixture_crps
 from dubito.report.curves import Curves, class_curves, number_curves, score_counts
 from dubito.report.evaluation import Evaluation, as_evaluation
 from dubito.report.numbers import regression_statistics
+from dubito.report.quantiles import quantile_curves, quantile_statistics
 from dubito.report.reliability import (
     NUM_BINS,
     Bins,
@@ -69,6 +71,8 @@ __all__ = [
     "no_check",
     "number_curves",
     "ood_statistics",
+    "quantile_curves",
+    "quantile_statistics",
     "regression_statistics",
     "reliability_bins",
     "score_counts",

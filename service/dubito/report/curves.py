@@ -58,7 +58,8 @@ class Curves:
         bins: equal-width reliability bins.
         adaptive_bins: bins of equally many rows.
         risk_coverage: error rate (y) of the share of rows (x) that are most confident.
-        coverage: share of targets (y) inside the central interval of the mixture at a level (x).
+        coverage: share of targets (y) inside the central interval of the mixture at a level (x);
+            of quantiles, at or below the one of that level.
         pit: rows of all outputs in 20 equal-width bins of F(y) over [0, 1].
         sparsification: RMSE over that of all rows (y) once a share of them (x), those of the
             largest variance, is left out.

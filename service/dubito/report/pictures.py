@@ -70,8 +70,10 @@ def pictures(curves: ByHeading) -> dict[str, str]:
         drawn["reliability"] = _svg(lambda figure: _reliability(figure, curves), "reliability")
     if last.risk_coverage is not None:
         drawn["risk_coverage"] = _svg(lambda figure: _risk(figure, curves), "risk")
-    if last.coverage is not None:
+    if last.coverage is not None and last.pit:
         drawn["coverage"] = _svg(lambda figure: _coverage(figure, curves), "coverage")
+    elif last.coverage is not None:
+        drawn["levels"] = _svg(lambda figure: _levels(figure, curves), "levels")
     if last.sparsification is not None:
         drawn["sparsification"] = _svg(lambda figure: _sparsification(figure, curves), "sparse")
     scores = last.scores
@@ -125,6 +127,16 @@ def _coverage(figure: Figure, curves: ByHeading) -> None:
     lower.axhline(1, color=_INK, linestyle=":", linewidth=1)
     lower.set(xlim=(0, 1), xlabel="F(y), the mixture's share below the target", ylabel="density")
     _legend(upper, curves)
+
+
+def _levels(figure: Figure, curves: ByHeading) -> None:
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], ":", color=_INK, linewidth=1)
+    for index, (heading, one) in _numbered(curves):
+        if one.coverage is not None:
+            _draw(axes, one.coverage, index, heading)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="level", ylabel="targets at or below")
+    _legend(axes, curves)
 
 
 def _sparsification(figure: Figure, curves: ByHeading) -> None:

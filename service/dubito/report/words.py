@@ -8,6 +8,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "rmse": ("RMSE", "root mean squared error, in target units"),
         "nll": ("NLL", "negative log-likelihood of the truth, in nats; lower is better"),
         "brier": ("Brier score", "squared distance of probabilities and truth, 0 to 2"),
+        "pinball": (
+            "pinball loss",
+            "of the quantiles, mean over levels, in target units; lower is better",
+        ),
         "crps": ("CRPS", "distance of predicted and true distribution, in target units"),
     },
     "Confidence": {
@@ -58,6 +62,11 @@ PICTURES: dict[str, tuple[str, str]] = {
         "Share of targets inside the central interval of the predicted mixture at each level, all"
         " outputs together; and how often each quantile was met, which is flat where the mixture is"
         " right, a cup where it is too narrow, a hill where it is too wide.",
+    ),
+    "levels": (
+        "Levels of the quantiles",
+        "Share of targets at or below the quantile of each level, all outputs together. On the"
+        " dotted line quantiles are right; below it they are too low.",
     ),
     "sparsification": (
         "Sparsification",

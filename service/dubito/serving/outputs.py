@@ -1,7 +1,7 @@
 """The columns of a reply, from the engine's prediction and the calibration that covers it.
 
-Without one, sets, intervals, `quantiles`, `decision` and `ood` are null, with a warning; they are
-never invented.
+Without one, sets, intervals, `quantiles` of a mixture, `decision` and `ood` are null, with a
+warning; they are never invented.
 
 Dimensions: T samples, B rows, C classes, D outputs.
 """

@@ -23,7 +23,8 @@ Intervals: TypeAlias = dict[str, tuple[float, float] | None]
 _ANSWERED = ("verdict", "num_rows", "splits", "report", "warnings", "ood", "policy")
 _REPORT = (
     "Figures by name: `accuracy`, `nll`, `brier`, `ece` and others of a classification; `rmse`, "
-    "`nll`, `crps` and others of a regression; null where a figure needs what is not there."
+    "`nll`, `crps`, of quantiles `pinball`, and others of a regression; null where a figure needs "
+    "what is not there."
 )
 _INTERVALS = "95 % intervals of the figures, from resampled rows; null where there is none."
 _SPLITS = "Number of rows that each fit, and the report, was given."
@@ -133,6 +134,9 @@ class RecordPage(FittedPage):
     )
     positions: Document | None = Field(
         description="How the labels or positions of a row are taken together."
+    )
+    quantile_levels: list[float] = Field(
+        default=[], description="Levels of a network of quantiles; else left out."
     )
     bins: list[BinEntry] = Field(description="Reliability with the calibration.")
 

@@ -47,7 +47,8 @@ class CurvesEntry(JsonPage):
         description="Error rate (y) of the share of rows (x) that are most confident."
     )
     coverage: LineEntry | None = Field(
-        description="Share of targets (y) inside the central interval at a level (x)."
+        description="Share of targets (y) inside the central interval at a level (x); of "
+        "quantiles, at or below the one of that level."
     )
     pit: list[int] = Field(description="Rows per 20 equal bins of the predictive distribution.")
     sparsification: LineEntry | None = Field(

@@ -48,8 +48,8 @@ class OutputColumns(JsonPage):
     mean: Figures | None = Field(
         default=None,
         description="Classification: mean of the probabilities over the passes, (B, C) or "
-        "(B, P, C); of several labels that of being on. Regression: mean of the predictions, "
-        "(B, D) or (B, P, D), in target units.",
+        "(B, P, C); of several labels that of being on. Regression: mean of the predictions, or of "
+        "quantiles the level .5, (B, D) or (B, P, D), in target units.",
     )
     variance: Figures | None = Field(
         default=None,
@@ -119,7 +119,9 @@ class OutputColumns(JsonPage):
         default=None, description="Regression: variance of the noise, in target units squared."
     )
     quantiles: dict[str, Figures] | None = Field(
-        default=None, description="Regression: quantiles of the calibrated mixture, by level."
+        default=None,
+        description="Regression: quantiles of the calibrated mixture, or those that the network "
+        "returns, by level.",
     )
     prediction_set: list[Names] | None = Field(
         default=None,

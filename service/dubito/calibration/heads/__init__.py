@@ -7,6 +7,7 @@ labels     several labels, each on or off
 positions  a class at every position
 numbers    numbers in target units
 number_positions  numbers at every position
+quantiles  quantiles of such numbers
 several    what labels and positions share
 logits     what all heads of classes share
 
@@ -24,6 +25,7 @@ from dubito.calibration.heads.labels import LabelHead
 from dubito.calibration.heads.number_positions import NumberPositionHead
 from dubito.calibration.heads.numbers import NumberHead
 from dubito.calibration.heads.positions import PositionHead
+from dubito.calibration.heads.quantiles import QuantileHead
 from dubito.calibration.heads.served import Request, Served
 from dubito_nn import Manifest
 
@@ -36,6 +38,7 @@ HEADS: Mapping[str, type[Head]] = {
     "dense": PositionHead,
     "regression": NumberHead,
     "dense_regression": NumberPositionHead,
+    "quantiles": QuantileHead,
 }
 """By what `Manifest.head`, and `Stored.head`, says."""
 

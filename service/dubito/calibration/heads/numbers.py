@@ -146,7 +146,7 @@ class NumberHead(Head):
             self,
             noise=noise,
             reference=tuple(reference_D.tolist()),
-            intervals=IntervalRule(terms.choices.intervals),
+            intervals=IntervalRule(terms.choices.intervals or NORMALISED.kind),
         )
 
     def promising(self, rows: Sampled, set_b: Indices, terms: Terms) -> Self:

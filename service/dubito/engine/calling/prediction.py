@@ -1,6 +1,7 @@
 """What the engine answers: frozen columns whose first axis is the row.
 
-Dimensions: T samples, B rows, C classes, D outputs. Names as in a reply of the HTTP API.
+Dimensions: T samples, B rows, C classes, D outputs, Q quantiles. Names as in a reply of the HTTP
+API.
 """
 
 from __future__ import annotations
@@ -119,9 +120,12 @@ class Regression:
         aleatoric_variance: (B, D) mean of the passes' noise variances; 0 for a head without noise.
         standard_error: (B, D) of `mean`, under the draw used.
         num_samples_used: (B,) passes that the row took.
-        samples: (T, B, D) means of every pass, where asked for.
+        samples: (T, B, D) means of every pass, of quantiles the level .5, where asked for.
         noise_samples: (T, B, D) noise variances of every pass, where asked for.
         positions: the figures of every position; None for one distribution per row.
+        levels: (B, D, Q) quantiles, level by level the mean over the passes, which may cross; None
+            of a network that returns none. `mean` is then the level .5, and `aleatoric_variance`
+            that of the normal through the outermost pair of `quantiles`.
     """
 
     sampling: Sampling
@@ -134,6 +138,18 @@ class Regression:
     samples: Column | None = None
     noise_samples: Column | None = None
     positions: NumberMeasures | None = None
+    levels: Column | None = None
+
+    @property
+    def quantiles(self) -> Column | None:
+        """The levels in ascending order, (B, D, Q)."""
+        return None if self.levels is None else in_order(self.levels)
 
 
 Prediction: TypeAlias = Classification | Regression
+
+
+def in_order(level_BDQ: Column) -> Column:
+    """Levels as quantiles, ascending; nan throughout an output of which one is not finite."""
+    is_known_BD1 = np.isfinite(level_BDQ).all(axis=-1, keepdims=True)
+    return np.where(is_known_BD1, np.sort(level_BDQ, axis=-1), np.nan)

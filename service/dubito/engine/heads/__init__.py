@@ -6,6 +6,7 @@ labels     several labels, each on or off
 positions  a class at every position
 numbers    numbers in target units
 number_positions  numbers at every position
+quantiles  quantiles of such numbers
 several    what labels and positions share: one figure of a row, made of those of its positions
 logits     the network's numbers as probabilities
 scaling    what a calibration does to the logits of every pass
@@ -26,7 +27,7 @@ from dubito.engine.heads.labels import LabelOutputs
 from dubito.engine.heads.number_positions import NumberPositionOutputs
 from dubito.engine.heads.numbers import NumberOutputs
 from dubito.engine.heads.positions import PositionOutputs
-from dubito.errors import BundleRefusedError
+from dubito.engine.heads.quantiles import QuantileOutputs
 from dubito_nn import Manifest
 
 _CLASSES: Mapping[str, Callable[[Manifest], ClassOutputs | LabelOutputs | PositionOutputs]] = {
@@ -38,6 +39,7 @@ HEADS: Mapping[str, Callable[[Manifest], OutputHead]] = {
     **_CLASSES,
     "regression": NumberOutputs,
     "dense_regression": NumberPositionOutputs,
+    "quantiles": QuantileOutputs,
 }
 """By what `Manifest.head` says."""
 
@@ -45,19 +47,6 @@ HEADS: Mapping[str, Callable[[Manifest], OutputHead]] = {
 def head_of(manifest: Manifest) -> OutputHead:
     """What a network's outputs mean."""
     return HEADS[manifest.head](manifest)
-
-
-def check_head(manifest: Manifest) -> None:
-    """Refuse a kind of head that can be exported already, but not be served yet.
-
-    Raises:
-        BundleRefusedError: naming it.
-    """
-    if manifest.head not in HEADS:
-        raise BundleRefusedError(
-            f"the engine expects a head that it can serve, {', '.join(HEADS)}, got"
-            f" {manifest.head}: serve it with a later version, or export the mean of each row alone"
-        )
 
 
 def class_logits(raw: Tensor, manifest: Manifest) -> Tensor:
@@ -68,4 +57,4 @@ def class_logits(raw: Tensor, manifest: Manifest) -> Tensor:
     return _CLASSES[manifest.head](manifest).logits(raw)
 
 
-__all__ = ["HEADS", "OutputHead", "check_head", "class_logits", "head_of"]
+__all__ = ["HEADS", "OutputHead", "class_logits", "head_of"]

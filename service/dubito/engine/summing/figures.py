@@ -116,7 +116,7 @@ def regression(sums: Sums, draws: Draws) -> dict[str, Column]:
         sums: as `RegressionSums` names them.
         draws: that they are of.
     """
-    epistemic_BD, aleatoric_BD = sums["squares"] / draws.count, sums["noise"] / draws.count
+    epistemic_BD, aleatoric_BD = sums["squares"] / draws.count, sums["beside"] / draws.count
     return {
         "mean": sums["mean"],
         "variance": epistemic_BD + aleatoric_BD,

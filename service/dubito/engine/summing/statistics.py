@@ -149,7 +149,7 @@ class ClassificationSums(Generic[A]):
 
 
 class RegressionSums(Generic[A]):
-    """What a regression reports is made of these, from streamed means and noise variances.
+    """What a regression reports is made of these, from streamed means and what stands beside them.
 
     Args:
         left: what a stratified draw leaves; None for `iid`.
@@ -157,17 +157,22 @@ class RegressionSums(Generic[A]):
 
     def __init__(self, left: float | None = None) -> None:
         self.spread: RunningSpread[A] = RunningSpread(left)
-        self._noise_BD: A | None = None
+        self._beside: A | None = None
 
-    def add(self, mean_TBD: A, noise_TBD: A) -> None:
-        """Take in the next samples."""
+    def add(self, mean_TBD: A, beside: A) -> None:
+        """Take in the next samples.
+
+        Args:
+            mean_TBD: of every pass.
+            beside: its noise variances (T, B, D), or its quantiles (T, B, D, Q).
+        """
         self.spread.add(mean_TBD)
-        self._noise_BD = added(self._noise_BD, noise_TBD.sum(0))
+        self._beside = added(self._beside, beside.sum(0))
 
     def sums(self) -> dict[str, A]:
         """Return the sums by name, rows first."""
-        assert self._noise_BD is not None
-        return self.spread.sums() | {"noise": self._noise_BD}
+        assert self._beside is not None
+        return self.spread.sums() | {"beside": self._beside}
 
     def draws(self) -> Draws:
         """Return what the sums are of."""
@@ -177,6 +182,6 @@ class RegressionSums(Generic[A]):
         """Return the sums of some rows."""
         part: RegressionSums[A] = RegressionSums()
         part.spread = self.spread.take(rows)
-        if self._noise_BD is not None:
-            part._noise_BD = taken(self._noise_BD, rows)
+        if self._beside is not None:
+            part._beside = taken(self._beside, rows)
         return part
