@@ -56,7 +56,7 @@ def regression_statistics(
 def interval_statistics(
     target_BD: Floats, interval: tuple[Floats, Floats] | None, coverage: float | None
 ) -> Statistics:
-    """Coverage, mean width and score of intervals; None where there are none."""
+    """Return coverage, mean width and score of intervals; None where there are none."""
     if interval is None or coverage is None:
         return dict.fromkeys(("interval_coverage", "interval_width", "interval_score"))
     lower_BD, upper_BD = interval

@@ -22,7 +22,7 @@ def quantile_statistics(
     interval: tuple[Floats, Floats] | None,
     coverage: float | None,
 ) -> Statistics:
-    """RMSE of the level .5, pinball loss, AUSE; coverage, mean width and score of the intervals.
+    """Return RMSE of the level .5, pinball loss, AUSE; coverage, width and score of the intervals.
 
     pinball = mean over rows of Σ_d 1/Q Σ_q max(τ_q u, (τ_q - 1) u),  u = y_d - q_dq
 
@@ -60,7 +60,7 @@ def quantile_curves(
     error_BD: Floats,
     variance_BD: Floats,
 ) -> Curves:
-    """The share of targets at or below the quantile of each level, as `coverage`; sparsification.
+    """Return the share of targets at or below each quantile, as `coverage`, and sparsification.
 
     Of many levels some 60, the outermost among them. Arguments as of `quantile_statistics`.
     """

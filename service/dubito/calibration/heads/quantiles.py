@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.calibration import reading, splits, truths
+from dubito.calibration.choices import Task
 from dubito.calibration.flags import scores
 from dubito.calibration.flags.scorer import OF_NUMBERS, ScoreFamily
 from dubito.calibration.flags.source import SampledSource, ServedSource
-from dubito.calibration.heads.head import Floats, Head, Judged, Task, misfit, wrong_task
+from dubito.calibration.heads.head import Floats, Head, Judged, misfit, wrong_task
 from dubito.calibration.heads.numbers import NumberHead
 from dubito.calibration.heads.served import Columns, KeptFigures, Request, Served, warn_unbounded
 from dubito.calibration.promises.conformal import Promise
@@ -80,7 +81,7 @@ class QuantileHead(Head):
         return reading.read_targets(written)
 
     def parts(self, raw: Tensor, manifest: Manifest) -> tuple[Tensor, ...]:
-        """The passes' level .5, and of every level the mean over the passes, (1, B, D, Q)."""
+        """Return the passes' level .5, and of every level the mean over them, (1, B, D, Q)."""
         median_TBD, quantile_TBDQ = median_and_quantiles(raw, manifest)
         return median_TBD, quantile_TBDQ.mean(0, keepdim=True)
 
@@ -99,7 +100,7 @@ class QuantileHead(Head):
             )
 
     def checked(self, rows: Sampled, sampling: Sampling | None) -> Sampled:
-        """Of rows without truths the level .5 alone, which is all that scores read."""
+        """Keep of rows without truths the level .5 alone, which is all that scores read."""
         name = "quantiles" if rows.truth is not None else "ood quantiles"
         median_TBD = truths.numbers(rows.passes[0], name, sampling).astype(np.float64)
         if rows.truth is None:
@@ -115,14 +116,14 @@ class QuantileHead(Head):
         return splits.without_fit(parts)
 
     def raw(self, rows: Sampled) -> QuantileHead:
-        """Scores count in units of the targets' variance."""
+        """Count scores in units of the targets' variance."""
         return replace(self, reference=tuple(rows.targets.var(axis=0).tolist()))
 
     def scaled(self, rows: Sampled, fit_b: Indices, terms: Terms) -> QuantileHead:
         return self
 
     def promising(self, rows: Sampled, set_b: Indices, terms: Terms) -> QuantileHead:
-        """With units too: the network's own noise, or where it has none the targets' variance."""
+        """Take the units as well: the network's noise, or without any the targets' variance."""
         some = rows.take(set_b)
         held_out = fit_quantiles(self.pair(_quantiles(some), terms.coverage), some.targets)
         own_D = np.median(self._aleatoric(some), axis=0)
@@ -140,7 +141,7 @@ class QuantileHead(Head):
         return SampledSource(rows.means.var(axis=0), 0, self.score, rows.features)
 
     def score(self, name: str, epistemic_BD: NDArray[np.floating]) -> Floats:
-        """The named score that needs no fitting, (B,)."""
+        """Return the named score that needs no fitting, (B,)."""
         scores.check_known(name, scores.REGRESSION)
         return scores.normalised(epistemic_BD.astype(np.float64), np.asarray(self.reference))
 
@@ -149,7 +150,7 @@ class QuantileHead(Head):
         return number_uncertainty(self._variance(some), np.asarray(self.reference)), None
 
     def judged(self, rows: Sampled, coverage: float | None, check: Check) -> Judged:
-        """Quantiles say of how many targets lie below them, so there is no NLL and no CRPS."""
+        """Judge the quantiles, which are no density: there is neither NLL nor CRPS."""
         quantile_BDQ, error_BD = _quantiles(rows), rows.means.mean(axis=0) - rows.targets
         variance_BD, ends, level = self._variance(rows), None, coverage
         if self.promise is not None:
@@ -163,7 +164,7 @@ class QuantileHead(Head):
         )
 
     def pair(self, quantile_BDQ: Floats, coverage: float) -> Ends:
-        """The quantiles of the levels nearest to (1 ∓ c)/2, the outer one of two as near."""
+        """Return the quantiles of the levels nearest to (1 ∓ c)/2; of two as near the outer one."""
         low_Q, high_Q = (
             np.abs(np.asarray(self.levels) - level).round(12)
             for level in ((1 - coverage) / 2, (1 + coverage) / 2)
@@ -172,7 +173,7 @@ class QuantileHead(Head):
         return quantile_BDQ[..., int(low_Q.argmin())], quantile_BDQ[..., upper]
 
     def ends(self, quantile_BDQ: Floats, coverage: float | None) -> Ends:
-        """Lower and upper ends, each (B, D); infinite where the held-out rows are too few."""
+        """Return lower and upper ends, (B, D) each; infinite where held-out rows are too few."""
         assert self.promise is not None
         pair, level = self.pair(quantile_BDQ, self.promise.coverage), self.promise.level(coverage)
         return widened(self.promise.held_out, pair, level)
@@ -203,7 +204,7 @@ class QuantileHead(Head):
         return aleatoric_variance(_quantiles(rows), self.levels)
 
     def _variance(self, rows: Sampled) -> Floats:
-        """Epistemic and aleatoric, (B, D)."""
+        """Return the sum of both parts, (B, D)."""
         variance_BD: Floats = rows.means.var(axis=0) + self._aleatoric(rows)
         return variance_BD
 
@@ -252,8 +253,8 @@ class ServedQuantiles(Served):
         return KeptFigures(self.prediction.mean, lower=lower_BD, upper=upper_BD)
 
     def _by_level(self) -> Column:
-        places = enumerate(self.head.levels)
-        return {str(level): self.quantiles[..., place] for place, level in places}
+        levels = enumerate(self.head.levels)
+        return {str(level): self.quantiles[..., index] for index, level in levels}
 
     def _interval(self) -> Column:
         if self.head.promise is None:
@@ -264,5 +265,5 @@ class ServedQuantiles(Served):
 
 
 def _quantiles(rows: Sampled) -> Floats:
-    """Each level averaged over the passes, or over networks, then sorted; (B, D, Q)."""
+    """Return each level averaged over the passes, or over networks, then sorted; (B, D, Q)."""
     return in_order(rows.passes[1].mean(axis=0, dtype=np.float64))

@@ -150,6 +150,6 @@ Prediction: TypeAlias = Classification | Regression
 
 
 def in_order(level_BDQ: Column) -> Column:
-    """Levels as quantiles, ascending; nan throughout an output of which one is not finite."""
+    """Sort levels; nan throughout an output of which one is not finite."""
     is_known_BD1 = np.isfinite(level_BDQ).all(axis=-1, keepdims=True)
     return np.where(is_known_BD1, np.sort(level_BDQ, axis=-1), np.nan)

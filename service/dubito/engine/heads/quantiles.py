@@ -38,15 +38,15 @@ Levels = tuple[float, ...]
 
 
 def levels_of(manifest: Manifest) -> Levels:
-    """Levels of the Q quantiles, ascending, .5 among them."""
+    """Return the levels of the Q quantiles, ascending, .5 among them."""
     assert manifest.quantile_levels is not None
     return manifest.quantile_levels
 
 
 def median_and_quantiles(raw: Tensor, manifest: Manifest) -> tuple[Tensor, Tensor]:
-    """The level .5 of every pass, (T, B, D), and all its levels, (T, B, D, Q), in target units.
+    """Return the level .5 of every pass, (T, B, D), and all its levels, (T, B, D, Q).
 
-    In float64: a + b·q, with the target's mean a and standard deviation b.
+    In target units and float64: a + b·q, with the target's mean a and standard deviation b.
     """
     quantile_TBDQ = raw.double()
     if manifest.target_scale is not None:
@@ -57,7 +57,7 @@ def median_and_quantiles(raw: Tensor, manifest: Manifest) -> tuple[Tensor, Tenso
 
 @QUIET
 def aleatoric_variance(quantile_BDQ: Column, levels: Levels) -> Column:
-    """Variance of the normal that has the two outermost quantiles, (B, D).
+    """Return the variance of the normal that has the two outermost quantiles, (B, D).
 
     σ² = ((q_Q - q_1) / (z_Q - z_1))²,  z = Φ⁻¹(level)
 
@@ -117,10 +117,10 @@ class QuantileOutputs(OutputHead):
     def prediction(self, columns: Columns, sampling: Sampling) -> Regression:
         others = {name: column for name, column in columns.items() if name != "num_samples_used"}
         used_B = columns["num_samples_used"].astype(np.int64)
-        return Regression(sampling=sampling, num_samples_used=used_B, **others)
+        return Regression(sampling=sampling, num_samples_used=used_B, positions=None, **others)
 
     def _variances(self, epistemic_BD: Column, level_BDQ: Column) -> Columns:
-        """The parts of the variance, and what the second is made of."""
+        """Return the parts of the variance, and what the second is made of."""
         own_BD = aleatoric_variance(in_order(level_BDQ), levels_of(self.manifest))
         return {
             "variance": epistemic_BD + own_BD,
