@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -69,6 +70,39 @@ def test_no_two_folders_side_by_side_import_each_other() -> None:
         if len(arrows[parent, a, b]) >= len(arrows.get((parent, b, a), ())) > 0
     }
     assert not mutual, "move what both need below both, or what needs both above"
+
+
+def _below(package: str) -> set[str]:
+    """The modules and folders of a package."""
+    parts = [dotted.rpartition(".") for dotted in _modules()]
+    return {name for parent, _, name in parts if parent == package}
+
+
+def _names(entry: str) -> list[str]:
+    return [name.removesuffix("/").removesuffix(".py") for name in entry.split()]
+
+
+def test_a_package_that_lists_its_modules_lists_all_and_no_others() -> None:
+    """One without a list says what each of its files is: a strategy, a route, a revision."""
+    for dotted, (path, tree) in _modules().items():
+        text = ast.get_docstring(tree) if path.name == "__init__.py" else None
+        entries = re.findall(r"^ *((?:[a-z]\w*(?:/|\.py)? )+) +\S", text or "", re.MULTILINE)
+        listed = sorted(name for entry in entries for name in _names(entry))
+        assert not listed or listed == sorted(_below(dotted)), (
+            f"{path.relative_to(ROOT)}: give every module one line `name  what it is`"
+        )
+
+
+def test_the_map_names_every_folder_and_nothing_that_is_gone() -> None:
+    drawn = (ROOT / "ARCHITECTURE.md").read_text().partition("## Map")[2].split("```")[1]
+    for package, root in PACKAGES.items():
+        after = drawn.partition(f"{root.relative_to(ROOT)}/")[2]
+        own = re.match(r".*\n((?:  .*\n)*)", after)
+        assert own, package
+        entries = re.findall(r"^  ((?:\w+(?:/|\.py) ?)+)", own[1], re.MULTILINE)
+        named = {name for entry in entries for name in _names(entry)}
+        folders = {name for name in _below(package) if (root / name).is_dir()}
+        assert folders <= named <= _below(package), f"correct the map of `{package}`"
 
 
 def test_no_public_class_has_the_name_of_another() -> None:

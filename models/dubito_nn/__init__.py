@@ -1,4 +1,22 @@
-"""What a user imports where the network is trained: dropout layers, training, export."""
+"""What a user imports where the network is trained: dropout layers, training, export.
+
+dropout          layers of dropout
+networks         reference networks
+training         the loop, and what is read off its result
+export           from a trained network to a bundle
+lifting          its steps
+advice           what the literature warns of, looked for in the lifted graph
+operators        the operators that a graph may name
+program          a graph as data, and its interpreter
+flow             where its draws meet its data
+manifest         what a bundle says of itself
+manifest_reader  the same, read from a stranger
+tensors          its weights
+strict_json      its JSON
+archive          the zip around it
+bundle           the file
+errors           what can go wrong
+"""
 
 from dubito_nn.bundle import Bundle, load_bundle
 from dubito_nn.errors import BundleError, ExportError

@@ -1,3 +1,6 @@
-"""Dubito: serve PyTorch networks trained with dropout, with the uncertainty of every prediction."""
+"""Dubito: serve PyTorch networks trained with dropout, with the uncertainty of every prediction.
+
+`ARCHITECTURE.md` has the map of this package.
+"""
 
 __version__ = "0.1.0"

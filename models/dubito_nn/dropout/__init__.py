@@ -1,9 +1,15 @@
 """Layers of dropout, one file per variant, and how a network chooses among them.
 
-    units/       of activations: standard, spatial, DropBlock, Gaussian, alpha, concrete
-    weights/     of weights: DropConnect, sparse variational and its pruning, targeted
-    sequences/   over time: variational and recurrent dropout of RNNs, words, tokens, positions
-    here         stochastic depth, max-norm, schedules of p, regularisers, families
+    units/                of activations: units, channels, blocks
+    weights/              of weights, and noise that is learned for each
+    sequences/            over time: states, words, tokens, positions
+    stochastic_depth.py   of whole residual branches
+    probability.py        p, checked whenever it is set
+    masks.py              Bernoulli masks, and how they are applied
+    schedules.py          how p grows over blocks, or over steps
+    max_norm.py           the constraint that goes with dropout
+    regularised.py        terms that layers add to the objective
+    family.py             which layer a network takes for each place
 
 Every layer has a `drop_prob`, rolls its dice in training mode alone, and can be exported.
 """

@@ -1,1 +1,22 @@
-"""From a module to a lifted graph: capture, lower, lift, prove, granularity, in this order."""
+"""From a module to a lifted graph: capture, lower, lift, prove, granularity, in this order.
+
+declared     what the caller says of the output
+example      the rows that all is recorded and proved with
+inject       dropout put where a network has none
+selected     the network with one output picked
+capture      traced twice, as it samples and as it is evaluated
+opaque       recurrent layers kept whole meanwhile
+explain      why it could not be recorded, in the user's words
+lower        hidden randomness brought into the open
+rules        how a random operator's result follows from its draw
+sites        a random operator as a row of the site table
+lift         the graph as f(x, ω), of allowed operators
+draws        draws to try it out with
+recording    what the eager network draws, as draws of the sites
+observe      what the eager network does
+rows         that no row reads another
+prove        that the lifted graph is the network
+bounds       what the output can be by construction
+returned     the output held against what was declared
+granularity  what one number of a draw acts on
+"""

@@ -3,7 +3,7 @@
 seeding        randomness that ends where the block ends
 losses         cross-entropy (smoothed), squared error, Gaussian, pinball
 mixing         mixup, augmentations in turn
-constraints    L1, max-norm
+weights        which they are, and their L1 penalty
 modes          with dropout and without
 stopping       early stopping
 loop           all of these, in order

@@ -3,7 +3,8 @@
 border/         what every request and reply passes: key, limits, bodies, errors, JSON
 schemas.py      what JSON and queries may say
 pages/          what replies say
-intake.py       from a body to an answer; labelled.py reads bodies of labelled rows
+intake.py       from a body to an answer
+labelled.py     bodies of labelled rows
 openapi.py      what `/openapi.json` says of a route, and routes with and without a version
 routes/         the paths
 factory.py      `create_app`

@@ -1,5 +1,6 @@
 """Stored pools: unlabelled rows that outgrow a request.
 
+    stream.py       what every format is read as: named columns, block by block
     numpy_files.py  `.npy` and `.npz`, read as a stream
     parquet.py      `.parquet`, read by row groups (the extra `dubito[parquet]`)
     unpack.py       a file of any of these, verified and laid out as plain arrays

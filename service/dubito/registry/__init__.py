@@ -2,11 +2,14 @@
 
     facts.py       frozen dataclasses, the only things that leave this package
     tables.py      the relational tables
-    schema.py      their revision, and the migrations to it
+    schema.py      their revision, and the way to it
+    migrations/    one file for every revision of the tables
     database.py    connections and transactions
     records.py     from names to records, and from records to facts
     objects.py     bundles by SHA-256 in an object store
     cache.py       those of a distant store, kept here
+    names.py       names of models, aliases and keys
+    revisions.py   what a change of an alias expects of the present one
     noting.py      changes, for the audit and for who listens
     orphans.py     objects that no record names
     registry.py    the operations on models

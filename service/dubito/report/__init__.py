@@ -16,7 +16,7 @@ among the out-of-distribution labels, no interval before a calibration) is None,
     curves.py       what the pictures need
     evaluation.py   figures, their intervals and curves
     likelihood.py   density of a mixture
-    pictures.py page.py   drawn, and as one HTML file
+    pictures.py words.py page.py   drawn, told, and as one HTML file
 
 Dimensions: T samples, B rows, C classes, D outputs, N out-of-distribution rows.
 """

@@ -8,7 +8,8 @@
     vitals.py       whether the server lives, and is ready
     labelled.py     labelled rows: to a calibration, or to a report
     selecting.py    whether a selection fits, and the search for it
-    outputs.py      the columns of a reply; overflow.py where a network has none
+    outputs.py      the columns of a reply
+    overflow.py     rows where a network has none
 
 Nothing here knows HTTP.
 """

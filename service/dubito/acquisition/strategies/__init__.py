@@ -1,6 +1,6 @@
 """The strategies, one file each; a new one is its file and one line in `EVERY`.
 
-optimising    what those of optimisation have in common
+What those of optimisation have in common is in `optimising`.
 """
 
 from __future__ import annotations

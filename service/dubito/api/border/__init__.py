@@ -1,13 +1,13 @@
 """What every request passes on its way in, and every reply on its way out.
 
-context.py      request id, the outermost frame of a request, unforeseen errors
-headers_only.py HEAD as GET without its body
-draining.py     the rest of a body, before a refusal is sent
-auth.py         the bearer key, asked on everything but health
-access.py       the application that a request is for
-errors.py       the one error body
-bodies.py       reading a body within its limit
-fields.py       the fields of a JSON body, a query or an archive, by a schema
-waiting.py      waiting for a job: deadline and disconnection
-replies.py      JSON and arrays out
+context.py       request id, the outermost frame of a request, unforeseen errors
+headers_only.py  HEAD as GET without its body
+draining.py      the rest of a body, before a refusal is sent
+auth.py          the bearer key, asked on everything but health
+access.py        the application that a request is for
+errors.py        the one error body
+bodies.py        reading a body within its limit
+fields.py        the fields of a JSON body, a query or an archive, by a schema
+waiting.py       waiting for a job: deadline and disconnection
+replies.py       JSON and arrays out
 """

@@ -10,7 +10,8 @@ quantiles  quantiles of such numbers
 several    what labels and positions share: one figure of a row, made of those of its positions
 logits     the network's numbers as probabilities
 scaling    what a calibration does to the logits of every pass
-answers    predictions of classes; with `mixture` those of several networks
+answers    predictions of classes
+mixture    predictions of several networks as one
 
 A new kind of head is a file beside these and a line in `HEADS`.
 """

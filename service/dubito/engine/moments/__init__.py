@@ -11,6 +11,7 @@ common        noise that units have in common
 mixing        linear maps, convolutions, averages
 maxima        maximum over windows
 shapes        reshaping, cutting, joining
+layers        the rule of every other operator
 walk          the walk, and what it refuses
 outputs       moments of the declared outputs, and points that have them
 

@@ -1,6 +1,9 @@
 """The demonstration: three small networks, trained on data that scikit-learn carries.
 
-RECIPES: recipe -> splits -> fit -> bundle; the rows held out are for calibration and tests
+recipe    how one network is made: data, network, training, bundle
+digits    images to classes
+diabetes  measurements to a number
+publish   train, register, calibrate on the rows held out, test
 """
 
 from dubito.recipes.demo.diabetes import DIABETES
