@@ -10,6 +10,7 @@ Dimensions: T samples, B rows, C classes, D outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -133,15 +134,33 @@ def normalised(
     return score_B
 
 
-CLASSIFICATION: Mapping[str, Callable[[NDArray[np.floating]], NDArray[np.float64]]] = {
-    "predictive_entropy": predictive_entropy,
-    "mutual_information": mutual_information,
-    "max_probability": max_probability,
-    "energy": energy,
-    "energy_spread": energy_spread,
-    "max_logit": max_logit,
+@dataclass(frozen=True, slots=True)
+class PlainScore:
+    """A score of a classification that needs no fitting.
+
+    Args:
+        of_logits: (T, B, C) logits of the passes to scores.
+        of_columns: the same from a prediction.
+        is_of_raw_logits: whether it takes the logits as the network gives them; the others take
+            them under the scaling.
+    """
+
+    of_logits: Callable[[NDArray[np.floating]], NDArray[np.float64]]
+    of_columns: Callable[[ClassificationColumns], NDArray[np.float64]]
+    is_of_raw_logits: bool = False
+
+
+CLASSIFICATION: Mapping[str, PlainScore] = {
+    "predictive_entropy": PlainScore(predictive_entropy, lambda rows: rows.predictive_entropy),
+    "mutual_information": PlainScore(mutual_information, lambda rows: rows.mutual_information),
+    "max_probability": PlainScore(max_probability, lambda rows: 1.0 - rows.mean.max(axis=-1)),
+    "energy": PlainScore(energy, lambda rows: rows.energy, is_of_raw_logits=True),
+    "energy_spread": PlainScore(
+        energy_spread, lambda rows: rows.energy_spread, is_of_raw_logits=True
+    ),
+    "max_logit": PlainScore(max_logit, lambda rows: -rows.max_logit, is_of_raw_logits=True),
 }
-"""Scores of a classification that need no fitting, by name; the default first.
+"""By name, the default first; how far each may be off by rounding is in `dubito.ties`.
 
 The default was chosen on scikit-learn's digits with small convolutional networks: of these scores
 it alone finds both kinds of strange rows, unlike energy (blind to mirrored digits) and mutual
@@ -151,18 +170,6 @@ information (blind to noise where labels are smoothed).
 REGRESSION = ("epistemic_variance",)
 """Scores of a regression that need no fitting."""
 
-OF_RAW_LOGITS = frozenset({"energy", "energy_spread", "max_logit"})
-"""Scores of the logits as the network gives them; the others take them under the scaling."""
-
-_COLUMNS: Mapping[str, Callable[[ClassificationColumns], NDArray[np.float64]]] = {
-    "predictive_entropy": lambda columns: columns.predictive_entropy,
-    "mutual_information": lambda columns: columns.mutual_information,
-    "max_probability": lambda columns: 1.0 - columns.mean.max(axis=-1),
-    "energy": lambda columns: columns.energy,
-    "energy_spread": lambda columns: columns.energy_spread,
-    "max_logit": lambda columns: -columns.max_logit,
-}
-
 
 def from_logits(name: str, logits_TBC: NDArray[np.floating]) -> NDArray[np.float64]:
     """The named score of each row from the samples' logits.
@@ -171,7 +178,7 @@ def from_logits(name: str, logits_TBC: NDArray[np.floating]) -> NDArray[np.float
         InputError: for a name that is no score.
     """
     check_known(name, CLASSIFICATION)
-    return CLASSIFICATION[name](logits_TBC)
+    return CLASSIFICATION[name].of_logits(logits_TBC)
 
 
 def from_columns(name: str, columns: ClassificationColumns) -> NDArray[np.float64]:
@@ -180,8 +187,18 @@ def from_columns(name: str, columns: ClassificationColumns) -> NDArray[np.float6
     Raises:
         InputError: for a name that is no score.
     """
-    check_known(name, _COLUMNS)
-    return _COLUMNS[name](columns)
+    check_known(name, CLASSIFICATION)
+    return CLASSIFICATION[name].of_columns(columns)
+
+
+def is_of_raw_logits(name: str) -> bool:
+    """Whether the named score takes the logits as the network gives them.
+
+    Raises:
+        InputError: for a name that is no score.
+    """
+    check_known(name, CLASSIFICATION)
+    return CLASSIFICATION[name].is_of_raw_logits
 
 
 def check_known(name: str, known: Collection[str]) -> None:

@@ -118,9 +118,8 @@ class LogitScaling:
 
     def for_score(self, name: str, logits: NDArray[np.floating]) -> NDArray[np.floating]:
         """The logits that a score reads: of some as the network gives them."""
-        if name in scores.OF_RAW_LOGITS:
-            return logits
-        return scaled_logits(logits, self.applied)
+        is_raw = scores.is_of_raw_logits(name)
+        return logits if is_raw else scaled_logits(logits, self.applied)
 
 
 UNSCALED = LogitScaling()
