@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,11 @@ from dubito.acquisition import (
     optimisation,
     search,
     select,
+    strategies,
 )
 from dubito.acquisition.draws import words
 from dubito.acquisition.strategies.power_bald import power_bald
+from dubito.acquisition.strategy import Strategy
 from dubito.engine import Classification, Engine, Ensemble, Regression, Sampling
 from dubito.errors import InputError
 
@@ -55,6 +59,13 @@ def choose(engine: Engine | Ensemble, inputs: torch.Tensor, name: str, k: int, *
         of = {"incumbent": 10.0, **of}
     pool = ArrayPool(engine.read_inputs(inputs))
     return select(engine, pool, Acquisition(name, k, **of), sampling=sampling, targets=targets)
+
+
+def test_the_strategies_of_every_file_can_be_asked_for() -> None:
+    files = [module.name for module in iter_modules(strategies.__path__)]
+    modules = [vars(import_module(f"{strategies.__name__}.{name}")) for name in files]
+    made = {value for names in modules for value in names.values() if isinstance(value, Strategy)}
+    assert made == set(strategies.EVERY), "name them in `EVERY` of `acquisition.strategies`"
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])

@@ -11,19 +11,23 @@ import click
 import pytest
 from typer.main import get_command
 
+from dubito.acquisition.strategies import EVERY
 from dubito.api import create_app
+from dubito.calibration.flags.scorer import AUTO, OF_CLASSES, OF_NUMBERS
 from dubito.cli import make_app
 from dubito.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-HTTP, COMMAND_LINE, SETTINGS = (
-    (ROOT / "docs" / f"{page}.md").read_text() for page in ("http", "command_line", "settings")
+HTTP, COMMAND_LINE, SETTINGS, CONCEPTS = (
+    (ROOT / "docs" / f"{page}.md").read_text()
+    for page in ("http", "command_line", "settings", "concepts")
 )
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
     for pattern in ("*.md", "docs/*.md", "benchmarks/**/*.md", "examples/**/*.md")
     for path in ROOT.glob(pattern)
 )
+FAMILIES = (OF_CLASSES, OF_NUMBERS)
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
@@ -43,26 +47,40 @@ def test_every_route_is_documented_with_its_method(described: dict[str, Any]) ->
     served = {
         (method.upper(), path) for path, methods in described["paths"].items() for method in methods
     }
-    assert served == documented
+    assert served == documented, "give every route, and no other, a row `| POST | `/v1/...` |`"
 
 
 def test_every_field_of_a_request_is_documented(described: dict[str, Any]) -> None:
     names = set(_fields(described["paths"], described.get("components", {}).get("schemas", {})))
     assert {"num_samples", "target_risk", "strategy", "address", "rows"} <= names
-    assert not {name for name in names if not re.search(rf"[`\"?]{name}[`\"=]", HTTP)}
+    missing = {name for name in names if not re.search(rf"[`\"?]{name}[`\"=]", HTTP)}
+    assert not missing, "explain them in docs/http.md"
 
 
-def test_every_setting_is_documented_with_its_description() -> None:
+def test_every_setting_is_documented_with_its_default_and_its_description() -> None:
+    rows = SETTINGS.splitlines()
     for name, setting in Settings.model_fields.items():
-        (line,) = re.findall(rf"^\| `DUBITO_{name.upper()}` \|.*$", SETTINGS, re.MULTILINE)
-        assert line.endswith(f"| {setting.description} |")
+        default = _written(setting.default)
+        row = f"| `DUBITO_{name.upper()}` | {default} | {setting.description} |"
+        assert row in rows, f"put into docs/settings.md: {row}"
 
 
 def test_every_command_is_documented_with_its_options() -> None:
     for command, options in _commands(get_command(make_app()), "dubito"):
-        assert f"`{command}" in COMMAND_LINE, command
+        assert f"`{command}" in COMMAND_LINE, f"put into docs/command_line.md: {command}"
         for option in options:
-            assert re.search(rf"`[^`]*{option}\b", COMMAND_LINE), f"{command} {option}"
+            is_named = re.search(rf"`[^`]*{option}\b", COMMAND_LINE)
+            assert is_named, f"put into docs/command_line.md: {command} {option}"
+
+
+def test_every_strategy_is_documented() -> None:
+    documented = set(_first_column(HTTP, "strategy"))
+    assert {strategy.name for strategy in EVERY} == documented, "correct docs/http.md#select"
+
+
+def test_every_out_of_distribution_score_is_documented() -> None:
+    known = {name for family in FAMILIES for name in family.known(has_features=True)}
+    assert {*known, AUTO} == set(_first_column(CONCEPTS, "`ood_score`")), "correct docs/concepts.md"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -92,6 +110,26 @@ def test_every_page_is_listed_and_can_be_reached_from_the_readme() -> None:
 
 def test_the_architecture_fits_on_a_page() -> None:
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 120
+
+
+def _written(value: object) -> str:
+    """A default as a person writes it."""
+    match value:
+        case None | ():
+            return "none"
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return ",".join(map(str, value))
+        case Path():
+            return f"./{value}"
+    return str(value)
+
+
+def _first_column(text: str, head: str) -> list[str]:
+    """The names in the first column of the tables whose first head is this."""
+    tables = re.findall(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    return re.findall(r"^\| `(\w+)` \|", "".join(tables), re.MULTILINE)
 
 
 def _fields(part: object, schemas: dict[str, Any]) -> Iterator[str]:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from dubito.settings import Settings
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"dubito": ROOT / "service/dubito", "dubito_nn": ROOT / "models/dubito_nn"}
 KINDS = {"Ensemble", "Classification", "Regression"}
@@ -103,6 +105,13 @@ def test_the_map_names_every_folder_and_nothing_that_is_gone() -> None:
         named = {name for entry in entries for name in _names(entry)}
         folders = {name for name in _below(package) if (root / name).is_dir()}
         assert folders <= named <= _below(package), f"correct the map of `{package}`"
+
+
+def test_every_setting_is_read() -> None:
+    trees = (tree for _, tree in _modules().values())
+    read = {n.attr for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    unread = Settings.model_fields.keys() - read
+    assert not unread, "hand them to a part, as `application.py` does"
 
 
 def test_no_public_class_has_the_name_of_another() -> None:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+
+from dubito.api import routes
 
 from .declared import JSON, described
 
@@ -16,6 +22,14 @@ def operations() -> Iterator[tuple[str, dict[str, Any]]]:
     for path, methods in described()["paths"].items():
         for method, operation in methods.items():
             yield f"{method.upper()} {path}", operation
+
+
+@pytest.mark.parametrize("module", [module.name for module in iter_modules(routes.__path__)])
+def test_the_routes_of_every_file_are_served(module: str) -> None:
+    router: APIRouter = import_module(f"{routes.__name__}.{module}").router
+    paths = {route.path for route in router.routes if isinstance(route, APIRoute)}
+    assert paths
+    assert paths <= described()["paths"].keys(), "name the file in `every` of api/factory.py"
 
 
 def every_value(value: object, key: str) -> Iterator[Any]:
