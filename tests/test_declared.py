@@ -220,9 +220,10 @@ def test_logits_are_held_back_only_where_all_of_them_are(end: End, held: str | N
     assert declare(end, 3, *CLASSES) == held
 
 
-def test_positions_are_held_against_the_declaration_too() -> None:
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
+def test_positions_are_held_against_the_declaration_too(mode: str) -> None:
     def maps(network: Network, h: Tensor) -> Tensor:
-        return functional.interpolate(h.sigmoid().view(-1, 1, 2, 3), scale_factor=2, mode="nearest")
+        return functional.interpolate(h.sigmoid().view(-1, 1, 2, 3), scale_factor=2, mode=mode)
 
     with pytest.raises(ExportError, match=r"`sigmoid` .* \[0, 1\]"):
         declare(maps, 6, *YES, 1)

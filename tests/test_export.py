@@ -3,6 +3,7 @@
 import io
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -226,7 +227,26 @@ def _residual() -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 4, 3), *blocks, nn.Flatten(), nn.Linear(64, 3))
 
 
+class Enlarged(nn.Module):
+    """Lines, maps and volumes of what is kept, each enlarged to the nearest entry."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(8, 8), nn.Linear(8 + 6 + 27, 3)
+
+    def forward(self, x):
+        kept = functional.dropout(self.inner(x), 0.3, self.training)
+        to_nearest = partial(functional.interpolate, mode="nearest-exact")
+        larger = [
+            to_nearest(kept.view(-1, 2, 4)[..., :3], size=4),
+            to_nearest(kept.view(-1, 1, 2, 4), scale_factor=(1.5, 0.7)),
+            to_nearest(kept.view(-1, 1, 2, 2, 2), size=3),
+        ]
+        return self.head(torch.cat([part.flatten(1) for part in larger], 1))
+
+
 BROUGHT = {
+    "enlarged": (Enlarged, (8,), ["native_dropout.default"]),
     "stochastic depth": (_residual, (2, 6, 6), ["rand.default"] * 3),
     "odd forms": (Odd, (8,), ["native_dropout.default"] * 3),
     "computed draws": (

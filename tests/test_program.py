@@ -292,7 +292,10 @@ def test_a_hostile_graph_is_refused_naming_the_first_reason(name):
 
 @pytest.mark.parametrize(
     "name",
-    [f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "bilinear2d", "bicubic2d")],
+    [
+        *(f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "bilinear2d", "bicubic2d")),
+        *(f"_upsample_nearest_exact{axes}d" for axes in (1, 2, 3)),
+    ],
 )
 def test_upsampling_is_allowed_only_with_scales_that_follow_from_the_sizes(name):
     """With scales of their own the kernels read outside the image."""

@@ -57,6 +57,7 @@ replication_pad2d replication_pad3d
 upsample_nearest1d.vec upsample_nearest2d.vec upsample_nearest3d.vec upsample_linear1d.vec
 upsample_bilinear2d.vec upsample_bicubic2d.vec upsample_trilinear3d.vec
 _upsample_bilinear2d_aa.vec
+_upsample_nearest_exact1d.vec _upsample_nearest_exact2d.vec _upsample_nearest_exact3d.vec
 pixel_shuffle
 pixel_unshuffle channel_shuffle grid_sampler grid_sampler_2d im2col col2im
 view _unsafe_view reshape view_as reshape_as expand expand_as broadcast_tensors permute

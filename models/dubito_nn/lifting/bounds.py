@@ -42,7 +42,8 @@ _MERGE = names(
     "sum mean amax amin logsumexp avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d"
     " adaptive_avg_pool2d adaptive_avg_pool3d max_pool1d max_pool2d max_pool3d upsample_nearest1d"
     " upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d"
-    " upsample_trilinear3d"
+    " upsample_trilinear3d _upsample_nearest_exact1d _upsample_nearest_exact2d"
+    " _upsample_nearest_exact3d"
 )
 _BETWEEN = {
     **dict.fromkeys(names("softmax _softmax _safe_softmax"), (0.0, 1.0)),
