@@ -448,14 +448,14 @@ def _public_layers() -> set[str]:
 
 
 def test_every_public_layer_is_among_the_variants() -> None:
-    assert {variant.layer for variant in VARIANTS} == _public_layers()
+    assert {variant.layer for variant in VARIANTS} == _public_layers(), "give each a `Variant`"
 
 
 def test_the_documented_table_names_every_public_name() -> None:
     text = (Path(__file__).parent.parent / "docs" / "dropout.md").read_text()
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
     documented = {name for row in rows for name in re.findall(r"`(\w+)", row[2])}
-    assert documented == set(d.__all__)
+    assert documented == set(d.__all__), "correct the tables of docs/dropout.md"
 
 
 def test_the_readme_has_every_variant_and_how_it_is_served() -> None:
@@ -472,8 +472,8 @@ def test_the_readme_has_every_variant_and_how_it_is_served() -> None:
     }
     assert served == {
         layer: words[frozenset(v.per_batch for v in VARIANTS if v.layer == layer)]
-        for layer in _public_layers()
-    }
+        for layer in {variant.layer for variant in VARIANTS}
+    }, "correct the table of layers in README.md"
 
 
 def test_drop_prob_at_export_takes_the_place_of_a_layers_own(tmp_path: Path) -> None:
