@@ -76,7 +76,7 @@ class NumberPositionHead(NumberHead):
     def check(self, terms: Terms) -> None:
         terms.target.check_task(self.task)
         self._sharing(terms)
-        if terms.choices.intervals != "normalised":
+        if terms.choices.intervals not in (None, "normalised"):
             raise InputError(
                 f"`intervals` expects `normalised` for numbers at positions, got "
                 f"`{terms.choices.intervals}`, which takes all passes of every position: leave it "
