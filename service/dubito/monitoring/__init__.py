@@ -4,7 +4,6 @@
     observing.py   from a prediction to what of it is observed
     observed.py    the rows of one request, until their truth is known
     recorder.py    a bounded queue and the thread that keeps observations
-    kept.py        what is kept of a prediction until its truth is known
     drifts.py      drift tests of the calibrations in use, kept between runs
     ranks.py       scores to p-values against all earlier ones, in bounded memory
     martingale.py  p-values to the capital of a gambler who wins only if something changed

@@ -8,7 +8,6 @@
     records.py     from names to records, and from records to facts
     objects.py     bundles by SHA-256 in an object store
     cache.py       those of a distant store, kept here
-    names.py       names of models, aliases and keys
     revisions.py   what a change of an alias expects of the present one
     noting.py      changes, for the audit and for who listens
     orphans.py     objects that no record names
