@@ -18,6 +18,7 @@ from dubito.errors import InputError
 from dubito_nn import export
 
 from .conftest import NUM_FEATURES, Bundles
+from .fields import SIDE, exported, network
 
 
 def _clock(*ticks: float) -> Callable[[], float]:
@@ -157,6 +158,16 @@ def test_weight_scaling_is_exact_on_a_linear_network(tmp_path: Path) -> None:
     assert found.error is not None
     assert found.error < 5 * many.error
     assert (found.refused, found.deviation_error) == (None, None)
+
+
+def test_numbers_at_positions_are_measured_by_every_position(tmp_path: Path) -> None:
+    engine = Engine.load(exported(network(), tmp_path / "fields.dubito"))
+    rows = StudyRows.of(engine).first(4)
+    many = reference(engine, rows, 800, limit_s=1e9)
+    assert many.mean.shape == many.variance.shape == (4, SIDE, SIDE, 2)
+    found = method_error(engine, rows, "mc", many)
+    assert found.deviation_error is not None
+    assert 0 < found.deviation_error < 1
 
 
 @pytest.mark.parametrize("name", ["first", "regression"])

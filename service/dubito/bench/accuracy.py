@@ -196,4 +196,6 @@ def method_error(
 
 def variance_over_passes(made: Prediction) -> Numbers:
     """Of the mean's terms, (B, K): for a regression without the noise of the data."""
-    return made.epistemic_variance if isinstance(made, Regression) else made.variance
+    if isinstance(made, Regression):
+        return (made.positions or made).epistemic_variance
+    return made.variance
