@@ -31,6 +31,7 @@ from dubito.report import figures, quantile_statistics
 from dubito_nn import export
 from dubito_nn.training import pinball_loss, seeded
 
+from .fits import served_scores
 from .quantiles import LEVELS, exported, rows, target
 from .test_coverage import ALPHAS, check, permutations
 
@@ -377,5 +378,5 @@ def test_every_output_has_levels_ends_and_units_of_its_own() -> None:
     is_in_BD = (lower_BD <= fresh.targets) & (fresh.targets <= upper_BD)
     np.testing.assert_allclose(is_in_BD.mean(0), 0.9, atol=4 * 0.027)
     score_B = (got.epistemic_variance / np.array(acting.reference)).mean(-1)
-    np.testing.assert_allclose(record.served_scores(got), score_B)
+    np.testing.assert_allclose(served_scores(record, got), score_B)
     np.testing.assert_allclose(record.ood_scores(acting.source(fresh)), score_B)
