@@ -132,7 +132,7 @@ def test_scores_are_read_off_a_prediction_of_the_right_task() -> None:
         ({"set_rule": {"kind": "raps", "penalty": -1.0}}, "at least 0"),
         ({"conformal": {"columns": [[0.1], [0.2]]}}, "its own fitted figures"),
         ({"intervals": "exact"}, "intervals"),
-        ({"unknown": 1}, "unknown: Unexpected keyword"),
+        ({"unknown": 1}, "unknown: unknown field: leave it out"),
         ({"format_version": 2}, "format_version"),
         ({"policy": {"kind": "risk"}}, "a policy expects a threshold"),
         ({"ood_fitted": {"bank": {}}}, "ood_fitted.bank"),
