@@ -7,10 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 
+from dubito.calibration.fit import fit
 from dubito.calibration.heads import HEADS
+from dubito.calibration.heads.quantiles import QuantileHead
+from dubito.calibration.judge import judge
 from dubito.calibration.record import Calibration
+from dubito.calibration.sampled import Sampled
 from dubito.calibration.stored import Stored
+from dubito.calibration.terms import Terms
 from dubito.engine.heads import HEADS as OF_ENGINE
 
 from . import fits
@@ -26,13 +32,25 @@ def numbers_at_positions() -> Record:
     return record, fits.judged("dense_regression", (means,), target, calibration=record)
 
 
-MADE = CASES | {"numbers at places": numbers_at_positions}
+def quantiles() -> Record:
+    """Three levels of two numbers."""
+    levels = (0.1, 0.5, 0.9)
+    median = passes(300, 2, seed=0)
+    level_TBDQ = median.mean(axis=0, keepdims=True)[..., None] + ndtri(levels)
+    target = median.mean(axis=0) + np.random.default_rng(1).normal(size=median.shape[1:])
+    head, rows = QuantileHead(levels=levels), Sampled((median, level_TBDQ), target)
+    record = fit(head, rows, Terms(**TERMS))
+    return record, judge(head, rows, record)
+
+
+MADE = CASES | {"numbers at places": numbers_at_positions, "quantiles": quantiles}
 KIND_OF = {
     "classes": "classification",
     "labels": "multilabel",
     "places, nothing fitted": "dense",
     "a number": "regression",
     "numbers at places": "dense_regression",
+    "quantiles": "quantiles",
 }
 
 
