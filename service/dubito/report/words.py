@@ -4,7 +4,9 @@ from __future__ import annotations
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Right and likely": {
-        "accuracy": ("accuracy", "share of rows whose most likely class is right"),
+        "accuracy": ("accuracy", "share of rows, labels or positions whose likely class is right"),
+        "subset_accuracy": ("subset accuracy", "share of rows whose labels are all right"),
+        "mean_iou": ("mean IoU", "overlap of predicted and true positions, mean over classes"),
         "rmse": ("RMSE", "root mean squared error, in target units"),
         "nll": ("NLL", "negative log-likelihood of the truth, in nats; lower is better"),
         "brier": ("Brier score", "squared distance of probabilities and truth, 0 to 2"),
@@ -28,7 +30,11 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "set_coverage": ("coverage of sets", "share of sets that hold the truth"),
         "set_size": ("size of sets", "mean number of classes"),
         "empty_sets": ("empty sets", "share of sets without any class"),
-        "interval_coverage": ("coverage of intervals", "share of targets inside"),
+        "interval_coverage": (
+            "coverage of intervals",
+            "share of targets inside, or of rows with enough positions inside",
+        ),
+        "position_coverage": ("coverage of positions", "share of positions whose truth is inside"),
         "interval_width": ("width of intervals", "mean, in target units"),
         "interval_score": (
             "interval score",
