@@ -1,0 +1,79 @@
+"""A client of Dubito: numpy in, numpy and uncertainty out, with httpx and numpy alone.
+
+client.py        `Client` and `AsyncClient`, which send calls
+sending.py       when a call is sent again
+calls.py         a call, and how its answer becomes a dataclass
+bodies.py        what callers give, as a body
+fields.py        what can be asked beside the rows
+predictions.py calibrations.py versions.py work.py outcomes.py   the calls, and what they answer
+errors.py        what can go wrong
+"""
+
+from dubito_client.calibrations import Calibration, Evaluation, Fitted, Reports
+from dubito_client.client import AsyncClient, Client
+from dubito_client.errors import (
+    BundleRefusedError,
+    ConflictError,
+    DeadlineError,
+    DubitoError,
+    ForbiddenError,
+    InputError,
+    NotFoundError,
+    PreconditionFailedError,
+    QueueFullError,
+    ReplyError,
+    StorageFullError,
+    TooLargeError,
+    UnauthorizedError,
+    UnavailableError,
+    UnreachableError,
+    UnsupportedMediaTypeError,
+)
+from dubito_client.outcomes import Drift, Monitoring, Outcomes, Stored
+from dubito_client.predictions import Interval, OutOfDistribution, Prediction, Selection
+from dubito_client.versions import Alias, Change, Health, Model, Uploaded, Version, VersionDetails
+from dubito_client.work import Job, Pool
+
+__all__ = [
+    "Alias",
+    "AsyncClient",
+    "BundleRefusedError",
+    "Calibration",
+    "Change",
+    "Client",
+    "ConflictError",
+    "DeadlineError",
+    "Drift",
+    "DubitoError",
+    "Evaluation",
+    "Fitted",
+    "ForbiddenError",
+    "Health",
+    "InputError",
+    "Interval",
+    "Job",
+    "Model",
+    "Monitoring",
+    "NotFoundError",
+    "OutOfDistribution",
+    "Outcomes",
+    "Pool",
+    "PreconditionFailedError",
+    "Prediction",
+    "QueueFullError",
+    "ReplyError",
+    "Reports",
+    "Selection",
+    "StorageFullError",
+    "Stored",
+    "TooLargeError",
+    "UnauthorizedError",
+    "UnavailableError",
+    "UnreachableError",
+    "UnsupportedMediaTypeError",
+    "Uploaded",
+    "Version",
+    "VersionDetails",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,238 @@
+"""What callers give as rows and truths, as a body: `.npy` or `.npz` for numbers, else JSON.
+
+Arrays go as they are, bit by bit, whatever their byte order or layout. Lists of numbers become
+arrays; other lists (ragged, of text, records) go as JSON, and the server says what it makes of
+them. Equal requests have equal bytes, since the server tells requests apart by them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypeVar
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from dubito_client.calls import JSON, NPY, NPZ, Arrays, Call
+from dubito_client.errors import InputError
+
+T = TypeVar("T")
+_KINDS = "biufU"  # booleans, integers, floats, text
+_LONGEST_QUERY = 4000  # servers and proxies bound the first line of a request
+
+
+class HasArray(Protocol):
+    """Whatever numpy can read: an array, a DataFrame, a tensor of torch."""
+
+    def __array__(self) -> NDArray[np.generic]:
+        """Its array."""
+
+
+Value: TypeAlias = HasArray | Sequence[object]
+Rows: TypeAlias = Value | Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Body:
+    """A body, its content type, and the fields that stand beside it."""
+
+    content: bytes
+    kind: str
+    query: Mapping[str, str]
+
+
+def posted(
+    path: str,
+    body: Body,
+    read: Callable[[httpx.Response], T],
+    *,
+    headers: Mapping[str, str] | None = None,
+    is_repeatable: bool = True,
+) -> Call[T]:
+    """A call that asks the network something of rows; arguments as of `Call`."""
+    return Call(
+        method="POST",
+        path=path,
+        read=read,
+        query=body.query,
+        headers={"Content-Type": body.kind, **(headers or {})},
+        body=body.content,
+        is_repeatable=is_repeatable,
+        computes=True,
+    )
+
+
+def told(
+    method: str,
+    path: str,
+    content: Mapping[str, object],
+    read: Callable[[httpx.Response], T],
+    *,
+    headers: Mapping[str, str] | None = None,
+    is_repeatable: bool = True,
+) -> Call[T]:
+    """A call with a small JSON body; arguments as of `Call`."""
+    return Call(
+        method=method,
+        path=path,
+        read=read,
+        headers={"Content-Type": JSON, **(headers or {})},
+        body=to_json(content),
+        is_repeatable=is_repeatable,
+    )
+
+
+def body_of(
+    rows: Mapping[str, Rows | None],
+    asked: Mapping[str, object],
+    *,
+    kinds: tuple[str, ...] = (NPZ,),
+) -> Body:
+    """The body of a request.
+
+    Args:
+        rows: by the name of the field (`inputs`, `labels`, ...); one that is None is left out.
+        asked: all other fields; one that is None is left out.
+        kinds: content types that the route reads beside JSON; one that reads `.npy` takes inputs
+            alone, several of them in a `.npz` under their own names.
+
+    Raises:
+        InputError: what cannot be sent.
+    """
+    given = {name: _prepared(name, value) for name, value in rows.items() if value is not None}
+    known = {name: _plain(value) for name, value in asked.items() if value is not None}
+    arrays = dict(_arrays(given))
+    query = {name: _text(value) for name, value in known.items()}
+    is_long = sum(map(len, [*query, *query.values()])) > _LONGEST_QUERY
+    is_json = kinds == (JSON,) or not arrays or len(arrays) < _num_parts(given)
+    if is_json or is_long or "" in query.values():
+        return Body(
+            to_json({**{name: _plain(one) for name, one in given.items()}, **known}), JSON, {}
+        )
+    if NPY in kinds and list(arrays) == ["inputs"]:
+        return Body(_npy(arrays["inputs"]), NPY, query)
+    if NPY in kinds:
+        arrays = {name.removeprefix("inputs."): array for name, array in arrays.items()}
+    return Body(to_npz(arrays), NPZ, query)
+
+
+def array_of(name: str, value: Value) -> NDArray[np.generic]:
+    """An array of numbers or text, without a copy where it is one already.
+
+    Raises:
+        InputError: Python objects, hidden values, or numbers that nothing here can send.
+    """
+    if np.ma.is_masked(value):
+        raise InputError(
+            f"`{name}`: expected all values, got a masked array: fill it, with .filled(...), or "
+            "leave the rows out"
+        )
+    array = np.asarray(value)
+    if array.dtype.kind not in _KINDS:
+        raise InputError(
+            f"`{name}`: expected an array of numbers or text, got dtype {array.dtype} of shape "
+            f"{array.shape}: convert it, with .astype(float) or .astype(str) for instance"
+        )
+    return array
+
+
+def to_npz(arrays: Arrays) -> bytes:
+    """A `.npz` file without a time in it."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as part:
+                np.lib.format.write_array(part, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def to_json(content: Mapping[str, object]) -> bytes:
+    """JSON, which has no NaN.
+
+    Raises:
+        InputError: a number is not finite, or something is no JSON.
+    """
+    try:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"expected finite numbers, text, lists and objects of them, got something else "
+            f"({str(error)[:160]}): leave such rows out, or convert them"
+        ) from error
+
+
+def _prepared(name: str, value: Rows) -> object:
+    """Arrays of what has them, the rest as it is."""
+    if isinstance(value, Mapping):
+        return {key: _prepared(f"{name}.{key}", part) for key, part in value.items()}
+    if not hasattr(value, "__array__"):
+        return _numbers(value)
+    array = np.asarray(value)
+    if name == "labels" and _types(array.tolist()) == {str}:  # pandas' columns of text
+        return array.astype(str)
+    return array_of(name, value)
+
+
+def _numbers(value: object) -> object:
+    """A list as an array where that means the same: all integers, all floats and integers."""
+    if not isinstance(value, list | tuple):
+        return value
+    types = _types(value)
+    if types not in ({int}, {float}, {int, float}) and types != {str}:
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError:  # ragged
+        return value
+    is_names = array.dtype.kind == "U" and array.ndim == 1
+    return array if is_names or array.dtype.kind in "iuf" else value
+
+
+def _types(value: object) -> set[type]:
+    """The types of what nested lists hold."""
+    types, level = set(), [value]
+    while level:
+        lists = [entry for entry in level if isinstance(entry, list | tuple)]
+        types |= {type(entry) for entry in level if not isinstance(entry, list | tuple)}
+        level = [entry for inner in lists for entry in inner]
+    return types
+
+
+def _arrays(given: Mapping[str, object]) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """All arrays among the fields; those of an object by name and key."""
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            yield from _arrays({f"{name}.{key}": part for key, part in value.items()})
+        elif isinstance(value, np.ndarray):
+            yield name, value
+
+
+def _num_parts(given: Mapping[str, object]) -> int:
+    return sum(len(value) if isinstance(value, Mapping) else 1 for value in given.values())
+
+
+def _plain(value: object) -> object:
+    """What JSON can say of a field."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return [_plain(part) for part in value] if isinstance(value, tuple | list) else value
+
+
+def _text(value: object) -> str:
+    """What a query can say of a field."""
+    if isinstance(value, list):
+        return ",".join(map(_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _npy(array: NDArray[np.generic]) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, allow_pickle=False)
+    return file.getvalue()
