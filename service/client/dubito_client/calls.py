@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from dubito_client.errors import ReplyError
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Page = TypeVar("Page")
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
@@ -63,7 +63,7 @@ class File:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call(Generic[T]):
+class Call(Generic[T_co]):
     """A request and the reader of its answer.
 
     Args:
@@ -81,7 +81,7 @@ class Call(Generic[T]):
 
     method: str
     path: str
-    read: Callable[[httpx.Response], T]
+    read: Callable[[httpx.Response], T_co]
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | File | None = None
@@ -89,7 +89,7 @@ class Call(Generic[T]):
     computes: bool = False
     answers: frozenset[int] = frozenset()
 
-    def result(self, response: httpx.Response) -> T:
+    def result(self, response: httpx.Response) -> T_co:
         """What a successful answer says.
 
         Raises:
@@ -159,8 +159,8 @@ def read_npz(content: bytes) -> dict[str, NDArray[np.generic]]:
 def _value(hint: object, value: object) -> object:
     """A JSON value as its annotation has it: a time, an array, a dataclass, or some of them."""
     origin, parts = get_origin(hint), get_args(hint)
-    if value is None and origin is not np.ndarray:
-        return None
+    if isinstance(value, np.ndarray) or (value is None and origin is not np.ndarray):
+        return value
     if origin in (Union, types.UnionType):
         (known, *others) = [part for part in parts if part is not type(None)]
         return value if others else _value(known, value)

@@ -26,7 +26,6 @@ T = TypeVar("T")
 Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 
 _SLACK_S = 5.0  # the server's own answer to a deadline shall come before ours
-_KEEP_ALIVE_S = 60.0  # a stream of events says something every fifteen seconds
 
 
 class Method(Generic[P, T]):
@@ -185,7 +184,7 @@ class Client(_Shell[httpx.Client]):
                 failure = error
             finally:
                 response.close()
-            time.sleep(attempts.after_failure(failure))  # a server that ends ends its streams
+            time.sleep(attempts.after_failure(failure))  # a server that shuts down ends streams
 
     def wait(
         self, job: str, on_progress: Callable[[work.Job], object] = lambda state: None

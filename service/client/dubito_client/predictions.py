@@ -126,8 +126,8 @@ class Prediction:
         names = np.array(self.classes, dtype=object)
         flat = [names[member_C].tolist() for member_C in is_member.reshape(-1, len(names))]
         if self.mean is not None:  # NaN where the network overflowed, and there are no sets
-            is_lost: list[bool] = np.isnan(self.mean.reshape(len(flat), -1)).any(axis=1).tolist()
-            flat = [None if lost else one for one, lost in zip(flat, is_lost, strict=True)]
+            is_lost_N = np.asarray(np.isnan(self.mean).reshape(len(flat), -1).any(axis=1))
+            flat = [None if lost else one for one, lost in zip(flat, is_lost_N, strict=True)]
         return _nested(flat, is_member.shape[1:-1])
 
 
