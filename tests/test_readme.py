@@ -19,8 +19,9 @@ from sklearn.datasets import load_iris
 from .http import agree
 
 ROOT = Path(__file__).parent.parent
-README, HTTP, OPERATION = (
-    (ROOT / page).read_text() for page in ("README.md", "docs/http.md", "docs/operation.md")
+README, CLIENT, HTTP, OPERATION = (
+    (ROOT / page).read_text()
+    for page in ("README.md", "docs/client.md", "docs/http.md", "docs/operation.md")
 )
 ADDRESS = "http://127.0.0.1:8000"
 TOLERANCE = 0.15  # another processor trains another network; what it says stays the same
@@ -51,7 +52,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, demonstration: Path) -> Iterat
     environment = {
         **os.environ,
         "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "service"), str(ROOT / "models")]),
+        "PYTHONPATH": os.pathsep.join(
+            str(ROOT / folder) for folder in ("service", "models", "service/client")
+        ),
         "DUBITO_DATA_DIR": str(folder / "data"),
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "120",
@@ -119,10 +122,26 @@ def test_a_network_of_ones_own_goes_all_the_way(run: Run) -> None:
 
 
 def test_the_client_of_ten_lines_prints_what_is_printed(run: Run) -> None:
-    number = re.compile(r"\d+\.\d+")
-    client, printed = block("python", "httpx", HTTP), block("text", "epistemic", HTTP)
-    shown = run(f"'{sys.executable}' -W error - <<'PY'\n{client}PY")
-    assert number.sub("x", shown) == number.sub("x", printed)
+    prints(run, block("python", "httpx", HTTP), block("text", "epistemic", HTTP))
+
+
+def test_the_first_request_from_python_prints_what_is_printed(run: Run) -> None:
+    prints(run, block("python", "dubito_client"), block("text", "accept"))
+
+
+def test_the_page_of_the_client_runs_from_its_first_line_to_its_last(run: Run) -> None:
+    code, printed = (
+        "".join(re.findall(rf"```{language}\n(.*?)```", CLIENT, re.DOTALL))
+        for language in ("python", "text")
+    )
+    prints(run, code, printed)
+
+
+def prints(run: Run, code: str, printed: str) -> None:
+    """Code prints what stands beside it, its numbers roughly."""
+    number = re.compile(r"\d+\.\d*(?:e[+-]\d+)?")
+    shown = run(f"'{sys.executable}' -W error - <<'PY'\n{code}PY")
+    assert number.sub("x", shown).split() == number.sub("x", printed).split()
     known = [float(text) for text in number.findall(printed)]
     assert [float(text) for text in number.findall(shown)] == pytest.approx(known, abs=TOLERANCE)
 

@@ -89,6 +89,12 @@ def test_dubito_nn_imports_torch_numpy_and_safetensors_alone_and_never_dubito() 
         assert _imports(path) <= allowed, path.relative_to(ROOT)
 
 
+def test_dubito_client_imports_httpx_and_numpy_alone_and_never_dubito() -> None:
+    allowed = {"dubito_client", "httpx", "numpy"} | sys.stdlib_module_names
+    for path in (ROOT / "service/client").rglob("*.py"):
+        assert _imports(path) <= allowed, path.relative_to(ROOT)
+
+
 def test_files_stay_under_four_hundred_lines() -> None:
     sources = [path for path in _tracked() if path.suffix == ".py" and "tests" not in path.parts]
     assert sources
@@ -111,7 +117,9 @@ def test_every_dependency_is_pinned_at_an_exact_version() -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][\w.]*", pin) for pin in pins)
     pinned = {re.sub(r"[-_.]+", "-", pin.split("==")[0]).lower() for pin in pins}
     project = tomllib.loads(_text(ROOT / "pyproject.toml"))["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    client = tomllib.loads(_text(ROOT / "service/client/pyproject.toml"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    wanted += client["dependencies"]
     names = {re.split(r"[\[<>=; ]", requirement)[0].lower() for requirement in wanted}
     assert names <= pinned
     assert "torch==2.13.0" in pins
