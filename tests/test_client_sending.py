@@ -206,7 +206,7 @@ def test_what_may_have_been_done_is_not_asked_twice(tmp_path: Path) -> None:
     )
     cut_off = {"Content-Length": "1000"}
     for call in calls:
-        with odd_server((503, {"Retry-After": "0"}, b"")) as (url, asked), Client(url) as client:
+        with odd_server((503, {"Retry-After": "0.01"}, b"")) as (url, asked), Client(url) as client:
             with pytest.raises(UnavailableError):
                 call(client)
             assert len(asked) == 1
@@ -214,7 +214,7 @@ def test_what_may_have_been_done_is_not_asked_twice(tmp_path: Path) -> None:
             with pytest.raises(UnreachableError):
                 call(client)
             assert len(asked) == 1
-        refused = (429, {"Retry-After": "0"}, b""), (404, {}, b"")
+        refused = (429, {"Retry-After": "0.01"}, b""), (404, {}, b"")
         with odd_server(*refused) as (url, asked), Client(url) as client:
             with pytest.raises(NotFoundError):
                 call(client)

@@ -25,6 +25,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 
+_LONGEST_MS = 24 * 3600 * 1000  # that the server takes
 _SLACK_S = 5.0  # the server's own answer to a deadline shall come before ours
 
 
@@ -144,7 +145,7 @@ class _Shell(Generic[Http]):
         if isinstance(call.body, File):
             headers["Content-Length"] = str(call.body.size_bytes)
         if call.computes and self._timeout_s is not None:
-            headers["X-Request-Timeout-Ms"] = str(max(1, round(self._timeout_s * 1000)))
+            headers["X-Request-Timeout-Ms"] = str(min(max(1, round(self._timeout_s * 1000)), _LONGEST_MS))
         waits_s = None if self._timeout_s is None else self._timeout_s + _SLACK_S
         return self._http.build_request(
             call.method,

@@ -71,7 +71,7 @@ class Attempts:
             raise error from failure
 
     def _wait_s(self, error: DubitoError) -> float:
-        asked_s = self._pause_s if error.retry_after_s is None else error.retry_after_s
+        asked_s = error.retry_after_s or self._pause_s  # 0 seconds would not be a wait
         self._pause_s = min(2 * self._pause_s, _LONGEST_S)
         wait_s = asked_s * random.uniform(1.0, 1.0 + _SPREAD)
         if time.monotonic() + wait_s > self._ends_s:
