@@ -18,9 +18,11 @@ import dubito
 import dubito.errors
 import dubito_client
 from dubito import asked
+from dubito.api import create_app
 from dubito.api.pages import calibrations as calibration_pages
 from dubito.api.pages import models, monitoring, work
 from dubito.api.pages.predictions import OutputColumns, PredictPage
+from dubito.settings import Settings
 from dubito_client import AsyncClient, Client, calibrations, errors, outcomes, predictions, versions
 from dubito_client import fields as client_fields
 from dubito_client import work as client_work
@@ -120,9 +122,9 @@ def test_every_dataclass_of_the_client_is_held_against_a_page() -> None:
 def test_errors_are_one_tree_on_both_sides() -> None:
     ours = {kind.__name__: kind for kind in _below(errors.DubitoError)}
     theirs = {kind.__name__: kind for kind in vars(dubito.errors).values() if inspect.isclass(kind)}
-    alone = {"ReplyError", "UnreachableError"}
-    assert ours.keys() - alone == {name for name in theirs if name.endswith("Error")}
-    for name in ours.keys() - alone:
+    alone = {"ReplyError", "UnreachableError", "ForbiddenError"}  # of no answer, or of proxies
+    assert ours.keys() - alone <= {name for name in theirs if name.endswith("Error")} <= ours.keys()
+    for name in ours.keys() & theirs.keys():
         assert (ours[name].status, ours[name].kind) == (theirs[name].status, theirs[name].kind)
         assert ours[name].__base__.__name__ == theirs[name].__base__.__name__
     assert ours.keys() <= {*dubito_client.__all__}
@@ -153,8 +155,64 @@ def test_a_method_of_the_class_makes_the_call_without_sending_it() -> None:
         assert client.predict.__doc__ == predictions.predict.__doc__
 
 
+ROWS = [[1.0, 2.0]]
+CALLS = [
+    Client.models(),
+    Client.model("m"),
+    Client.upload("m", __file__),
+    Client.version("m"),
+    Client.delete_version("m", 1),
+    Client.load("m"),
+    Client.unload("m"),
+    Client.retire("m", 1, "old"),
+    Client.restore("m", 1),
+    Client.alias("m", "a"),
+    Client.set_alias("m", "a", 1),
+    Client.delete_alias("m", "a"),
+    Client.audit("m"),
+    Client.add_pool(ROWS),
+    Client.pools(),
+    Client.pool("p"),
+    Client.delete_pool("p"),
+    Client.jobs(),
+    Client.job("j"),
+    Client.cancel("j"),
+    Client.job_result("j"),
+    client_work.events("j"),
+    Client.is_live(),
+    Client.health(),
+]
+for number in (None, 1):
+    CALLS += [
+        Client.predict("m", ROWS, version=number),
+        Client.select("m", ROWS, strategy="bald", k=1, version=number),
+        Client.calibrate("m", ROWS, version=number),
+        Client.evaluate("m", ROWS, version=number),
+        Client.calibration("m", version=number),
+        Client.activate("m", 1, version=number),
+        Client.feedback("m", "id", [0], version=number),
+        Client.monitoring("m", version=number),
+    ]
+
+
+def test_every_route_can_be_asked(tmp_path: Path) -> None:
+    asked = [f"{call.method.lower()} {call.path}" for call in CALLS]
+    for path, methods in create_app(Settings(data_dir=tmp_path)).openapi()["paths"].items():
+        for method in methods:
+            pattern = re.sub(r"\{\w+\}", "[^/]+", f"{method} {path}")
+            assert any(re.fullmatch(pattern, one) for one in asked), f"{pattern}: give it a call"
+
+
 def test_names_cannot_lead_out_of_their_path() -> None:
     assert Client.model("../jobs?x#y").path == "/v1/models/..%2Fjobs%3Fx%23y"
+
+
+def test_every_method_and_error_is_documented() -> None:
+    page = (ROOT / "docs/client.md").read_text()
+    named = {*re.findall(r"`(\w+)(?:`|\()", page)}
+    methods = {name for name in dir(Client) if not name.startswith("_")}
+    assert methods <= named
+    assert {kind.__name__ for kind in _below(errors.DubitoError)} <= named
 
 
 def _run(code: str) -> str:

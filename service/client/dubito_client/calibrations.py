@@ -76,6 +76,7 @@ class Calibration:
     positions: Document | None
     bins: list[Document]
     curves: Document = field(repr=False)
+    quantile_levels: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

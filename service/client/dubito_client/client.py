@@ -145,7 +145,8 @@ class _Shell(Generic[Http]):
         if isinstance(call.body, File):
             headers["Content-Length"] = str(call.body.size_bytes)
         if call.computes and self._timeout_s is not None:
-            headers["X-Request-Timeout-Ms"] = str(min(max(1, round(self._timeout_s * 1000)), _LONGEST_MS))
+            timeout_ms = min(max(1, round(self._timeout_s * 1000)), _LONGEST_MS)
+            headers["X-Request-Timeout-Ms"] = str(timeout_ms)
         waits_s = None if self._timeout_s is None else self._timeout_s + _SLACK_S
         return self._http.build_request(
             call.method,

@@ -89,6 +89,10 @@ class Prediction:
     position_mutual_information: Floats | None = None
     position_mutual_information_corrected: Floats | None = None
     position_variation_ratio: Floats | None = None
+    position_variance: Floats | None = None
+    position_standard_error: Floats | None = None
+    position_epistemic_variance: Floats | None = None
+    position_aleatoric_variance: Floats | None = None
     epistemic_variance: Floats | None = None
     aleatoric_variance: Floats | None = None
     samples: Floats | None = None
