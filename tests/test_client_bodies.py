@@ -155,6 +155,8 @@ def test_mixed_labels_keep_what_each_of_them_means() -> None:
         (["a", "b"], np.array(["a", "b"])),
         ([0, 1], np.array([0, 1])),
         ([[0, 1], [-1, 1]], np.array([[0, 1], [-1, 1]])),
+        ([*np.array(["a", "b"])], np.array(["a", "b"])),
+        ([np.int64(1), np.int8(0)], np.array([1, 0])),
         (pd.Series(["a", "b"]), np.array(["a", "b"])),
         (pd.Series([1, 0]), np.array([1, 0])),
         (np.array(["a", "b"], dtype=object), np.array(["a", "b"])),
@@ -166,6 +168,12 @@ def test_labels_of_one_kind_go_as_arrays(labels: Any, known: Any) -> None:
     sent = read_npz(body.content)
     np.testing.assert_array_equal(sent["labels"], known)
     assert sent.keys() == {"inputs", "labels"}
+
+
+def test_a_list_of_arrays_goes_as_one_and_keeps_its_type() -> None:
+    body = body_of({"inputs": [*normals(3)]}, {}, kinds=(NPY, NPZ))
+    assert body.kind == NPY
+    assert body.content == _npy(normals(3))
 
 
 def test_several_inputs_go_under_the_names_that_the_route_reads() -> None:

@@ -23,7 +23,7 @@ from dubito_client.errors import InputError
 
 T = TypeVar("T")
 _KINDS = "biufU"  # booleans, integers, floats, text
-_LONGEST_QUERY = 4000  # servers and proxies bound the first line of a request
+_LONGEST_QUERY = 7000  # servers and proxies bound the first line of a request
 
 
 class HasArray(Protocol):
@@ -173,23 +173,23 @@ def _prepared(name: str, value: Rows) -> object:
     if not hasattr(value, "__array__"):
         return _numbers(value)
     array = np.asarray(value)
-    if name == "labels" and _types(array.tolist()) == {str}:  # pandas' columns of text
-        return array.astype(str)
+    if name == "labels" and array.dtype == object and _types(array.tolist()) == {str}:
+        return array.astype(str)  # pandas' columns of text
     return array_of(name, value)
 
 
 def _numbers(value: object) -> object:
-    """A list as an array where that means the same: all integers, all floats and integers."""
-    if not isinstance(value, list | tuple):
-        return value
-    types = _types(value)
-    if types not in ({int}, {float}, {int, float}) and types != {str}:
+    """A list as an array where that means the same, and as it is where types are mixed in it."""
+    types = _types(value) if isinstance(value, list | tuple) else set()
+    is_text = types in ({str}, {np.str_})
+    is_numpys = all(issubclass(kind, np.ndarray | np.number) for kind in types)
+    if not types or not (is_text or is_numpys or types <= {int, float}):
         return value
     try:
         array = np.asarray(value)
     except ValueError:  # ragged
         return value
-    is_names = array.dtype.kind == "U" and array.ndim == 1
+    is_names = is_text and array.ndim == 1
     return array if is_names or array.dtype.kind in "iuf" else value
 
 

@@ -58,16 +58,7 @@ class Method(Generic[P, T]):
 
 
 class _Shell(Generic[Http]):
-    """What both clients hold.
-
-    Args:
-        url: where the server answers.
-        key: its key, if it has one.
-        timeout_s: time that the server is given for one request; None: what the server gives.
-        patience_s: time within which a refused request is sent again.
-        http: a client of httpx with settings of one's own (certificates, proxies, limits), whose
-            owner closes it; None: one with httpx's settings, closed with this one.
-    """
+    """What both clients hold, and their methods."""
 
     _http: Http
 
@@ -161,7 +152,15 @@ class _Shell(Generic[Http]):
 class Client(_Shell[httpx.Client]):
     """A Dubito server, asked one call after the other; may be shared by threads.
 
-    Use it as a context manager, or `close` it. Arguments as of `_Shell`.
+    Use it as a context manager, or `close` it.
+
+    Args:
+        url: where the server answers.
+        key: its key, if it has one.
+        timeout_s: time that the server is given for one request; None: what the server gives.
+        patience_s: time within which a refused request is sent again.
+        http: a client of httpx with settings of one's own (certificates, proxies, limits), whose
+            owner closes it; None: one with httpx's settings, closed with this one.
     """
 
     def send(self, call: Call[T]) -> T:
@@ -240,7 +239,8 @@ class Client(_Shell[httpx.Client]):
 class AsyncClient(_Shell[httpx.AsyncClient]):
     """A Dubito server, asked without waiting in between; its methods are those of `Client`.
 
-    Use it as an asynchronous context manager, or await `aclose`. Arguments as of `_Shell`.
+    Use it as an asynchronous context manager, or await `aclose`. Arguments as of `Client`,
+    with a client of httpx that is asynchronous too.
     """
 
     async def send(self, call: Call[T]) -> T:
