@@ -190,3 +190,8 @@ def test_the_command_chooses_what_the_route_chooses(
     shown = runner.invoke(app, [*asked, "-k", "4", "--exclude", "1,2"])
     assert shown.exit_code == 0, shown.output
     assert all(str(index) in shown.output for index in answer["indices"])
+    with_truths = {"inputs": normals(30), "targets": normals(30), "labels": np.zeros(30, int)}
+    np.savez(tmp_path / "pool.npz", **with_truths)
+    of_labelled = runner.invoke(app, [*asked, "-k", "4", "--exclude", "1,2", "--json"])
+    assert of_labelled.exit_code == 0, of_labelled.output
+    assert json.loads(of_labelled.output)["indices"] == answer["indices"]

@@ -16,7 +16,7 @@ from dubito.cli.console import read_rows
 def overlay(
     schema: type[object], path: Path | None, options: Mapping[str, object]
 ) -> dict[str, object]:
-    """The fields of a file and of options; those of the schema alone, where rows lie in a `.npz`.
+    """The fields of a file and of options; the rows alone, where they lie in a `.npz`.
 
     Args:
         schema: that of the body over HTTP.
@@ -29,7 +29,7 @@ def overlay(
     names = names_of(schema)
     fields = {} if path is None else read_file(path)
     if path is not None and path.suffix == ".npz":  # maybe labelled rows: truths are not asked for
-        fields = {name: rows for name, rows in fields.items() if name in names}
+        fields = {"inputs": fields["inputs"]}
     return {**fields, **{name: value for name, value in options.items() if name in names}}
 
 

@@ -48,6 +48,7 @@ def read_inputs(inputs: Inputs, specs: Sequence[InputSpec]) -> dict[str, Tensor]
     if set(inputs) != set(names):
         raise InputError(
             f"the model takes the inputs {names}, got {sorted(map(str, inputs))[:64]}: name them so"
+            + (", or send the rows as `inputs` alone" if len(names) == 1 else "")
         )
     tensors = {spec.name: _read(inputs[spec.name], spec) for spec in specs}
     _check_rows({name: len(tensor) for name, tensor in tensors.items()})
