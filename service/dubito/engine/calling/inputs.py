@@ -92,11 +92,13 @@ def _as_array(rows: Rows, spec: InputSpec) -> NDArray[np.generic]:
         ) from error
     if array.dtype.kind not in "fiub":
         raise InputError(
-            f"input `{spec.name}` expects numbers, got values of another type: send nested lists"
-            " of plain numbers, without null or text"
+            f"input `{spec.name}` expects numbers, got values of another type: send an array or"
+            " nested lists of plain numbers, without null or text"
         )
     if array.ndim == 0:
-        raise InputError(f"input `{spec.name}` expects a list of rows, got a single number")
+        raise InputError(
+            f"input `{spec.name}` expects a list of rows, got a single number: send a list per row"
+        )
     return array
 
 
