@@ -189,7 +189,7 @@ def diabetes(tmp_path_factory: pytest.TempPathFactory) -> Regressed:
     mean_TBD, own_TBD = (part.numpy() for part in mean_and_variance(raw, engine.manifest))
     target_BD = rest.targets.astype(np.float64)
     noise = fit_noise(mean_TBD[:, :40], np.log(own_TBD[:, :40]), target_BD[:40])
-    variance_TBD = noise.component_variance(mean_TBD, np.log(own_TBD))
+    variance_TBD = noise.component_variance(np.log(own_TBD))
     return Regressed(mean_TBD[:, 40:], variance_TBD[:, 40:], target_BD[40:])
 
 
