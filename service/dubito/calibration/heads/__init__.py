@@ -9,6 +9,7 @@ numbers    numbers in target units
 number_positions  numbers at every position
 quantiles  quantiles of such numbers
 several    what labels and positions share
+served_numbers  what all predictions in target units share
 logits     what all heads of classes share
 
 A new kind of head is a file beside these and a line in `HEADS`.

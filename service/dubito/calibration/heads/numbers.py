@@ -10,23 +10,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.calibration import reading, truths
 from dubito.calibration.choices import Task
-from dubito.calibration.flags import scores
 from dubito.calibration.flags.scorer import OF_NUMBERS, ScoreFamily
-from dubito.calibration.flags.source import SampledSource, ServedSource
-from dubito.calibration.heads.head import Floats, Head, Judged, misfit, wrong_task
+from dubito.calibration.flags.source import SampledSource
+from dubito.calibration.heads.head import Floats, Judged, misfit, wrong_task
 from dubito.calibration.heads.served import (
-    Columns,
-    KeptFigures,
     Request,
-    Served,
-    warn_unbounded,
     warn_without_passes,
 )
+from dubito.calibration.heads.served_numbers import HeadOfNumbers, ServedRegression
 from dubito.calibration.promises import intervals, mixture
 from dubito.calibration.promises.conformal import Promise
 from dubito.calibration.promises.intervals import NORMALISED, Ends, IntervalRule, Passes
@@ -49,7 +44,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class NumberHead(Head):
+class NumberHead(HeadOfNumbers):
     """Numbers with noise; members as of `dubito.calibration.heads.head.Head`.
 
     Args:
@@ -164,11 +159,6 @@ class NumberHead(Head):
         epistemic_BD = self.of_rows(rows.means.var(axis=0))
         return SampledSource(epistemic_BD, 0, self.score, rows.features)
 
-    def score(self, name: str, epistemic_BD: NDArray[np.floating]) -> Floats:
-        """The named score that needs no fitting, (B,)."""
-        scores.check_known(name, scores.REGRESSION)
-        return scores.normalised(epistemic_BD.astype(np.float64), np.asarray(self.reference))
-
     def doubts(self, rows: Sampled, some_b: Indices) -> tuple[Floats, None]:
         variance_bD = self.of_rows(self.variance(rows.take(some_b)))
         return number_uncertainty(variance_bD, np.asarray(self.reference)), None
@@ -221,55 +211,16 @@ class NumberHead(Head):
 
 
 @dataclass(frozen=True)
-class ServedNumbers(Served):
-    """A prediction in target units; members as of `dubito.calibration.heads.head.Served`."""
+class ServedNumbers(ServedRegression):
+    """A prediction with noise; members as of `dubito.calibration.heads.served.Served`."""
 
     head: NumberHead
-    prediction: Regression
-
-    @property
-    def source(self) -> ServedSource:
-        epistemic_BD = self.prediction.epistemic_variance
-        return ServedSource(lambda name: self.head.score(name, epistemic_BD), self.request.features)
-
-    @property
-    def uncertainty(self) -> Floats:
-        return number_uncertainty(self.variance, np.asarray(self.head.reference))
-
-    @property
-    def varies(self) -> bool:
-        return bool((self.prediction.epistemic_variance > 0).any())
 
     @cached_property
     def aleatoric(self) -> Floats:
         """Noise variance, calibrated where the head is, (B, D)."""
         own_BD = self.prediction.aleatoric_variance
         return own_BD if self.head.promise is None else self.head.noise.beside(own_BD)
-
-    @property
-    def variance(self) -> Floats:
-        """Of the mixture, (B, D)."""
-        variance_BD: Floats = self.prediction.epistemic_variance + self.aleatoric
-        return variance_BD
-
-    def columns(self) -> Columns:
-        said = self.prediction
-        return {
-            "mean": lambda: said.mean,
-            "variance": lambda: self.variance,
-            "standard_error": lambda: said.standard_error,
-            "num_samples_used": lambda: said.num_samples_used,
-            "epistemic_variance": lambda: said.epistemic_variance,
-            "aleatoric_variance": lambda: self.aleatoric,
-            "quantiles": self._quantiles,
-            "interval": self._interval,
-        }
-
-    def observed(self) -> KeptFigures | None:
-        ends = self._ends(None)
-        if ends is None:
-            return None
-        return KeptFigures(self.prediction.mean, lower=ends[0], upper=ends[1])
 
     def _ends(self, coverage: float | None, name: str | None = None) -> Ends | None:
         promise, rule = self.head.promise, self.head.intervals
@@ -280,13 +231,6 @@ class ServedNumbers(Served):
             return None if passes is None else rule.ends(promise, passes, coverage)
         held_out, level = promise.held_out, promise.level(coverage)
         return intervals.normalised(held_out, self.prediction.mean, self.variance, level)
-
-    def _interval(self) -> Column:
-        ends = self._ends(self.request.coverage, "interval")
-        if ends is None or self.head.promise is None:
-            return None
-        warn_unbounded(self.head.promise, self.request)
-        return {"lower": ends[0], "upper": ends[1]}
 
     def _quantiles(self) -> Column:
         """Quantiles of the mixture, by level: both ends of the coverage, and the median."""

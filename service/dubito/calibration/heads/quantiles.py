@@ -18,17 +18,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.calibration import reading, splits, truths
 from dubito.calibration.choices import Task
-from dubito.calibration.flags import scores
 from dubito.calibration.flags.scorer import OF_NUMBERS, ScoreFamily
-from dubito.calibration.flags.source import SampledSource, ServedSource
-from dubito.calibration.heads.head import Floats, Head, Judged, misfit, wrong_task
+from dubito.calibration.flags.source import SampledSource
+from dubito.calibration.heads.head import Floats, Judged, misfit, wrong_task
 from dubito.calibration.heads.numbers import NumberHead
-from dubito.calibration.heads.served import Columns, KeptFigures, Request, Served, warn_unbounded
+from dubito.calibration.heads.served import Request
+from dubito.calibration.heads.served_numbers import HeadOfNumbers, ServedRegression
 from dubito.calibration.promises.conformal import Promise
 from dubito.calibration.promises.intervals import Ends, fit_quantiles, widened
 from dubito.calibration.promises.policy import number_uncertainty
@@ -56,7 +55,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class QuantileHead(Head):
+class QuantileHead(HeadOfNumbers):
     """Quantiles of numbers; members as of `dubito.calibration.heads.head.Head`.
 
     Args:
@@ -140,11 +139,6 @@ class QuantileHead(Head):
     def source(self, rows: Sampled) -> SampledSource:
         return SampledSource(rows.means.var(axis=0), 0, self.score, rows.features)
 
-    def score(self, name: str, epistemic_BD: NDArray[np.floating]) -> Floats:
-        """Return the named score that needs no fitting, (B,)."""
-        scores.check_known(name, scores.REGRESSION)
-        return scores.normalised(epistemic_BD.astype(np.float64), np.asarray(self.reference))
-
     def doubts(self, rows: Sampled, some_b: Indices) -> tuple[Floats, None]:
         some = rows.take(some_b)
         return number_uncertainty(self._variance(some), np.asarray(self.reference)), None
@@ -210,24 +204,10 @@ class QuantileHead(Head):
 
 
 @dataclass(frozen=True)
-class ServedQuantiles(Served):
-    """A prediction of quantiles; members as of `dubito.calibration.heads.head.Served`."""
+class ServedQuantiles(ServedRegression):
+    """A prediction of quantiles; members as of `dubito.calibration.heads.served.Served`."""
 
     head: QuantileHead
-    prediction: Regression
-
-    @property
-    def source(self) -> ServedSource:
-        epistemic_BD = self.prediction.epistemic_variance
-        return ServedSource(lambda name: self.head.score(name, epistemic_BD), self.request.features)
-
-    @property
-    def uncertainty(self) -> Floats:
-        return number_uncertainty(self.prediction.variance, np.asarray(self.head.reference))
-
-    @property
-    def varies(self) -> bool:
-        return bool((self.prediction.epistemic_variance > 0).any())
 
     @cached_property
     def quantiles(self) -> Floats:
@@ -235,33 +215,12 @@ class ServedQuantiles(Served):
         assert self.prediction.quantiles is not None
         return self.prediction.quantiles
 
-    def columns(self) -> Columns:
-        said = self.prediction
-        return {
-            "mean": lambda: said.mean,
-            "variance": lambda: said.variance,
-            "standard_error": lambda: said.standard_error,
-            "num_samples_used": lambda: said.num_samples_used,
-            "epistemic_variance": lambda: said.epistemic_variance,
-            "aleatoric_variance": lambda: said.aleatoric_variance,
-            "quantiles": self._by_level,
-            "interval": self._interval,
-        }
+    def _ends(self, coverage: float | None, name: str | None = None) -> Ends | None:
+        return None if self.head.promise is None else self.head.ends(self.quantiles, coverage)
 
-    def observed(self) -> KeptFigures | None:
-        lower_BD, upper_BD = self.head.ends(self.quantiles, None)
-        return KeptFigures(self.prediction.mean, lower=lower_BD, upper=upper_BD)
-
-    def _by_level(self) -> Column:
+    def _quantiles(self) -> Column:
         levels = enumerate(self.head.levels)
         return {str(level): self.quantiles[..., index] for index, level in levels}
-
-    def _interval(self) -> Column:
-        if self.head.promise is None:
-            return None
-        warn_unbounded(self.head.promise, self.request)
-        lower_BD, upper_BD = self.head.ends(self.quantiles, self.request.coverage)
-        return {"lower": lower_BD, "upper": upper_BD}
 
 
 def _quantiles(rows: Sampled) -> Floats:
