@@ -247,7 +247,8 @@ def test_the_sums_of_positions_do_not_grow_with_the_samples() -> None:
     for _ in range(40):
         probs = torch.rand(13, 2, 6, 3, dtype=torch.float64).softmax(-1)
         sums.add(probs, torch.zeros(13, 2, 2))
-        sizes.append(sum(map(len, sums._groups._sums_GBC)))
+        assert sums._groups._sum_GBC is not None
+        sizes.append(len(sums._groups._sum_GBC))
     assert max(sizes) <= GROUPS
     assert sums.spread.blocks is not None
     assert len(sums.spread.blocks._waiting) < 16

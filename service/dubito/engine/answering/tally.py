@@ -8,7 +8,7 @@ Dimensions: T samples, B rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,15 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubito.engine.calling.columns import Column, Columns, Figures, Sums
+from dubito.engine.calling.columns import Columns, Figures, Sums
+from dubito.engine.draws.strata import BLOCK
 from dubito.engine.heads.head import OutputHead
 from dubito.engine.heads.scaling import Scaling
-from dubito.engine.summing.arrays import is_small
 from dubito.engine.summing.figures import QUIET, Draws
 from dubito.engine.summing.sheet import Sheet, on_host, tensors
 from dubito.engine.summing.statistics import RunningSums
-
-_ENOUGH = 2**16  # numbers of passes, from which they are summed without waiting for more
 
 
 @dataclass
@@ -57,10 +55,15 @@ class Waiting:
         """How many numbers wait."""
         return self._held[: self._count].numel()
 
-    def taken_out(self) -> Tensor:
-        """Return all passes that wait, and leave none."""
-        raw = self._held[: self._count]
-        self._held, self._count = torch.empty(0), 0
+    @property
+    def count(self) -> int:
+        """How many passes wait."""
+        return self._count
+
+    def taken_out(self, count: int) -> Tensor:
+        """Return the first of the passes that wait."""
+        raw, rest = self._held[:count], self._held[count : self._count]
+        self._held, self._count = rest.clone() if len(rest) else torch.empty(0), len(rest)
         return raw
 
 
@@ -79,42 +82,37 @@ class Tally:
     scaling: Scaling = 1.0
     left: float | None = None
     keeps_samples: bool = False
-    _sums: RunningSums = field(init=False)
+    _sums: RunningSums | None = None
     _waiting: Waiting = field(default_factory=Waiting)
-    _in_numpy: bool | None = None
     _samples: dict[str, list[Tensor]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._sums = self.head.sums(self.left)
 
     def add(self, raw: Tensor) -> None:
         """Take in the next passes, in order of t."""
+        if self._sums is None:
+            self._sums = self.head.sums(self.left, self.scaling, raw.device)
         self._waiting.add(raw)
-        if self._waiting.size >= _ENOUGH:
-            self._take_in()
+        whole = self._waiting.count // BLOCK * BLOCK
+        if whole and self._waiting.size >= self._sums.enough:
+            self._take_in(whole, is_last=False)
 
     @property
     def sums(self) -> RunningSums:
-        """The sums of all passes so far."""
+        """The sums of all passes, after which no more come."""
+        assert self._sums is not None
         if self._waiting.size:
-            self._take_in()
+            self._take_in(self._waiting.count, is_last=True)
         return self._sums
 
     @QUIET
-    def _take_in(self) -> None:
+    def _take_in(self, count: int, *, is_last: bool) -> None:
         """Sum what waits: together, since many small operators cost more than a few."""
-        raw = self._waiting.taken_out()
-        if self._in_numpy is None:
-            self._in_numpy = is_small(raw)
-        parts_of = self.head.few_parts if self._in_numpy else self.head.parts
-        for parts in parts_of(raw, self.scaling):
-            self._sums.add(*parts)
-            self._keep(parts)
-
-    def _keep(self, parts: Sequence[Tensor] | Sequence[Column]) -> None:
+        assert self._sums is not None
+        raw = self._waiting.taken_out(count)
+        self._sums.add(raw, is_last=is_last)
         if self.keeps_samples:
-            for name, part in zip(self.head.sample_names, parts, strict=False):
-                self._samples.setdefault(name, []).append(torch.as_tensor(part))
+            for parts in self.head.parts(raw, self.scaling):
+                for name, part in zip(self.head.sample_names, parts, strict=False):
+                    self._samples.setdefault(name, []).append(part)
 
     @QUIET
     def columns(self) -> Columns:
@@ -135,14 +133,19 @@ class Tally:
 
     @QUIET
     def is_within(self, tolerance: float) -> NDArray[np.bool_]:
-        """Whether a row varies, and the standard error of none of its outputs is above; (B,)."""
-        spread = self.sums.spread
-        return spread.draws().is_within(on_host(spread.sums()), tolerance)
+        """Whether a row varies, and the standard error of none of its outputs is above; (B,).
+
+        Of passes so far, of which there are whole blocks of 16, or all.
+        """
+        assert self._sums is not None
+        if self._waiting.size:
+            self._take_in(self._waiting.count, is_last=False)
+        return self._sums.draws().is_within(on_host(self._sums.spread()), tolerance)
 
     def take(self, rows: Tensor) -> Tally:
         """Return the tally of some rows, without the samples."""
         part = Tally(self.head, self.scaling, self.left)
-        part._sums, part._in_numpy = self.sums.take(rows), self._in_numpy
+        part._sums = self.sums.take(rows)
         return part
 
 

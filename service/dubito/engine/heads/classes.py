@@ -15,21 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from dubito.engine.calling.columns import Column, Columns, Sums
+from dubito.engine.calling.columns import Columns, Sums
 from dubito.engine.calling.prediction import Classification, Prediction
 from dubito.engine.calling.sampling import Sampling
 from dubito.engine.heads.answers import answer, mixed_classes
 from dubito.engine.heads.head import OutputHead, Shape
-from dubito.engine.heads.logits import few_probabilities, has_many_classes, logits, probabilities
+from dubito.engine.heads.logits import has_many_classes, logits, probabilities, to_sum
 from dubito.engine.heads.scaling import Scaling, scaled
 from dubito.engine.moments import OutputMoments
-from dubito.engine.summing.figures import Draws, classification
-from dubito.engine.summing.statistics import ClassificationSums
+from dubito.engine.summing.figures import Draws
+from dubito.engine.summing.forms import class_figures, class_sums
+from dubito.engine.summing.statistics import RunningSums
 
 
 class ClassOutputs(OutputHead):
@@ -57,16 +58,16 @@ class ClassOutputs(OutputHead):
     def parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Tensor, Tensor]]:
         yield probabilities(raw, self.manifest.output, scaling)
 
-    def few_parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Column, Column]]:
-        if isinstance(scaling, int | float):
-            return iter([few_probabilities(raw, self.manifest.output, scaling)])
-        return super().few_parts(raw, scaling)
-
-    def sums(self, left: float | None) -> ClassificationSums[Any]:
-        return ClassificationSums(left)
+    def sums(self, left: float | None, scaling: Scaling, device: torch.device) -> RunningSums:
+        return class_sums(
+            partial(to_sum, output=self.manifest.output, scaling=scaling),
+            partial(self.parts, scaling=scaling),
+            left,
+            device,
+        )
 
     def figures(self, sums: Sums, draws: Draws) -> Columns:
-        return classification(sums, draws)
+        return class_figures(sums, draws)
 
     def mixed(self, answers: Sequence[Prediction]) -> Columns:
         return mixed_classes(answers)

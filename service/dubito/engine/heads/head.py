@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeAlias
 
+import torch
 from torch import Tensor
 
-from dubito.engine.calling.columns import Column, Columns, Sums
+from dubito.engine.calling.columns import Columns, Sums
 from dubito.engine.calling.prediction import Prediction
 from dubito.engine.calling.sampling import Sampling
 from dubito.engine.heads.scaling import Scaling, check_scaling
@@ -136,21 +137,18 @@ class OutputHead(ABC):
     def parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Tensor, Tensor]]:
         """What is summed, of some passes after the others."""
 
-    def few_parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Column, Column]]:
-        """The same in numpy, of passes on the host."""
-        for first, second in self.parts(raw, scaling):
-            yield first.numpy(), second.numpy()
-
     @abstractmethod
     def before_link(self, raw: Tensor) -> Tensor:
         """The outputs on the scale where they are nearly normal: logits, or target units."""
 
     @abstractmethod
-    def sums(self, left: float | None) -> RunningSums:
+    def sums(self, left: float | None, scaling: Scaling, device: torch.device) -> RunningSums:
         """Empty sums.
 
         Args:
             left: what a stratified draw leaves; None for `iid`.
+            scaling: of each pass's logits; classes only.
+            device: where the passes are.
         """
 
     @abstractmethod

@@ -6,11 +6,11 @@ Dimensions: T samples, B rows, L labels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor
 
 from dubito.engine.heads.head import Shape
-from dubito.engine.heads.logits import logits
 from dubito.engine.heads.scaling import Vector
 from dubito.engine.heads.several import SeveralDistributions
 from dubito.errors import InputError
@@ -18,6 +18,8 @@ from dubito.errors import InputError
 
 class LabelOutputs(SeveralDistributions):
     """Labels that are on or off."""
+
+    is_mean: ClassVar[bool] = False
 
     @property
     def per_position(self) -> int:
@@ -41,9 +43,5 @@ class LabelOutputs(SeveralDistributions):
             )
         super().check_scaling(scaling)
 
-    def logits(self, raw: Tensor) -> Tensor:
-        """Numbers in float64 whose softmax are the probabilities of off and on: (T, B, L, 2)."""
-        return logits(raw.unsqueeze(-1), self.manifest.output)
-
-    def of_row(self, sizes_TBL2: Tensor) -> Tensor:
-        return sizes_TBL2.sum(2)
+    def classes_last(self, raw: Tensor) -> Tensor:
+        return raw.unsqueeze(-1)

@@ -7,12 +7,11 @@ Dimensions: T samples, B rows, C classes on the last axis; any axes may lie betw
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from dubito.engine.calling.columns import Column
 from dubito.engine.heads.scaling import Scaling, scaled
+from dubito.engine.summing.logits import Logits
 from dubito_nn import Manifest
 
 
@@ -41,28 +40,33 @@ def of_logits(logits_TBC: Tensor, scaling: Scaling) -> tuple[Tensor, Tensor]:
     Returns:
         Shapes (T, B, C) and (T, B, 2): log Σ exp of the logits and the largest; in float64.
     """
+    log_probs_TBC = logits_TBC.log_softmax(-1)
+    is_plain = isinstance(scaling, int | float) and scaling == 1
+    probs_TBC = log_probs_TBC.exp() if is_plain else scaled(logits_TBC, scaling).softmax(-1)
+    return probs_TBC, sizes_of(logits_TBC, log_probs_TBC)
+
+
+def to_sum(raw_TBC: Tensor, output: str, scaling: Scaling) -> Logits:
+    """The logits of some passes as compiled loops take them; arguments as of `logits`."""
+    if isinstance(scaling, int | float):
+        plain = raw_TBC.clamp_min(0).log() if output == "probs" else raw_TBC
+        return Logits(plain.float(), float(scaling), is_binary=output == "sigmoid_logits")
+    logits_TBC = logits(raw_TBC, output)
+    return Logits(
+        scaled(logits_TBC, scaling).float(), sizes=sizes_of(logits_TBC, logits_TBC.log_softmax(-1))
+    )
+
+
+def sizes_of(logits_TBC: Tensor, log_probs_TBC: Tensor) -> Tensor:
+    """Return log Σ exp of the logits, and the largest of them, (T, B, 2); nan of an overflow.
+
+    Args:
+        logits_TBC: before they are scaled.
+        log_probs_TBC: their log softmax.
+    """
     largest_TB = logits_TBC.amax(-1)
-    if scaling == 1:
-        log_probs_TBC = logits_TBC.log_softmax(-1)
-        probs_TBC, log_sum_TB = log_probs_TBC.exp(), largest_TB - log_probs_TBC.amax(-1)
-    else:
-        probs_TBC = scaled(logits_TBC, scaling).softmax(-1)
-        log_sum_TB = logits_TBC.logsumexp(-1)
-    return probs_TBC, torch.stack((log_sum_TB, largest_TB), -1)
-
-
-def few_probabilities(raw_TBC: Tensor, output: str, temperature: float) -> tuple[Column, Column]:
-    """The same as `probabilities` in numpy, which is faster where numbers are few."""
-    logits_TBC = logits(raw_TBC, output).numpy()
-    largest_TB1 = logits_TBC.max(-1, keepdims=True)
-    shifted_TBC = logits_TBC - largest_TB1
-    power_TBC = np.exp(shifted_TBC)
-    total_TB1 = power_TBC.sum(-1, keepdims=True)
-    sizes_TB2 = np.concatenate((np.log(total_TB1) + largest_TB1, largest_TB1), -1)
-    if temperature != 1:
-        power_TBC = np.exp(shifted_TBC / temperature)
-        total_TB1 = power_TBC.sum(-1, keepdims=True)
-    return power_TBC / total_TB1, sizes_TB2
+    log_sum_TB = largest_TB - log_probs_TBC.amax(-1)
+    return torch.stack((log_sum_TB, largest_TB + 0 * log_sum_TB), -1)
 
 
 def has_many_classes(manifest: Manifest) -> bool:

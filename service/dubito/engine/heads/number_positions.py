@@ -20,6 +20,7 @@ from torch import Tensor
 from dubito.engine.calling.columns import Column, Columns
 from dubito.engine.calling.prediction import NumberMeasures, Prediction, Regression
 from dubito.engine.calling.sampling import Sampling
+from dubito.engine.draws.strata import BLOCK
 from dubito.engine.heads.head import Shape
 from dubito.engine.heads.numbers import NumberOutputs, mean_and_variance
 from dubito.engine.heads.scaling import Scaling
@@ -73,8 +74,8 @@ class NumberPositionOutputs(NumberOutputs):
         return super().before_link(outputs_last(raw, self.manifest))
 
     def parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Tensor, Tensor]]:
-        at_once = max(1, AT_ONCE_ELEMENTS // max(1, raw[:1].numel()))
-        for part in torch.split(raw, at_once):
+        blocks = max(1, AT_ONCE_ELEMENTS // max(1, BLOCK * raw[:1].numel()))
+        for part in torch.split(raw, BLOCK * blocks):
             yield mean_and_variance(outputs_last(part, self.manifest), self.manifest)
 
     def mixed(self, answers: Sequence[Prediction]) -> Columns:

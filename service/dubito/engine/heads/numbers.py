@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ from dubito.engine.heads.scaling import Scaling
 from dubito.engine.kernels.constants import constant
 from dubito.engine.moments import OutputMoments
 from dubito.engine.summing.figures import Draws, regression
-from dubito.engine.summing.statistics import RegressionSums
+from dubito.engine.summing.forms import number_sums
+from dubito.engine.summing.statistics import RunningSums
 from dubito_nn import Manifest
 
 _PAIR = "mean_and_log_variance"
@@ -84,8 +86,8 @@ class NumberOutputs(OutputHead):
     def parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Tensor, Tensor]]:
         yield mean_and_variance(raw, self.manifest)
 
-    def sums(self, left: float | None) -> RegressionSums[Any]:
-        return RegressionSums(left)
+    def sums(self, left: float | None, scaling: Scaling, device: torch.device) -> RunningSums:
+        return number_sums(partial(self.parts, scaling=scaling), left, device)
 
     def figures(self, sums: Sums, draws: Draws) -> Columns:
         return regression(sums, draws)

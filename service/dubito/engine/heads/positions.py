@@ -6,16 +6,19 @@ Dimensions: T samples, B rows, P positions (one axis or more), C classes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor
 
 from dubito.engine.heads.head import Shape
-from dubito.engine.heads.logits import has_many_classes, logits
+from dubito.engine.heads.logits import has_many_classes
 from dubito.engine.heads.several import SeveralDistributions
 
 
 class PositionOutputs(SeveralDistributions):
     """A class at every position."""
+
+    is_mean: ClassVar[bool] = True
 
     @property
     def class_axis(self) -> int:
@@ -39,9 +42,5 @@ class PositionOutputs(SeveralDistributions):
         sizes[0], sizes[self.class_axis] = rows, 1 if is_binary else self.manifest.num_outputs
         return tuple(sizes)
 
-    def logits(self, raw: Tensor) -> Tensor:
-        """Numbers in float64 whose softmax over the last axis are probabilities: (T, B, P, C)."""
-        return logits(raw.movedim(self.class_axis + 1, -1), self.manifest.output)
-
-    def of_row(self, sizes_TBP2: Tensor) -> Tensor:
-        return sizes_TBP2.mean(2)
+    def classes_last(self, raw: Tensor) -> Tensor:
+        return raw.movedim(self.class_axis + 1, -1)

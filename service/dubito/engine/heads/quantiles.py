@@ -17,9 +17,11 @@ quantiles); Chernozhukov, Fernández-Val and Galichon 2010, arXiv:0704.3649 (sor
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
+import torch
 from scipy.special import ndtri
 from torch import Tensor
 
@@ -31,7 +33,8 @@ from dubito.engine.heads.head import OutputHead, Shape
 from dubito.engine.heads.scaling import Scaling
 from dubito.engine.kernels.constants import constant
 from dubito.engine.summing.figures import QUIET, Draws
-from dubito.engine.summing.statistics import RegressionSums
+from dubito.engine.summing.forms import number_sums
+from dubito.engine.summing.statistics import RunningSums
 from dubito_nn import Manifest
 
 Levels = tuple[float, ...]
@@ -94,8 +97,8 @@ class QuantileOutputs(OutputHead):
     def parts(self, raw: Tensor, scaling: Scaling) -> Iterator[tuple[Tensor, Tensor]]:
         yield median_and_quantiles(raw, self.manifest)
 
-    def sums(self, left: float | None) -> RegressionSums[Any]:
-        return RegressionSums(left)
+    def sums(self, left: float | None, scaling: Scaling, device: torch.device) -> RunningSums:
+        return number_sums(partial(self.parts, scaling=scaling), left, device)
 
     @QUIET
     def figures(self, sums: Sums, draws: Draws) -> Columns:

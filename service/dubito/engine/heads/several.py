@@ -13,7 +13,9 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,10 +27,12 @@ from dubito.engine.calling.prediction import Classification, PositionMeasures, P
 from dubito.engine.calling.sampling import Sampling
 from dubito.engine.heads.answers import answer, mixed_classes
 from dubito.engine.heads.head import OutputHead, Shape
-from dubito.engine.heads.logits import logits, of_logits
+from dubito.engine.heads.logits import logits, of_logits, to_sum
 from dubito.engine.heads.scaling import Scaling
-from dubito.engine.summing.figures import Draws, classification
-from dubito.engine.summing.statistics import ClassificationSums
+from dubito.engine.summing.figures import Draws
+from dubito.engine.summing.forms import class_figures, class_sums
+from dubito.engine.summing.logits import Logits
+from dubito.engine.summing.statistics import RunningSums
 from dubito.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -92,13 +96,20 @@ def refuse_moments(method: str, head: str) -> None:
 class SeveralDistributions(OutputHead):
     """A head of classes that has several distributions per row."""
 
-    @abstractmethod
-    def logits(self, raw: Tensor) -> Tensor:
-        """Numbers in float64 whose softmax over the last axis are probabilities: (T, B, P, C)."""
+    is_mean: ClassVar[bool]
+    """Whether what is said of a row is the mean over its positions; else the sum."""
 
     @abstractmethod
+    def classes_last(self, raw: Tensor) -> Tensor:
+        """The declared outputs with the classes on an axis of their own, the last."""
+
+    def logits(self, raw: Tensor) -> Tensor:
+        """Numbers in float64 whose softmax over the last axis are probabilities: (T, B, P, C)."""
+        return logits(self.classes_last(raw), self.manifest.output)
+
     def of_row(self, sizes_TBP2: Tensor) -> Tensor:
         """How large the logits of a row are, (T, B, 2), of those of positions in one axis."""
+        return sizes_TBP2.mean(2) if self.is_mean else sizes_TBP2.sum(2)
 
     def most_rows(self, output_shape: Shape, budget_bytes: int) -> int:
         is_binary = self.manifest.output == "sigmoid_logits"
@@ -117,11 +128,24 @@ class SeveralDistributions(OutputHead):
             probs, sizes = of_logits(self.logits(part), scaling)
             yield probs, self.of_row(sizes.flatten(2, -2))
 
-    def sums(self, left: float | None) -> ClassificationSums[Any]:
-        return ClassificationSums(left, GROUPS)
+    def sums(self, left: float | None, scaling: Scaling, device: torch.device) -> RunningSums:
+        return class_sums(
+            partial(self._to_sum, scaling=scaling),
+            partial(self.parts, scaling=scaling),
+            left,
+            device,
+            GROUPS,
+            self.is_mean,
+        )
+
+    def _to_sum(self, raw: Tensor, scaling: Scaling) -> Logits:
+        found = to_sum(self.classes_last(raw), self.manifest.output, scaling)
+        if found.sizes is None:
+            return found
+        return replace(found, sizes=self.of_row(found.sizes.flatten(2, -2)))
 
     def figures(self, sums: Sums, draws: Draws) -> Columns:
-        return classification(sums, draws)
+        return class_figures(sums, draws)
 
     def mixed(self, answers: Sequence[Prediction]) -> Columns:
         return mixed_classes(answers)

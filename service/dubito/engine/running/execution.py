@@ -6,6 +6,7 @@ Its job: keep what is computed once (static values, masks), compute what is comp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -168,6 +169,11 @@ class Execution:
     def masks_of(self, key: Key) -> Values:
         """Return what is kept of the masks of that key at the moment."""
         return dict(self._masks[key].values) if key in self._masks else {}
+
+    @cached_property
+    def output_numbers(self) -> int:
+        """Numbers of the declared output of one pass of one row."""
+        return max(1, math.prod(self.layouts.shape[self.program.outputs["output"]][1:]))
 
     @cached_property
     def _sample_bytes(self) -> int:

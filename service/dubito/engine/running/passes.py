@@ -27,6 +27,8 @@ from dubito.engine.running.options import Option, in_use
 from dubito.errors import InputError
 
 CPU_CHUNK_BYTES = 16 * 2**20  # what a chunk may keep alive and still stay near the cache
+_SUMMED_NUMBERS = 2**22  # of all passes of a tile, which are then summed at once
+_USUAL_SAMPLES = 64
 BUDGET_PARTS = 4
 
 
@@ -228,7 +230,7 @@ class Passes:
         """Rows of a tile, and the samples of them that are folded at once."""
         plan = self.execution.plan
         folded = self._folded_rows()
-        most = min(total, folded, self.most_rows)
+        most = min(total, folded, self.most_rows, self._summed_rows(sampling.num_samples))
         if any(form.wants_all_samples for form in forms):
             rows = max(1, folded // sampling.num_samples)
             return min(most, rows), min(sampling.num_samples, folded)
@@ -236,6 +238,16 @@ class Passes:
             return (1 if sampling.masks == "independent" else most), 1
         rows = math.ceil(total / math.ceil(total / most))  # tiles of about equal size
         return rows, max(1, folded // rows)
+
+    def _summed_rows(self, num_samples: int) -> int:
+        """How many rows of a tile are summed at once, on a processor.
+
+        With many samples not ever fewer: sums over the first of them go on to the next.
+        """
+        if self.execution.device.type != "cpu":
+            return self.most_rows
+        samples = min(num_samples, _USUAL_SAMPLES)
+        return max(1, _SUMMED_NUMBERS // (samples * self.execution.output_numbers))
 
     def _block_rows(self, tile: int) -> int:
         limit = self._near(self.budget_bytes // BUDGET_PARTS)

@@ -47,56 +47,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Generic
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from scipy.special import ndtri
 from torch import Tensor
 
 from dubito.engine.calling.columns import Column
 from dubito.engine.draws.strata import BLOCK
-from dubito.engine.summing.arrays import (
-    A,
-    added,
-    ascending,
-    concat,
-    copied,
-    last_axis,
-    numbers,
-    taken,
-    weighted,
-)
+from dubito.engine.kernels.constants import constant
 from dubito.engine.summing.welford import RunningMean
 
 PRIOR_FREEDOM = 4
 
 
-class Blocks(Generic[A]):
+class Blocks:
     """What a stratified draw needs beside the moments of all samples."""
 
     def __init__(self) -> None:
-        self._means: RunningMean[A] = RunningMean()
-        self._slope: A | None = None
-        self._waiting: A | None = None
+        self._means: RunningMean[Tensor] = RunningMean()
+        self._slope: Tensor | None = None
+        self._waiting: Tensor | None = None
 
-    def add(self, chunk_TBD: A) -> None:
+    def add(self, chunk_TBD: Tensor) -> None:
         """Take in the next samples, in order of t."""
         if self._waiting is not None:
-            chunk_TBD = concat([self._waiting, chunk_TBD])
+            chunk_TBD = torch.cat([self._waiting, chunk_TBD])
         count = chunk_TBD.shape[0]
         whole = count // BLOCK * BLOCK
         if whole:
-            block_NTBD = chunk_TBD[:whole].reshape((-1, BLOCK, *chunk_TBD.shape[1:]))
+            block_NTBD = chunk_TBD[:whole].reshape(-1, BLOCK, *chunk_TBD.shape[1:])
             self._means.add(block_NTBD.sum(1) / BLOCK)
-            self._slope = added(self._slope, _slope(block_NTBD))
-        self._waiting = copied(chunk_TBD[whole:]) if whole < count else None
+            slope_BD = _slope(block_NTBD)
+            self._slope = slope_BD if self._slope is None else self._slope + slope_BD
+        self._waiting = chunk_TBD[whole:].clone() if whole < count else None
 
     @property
     def count(self) -> int:
         """Number of whole blocks so far."""
         return self._means.count
 
-    def sums(self) -> dict[str, A]:
+    def sums(self) -> dict[str, Tensor]:
         """What R hangs on beside the moments of all samples, by name."""
         slope_BD = self._slope
         if slope_BD is None:
@@ -105,13 +97,12 @@ class Blocks(Generic[A]):
         sums = {"slope": slope_BD}
         return sums | {"between": self._means.squares} if self.count > 1 else sums
 
-    def take(self, rows: Tensor) -> Blocks[A]:
+    def take(self, rows: Tensor) -> Blocks:
         """Return the blocks of some rows."""
-        part: Blocks[A] = Blocks()
+        part = Blocks()
         part._means = self._means.take(rows)
-        part._slope = None if self._slope is None else taken(self._slope, rows)
-        if self._waiting is not None:
-            part._waiting = taken(self._waiting.swapaxes(0, 1), rows).swapaxes(0, 1)
+        part._slope = None if self._slope is None else self._slope[rows]
+        part._waiting = None if self._waiting is None else self._waiting[:, rows]
         return part
 
 
@@ -157,16 +148,31 @@ def factor_line(count: int) -> tuple[float, float]:
     return (left - cut_short) / count, (BLOCK * blocks + cut_short) / count
 
 
-def _slope(block_NTBD: A) -> A:
+@cache
+def normal_scores(size: int) -> NDArray[np.float32]:
+    """Return a block's normal scores over their sum of squares, then zeros; (16,).
+
+    s_i = Φ⁻¹((i - 3/8) / (size + 1/4))
+
+    Args:
+        size: samples of the block.
+
+    Source: Blom 1958.
+    """
+    weights = np.zeros(BLOCK, np.float32)
+    weights[:size] = _weights(size)
+    weights.setflags(write=False)
+    return weights
+
+
+def _slope(block_NTBD: Tensor) -> Tensor:
     """Covariance with the normal scores of their block, summed over the blocks, (B, D)."""
-    weight_T = numbers(_weights(block_NTBD.shape[1]), block_NTBD)
-    ordered_NBDT = ascending(last_axis(block_NTBD, 1))
-    slope_BD: A = weighted(ordered_NBDT, weight_T).sum(0)
-    return slope_BD
+    weight_T = constant(_weights(block_NTBD.shape[1]), block_NTBD)
+    ordered_NBDT = block_NTBD.movedim(1, -1).sort(dim=-1).values
+    return (ordered_NBDT @ weight_T).sum(0)
 
 
 @cache
 def _weights(size: int) -> tuple[float, ...]:
-    """Normal scores over their sum of squares: s_i = Φ⁻¹((i - 3/8) / (size + 1/4))."""
     score_T = ndtri((np.arange(1, size + 1) - 0.375) / (size + 0.25))
     return tuple(score_T / max(np.square(score_T).sum(), np.finfo(np.float64).tiny))

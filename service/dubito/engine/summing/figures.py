@@ -17,7 +17,6 @@ from scipy.special import entr
 
 from dubito.engine.calling.columns import Column, Sums
 from dubito.engine.summing.blocks import factor, factor_line, ratio
-from dubito.engine.summing.jackknife import correction
 
 QUIET = np.errstate(divide="ignore", invalid="ignore", over="ignore")
 """Rows whose samples are all equal divide 0 by 0; those of a network that overflows are nan."""
@@ -32,14 +31,12 @@ class Draws:
         count: samples, T.
         left: what a stratified draw leaves, a; None for `iid`.
         blocks: whole blocks of 16 among them.
-        groups: of the jackknife, G.
-        group_size: samples in each but the last of them.
+        group_size: samples of each of the jackknife's groups but the last.
     """
 
     count: int
     left: float | None
     blocks: int
-    groups: int = 0
     group_size: int = 1
 
     @QUIET
@@ -82,13 +79,16 @@ def classification(sums: Sums, draws: Draws) -> dict[str, Column]:
         sums: as `ClassificationSums` names them.
         draws: that they are of.
     """
-    count, mean_BC, ratio_BC = draws.count, sums["mean"], draws.ratio(sums)
+    count, ratio_BC = draws.count, draws.ratio(sums)
+    mean_BC = sums["mean"] / sums["mean"].sum(-1, keepdims=True)
     expected_B = sums["entropy"] / count
+    varies_B = (sums["squares"] != 0).any(-1)
     # by concavity H[p̄] ≥ mean H[p_t]; rounding must not undo it
-    predictive_B = np.maximum(entr(mean_BC).sum(-1), expected_B)
+    entropy_B = np.where(varies_B, entr(mean_BC).sum(-1), expected_B)
+    predictive_B = np.maximum(entropy_B, expected_B)
     information_B = predictive_B - expected_B
     share_BC = sums["votes"] / count
-    added_B = correction(sums["rest_entropy"], predictive_B, draws.groups, count)
+    added_B = np.where(varies_B, sums["jackknife"], 0.0)
     if ratio_BC is not None:
         added_B = _scaled(added_B, sums, ratio_BC, draws)
     return {

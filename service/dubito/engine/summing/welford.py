@@ -5,11 +5,13 @@ Source: Chan, Golub, LeVeque 1983.
 
 from __future__ import annotations
 
-from typing import Generic
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from dubito.engine.summing.arrays import A, squared, taken
+from dubito.engine.calling.columns import Column
+
+A = TypeVar("A", Tensor, Column)
 
 
 class RunningMean(Generic[A]):
@@ -28,20 +30,22 @@ class RunningMean(Generic[A]):
         offset = from_first.sum(0) / count
         mean = first + offset
         from_first -= offset
-        squares = squared(from_first).sum(0)  # var_mean over the first axis is 10x slower
+        from_first *= from_first
+        squares = from_first.sum(0)  # var_mean over the first axis is 10x slower
         if self.count == 0:
             self.count, self.mean, self.squares = count, mean, squares
             return
         total = self.count + count
         delta = mean - self.mean
         self.mean = self.mean + delta * (count / total)
-        self.squares = self.squares + squares + squared(delta) * (self.count * count / total)
+        self.squares = self.squares + squares + delta * delta * (self.count * count / total)
         self.count = total
 
     def take(self, rows: Tensor) -> RunningMean[A]:
         """Return the moments of some rows."""
         part: RunningMean[A] = RunningMean()
         if self.count:
+            places = rows if isinstance(self.mean, Tensor) else rows.numpy()
             part.count = self.count
-            part.mean, part.squares = taken(self.mean, rows), taken(self.squares, rows)
+            part.mean, part.squares = self.mean[places], self.squares[places]
         return part

@@ -1,0 +1,413 @@
+"""All sums over the passes of a classification, in one pass over the logits.
+
+Its job: take a tile of rows through everything before the next one is touched, so that its passes
+are read from memory once.
+
+    lanes     few classes: the logits are laid out (C, T·R), so that loops run over rows and samples
+    a row     many classes: R = 1, and loops run over the classes
+    merging   sums of a chunk are added to those of the samples before by Chan's rule
+
+Numbers are float32 within a tile and float64 from there on. Bits of a row depend on its samples
+alone, and not on its neighbours: loops treat numbers one by one, or sum over one row.
+
+    entropy of a pass   log S - 1/S Σ_c e_c d_c
+                        d_c = (z_c - max z) / τ,  e_c = exp d_c,  S = Σ_c e_c
+
+Dimensions: T samples of a chunk, O outer rows, L lanes, R lanes of a tile, C classes, K = C·R.
+Source: Chan, Golub, LeVeque 1983.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dubito.engine.summing.compiled.compiling import loop
+from dubito.engine.summing.compiled.formulas import exponential, logarithm
+from dubito.engine.summing.compiled.tiles import (
+    Doubles,
+    Floats,
+    TileSums,
+    Totals,
+    add_group,
+    add_slopes,
+    correct,
+    merge,
+    new_tile,
+    sum_up,
+)
+
+F, Place = np.float32, np.int32
+
+
+class LogitLayout(NamedTuple):
+    """Where the logits of a chunk lie: that of (t, o, l, c) at the sum of index times stride.
+
+    Args:
+        samples: T.
+        lanes: L, rows, or positions of one row.
+        classes: C.
+        width: R; 1 where loops run over the classes.
+        tiles: of one outer row.
+        is_row: loops run over the classes.
+        strides: of t, o, l and c, in numbers.
+    """
+
+    samples: int
+    lanes: int
+    classes: int
+    width: int
+    tiles: int
+    is_row: bool
+    strides: tuple[int, int, int, int]
+
+
+class ChunkOptions(NamedTuple):
+    """What is to be summed, and how.
+
+    Args:
+        before: samples that came before, a multiple of 16.
+        group_size: samples of each of the jackknife's groups.
+        inverse: 1 / temperature.
+        is_binary: there is one logit z, which stands for (0, z).
+        sizes_of_lanes: the size of logits is wanted of each lane; else of each tile.
+        has_blocks: the draw is stratified.
+        is_whole: no samples come before or after.
+    """
+
+    before: int
+    group_size: int
+    inverse: np.float32
+    is_binary: bool
+    sizes_of_lanes: bool
+    has_blocks: bool
+    is_whole: bool
+
+
+class State(NamedTuple):
+    """Sums over the passes so far.
+
+    Args:
+        spread: (O·L·C,) of the probabilities.
+        votes: (O·L·C,) how often each class was the most probable one.
+        entropy: (O·L,) Σ_t H[p_t].
+        jackknife: (O·L,) its correction, of a chunk that is whole.
+        groups: (G, O·L·C) Σ p over each group, of one that is not.
+        sizes: (T, N, 2) log Σ exp of the logits of a pass, and the largest; of each lane or tile,
+            which are added to.
+    """
+
+    spread: Totals
+    votes: Doubles
+    entropy: Doubles
+    jackknife: Doubles
+    groups: Doubles
+    sizes: Doubles
+
+
+class _Scratch(NamedTuple):
+    """Memory for the passes of a tile, (N,) each, N = T·R.
+
+    Args:
+        logits: (C, N), or (1, C) of a row.
+        off: d of one class, or (C,) of a row.
+        largest: max_c z.
+        total: S = Σ_c e.
+        weighted: Σ_c e d.
+        plain: Σ_c exp(z - max z), without a temperature; later 1 / S.
+        best: the most probable class.
+        entropy: of the pass.
+        size: log Σ_c exp z.
+    """
+
+    logits: Floats
+    off: Floats
+    largest: Floats
+    total: Doubles
+    weighted: Doubles
+    plain: Floats
+    best: Floats
+    entropy: Doubles
+    size: Doubles
+
+
+@loop
+def sum_classes(
+    z: Floats,
+    layout: LogitLayout,
+    chunk: ChunkOptions,
+    weights: Floats,
+    state: State,
+    tiles: tuple[int, int],
+) -> None:
+    """Add the sums of some tiles.
+
+    Args:
+        z: logits.
+        layout: where they lie.
+        chunk: what is to be summed.
+        weights: normal scores of a block over their sum of squares; 0 beyond T.
+        state: sums so far; of a chunk without samples before, anything.
+        tiles: the first, and the one after the last.
+    """
+    samples, classes, width = layout.samples, layout.classes, layout.width
+    padded = (classes + 31) // 32 * 32 if layout.is_row else classes
+    tile = new_tile(samples, padded * width)
+    scratch = _new_scratch(samples * width, padded, layout.is_row)
+    votes = np.empty(padded * width, np.int32)
+    for at in range(tiles[0], tiles[1]):
+        outer, first = at // layout.tiles, at % layout.tiles * width
+        lanes = min(width, layout.lanes - first)
+        start = outer * layout.strides[1] + first * layout.strides[2]
+        votes[:] = 0
+        if layout.is_row:
+            _read_row(z, start, layout, chunk, scratch, tile, votes)
+        else:
+            _read_lanes(z, start, lanes, layout, chunk, scratch)
+            _softmax_lanes(chunk, scratch)
+            _normalise_lanes(layout, scratch, tile, votes)
+        place = first if chunk.sizes_of_lanes else at
+        _add_sizes(scratch, width, lanes, place, chunk.sizes_of_lanes, state.sizes)
+        sum_up(tile)
+        if chunk.has_blocks:
+            add_slopes(tile, weights, chunk.before)
+        row = outer * layout.lanes + first
+        if chunk.is_whole:
+            correct(tile, chunk.group_size)
+        else:
+            _keep_groups(tile, chunk, layout, row, lanes, state.groups)
+        merge(tile, chunk.before, (width, lanes, classes), state.spread, row * classes)
+        _add_rows(tile, votes, scratch, (width, lanes, classes), row, state)
+        if chunk.is_whole:
+            _write_correction(tile, (width, lanes, classes), row, state.jackknife)
+
+
+@loop
+def _new_scratch(passes: int, classes: int, is_row: bool) -> _Scratch:
+    return _Scratch(
+        np.empty((1 if is_row else classes, classes if is_row else passes), F),
+        np.empty(classes if is_row else passes, F),
+        np.empty(passes, F),
+        np.empty(passes),
+        np.empty(passes),
+        np.empty(passes, F),
+        np.empty(passes, F),
+        np.empty(passes),
+        np.empty(passes),
+    )
+
+
+@loop
+def _read_lanes(
+    z: Floats, start: int, lanes: int, layout: LogitLayout, chunk: ChunkOptions, scratch: _Scratch
+) -> None:
+    """Lay logits out class by class; the last lane stands in for those that are missing."""
+    width, classes = layout.width, layout.classes
+    by_sample, _, by_lane, by_class = layout.strides
+    skipped = 1 if chunk.is_binary else 0
+    for c in range(skipped, classes):
+        for t in range(layout.samples):
+            at = start + t * by_sample + (c - skipped) * by_class
+            row = scratch.logits[c, t * width : (t + 1) * width]
+            if by_lane == 1:
+                source = z[at : at + lanes]
+                for lane in range(lanes):
+                    row[lane] = source[lane]
+            else:
+                for lane in range(lanes):
+                    row[lane] = z[at + lane * by_lane]
+            for lane in range(lanes, width):
+                row[lane] = row[lanes - 1]
+    if skipped:
+        scratch.logits[0] = F(0)
+
+
+@loop
+def _softmax_lanes(chunk: ChunkOptions, scratch: _Scratch) -> None:
+    """Exponentials in place of the logits, and what is summed of each pass over its classes."""
+    logits, off, largest, best = scratch.logits, scratch.off, scratch.largest, scratch.best
+    total, weighted, plain = scratch.total, scratch.weighted, scratch.plain
+    classes, passes = logits.shape
+    for i in range(passes):
+        largest[i] = logits[0, i]
+        best[i] = plain[i] = 0
+    for i in range(passes):
+        total[i] = weighted[i] = 0
+    for c in range(1, classes):
+        row = logits[c]
+        for i in range(passes):
+            is_more = row[i] > largest[i]
+            largest[i] = row[i] if is_more else largest[i]
+            best[i] = F(c) if is_more else best[i]
+    is_scaled, inverse = chunk.inverse != 1, chunk.inverse
+    for c in range(classes):
+        row = logits[c]
+        if is_scaled:
+            for i in range(passes):
+                plain[i] += exponential(row[i] - largest[i])
+        for i in range(passes):
+            distance = (row[i] - largest[i]) * inverse
+            off[i] = F(-88) if distance < F(-88) else distance
+            row[i] = exponential(off[i])
+        for i in range(passes):
+            power = np.float64(row[i])
+            total[i] += power
+            weighted[i] += power * np.float64(off[i])
+    if is_scaled:
+        for i in range(passes):
+            scratch.size[i] = logarithm(plain[i])
+    for i in range(passes):
+        rounded, inverse_total = F(total[i]), 1.0 / total[i]
+        log_total = logarithm(rounded) + (total[i] - rounded) * inverse_total
+        scratch.size[i] = (scratch.size[i] if is_scaled else log_total) + largest[i]
+        scratch.entropy[i] = log_total - weighted[i] * inverse_total
+        plain[i] = F(inverse_total)
+
+
+@loop
+def _normalise_lanes(
+    layout: LogitLayout, scratch: _Scratch, tile: TileSums, votes: np.ndarray
+) -> None:
+    """Probabilities, laid out sample by sample, and votes."""
+    width, inverse = layout.width, scratch.plain
+    for t in range(layout.samples):
+        part = inverse[t * width : (t + 1) * width]
+        for c in range(layout.classes):
+            source = scratch.logits[c, t * width : (t + 1) * width]
+            to = tile.samples[t, c * width : (c + 1) * width]
+            for lane in range(width):
+                to[lane] = source[lane] * part[lane]
+        for lane in range(width):
+            i = t * width + lane
+            if scratch.total[i] == scratch.total[i]:  # a pass that overflowed votes for nothing
+                votes[int(scratch.best[i]) * width + lane] += 1
+
+
+@loop
+def _read_row(
+    z: Floats,
+    start: int,
+    layout: LogitLayout,
+    chunk: ChunkOptions,
+    scratch: _Scratch,
+    tile: TileSums,
+    votes: np.ndarray,
+) -> None:
+    """Probabilities of one row of many classes, and votes."""
+    classes, row, off = layout.classes, scratch.logits[0], scratch.off
+    for t in range(layout.samples):
+        at = start + t * layout.strides[0]
+        source = z[at : at + classes]
+        for c in range(classes):
+            row[c] = source[c]
+        row[classes:] = -np.inf
+        largest = _largest(row, scratch.off)
+        place = Place(classes)
+        for c in range(classes):
+            here = Place(c) if source[c] == largest else Place(classes)
+            place = here if here < place else place
+        p, total, weighted, plain = tile.samples[t], 0.0, 0.0, 0.0
+        if chunk.inverse != 1:
+            for c in range(row.shape[0]):
+                p[c] = exponential(row[c] - largest)
+            for c in range(row.shape[0]):
+                plain += np.float64(p[c])
+        for c in range(row.shape[0]):
+            distance = (row[c] - largest) * chunk.inverse
+            off[c] = F(-88) if distance < F(-88) else distance
+            p[c] = exponential(off[c])
+        for c in range(row.shape[0]):
+            power = np.float64(p[c])
+            total += power
+            weighted += power * np.float64(off[c])
+        if total == total and place < classes:
+            votes[place] += 1
+        inverse_total = F(1.0 / total)
+        for c in range(p.shape[0]):
+            p[c] *= inverse_total
+        scratch.largest[t], scratch.total[t] = largest, total
+        scratch.entropy[t] = math.log(total) - weighted / total
+        scratch.size[t] = math.log(total if chunk.inverse == 1 else plain) + largest
+
+
+@loop
+def _largest(row: Floats, half: Floats) -> Any:
+    """The largest of a multiple of 32 numbers, nan aside, halving them while they are many."""
+    numbers = row.shape[0]
+    for i in range(numbers):
+        half[i] = row[i]
+    while numbers > 32:
+        rest = (numbers // 2 + 31) // 32 * 32
+        low, high = half[:rest], half[rest:numbers]
+        for i in range(numbers - rest):
+            low[i] = high[i] if high[i] > low[i] else low[i]
+        numbers = rest
+    largest = half[0]
+    for i in range(1, numbers):
+        largest = half[i] if half[i] > largest or largest != largest else largest
+    return largest
+
+
+@loop
+def _add_sizes(
+    scratch: _Scratch, width: int, lanes: int, place: int, is_each: bool, sizes: Doubles
+) -> None:
+    """Add log Σ exp and the largest logit of each pass; nan where it overflowed."""
+    size, largest, total = scratch.size, scratch.largest, scratch.total
+    for t in range(sizes.shape[0]):
+        for lane in range(lanes):
+            i, at = t * width + lane, place + lane if is_each else place
+            sizes[t, at, 0] += size[i]
+            sizes[t, at, 1] += largest[i] if total[i] == total[i] else np.nan
+
+
+@loop
+def _keep_groups(
+    tile: TileSums, chunk: ChunkOptions, layout: LogitLayout, row: int, lanes: int, groups: Doubles
+) -> None:
+    """Add samples to their groups."""
+    classes, width, group, start = layout.classes, layout.width, tile.group, 0
+    while start < layout.samples:
+        place = (chunk.before + start) // chunk.group_size
+        stop = min(layout.samples, (place + 1) * chunk.group_size - chunk.before)
+        add_group(tile.samples, start, stop, group)
+        for lane in range(lanes):
+            total = groups[place, (row + lane) * classes : (row + lane + 1) * classes]
+            for c in range(classes):
+                total[c] += group[c * width + lane]
+        start = stop
+
+
+@loop
+def _add_rows(
+    tile: TileSums,
+    votes: np.ndarray,
+    scratch: _Scratch,
+    sizes: tuple[int, int, int],
+    row: int,
+    state: State,
+) -> None:
+    """Add votes and entropies of lanes."""
+    width, lanes, classes = sizes
+    entropy, total, voted = scratch.entropy, state.entropy, state.votes
+    samples = tile.samples.shape[0]
+    for lane in range(lanes):
+        for c in range(classes):
+            voted[(row + lane) * classes + c] += votes[c * width + lane]
+        for t in range(samples):
+            total[row + lane] += entropy[t * width + lane]
+
+
+@loop
+def _write_correction(
+    tile: TileSums, sizes: tuple[int, int, int], row: int, jackknife: Doubles
+) -> None:
+    width, lanes, classes = sizes
+    spare, samples = tile.jackknife, tile.samples.shape[0]
+    for lane in range(lanes):
+        total = 0.0
+        for c in range(classes):
+            total += spare[c * width + lane]
+        jackknife[row + lane] = total / samples

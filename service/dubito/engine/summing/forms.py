@@ -1,0 +1,81 @@
+"""In which form sums are made: compiled loops on a processor, else the reference.
+
+Its job: choose, so that heads need not know; where numba is not installed nothing imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dubito.engine.calling.columns import Columns, Sums
+from dubito.engine.summing.compiled import is_compiled
+from dubito.engine.summing.figures import Draws, classification
+from dubito.engine.summing.jackknife import MAX_GROUPS
+from dubito.engine.summing.logits import Logits
+from dubito.engine.summing.statistics import (
+    ClassificationSums,
+    Parts,
+    ReferenceSums,
+    RegressionSums,
+    RunningSums,
+)
+
+_HOST = torch.device("cpu")
+
+
+def class_sums(
+    logits: Callable[[Tensor], Logits],
+    parts: Parts,
+    left: float | None,
+    device: torch.device,
+    groups: int = MAX_GROUPS,
+    is_mean: bool = False,
+) -> RunningSums:
+    """Empty sums of a classification.
+
+    Args:
+        logits: finds them in the declared outputs of some passes.
+        parts: finds probabilities there, and how large the logits are.
+        left: what a stratified draw leaves; None for `iid`.
+        device: where the passes are.
+        groups: most sums that the jackknife keeps.
+        is_mean: the size of a row's logits is the mean over its positions; else the sum.
+    """
+    if not is_compiled(device):
+        return ReferenceSums(parts, ClassificationSums(left, groups))
+    from dubito.engine.summing.compiled.classes import CompiledClassSums
+
+    return CompiledClassSums(logits, left, groups, is_mean)
+
+
+def class_figures(sums: Sums, draws: Draws) -> Columns:
+    """The columns of a classification, by their names in a reply.
+
+    Args:
+        sums: as `ClassificationSums` names them, on the host.
+        draws: that they are of.
+    """
+    if not is_compiled(_HOST):
+        return classification(sums, draws)
+    from dubito.engine.summing.compiled import figures
+
+    return figures.classification(sums, draws)
+
+
+def number_sums(parts: Parts, left: float | None, device: torch.device) -> RunningSums:
+    """Empty sums of a regression.
+
+    Args:
+        parts: finds means in the declared outputs of some passes, and what stands beside them: on
+            a processor of whole blocks of 16, or of the last passes.
+        left: what a stratified draw leaves; None for `iid`.
+        device: where the passes are.
+    """
+    if not is_compiled(device):
+        return ReferenceSums(parts, RegressionSums(left))
+    from dubito.engine.summing.compiled.numbers import CompiledNumberSums
+
+    return CompiledNumberSums(parts, left)
