@@ -152,6 +152,17 @@ def _export_normalised(path: Path) -> None:
     export(network, example, path, task="classification", output="logits", classes=CLASSES)
 
 
+def _export_deep(path: Path) -> None:
+    """Two dropouts, of which the second is the last."""
+    torch.manual_seed(5)
+    network = nn.Sequential(
+        *(nn.Linear(NUM_FEATURES, 16), nn.ReLU(), nn.Dropout(0.3)),
+        *(nn.Linear(16, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, len(CLASSES))),
+    )
+    example = torch.randn(3, NUM_FEATURES)
+    export(network, example, path, task="classification", output="logits", classes=CLASSES)
+
+
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
     """Bundles by name, each exported once; the names are those of `exports`."""
@@ -162,6 +173,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
         "regression": _export_regression,
         "injected": _export_injected,
         "normalised": _export_normalised,
+        "deep": _export_deep,
     }
 
     def bundle(name: str) -> Path:

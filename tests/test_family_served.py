@@ -19,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dubito.engine import Engine, Sampling
 from dubito.engine.calling.sampling import Masks
 from dubito.engine.draws.masks import draw
+from dubito.engine.sites.means import mean_of
+from dubito.engine.sites.standing import Standing
 from dubito_nn import Bundle, export
 from dubito_nn import dropout as d
 from dubito_nn.training import seeded
@@ -287,6 +289,11 @@ VARIANTS = [
 ]
 
 NUM_SAMPLES = 2000
+OTHER_IN_EVALUATION = (  # modes that do more, or less, than hold the masks at their means
+    *("targeted activations", "targeted weights", "targeted units", "targeted channels"),
+    *("dropconnect per batch", "dropconnect per row"),
+    *("sparse linear", "sparse linear per batch", "sparse convolution"),
+)
 
 
 def _network(variant: Variant) -> nn.Module:
@@ -501,3 +508,21 @@ def test_a_gpu_trains_the_network_and_evaluates_it_as_the_cpu_does(variant: Vari
     with torch.no_grad():
         got = network.eval()(rows.cuda()).cpu()
     torch.testing.assert_close(got, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_layer_that_is_not_sampled_stands_at_the_mean_of_its_mask(
+    variant: Variant, bundle: Bundle, engine: Engine
+) -> None:
+    none = Standing(bundle, engine.made_up_rows()).with_sampled(())
+    assert not none.sampling.of_kind("site")
+    rows = engine.read_inputs(variant.rows(5))
+    found = none.sampling.run(rows, none.weights)["output"]
+    if variant.name in OTHER_IN_EVALUATION:  # affine in their draws
+
+        def at_mean(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+            return torch.full(size, mean_of(bundle.sites[index]), dtype=dtype)
+
+        expected = bundle.sampling.run(rows, bundle.weights, at_mean)["output"]
+    else:
+        expected = bundle.point.run(rows, bundle.weights)["output"]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)

@@ -175,4 +175,4 @@ class Health:
 
 def sampling_fields(sampling: Sampling, members: tuple[int, ...] | None) -> dict[str, object]:
     """Return the fields of a reply that say how it was drawn; `members` of an ensemble alone."""
-    return {**({} if members is None else {"members": list(members)}), **asdict(sampling)}
+    return {**({} if members is None else {"members": list(members)}), **sampling.to_json()}

@@ -26,7 +26,7 @@ from dubito.acquisition import Acquisition
 from dubito.acquisition.order import DEFAULT_CANDIDATES
 from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
 from dubito.engine import Inputs
-from dubito.engine.calling.sampling import Draw, Masks, Method
+from dubito.engine.calling.sampling import Draw, Masks, Method, SitesName
 from dubito.labels import LabelsAre
 from dubito.names import ANONYMOUS, DEFAULT_ALIAS
 
@@ -68,6 +68,7 @@ _ROWS = _AsItComes(
 RowsField: TypeAlias = Annotated[Inputs, _ROWS]
 MaybeRowsField: TypeAlias = Annotated[Inputs | None, _ROWS]
 TruthsField: TypeAlias = Annotated[object, _AsItComes(_ARRAY)]
+SitesList: TypeAlias = Annotated[list[int | str], Field(fail_fast=True)]
 LabelsAreField: TypeAlias = Annotated[
     LabelsAre | None,
     Field(
@@ -106,6 +107,11 @@ class SamplingOptions:
         default=None,
         description="A row stops once the standard error of each of its outputs is at most this. "
         "`num_samples` is then the maximum.",
+    )
+    sites: SitesName | SitesList | None = Field(
+        default=None,
+        description="The sites that are sampled: `all`, `last` (from which no other site can be "
+        "reached), or site numbers and patterns of module paths. The others stand at their means.",
     )
 
 

@@ -25,7 +25,7 @@ _EXPECTED = {
     "too_short": "a list of {min_length} or more",
     "too_long": "a list of {max_length} or fewer",
 }
-_MEMBER = re.compile(r"int|str|float|bool|(list|constrained|function)\W.*")  # of a union
+_MEMBER = re.compile(r"int|str|float|bool|(list|constrained|function|literal)\W.*")  # of a union
 _NUMBER = re.compile(r"\s*[+-]?[0-9.]+(e[+-]?[0-9]+)?\s*", re.IGNORECASE)
 _MOST_SHOWN = 80
 

@@ -110,7 +110,7 @@ def body_of(
     query = {name: _text(value) for name, value in known.items()}
     is_long = sum(map(len, [*query, *query.values()])) > _LONGEST_QUERY
     is_json = kinds == (JSON,) or not arrays or len(arrays) < _num_parts(given)
-    if is_json or is_long or "" in query.values():
+    if is_json or is_long or "" in query.values() or _reads_otherwise(known.get("sites")):
         return Body(
             to_json({**{name: _plain(one) for name, one in given.items()}, **known}), JSON, {}
         )
@@ -230,6 +230,12 @@ def _text(value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(_text, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _reads_otherwise(sites: object) -> bool:
+    """Whether a query would take a pattern for a number, a name or several patterns."""
+    patterns = [one for one in sites if isinstance(one, str)] if isinstance(sites, list) else []
+    return any(one.isdigit() or one in ("all", "last") or "," in one for one in patterns)
 
 
 def _npy(array: NDArray[np.generic]) -> bytes:

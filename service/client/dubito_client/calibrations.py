@@ -99,6 +99,7 @@ class Evaluation:
     intervals: Intervals
     warnings: list[str]
     curves: Document = field(repr=False)
+    sites: str | list[int | str] = "all"
     members: list[int] = field(default_factory=list)
 
 

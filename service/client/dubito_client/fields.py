@@ -20,6 +20,7 @@ class SamplingFields(TypedDict, total=False):
     method: str | None
     members: Sequence[int | str] | None
     tolerance: float | None
+    sites: Literal["all", "last"] | Sequence[int | str] | None
 
 
 class PredictFields(SamplingFields, total=False):

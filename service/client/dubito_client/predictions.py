@@ -68,6 +68,7 @@ class Prediction:
     draw: str
     method: str
     tolerance: float | None = None
+    sites: str | list[int | str] = "all"
     calibration: int | None = None
     warnings: list[str] = field(default_factory=list)
     members: list[int] = field(default_factory=list)
@@ -150,6 +151,7 @@ class Selection:
     candidates: int
     indices: Integers
     scores: Floats
+    sites: str | list[int | str] = "all"
     members: list[int] = field(default_factory=list)
     request_id: str | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dubito.calibration.record import Calibration
+from dubito.engine.calling.sampling import shown_sites
 from dubito.errors import InputError
 from dubito.report import Evaluation
 from dubito.report.page import Page
@@ -24,7 +25,7 @@ def page_of(calibration: Calibration, title: str) -> Page:
     facts = {
         "labelled rows": f"{calibration.num_rows} ({parts})",
         "passes": f"{sampling.num_samples}, method {sampling.method}, draw {sampling.draw},"
-        f" masks {sampling.masks}, seed {sampling.seed}",
+        f" masks {sampling.masks}, seed {sampling.seed}, sites {shown_sites(sampling.sites)}",
         "coverage asked": f"{calibration.coverage:g}",
         "false alarms allowed": f"{calibration.alpha:g}",
     }

@@ -23,7 +23,7 @@ from dubito.calibration.promises.conformal import ConformalScores, Promise
 from dubito.calibration.promises.policy import DEFAULT_POLICY, Policy
 from dubito.calibration.stored import ABSENT, Reports, Stored
 from dubito.calibration.verdict import Verdict
-from dubito.engine.calling.sampling import Sampling
+from dubito.engine.calling.sampling import Sampling, shown_sites
 from dubito.report import Curves, ReliabilityBin
 
 Floats = NDArray[np.float64]
@@ -83,7 +83,7 @@ class Calibration:
     def covers(self, sampling: Sampling) -> str | None:
         """Return None where predictions drawn so are covered, else the reason for a warning."""
         differences = [
-            f"{name} {mine} (asked: {asked})"
+            f"{name} {_setting(mine)} (asked: {_setting(asked)})"
             for name in (setting.name for setting in fields(Sampling))
             if (mine := getattr(self.sampling, name)) != (asked := getattr(sampling, name))
         ]
@@ -152,6 +152,10 @@ class Calibration:
                 "num_rows": self.conformal.num_rows,
             },
         }
+
+
+def _setting(value: object) -> object:
+    return shown_sites(value) if isinstance(value, tuple) else value
 
 
 def _finite(number: float) -> float | None:

@@ -133,7 +133,8 @@ class Stored:
 
     def to_json(self) -> dict[str, object]:
         """Return the record as plain JSON values."""
-        values: dict[str, object] = json.loads(json.dumps(asdict(self), allow_nan=False))
+        plain = {**asdict(self), "sampling": self.sampling.to_json()}
+        values: dict[str, object] = json.loads(json.dumps(plain, allow_nan=False))
         return {
             name: value
             for name, value in values.items()

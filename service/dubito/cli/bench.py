@@ -42,7 +42,7 @@ _COLUMNS = (
 )
 
 
-@request_options(BenchOrder, but=("num_samples", "method", "members", "tolerance"))
+@request_options(BenchOrder, but=("num_samples", "method", "members", "tolerance", "sites"))
 def bench(
     bundle: Annotated[Path, typer.Argument(help="The bundle, a .dubito file.")],
     *,

@@ -18,6 +18,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from dubito.asked import CalibratedOptions
+from dubito.engine.calling.sampling import SitesName, read_sites
 from dubito.errors import InputError
 
 Chosen: TypeAlias = Mapping[str, Any]
@@ -25,6 +26,7 @@ Chosen: TypeAlias = Mapping[str, Any]
 
 Command: TypeAlias = Callable[..., None]
 _OF_ALL = frozenset(field.name for field in dataclasses.fields(CalibratedOptions))
+SitesOption: TypeAlias = SitesName | list[int | str]
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
@@ -107,6 +109,9 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     kind, metavar, default, notes = _kind(field), None, field.default, [field.description or ""]
     if get_origin(kind) is Literal and name in _OF_ALL:
         kind, metavar = str, f"[{'|'.join(get_args(kind))}]"  # refused in the words of HTTP
+    elif kind is SitesOption:
+        kind, metavar = str, "all|last|SITES"
+        notes.append("Separated by commas.")
     elif get_origin(kind) is list:
         notes.append("Separated by commas.")
         kind, default = str, ",".join(map(str, default)) if isinstance(default, list) else None
@@ -128,6 +133,8 @@ def _kind(field: FieldInfo) -> Any:
     annotation = field.annotation
     if get_origin(annotation) in (list, Literal):
         return annotation
+    if SitesName in get_args(annotation):
+        return SitesOption
     kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType]
     assert len(kinds) == 1
     return kinds[0]
@@ -136,6 +143,8 @@ def _kind(field: FieldInfo) -> Any:
 def _read(name: str, value: Any, field: FieldInfo) -> object:
     """Return the value of a field as the schema takes it; a list is written with commas."""
     kind = _kind(field)
+    if kind is SitesOption:
+        return read_sites(value)
     if get_origin(kind) is not list:
         return value
     return whole_numbers(name, value) if get_args(kind) == (int,) else value.split(",")

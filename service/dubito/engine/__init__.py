@@ -11,12 +11,14 @@ running     passes in pieces that fit memory and cache
 forms       cheaper ways to compute parts of a pass
 summing     sums over the passes
 moments     mean and variance in one pass, without sampling
+sites       which sites are sampled, and the others at their means
 heads       what the outputs mean: raw passes → parts → sums → figures
 answering   from passes to answers
 additivity  what a stratified draw leaves, measured once
 choice      which forms pay, measured once
 proof       that a stranger's bundle runs, before anything of it is served
 plans       the plans of the shapes of rows that were asked about
+some_sites  the engines that sample some of the sites
 engine      all of it together
 ensemble    several engines as one mixture
 network     one engine, or several: what can be asked

@@ -27,7 +27,7 @@ Source: the mixtures are those of Sobol' 1993 and Saltelli 2002 (pick and freeze
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import torch
@@ -38,7 +38,8 @@ from dubito.engine.draws.strata import remainder
 from dubito.engine.draws.streams import raw_words
 from dubito.engine.heads import head_of
 from dubito.engine.planning.placement import Placed
-from dubito_nn import Bundle
+from dubito_nn import Bundle, Site
+from dubito_nn.program import sites_in
 
 CURVED = 0.1
 FEW_UNITS = 32  # below, no sum of units is nearly normal
@@ -59,13 +60,14 @@ def left_over(
         device: to run on.
         rows: made-up rows of every input, on the device.
     """
-    if not bundle.sites:
+    sites = [bundle.sites[index] for index in sites_in(bundle.sampling.nodes)]
+    if not sites:
         return 0.0
-    if _num_units(bundle) < FEW_UNITS:
+    if _num_units(sites) < FEW_UNITS:
         return 1.0
     share = interactions(bundle, network, device, rows)
     is_curved = head_of(bundle.manifest).is_curved
-    steps = fmean(remainder(site) for site in bundle.sites)
+    steps = fmean(remainder(site) for site in sites)
     return 1 - (1 - steps) * (1 - share) * (1 - CURVED * is_curved)
 
 
@@ -96,11 +98,11 @@ def interactions(
     return min(share, 1.0) if share == share else UNKNOWN  # overflow gives nan
 
 
-def _num_units(bundle: Bundle) -> int:
+def _num_units(sites: Sequence[Site]) -> int:
     """Numbers that one sample draws for one row; those along free dimensions count as many."""
     return sum(
         math.prod(size if isinstance(size, int) else FEW_UNITS for size in site.shape)
-        for site in bundle.sites
+        for site in sites
     )
 
 

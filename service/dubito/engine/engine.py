@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dubito.engine.additivity import left_over
+from dubito.engine.answering.call import EngineCall
 from dubito.engine.answering.features import features
 from dubito.engine.answering.recording import RECORDED_AT_LOAD, Recordings, filled_rows
 from dubito.engine.answering.streaming import joined, until
@@ -26,7 +27,7 @@ from dubito.engine.calling.arguments import Check, as_device, as_sampling, budge
 from dubito.engine.calling.columns import Columns, Figures
 from dubito.engine.calling.inputs import Inputs, read_inputs
 from dubito.engine.calling.prediction import Prediction
-from dubito.engine.calling.sampling import Draw, Masks, Sampling
+from dubito.engine.calling.sampling import Draw, Masks, Sampling, Sites
 from dubito.engine.heads import OutputHead, head_of
 from dubito.engine.heads.scaling import Scaling
 from dubito.engine.kernels.precision import running
@@ -45,33 +46,11 @@ from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.sizes import GraphLimits, warm_up
 from dubito.engine.running.fold import repeated_each
 from dubito.engine.running.passes import Passes
+from dubito.engine.some_sites import SomeSites
 from dubito.engine.summing.sheet import Sheet
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, BundleError, Manifest, load_bundle
-
-
-@dataclass(frozen=True, eq=False)
-class _Call:
-    """One call of an engine.
-
-    Args:
-        rows: checked, by input name.
-        sampling: as it was asked for, or the default.
-        check: called between chunks; whatever it raises ends the call.
-        scaling: of each pass's logits.
-        keep_samples: whether every pass is returned as well.
-    """
-
-    rows: Mapping[str, Tensor]
-    sampling: Sampling
-    check: Check | None = None
-    scaling: Scaling = 1.0
-    keep_samples: bool = False
-
-    @property
-    def num_rows(self) -> int:
-        """Number of rows, B."""
-        return len(next(iter(self.rows.values())))
+from dubito_nn.program import sites_in
 
 
 @dataclass(eq=False)
@@ -85,6 +64,7 @@ class Engine:
         defaults: sampling where a call names none.
         memory_budget_bytes: bound of what one call keeps alive beside weights and result.
         plans: for the shapes of rows that it was asked about.
+        whole: the engine with all sites; None: it is this one.
     """
 
     bundle: Bundle
@@ -94,6 +74,7 @@ class Engine:
     memory_budget_bytes: int
     plans: Plans
     _free: int = 8
+    whole: Engine | None = None
 
     @classmethod
     def load(
@@ -106,6 +87,7 @@ class Engine:
         draw: Draw = "stratified",
         memory_budget_bytes: int | None = None,
         proof_limit_s: float | None = None,
+        sites: Sites = "all",
     ) -> Engine:
         """Read a bundle, bring it to a device, plan it, and try it on one made-up row.
 
@@ -120,12 +102,13 @@ class Engine:
                 of its memory on a GPU.
             proof_limit_s: processor time that showing that a small bundle runs may take, of a
                 bundle that is loaded to be proved and not to answer; None: no limit.
+            sites: default, those that are sampled.
 
         Raises:
             InputError: an argument is out of its bounds.
             BundleRefusedError: where the bundle is unsound or does not run.
         """
-        defaults = Sampling(num_samples, seed, masks, draw)
+        defaults = Sampling(num_samples, seed, masks, draw, sites=sites)
         on = as_device(device)
         budget = budget_bytes(on) if memory_budget_bytes is None else memory_budget_bytes
         check_load(source, budget, proof_limit_s)
@@ -146,6 +129,7 @@ class Engine:
             if proof_limit_s is None:
                 engine._prepare(rows)
         plans.clock = Clock(None)
+        engine.of_sites(defaults.sites)
         return engine
 
     @property
@@ -214,9 +198,10 @@ class Engine:
             method `moments` T fixed points that have the moments of the outputs.
         """
         sampling = self._sampling(sampling)
-        call = _Call(self.read_inputs(inputs), sampling, check)
+        engine = self.of_sites(sampling.sites)
+        call = EngineCall(self.read_inputs(inputs), sampling, check)
         with running(self.device):
-            by_rows = [torch.cat([raw.cpu() for raw in passes]) for passes in self._passes(call)]
+            by_rows = [torch.cat([raw.cpu() for raw in passes]) for passes in engine._passes(call)]
         return torch.cat(by_rows, dim=1)
 
     def predict(
@@ -249,11 +234,12 @@ class Engine:
                 "all passes were asked for with a `tolerance`, where rows take different numbers"
                 " of them: leave one of the two out"
             )
-        call = _Call(rows, sampling, check, temperature, keep_samples)
-        columns = self._recorded(call)
+        engine = self.of_sites(sampling.sites)
+        call = EngineCall(rows, sampling, check, temperature, keep_samples)
+        columns = engine._recorded(call)
         if columns is None:
             with running(self.device):
-                columns = joined(list(self._columns(call)), self.head.sample_names)
+                columns = joined(list(engine._columns(call)), self.head.sample_names)
         return self.head.prediction(columns, sampling)
 
     def features(self, inputs: Inputs, *, check: Check | None = None) -> Tensor:
@@ -266,7 +252,7 @@ class Engine:
             InputError: for rows that the network does not take, or where there is no such value.
         """
         rows = self.read_inputs(inputs)
-        pieces = self.pieces("shared", rows)
+        pieces = (self.whole or self).pieces("shared", rows)
         with running(self.device):
             return features(self.placed, pieces, rows, check)
 
@@ -279,9 +265,23 @@ class Engine:
         Raises:
             InputError: for rows that the network does not take, or an operator without a rule.
         """
-        call = _Call(self.read_inputs(inputs), self.defaults)
+        call = EngineCall(self.read_inputs(inputs), self.defaults)
         with running(self.device):
             return OutputMoments.joined(list(self._moments(call)))
+
+    def of_sites(self, sites: Sites) -> Engine:
+        """The engine that samples some sites; see `dubito.engine.some_sites`."""
+        whole = self.whole or self
+        return whole if sites == "all" else whole._some_sites.engine(sites, asked=self)
+
+    @cached_property
+    def sampled(self) -> tuple[int, ...]:
+        """Numbers of the sites that it samples, in ascending order."""
+        return tuple(sorted(set(sites_in(self.bundle.sampling.nodes))))
+
+    @cached_property
+    def _some_sites(self) -> SomeSites:
+        return SomeSites(self)
 
     def _sampling(self, sampling: object) -> Sampling:
         """Return the sampling of a call, or the default for None, checked against the head."""
@@ -289,7 +289,7 @@ class Engine:
         self.head.check_method(chosen.method)
         return chosen
 
-    def _recorded(self, call: _Call) -> Columns | None:
+    def _recorded(self, call: EngineCall) -> Columns | None:
         """All columns from a CUDA graph; None where the call is not of that kind."""
         if self._recordings is None or call.keep_samples or not call.sampling.is_plain:
             return None
@@ -313,7 +313,7 @@ class Engine:
     def _recordings(self) -> Recordings | None:
         return Recordings(self.device) if self.device.type == "cuda" else None
 
-    def _columns(self, call: _Call) -> Iterator[Columns]:
+    def _columns(self, call: EngineCall) -> Iterator[Columns]:
         """The columns of some rows after the others."""
         sampling = call.sampling
         if sampling.method == "moments":
@@ -331,7 +331,7 @@ class Engine:
             for passes in self._passes(call):
                 yield self._tally(call, passes).columns()
 
-    def _tally(self, call: _Call, passes: Iterable[Tensor] = ()) -> Tally:
+    def _tally(self, call: EngineCall, passes: Iterable[Tensor] = ()) -> Tally:
         """Return a tally of some passes, to which more may be added."""
         is_stratified = call.sampling.draw == "stratified" and call.sampling.method == "mc"
         left = self._left if is_stratified else None
@@ -340,7 +340,7 @@ class Engine:
             tally.add(raw)
         return tally
 
-    def _passes(self, call: _Call) -> Iterator[Iterator[Tensor]]:
+    def _passes(self, call: EngineCall) -> Iterator[Iterator[Tensor]]:
         """Yield, block of rows by block, the raw outputs of its passes in order of t."""
         method = call.sampling.method
         if method == "ensemble":
@@ -360,7 +360,7 @@ class Engine:
                 call.check()
             yield iter([run(self.placed.point, rows, self.placed.weights, self.device)[None]])
 
-    def _moments(self, call: _Call) -> Iterator[OutputMoments]:
+    def _moments(self, call: EngineCall) -> Iterator[OutputMoments]:
         self.pieces("shared", call.rows)  # checks the sizes
         return self._propagation.blocks(call.rows, self.memory_budget_bytes, call.check)
 

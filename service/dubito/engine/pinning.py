@@ -55,7 +55,7 @@ def choose(engine: Engine, rows: Mapping[str, Tensor], sampling: Sampling) -> Fo
     """
     if sampling.method == "moments":
         return FormChoice((), 1.0)
-    passes = engine.pieces(sampling.masks, rows)
+    passes = engine.of_sites(sampling.sites).pieces(sampling.masks, rows)
     total = len(next(iter(rows.values())))
     used = replace(passes, key=sampling.key).chosen(total, sampling)  # as `pinned` keeps weights
     indices = [index for index, option in enumerate(passes.options) if option.form in used]
@@ -83,6 +83,7 @@ def pinned(
     """
     if sampling.method == "moments":
         return engine
+    engine = engine.of_sites(sampling.sites)
     passes = engine.pieces(sampling.masks, rows)
     forms = tuple(passes.options[index].form for index in choice.forms)
     fixed = replace(

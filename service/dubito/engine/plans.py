@@ -26,7 +26,7 @@ from dubito.engine.running.execution import Execution
 from dubito.engine.running.options import FormTiming
 from dubito.engine.running.passes import BUDGET_PARTS, Passes
 from dubito_nn import Bundle
-from dubito_nn.program import Node, Value
+from dubito_nn.program import Node, Value, sites_in
 
 ALWAYS_ALLOWED_BYTES = 256 * 2**20  # of one value on two rows, however small the budget
 _TIMED = 64  # samples at most, when forms are timed at load
@@ -99,7 +99,8 @@ class Plans:
         if sampling.num_samples < 2:
             return
         planned, budget = self.pieces("shared", rows), self.memory_budget_bytes
-        same = (self.bundle.digest, self.device, sampling, budget, torch.get_num_threads())
+        drawn = tuple(sites_in(self.bundle.sampling.nodes))
+        same = (self.bundle.digest, drawn, self.device, sampling, budget, torch.get_num_threads())
         if (known := _TIMINGS.get(same)) is None:
             with running(self.device):
                 timed = timed_passes(planned, rows, sampling)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 from dubito.asked import (
     PredictOptions,
@@ -29,7 +28,7 @@ def settled(
         others: what the kind of job needs.
     """
     return {
-        "sampling": asdict(sampling),
+        "sampling": sampling.to_json(),
         "members": None if members is None else list(members),
         "pool_format": pool_format,
         **others,

@@ -35,6 +35,8 @@ def merge_sampling(
         chosen["tolerance"] = order.tolerance
     if chosen["method"] in ("point", "moments"):
         chosen["num_samples"] = 1  # one pass is all there is to them
+    if chosen["method"] == "point":  # nor are sites of the version's own
+        chosen["sites"] = order.sites or "all"
     sampling = Sampling(**chosen)
     if sampling.num_samples > max_num_samples:
         raise InputError(

@@ -5,8 +5,8 @@ Flow: order → version of the alias → sampling over its defaults → members 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from dubito.asked import (
     CalibratedOptions,
@@ -18,11 +18,13 @@ from dubito.asked import (
 )
 from dubito.engine import Sampling
 from dubito.engine.network import Network
+from dubito.engine.sites.chosen import settled
 from dubito.errors import InputError
 from dubito.models.library import Library
 from dubito.models.members import find_members, predictor
 from dubito.models.sampling import merge_sampling
 from dubito.registry import CalibrationFact, VersionFact
+from dubito_nn.manifest_reader import manifest_from_json
 
 AnyOrder = PredictOrder | CalibrateOrder | EvaluateOrder | SelectOrder
 
@@ -100,6 +102,8 @@ class Resolver:
             _check_share("coverage", order.coverage)
         is_raw = not isinstance(order, CalibratedOptions) or order.calibration == "none"
         members = find_members(self.library, order.model, order.members)
+        if sampling.sites != "all":
+            sampling = _settled(sampling, members or (version,))
         return Named(version, sampling, members, None if is_raw else version.active_calibration)
 
     def resolve(self, order: AnyOrder, allow: Callable[[Sampling], None] | None = None) -> Resolved:
@@ -115,6 +119,17 @@ class Resolver:
         if named.active is not None:
             fact = self.library.calibration(named.version, named.active)
         return Resolved(**vars(named), network=network, calibration=fact)
+
+
+def _settled(sampling: Sampling, versions: Sequence[VersionFact]) -> Sampling:
+    """The sampling with its sites by number; of an ensemble as asked, since numbers differ.
+
+    Raises:
+        InputError: a number or pattern that names no site of a version.
+    """
+    tables = [manifest_from_json(version.manifest).sites for version in versions]
+    ways = [settled(sampling.sites, table) for table in tables]
+    return replace(sampling, sites=ways[0]) if len(ways) == 1 else sampling
 
 
 def _check_share(name: str, value: float | None) -> None:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from dubito.api.border.bodies import media_type, parse_json, read_body
 from dubito.api.border.errors import FieldProblem, FieldsError, fields_error
 from dubito.arrays import Arrays
+from dubito.engine.calling.sampling import read_sites
 from dubito.errors import InputError
 from dubito.media import JSON
 
@@ -86,11 +87,17 @@ def read_query(schema: type[Body], items: list[tuple[str, str]]) -> Body:
     for name, text in items:
         if name in fields:
             raise FieldsError([FieldProblem(f"query.{name}", "expected once, got it twice")])
-        fields[name] = text.split(",") if name in _LISTS else text
+        fields[name] = _in_query(name, text)
     try:
         return TypeAdapter(schema).validate_python(fields, strict=False)
     except ValidationError as error:
         raise fields_error(error, where="query") from error
+
+
+def _in_query(name: str, text: str) -> object:
+    if name == "sites":
+        return read_sites(text)
+    return text.split(",") if name in _LISTS else text
 
 
 def no_query(items: list[tuple[str, str]]) -> None:

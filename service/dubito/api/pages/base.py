@@ -11,7 +11,7 @@ from typing import Any, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
-from dubito.engine.calling.sampling import Draw, Masks, Method
+from dubito.engine.calling.sampling import Draw, Masks, Method, SitesName
 
 
 class JsonPage(BaseModel):
@@ -38,6 +38,11 @@ class DrawnEntry(JsonPage):
     masks: Masks = Field(description="Whether rows share the masks of a pass, or have their own.")
     draw: Draw = Field(description="How the masks were drawn.")
     method: Method = Field(description="How the uncertainty was computed.")
+    sites: SitesName | list[int | str] = Field(
+        default="all",
+        description="The sites that were sampled: `last`, or by number, while the others stood at "
+        "their means; left out with all.",
+    )
 
 
 class SamplingEntry(DrawnEntry):

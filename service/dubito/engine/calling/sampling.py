@@ -1,23 +1,27 @@
-"""What one prediction is drawn with: the six settings that a calibration is bound to.
+"""What one prediction is drawn with: the seven settings that a calibration is bound to.
 
-Its job: name T, seed, masks, draw, method and tolerance once, check them, and compare them.
+Its job: name T, seed, masks, draw, method, tolerance and sites once, check them, and compare them.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from numbers import Integral, Real
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 from dubito.errors import InputError
 
 Masks = Literal["shared", "independent"]
 Draw = Literal["iid", "stratified"]
 Method = Literal["mc", "point", "moments", "ensemble"]
+SitesName = Literal["all", "last"]
+Sites: TypeAlias = SitesName | tuple[int | str, ...]
 
 SEED_LIMIT = 2**63
 SAMPLES_LIMIT = 2**31
+MAX_NAMED_SITES = 1000
 NUM_NODES = 256
 """Fixed points that stand in for passes with method `moments`."""
 
@@ -48,6 +52,8 @@ class Sampling:
             variance propagated in one pass) or `ensemble` (T passes of each of several networks).
         tolerance: a row stops when the standard error of all its outputs is at most this, with T
             the most; in probabilities or in target units; None: every row takes T samples.
+        sites: that are sampled: `all`, `last` (from which no other site can be reached), or site
+            numbers and patterns of module paths; the masks of the others stand at their means.
 
     Raises:
         InputError: where a setting is out of its bounds.
@@ -59,8 +65,10 @@ class Sampling:
     draw: Draw = "stratified"
     method: Method = "mc"
     tolerance: float | None = None
+    sites: Sites = "all"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "sites", as_sites(self.sites))
         for name, allowed in (("masks", Masks), ("draw", Draw), ("method", Method)):
             value = getattr(self, name)
             if value not in get_args(allowed):
@@ -78,6 +86,11 @@ class Sampling:
                 " it"
             )
         self._check_tolerance()
+        if self.sites != "all" and self.method == "point":
+            raise InputError(
+                "`sites` expects a method that samples or propagates draws, got `point`, in which"
+                " all masks stand at their means: leave one out"
+            )
 
     def _check_tolerance(self) -> None:
         if self.tolerance is None:
@@ -99,6 +112,18 @@ class Sampling:
         """What the draws depend on beside t and place."""
         return Key(self.seed, self.draw)
 
+    def to_json(self) -> dict[str, object]:
+        """The settings as plain JSON values; sites only where they are not all.
+
+        Records of builds that sampled all sites are so, and are read as those.
+        """
+        values = asdict(self)
+        if self.sites == "all":
+            del values["sites"]
+        elif isinstance(self.sites, tuple):
+            values["sites"] = list(self.sites)
+        return values
+
     @property
     def is_plain(self) -> bool:
         """Whether all rows take T passes with the same masks."""
@@ -113,6 +138,52 @@ class Sampling:
     def num_returned(self) -> int:
         """Samples that `Engine.sample` returns: the passes, or the fixed points of `moments`."""
         return NUM_NODES if self.method == "moments" else self.passes
+
+
+def as_sites(sites: object) -> Sites:
+    """The sites that are sampled, as a setting.
+
+    Args:
+        sites: `all`, `last`, or numbers and patterns of module paths in any order.
+
+    Raises:
+        InputError: anything else, or a choice of none.
+    """
+    if isinstance(sites, str) and sites in get_args(SitesName):
+        return sites  # type: ignore[return-value]
+    named = tuple(sites) if isinstance(sites, Sequence) and not isinstance(sites, str) else ()
+    if not 0 < len(named) <= MAX_NAMED_SITES:
+        got = (
+            f"{len(named)} of them" if isinstance(sites, Sequence) and len(named) else _shown(sites)
+        )
+        raise InputError(
+            f"`sites` expects `all`, `last`, or 1 to {MAX_NAMED_SITES} site numbers and patterns of"
+            f" module paths, got {got}: such as last, or [3]"
+        )
+    return tuple(_as_site(one) for one in named)
+
+
+def read_sites(text: str) -> str | list[int | str]:
+    """The sites that a text names: `all`, `last`, or numbers and patterns with commas."""
+    if text in get_args(SitesName):
+        return text
+    return [int(part) if part.isascii() and part.isdigit() else part for part in text.split(",")]
+
+
+def shown_sites(sites: Sites) -> str:
+    """The sites as a text that `read_sites` reads."""
+    return sites if isinstance(sites, str) else ",".join(map(str, sites))
+
+
+def _as_site(one: object) -> int | str:
+    if isinstance(one, str) and one:
+        return one
+    if isinstance(one, Integral) and _is_integer(one):
+        return int(one)
+    raise InputError(
+        f"`sites` expects site numbers and patterns of module paths, got {_shown(one)}: such as 3,"
+        " or layers.11.*"
+    )
 
 
 def _is_integer(value: object) -> bool:

@@ -49,6 +49,21 @@ def placed(bundle: Bundle, device: torch.device) -> Placed:
     return Placed(sampling, point, features, on_device((sampling, point), both, device))
 
 
+def placed_like(whole: Placed, bundle: Bundle, device: torch.device) -> Placed:
+    """A bundle of the same network in which some sites draw nothing, with the same tensors.
+
+    Args:
+        whole: the bundle in which all sites draw.
+        bundle: of which the lifted graph alone is another.
+        device: where `whole` lies.
+    """
+    sampling, weights = rewritten(bundle.sampling, bundle.sites, bundle.weights)
+    read = {str(node.args[0]) for node in sampling.of_kind("weight")}
+    more = {key: weights[key] for key in read - whole.weights.keys()}
+    moved = on_device((sampling,), more, device)
+    return Placed(sampling, whole.point, whole.features, {**whole.weights, **moved})
+
+
 def on_device(
     programs: Sequence[Program], weights: Mapping[str, Tensor], device: torch.device
 ) -> dict[str, Tensor]:
@@ -57,7 +72,7 @@ def on_device(
     moved = {key: weights[key].to(device) for key in weights if key in used}
     if device.type == "cpu":
         for key in _kernels(programs):
-            if moved[key].ndim == 4:
+            if key in moved and moved[key].ndim == 4:
                 moved[key] = moved[key].contiguous(memory_format=torch.channels_last)
     return moved
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from dubito.engine.planning.layout import Layouts, RowAxis, Size, peak_row_bytes
 from dubito_nn import Site
-from dubito_nn.program import Node, Program
+from dubito_nn.program import Node, Program, sites_in
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def make_plan(program: Program, sites: tuple[Site, ...], layouts: Layouts, *, sh
         shared: whether all rows share the draws; otherwise nothing depends on ω alone.
     """
     on_x, on_draw = _dependencies(program, layouts)
-    one_at_a_time = any(site.batch_dim is None for site in sites)
+    one_at_a_time = any(sites[index].batch_dim is None for index in sites_in(program.nodes))
     names = [node.name for node in program.nodes]
     by_name = {node.name: node for node in program.nodes}
     alive = _alive(program, layouts)
