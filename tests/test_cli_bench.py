@@ -118,3 +118,63 @@ def test_rows_that_do_not_fit_are_refused_before_anything_is_measured(
     code, out, err = bench("first", "--inputs", tmp_path / "rows.npy")
     assert (code, out) == (1, "")
     assert "expects rows of shape" in err
+
+
+def test_choices_of_sites_are_compared_with_all_on_labelled_rows(
+    bench: Bench, tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(40, NUM_FEATURES)).astype(np.float32)
+    labels = generator.integers(0, 3, 40)
+    np.savez(tmp_path / "rows.npz", inputs=rows, labels=labels, ood_inputs=5 * rows[:10])
+    figures = tmp_path / "bench.json"
+    words = ("--repeats", "1", "--rows", "30", "--reference", "0", "--batch", "2")
+    asked = ("--samples", "16", "--inputs", tmp_path / "rows.npz", "--json", figures)
+    code, out, _ = bench("deep", *words, *asked, "--choices", "last,0+1,[2],8")
+    assert code == 0
+    assert "16, sites last" in out
+    assert "sites 8: `sites` expects site numbers from 0 to 1" in out
+    found = json.loads(figures.read_text())
+    every, other, last, both, first, refused = found["agreements"]
+    named = [one["choice"] for one in found["agreements"]]
+    assert named == ["all", "all, another seed", "last", "0,1", "[2]", "8"]
+    assert [one["sampled"] for one in found["agreements"]] == [2, 2, 1, 2, 1, 0]
+    assert {**both, "choice": "all"} == every
+    assert (every["rank_epistemic"], every["mean_error"]) == (pytest.approx(1), 0)
+    for one in (other, last, first):
+        assert -1 <= one["rank_epistemic"] < 1
+        assert one["mean_error"] > 0
+        assert 0 <= one["auroc_errors"] <= 1
+        assert 0 <= one["auroc_strange"] <= 1
+        assert one["nll"] != every["nll"]
+    assert "names no site" in refused["refused"]
+    timed = [one["sites"] for one in found["latencies"] if one["method"] == "mc"]
+    assert timed == ["all", "last", "0,1", "[2]"]
+
+
+def test_without_truths_choices_are_compared_all_the_same_and_one_site_has_none(
+    bench: Bench, tmp_path: Path
+) -> None:
+    figures = tmp_path / "bench.json"
+    words = (*QUICK, "--samples", "4", "--batch", "1", "--json", figures)
+    assert bench("deep", *words)[0] == 0
+    found = json.loads(figures.read_text())
+    assert [one["choice"] for one in found["agreements"]] == ["all", "all, another seed", "last"]
+    assert found["compared_t"] == 4
+    assert {one["nll"] for one in found["agreements"]} == {None}
+    assert bench("first", *words)[0] == 0
+    assert json.loads(figures.read_text())["agreements"] == []
+
+
+def test_a_regression_is_compared_by_its_variances(bench: Bench, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(40, NUM_FEATURES)).astype(np.float32)
+    np.savez(tmp_path / "rows.npz", inputs=rows, targets=10 + rows[:, :1])
+    figures = tmp_path / "bench.json"
+    words = (*QUICK, "--samples", "16", "--batch", "1", "--json", figures)
+    data = ("--inputs", tmp_path / "rows.npz", "--choices", "last")
+    assert bench("regression", *words, *data)[0] == 0
+    _, other, last = json.loads(figures.read_text())["agreements"]
+    assert other["rank_epistemic"] is not None
+    assert last["mean_error"] == 0  # the one site that there is
+    assert last["nll"] is not None
+    assert last["auroc_errors"] is None

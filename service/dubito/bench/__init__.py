@@ -6,6 +6,7 @@ machine    what the figures were taken on
 rows       where the rows come from
 latency    milliseconds over T and B, beside one plain forward pass
 accuracy   standard error over T, and the actual error against many passes
+agreement  what is lost where only some sites are sampled
 study      all of it, and its JSON
 picture    the study drawn
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from dubito.bench.rows import StudyRows
 from dubito.bench.timing import Limits, interleaved
 from dubito.engine import Engine, Sampling
+from dubito.engine.calling.sampling import shown_sites
 from dubito.engine.kernels.precision import full_float32
 
 PLAIN = "plain"
@@ -35,6 +36,7 @@ class Latency:
         median_s: of the calls.
         calls: that counted.
         forwards: its minimum over that of one plain forward pass.
+        sites: that were sampled.
     """
 
     batch: int
@@ -44,10 +46,14 @@ class Latency:
     median_s: float
     calls: int
     forwards: float
+    sites: str = "all"
 
 
 def sides(
-    engine: Engine, samples: Sequence[int], others: Sequence[Sampling]
+    engine: Engine,
+    samples: Sequence[int],
+    others: Sequence[Sampling],
+    choices: Sequence[Sampling] = (),
 ) -> dict[str, Sampling]:
     """Return the samplings that are timed beside the plain pass, by their names.
 
@@ -55,9 +61,11 @@ def sides(
         engine: whose defaults are kept for all but T.
         samples: every T.
         others: samplings of the other methods.
+        choices: samplings of some of the sites.
     """
-    named = {other.method: other for other in others}
-    return named | {str(count): replace(engine.defaults, num_samples=count) for count in samples}
+    named: dict[str, Sampling] = {other.method: other for other in others}
+    named |= {str(count): replace(engine.defaults, num_samples=count) for count in samples}
+    return named | {f"sites {shown_sites(choice.sites)}": choice for choice in choices}
 
 
 def latencies(
@@ -91,14 +99,19 @@ def latencies(
         Latency(
             batch=batch,
             method=timed[name].method if name in timed else PLAIN,
-            num_samples=int(name) if name.isdigit() else 1,
+            num_samples=_num_samples(timed.get(name)),
             minimum_s=timing.minimum_s,
             median_s=timing.median_s,
             calls=len(timing.seconds),
             forwards=timing.minimum_s / plain_s,
+            sites=shown_sites(timed[name].sites) if name in timed else "all",
         )
         for name, timing in timings.items()
     ]
+
+
+def _num_samples(sampling: Sampling | None) -> int:
+    return sampling.num_samples if sampling is not None and sampling.method == "mc" else 1
 
 
 def plain_forward(engine: Engine, rows: Rows) -> Tensor:

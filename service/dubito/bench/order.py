@@ -6,6 +6,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dubito.asked import STRICT, SamplingOptions
+from dubito.engine import Engine
+from dubito.engine.calling.sampling import Sites, as_sites, read_sites
+from dubito.engine.sites.chosen import chosen
 from dubito.errors import InputError
 
 _SAMPLES = (8, 16, 32, 64, 128, 256)
@@ -30,6 +33,11 @@ class BenchOrder(SamplingOptions):
         description="Number of passes of the reference run that errors are measured against. "
         "0: none.",
     )
+    choices: list[str] | None = Field(
+        default=None,
+        description="Choices of sites that are compared with all: `last`, or site numbers and "
+        "patterns joined by +. Default: last, where that is not all.",
+    )
     repeats: int = Field(default=7, description="Maximum number of timed calls of each kind.")
     seconds: float = Field(
         default=30.0, description="Time limit of the reference run, and of each B."
@@ -49,6 +57,25 @@ class BenchOrder(SamplingOptions):
             raise InputError(
                 f"`reference` expects at least 2 passes, or 0 for none, got {self.reference}"
             )
+
+    @property
+    def compared_t(self) -> int:
+        """T that choices of sites are compared at."""
+        return 64 if 64 in self.every_t else self.every_t[-1]
+
+    def compared(self, engine: Engine) -> list[Sites]:
+        """Choices of sites to compare with all.
+
+        Args:
+            engine: whose sites they are.
+
+        Raises:
+            InputError: a choice that names no site.
+        """
+        if self.choices is not None:
+            return [as_sites(read_sites(choice.replace("+", ","))) for choice in self.choices]
+        table, program = engine.bundle.sites, engine.bundle.sampling
+        return ["last"] if table and chosen("last", table, program) != engine.sampled else []
 
     @property
     def every_t(self) -> list[int]:

@@ -21,13 +21,15 @@ from dubito.bench.accuracy import (
     methods_without_sampling,
     reference,
 )
-from dubito.bench.latency import Latency, latencies, sides
+from dubito.bench.agreement import Agreement, agreements
+from dubito.bench.latency import Latency, Rows, latencies, sides
 from dubito.bench.machine import Machine, describe_machine
 from dubito.bench.order import BenchOrder
 from dubito.bench.rows import StudyRows
 from dubito.bench.timing import Limits
 from dubito.engine import Engine, Sampling
-from dubito.engine.calling.sampling import Method
+from dubito.engine.calling.sampling import Method, shown_sites
+from dubito.serving.labelled import LabelledRows
 
 Step: TypeAlias = Callable[[str, int, int], None]  # what is done, steps done, steps in all
 
@@ -48,6 +50,8 @@ class Study:
         accuracies: one per T.
         methods: one per method without sampling.
         latencies: by B, the plain pass first.
+        compared_t: T that choices of sites were compared at.
+        agreements: one per choice of sites, after all sites; empty where there was none.
     """
 
     machine: Machine
@@ -61,14 +65,16 @@ class Study:
     accuracies: tuple[Accuracy, ...]
     methods: tuple[MethodError, ...]
     latencies: tuple[Latency, ...]
+    compared_t: int
+    agreements: tuple[Agreement, ...] = ()
 
-    def at(self, batch: int, method: str, num_samples: int = 1) -> Latency:
+    def at(self, batch: int, method: str, num_samples: int = 1, sites: str = "all") -> Latency:
         """The times of one side at one B."""
-        wanted = (batch, method, num_samples)
+        wanted = (batch, method, num_samples, sites)
         return next(
             latency
             for latency in self.latencies
-            if (latency.batch, latency.method, latency.num_samples) == wanted
+            if (latency.batch, latency.method, latency.num_samples, latency.sites) == wanted
         )
 
     def largest_within(self, batch: int, budget_s: float) -> Accuracy | None:
@@ -95,11 +101,19 @@ class Study:
             "reference_error": self.reference_error,
             "accuracies": [asdict(accuracy) for accuracy in self.accuracies],
             "methods": [asdict(method) for method in self.methods],
+            "compared_t": self.compared_t,
+            "agreements": [asdict(agreement) for agreement in self.agreements],
             "latencies": [_in_milliseconds(latency) for latency in self.latencies],
         }
 
 
-def study(engine: Engine, pool: StudyRows, order: BenchOrder, step: Step | None = None) -> Study:
+def study(
+    engine: Engine,
+    pool: StudyRows,
+    order: BenchOrder,
+    step: Step | None = None,
+    labelled: LabelledRows | None = None,
+) -> Study:
     """Measure errors and latencies over T.
 
     Args:
@@ -107,10 +121,18 @@ def study(engine: Engine, pool: StudyRows, order: BenchOrder, step: Step | None 
         pool: rows to predict.
         order: what to measure.
         step: called with what is done, steps done, and steps in all.
+        labelled: rows with truths, on which choices of sites are compared.
+
+    Raises:
+        InputError: a choice of sites that names none.
     """
     tell = step or (lambda title, done, total: None)
     rows = pool.first(order.rows)
     samples = order.every_t
+    choices = [
+        replace(engine.defaults, num_samples=order.compared_t, sites=sites)
+        for sites in order.compared(engine)
+    ]
     many = None
     if order.reference:
         many = reference(
@@ -126,6 +148,9 @@ def study(engine: Engine, pool: StudyRows, order: BenchOrder, step: Step | None 
         tell("errors", len(accuracies), len(samples))
     methods = [method_error(engine, rows, name, many) for name in methods_without_sampling()]
     allowed = [method.method for method in methods if method.refused is None]
+    compared = _compared(engine, rows, order, choices, labelled, tell)
+    refused = {one.choice for one in compared if one.refused is not None}
+    choices = [choice for choice in choices if shown_sites(choice.sites) not in refused]
     return Study(
         machine=describe_machine(engine.device),
         digest=engine.bundle.digest,
@@ -137,15 +162,40 @@ def study(engine: Engine, pool: StudyRows, order: BenchOrder, step: Step | None 
         reference_error=many.error if many else None,
         accuracies=tuple(accuracies),
         methods=tuple(methods),
-        latencies=tuple(_timed(engine, pool, order, allowed, tell)),
+        latencies=tuple(_timed(engine, pool, order, allowed, choices, tell)),
+        compared_t=order.compared_t,
+        agreements=tuple(compared),
+    )
+
+
+def _compared(
+    engine: Engine,
+    rows: Rows,
+    order: BenchOrder,
+    choices: Sequence[Sampling],
+    labelled: LabelledRows | None,
+    tell: Step,
+) -> list[Agreement]:
+    if not choices:
+        return []
+    sampling = replace(engine.defaults, num_samples=order.compared_t)
+    sites = [choice.sites for choice in choices]
+    in_all = 2 + len(sites)
+    return agreements(
+        engine, rows, sampling, sites, labelled, lambda done: tell("sites", done, in_all)
     )
 
 
 def _timed(
-    engine: Engine, pool: StudyRows, order: BenchOrder, methods: Sequence[Method], tell: Step
+    engine: Engine,
+    pool: StudyRows,
+    order: BenchOrder,
+    methods: Sequence[Method],
+    choices: Sequence[Sampling],
+    tell: Step,
 ) -> list[Latency]:
     others = [replace(engine.defaults, method=method) for method in methods]
-    timed = sides(engine, order.every_t, others)
+    timed = sides(engine, order.every_t, others, choices)
     limits = Limits(order.repeats, least=1, limit_s=order.seconds)
     calls = (1 + len(timed)) * (1 + order.repeats)
     times: list[Latency] = []
@@ -171,4 +221,5 @@ def _in_milliseconds(latency: Latency) -> dict[str, object]:
         "median_ms": 1e3 * latency.median_s,
         "calls": latency.calls,
         "forwards": latency.forwards,
+        "sites": latency.sites,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, cast
@@ -21,15 +21,16 @@ from rich.progress import (
 from rich.table import Table
 
 from dubito.api.border.fields import read_fields
-from dubito.asked import PredictBody, SamplingOptions, own_fields
+from dubito.asked import EvaluateOrder, PredictBody, SamplingOptions, own_fields
 from dubito.bench import BenchOrder, Step, Study, StudyRows, study
 from dubito.bench.latency import Latency
 from dubito.bench.picture import check_can_draw, draw
-from dubito.cli.bodies import overlay
+from dubito.cli.bodies import overlay, read_file
 from dubito.cli.console import messages, output, progress
 from dubito.cli.options import Chosen, request_options
 from dubito.engine import Engine, Inputs
 from dubito.errors import InputError
+from dubito.serving.labelled import LabelledRows
 from dubito.settings import Settings
 
 _MEASURED = ("inputs", "num_samples", "seed", "masks", "draw")  # of a request
@@ -49,8 +50,8 @@ def bench(
     inputs: Annotated[
         Path | None,
         typer.Option(
-            help="Rows in a .npy, .npz or .json file, or a request for predict. Default: dummy "
-            "rows."
+            help="Rows in a .npy, .npz or .json file, or a request for predict; labelled rows in a "
+            ".npz file are judged as well. Default: dummy rows."
         ),
     ] = None,
     device: Annotated[
@@ -80,8 +81,9 @@ def bench(
     with progress(f"reading {bundle.name}"):
         engine = _engine(bundle, device, order)
         pool = StudyRows.of(engine, cast("Inputs | None", asked.inputs))
+        labelled = _labelled(engine, inputs, order.rows)
     with _steps() as step:
-        measured = study(engine, pool, order, step)
+        measured = study(engine, pool, order, step, labelled)
     _print(measured, budget_ms)
     if json_ is not None:
         json_.write_text(json.dumps(measured.to_json(), indent=1) + "\n")
@@ -108,6 +110,31 @@ def _asked(path: Path | None, chosen: Chosen) -> PredictBody:
             "leave out what it does not measure"
         )
     return asked
+
+
+def _labelled(engine: Engine, path: Path | None, most: int) -> LabelledRows | None:
+    """The first labelled rows of a `.npz` file; None where it has no truths.
+
+    Raises:
+        InputError: rows or truths that cannot be used.
+    """
+    fields = read_file(path) if path is not None and path.suffix == ".npz" else {}
+    if not {"labels", "targets"} & fields.keys():
+        return None
+    some = {name: _first(value, most) for name, value in fields.items()}
+
+    def read(rows: Inputs) -> tuple[dict[str, torch.Tensor], int]:
+        tensors = engine.read_inputs(rows)
+        return tensors, len(next(iter(tensors.values())))
+
+    order = read_fields(EvaluateOrder, {"model": "", **some})
+    return LabelledRows.read(order, engine, read)
+
+
+def _first(value: object, most: int) -> object:
+    if isinstance(value, Mapping):
+        return {name: _first(part, most) for name, part in value.items()}
+    return value[:most]  # type: ignore[index]
 
 
 def _engine(bundle: Path, device: str | None, order: BenchOrder) -> Engine:
@@ -147,11 +174,15 @@ def _print(measured: Study, budget_ms: float | None) -> None:
     console = output()
     console.print(_errors(measured))
     console.print(_times(measured))
+    if measured.agreements:
+        console.print(_agreements(measured))
     for line in _explained(measured):
         console.print(line, soft_wrap=True)
-    for method in measured.methods:
-        if method.refused is not None:
-            console.print(f"{method.method}: {method.refused}", soft_wrap=True)
+    refusals = [(str(method.method), method.refused) for method in measured.methods]
+    refusals += [(f"sites {one.choice}", one.refused) for one in measured.agreements]
+    for name, refused in refusals:
+        if refused is not None:
+            console.print(f"{name}: {refused}", soft_wrap=True)
     if budget_ms is not None:
         for batch in _batches(measured):
             console.print(_advice(measured, batch, budget_ms), soft_wrap=True)
@@ -174,8 +205,22 @@ def _times(measured: Study) -> Table:
     for first in measured.latencies:
         if first.batch == batches[0]:
             name = str(first.num_samples) if first.method == "mc" else first.method
-            cells = (measured.at(batch, first.method, first.num_samples) for batch in batches)
+            name += "" if first.sites == "all" else f", sites {first.sites}"
+            which = (first.method, first.num_samples, first.sites)
+            cells = (measured.at(batch, *which) for batch in batches)
             table.add_row(name, *map(_time, cells))
+    return table
+
+
+def _agreements(measured: Study) -> Table:
+    names = ("rank, epistemic", "rank, total", "mean error", "NLL", "AUROC, errors", "AUROC, ood")
+    table = Table("sites", "sampled", *names)
+    for one in measured.agreements:
+        if one.refused is None:
+            ranks = map(_exact, (one.rank_epistemic, one.rank_total))
+            judged = map(_exact, (one.nll, one.auroc_errors, one.auroc_strange))
+            error = _number(one.mean_error)
+            table.add_row(one.choice, str(one.sampled), *ranks, error, *judged)
     return table
 
 
@@ -193,6 +238,11 @@ def _explained(measured: Study) -> list[str]:
         for method in measured.methods
         if method.deviation_error is not None
     ]
+    if measured.agreements:
+        lines.append(
+            f"sites: T = {measured.compared_t}, against all sites; rank correlation of the"
+            " epistemic and of the total uncertainty, mean absolute error of the mean"
+        )
     if measured.is_made_up:
         lines.append("rows: dummy rows; give --inputs for errors on rows of your own")
     return lines
@@ -215,6 +265,10 @@ def _batches(measured: Study) -> list[int]:
 def _time(latency: Latency) -> str:
     shown = f"{1e3 * latency.minimum_s:.3g} / {1e3 * latency.median_s:.3g}"
     return f"{shown} ({latency.forwards:.1f}x)"
+
+
+def _exact(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _number(value: float | None) -> str:
