@@ -71,36 +71,49 @@ def convolutional(*, spatial: bool) -> nn.Module:
     )
 
 
-class Encoder(nn.Module):
-    """Four layers of width 256 over 64 positions, dropout .1 everywhere."""
+def _dropped(drop_prob: float, last: nn.Module) -> nn.Module:
+    """A last map, with dropout in front of it where there is a p."""
+    return nn.Sequential(nn.Dropout(drop_prob), last) if drop_prob else last
 
-    def __init__(self) -> None:
+
+class Encoder(nn.Module):
+    """Four layers of width 256 over 64 positions, dropout .1 everywhere.
+
+    Args:
+        head_drop_prob: p in front of the last map.
+    """
+
+    def __init__(self, head_drop_prob: float = 0.0) -> None:
         super().__init__()
         layer = nn.TransformerEncoderLayer(256, 4, 1024, dropout=0.1, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
-        self.head = nn.Linear(256, 10)
+        self.head = _dropped(head_drop_prob, nn.Linear(256, 10))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.encoder(x).mean(1))
 
 
 class Recurrent(nn.Module):
-    """Two layers of an LSTM with dropout between them, and a head on the last step."""
+    """Two layers of an LSTM with dropout between them, and a head on the last step.
 
-    def __init__(self) -> None:
+    Args:
+        head_drop_prob: p in front of the last map.
+    """
+
+    def __init__(self, head_drop_prob: float = 0.0) -> None:
         super().__init__()
         self.lstm = nn.LSTM(64, 256, 2, dropout=0.3, batch_first=True)
-        self.head = nn.Linear(256, 10)
+        self.head = _dropped(head_drop_prob, nn.Linear(256, 10))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.lstm(x)[0][:, -1])
 
 
-def residual() -> nn.Module:
+def residual(head_drop_prob: float = 0.0) -> nn.Module:
     return ResNet(
         (3, 32, 32),
         channels=(32, 64, 128),
-        drop_prob=0.0,
+        drop_prob=head_drop_prob,
         stochastic_depth=0.2,
         dropblock=0.1,
         dropblock_stages=2,
