@@ -65,6 +65,9 @@ def test_a_query_and_a_body_that_say_the_same_are_the_same_options() -> None:
     query = [("num_samples", "8"), ("members", "1,best"), ("tolerance", "0.5"), ("coverage", "1")]
     body = {"num_samples": 8, "members": ["1", "best"], "tolerance": 0.5, "coverage": 1.0}
     assert read_query(PredictOptions, query) == read_fields(PredictOptions, body)
+    for text, sites in (("last", "last"), ("3,head.*", [3, "head.*"])):
+        named = read_fields(PredictOptions, {"sites": sites})
+        assert read_query(PredictOptions, [("sites", text)]) == named
     chosen = read_query(SelectOptions, [("strategy", "bald"), ("k", "3"), ("exclude", "1,2")])
     assert (chosen.k, chosen.exclude, chosen.maximize) == (3, [1, 2], True)
 

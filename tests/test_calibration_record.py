@@ -85,6 +85,19 @@ def test_it_covers_the_sampling_it_is_bound_to_and_names_what_differs() -> None:
     assert CLASSES.covers(Sampling(method="point")) is not None
 
 
+def test_sites_are_written_where_they_are_not_all_and_all_where_none_are_written() -> None:
+    written = CLASSES.to_json()["sampling"]
+    assert isinstance(written, dict)
+    assert "sites" not in written  # as builds that sampled all sites wrote it
+    assert Calibration.from_json(json.dumps(CLASSES.to_json())).sampling.sites == "all"
+    some = replace(CLASSES, sampling=Sampling(sites=(0, 2)))
+    again = Calibration.from_json(json.dumps(some.to_json()))
+    assert again.sampling == some.sampling
+    reason = again.covers(Sampling(sites="last"))
+    assert reason is not None
+    assert "sites 0,2 (asked: last)" in reason
+
+
 def test_sets_take_the_record_s_coverage_unless_another_is_asked() -> None:
     mean_BC = np.array([[0.5, 0.3, 0.2]])  # scores 0.5, 0.7, 0.8; thresholds (k - 1) / 18
     assert CLASSES.head.sets(mean_BC, NONE, None).tolist() == [[True, True, True]]

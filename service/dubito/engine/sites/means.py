@@ -20,12 +20,13 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeIs
 
 from dubito.engine.moments.nodes import nodes_of
 from dubito.errors import InputError
 from dubito_nn import Program, Site
 from dubito_nn.flow import Flow, base, names
-from dubito_nn.program import Node, Value, step
+from dubito_nn.program import Node, SiteSource, Value, step
 
 _SHAPE = names(
     "reshape view view_as reshape_as expand expand_as broadcast_tensors permute transpose t"
@@ -134,11 +135,13 @@ class Means:
         return kind in _SHAPE | _SUMS
 
     def _run(
-        self, nodes: Sequence[Node], given: Mapping[str, Value], draw: object
+        self, nodes: Sequence[Node], given: Mapping[str, Value], draw: SiteSource | None
     ) -> dict[str, Tensor]:
+        """The nodes' values, in float64 whatever a cast says."""
         values = {**self.known, **given}
         for node in nodes:
-            values[node.name] = step(node, values, {}, {}, draw, "cpu")  # type: ignore[arg-type]
+            value = step(node, values, {}, {}, draw, "cpu")
+            values[node.name] = value.double() if _is_float(value) else value
         return {node.name: values[node.name] for node in nodes}  # type: ignore[misc]
 
     def unknown(self, name: str) -> InputError:
@@ -155,6 +158,10 @@ def _is_per_number(node: Node) -> bool:
     return base(node) in _SHAPE | _STEPS | _SMOOTH | _CASTS | {
         *("add", "sub", "rsub", "neg", "mul", "div")
     }
+
+
+def _is_float(value: Value) -> TypeIs[Tensor]:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def mean_of(site: Site) -> float:
