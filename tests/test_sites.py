@@ -5,6 +5,7 @@ Every layer of the family at its mean is in `test_family_served.py`.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dubito.engine import Engine, Ensemble, Sampling
 from dubito.engine.calling.sampling import Masks, Sites, read_sites, shown_sites
@@ -101,6 +103,32 @@ def test_what_is_not_sampled_is_computed_once_per_row(engine: Engine) -> None:
     in_suffix = [node.op for node in plan.suffix]
     assert in_suffix.count("aten.linear.default") == 1
     assert [node.op for node in plan.prefix].count("aten.linear.default") == 2
+
+
+class _Alive(TorchDispatchMode):
+    """Counts the results of operators that are held at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most, self._made = 0, list[weakref.ref[Tensor]]()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        self._made = [made for made in self._made if made() is not None]
+        self._made += [weakref.ref(result)] if isinstance(result, Tensor) else []
+        self.most = max(self.most, len(self._made))
+        return result
+
+
+def test_the_prefix_holds_on_to_nothing_that_is_read_no_more(tmp_path: Path) -> None:
+    layers = [part for _ in range(20) for part in (nn.Linear(6, 6), nn.Tanh())]
+    network = nn.Sequential(*layers, nn.Dropout(0.5), nn.Linear(6, 3))
+    engine = Engine.load(_exported(network, torch.randn(3, 6), tmp_path))
+    rows = engine.read_inputs(_rows())
+    execution = engine.pieces("shared", rows).execution
+    with torch.no_grad(), _Alive() as alive:
+        execution.prefix(rows)
+    assert alive.most <= 4
 
 
 def test_the_last_few_choices_are_kept_and_others_are_made_again(tmp_path: Path) -> None:

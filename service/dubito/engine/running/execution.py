@@ -62,6 +62,7 @@ class Execution:
     static: Values = field(default_factory=dict)
     _masks: LRUCache[Key, _KeyMasks] = field(init=False)
     _steps: dict[tuple[Form, ...], Steps] = field(default_factory=dict)
+    _last_uses: dict[frozenset[str], Mapping[int, list[str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._masks = LRUCache(self.cache_bytes, getsizeof=lambda masks: masks.bytes)
@@ -208,8 +209,8 @@ class Execution:
         source: SiteSource | None,
         wanted: frozenset[str],
     ) -> Values:
-        values = dict(self.static)
-        for node in nodes:
+        values, dying = dict(self.static), self._dying(nodes, wanted)
+        for position, node in enumerate(nodes):
             layout = self.layouts.of[node.name]
             if isinstance(layout, Size):
                 values[node.name] = layout.at(rows)
@@ -217,7 +218,20 @@ class Execution:
             for name, size in self._sizes[node.name]:
                 values[name] = size.at(rows)
             values[node.name] = compute(node, values, inputs, self.weights, source, self.device)
+            for name in dying.get(position, ()):
+                del values[name]
         return {name: values[name] for name in wanted}
+
+    def _dying(self, nodes: Sequence[Node], wanted: frozenset[str]) -> Mapping[int, list[str]]:
+        """Names of the values that a part no longer needs, by the position of their last reader."""
+        if wanted not in self._last_uses:
+            made = {node.name for node in nodes}
+            last = Program(tuple(nodes), {name: name for name in wanted}).last_uses()
+            self._last_uses[wanted] = {
+                position: [name for name in names if name in made]
+                for position, names in last.items()
+            }
+        return self._last_uses[wanted]
 
 
 @dataclass
