@@ -124,8 +124,9 @@ def _sides(network: nn.Module, bundle: Bundle, samples: int, device: torch.devic
         except (ImportError, ValueError) as error:
             failed[name] = str(error)
     plain = make_peer(LOOP, network, 1, device).network.eval()
-    engine = Engine.load(bundle, device=str(device), num_samples=samples)
-    redrawing = Engine.load(bundle, device=str(device))  # its own, so that it evicts nobody's masks
+    engine = Engine.load(bundle, device=str(device), num_samples=samples, timing_limit_s=None)
+    # its own, so that it evicts nobody's masks
+    redrawing = Engine.load(bundle, device=str(device), timing_limit_s=None)
     seeds = itertools.count(1)
     calls: dict[str, Callable[[Tensor], object]] = {
         PLAIN: lambda x: plain(x.to(device)).softmax(-1).cpu(),

@@ -388,3 +388,29 @@ def test_help_lists_every_command_as_it_describes_itself_and_imports_none() -> N
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_commands_that_run_no_network_import_no_torch(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, bundles: Bundles
+) -> None:
+    assert _run(capsys, monkeypatch, "register", bundles("first"), "--model", "net")[0] == 0
+    lines = (
+        *("models", "show net", "pool list", "jobs", "jobs show x", "db current"),
+        *("registry check", "registry audit", "monitor net --url http://127.0.0.1:9"),
+        *("unalias net other", "retire net 2 --reason old", "restore net 2", "delete net 2"),
+    )
+    script = (
+        "import sys\n"
+        "from dubito.cli import main\n"
+        f"for line in {lines!r}:\n"
+        "    sys.argv = ['dubito', *line.split()]\n"
+        "    try:\n"
+        "        main()\n"
+        "    except SystemExit:\n"
+        "        assert 'torch' not in sys.modules, line\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "net" in ended.stdout

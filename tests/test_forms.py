@@ -265,7 +265,8 @@ def test_the_clock_overrules_the_model(engine: Engine) -> None:
     def slower_with_forms(forms: tuple[Form, ...], rows: int, packed: bool) -> float:
         return 2.0e-3 if forms else 1.0e-3
 
-    checked = timed(hopeful, slower_with_forms)
+    (checked,), is_whole = timed([hopeful], slower_with_forms)
+    assert is_whole
     assert [timing.measured for timing in checked.timings] == [0.5, 0.5]
     assert checked.least_rows() is None
 
@@ -277,7 +278,44 @@ def test_a_form_without_hope_is_not_timed(engine: Engine) -> None:
     def never(forms: tuple[Form, ...], rows: int, packed: bool) -> float:
         raise AssertionError("timed all the same")
 
-    assert timed(hopeless, never) is hopeless
+    assert timed([hopeless], never) == ([hopeless], True)
+
+
+def test_what_there_was_no_time_for_is_left_to_the_model_and_timed_later(engine: Engine) -> None:
+    (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
+    hopeful = replace(option, timings=(FormTiming(1, 5.0), FormTiming(4, 5.0)))
+    calls: list[int] = []
+
+    def run(forms: tuple[Form, ...], rows: int, packed: bool) -> float:
+        calls.append(rows)
+        return 1.0e-3 if forms else 2.0e-3
+
+    assert timed([hopeful], run, lambda: True) == ([hopeful], False)
+    assert not calls
+    (half,), is_whole = timed([hopeful], run, lambda: bool(calls) and calls[-1] == 4)
+    assert [timing.measured for timing in half.timings] == [2.0, None]
+    assert not is_whole
+    calls.clear()
+    (done,), is_whole = timed([half], run)
+    assert [timing.measured for timing in done.timings] == [2.0, 2.0]
+    assert is_whole
+    assert set(calls) == {4}
+
+
+def test_slow_calls_are_timed_once_and_no_more_rows_are_tried(engine: Engine) -> None:
+    (option,) = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8))).options
+    hopeful = replace(option, timings=(FormTiming(1, 5.0), FormTiming(4, 5.0)))
+    calls: list[int] = []
+
+    def slow(forms: tuple[Form, ...], rows: int, packed: bool) -> float:
+        calls.append(rows)
+        return 1.0 if forms else 3.0
+
+    (checked,), is_whole = timed([hopeful], slow)
+    assert is_whole
+    assert [(timing.rows, timing.measured) for timing in checked.timings] == [(1, 3.0)]
+    ways = 3 if hopeful.packed_bytes else 2
+    assert calls == [1] * (2 * ways)  # the first of each way, and one turn
 
 
 def test_weights_gathered_for_the_own_seed_are_kept_and_for_another_are_not(

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from dubito.engine import Engine, Sampling
-from dubito.engine.pinning import FormChoice, arithmetic, choose, pinned
+from dubito.engine.kernels.machine import arithmetic
+from dubito.engine.pinning import FormChoice, choose, pinned
 from dubito_nn import export
 
 from .conftest import NUM_FEATURES, Bundles

@@ -202,6 +202,13 @@ class Settings(BaseSettings):
         description="Memory that one chunk of passes may take, in bytes. Without it: 512 MiB "
         "on a CPU, a sixteenth of the memory of a GPU.",
     )
+    timing_limit_ms: int = Field(
+        default=1000,
+        ge=0,
+        description="Time that finding out which forms of a network pay may take when it is "
+        "loaded, in milliseconds. The findings are kept in the data folder, and what was left is "
+        "timed at the next load. 0: nothing is timed.",
+    )
     proof_timeout_ms: Positive = Field(
         default=1500,
         description="Processor time that proving an uploaded bundle may take, in "
@@ -267,6 +274,11 @@ class Settings(BaseSettings):
     def objects_dir(self) -> Path:
         """The folder of the object store."""
         return self.data_dir / "objects"
+
+    @property
+    def findings_dir(self) -> Path:
+        """The folder of what loading a bundle found out."""
+        return self.data_dir / "findings"
 
     @property
     def cache_dir(self) -> Path:

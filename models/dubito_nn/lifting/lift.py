@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from dubito_nn.errors import ExportError
 from dubito_nn.lifting.capture import Captured, clean_path
@@ -272,6 +271,8 @@ class Lifter:
 
     def _plain(self, node: fx.Node) -> None:
         """Carry an operator of the allow-list over as it is."""
+        from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
         whole = recurrent_operators().get(node.target)
         name = f"aten.{whole}.input" if whole else name_of(node.target)
         if free_unbacked_symbols(node.meta.get("val")):

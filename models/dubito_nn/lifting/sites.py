@@ -7,9 +7,8 @@ probability from the node or its module.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import sympy
 import torch
 from torch import Tensor, fx
 
@@ -19,6 +18,9 @@ from dubito_nn.lifting.example import BATCH
 from dubito_nn.lifting.rules import module_path
 from dubito_nn.manifest import Distribution, Site
 from dubito_nn.operators import name_of
+
+if TYPE_CHECKING:  # it takes a third of a second, and only an export needs it
+    import sympy
 
 Shape = tuple[int | str, ...]
 _DRAWS_ALONE = ("aten.bernoulli.p", "aten.bernoulli.Tensor")  # others apply their mask too
@@ -58,6 +60,8 @@ class Symbols:
         Raises:
             ExportError: where rows are on several axes, or not a factor of one.
         """
+        import sympy
+
         batch_dim, rest = None, list[int | str]()
         for axis, size in enumerate(shape):
             expression = _expression(size)
@@ -76,6 +80,8 @@ class Symbols:
         return batch_dim, tuple(rest)
 
     def _named(self, expression: sympy.Expr) -> int | str:
+        import sympy
+
         names = {s: sympy.Symbol(self._meanings.get(s, str(s))) for s in expression.free_symbols}
         renamed = expression.xreplace(names)
         return int(renamed) if renamed.is_Integer else str(renamed)
@@ -146,5 +152,7 @@ def _of_the_layer(captured: Captured, path: str, drawn: float) -> float | None:
 
 def _expression(size: int | torch.SymInt) -> sympy.Expr:
     """A size as an expression in the recorder's symbols; nothing is parsed."""
+    import sympy
+
     node = getattr(size, "node", None)
-    return sympy.Integer(int(size)) if node is None else cast(sympy.Expr, node.expr)
+    return sympy.Integer(int(size)) if node is None else cast("sympy.Expr", node.expr)

@@ -11,8 +11,21 @@ factory.py      `create_app`
 server.py       uvicorn, and how it ends
 """
 
-from dubito.api.border.auth import check_bind
-from dubito.api.factory import create_app
-from dubito.api.server import Server
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dubito.api.border.auth import check_bind as check_bind
+    from dubito.api.factory import create_app as create_app
+    from dubito.api.server import Server as Server
 
 __all__ = ["Server", "check_bind", "create_app"]
+
+_MODULES = {"Server": "server", "check_bind": "border.auth", "create_app": "factory"}
+
+
+def __getattr__(name: str) -> object:
+    """What a server is made of, once it is asked for: a command reads `border.fields` alone."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from dubito.api.border.bodies import parse_json
-from dubito.api.border.fields import named, no_query, read_fields, read_query
+from dubito.api.border.fields import ARRAYS, named, no_query, read_fields, read_query
 from dubito.api.intake import Received
 from dubito.arrays import read_npz
 from dubito.asked import SamplingOptions
@@ -15,7 +15,6 @@ from dubito.media import JSON, NPZ
 Options = TypeVar("Options", bound=SamplingOptions)
 
 KINDS = (JSON, NPZ)
-ARRAYS = ("inputs", "labels", "targets", "ood_inputs")
 
 
 def read_labelled(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 import dubito
+from dubito.engine.kernels.machine import processor
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +40,10 @@ def describe_machine(device: torch.device) -> Machine:
     """
     on_cuda = device.type == "cuda"
     return Machine(
-        processor=_processor(),
+        processor=processor(),
         cores=os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         device=torch.cuda.get_device_name(device) if on_cuda else device.type,
         torch=torch.__version__,
         dubito=dubito.__version__,
     )
-
-
-def _processor() -> str:
-    """The model's name where Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()

@@ -152,6 +152,7 @@ def _engine(bundle: Path, device: str | None, order: BenchOrder) -> Engine:
         masks=order.masks or "shared",
         draw=order.draw or "stratified",
         memory_budget_bytes=settings.memory_budget_bytes,
+        timing_limit_s=None,
     )
 
 

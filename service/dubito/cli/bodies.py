@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from dubito.api.border.fields import named, names_of
-from dubito.api.labelled import ARRAYS
+from dubito.api.border.fields import ARRAYS, named, names_of
 from dubito.cli.console import read_rows
 
 

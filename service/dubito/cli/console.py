@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
@@ -24,11 +25,15 @@ from dubito.problems import read_problems
 
 if TYPE_CHECKING:  # what imports torch is imported when it is needed: help shall come at once
     from dubito.application import Application
+    from dubito.pools import Shelf
+    from dubito.registry import Registry
+    from dubito.registry.jobs import JobStore
     from dubito.serving.worker import Job
 
 T = TypeVar("T")
 
 _BEAT_S = 0.1
+_SMALL_CALL = 4096  # rows x samples, which a timing itself runs several times
 _WIDEST = 100_000  # characters of a line that nobody sees on a screen
 
 
@@ -75,13 +80,57 @@ def tell(head: str, line: str, style: str = "bold") -> None:
 
 
 @contextmanager
-def application() -> Iterator[Application]:
-    """The application on the data directory of the environment."""
+def application(call: int | None = None) -> Iterator[Application]:
+    """The application on the data directory of the environment.
+
+    Args:
+        call: rows x samples of the one call that is made of a network, for which nothing is warmed
+            up, and nothing timed where the call itself is too small to gain by it; None: other
+            work.
+    """
     from dubito.application import Application
     from dubito.settings import Settings
 
-    with Application(Settings()).running() as running:
+    settings = Settings()
+    if call is not None:
+        is_small = {"timing_limit_ms": 0} if call <= _SMALL_CALL else {}
+        settings = settings.model_copy(update={"warm_up_rows": (), **is_small})
+    with Application(settings).running() as running:
         yield running
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept in the data directory, for commands that run no network and import no torch.
+
+    Args:
+        registry: of models and versions.
+        pools: of rows.
+        jobs: that are known.
+    """
+
+    registry: Registry
+    pools: Shelf
+    jobs: JobStore
+
+
+@contextmanager
+def kept() -> Iterator[Kept]:
+    """The registry, the pools and the jobs of the data directory of the environment."""
+    from dubito.models.opening import open_database, open_objects
+    from dubito.pools import Shelf
+    from dubito.registry import Registry
+    from dubito.registry.jobs import JobStore
+    from dubito.registry.pools import PoolStore
+    from dubito.settings import Settings
+
+    settings = Settings()
+    database, objects = open_database(settings), open_objects(settings)
+    registry = Registry(database, objects)
+    try:
+        yield Kept(registry, Shelf(PoolStore(database, objects), settings), JobStore(database))
+    finally:
+        registry.close()
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def inspect(
 ) -> None:
     """Show the sites of a bundle, the work that its samples share, and its warnings."""
     with progress(f"reading {bundle.name}"):
-        engine = Engine.load(bundle, num_samples=num_samples)
+        engine = Engine.load(bundle, num_samples=num_samples, timing_limit_s=None if plan else 0)
         counted = cost(engine)
     manifest, console = engine.manifest, output()
     console.print(_facts(manifest, engine))

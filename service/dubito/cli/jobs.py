@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import (
@@ -18,10 +18,12 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from dubito.application import Application
-from dubito.cli.console import application, messages, output
+from dubito.cli.console import application, kept, messages, output
 from dubito.errors import DubitoError
 from dubito.registry import JobFact
+
+if TYPE_CHECKING:
+    from dubito.application import Application
 
 jobs = typer.Typer(help="Long work on stored pools.", invoke_without_command=True)
 
@@ -36,8 +38,8 @@ def list_(context: typer.Context) -> None:
         return
     whole = Column("job", no_wrap=True)  # other commands take it
     table = Table(whole, "kind", "model", "version", "pool", "state", "done", "rows/s")
-    with application() as running:
-        for fact in running.jobs.all():
+    with kept() as known:
+        for fact in known.jobs.all():
             share = f"{100 * fact.done / max(1, fact.total):.0f} %"
             rate = "" if fact.rate is None else f"{fact.rate:.0f}"
             table.add_row(
@@ -50,8 +52,8 @@ def list_(context: typer.Context) -> None:
 @jobs.command()
 def show(job: Id) -> None:
     """Show one job."""
-    with application() as running:
-        fact = running.jobs.get(job)
+    with kept() as known:
+        fact = known.jobs.get(job)
     output().print(
         f"{fact.id}: {fact.kind} of pool {fact.pool} with version {fact.version} of {fact.model} "
         f"is {fact.state}, {fact.done} of {fact.total} rows",

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from dubito.api.border.errors import FieldsError
-from dubito.api.border.fields import named
-from dubito.api.labelled import ARRAYS
+from dubito.api.border.fields import ARRAYS, named
 from dubito.arrays import Arrays
 from dubito.cli.console import messages, read_arrays
 from dubito.errors import InputError

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dubito.cli.console import application, local_actor, output
+from dubito.cli.console import application, kept, local_actor, output
 from dubito.names import DEFAULT_ALIAS
 
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
@@ -41,8 +41,8 @@ def unalias(
     revision: Revision = None,
 ) -> None:
     """Delete an alias."""
-    with application() as running:
-        running.registry.delete_alias(model, name, if_match=_only(revision), actor=local_actor())
+    with kept() as known:
+        known.registry.delete_alias(model, name, if_match=_only(revision), actor=local_actor())
     output().print(f"{model}: {name} is gone")
 
 
@@ -52,22 +52,22 @@ def retire(
     reason: Annotated[str, typer.Option(help="Reason, told to whoever asks for the version.")],
 ) -> None:
     """Retire a version that no alias names: it is kept, but no longer answers requests."""
-    with application() as running:
-        running.registry.retire(model, str(version), reason[:500], actor=local_actor())
+    with kept() as known:
+        known.registry.retire(model, str(version), reason[:500], actor=local_actor())
     output().print(f"{model} version {version} is retired: {reason}")
 
 
 def restore(model: Model, version: Version) -> None:
     """Un-retire a version, so that it answers requests again."""
-    with application() as running:
-        running.registry.restore(model, str(version), actor=local_actor())
+    with kept() as known:
+        known.registry.restore(model, str(version), actor=local_actor())
     output().print(f"{model} version {version} answers again")
 
 
 def delete(model: Model, version: Version) -> None:
     """Delete a version that no alias names, with its calibrations."""
-    with application() as running:
-        running.registry.delete_version(model, str(version), actor=local_actor())
+    with kept() as known:
+        known.registry.delete_version(model, str(version), actor=local_actor())
     output().print(f"{model} version {version} is gone")
 
 

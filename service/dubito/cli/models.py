@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
-from dubito.cli.console import application, local_actor, output, progress
+from dubito.cli.console import application, kept, local_actor, output, progress
 from dubito.names import DEFAULT_ALIAS
 
 _MINUTE = "%Y-%m-%d %H:%M"
@@ -36,11 +36,13 @@ def show(
     version: Annotated[str, typer.Argument(help="Version, by number or alias.")] = DEFAULT_ALIAS,
 ) -> None:
     """Show what is known about a version: provenance, sites, warnings and calibrations."""
-    with application() as running:
-        page = running.library.page(model, version)
-    fact, manifest = page.version, page.version.manifest
+    with kept() as known:
+        fact = known.registry.version(model, version)
+    manifest = fact.manifest
     table = Table(show_header=False, box=None)
-    retired = None if fact.retired_at is None else f"{fact.retired_at:{_MINUTE}} {page.reason}"
+    retired = (
+        None if fact.retired_at is None else f"{fact.retired_at:{_MINUTE}} {fact.retired_reason}"
+    )
     sites, warnings = manifest.get("sites"), manifest.get("warnings")
     for name, value in (
         ("version", f"{fact.model} {fact.number}"),
@@ -67,8 +69,8 @@ def models() -> None:
     """List the models of the data directory."""
     whole = Column("model", no_wrap=True)
     table = Table(whole, "version", "aliases", "task", "size", "calibration", "created")
-    with application() as running:
-        for fact in running.registry.models():
+    with kept() as known:
+        for fact in known.registry.models():
             for version in fact.versions:
                 active = version.active_calibration
                 retired = [] if version.retired_at is None else ["retired"]

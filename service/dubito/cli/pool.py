@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
-from dubito.cli.console import application, local_actor, output, progress
+from dubito.cli.console import kept, local_actor, output, progress
 from dubito.pools.shelf import format_of
 from dubito.registry import PoolFact
 
@@ -26,13 +26,13 @@ def add(
     name: Annotated[str | None, typer.Option(help="Name of the pool. Default: its digest.")] = None,
 ) -> None:
     """Verify a file and store it as a pool."""
-    with application() as running, progress(f"storing {Path(source).name}"):
+    with kept() as known, progress(f"storing {Path(source).name}"):
         if "://" in source:
-            fact = running.pools.take(name, source, actor=local_actor())
+            fact = known.pools.take(name, source, actor=local_actor())
         else:
-            with running.pools.incoming() as path:  # nobody may write to it meanwhile
+            with known.pools.incoming() as path:  # nobody may write to it meanwhile
                 shutil.copyfile(source, path)
-                fact = running.pools.add(name, path, format_of(source), actor=local_actor())
+                fact = known.pools.add(name, path, format_of(source), actor=local_actor())
     output().print(f"{fact.name}: {_rows(fact)}")
 
 
@@ -40,8 +40,8 @@ def add(
 def list_() -> None:
     """Show all pools."""
     table = Table(Column("pool", no_wrap=True), "rows", "arrays", "format", "stored")
-    with application() as running:
-        for fact in running.pools.all():
+    with kept() as known:
+        for fact in known.pools.all():
             stored = f"{fact.created_at:%Y-%m-%d %H:%M}"
             table.add_row(fact.name, str(fact.num_rows), _arrays(fact), fact.format, stored)
     output().print(table)
@@ -50,8 +50,8 @@ def list_() -> None:
 @pool.command()
 def show(name: Name) -> None:
     """Show one pool."""
-    with application() as running:
-        fact = running.pools.get(name)
+    with kept() as known:
+        fact = known.pools.get(name)
     for line in (
         f"{fact.name}: {_rows(fact)}",
         f"{fact.format}, {fact.size_bytes} bytes, sha256 {fact.digest}",
@@ -64,8 +64,8 @@ def show(name: Name) -> None:
 @pool.command()
 def delete(name: Name) -> None:
     """Delete a pool that no job uses."""
-    with application() as running:
-        running.pools.delete(name, actor=local_actor())
+    with kept() as known:
+        known.pools.delete(name, actor=local_actor())
     output().print(f"{name} is deleted")
 
 

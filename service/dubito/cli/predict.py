@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +17,7 @@ from dubito.cli.console import application, finish, local_actor, messages, outpu
 from dubito.cli.jobs import follow, write_result
 from dubito.cli.options import Chosen, request_options
 from dubito.columns import Column, Packed, to_json
+from dubito.engine import Sampling
 from dubito.errors import InputError
 from dubito.jobs.results import check_format
 
@@ -61,7 +62,7 @@ def predict(
     if out is not None:
         _predict_pool(order, out)
         return
-    with application() as running:
+    with application(call=_size(order)) as running:
         reply = finish(running.ask(order), "predicting")
     if as_json:
         typer.echo(to_json({**reply.head(), "outputs": reply.outputs}))
@@ -69,6 +70,14 @@ def predict(
     output().print(_table(reply.outputs))
     for warning in reply.warnings:
         messages().print(f"warning: {warning}")
+
+
+def _size(order: PredictOrder) -> int:
+    """Rows x samples of an order, about."""
+    inputs = order.inputs
+    arrays = inputs.values() if isinstance(inputs, Mapping) else (inputs,)
+    rows = max((len(array) for array in arrays if isinstance(array, Sized)), default=1)
+    return rows * (order.num_samples or Sampling().num_samples)
 
 
 def _predict_pool(order: PredictOrder, out: Path) -> None:

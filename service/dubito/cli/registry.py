@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from dubito.cli.console import application, output, progress
+from dubito.cli.console import kept, output, progress
 from dubito.models.opening import open_database, open_objects
 from dubito.registry.check import CheckReport
 from dubito.registry.check import check as check_registry
@@ -56,8 +56,8 @@ def audit(
 ) -> None:
     """Show the last 1000 changes, newest first."""
     table = Table("when", "who", "what", "model", "version", "details")
-    with application() as running:
-        for change in running.registry.audit(model):
+    with kept() as known:
+        for change in known.registry.audit(model):
             details = ", ".join(f"{name} {value}" for name, value in change.details.items())
             table.add_row(
                 f"{change.at:%Y-%m-%d %H:%M:%S}",

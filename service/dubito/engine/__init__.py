@@ -15,6 +15,7 @@ sites       which sites are sampled, and the others at their means
 heads       what the outputs mean: raw passes → parts → sums → figures
 answering   from passes to answers
 additivity  what a stratified draw leaves, measured once
+findings    what a load found out, kept for the next process
 choice      which forms pay, measured once
 proof       that a stranger's bundle runs, before anything of it is served
 plans       the plans of the shapes of rows that were asked about

@@ -7,6 +7,8 @@ model. Calls then only look the answer up, so that equal requests get equal byte
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -14,6 +16,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from dubito.engine.calling.sampling import Key, Sampling
+from dubito.engine.findings import Timings
 from dubito.engine.forms import About, Linear, Skipped, Thinned, branches, chains, linear_maps
 from dubito.engine.kernels.rates import Rates, seconds_of
 from dubito.engine.running.execution import Execution
@@ -30,6 +33,7 @@ _HOPE = 0.8  # the estimated gain from which a timing is worth its time
 _TURNS = 3  # of which the least counts
 _CHUNKS = (0.5, 3.0)  # times the usual size of a chunk: others that are tried at load
 _TRIED_ROWS, _TRIED_BYTES, _CHUNK_MARGIN = 16, 96 * 2**20, 1.05
+_DENSE = -1, True
 _LEAST_TIMED, _TIMED_FOLDED = 8, 4096  # samples, and samples x rows, that a form is timed with
 
 
@@ -67,14 +71,26 @@ def options(execution: Execution, rates: Rates, num_samples: int) -> list[Option
     return made
 
 
-def timed_passes(passes: Passes, row: Mapping[str, Tensor], sampling: Sampling) -> Passes:
-    """Return the passes with options and size of chunks checked against the clock.
+def timed_passes(
+    passes: Passes,
+    row: Mapping[str, Tensor],
+    sampling: Sampling,
+    known: Timings | None = None,
+    limit_s: float | None = None,
+) -> Timings:
+    """Check the options and the size of chunks against the clock.
 
     Args:
         passes: on their device.
         row: one made-up row.
         sampling: to time with.
+        known: what was timed before and is not timed again.
+        limit_s: on the wall after which no further call is timed; None: no limit.
     """
+    end_s = math.inf if limit_s is None else time.perf_counter() + limit_s
+
+    def is_over() -> bool:
+        return time.perf_counter() >= end_s
 
     def run(forms: tuple[Form, ...], rows: int, packed: bool) -> float:
         key, most = sampling.key if packed else None, sampling.num_samples
@@ -83,38 +99,106 @@ def timed_passes(passes: Passes, row: Mapping[str, Tensor], sampling: Sampling) 
         some = replace(sampling, num_samples=most)
         return _seconds(replace(passes, forced=forms, key=key), row, rows, some)
 
-    checked = replace(passes, options=[timed(option, run) for option in passes.options])
+    options = passes.options
+    if known is not None:
+        options = [replace(o, timings=t) for o, t in zip(options, known.forms, strict=True)]
+    if any(map(_is_hopeful, (option.timings for option in options))) and not is_over():
+        run((), ROWS[0], True)  # what torch makes ready at its first call is nobody's time
+    checked, is_whole = timed(options, run, is_over)
     passes.packs.clear()
-    return replace(checked, chunk_share=_best_share(checked, row, sampling))
+    share = None if known is None else known.chunk_share
+    if share is None and not is_over():
+        share = _best_share(replace(passes, options=checked), row, sampling, is_over)
+    forms = tuple(option.timings for option in checked)
+    return Timings(forms, share, is_whole and share is not None)
 
 
-def timed(option: Option, run: Callable[[tuple[Form, ...], int, bool], float]) -> Option:
-    """The option with what the clock says, where the model leaves hope.
+def timed(
+    options: Sequence[Option],
+    run: Callable[[tuple[Form, ...], int, bool], float],
+    is_over: Callable[[], bool] = lambda: False,
+) -> tuple[list[Option], bool]:
+    """The options with what the clock says, where the model leaves hope, and whether that is all.
 
     Args:
-        option: to check.
+        options: to check; what they were timed with is not timed again.
         run: seconds of some forms on some rows, with weights gathered beforehand or not.
+        is_over: whether no further call may be timed.
     """
-    if max(timing.estimated for timing in option.timings) < _HOPE:
-        return option
-    checked: list[FormTiming] = []
-    for timing in option.timings:
-        ways: list[tuple[tuple[Form, ...], bool]] = [((), True), ((option.form,), True)]
-        if option.packed_bytes:
-            ways.append(((option.form,), False))
-        for forms, packed in ways:
-            run(forms, timing.rows, packed)
-        turns = [[run(forms, timing.rows, packed) for forms, packed in ways] for _ in range(_TURNS)]
-        dense, with_form, *rest = (min(seconds) for seconds in zip(*turns, strict=True))
-        unpacked = dense / rest[0] if rest else dense / with_form
-        checked.append(replace(timing, measured=dense / with_form, unpacked=unpacked))
-        if dense > _SLOWEST_S:
+    made = [list(option.timings) for option in options]
+    hopeful = [at for at, timings in enumerate(made) if _is_hopeful(timings)]
+    is_whole = True
+    for place, timing in enumerate(made[hopeful[0]] if hopeful else ()):
+        missing = [at for at in hopeful if made[at][place].measured is None]
+        if not missing:
+            continue
+        seconds = _least([(at, options[at]) for at in missing], timing.rows, run, is_over)
+        for at in missing:
+            if (at, True) in seconds:
+                dense_s, with_form_s = seconds[_DENSE], seconds[at, True]
+                made[at][place] = replace(
+                    made[at][place],
+                    measured=dense_s / with_form_s,
+                    unpacked=dense_s / seconds.get((at, False), with_form_s),
+                )
+        if any((at, True) not in seconds for at in missing):
+            is_whole = False
             break
-    return replace(option, timings=tuple(checked))
+        if seconds[_DENSE] > _SLOWEST_S:
+            for at in hopeful:
+                del made[at][place + 1 :]
+            break
+    pairs = zip(options, made, strict=True)
+    return [replace(option, timings=tuple(timings)) for option, timings in pairs], is_whole
 
 
-def _best_share(passes: Passes, row: Mapping[str, Tensor], sampling: Sampling) -> float:
-    """The size of chunks that is fastest; the usual one where nothing is clearly faster."""
+def _is_hopeful(timings: Sequence[FormTiming]) -> bool:
+    return max(timing.estimated for timing in timings) >= _HOPE
+
+
+def _least(
+    options: Sequence[tuple[int, Option]],
+    rows: int,
+    run: Callable[[tuple[Form, ...], int, bool], float],
+    is_over: Callable[[], bool],
+) -> dict[tuple[int, bool], float]:
+    """The least seconds of each way to run some rows, for as many options as there was time for.
+
+    Where a call takes long, one turn after the first call tells enough, and where the time is over
+    the first call itself.
+
+    Args:
+        options: with their places.
+        rows: B.
+        run: as for `timed`.
+        is_over: as for `timed`.
+    """
+    ways: dict[tuple[int, bool], tuple[tuple[Form, ...], bool]] = {_DENSE: ((), True)}
+    for at, option in options:
+        if option.packed_bytes:
+            ways[at, False] = ((option.form,), False)
+        ways[at, True] = ((option.form,), True)
+    first: dict[tuple[int, bool], float] = {}
+    for way, (forms, packed) in ways.items():
+        if is_over():
+            break
+        first[way] = run(forms, rows, packed)
+    turns: list[dict[tuple[int, bool], float]] = []
+    while len(turns) < (1 if first and first[_DENSE] > _SLOWEST_S else _TURNS) and not is_over():
+        turns.append({way: run(ways[way][0], rows, ways[way][1]) for way in first})
+    return {way: min(turn[way] for turn in turns or [first]) for way in first}
+
+
+def _best_share(
+    passes: Passes,
+    row: Mapping[str, Tensor],
+    sampling: Sampling,
+    is_over: Callable[[], bool],
+) -> float | None:
+    """The size of chunks that is fastest; the usual one where nothing is clearly faster.
+
+    None where the time was over before each was tried.
+    """
     row_bytes = passes.execution.plan.suffix_row_bytes
     count = min(sampling.num_samples, max(2, _TRIED_BYTES // (_TRIED_ROWS * row_bytes)))
     is_near = count * _TRIED_ROWS * row_bytes < CPU_CHUNK_BYTES
@@ -122,11 +206,17 @@ def _best_share(passes: Passes, row: Mapping[str, Tensor], sampling: Sampling) -
         return 1.0
     trials = {share: replace(passes, chunk_share=share, packs={}) for share in (1.0, *_CHUNKS)}
     some = replace(sampling, num_samples=count)
-    turns = [
-        {share: _seconds(trial, row, _TRIED_ROWS, some) for share, trial in trials.items()}
-        for _ in range(_TURNS)
-    ]
-    least = {share: min(turn[share] for turn in turns) for share in trials}
+    least: dict[float, float] = {}
+    for turn in range(_TURNS):
+        for share, trial in trials.items():
+            if is_over():
+                break
+            seconds = _seconds(trial, row, _TRIED_ROWS, some)
+            least[share] = min(seconds, least.get(share, math.inf))
+        if turn == 0 and least.get(1.0, 0.0) > 2 * _SLOWEST_S:
+            break
+    if len(least) < len(trials):
+        return None
     best = min(least, key=lambda share: least[share])
     return best if least[1.0] > _CHUNK_MARGIN * least[best] else 1.0
 

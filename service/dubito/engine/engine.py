@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dubito.engine import proof
 from dubito.engine.additivity import left_over
 from dubito.engine.answering.call import EngineCall
 from dubito.engine.answering.features import features
@@ -28,6 +29,7 @@ from dubito.engine.calling.columns import Columns, Figures
 from dubito.engine.calling.inputs import Inputs, read_inputs
 from dubito.engine.calling.prediction import Prediction
 from dubito.engine.calling.sampling import Draw, Masks, Sampling, Sites
+from dubito.engine.findings import NOTHING_KEPT, Findings
 from dubito.engine.heads import OutputHead, head_of
 from dubito.engine.heads.scaling import Scaling
 from dubito.engine.kernels.precision import running
@@ -35,15 +37,8 @@ from dubito.engine.kernels.products import run
 from dubito.engine.moments import OutputMoments, Propagation
 from dubito.engine.planning.placement import Placed, on_device, placed
 from dubito.engine.plans import Plans, allowed_bytes, shapes
-from dubito.engine.proof import (
-    fitting_size,
-    made_up_rows,
-    output_shape,
-    refusing,
-    try_out,
-)
 from dubito.engine.proving.clock import Clock
-from dubito.engine.proving.sizes import GraphLimits, warm_up
+from dubito.engine.proving.sizes import GraphLimits
 from dubito.engine.running.fold import repeated_each
 from dubito.engine.running.passes import Passes
 from dubito.engine.some_sites import SomeSites
@@ -88,6 +83,8 @@ class Engine:
         memory_budget_bytes: int | None = None,
         proof_limit_s: float | None = None,
         sites: Sites = "all",
+        findings: Findings = NOTHING_KEPT,
+        timing_limit_s: float | None = 1.0,
     ) -> Engine:
         """Read a bundle, bring it to a device, plan it, and try it on one made-up row.
 
@@ -103,6 +100,8 @@ class Engine:
             proof_limit_s: processor time that showing that a small bundle runs may take, of a
                 bundle that is loaded to be proved and not to answer; None: no limit.
             sites: default, those that are sampled.
+            findings: of earlier loads, which need not be made again.
+            timing_limit_s: on the wall, for finding out which forms pay; None: no limit.
 
         Raises:
             InputError: an argument is out of its bounds.
@@ -116,17 +115,22 @@ class Engine:
             bundle = source if isinstance(source, Bundle) else load_bundle(source)
         except BundleError as error:
             raise BundleRefusedError(str(error)) from error
-        warm_up()
+        about = proof.about(bundle, on, budget)
+        known = proof.known_size(findings.get(about), proof_limit_s)
         clock = Clock(proof_limit_s, bundle.size_bytes)
-        free = fitting_size(bundle, GraphLimits(allowed_bytes(budget), clock))
-        with refusing():
+        limits = GraphLimits(allowed_bytes(budget), clock)
+        free = proof.fitting_size(bundle, limits) if known is None else known
+        with proof.refusing():
             programs = placed(bundle, on)
             plans = Plans(bundle, programs, on, defaults, budget, clock)
             engine = cls(bundle, on, programs, defaults, budget, plans, free)
             rows = engine.made_up_rows()
             plans.trust(rows)
-            try_out(engine, rows)
+            if known is None:
+                proof.try_out(engine, rows)
+                findings.put(about, free)
             if proof_limit_s is None:
+                plans.time_forms(rows, findings, timing_limit_s)
                 engine._prepare(rows)
         plans.clock = Clock(None)
         engine.of_sites(defaults.sites)
@@ -172,7 +176,7 @@ class Engine:
             rows: of the shape in question; None: as made-up rows are.
         """
         return self.head.position_shape(
-            lambda: output_shape(self.bundle, self.made_up_rows() if rows is None else rows)
+            lambda: proof.output_shape(self.bundle, self.made_up_rows() if rows is None else rows)
         )
 
     def numbers_per_row(self, rows: Mapping[str, Tensor] | None = None) -> int:
@@ -382,11 +386,10 @@ class Engine:
 
     def made_up_rows(self, count: int = 2) -> dict[str, Tensor]:
         """Rows of numbers that the network takes; free dimensions as long as it needs."""
-        return made_up_rows(self.manifest.inputs, self._free, count)
+        return proof.made_up_rows(self.manifest.inputs, self._free, count)
 
     def _prepare(self, rows: Mapping[str, Tensor]) -> None:
         """Measure and record now what the first request would else wait for."""
-        self.plans.time_forms(rows)
         if self.defaults.draw == "stratified":
             self._left  # noqa: B018
         if self._recordings is not None:

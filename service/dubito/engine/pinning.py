@@ -4,7 +4,7 @@ Its job: which forms an engine uses, and how large its chunks are, was timed whe
 another day another form may have been the faster one, and sums come out in another order. Work
 that goes on after a restart must not change in its middle: a choice is written down when it
 begins, and an engine pinned to it takes no other. What no choice can fix is the machine: its
-`arithmetic` is written down beside it.
+`arithmetic` (`kernels/machine.py`) is written down beside it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from dubito.engine.calling.sampling import Sampling
 from dubito.engine.engine import Engine
-from dubito.engine.kernels.products import has_fast_onednn
 
 
 @dataclass(frozen=True)
@@ -97,15 +95,3 @@ def pinned(
     made = replace(engine, plans=engine.plans.only(sampling.masks, rows, fixed))
     made.__dict__["_left"] = engine._left  # measured once
     return made
-
-
-def arithmetic(device: torch.device) -> dict[str, object]:
-    """What else the last bits of a result hang on: libraries, processor and threads."""
-    on_cuda = device.type == "cuda"
-    return {
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if on_cuda else "cpu",
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "onednn": has_fast_onednn(),
-        "threads": torch.get_num_threads(),
-    }

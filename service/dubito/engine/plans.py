@@ -6,14 +6,16 @@ Its job: plan a shape at the first call that has it, and keep the last few plans
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from dubito.engine.calling.sampling import Masks, Sampling
 from dubito.engine.choice import options, timed_passes
+from dubito.engine.findings import Findings, Timings
 from dubito.engine.heads import head_of
+from dubito.engine.kernels.machine import arithmetic, processor
 from dubito.engine.kernels.precision import running
 from dubito.engine.kernels.rates import rates
 from dubito.engine.planning.layout import look
@@ -23,7 +25,6 @@ from dubito.engine.proof import check_rows, check_sound
 from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.sizes import GraphLimits
 from dubito.engine.running.execution import Execution
-from dubito.engine.running.options import FormTiming
 from dubito.engine.running.passes import BUDGET_PARTS, Passes
 from dubito_nn import Bundle
 from dubito_nn.program import Node, Value, sites_in
@@ -32,7 +33,7 @@ ALWAYS_ALLOWED_BYTES = 256 * 2**20  # of one value on two rows, however small th
 _TIMED = 64  # samples at most, when forms are timed at load
 _MAX_PLANNED = 16  # shapes of rows that stay planned, where dimensions are free
 _MAX_TIMINGS = 256  # bundles whose timings are remembered
-_TIMINGS: dict[tuple[object, ...], tuple[list[tuple[FormTiming, ...]], float]] = {}
+_TIMINGS: dict[tuple[object, ...], Timings] = {}
 
 
 @dataclass(eq=False)
@@ -90,10 +91,18 @@ class Plans:
         """Plan again at the next call, without what was timed."""
         self._planned.clear()
 
-    def time_forms(self, rows: Mapping[str, Tensor]) -> None:
+    def time_forms(
+        self, rows: Mapping[str, Tensor], findings: Findings, limit_s: float | None
+    ) -> None:
         """Check the forms against the clock, for rows of that shape.
 
-        Once in a process: a bundle that is loaded again answers with the same bits.
+        Once in a process: a bundle that is loaded again answers with the same bits. What was kept
+        of another process is not timed again; what it had no time for is.
+
+        Args:
+            rows: made up.
+            findings: where timings are kept.
+            limit_s: on the wall; 0: nothing is timed, but what is kept counts; None: no limit.
         """
         sampling = replace(self.defaults, num_samples=min(self.defaults.num_samples, _TIMED))
         if sampling.num_samples < 2:
@@ -102,16 +111,41 @@ class Plans:
         drawn = tuple(sites_in(self.bundle.sampling.nodes))
         same = (self.bundle.digest, drawn, self.device, sampling, budget, torch.get_num_threads())
         if (known := _TIMINGS.get(same)) is None:
-            with running(self.device):
-                timed = timed_passes(planned, rows, sampling)
-            known = [option.timings for option in timed.options], timed.chunk_share
+            known = self._timed(planned, rows, sampling, findings, limit_s)
+            if known is None:
+                return
             _TIMINGS[same] = known
             while len(_TIMINGS) > _MAX_TIMINGS:
                 _TIMINGS.pop(next(iter(_TIMINGS)), None)
-        timings, share = known
-        options = [replace(o, timings=t) for o, t in zip(planned.options, timings, strict=True)]
-        checked = replace(planned, options=options, chunk_share=share)
-        self._planned["shared", shapes(rows)] = checked
+        pairs = zip(planned.options, known.forms, strict=True)
+        options = [replace(option, timings=timings) for option, timings in pairs]
+        share = 1.0 if known.chunk_share is None else known.chunk_share
+        self._planned["shared", shapes(rows)] = replace(planned, options=options, chunk_share=share)
+
+    def _timed(
+        self,
+        planned: Passes,
+        rows: Mapping[str, Tensor],
+        sampling: Sampling,
+        findings: Findings,
+        limit_s: float | None,
+    ) -> Timings | None:
+        """What is kept of timings, with what can be added in the time; None: nothing at all."""
+        about = {
+            "found": "timings",
+            "bundle": self.bundle.digest,
+            "sampling": asdict(sampling),
+            "budget": self.memory_budget_bytes,
+            "processor": processor(),
+            **arithmetic(self.device),
+        }
+        known = Timings.from_json(findings.get(about), len(planned.options))
+        if limit_s == 0 or (known is not None and known.is_whole):
+            return known
+        with running(self.device):
+            timed = timed_passes(planned, rows, sampling, known, limit_s)
+        findings.put(about, timed.to_json())
+        return timed
 
     def watch(self, node: Node, value: Value) -> None:
         """Look at the clock between two nodes, which may end the proof."""

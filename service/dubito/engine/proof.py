@@ -21,7 +21,7 @@ from dubito.engine.heads.head import UNBOUNDED
 from dubito.engine.kernels.precision import running
 from dubito.engine.planning.layout import Layout, RowAxis
 from dubito.engine.proving.clock import Clock
-from dubito.engine.proving.sizes import GraphLimits, NotRunningError, check_sizes
+from dubito.engine.proving.sizes import GraphLimits, NotRunningError, check_sizes, warm_up
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, InputSpec
 from dubito_nn.program import DTYPES, SiteSource, Value, doubled
@@ -78,6 +78,30 @@ def fitting_size(bundle: Bundle, limits: GraphLimits) -> int:
             return free
     assert first is not None
     raise first
+
+
+def about(bundle: Bundle, device: torch.device, budget_bytes: int) -> dict[str, object]:
+    """What the proof of a bundle holds for; what it finds is the size of all free dimensions."""
+    return {
+        "found": "proof",
+        "bundle": bundle.digest,
+        "budget": budget_bytes,
+        "torch": torch.__version__,
+        "device": str(device),
+    }
+
+
+def known_size(found: object, limit_s: float | None) -> int | None:
+    """That size where the bundle was proved before; None where it is to be proved now.
+
+    Args:
+        found: of an earlier load.
+        limit_s: of a bundle that is loaded to be proved; None: it is loaded to answer.
+    """
+    if limit_s is None and type(found) is int and found in _FREE_SIZES:
+        return found
+    warm_up()
+    return None
 
 
 def check_sound(bundle: Bundle, rows: Mapping[str, Tensor], limits: GraphLimits) -> None:

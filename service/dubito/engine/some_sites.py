@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from cachetools import LRUCache
 
 from dubito.engine.calling.sampling import Sites
+from dubito.engine.findings import NOTHING_KEPT
 from dubito.engine.planning.placement import placed_like
 from dubito.engine.plans import Plans
 from dubito.engine.proving.clock import Clock
@@ -22,6 +23,7 @@ from dubito.engine.sites.standing import Standing
 if TYPE_CHECKING:
     from dubito.engine.engine import Engine
 
+_TIMING_LIMIT_S = 1.0  # on the wall, for each choice
 _MOST_KEPT = 4  # choices of sites whose plans are kept
 
 _MOST_NAMED = 64  # ways to name them whose sites are remembered
@@ -67,7 +69,7 @@ class SomeSites:
         budget = whole.memory_budget_bytes
         plans = Plans(bundle, programs, whole.device, whole.defaults, budget, Clock(None))
         plans.trust(rows)
-        plans.time_forms(rows)
+        plans.time_forms(rows, NOTHING_KEPT, _TIMING_LIMIT_S)
         return replace(whole, bundle=bundle, placed=programs, plans=plans, whole=whole)
 
     @cached_property

@@ -17,8 +17,9 @@ from functools import partial
 from torch import Tensor
 
 from dubito.engine import Engine, Sampling
+from dubito.engine.kernels.machine import arithmetic
 from dubito.engine.network import Network
-from dubito.engine.pinning import FormChoice, arithmetic, choose, pinned
+from dubito.engine.pinning import FormChoice, choose, pinned
 from dubito.jobs.lane import Lane
 from dubito.serving.worker import Check
 

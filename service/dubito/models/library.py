@@ -19,6 +19,7 @@ from dubito import disk
 from dubito.answered import VersionPage
 from dubito.asked import SamplingOptions
 from dubito.engine import Engine, Sampling
+from dubito.engine.findings import Findings
 from dubito.errors import ConflictError, DubitoError
 from dubito.models.catalogue import Catalogue
 from dubito.models.sampling import merge_sampling
@@ -44,6 +45,7 @@ class Library:
     def __init__(self, registry: Registry, settings: Settings) -> None:
         self._registry = registry
         self._settings = settings
+        self._findings = Findings(settings.findings_dir)
         disk.make(settings.incoming_dir)
         _clear_left_overs(settings.incoming_dir)
         self.facts = Following(registry.changes, settings.poll_ms / 1000)
@@ -78,6 +80,7 @@ class Library:
                 device=settings.device,
                 memory_budget_bytes=settings.memory_budget_bytes,
                 proof_limit_s=settings.proof_timeout_ms / 1000,
+                findings=self._findings,
             ),
             actor=actor,
         )
@@ -199,6 +202,8 @@ class Library:
             masks=sampling.masks,
             draw=sampling.draw,
             memory_budget_bytes=self._settings.memory_budget_bytes,
+            findings=self._findings,
+            timing_limit_s=self._settings.timing_limit_ms / 1000,
         )
         warm_up(engine, version, sampling, self._settings.warm_up_rows)
         return engine

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter
-from scipy.stats import binomtest
 
 from dubito.monitoring.windows import FALSE_ALARM_RATE, Law, Windows
 from dubito.report import expected_calibration_error, reliability_bins
@@ -146,6 +145,8 @@ def figures(outcomes: Sequence[Outcome]) -> Figures | None:
 
 
 def _rate(is_event_W: NDArray[np.bool_]) -> Rate:
+    from scipy.stats import binomtest
+
     count, total = int(is_event_W.sum()), len(is_event_W)
     interval = binomtest(count, total).proportion_ci(CONFIDENCE, "exact")
     return Rate(count / total, float(interval.low), float(interval.high))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import orjson
@@ -18,7 +19,9 @@ from dubito.arrays import read_header
 from dubito.errors import DubitoError
 from dubito.pools.stream import UNNAMED
 from dubito.pools.unpack import INDEX
-from dubito_nn import InputSpec
+
+if TYPE_CHECKING:
+    from dubito_nn import InputSpec
 
 _HELD_BYTES = 64 * 2**20  # that may have been read before pages are let go
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Exists, exists, func, select
 from sqlalchemy.orm import Session
@@ -28,7 +29,9 @@ from dubito.registry.objects import Objects
 from dubito.registry.orphans import drop_unnamed, without_orphan
 from dubito.registry.revisions import Expected, check_revision
 from dubito.registry.tables import AliasRecord, CalibrationRecord, ModelRecord, VersionRecord
-from dubito_nn import Bundle, BundleError, load_bundle
+
+if TYPE_CHECKING:  # what it imports takes a second: whoever only looks shall not wait for it
+    from dubito_nn import Bundle
 
 
 class Registry:
@@ -361,6 +364,8 @@ def verify_bundle(source: Path | bytes) -> Bundle:
     Raises:
         BundleRefusedError: it is damaged, hostile or of an unknown format.
     """
+    from dubito_nn import BundleError, load_bundle
+
     try:
         return load_bundle(source)
     except BundleError as error:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 
 from dubito.acquisition.batches.picks import Picks
 from dubito.acquisition.top import Scores
@@ -103,6 +102,8 @@ def k_means(features_NF: Features, scores_N: Scores, picks: Picks, *, seed: int)
 
     Source: Zhdanov 2019, arXiv:1901.05954.
     """
+    from sklearn.cluster import KMeans
+
     weight_N = scores_N - scores_N.min()
     weight_N = weight_N / weight_N.max() if weight_N.any() else np.ones_like(scores_N)
     clusters = min(picks.k, len(np.unique(features_NF, axis=0)))

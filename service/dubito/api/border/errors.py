@@ -10,15 +10,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 from starlette.responses import Response
 
 from dubito.errors import DubitoError, InputError
 from dubito.problems import read_problems
+
+if TYPE_CHECKING:  # FastAPI is not imported for a command
+    from fastapi.exceptions import RequestValidationError
 
 _TYPE = "urn:dubito:error:"
 _MAX_PROBLEMS = 10

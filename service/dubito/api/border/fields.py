@@ -18,6 +18,9 @@ from dubito.errors import InputError
 from dubito.media import JSON
 
 Body = TypeVar("Body")
+ARRAYS = ("inputs", "labels", "targets", "ood_inputs")
+"""Names of the arrays of labelled rows."""
+
 _MAX_UNKNOWN = 10
 _SMALL_BODY_BYTES = 4096
 _LISTS = ("outputs", "members", "exclude")

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
-from sklearn.covariance import ledoit_wolf
 
 from dubito.calibration.flags.packed import PackedArray
 from dubito.errors import InputError
@@ -212,6 +211,8 @@ def _whitening(centred_BP: Floats, row_BP: Floats, largest: float) -> Floats:
         row_BP: the features themselves.
         largest: of them; what varies by less than 1e-8 of it only rounds.
     """
+    from sklearn.covariance import ledoit_wolf
+
     unit = largest or 1.0
     covariance_PP, _ = ledoit_wolf(centred_BP / unit, assume_centered=True)
     size = np.square(row_BP / unit).mean()

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from dubito import ties
 from dubito.calibration.flags import scores
@@ -191,6 +190,8 @@ def compare(
         source: rows set aside.
         strange: rows known to be strange, set aside too.
     """
+    from sklearn.metrics import roc_auc_score
+
     area = {}
     for name in names:
         usual_B, strange_N = fitted.score(name, source), fitted.score(name, strange)

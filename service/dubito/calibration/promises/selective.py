@@ -27,7 +27,6 @@ from math import ceil, log, log1p
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
 
 from dubito import ties
 from dubito.calibration.promises import conformal
@@ -56,6 +55,8 @@ def risk_bound(num_wrong: int, num_rows: int, failure: float) -> float:
 
     The b with Σ_{j <= wrong} C(n, j) b^j (1-b)^(n-j) = failure; 1 where all are wrong.
     """
+    from scipy.stats import beta
+
     if num_wrong >= num_rows:
         return 1.0
     return float(beta.ppf(1.0 - failure, num_wrong + 1, num_rows - num_wrong))

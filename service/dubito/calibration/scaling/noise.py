@@ -41,7 +41,6 @@ from math import log
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from dubito.calibration.scaling.bounded import bounded, limit
@@ -316,6 +315,8 @@ def _optimum(rows: _Rows) -> tuple[float | None, bool]:
         is_lowest_outside = int(loss_G.argmin()) not in inside
         if not is_lowest_outside:
             break
+    from scipy.optimize import minimize_scalar
+
     falls_on = is_lowest_outside and len(known_b) < len(rows.own_B)
     if not len(inside):
         return None, falls_on

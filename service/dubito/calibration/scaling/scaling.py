@@ -17,19 +17,21 @@ arXiv:2003.07329, all carried over to the mean of T passes.
 from __future__ import annotations
 
 from math import log
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
-from sklearn.isotonic import IsotonicRegression
 
 from dubito import ties
 from dubito.calibration.choices import ScalingName
 from dubito.calibration.scaling.bounded import bounded, limit
 from dubito.calibration.scaling.temperature import fit_temperature
 from dubito.engine.heads.scaling import Isotonic, Scaling, Vector, scaled
+
+if TYPE_CHECKING:
+    from sklearn.isotonic import IsotonicRegression
 
 Floats = NDArray[np.float64]
 
@@ -132,6 +134,8 @@ def fit_vector(
         by_bias_C = by_bias_C + beside_C / _OF_OFFSETS
         return value + prior, np.r_[by_weight_C, by_bias_C, middle - off_C.sum() / _OF_FACTORS]
 
+    from scipy.optimize import minimize
+
     best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
     weight_C, bias_C = np.exp(best[:num_classes]), best[num_classes:-1]
     return Vector(tuple(weight_C.tolist()), tuple((bias_C - bias_C.mean()).tolist()))
@@ -149,6 +153,8 @@ def fit_isotonic(logits_TBC: NDArray[np.floating], label_B: NDArray[np.int64]) -
         logits_TBC: logits of each pass; -inf is a probability of 0.
         label_B: class index of each row.
     """
+    from sklearn.isotonic import IsotonicRegression
+
     num_rows, num_classes = logits_TBC.shape[1:]
     mean_BC = mean_probabilities(logits_TBC, 1.0)
     input_N = ties.merged(mean_BC.ravel())

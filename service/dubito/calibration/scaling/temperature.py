@@ -14,7 +14,6 @@ from math import log
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from dubito.calibration.scaling.bounded import bounded, limit
 
@@ -50,6 +49,8 @@ def fit_temperature(
     def loss(log_temperature: float) -> float:
         nll = _mean_loss(shifted_TBC, label_B, float(np.exp(log_temperature)), most)
         return float(nll + 0.5 * log_temperature**2 / len(label_B))
+
+    from scipy.optimize import minimize_scalar
 
     best = min(_grid(shifted_TBC), key=loss)
     bounds = (best - _STEP, best + _STEP)

@@ -5,4 +5,5 @@ pooling    maxima over windows
 constants  a few numbers on a device
 precision  without gradients, in full float32
 rates      a device's speed, by its own account
+machine    what bits and timings hang on: libraries, processor, threads
 """

@@ -16,7 +16,6 @@ from functools import lru_cache
 
 import torch
 from scipy.special import ndtri
-from scipy.stats import qmc
 from torch import Tensor
 
 from dubito.engine.calling.sampling import NUM_NODES
@@ -85,6 +84,8 @@ def _points(dims: int) -> Tensor:
     Raises:
         InputError: more dimensions than the Sobol sequence has.
     """
+    from scipy.stats import qmc
+
     if dims > qmc.Sobol.MAXDIM:
         raise InputError(
             f"method `moments` takes at most {qmc.Sobol.MAXDIM} outputs, got {dims}: use `mc`"
