@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -25,6 +27,9 @@ from dubito_nn import export
 from .conftest import CLASSES, NUM_FEATURES, Bundles
 from .shell import Run
 from .shell import run_command as _run
+
+_MAIN = "from dubito.cli import main; main()"
+RECIPES = ("digits", "digits-concrete", "diabetes")
 
 
 @pytest.fixture(autouse=True)
@@ -334,30 +339,52 @@ def test_a_bad_setting_is_named(
     )
 
 
-def test_serve_prints_its_address_answers_and_ends_on_a_signal(tmp_path: Path) -> None:
+@contextmanager
+def _served(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`dubito serve` on a free port as a person starts it, and where it answers."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
     process = subprocess.Popen(
-        [sys.executable, "-c", "from dubito.cli import main; main()", "serve", "--port", "0"],
+        [sys.executable, "-c", _MAIN, "serve", "--port", "0", *options],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
     )
+    assert process.stderr is not None
     try:
-        assert process.stderr is not None
         line = process.stderr.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+", line)
         assert found, line
-        with httpx.Client(base_url=found[0], timeout=60) as client:
+        yield process, found[0]
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_serve_prints_its_address_answers_and_ends_on_a_signal() -> None:
+    with _served() as (process, url):
+        assert process.stderr is not None
+        with httpx.Client(base_url=url, timeout=60) as client:
             assert client.get("/health/ready").json()["ready"] is True
         process.send_signal(signal.SIGTERM)
         process.wait(60)
         assert process.returncode in (0, -signal.SIGTERM)
         assert process.stderr.read() == ""
-    finally:
-        process.kill()
-        process.wait()
-        if process.stderr is not None:
-            process.stderr.close()
+
+
+def test_serve_with_the_demonstration_says_when_its_models_are_loaded(
+    demonstration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUBITO_DATA_DIR", str(demonstration))
+    with _served("--demo") as (process, url):
+        assert process.stderr is not None
+        event = json.loads(process.stderr.readline())
+        assert event["event"] == "ready"
+        assert event["loaded"] == [f"{name}@default" for name in RECIPES]
+        health = httpx.get(f"{url}/health/ready", timeout=60).json()
+    assert {line["model"]: line["state"] for line in health["models"]} == dict.fromkeys(
+        RECIPES, "loaded"
+    )
 
 
 def test_inspect_shows_the_plan_with_estimated_and_measured_gains(

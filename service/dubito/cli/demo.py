@@ -30,12 +30,30 @@ def demo(
     ] = False,
 ) -> None:
     """Train, calibrate and register the networks of the demonstration."""
+    if make(if_missing=if_missing):
+        output().print("next: dubito serve")
+
+
+def make(*, if_missing: bool) -> bool:
+    """Make the models of the demonstration and show how good they are; whether any was made.
+
+    Args:
+        if_missing: only those that do not exist yet.
+    """
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # small networks train faster so, and the same whatever the machine
-    with application() as running:
-        wanted = [r for r in RECIPES if not (if_missing and is_published(running, r))]
-        if not wanted:
-            return
-        made = _make(running, wanted)
+    try:
+        with application() as running:
+            wanted = [r for r in RECIPES if not (if_missing and is_published(running, r))]
+            made = _make(running, wanted) if wanted else []
+    finally:
+        torch.set_num_threads(threads)
+    if made:
+        _show(made)
+    return bool(made)
+
+
+def _show(made: list[Published]) -> None:
     table = Table("model", "version", "train", "calibration", "test", "on the test rows", "time")
     for published in made:
         table.add_row(
@@ -46,7 +64,6 @@ def demo(
             f"{published.elapsed_s:.0f} s",
         )
     output().print(table)
-    output().print("next: dubito serve")
 
 
 def _make(running: Application, recipes: list[Recipe]) -> list[Published]:

@@ -7,6 +7,7 @@ import gc
 import logging
 import socket
 import sys
+from importlib import import_module
 from typing import Annotated
 
 import structlog
@@ -18,6 +19,11 @@ from dubito.cli.console import messages
 from dubito.cli.database import prepare_database
 from dubito.errors import InputError
 from dubito.settings import Settings
+
+_IMPORTED_LATE = (
+    *("scipy.optimize", "scipy.stats", "sklearn.cluster", "sklearn.covariance"),
+    *("sklearn.isotonic", "sklearn.metrics"),
+)
 
 
 def serve(
@@ -34,6 +40,13 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow an address other than loopback without a key.")
     ] = False,
+    demo: Annotated[
+        bool,
+        typer.Option(
+            "--demo",
+            help="Make the demonstration models that do not exist yet, and keep them loaded.",
+        ),
+    ] = False,
 ) -> None:
     """Serve the models of the data directory over HTTP."""
     chosen = {"host": host, "port": port, "insecure": insecure or None}
@@ -43,11 +56,11 @@ def serve(
     )
     check_bind(settings)
     with bind(settings.host, settings.port) as listening:  # before anything is loaded
-        _serve(settings, listening)
+        prepare_database(settings)  # said here in one line, rather than by a server that fails
+        _serve(_with_demonstration(settings) if demo else settings, listening)
 
 
 def _serve(settings: Settings, listening: socket.socket) -> None:
-    prepare_database(settings)  # said here in one line, rather than by a server that fails
     _log_to_stderr()
     app = create_app(settings)
     config = uvicorn.Config(
@@ -67,12 +80,26 @@ def _serve(settings: Settings, listening: socket.socket) -> None:
     Server(config, app).run(sockets=[listening])
 
 
+def _with_demonstration(settings: Settings) -> Settings:
+    """The settings with the demonstration models pinned, once they are there."""
+    from dubito.cli.demo import make
+    from dubito.recipes.demo import RECIPES
+
+    make(if_missing=True)
+    pinned = (*settings.pinned_models, *(recipe.name for recipe in RECIPES))
+    return settings.model_copy(update={"pinned_models": tuple(dict.fromkeys(pinned))})
+
+
 def _set_modules_aside() -> None:
     """Leave what was imported out of later garbage collections: all requests wait for each.
+
+    What a command imports only when it uses it is imported before, for the same reason.
 
     Several hundred thousand objects of libraries stay for good; a full look through them takes a
     third of a second.
     """
+    for module in _IMPORTED_LATE:
+        import_module(module)
     gc.collect()
     gc.freeze()
 

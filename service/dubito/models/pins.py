@@ -89,9 +89,13 @@ class Pins:
         return HealthLine(pin.model, pin.version.number, state, reason, True, varies)
 
     def _keep(self) -> None:
+        was_done = False
         while not self._ends:
             self._wake.clear()
             is_done = self._load_all()
+            if is_done and not was_done:
+                _log.info("ready", loaded=[f"{p.model}@{p.reference}" for p in self._pins])
+            was_done = is_done
             self._wake.wait(None if is_done else _TRY_AGAIN_AFTER_S)
 
     def _load_all(self) -> bool:
