@@ -115,9 +115,9 @@ def test_a_whole_request_in_a_file_counts_as_over_http(
     assert taken == {"num_samples": 8, "seed": 3, "masks": "independent"}
     assert list(reply["outputs"]) == ["mean"]
     assert reply["warnings"] == ["raw figures: the request asked for no calibration"]
-    (tmp_path / "body.json").write_text(json.dumps({**body, "outputs": ["mean"]}))
+    (tmp_path / "body.json").write_text(json.dumps({**body, "outputs": ["samples"]}))
     told = _run(capsys, monkeypatch, "predict", "animals", "--inputs", tmp_path / "body.json")
-    assert (told[0], "got mean, which no line holds: ask for --json" in told[2]) == (1, True)
+    assert (told[0], "got samples, which no line holds: ask for --json" in told[2]) == (1, True)
     reply = json.loads(asked("predict", body, "--seed", 5, "--num-samples", 4)[1])
     assert (reply["seed"], reply["num_samples"], reply["masks"]) == (5, 4, "independent")
 

@@ -90,6 +90,9 @@ def header(name: str, description: str) -> Described:
 
 UNLESS_MATCH = header("If-None-Match", "An `ETag` that the caller has; answered with 304 if it is.")
 TIMEOUT = header("X-Request-Timeout-Ms", "Milliseconds within which the answer is wanted.")
+UNOBSERVED = header(
+    "X-Unobserved", "With any value, monitoring neither sees the prediction nor keeps it."
+)
 
 
 def takes(

@@ -16,6 +16,8 @@
     pool.py        pool add, pool list, pool show, pool delete
     jobs.py        jobs, jobs show, jobs cancel, jobs result
     predict.py     predict
+    running.py     predictions of the server that runs
+    answers.py     predictions as a table
     calibrate.py   calibrate
     evaluate.py    evaluate
     labelled.py    labelled rows of a file, figures in a table

@@ -18,6 +18,7 @@ from dubito.api import Server, check_bind, create_app
 from dubito.cli.console import messages
 from dubito.cli.database import prepare_database
 from dubito.errors import InputError
+from dubito.presence import announced
 from dubito.settings import Settings
 
 _IMPORTED_LATE = (
@@ -77,7 +78,10 @@ def _serve(settings: Settings, listening: socket.socket) -> None:
     shown = f"[{address}]" if ":" in address else address
     messages().print(f"Dubito serves on http://{shown}:{bound_port} (docs: /docs); Ctrl-C ends it")
     _set_modules_aside()
-    Server(config, app).run(sockets=[listening])
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+    url = f"http://{everywhere.get(address, shown)}:{bound_port}"
+    with announced(settings.data_dir, url):
+        Server(config, app).run(sockets=[listening])
 
 
 def _with_demonstration(settings: Settings) -> Settings:

@@ -16,7 +16,16 @@ from dubito.api.border.context import request_id
 from dubito.api.border.fields import no_query, read_fields, read_query, rows_or_pool
 from dubito.api.border.replies import columns_response, wanted_type
 from dubito.api.intake import Received, answered
-from dubito.api.openapi import ACCEPTED, TIMEOUT, ModelName, asked_version, both, gives, takes
+from dubito.api.openapi import (
+    ACCEPTED,
+    TIMEOUT,
+    UNOBSERVED,
+    ModelName,
+    asked_version,
+    both,
+    gives,
+    takes,
+)
 from dubito.api.pages.predictions import PredictPage
 from dubito.arrays import read_npy, read_npz
 from dubito.asked import PredictBody, PredictOptions, PredictOrder, order_of
@@ -37,7 +46,7 @@ _KINDS = (JSON, NPY, NPZ)
     summary="Predict with uncertainty",
     response_model=PredictPage,
     responses={200: gives(NPY, NPZ), **ACCEPTED},
-    openapi_extra=takes(PredictBody, NPY, NPZ, query=PredictOptions, headers=(TIMEOUT,)),
+    openapi_extra=takes(PredictBody, NPY, NPZ, query=PredictOptions, headers=(TIMEOUT, UNOBSERVED)),
 )
 async def predict(request: Request, model: ModelName) -> Response:
     """Predict rows: of the request at once, of a stored pool by a job.
@@ -70,7 +79,8 @@ def _start(
         limit_bytes = received.held.settings.max_body_bytes
         rows["inputs"] = _read_arrays(received.kind, received.body, limit_bytes)
     # known only now: a digest of the body, where the caller names none
-    named = request_id(request) if received.held.settings.monitoring else None
+    is_observed = received.held.settings.monitoring and UNOBSERVED["name"] not in request.headers
+    named = request_id(request) if is_observed else None
     beside = {"model": model, "version": version, "request_id": named}
     order = order_of(PredictOrder, options, **rows, **beside)
     application = received.held.application
