@@ -167,7 +167,9 @@ CASES: dict[str, Callable[[], Record]] = {
 def found(name: str) -> Json:
     """The summary of a fit, and the report on fresh rows."""
     record, report = CASES[name]()
-    return {"record": record.summary(), "fresh": json.loads(json.dumps(asdict(report)))}
+    fresh = asdict(report)
+    del fresh["confusion"]  # which the records are older than; `test_report.py` counts it
+    return {"record": record.summary(), "fresh": json.loads(json.dumps(fresh))}
 
 
 def main() -> None:

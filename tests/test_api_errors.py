@@ -66,6 +66,7 @@ BAD_FIELDS: dict[str, tuple[Fields, list[str]]] = {
     "true for a count": ({**GOOD, "num_samples": True}, ["`num_samples`"]),
     "unknown masks": ({**GOOD, "masks": "none"}, ["`masks`", "shared"]),
     "an unknown field": ({**GOOD, "samples": 3}, ["`samples`", "unknown field"]),
+    "a mistyped field": ({"input": GOOD["inputs"]}, ["`input`", "write `inputs`"]),
     "an unknown output": ({**GOOD, "outputs": ["bald"]}, ["bald", "predictive_entropy"]),
     "no outputs": ({**GOOD, "outputs": []}, ["predictive_entropy"]),
     "a format without a pool": ({**GOOD, "format": "parquet"}, ["`format`", "Accept"]),
@@ -229,7 +230,10 @@ def test_what_does_not_exist_has_the_one_error_body(
 
 
 def test_a_method_that_is_not_allowed_names_those_that_are(ready: httpx.Client) -> None:
-    assert ready.get(PREDICT).headers["Allow"] == "POST"
+    reply = ready.get(PREDICT)
+    assert reply.headers["Allow"] == "POST"
+    _check(reply, 405, f"{PREDICT}: expected POST, got GET")
+    _check(ready.get("/v1/modles"), 404, "'/v1/modles'")
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "1e9", "999999999999", "\u00b2"])
@@ -237,7 +241,7 @@ def test_a_timeout_that_is_none_is_refused(ready: httpx.Client, text: str) -> No
     reply = ready.post(
         PREDICT, json=GOOD, headers={b"X-Request-Timeout-Ms": text.encode("latin-1")}
     )
-    _check(reply, 422, "X-Request-Timeout-Ms")
+    _check(reply, 422, "X-Request-Timeout-Ms", "correct it")
     _check_next(ready)
 
 
@@ -252,7 +256,8 @@ def test_a_body_over_the_limit_is_refused_whether_it_says_its_length_or_not(
     with _small(serve, settings, max_body_bytes=1000) as client:
         upload(client, "animals", bundles("first")).raise_for_status()
         body = b" " * 2000
-        _check(client.post(PREDICT, content=body, headers=JSON), 413, "1000", "2000")
+        remedy = ".npy", "DUBITO_MAX_BODY_BYTES"
+        _check(client.post(PREDICT, content=body, headers=JSON), 413, "1000", "2000", *remedy)
         _check(client.post(PREDICT, content=iter([body]), headers=JSON), 413, "1000")
         _check_next(client)
 

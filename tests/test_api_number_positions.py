@@ -233,8 +233,9 @@ def test_feedback_is_refused_with_the_remedy_and_drift_is_watched(
     )
     assert reply.status_code == 200
     body = {"request_id": "depth-1", "rows": [{"row": 0, "target": [1.0, 2.0]}]}
-    detail = _detail(calibrated.post(f"{DEPTH}/feedback", json=body))
-    assert "send labelled rows to evaluate instead" in detail
+    for name in ("depth-1", "never-seen"):
+        reply = calibrated.post(f"{DEPTH}/feedback", json={**body, "request_id": name})
+        assert "send labelled rows to evaluate instead" in _detail(reply)
     drift = _ok(calibrated.get(f"{DEPTH}/monitoring"))["drift"]
     assert drift["score"] == "epistemic_variance"
 

@@ -58,7 +58,7 @@ def test_a_key_given_twice_is_refused_wherever_json_is_read(ready: httpx.Client)
         reply = ready.request(method, path, content=body, headers=JSON)
         assert reply.status_code == 422, (path, reply.text)
         assert reply.json()["fields"] == [
-            {"path": key, "message": "expected once in its object, got it twice"}
+            {"path": key, "message": "expected once in its object, got it twice: leave one out"}
         ]
 
 

@@ -321,15 +321,18 @@ def test_too_few_rows_are_refused_with_the_number_that_would_do(
 ) -> None:
     asked = ASKED | {"coverage": coverage, "alpha": alpha}
     logits_TBC, label_B = classified(needed)
-    with pytest.raises(InputError, match=f"at least {needed} labelled rows, got {needed - 1}"):
+    with pytest.raises(InputError, match=f"at least {needed} labelled rows, got {needed - 1}: "):
         fit_classification(logits_TBC[:, 1:], label_B[1:], **asked)
     assert fit_classification(logits_TBC, label_B, **asked).num_rows == needed
 
 
 def test_three_rows_are_refused() -> None:
     logits_TBC, label_B = classified(3)
-    with pytest.raises(InputError, match="got 3"):
+    told = r"got 3: it needs 10 to fit the scaling, 9 for .* deals rows out .* 5 : 4 : 6 : 5"
+    with pytest.raises(InputError, match=told):
         fit_classification(logits_TBC, label_B, **ASKED)
+    with pytest.raises(InputError, match="it needs 10 more for the sets, 9 for"):
+        fit_classification(logits_TBC, label_B, **ASKED, choices=Choices(scaling="none"))
 
 
 def test_labels_that_cannot_be_used_are_refused_with_the_reason() -> None:

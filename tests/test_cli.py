@@ -20,7 +20,8 @@ import pytest
 import torch
 from typer.main import get_command
 
-from dubito.cli import make_app
+from dubito import __version__
+from dubito.cli import console, make_app
 from dubito.registry.database import Database
 from dubito_nn import export
 
@@ -129,7 +130,7 @@ def test_a_whole_request_in_a_file_counts_as_over_http(
     assert reply["strategy"] == "bald"
 
     for command, wrong, told in (
-        ("predict", {"num_sample": 8}, "`num_sample`: unknown field: leave it out, or correct"),
+        ("predict", {"num_sample": 8}, "`num_sample`: unknown field: leave it out, or write `num_samples`"),
         ("predict", {"labels": [0]}, "`labels`: unknown field"),
         ("predict", {"method": "magic"}, "`method`: expected 'mc'"),
         ("predict", {"format": "npz"}, "`format` expects a stored `pool`"),
@@ -181,7 +182,9 @@ def test_an_empty_directory_says_what_to_do(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["predict", "nobody", "--inputs", "rows.npy"], "no model 'nobody'"),
+        (["predict", "nobody", "--inputs", "rows.npy"], "no model 'nobody': `dubito models` lists"),
+        (["jobs", "show", "none"], "`dubito jobs` lists"),
+        (["pool", "show", "none"], "`dubito pool list` lists"),
         (["predict", "nobody", "--inputs", "gone.npy"], "gone.npy"),
         (["predict", "nobody", "--inputs", "broken.npy"], "numpy.save"),
         (["predict", "nobody", "--inputs", "broken.json"], "JSON"),
@@ -415,6 +418,21 @@ def test_help_lists_every_command_as_it_describes_itself_and_imports_none() -> N
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_version_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _run(capsys, monkeypatch, "--version") == (0, f"dubito {__version__}\n", "")
+
+
+def test_no_error_of_the_command_line_speaks_of_a_route() -> None:
+    folder = Path(console.__file__).parent.parent
+    texts = [path.read_text() for path in folder.rglob("*.py") if path.parent.name != "api"]
+    told = {word for text in texts for word in re.findall(r"(GET /v1/[^ \"]+ lists)", text)}
+    assert told
+    for line in told:
+        assert any(route.search(f"{line} its") for route, _ in console._COMMANDS), line
 
 
 def test_commands_that_run_no_network_import_no_torch(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -66,12 +69,23 @@ def test_calibrate_and_evaluate_write_the_figures_that_they_print(
     code, out, err = _run(capsys, monkeypatch, *fit)
     assert code == 0, err
     assert "animals version 1, calibration 1" in page.read_text()
+    assert hashlib.sha256(data.read_bytes()).hexdigest() in page.read_text()
+    assert "<dt>verdict</dt>" in page.read_text()
     assert _values(page, "accuracy") == _line(out, "accuracy")
 
     judge = ("evaluate", "animals", "--data", data)
     code, out, err = _run(capsys, monkeypatch, *judge, "--report", page)
     assert code == 0, err
     assert "animals version 1: 120 rows" in out
+    assert (
+        f"held_out.npz, sha256 {hashlib.sha256(data.read_bytes()).hexdigest()}" in page.read_text()
+    )
+    assert f"<dt>made</dt><dd>{datetime.now(UTC):%Y-}" in page.read_text()
+    taken = page.read_text().split("What is taken for what, calibration 1")[1].split("</table>")[0]
+    counts = [int(count) for count in re.findall(r"<td[^>]*>(\d+)</td>", taken)]
+    assert (len(counts), sum(counts)) == (len(CLASSES) ** 2, 120)
+    right = sum(counts[:: len(CLASSES) + 1])
+    assert right / 120 == pytest.approx(float(_line(out, "accuracy")[-1]), abs=1e-3)
     for name in ("nll", "ece", "set_size", "ood_auroc"):
         assert _values(page, name) == _line(out, name)
     code, out, _ = _run(capsys, monkeypatch, *judge, "--json", "--coverage", "0.8")
@@ -159,3 +173,17 @@ def test_without_matplotlib_a_report_is_refused_before_the_work(
         code, _, err = _run(capsys, monkeypatch, *words)
         assert code == 1
         assert "install dubito[pictures]" in err
+
+
+def test_calibrate_prints_the_reply_as_json(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bundles: Bundles,
+    data: Path,
+) -> None:
+    _run(capsys, monkeypatch, "register", bundles("first"), "--model", "animals")
+    code, out, err = _run(capsys, monkeypatch, "calibrate", "animals", "--data", data, "--json")
+    assert code == 0, err
+    reply = json.loads(out)
+    assert (reply["model"], reply["version"], reply["calibration"]) == ("animals", 1, 1)
+    assert reply["report"]["after"]["accuracy"] is not None

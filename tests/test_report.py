@@ -12,6 +12,7 @@ from scipy.special import softmax
 from sklearn import metrics
 
 from dubito import report
+from dubito.report.reliability import likely
 
 from .fits import classification_figures, ood_figures, regression_figures
 
@@ -303,3 +304,15 @@ def test_ood_figures_agree_with_counting_pairs_and_thresholds(
         "ood_fpr95": min(false_rates),
     }
     assert figures == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 3), (2, 3), (3, 3), (57, 60), (1, 1)])
+def test_the_interval_of_a_bin_is_wilsons(right: int, count: int) -> None:
+    known = stats.binomtest(right, count).proportion_ci(0.95, method="wilson")
+    assert likely(right / count, count) == pytest.approx((known.low, known.high), abs=1e-7)
+
+
+def test_what_is_taken_for_what_is_counted_as_elsewhere() -> None:
+    mean_BC, label_B = labelled()
+    known = metrics.confusion_matrix(label_B, mean_BC.argmax(axis=-1))
+    np.testing.assert_array_equal(report.confusion(mean_BC, label_B), known)

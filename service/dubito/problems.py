@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
 
 _EXPECTED = {
     "missing": "a value",
@@ -28,15 +29,19 @@ _EXPECTED = {
 _MEMBER = re.compile(r"int|str|float|bool|(list|constrained|function|literal)\W.*")  # of a union
 _NUMBER = re.compile(r"\s*[+-]?[0-9.]+(e[+-]?[0-9]+)?\s*", re.IGNORECASE)
 _MOST_SHOWN = 80
+_ALIKE = 0.7  # of two names, from which one is taken for the other mistyped
 
 
-def read_problems(errors: Iterable[Mapping[str, object]]) -> list[tuple[str, str]]:
+def read_problems(
+    errors: Iterable[Mapping[str, object]], known: Collection[str] = ()
+) -> list[tuple[str, str]]:
     """The path of every refused field, with dots, and what is wrong with it.
 
     What several members of a union say of one value is said once.
 
     Args:
         errors: as `errors()` of pydantic gives them.
+        known: names of the fields that there are.
     """
     problems: dict[str, list[Mapping[str, object]]] = {}
     for entry in errors:
@@ -45,17 +50,19 @@ def read_problems(errors: Iterable[Mapping[str, object]]) -> list[tuple[str, str
         path = ".".join(part for part in parts if not _MEMBER.fullmatch(part))
         problems.setdefault(path, []).append(entry)
     return [
-        (path, _message(entries))
+        (path, _message(path, entries, known))
         for path, entries in problems.items()
         if not any(other.startswith(f"{path}.") for other in problems)  # one member went deeper
     ]
 
 
-def _message(entries: list[Mapping[str, object]]) -> str:
+def _message(path: str, entries: list[Mapping[str, object]], known: Collection[str]) -> str:
     first = entries[0]
     kind, value = str(first["type"]), first.get("input")
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        return "unknown field: leave it out, or correct its name"
+        meant = get_close_matches(path, sorted(known), 1, _ALIKE)
+        remedy = f"write `{meant[0]}`" if meant else "correct its name"
+        return f"unknown field: leave it out, or {remedy}"
     if kind not in _EXPECTED:
         return str(first.get("msg", "not understood")).removeprefix("Value error, ")
     expected = dict.fromkeys(_expected(entry) for entry in entries)

@@ -43,8 +43,6 @@ from dubito.errors import DubitoError
 from dubito.settings import Settings
 
 _log = structlog.get_logger(__name__)
-_NO_SUCH_PATH = "expected a path that /openapi.json lists, got another one: correct it"
-_NO_SUCH_METHOD = "expected a method that the header Allow names, got another one: use one of those"
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -111,8 +109,13 @@ async def _answer_fields(request: Request, error: Exception) -> Response:
 async def _answer_status(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    detail = {404: _NO_SUCH_PATH, 405: _NO_SUCH_METHOD}.get(error.status_code, error.detail)
     headers = dict(error.headers) if error.headers else {}
     if "GET" in headers.get("Allow", "").split(", "):
         headers["Allow"] += ", HEAD"
+    path, method = request.url.path[:80], request.method[:20]
+    detail = {
+        404: f"expected a path that /openapi.json lists, got {path!r}: correct it",
+        405: f"{path}: expected {headers.get('Allow', 'another method')}, got {method}: "
+        "use one of those",
+    }.get(error.status_code, error.detail)
     return status_response(error.status_code, detail, request_id(request), headers)

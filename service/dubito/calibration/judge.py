@@ -78,7 +78,7 @@ def judge_checked(
     statistics = {**judged.statistics, **ood_statistics(flag_B, score_B, score_N, name)}
     curves = replace(judged.curves, scores=score_counts(name, score_B, score_N, threshold))
     evaluation = as_evaluation(statistics, curves, score_B, score_N, seed, check)
-    return replace(evaluation, warnings=judged.warnings)
+    return replace(evaluation, warnings=judged.warnings, confusion=judged.confusion)
 
 
 def _scores(head: Head, calibration: Calibration | None, rows: Sampled) -> NDArray[np.float64]:

@@ -73,7 +73,7 @@ class Written:
     def _check(self, wanted: str, value: object, unwanted: str, other: object) -> None:
         if value is None or other is not None:
             raise InputError(
-                f"labelled rows of a {self.manifest.task}: expected `{wanted}`, got "
+                f"labelled rows of a {self.manifest.head} head: expected `{wanted}`, got "
                 f"{'none' if value is None else f'`{unwanted}` as well'}: send `{wanted}` alone"
             )
 

@@ -53,6 +53,7 @@ def parts(
     seed: int,
     label_B: NDArray[np.int64] | None = None,
     to_fit: int = FEWEST_TO_FIT,
+    fits: str = "to fit the scaling or noise",
     extra: Mapping[str, Share] | None = None,
 ) -> dict[str, NDArray[np.int64]]:
     """Row numbers of each part, drawn by the seed; every class in its share of each part.
@@ -68,6 +69,7 @@ def parts(
         seed: of the order.
         label_B: their classes.
         to_fit: fewest rows that the scaling or noise can be fitted on.
+        fits: what they are needed for, in words.
         extra: parts beside the usual ones.
 
     Raises:
@@ -75,7 +77,7 @@ def parts(
     """
     extra = extra or {}
     shares = with_extra(extra)
-    _check_enough(num_rows, alpha, coverage, to_fit, extra)
+    _check_enough(num_rows, alpha, coverage, (to_fit, fits), extra)
     generator = np.random.Generator(np.random.Philox(seed))
     order_B = generator.permutation(num_rows)
     if label_B is not None:
@@ -132,11 +134,15 @@ def _cycle(named: Mapping[str, int]) -> list[int]:
 
 
 def _check_enough(
-    num_rows: int, alpha: float, coverage: float, to_fit: int, extra: Mapping[str, Share]
+    num_rows: int,
+    alpha: float,
+    coverage: float,
+    to_fit: tuple[int, str],
+    extra: Mapping[str, Share],
 ) -> None:
     shares = with_extra(extra)
     needs = {
-        FIT: (to_fit, "to fit the scaling or noise"),
+        FIT: to_fit,
         CONFORMAL: (conformal.rows_needed(coverage), f"for coverage {coverage}"),
         OOD: (conformal.rows_needed_for_alarm(alpha), f"for a false-alarm rate of {alpha}"),
         REPORT: (_FEWEST_TO_REPORT, "for the report"),
@@ -148,9 +154,10 @@ def _check_enough(
     while any(size < needs[part][0] for part, size in sizes(total, shares).items()):
         total += 1
     if num_rows < total:
+        dealt = " : ".join(str(share) for share in shares.values())
         reasons = ", ".join(f"{need} {reason}" for need, reason in needs.values())
         raise InputError(
             f"calibration expects at least {total} labelled rows, got {num_rows}: it needs "
-            f"{reasons}, each on rows of its own; send more rows, or ask for a lower coverage "
-            "or a higher alpha"
+            f"{reasons}, each on rows of its own, and deals rows out to them as {dealt}; send more "
+            "rows, or ask for a lower coverage or a higher alpha"
         )

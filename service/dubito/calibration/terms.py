@@ -47,7 +47,12 @@ class Terms:
         return extra
 
     def parts(
-        self, rows: Sampled, *, label_B: Indices | None = None, to_fit: int = splits.FEWEST_TO_FIT
+        self,
+        rows: Sampled,
+        *,
+        fits: str,
+        label_B: Indices | None = None,
+        to_fit: int = splits.FEWEST_TO_FIT,
     ) -> dict[str, Indices]:
         """Row numbers of each part; arguments as of `splits.parts`.
 
@@ -61,6 +66,7 @@ class Terms:
             seed=self.seed,
             label_B=label_B,
             to_fit=to_fit,
+            fits=fits,
             extra=self.extra(rows),
         )
 

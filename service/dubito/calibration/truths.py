@@ -222,9 +222,20 @@ def position_numbers(
     return tuple(part.reshape(*part.shape[:2], -1, arrays[0].shape[-1]) for part in checked)
 
 
-def check_classes_vary(label_B: NDArray[np.int64]) -> None:
-    """Refuse labels of one class only: nothing can be fitted on them."""
+def check_classes_vary(label_B: NDArray[np.int64], *, are_switches: bool = False) -> None:
+    """Refuse labels of one class only: nothing can be fitted on them.
+
+    Args:
+        label_B: indices of classes.
+        are_switches: whether they are labels that are each on (1) or off (0).
+    """
     if np.unique(label_B).size < 2:
+        if are_switches:
+            raise InputError(
+                "calibration expects labels that are on in some rows and off in others, got "
+                f"{'on' if label_B[0] else 'off'} everywhere: send rows drawn as they will be "
+                "asked for"
+            )
         raise InputError(
             f"calibration expects labels of at least 2 classes, got only class {label_B[0]}: "
             "send rows drawn as they will be asked for"

@@ -38,9 +38,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from dubito import __version__
 from dubito.cli.console import reporting_errors
 
 _MODULES = {
@@ -89,7 +91,7 @@ def make_app(only: str | None = None, *, is_help: bool = False) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        callback=lambda: None,  # so that one command alone keeps its name
+        callback=_version,  # a callback, so that one command alone keeps its name
     )
     for name in (only,) if only else _MODULES:
         command = _described(name) if is_help else _imported(name)
@@ -98,6 +100,20 @@ def make_app(only: str | None = None, *, is_help: bool = False) -> typer.Typer:
         else:
             app.command(name)(command)
     return app
+
+
+def _tell_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"dubito {__version__}")
+        raise typer.Exit
+
+
+def _version(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", is_eager=True, callback=_tell_version),
+    ] = False,
+) -> None: ...
 
 
 def main() -> None:

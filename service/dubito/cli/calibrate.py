@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from dubito.answered import CalibrateReply
 from dubito.api.border.fields import read_fields
+from dubito.api.pages.calibrations import calibrated_page
 from dubito.asked import CalibrateOrder
 from dubito.calibration.page import page_of
 from dubito.cli.console import application, finish, local_actor, output
@@ -11,17 +18,24 @@ from dubito.cli.labelled import (
     DataOption,
     ModelArgument,
     ReportOption,
+    of_file,
     read_labelled,
     table,
     warn,
 )
 from dubito.cli.options import Chosen, request_options
+from dubito.columns import to_json
 from dubito.report import page
 
 
 @request_options(CalibrateOrder, but=(*OTHERS, "members", "tolerance", "actor"))
 def calibrate(
-    model: ModelArgument, data: DataOption, chosen: Chosen, report: ReportOption = None
+    model: ModelArgument,
+    *,
+    data: DataOption,
+    chosen: Chosen,
+    report: ReportOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
     """Fit a calibration on held-out rows and make it active, unless its fit is worse than none."""
     if report is not None:
@@ -30,6 +44,17 @@ def calibrate(
     order = read_fields(CalibrateOrder, fields)
     with application() as running:
         reply = finish(running.ask(order), "calibrating")
+    if as_json:
+        typer.echo(to_json(calibrated_page(reply)))
+    else:
+        _print(reply)
+    if report is not None:
+        title = f"{reply.model} version {reply.version}, calibration {reply.calibration}"
+        made = page_of(reply.record, title)
+        page.write(replace(made, facts={**made.facts, **of_file(data)}), report)
+
+
+def _print(reply: CalibrateReply) -> None:
     record = reply.record
     said = "active" if record.is_worth_using else "not active"
     output().print(
@@ -41,6 +66,3 @@ def calibrate(
         table({name: (figures, record.report.intervals[name]) for name, figures in reports.items()})
     )
     warn(record.warnings)
-    if report is not None:
-        title = f"{reply.model} version {reply.version}, calibration {reply.calibration}"
-        page.write(page_of(record, title), report)

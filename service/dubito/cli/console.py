@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import wait
@@ -34,6 +35,14 @@ T = TypeVar("T")
 
 _BEAT_S = 0.1
 _SMALL_CALL = 4096  # rows x samples, which a timing itself runs several times
+_COMMANDS = (
+    (re.compile(r"GET /v1/models/\S+ lists its"), "`dubito models` lists its"),
+    (re.compile("GET /v1/models lists"), "`dubito models` lists"),
+    (re.compile("GET /v1/jobs lists"), "`dubito jobs` lists"),
+    (re.compile("GET /v1/pools lists"), "`dubito pool list` lists"),
+)
+"""What stands in the shell for a route that an error names."""
+
 _WIDEST = 100_000  # characters of a line that nobody sees on a screen
 
 
@@ -70,6 +79,8 @@ def reporting_errors() -> Iterator[None]:
 
 
 def _fail(line: str) -> None:
+    for route, command in _COMMANDS:
+        line = route.sub(command, line)
     tell("error", " ".join(line.split()), "bold red")
     raise SystemExit(1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -15,6 +17,7 @@ from dubito.cli.labelled import (
     DataOption,
     ModelArgument,
     ReportOption,
+    of_file,
     read_labelled,
     table,
     warn,
@@ -41,12 +44,21 @@ def evaluate(
     order = read_fields(EvaluateOrder, fields)
     with application() as running:
         reply = finish(running.ask(order), "evaluating")
+        named = running.library.version(reply.model, str(reply.version)).manifest.get("classes")
     if as_json:
         typer.echo(to_json({**reply.head(), **reply.figures()}))
     else:
         _print(reply)
     if report is not None:
-        page.write(_page(reply), report)
+        made = replace(_page(reply, of_file(data)), classes=_classes(reply, named))
+        page.write(made, report)
+
+
+def _classes(reply: EvaluateReply, named: object) -> Sequence[str]:
+    """The names of the classes; their numbers where they have none."""
+    if isinstance(named, Sequence):
+        return [str(name) for name in named]
+    return [str(index) for index in range(len(reply.evaluation.confusion))]
 
 
 def _print(reply: EvaluateReply) -> None:
@@ -68,7 +80,7 @@ def _evaluations(reply: EvaluateReply) -> dict[str, Evaluation]:
     return {**raw, heading: reply.evaluation}
 
 
-def _page(reply: EvaluateReply) -> page.Page:
+def _page(reply: EvaluateReply, of_rows: Mapping[str, str]) -> page.Page:
     facts = sampling_fields(reply.sampling, reply.members)
     return page.Page(
         title=f"{reply.model} version {reply.version}",
@@ -77,6 +89,7 @@ def _page(reply: EvaluateReply) -> page.Page:
             "calibration": "none" if reply.calibration is None else str(reply.calibration),
             **({} if reply.coverage is None else {"coverage": f"{reply.coverage:g}"}),
             **{name.replace("_", " "): str(value) for name, value in facts.items() if value},
+            **of_rows,
         },
         reports=_evaluations(reply),
         coverage=reply.coverage,

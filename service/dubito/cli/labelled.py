@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
+from dubito import disk
 from dubito.api.border.errors import FieldsError
 from dubito.api.border.fields import ARRAYS, named
 from dubito.arrays import Arrays
@@ -44,6 +46,14 @@ def read_labelled(path: Path) -> dict[str, NDArray[np.generic] | Arrays]:
             f"{path}: expected a .npz file, {error.detail}: write it with "
             "numpy.savez(path, inputs=..., labels=...)"
         ) from error
+
+
+def of_file(path: Path) -> dict[str, str]:
+    """What a report says of its labelled rows and of itself: file, digest and date."""
+    return {
+        "file": f"{path.name}, sha256 {disk.digest(path)}",
+        "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    }
 
 
 def table(columns: Mapping[str, tuple[Report, Intervals]]) -> Table:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import structlog
 
 from dubito.calibration.cache import Calibrations
-from dubito.errors import InputError
+from dubito.calibration.heads import Head, head_of
+from dubito.errors import InputError, NotFoundError
 from dubito.labels import Classes, LabelsAre
 from dubito.models.library import Library
 from dubito.monitoring.drifts import DriftFact, Drifts
@@ -21,6 +22,7 @@ from dubito.monitoring.observed import ObservedRows
 from dubito.monitoring.observing import laws
 from dubito.monitoring.outcomes import Figures, Outcome, Watch, figures
 from dubito.monitoring.recorder import Counts, Observation, Recorder
+from dubito.names import DEFAULT_ALIAS
 from dubito.registry import CalibrationFact, Registry, VersionFact
 from dubito.registry.monitoring import (
     Added,
@@ -32,6 +34,7 @@ from dubito.registry.monitoring import (
     check_reference,
 )
 from dubito.settings import Settings
+from dubito_nn.manifest_reader import manifest_from_json
 
 _FLUSH_S = 5.0
 _log = structlog.get_logger(__name__)
@@ -136,9 +139,14 @@ class Monitoring:
         """
         _check_rows(order.truths)
         self._recorder.flush(_FLUSH_S)
-        predictions = self._journal.find(
-            order.model, check_reference(order.version), order.request_id
-        )
+        try:
+            predictions = self._journal.find(
+                order.model, check_reference(order.version), order.request_id
+            )
+        except NotFoundError:
+            version = self._library.version(order.model, order.version or DEFAULT_ALIAS)
+            _check_head(head_of(manifest_from_json(version.manifest)))  # whatever was kept
+            raise
         feedbacks = [self._judge(prediction, order) for prediction in predictions]
         added = self._journal.add(feedbacks, keep=self._keep)
         for change in added:
@@ -173,11 +181,7 @@ class Monitoring:
         version = self._library.version(name.model, str(name.version))
         fact = self._library.calibration(version, name.number)
         calibration = self._calibrations.of(fact)
-        if not calibration.head.takes_feedback:
-            raise InputError(
-                f"feedback expects one truth per row, got a {calibration.head.name} head, "
-                "which has several: send labelled rows to evaluate instead"
-            )
+        _check_head(calibration.head)
         rows = ObservedRows.from_bytes(prediction.content)
         judge = _Judge(rows, Classes(_classes(version), order.labels_are), prediction)
         outcomes = [judge.outcome(truth) for truth in order.truths]
@@ -239,11 +243,21 @@ class _Judge:
         return target_D
 
 
+def _check_head(head: Head) -> None:
+    if not head.takes_feedback:
+        raise InputError(
+            f"feedback expects one truth per row, got a {head.name} head, "
+            "which has several: send labelled rows to evaluate instead"
+        )
+
+
 def _check_rows(truths: Sequence[Truth]) -> None:
     seen: set[int] = set()
     for truth in truths:
         if truth.row in seen:
-            raise InputError(f"`rows`: expected every row once, got row {truth.row} twice")
+            raise InputError(
+                f"`rows`: expected every row once, got row {truth.row} twice: leave one out"
+            )
         seen.add(truth.row)
 
 

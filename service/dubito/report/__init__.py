@@ -21,7 +21,7 @@ among the out-of-distribution labels, no interval before a calibration) is None,
 Dimensions: T samples, B rows, C classes, D outputs, N out-of-distribution rows.
 """
 
-from dubito.report.classes import classification_statistics
+from dubito.report.classes import classification_statistics, confusion
 from dubito.report.crps import mixture_crps
 from dubito.report.curves import Curves, class_curves, number_curves, score_counts
 from dubito.report.evaluation import Evaluation, as_evaluation
@@ -64,6 +64,7 @@ __all__ = [
     "as_evaluation",
     "class_curves",
     "classification_statistics",
+    "confusion",
     "expected_calibration_error",
     "figures",
     "intervals",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dubito import ties
 from dubito.report.rejection import aurc, e_aurc
 from dubito.report.reliability import adaptive_ece, classwise_ece, confidence, ece
 from dubito.report.statistics import Floats, Statistics, mean_of
@@ -58,3 +59,11 @@ def classification_statistics(
         "set_size": None if size_B is None else mean_of(size_B),
         "empty_sets": None if size_B is None else mean_of((size_B == 0).astype(np.float64)),
     }
+
+
+def confusion(mean_BC: Floats, label_B: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
+    """How many rows of each class (first) are taken for each class."""
+    num_classes = mean_BC.shape[-1]
+    place_B = label_B * num_classes + ties.most_probable(mean_BC)
+    counts = np.bincount(place_B, minlength=num_classes**2).reshape(num_classes, num_classes)
+    return tuple(tuple(row) for row in counts.tolist())

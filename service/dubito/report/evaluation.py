@@ -17,12 +17,17 @@ from dubito.report.statistics import Check, Intervals, Report, Statistics, figur
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A report, its 95 % intervals by figure, what its pictures need, and what is missing."""
+    """A report, its 95 % intervals by figure, what its pictures need, and what is missing.
+
+    `confusion` counts the rows of each class (first) by the class that they are taken for; empty
+    where a row has no one class, and for what a record kept.
+    """
 
     report: Report
     intervals: Intervals
     curves: Curves
     warnings: tuple[str, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
 
     @property
     def bins(self) -> tuple[ReliabilityBin, ...]:

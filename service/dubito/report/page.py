@@ -22,6 +22,7 @@ from dubito.report.pictures import check_can_draw, pictures
 from dubito.report.statistics import NUM_RESAMPLES, Interval
 
 _TEMPLATE = "page.html.j2"
+_MOST_CLASSES = 30  # of a table that a page can show
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Page:
         coverage: that was asked of sets and intervals, where there are any.
         alpha: false-alarm rate that was asked of the flag, where there is one.
         warnings: what a reader should know.
+        classes: their names, for the table of what is taken for what.
     """
 
     title: str
@@ -43,6 +45,7 @@ class Page:
     coverage: float | None = None
     alpha: float | None = None
     warnings: Sequence[str] = ()
+    classes: Sequence[str] = ()
 
 
 def check_can_write(path: Path) -> None:
@@ -86,6 +89,11 @@ def html(page: Page) -> str:
         page=page,
         groups=_groups(page),
         pictures=[(*words.PICTURES[name], Markup(svg)) for name, svg in pictures(curves).items()],
+        confusions=[
+            (name, evaluation.confusion)
+            for name, evaluation in page.reports.items()
+            if 0 < len(evaluation.confusion) == len(page.classes) <= _MOST_CLASSES
+        ],
         bins=[(name, drawn.bins) for name, drawn in curves.items() if drawn.bins],
         num_resamples=NUM_RESAMPLES,
         number=number,

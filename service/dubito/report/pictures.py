@@ -18,6 +18,7 @@ import numpy as np
 
 from dubito.errors import InputError
 from dubito.report.curves import Curves, Line, ScoreCounts
+from dubito.report.reliability import likely
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,6 +91,8 @@ def _reliability(figure: Figure, curves: ByHeading) -> None:
         color, style = _LINES[index], _STYLES[index]
         points = [each.confidence or 0.0 for each in filled], [each.accuracy for each in filled]
         upper.plot(*points, style, marker="o", markersize=4, color=color, label=heading)
+        ends = np.array([likely(each.accuracy or 0.0, each.count) for each in filled])
+        upper.vlines(points[0], *ends.reshape(-1, 2).T, color=color, linewidth=0.8)
         edges = [each.lower for each in report.bins] + [1.0]
         counts = [each.count for each in report.bins]
         if index == len(_LINES) - 1:

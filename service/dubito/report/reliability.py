@@ -8,6 +8,7 @@ Dimensions: R resamples, B rows, C classes, M = 15 bins.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -20,6 +21,7 @@ from dubito.report.ranking import Ranking
 from dubito.report.statistics import NUM_RESAMPLES, Floats, RowCounts, Statistic
 
 NUM_BINS = 15
+_Z = 1.959964  # of a normal number, whose 2.5 % lie beyond
 _MOST_CELLS = 1_000_000  # rows x classes; beyond it `classwise_ece` is not resampled
 
 
@@ -95,6 +97,19 @@ def expected_calibration_error(bins: Bins) -> float:
         if group.accuracy is not None and group.confidence is not None
     )
     return total / sum(group.count for group in bins)
+
+
+def likely(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a probability of which a share was seen in so many trials.
+
+    (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n), z = 1.96
+
+    Source: Wilson 1927, JASA 22:209-212.
+    """
+    per_row = _Z**2 / count
+    spread = math.sqrt(per_row * share * (1 - share) + per_row**2 / 4)
+    lower, upper = (share + per_row / 2 + side for side in (-spread, spread))
+    return max(0.0, lower / (1 + per_row)), min(1.0, upper / (1 + per_row))
 
 
 def ece(mean_BC: Floats, label_B: NDArray[np.int64]) -> Statistic:

@@ -55,8 +55,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 PICTURES: dict[str, tuple[str, str]] = {
     "reliability": (
         "Reliability",
-        "Accuracy of the rows in each bin of confidence, and how many rows there are. On the dotted"
-        " line confidence is right; below it the network is too sure.",
+        "Accuracy of the rows in each bin of confidence, with its 95 % interval (Wilson), and how"
+        " many rows there are. On the dotted line confidence is right; below it the network is too"
+        " sure.",
     ),
     "risk_coverage": (
         "Risk and coverage",

@@ -61,7 +61,7 @@ def check_outputs(names: Sequence[str] | None, manifest: Manifest, sampling: Sam
     unknown = [name for name in names or () if name not in known]
     if unknown or (names is not None and not names):
         raise InputError(
-            f"`outputs` of a {manifest.head}: expected some of {', '.join(known)}, "
+            f"`outputs` of a {manifest.head} head: expected some of {', '.join(known)}, "
             f"got {', '.join(unknown)[:160] or 'none'}: correct the names or leave `outputs` out"
         )
 

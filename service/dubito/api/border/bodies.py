@@ -18,6 +18,9 @@ from dubito.api.border.errors import FieldProblem, FieldsError
 from dubito.errors import InputError, TooLargeError, UnsupportedMediaTypeError
 from dubito_nn.strict_json import DoubledKeyError, unique
 
+ROWS = "DUBITO_MAX_BODY_BYTES"
+"""The setting that bounds a body of rows."""
+
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 
 
@@ -49,8 +52,13 @@ def media_type(
     return kind
 
 
-def body_length(request: Request, limit_bytes: int) -> int:
+def body_length(request: Request, limit_bytes: int, setting: str = ROWS) -> int:
     """The length that a body announces; the limit where it announces none.
+
+    Args:
+        request: the request.
+        limit_bytes: the most that it may have.
+        setting: that the limit comes from; empty: none.
 
     Raises:
         TooLargeError: it announces more than the limit.
@@ -59,35 +67,37 @@ def body_length(request: Request, limit_bytes: int) -> int:
     if not announced.isdecimal():
         return limit_bytes
     if int(announced) > limit_bytes:
-        raise _too_large(int(announced), limit_bytes)
+        raise _too_large(int(announced), limit_bytes, setting)
     return int(announced)
 
 
-async def chunks_within(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
-    """The body in pieces.
+async def chunks_within(
+    request: Request, limit_bytes: int, setting: str = ROWS
+) -> AsyncIterator[bytes]:
+    """The body in pieces; arguments as of `body_length`.
 
     Raises:
         TooLargeError: it is longer than the limit; by its header if it tells, else once it is.
     """
-    body_length(request, limit_bytes)
+    body_length(request, limit_bytes, setting)
     received = 0
     try:
         async for chunk in request.stream():
             received += len(chunk)
             if received > limit_bytes:
-                raise _too_large(received, limit_bytes)
+                raise _too_large(received, limit_bytes, setting)
             yield chunk
     except ClientDisconnect as error:
         raise InputError("the body broke off: send it again") from error
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """The whole body.
+async def read_body(request: Request, limit_bytes: int, setting: str = ROWS) -> bytes:
+    """The whole body; arguments as of `body_length`.
 
     Raises:
         TooLargeError: it is longer than the limit.
     """
-    return b"".join([chunk async for chunk in chunks_within(request, limit_bytes)])
+    return b"".join([chunk async for chunk in chunks_within(request, limit_bytes, setting)])
 
 
 def parse_json(body: bytes) -> Mapping[str, object]:
@@ -131,7 +141,9 @@ def _refuse_doubled(body: bytes, parsed: object) -> None:
         name = error.key
     except (ValueError, RecursionError):  # of what Python's reader does not take
         name = "body"
-    raise FieldsError([FieldProblem(name, "expected once in its object, got it twice")])
+    raise FieldsError(
+        [FieldProblem(name, "expected once in its object, got it twice: leave one out")]
+    )
 
 
 def _num_keys(parsed: object, num_braces: int) -> int:
@@ -146,7 +158,8 @@ def _num_keys(parsed: object, num_braces: int) -> int:
     return num_keys
 
 
-def _too_large(got: int, limit_bytes: int) -> TooLargeError:
-    return TooLargeError(
-        f"body: expected at most {limit_bytes} bytes, got {got} or more: send fewer rows at once"
-    )
+def _too_large(got: int, limit_bytes: int, setting: str) -> TooLargeError:
+    remedy = f"have whoever runs the server raise {setting}" if setting else "send the fields alone"
+    if setting == ROWS:
+        remedy = f"send fewer rows at once, or arrays as .npy or .npz, or {remedy}"
+    return TooLargeError(f"body: expected at most {limit_bytes} bytes, got {got} or more: {remedy}")

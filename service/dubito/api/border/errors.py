@@ -7,7 +7,7 @@ where single fields were refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated
@@ -63,18 +63,22 @@ class FieldsError(InputError):
 
 
 def fields_error(
-    error: ValidationError | RequestValidationError, *, where: str = ""
+    error: ValidationError | RequestValidationError,
+    *,
+    where: str = "",
+    known: Collection[str] = (),
 ) -> FieldsError:
     """A refusal from pydantic or FastAPI in our words.
 
     Args:
         error: what was raised.
         where: what the fields belong to, such as `query`; put before their paths.
+        known: names of the fields that there are.
     """
     return FieldsError(
         [
             FieldProblem(".".join(filter(None, (where, path))) or "body", message)
-            for path, message in read_problems(error.errors())
+            for path, message in read_problems(error.errors(), known)
         ]
     )
 

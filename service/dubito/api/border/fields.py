@@ -40,7 +40,7 @@ def read_fields(schema: type[Body], fields: Mapping[str, object]) -> Body:
     try:
         return schema(**fields)
     except ValidationError as error:
-        raise fields_error(error) from error
+        raise fields_error(error, known=names_of(schema)) from error
 
 
 async def read_small(request: Request, schema: type[Body]) -> Body:
@@ -52,7 +52,7 @@ async def read_small(request: Request, schema: type[Body]) -> Body:
         FieldsError: a wrong type, an unknown field, or one that is missing.
     """
     media_type(request, (JSON,))
-    return read_fields(schema, parse_json(await read_body(request, _SMALL_BODY_BYTES)))
+    return read_fields(schema, parse_json(await read_body(request, _SMALL_BODY_BYTES, "")))
 
 
 def rows_or_pool(fields: Mapping[str, object]) -> None:
@@ -89,12 +89,14 @@ def read_query(schema: type[Body], items: list[tuple[str, str]]) -> Body:
     fields: dict[str, object] = {}
     for name, text in items:
         if name in fields:
-            raise FieldsError([FieldProblem(f"query.{name}", "expected once, got it twice")])
+            raise FieldsError(
+                [FieldProblem(f"query.{name}", "expected once, got it twice: leave one out")]
+            )
         fields[name] = _in_query(name, text)
     try:
         return TypeAdapter(schema).validate_python(fields, strict=False)
     except ValidationError as error:
-        raise fields_error(error, where="query") from error
+        raise fields_error(error, where="query", known=names_of(schema)) from error
 
 
 def _in_query(name: str, text: str) -> object:

@@ -85,6 +85,6 @@ def _timeout_ms(request: Request, default_ms: int) -> int:
     if text is None:
         return default_ms
     if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _LONGEST_MS):
-        problem = f"expected milliseconds from 1 to {_LONGEST_MS}, got {text[:40]!r}"
+        problem = f"expected milliseconds from 1 to {_LONGEST_MS}, got {text[:40]!r}: correct it"
         raise FieldsError([FieldProblem(_HEADER, problem)])
     return int(text)

@@ -156,7 +156,9 @@ def audit(request: Request, model: ModelName) -> Response:
 async def _receive(request: Request, path: Path, held: Access) -> str:
     digest = hashlib.sha256()
     async with await open_file(path, "wb") as file:
-        async for chunk in chunks_within(request, held.settings.max_bundle_bytes):
+        async for chunk in chunks_within(
+            request, held.settings.max_bundle_bytes, "DUBITO_MAX_BUNDLE_BYTES"
+        ):
             digest.update(chunk)
             await file.write(chunk)
     return digest.hexdigest()

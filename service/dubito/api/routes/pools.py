@@ -70,7 +70,9 @@ async def _receive(request: Request, held: Access, format: str) -> PoolFact:
     await to_thread.run_sync(pools.check_name, name)
     with pools.incoming() as path:
         async with await open_file(path, "wb") as file:
-            async for chunk in chunks_within(request, held.settings.max_pool_bytes):
+            async for chunk in chunks_within(
+                request, held.settings.max_pool_bytes, "DUBITO_MAX_POOL_BYTES"
+            ):
                 await file.write(chunk)
         store = partial(pools.add, name, path, format, actor=actor(request))
         return await to_thread.run_sync(store)

@@ -139,8 +139,8 @@ class ScoreFamily:
         names = self.known(has_features=True)
         if name not in names:
             raise InputError(
-                f"`ood_score` of a {self.task}: expected one of {', '.join((*names, AUTO))}, got "
-                f"{name[:80]!r}: choose one of them"
+                f"`ood_score` of a {self.task} head: expected one of {', '.join((*names, AUTO))}, "
+                f"got {name[:80]!r}: choose one of them"
             )
 
 

@@ -32,7 +32,7 @@ from dubito.columns import Column
 from dubito.engine import Prediction
 from dubito.engine.calling.sampling import Sampling
 from dubito.errors import InputError
-from dubito.report import Check, class_curves, classification_statistics
+from dubito.report import Check, class_curves, classification_statistics, confusion
 
 if TYPE_CHECKING:
     from dubito.calibration.stored import Stored
@@ -122,6 +122,7 @@ class ClassHead(LogitHead):
             classification_statistics(mean_BC, rows.labels, sets_BC, nll_B),
             class_curves(mean_BC, rows.labels, None),
             logits.impossible(nll_B),
+            confusion(mean_BC, rows.labels),
         )
 
     def served(self, prediction: Prediction, request: Request) -> ServedClasses:

@@ -46,11 +46,15 @@ Floats: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Judged:
-    """The figures of some rows, each a function of how often rows count, and their curves."""
+    """The figures of some rows, each a function of how often rows count, and their curves.
+
+    `confusion` counts the rows of each class (first) by the class that they are taken for.
+    """
 
     statistics: Statistics
     curves: Curves
     warnings: tuple[str, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,6 @@ def misfit(task: str) -> InputError:
 def wrong_task(expected: str, got: str) -> InputError:
     """What a prediction of another task is refused with."""
     return InputError(
-        f"expected a calibration of a {expected}, got one of a {got}: "
+        f"expected a calibration of a {expected} head, got one of a {got} head: "
         "use the calibration of this version"
     )

@@ -35,6 +35,7 @@ class LabelHead(SeveralHead):
     name: ClassVar[str] = "multilabel"
     outputs: ClassVar[tuple[str, ...]] = (*OUTPUTS, "certain_set", *BY_POSITION)
     named: ClassVar[str] = "labels"
+    are_switches: ClassVar[bool] = True
 
     def read(self, written: reading.Written) -> Indices:
         return reading.read_labels(written)

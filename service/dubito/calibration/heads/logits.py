@@ -221,7 +221,8 @@ def split(rows: Sampled, terms: Terms, label_B: Indices | None) -> dict[str, Ind
     """
     is_isotonic = terms.choices.scaling == "isotonic"
     fewest = splits.FEWEST_TO_FIT_ISOTONIC if is_isotonic else splits.FEWEST_TO_FIT
-    return terms.parts(rows, label_B=label_B, to_fit=fewest)
+    fits = "more for the sets" if terms.choices.scaling == "none" else "to fit the scaling"
+    return terms.parts(rows, label_B=label_B, to_fit=fewest, fits=fits)
 
 
 def impossible(nll: Floats) -> tuple[str, ...]:

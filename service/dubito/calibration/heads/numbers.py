@@ -118,7 +118,7 @@ class NumberHead(HeadOfNumbers):
         return rows
 
     def split(self, rows: Sampled, terms: Terms) -> dict[str, Indices]:
-        parts = terms.parts(rows)
+        parts = terms.parts(rows, fits="to fit the noise")
         truths.check_targets_vary(self.known(rows))
         return parts
 

@@ -110,7 +110,7 @@ class QuantileHead(HeadOfNumbers):
         return replace(rows, passes=(median_TBD, level_MBDQ), truth=target_BD)
 
     def split(self, rows: Sampled, terms: Terms) -> dict[str, Indices]:
-        parts = terms.parts(rows)
+        parts = terms.parts(rows, fits="more for the intervals")
         truths.check_targets_vary(rows.targets)
         return splits.without_fit(parts)
 

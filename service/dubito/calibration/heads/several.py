@@ -55,6 +55,7 @@ class SeveralHead(LogitHead):
     positions: Positions = ALL_LABELS
 
     named: ClassVar[str]  # what several of them are called
+    are_switches: ClassVar[bool] = False  # each on or off
     takes_feedback: ClassVar[bool] = False
 
     @abstractmethod
@@ -93,7 +94,8 @@ class SeveralHead(LogitHead):
 
     def split(self, rows: Sampled, terms: Terms) -> dict[str, Indices]:
         parts = logits.split(rows, terms, None)
-        truths.check_classes_vary(rows.labels[rows.labels != UNLABELLED])
+        known_N = rows.labels[rows.labels != UNLABELLED]
+        truths.check_classes_vary(known_N, are_switches=self.are_switches)
         return splits.without_fit(parts) if terms.choices.scaling == "none" else parts
 
     def scaled(self, rows: Sampled, fit_b: Indices, terms: Terms) -> Self:
