@@ -130,7 +130,7 @@ def test_a_whole_request_in_a_file_counts_as_over_http(
     assert reply["strategy"] == "bald"
 
     for command, wrong, told in (
-        ("predict", {"num_sample": 8}, "`num_sample`: unknown field: leave it out, or write `num_samples`"),
+        ("predict", {"num_sample": 8}, "`num_sample`: unknown field: leave it out, or write"),
         ("predict", {"labels": [0]}, "`labels`: unknown field"),
         ("predict", {"method": "magic"}, "`method`: expected 'mc'"),
         ("predict", {"format": "npz"}, "`format` expects a stored `pool`"),
