@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from dubito.engine import Engine, Sampling
+from dubito.engine.running.execution import Execution
+from dubito.engine.running.fold import Values
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, export
+from dubito_nn.dropout import UnknownWordDropout
 from dubito_nn.program import Node, Program, Ref
 
 
@@ -73,6 +77,18 @@ class Sequences(nn.Module):
         return self.last(self.encoder(steps).mean(0))
 
 
+class WordsDropped(nn.Module):
+    """Words are replaced at random before anything is learnt of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop, self.embed = UnknownWordDropout(0, 0.3), nn.Embedding(9, 4)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.embed(self.drop(x)).mean(1))
+
+
 def test_a_named_module_gives_its_output_in_evaluation_mode(tmp_path: Path) -> None:
     network = perceptron().eval()
     engine = loaded(exported(network, tmp_path, "2"))
@@ -126,10 +142,69 @@ def test_neither_sampling_nor_budget_nor_order_changes_them(
     assert not before.requires_grad
 
 
-def test_dropout_on_the_input_leaves_no_features_to_take(tmp_path: Path) -> None:
+def test_where_inputs_are_dropped_the_numbers_among_them_are_the_features(tmp_path: Path) -> None:
     engine = loaded(exported(perceptron(), tmp_path))
+    assert torch.equal(engine.features(rows(2)), rows(2))
+
+
+def test_dropped_words_leave_no_features_to_take(tmp_path: Path) -> None:
+    bundle = export(
+        WordsDropped(),
+        torch.randint(0, 9, (4, 6)),
+        tmp_path / "words.dubito",
+        task="classification",
+        output="logits",
+    )
     with pytest.raises(InputError, match=r"export again with features="):
-        engine.features(rows(2))
+        loaded(bundle).features(torch.zeros(2, 6, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        *(Sampling(8), Sampling(8, masks="independent"), Sampling(48, tolerance=0.2)),
+        *(Sampling(1, method="point"), Sampling(8, method="moments")),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("which", ["named", "prefixed"])
+def test_a_prediction_with_features_is_the_prediction_and_the_features(
+    which: str, sampling: Sampling, request: pytest.FixtureRequest
+) -> None:
+    engine = loaded(request.getfixturevalue(which))
+    prediction, maps = engine.predict_with_features(rows(9), sampling=sampling)
+    assert torch.equal(maps, engine.feature_maps(rows(9)))
+    np.testing.assert_array_equal(prediction.mean, engine.predict(rows(9), sampling=sampling).mean)
+
+
+def test_features_of_passes_are_no_pass_more(
+    prefixed: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows in several blocks and tiles; each goes through the prefix once."""
+    engine = Engine.load(prefixed, num_samples=2, draw="iid", memory_budget_bytes=4096)
+    seen, prefix = [], Execution.prefix
+
+    def counted(execution: Execution, inputs: Mapping[str, Tensor]) -> Values:
+        seen.append(len(next(iter(inputs.values()))))
+        return prefix(execution, inputs)
+
+    monkeypatch.setattr(Execution, "prefix", counted)
+    _, maps = engine.predict_with_features(rows(50))
+    assert len(seen) > 1
+    assert sum(seen) == 50
+    torch.testing.assert_close(maps, engine.features(rows(50)), rtol=0, atol=1e-6)
+
+
+def test_a_map_keeps_its_axes_and_is_flat_as_a_vector(tmp_path: Path) -> None:
+    network = nn.Sequential(
+        nn.Unflatten(1, (1, 2, 3)),
+        *(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Dropout2d(0.3)),
+        *(nn.Flatten(), nn.Linear(24, 3)),
+    ).eval()
+    engine = loaded(exported(network, tmp_path))
+    maps = engine.feature_maps(rows(5))
+    torch.testing.assert_close(maps, network[:3](rows(5)), rtol=0, atol=1e-6)
+    assert torch.equal(engine.features(rows(5)), maps.flatten(1))
 
 
 def test_wrong_rows_are_refused_as_in_a_prediction(named: Bundle) -> None:

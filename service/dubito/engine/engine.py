@@ -20,7 +20,7 @@ from torch import Tensor
 from dubito.engine import proof
 from dubito.engine.additivity import left_over
 from dubito.engine.answering.call import EngineCall
-from dubito.engine.answering.features import features
+from dubito.engine.answering.features import crossing, features, of_tile
 from dubito.engine.answering.recording import RECORDED_AT_LOAD, Recordings, filled_rows
 from dubito.engine.answering.streaming import joined, until
 from dubito.engine.answering.tally import Tally
@@ -40,7 +40,7 @@ from dubito.engine.plans import Plans, allowed_bytes, shapes
 from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.sizes import GraphLimits
 from dubito.engine.running.fold import repeated_each
-from dubito.engine.running.passes import Passes
+from dubito.engine.running.passes import Passes, Tile
 from dubito.engine.some_sites import SomeSites
 from dubito.engine.summing.sheet import Sheet
 from dubito.errors import BundleRefusedError, InputError
@@ -162,8 +162,7 @@ class Engine:
 
     def with_members(self, members: Sequence[Engine]) -> Engine:
         """Return the same kind of network made of other engines; here of one."""
-        (engine,) = members
-        return engine
+        return members[0]
 
     def read_inputs(self, inputs: Inputs) -> dict[str, Tensor]:
         """Check rows against the network's inputs; see `dubito.engine.calling.inputs`."""
@@ -230,27 +229,36 @@ class Engine:
             InputError: for rows that the network does not take, a temperature not above 0, or all
                 passes with a tolerance.
         """
-        sampling = self._sampling(sampling)
-        self.head.check_scaling(temperature)
-        rows = self.read_inputs(inputs)
-        if keep_samples and sampling.tolerance is not None:
-            raise InputError(
-                "all passes were asked for with a `tolerance`, where rows take different numbers"
-                " of them: leave one of the two out"
-            )
-        engine = self.of_sites(sampling.sites)
-        call = EngineCall(rows, sampling, check, temperature, keep_samples)
-        columns = engine._recorded(call)
-        if columns is None:
-            with running(self.device):
-                columns = joined(list(engine._columns(call)), self.head.sample_names)
-        return self.head.prediction(columns, sampling)
+        rows, sampling = self.read_inputs(inputs), self._sampling(sampling)
+        return self._predicted(EngineCall(rows, sampling, check, temperature, keep_samples))
+
+    def predict_with_features(
+        self,
+        inputs: Inputs,
+        *,
+        sampling: Sampling | None = None,
+        temperature: Scaling = 1.0,
+        keep_samples: bool = False,
+        check: Check | None = None,
+    ) -> tuple[Prediction, Tensor]:
+        """Return what `predict` and `feature_maps` return, the prefix being computed once."""
+        rows, sampling = self.read_inputs(inputs), self._sampling(sampling)
+        call, parts = EngineCall(rows, sampling, check, temperature, keep_samples), list[Tensor]()
+        if self._makes_features(call):
+            call = replace(call, seen=lambda tile: parts.append(of_tile(tile).cpu()))
+        prediction = self._predicted(call)
+        return prediction, torch.cat(parts) if parts else self.feature_maps(rows, check=check)
 
     def features(self, inputs: Inputs, *, check: Check | None = None) -> Tensor:
-        """The feature vector of each row, (B, F), on the CPU, in one pass without draws.
+        """The feature vector of each row, (B, F), on the CPU: `feature_maps` laid out flat."""
+        return self.feature_maps(inputs, check=check).flatten(1)
+
+    def feature_maps(self, inputs: Inputs, *, check: Check | None = None) -> Tensor:
+        """The features of each row, (B, ...), on the CPU, in one pass without draws.
 
         The output of the module that the export named, in the point graph; where none was named,
-        the last value that is computed from x alone and crosses into a part with draws.
+        the last value that is computed from x alone and crosses into a part with draws, or where
+        there is none the numbers of the inputs.
 
         Raises:
             InputError: for rows that the network does not take, or where there is no such value.
@@ -287,6 +295,24 @@ class Engine:
     def _some_sites(self) -> SomeSites:
         return SomeSites(self)
 
+    def _predicted(self, call: EngineCall) -> Prediction:
+        self.head.check_scaling(call.scaling)
+        engine = self.of_sites(call.sampling.sites)
+        columns = engine._recorded(call)
+        if columns is None:
+            with running(self.device):
+                columns = joined(list(engine._columns(call)), self.head.sample_names)
+        return self.head.prediction(columns, call.sampling)
+
+    def _makes_features(self, call: EngineCall) -> bool:
+        """Whether the passes of a call compute the features on their way."""
+        if self.placed.features is not None or call.sampling.method != "mc":
+            return False
+        if self.whole is not None or self.of_sites(call.sampling.sites) is not self:
+            return False  # what is computed before its first draw is more than the features
+        shared, used = (self.pieces(m, call.rows) for m in ("shared", call.sampling.masks))
+        return used is shared or crossing(used.execution) == crossing(shared.execution)
+
     def _sampling(self, sampling: object) -> Sampling:
         """Return the sampling of a call, or the default for None, checked against the head."""
         chosen = as_sampling(sampling, self.defaults)
@@ -305,7 +331,7 @@ class Engine:
 
         def answer(rows: Mapping[str, Tensor]) -> tuple[Sheet, Figures]:
             with running(self.device):
-                (passes,) = self._passes(replace(call, rows=rows, check=None))
+                (passes,) = self._passes(replace(call, rows=rows, check=None, seen=None))
                 tally = self._tally(call, passes)
                 return tally.sheet(), tally.figures
 
@@ -328,8 +354,7 @@ class Engine:
                 )
                 yield {name: column.cpu().numpy() for name, column in columns.items()}
         elif sampling.tolerance is not None:
-            pieces = self.pieces(sampling.masks, call.rows)
-            for tile in pieces.tiles(call.rows, sampling, call.check):
+            for tile in self._tiles(call):
                 yield until(tile, self._tally(call), sampling.num_samples, sampling.tolerance)
         else:
             for passes in self._passes(call):
@@ -354,15 +379,21 @@ class Engine:
             for moments in self._moments(call):
                 yield iter([self.head.moments.passes(moments)])
             return
-        pieces = self.pieces(call.sampling.masks, call.rows)
         if method == "mc":
-            for tile in pieces.tiles(call.rows, call.sampling, call.check):
+            for tile in self._tiles(call):
                 yield tile.passes(range(call.sampling.num_samples))
             return
-        for rows in pieces.rows(call.rows):
+        for rows in self.pieces(call.sampling.masks, call.rows).rows(call.rows):
             if call.check is not None:
                 call.check()
             yield iter([run(self.placed.point, rows, self.placed.weights, self.device)[None]])
+
+    def _tiles(self, call: EngineCall) -> Iterator[Tile]:
+        pieces = self.pieces(call.sampling.masks, call.rows)
+        for tile in pieces.tiles(call.rows, call.sampling, call.check):
+            if call.seen is not None:
+                call.seen(tile)
+            yield tile
 
     def _moments(self, call: EngineCall) -> Iterator[OutputMoments]:
         self.pieces("shared", call.rows)  # checks the sizes

@@ -155,19 +155,47 @@ class Ensemble:
         ]
         return torch.cat(passes)
 
+    def predict_with_features(
+        self,
+        inputs: Inputs,
+        *,
+        sampling: Sampling | None = None,
+        temperature: Scaling = 1.0,
+        keep_samples: bool = False,
+        check: Check | None = None,
+    ) -> tuple[Prediction, Tensor]:
+        """No features: see `features`.
+
+        Raises:
+            InputError: always.
+        """
+        raise _no_features()
+
+    def feature_maps(self, inputs: Inputs, *, check: Check | None = None) -> Tensor:
+        """No features: see `features`.
+
+        Raises:
+            InputError: always.
+        """
+        raise _no_features()
+
     def features(self, inputs: Inputs, *, check: Check | None = None) -> Tensor:
         """No feature vector: members have none in common.
 
         Raises:
             InputError: always.
         """
-        raise InputError(
-            "features expect one network, got an ensemble, whose members have none in common:"
-            " choose one version"
-        )
+        raise _no_features()
 
     def _sampling(self, sampling: Sampling | None) -> Sampling:
         return replace(sampling or self.members[0].defaults, method="ensemble")
+
+
+def _no_features() -> InputError:
+    return InputError(
+        "features expect one network, got an ensemble, whose members have none in common:"
+        " choose one version"
+    )
 
 
 def of_member(sampling: Sampling, k: int) -> Sampling:

@@ -78,8 +78,22 @@ class Network(Protocol):
     ) -> Tensor:
         """The declared outputs of all passes, one member after the other, (T, B, ...)."""
 
+    def predict_with_features(
+        self,
+        inputs: Inputs,
+        *,
+        sampling: Sampling | None = None,
+        temperature: Scaling = 1.0,
+        keep_samples: bool = False,
+        check: Check | None = None,
+    ) -> tuple[Prediction, Tensor]:
+        """What `predict` and `feature_maps` return, where passes make them no pass more."""
+
     def features(self, inputs: Inputs, *, check: Check | None = None) -> Tensor:
         """The feature vector of each row, (B, F)."""
+
+    def feature_maps(self, inputs: Inputs, *, check: Check | None = None) -> Tensor:
+        """The features of each row as the network has them, (B, ...)."""
 
 
 def num_values(
@@ -186,6 +200,30 @@ class Behind:
             lambda turn_check: self.network.sample(inputs, sampling=sampling, check=turn_check)
         )
 
+    def predict_with_features(
+        self,
+        inputs: Inputs,
+        *,
+        sampling: Sampling | None = None,
+        temperature: Scaling = 1.0,
+        keep_samples: bool = False,
+        check: Check | None = None,
+    ) -> tuple[Prediction, Tensor]:
+        """Predict when its turn has come."""
+        return self.turns(
+            lambda turn_check: self.network.predict_with_features(
+                inputs,
+                sampling=sampling,
+                temperature=temperature,
+                keep_samples=keep_samples,
+                check=turn_check,
+            )
+        )
+
     def features(self, inputs: Inputs, *, check: Check | None = None) -> Tensor:
         """Compute features when its turn has come."""
         return self.turns(lambda turn_check: self.network.features(inputs, check=turn_check))
+
+    def feature_maps(self, inputs: Inputs, *, check: Check | None = None) -> Tensor:
+        """Compute features when its turn has come."""
+        return self.turns(lambda turn_check: self.network.feature_maps(inputs, check=turn_check))

@@ -23,6 +23,7 @@ from dubito.calibration.promises import draws
 from dubito.calibration.record import Calibration
 from dubito.columns import Column
 from dubito.engine import Prediction, Sampling
+from dubito.engine.heads.scaling import Scaling
 from dubito.engine.network import Network
 from dubito.errors import InputError
 from dubito.monitoring.observed import ObservedRows
@@ -93,17 +94,17 @@ def build_outputs(
     head = head_of(network.manifest) if applied is None else applied.head
     names = tuple(order.outputs or head.outputs)
     may_keep = may_keep_samples and sampling.tolerance is None
-    prediction = network.predict(
-        dict(inputs),
-        sampling=sampling,
-        temperature=head.logit_scaling,
+    is_observed = order.request_id is not None
+    is_scored = is_observed or not _SCORED.isdisjoint(names)
+    prediction, features = _predicted(
+        network,
+        inputs,
+        sampling,
+        head.logit_scaling,
         keep_samples=_ON_REQUEST in names or (may_keep and head.needs_passes(names)),
+        with_features=is_scored and needs_features(applied, network),
         check=check,
     )
-    is_observed = order.request_id is not None
-    features = None
-    if (is_observed or not _SCORED.isdisjoint(names)) and needs_features(applied, network):
-        features = network.features(dict(inputs), check=check).float().numpy()
     uniform_B = draws_of(inputs, sampling.seed) if head.is_randomised else np.zeros(0)
     served = head.served(prediction, Request(order.coverage, features, uniform_B, warnings))
     columns = served.columns() | _shared_columns(prediction, served, applied)
@@ -112,6 +113,30 @@ def build_outputs(
     varies = served.varies if sampling.method == "mc" else None
     observed = observe(served, applied) if applied is not None and is_observed else None
     return Built(outputs, tuple(warnings), varies, applied, observed)
+
+
+def _predicted(
+    network: Network,
+    inputs: Mapping[str, Tensor],
+    sampling: Sampling,
+    scaling: Scaling,
+    *,
+    keep_samples: bool,
+    with_features: bool,
+    check: Check,
+) -> tuple[Prediction, NDArray[np.floating] | None]:
+    """A prediction, and the features of the rows where they are asked for."""
+    ask = network.predict_with_features if with_features else network.predict
+    answer = ask(
+        dict(inputs),
+        sampling=sampling,
+        temperature=scaling,
+        keep_samples=keep_samples,
+        check=check,
+    )
+    if isinstance(answer, tuple):
+        return answer[0], answer[1].float().numpy()
+    return answer, None
 
 
 def covering(

@@ -1,8 +1,11 @@
-"""One call of an engine: its rows, how they are sampled, and what is wanted of them."""
+"""One call of an engine, its arguments checked.
+
+Dimensions: B rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,6 +13,8 @@ from torch import Tensor
 from dubito.engine.calling.arguments import Check
 from dubito.engine.calling.sampling import Sampling
 from dubito.engine.heads.scaling import Scaling
+from dubito.engine.running.passes import Tile
+from dubito.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +27,10 @@ class EngineCall:
         check: called between chunks; whatever it raises ends the call.
         scaling: of each pass's logits.
         keep_samples: whether every pass is returned as well.
+        seen: called with every tile before its passes.
+
+    Raises:
+        InputError: all passes are asked for with a tolerance.
     """
 
     rows: Mapping[str, Tensor]
@@ -29,6 +38,15 @@ class EngineCall:
     check: Check | None = None
     scaling: Scaling = 1.0
     keep_samples: bool = False
+    seen: Callable[[Tile], None] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse to return passes of which rows take different numbers."""
+        if self.keep_samples and self.sampling.tolerance is not None:
+            raise InputError(
+                "all passes were asked for with a `tolerance`, where rows take different numbers"
+                " of them: leave one of the two out"
+            )
 
     @property
     def num_rows(self) -> int:
