@@ -186,12 +186,16 @@ def answers(client: httpx.Client, name: str) -> Iterator[tuple[str, Json]]:
     """Every question to a model that was just uploaded, and what it was answered."""
     case, model = CASES[name], f"/v1/models/{name}"
 
-    def ask(action: str, body: Json) -> tuple[str, Json]:
-        reply = client.post(f"{model}/{action}", json=body)
+    def ask(action: str, body: Json, unsaid: Json | None = None) -> tuple[str, Json]:
+        reply = client.post(f"{model}/{action}", json=(unsaid or {}) | body)
         said = {key: value for key, value in body.items() if key not in GIVEN}
         return f"{name} {action} {json.dumps(said)}", {
             "status": reply.status_code,
-            **{key: value for key, value in reply.json().items() if key != "request_id"},
+            **{
+                key: known_then(key, value)
+                for key, value in reply.json().items()
+                if key != "request_id"
+            },
         }
 
     asked = {"inputs": rows(case, NUM_ASKED, 1).tolist()}
@@ -204,7 +208,7 @@ def answers(client: httpx.Client, name: str) -> Iterator[tuple[str, Json]]:
     key = "targets" if case.declared["task"] == "regression" else "labels"
     strange = {"ood_inputs": (8 * rows(case, 20, 4)).tolist()}
     for number, options in enumerate(case.fits, 1):
-        yield ask("calibrate", held_out | strange | {key: truth} | options)
+        yield ask("calibrate", held_out | strange | {key: truth} | options, DEFAULT_THEN[key])
         _, predicted = ask("predict", asked | {"coverage": 0.8})
         yield f"{name} predict with calibration {number}", predicted
         yield ask("evaluate", held_out | strange | {key: truth})
@@ -214,6 +218,18 @@ def answers(client: httpx.Client, name: str) -> Iterator[tuple[str, Json]]:
 
 
 GIVEN = ("inputs", "labels", "targets", "ood_inputs")
+DEFAULT_THEN = {
+    "labels": {"ood_score": "predictive_entropy"},
+    "targets": {"ood_score": "epistemic_variance"},
+}
+"""The score of the flag where none was named, when these answers were written."""
+
+
+def known_then(field: str, value: Json) -> Json:
+    """A field of a reply without what later builds added to it."""
+    if field != "ood":
+        return value
+    return {key: one for key, one in value.items() if key not in ("made_rows", "blind_to")}
 
 
 def answered(client: httpx.Client, name: str) -> Json:

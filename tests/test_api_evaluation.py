@@ -148,8 +148,10 @@ def test_a_regression_is_judged_in_target_units(
     engine = Engine.load(bundles("regression"))
     passes = engine.sample(normals(150, 8), sampling=Sampling(num_samples=16))
     means, variances = (part.numpy() for part in mean_and_variance(passes, engine.manifest))
+    maps = engine.feature_maps(normals(150, 8)).numpy()
     for reply, calibration in ((raw, None), (calibrated, record)):
-        expected = evaluate_regression(means, np.log(variances), targets, calibration=calibration)
+        asked = {"calibration": calibration, "features": maps}
+        expected = evaluate_regression(means, np.log(variances), targets, **asked)
         assert set(reply["report"]) == NUMBER_KEYS
         assert reply["report"] == pytest.approx(expected.report, abs=1e-6)
         assert reply["report"]["nll"] is not None

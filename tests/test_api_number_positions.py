@@ -237,7 +237,7 @@ def test_feedback_is_refused_with_the_remedy_and_drift_is_watched(
         reply = calibrated.post(f"{DEPTH}/feedback", json={**body, "request_id": name})
         assert "send labelled rows to evaluate instead" in _detail(reply)
     drift = _ok(calibrated.get(f"{DEPTH}/monitoring"))["drift"]
-    assert drift["score"] == "epistemic_variance"
+    assert drift["score"] == "overall"
 
 
 @pytest.mark.parametrize("format", ["npz", "parquet"])

@@ -144,7 +144,7 @@ def test_truths_come_as_arrays_and_outcomes_afterwards(calibrated: httpx.Client)
     posted(calibrated, "feedback", request_id=answer["request_id"], rows=truths)
     monitored = calibrated.get(f"{MODEL}/monitoring").json()
     assert monitored["outcomes"]["coverage"][0]["observed"] == 0.5
-    assert monitored["drift"]["score"] == "epistemic_variance"
+    assert monitored["drift"]["score"] == "overall"
 
 
 @pytest.mark.parametrize(

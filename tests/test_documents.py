@@ -80,7 +80,7 @@ def test_every_strategy_is_documented() -> None:
 
 
 def test_every_out_of_distribution_score_is_documented() -> None:
-    known = {name for family in FAMILIES for name in family.known(has_features=True)}
+    known = {name for family in FAMILIES for name in family.named}
     assert {*known, AUTO} == set(_first_column(CONCEPTS, "`ood_score`")), "correct docs/concepts.md"
 
 

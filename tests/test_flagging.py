@@ -51,7 +51,7 @@ def strange(rows: int) -> tuple[Floats, Floats]:
     return logits_TBC, feature_BF
 
 
-@pytest.mark.parametrize("name", OF_CLASSES.known(has_features=True))
+@pytest.mark.parametrize("name", OF_CLASSES.named)
 def test_every_score_flags_fresh_rows_at_the_exact_rate(name: str) -> None:
     """Counts over 25 sets of 40 rows, by exact mean and 3.5 deviations: by chance 1 in 2,000."""
     flagged, asked = 0, ASKED | {"coverage": 0.5}
@@ -223,7 +223,7 @@ def test_scores_of_a_prediction_are_those_that_the_fit_saw(
     label_B = logits_TBC.mean(axis=0).argmax(axis=-1)
     label_B[::5] = (label_B[::5] + 1) % 3
     features = engine.features(rows).numpy()
-    for name in OF_CLASSES.known(has_features=True):
+    for name in OF_CLASSES.named:
         asked = ASKED | {"sampling": sampling, "score": name, "features": features}
         record = fit_classification(logits_TBC, label_B, choices=Choices(scaling), **asked)
         seen_B = record.ood_scores(record.head.source(Sampled((logits_TBC,), features=features)))
@@ -239,7 +239,7 @@ def test_scores_of_a_served_regression_are_those_that_the_fit_saw(tmp_path: Path
     mean_TBD = mean_and_variance(engine.sample(rows, sampling=SAMPLING), engine.manifest)[0].numpy()
     target_BD = mean_TBD.mean(axis=0) + 0.1 * np.random.default_rng(3).normal(size=(300, 3))
     features = engine.features(rows).numpy()
-    for name in OF_NUMBERS.known(has_features=True):
+    for name in OF_NUMBERS.named:
         asked = ASKED | {"score": name, "features": features}
         record = fit_regression(mean_TBD, None, target_BD, **asked)
         seen_B = record.ood_scores(record.head.source(Sampled((mean_TBD,), features=features)))

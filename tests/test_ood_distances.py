@@ -13,7 +13,15 @@ from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
 from dubito.calibration.flags.combined import Tail
-from dubito.calibration.flags.distances import MAX_FEATURES, MAX_KEPT, MAX_PROJECTED, FeatureBank
+from dubito.calibration.flags.distances import (
+    HASHED,
+    MAX_FEATURES,
+    MAX_KEPT,
+    MAX_PROJECTED,
+    MAX_UNHASHED,
+    FeatureBank,
+    hashed,
+)
 from dubito.calibration.flags.packed import PackedArray
 from dubito.errors import InputError
 
@@ -106,10 +114,55 @@ def test_a_bank_comes_back_from_json_and_gives_the_same_scores_to_the_last_bit()
 
 def test_the_record_of_the_largest_bank_is_bounded() -> None:
     generator = np.random.default_rng(4)
-    feature_BF = generator.normal(size=(140, MAX_FEATURES)).astype(np.float32)
+    feature_BF = generator.normal(size=(140, MAX_UNHASHED)).astype(np.float32)
     bank = FeatureBank.fit(feature_BF, np.arange(140) % 10)
     rest = (MAX_KEPT - 140) * MAX_PROJECTED * 4 * 4 / 3  # rows not kept here, float32 in base64
     assert len(TypeAdapter(FeatureBank).dump_json(bank)) + rest < 4_200_000
+
+
+def test_what_lies_outside_is_the_squared_length_that_the_projection_leaves_out() -> None:
+    generator = np.random.default_rng(6)
+    feature_BF = generator.normal(size=(150, 6)) @ generator.normal(size=(6, 200))
+    feature_BF += 0.1 * generator.normal(size=(150, 200))
+    bank = FeatureBank.fit(feature_BF, None)
+    assert bank.projection is not None
+    direction_PF = bank.projection.array()
+    within_BF = feature_BF @ direction_PF.T @ direction_PF
+    np.testing.assert_allclose(bank.outside(within_BF), 0, atol=1e-6)
+    beside_F = generator.normal(size=200)
+    beside_F -= beside_F @ direction_PF.T @ direction_PF
+    expected = np.square(beside_F).sum()
+    np.testing.assert_allclose(bank.outside(within_BF + beside_F), expected, rtol=1e-4)
+    small = FeatureBank.fit(feature_BF[:, :9], None)
+    assert small.outside(feature_BF[:, :9]).tolist() == [0.0] * 150
+
+
+def test_very_many_features_are_hashed_and_keep_their_products() -> None:
+    """By chance 1 in 1,000: the error of a product of unit vectors is about 1/32."""
+    generator = np.random.default_rng(7)
+    feature_BF = generator.normal(size=(6, 3 * MAX_UNHASHED + 5))
+    feature_BF /= np.linalg.norm(feature_BF, axis=1, keepdims=True)
+    feature_BF[3:] = 0.8 * feature_BF[:3] + 0.6 * feature_BF[3:]
+    short_BF = hashed(feature_BF)
+    assert short_BF.shape == (6, HASHED)
+    np.testing.assert_allclose(short_BF @ short_BF.T, feature_BF @ feature_BF.T, atol=0.15)
+    few_BF = feature_BF[:, :MAX_UNHASHED]
+    np.testing.assert_array_equal(hashed(few_BF), few_BF)
+    bank = FeatureBank.fit(np.repeat(feature_BF, 30, axis=0), None)
+    assert bank.num_features == 3 * MAX_UNHASHED + 5
+    assert TypeAdapter(FeatureBank).validate_json(TypeAdapter(FeatureBank).dump_json(bank)) == bank
+    np.testing.assert_allclose(bank.outside(feature_BF), 0, atol=1e-6)
+
+
+def test_a_bank_without_rows_gives_all_distances_but_those_to_rows() -> None:
+    feature_BF, label_B = clusters(features=140)
+    bank = FeatureBank.fit(feature_BF, label_B)
+    small = bank.without_rows()
+    assert small.kept.shape == (1, bank.kept.shape[1])
+    for name in ("mahalanobis", "relative_mahalanobis", "outside"):
+        np.testing.assert_array_equal(
+            getattr(small, name)(feature_BF), getattr(bank, name)(feature_BF)
+        )
 
 
 def test_features_that_never_vary_and_rows_of_zeros_have_finite_distances() -> None:

@@ -54,7 +54,10 @@ LEAST_OF: Mapping[str, float] = {
     "knn": 1e-6,  # of 2
     "mahalanobis": 1e-5,  # squared deviations
     "relative_mahalanobis": 1e-5,
+    "outside": 1e-5,  # squared length
+    "profile": 1e-5,  # squared deviations
     "combined": 1e-6,  # nats
+    "overall": 1e-6,  # nats
 }
 """By how much a score may be off however near it is to 0; `LEAST` for the others."""
 

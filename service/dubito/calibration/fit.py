@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
 from dubito.calibration import splits
 from dubito.calibration.flags.flagging import Flagging
 from dubito.calibration.heads import Head
@@ -24,6 +26,7 @@ from dubito.calibration.sampled import Indices, Sampled
 from dubito.calibration.stored import Reports
 from dubito.calibration.terms import Strange, Terms
 from dubito.calibration.verdict import JudgedFit
+from dubito.errors import InputError
 from dubito.report import Check, Evaluation, no_check
 
 
@@ -33,6 +36,7 @@ def fit(
     terms: Terms,
     *,
     strange: Sampled | None = None,
+    made: Mapping[str, Sampled] | None = None,
     check: Check = no_check,
 ) -> Calibration:
     """Fit scaling or noise, sets or intervals, flag and policy; everything in target units.
@@ -44,6 +48,7 @@ def fit(
         rows: labelled, with features where the score of the flag may read them.
         terms: what the caller asks.
         strange: out-of-distribution rows, with features likewise.
+        made: rows made up to see what the flag is blind to, by kind, with features likewise.
         check: called now and then; whatever it raises ends the fit.
 
     Raises:
@@ -60,6 +65,7 @@ def fit(
     scaled = head.scaled(rows, parts[splits.FIT], terms)
     fitted = scaled.promising(rows, parts[splits.CONFORMAL], terms)
     calibration = _decided(_flagged(fitted, rows, parts, parted, terms), rows, parts, terms)
+    calibration = _tried(calibration, made or {}, terms)
     judged = fitted.verdict(rows, parts[splits.FIT], terms, check)
     report = partial(
         judge_checked,
@@ -102,6 +108,21 @@ def _decided(
     flag_b = calibration.ood.flags(calibration.ood_scores(source))
     uncertainty_b, is_wrong_b = calibration.head.doubts(rows, policy_b)
     return replace(calibration, policy=Policy.fit(terms.target, uncertainty_b, flag_b, is_wrong_b))
+
+
+def _tried(calibration: Calibration, made: Mapping[str, Sampled], terms: Terms) -> Calibration:
+    """Return the calibration with the share that it flags of made rows."""
+    if not made:
+        return calibration
+    head, shares = calibration.head, {}
+    for kind, rows in made.items():
+        try:
+            usable = head.checked(rows, terms.sampling)
+        except InputError:  # the network overflows on them
+            continue
+        score_N = calibration.ood_scores(head.source(usable))
+        shares[kind] = float((calibration.ood.flags(score_N) | np.isnan(score_N)).mean())
+    return replace(calibration, made_rows=shares)
 
 
 def _reported(

@@ -29,6 +29,9 @@ def page_of(calibration: Calibration, title: str) -> Page:
         "coverage asked": f"{calibration.coverage:g}",
         "false alarms allowed": f"{calibration.alpha:g}",
     }
+    if calibration.made_rows is not None:
+        made = calibration.made_rows.items()
+        facts["made rows flagged"] = ", ".join(f"{kind} {share:.0%}" for kind, share in made)
     if calibration.verdict is not None:
         facts["verdict"] = str(calibration.verdict)
     fitted = calibration.head.stored()

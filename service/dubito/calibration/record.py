@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubito.calibration.flags.detector import Detector
+from dubito.calibration.flags.made import blind_to
 from dubito.calibration.flags.scorer import FittedScore
 from dubito.calibration.flags.source import Source
 from dubito.calibration.heads import Head, head_of_record
@@ -48,6 +49,7 @@ class Calibration:
         curves: what the pictures of the report need, under `before` and `after`; a record of an
             earlier build has none.
         verdict: whether the scaling or noise is worth having; None in a record of an earlier build.
+        made_rows: share that is flagged of each kind of made rows; None where none were tried.
     """
 
     head: Head
@@ -63,6 +65,7 @@ class Calibration:
     policy: Policy = DEFAULT_POLICY
     curves: dict[str, Curves] = field(default_factory=dict)
     verdict: Verdict | None = None
+    made_rows: dict[str, float] | None = None
 
     @property
     def promise(self) -> Promise:
@@ -137,7 +140,11 @@ class Calibration:
         """
         thresholds = [float(level) for level in self.conformal.thresholds(self.coverage)]
         compared = None if self.ood_fitted is None else self.ood_fitted.compared
-        return self.to_json() | {
+        made = self.made_rows
+        tried = {} if made is None else {"made_rows": made, "blind_to": blind_to(made)}
+        record = self.to_json()
+        record.pop("made_rows", None)  # beside the score that flags them
+        return record | {
             "verdict": None if self.verdict is None else str(self.verdict),
             "ood": {
                 "score": self.ood.score,
@@ -145,6 +152,7 @@ class Calibration:
                 "threshold": _finite(self.ood.threshold),
                 "num_rows": len(self.ood.held_out),
                 **({} if compared is None else {"compared": compared}),
+                **tried,
             },
             "ood_fitted": None if self.ood_fitted is None else self.ood_fitted.summary(),
             "conformal": {

@@ -1,6 +1,6 @@
 """Rows with what every pass says of them: what fits and reports are made of.
 
-Dimensions: T samples, B rows, F features.
+Dimensions: T samples, B rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Sampled:
         passes: what the head makes of raw passes, each (T, B, ...): logits, or means and maybe
             log-variances.
         truth: (B, ...) class indices or targets; None for out-of-distribution rows.
-        features: (B, F) features, where the score of the flag reads them.
+        features: (B, ...) features, where the score of the flag reads them.
         uniform: (B,) a number in [0, 1) per row, for randomised sets.
     """
 

@@ -78,6 +78,7 @@ class Stored:
             per row.
         quantile_levels: of a head of quantiles; left out of a record that has none.
         verdict: whether the scaling or noise is worth having; None in a record of an earlier build.
+        made_rows: share that is flagged of each kind of made rows; left out where none were tried.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -108,6 +109,7 @@ class Stored:
     positions: Positions | None = None
     quantile_levels: tuple[float, ...] | None = None
     verdict: Verdict | None = None
+    made_rows: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse rates and held-out scores that are none."""
@@ -163,7 +165,7 @@ class Stored:
             ) from error
 
 
-_WRITTEN_WHERE_USED = ("quantile_levels",)
+_WRITTEN_WHERE_USED = ("quantile_levels", "made_rows")
 ABSENT = dict.fromkeys(("temperature", "noise_variance", "variance_scale", "ood_reference"))
 """Fields that stand in every record, null for the heads that have none."""
 

@@ -6,7 +6,7 @@ Dimensions: T samples, B labelled rows, N out-of-distribution rows, F features.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import torch
@@ -17,6 +17,8 @@ from dubito.calibration.choices import Choices
 from dubito.calibration.fit import fit
 from dubito.calibration.flags import scorer
 from dubito.calibration.flags.distances import checked as checked_features
+from dubito.calibration.flags.flagging import OUTPUTS_ALONE
+from dubito.calibration.flags.made import made_rows
 from dubito.calibration.heads import head_of
 from dubito.calibration.judge import judge
 from dubito.calibration.promises.policy import Target
@@ -166,15 +168,17 @@ def calibrate(
     Raises:
         InputError: too few rows for a promise, or what cannot be fitted.
     """
-    take = _Taking(
-        network,
-        terms.sampling,
-        check,
-        with_features=_takes_features(terms.score, network, rows, max_values),
-        with_draws=terms.choices.sets != "lac",
-    )
+    is_default = terms.score is None
+    warnings = _without_features(network, rows, max_values) if is_default else ()
+    if is_default:
+        with_features = not warnings
+    else:
+        with_features = _takes_features(terms.score, network, rows, max_values)
+    take = _Taking(network, terms.sampling, check, with_features, terms.choices.sets != "lac")
     sampled, strange = take.all(rows)
-    return fit(head_of(network.manifest), sampled, terms, strange=strange, check=check)
+    made = {kind: take.of(some, None) for kind, some in made_rows(rows.inputs, terms.seed).items()}
+    record = fit(head_of(network.manifest), sampled, terms, strange=strange, made=made, check=check)
+    return replace(record, warnings=(*record.warnings, *warnings))
 
 
 def evaluate(
@@ -246,10 +250,11 @@ class _Taking:
 
     def all(self, rows: LabelledRows) -> tuple[Sampled, Sampled | None]:
         """Labelled rows, and strange ones where there are any."""
-        labelled = self._of(rows.inputs, rows.truths)
-        return labelled, None if rows.ood_inputs is None else self._of(rows.ood_inputs, None)
+        labelled = self.of(rows.inputs, rows.truths)
+        return labelled, None if rows.ood_inputs is None else self.of(rows.ood_inputs, None)
 
-    def _of(self, inputs: dict[str, Tensor], truth: Truths | None) -> Sampled:
+    def of(self, inputs: dict[str, Tensor], truth: Truths | None) -> Sampled:
+        """All passes over some rows, with what else is taken of them."""
         head = head_of(self.network.manifest)
         of_members = [
             head.parts(member.sample(inputs, sampling=drawn, check=self.check), member.manifest)
@@ -257,7 +262,7 @@ class _Taking:
         ]
         features, with_draws = None, self.with_draws and truth is not None
         if self.with_features:
-            features = self.network.features(inputs, check=self.check).numpy()
+            features = self.network.feature_maps(inputs, check=self.check).float().numpy()
         return Sampled(
             passes=tuple(
                 (torch.cat(parts) if len(parts) > 1 else parts[0]).numpy()
@@ -277,16 +282,28 @@ def _takes_features(
     Raises:
         InputError: a distance is asked of a network without features, or with too many.
     """
-    if score not in (scorer.AUTO, scorer.COMBINED, *scorer.DISTANCES):
+    if score not in (scorer.AUTO, scorer.COMBINED, scorer.OVERALL, *scorer.DISTANCES):
         return False
     try:
         _check_features(network, rows, None)
     except InputError:
-        if score in scorer.DISTANCES:
+        if score in (scorer.OVERALL, *scorer.DISTANCES):
             raise
         return False
     _check_features(network, rows, max_values)
     return True
+
+
+def _without_features(network: Network, rows: LabelledRows, max_values: int) -> tuple[str, ...]:
+    """Why the default of the flag reads no features, as a warning; none where it does."""
+    sizes = [size for one in network.manifest.inputs for size in one.shape]
+    if any(isinstance(size, str) for size in sizes):
+        return (f"{OUTPUTS_ALONE}: rows have features of one length, got inputs of any length",)
+    try:
+        _check_features(network, rows, max_values)
+    except InputError as error:
+        return (f"{OUTPUTS_ALONE}: {error.detail}",)
+    return ()
 
 
 def _check_features(network: Network, rows: LabelledRows, max_values: int | None) -> None:

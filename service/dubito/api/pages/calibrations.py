@@ -50,6 +50,13 @@ class FlagEntry(JsonPage):
     compared: dict[str, float] = Field(
         default={}, description="AUROC of the scores that `auto` compared; else left out."
     )
+    made_rows: dict[str, float] = Field(
+        default={},
+        description="Share that is flagged of rows made up for it: `far`, `noise`, `shuffled`.",
+    )
+    blind_to: list[str] = Field(
+        default=[], description="The kinds of which less than half is flagged."
+    )
 
 
 class FlagParts(JsonPage):

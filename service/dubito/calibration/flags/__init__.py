@@ -4,6 +4,7 @@ source     what a score may read: the passes at the fit, a prediction's columns 
 scores     those that need no fitting
 distances  of features, to held-out rows
 combined   several scores as one
+made       rows made up to see what a flag is blind to
 scorer     all of them by name, for classes and for numbers
 detector   p-value, and flag at a stated false-alarm rate
 flagging   the fit of all that, and the choice of a score

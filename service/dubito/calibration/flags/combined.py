@@ -3,6 +3,8 @@
 Flow: each part's scores on rows set aside → `Tail` → minus log p of each → their sum.
 
     combined_B = Σ_i -log p_i(s_i)                                             Fisher 1925
+    overall_B  = Σ_i -w_i log p_i(s_i)             weights w: as much to all of the features as to
+                                                   the outputs, however many scores read either
 
 p_i is the share of the rows set aside that are at least as strange. The share is a straight line
 between neighbouring scores, so that ties are few, and flat as far as a tie with one of them
@@ -42,9 +44,9 @@ class Tail:
 
     Args:
         score: its name.
-        knots: (2, m) ascending values of the score, and -log of the share of rows at or above; two
-            for every score, as far as a tie with it reaches.
-        slope: by which -log p rises above the last knot, per unit of the score; at least 0.
+        knots: (2, m) ascending values of the score, and -w log of the share of rows at or above;
+            two for every score, as far as a tie with it reaches.
+        slope: by which -w log p rises above the last knot, per unit of the score; at least 0.
     """
 
     score: str
@@ -58,23 +60,23 @@ class Tail:
             raise InputError("a combined score expects knots that rise: calibrate again")
 
     @classmethod
-    def fit(cls, score: str, score_B: Floats) -> Tail:
-        """The tail of the scores of rows set aside."""
+    def fit(cls, score: str, score_B: Floats, weight: float = 1.0) -> Tail:
+        """The tail of the scores of rows set aside, all surprises times the weight."""
         ordered_B = np.sort(score_B)
         count = len(ordered_B)
         least = ties.least_of(score)
         start_m = ties.starts(ordered_B, least)
         rank_m = np.linspace(0, len(start_m) - 1, min(len(start_m), MAX_KNOTS // 2))
         start_m = start_m[rank_m.round().astype(int)]
-        surprise_m = -np.log((1 + count - start_m) / (count + 1))
+        surprise_m = -weight * np.log((1 + count - start_m) / (count + 1))
         knots = np.stack([ties.plateaus(ordered_B[start_m], least), np.repeat(surprise_m, 2)])
         top_B = ordered_B[int(count * (1 - _TOP)) :]
         excess = float((top_B - top_B[0]).mean())
         is_tied = ties.lowered(top_B[-1], least) <= ties.raised(top_B[0], least)
-        return cls(score, PackedArray.of(knots), 0.0 if is_tied else 1.0 / excess)
+        return cls(score, PackedArray.of(knots), 0.0 if is_tied else weight / excess)
 
     def surprise(self, score_B: Floats) -> Floats:
-        """-log p of each score, at least 0; it never falls as the score rises."""
+        """-w log p of each score, at least 0; it never falls as the score rises."""
         value_m, surprise_m = self.knots.array()
         next_B = np.searchsorted(value_m, score_B)
         least_B = surprise_m[np.maximum(next_B - 1, 0)]

@@ -1,17 +1,19 @@
 """How far a row's features lie from those of held-out rows.
 
 Flow: features and labels of rows set aside → `FeatureBank.fit` → one bank, kept with the
-calibration → `knn`, `mahalanobis`, `relative_mahalanobis` of any row's features.
+calibration → `knn`, `mahalanobis`, `relative_mahalanobis`, `outside` of any row's features.
 
 The bank is bounded: features are projected onto the 128 directions that hold most of their length
 (uncentred, orthonormal; all of them up to 128 features), and of the rows at most 1,000 are kept.
+More than 4,096 features are first hashed to 1,024: each, with a sign of its own, is added to one of
+them, which keeps the products of rows in expectation (Weinberger et al. 2009, arXiv:0902.2206).
 
 Dimensions: B rows, F features, P <= 128 projected ones, K classes that occur, n kept rows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,8 @@ from scipy.linalg import cholesky, solve_triangular
 from dubito.calibration.flags.packed import PackedArray
 from dubito.errors import InputError
 
-MAX_FEATURES, MAX_PROJECTED, MAX_KEPT = 4096, 128, 1000
+MAX_FEATURES, MAX_UNHASHED, HASHED = 2**20, 4096, 1024
+MAX_PROJECTED, MAX_KEPT = 128, 1000
 _ROWS_AT_ONCE = 4096
 _ROUNDING = 1e-8  # of the largest feature
 _LEAST_SPREAD = 1e-3  # of the size of the features
@@ -77,7 +80,8 @@ class FeatureBank:
 
         Source: Ledoit and Wolf 2004, Journal of Multivariate Analysis 88:365-411.
         """
-        feature_BF = checked(feature_BF, "features of the rows set aside")
+        num_features = feature_BF.shape[-1]
+        feature_BF = hashed(checked(feature_BF, "features of the rows set aside"))
         if len(feature_BF) < 2:
             raise InputError(
                 f"distances expect at least 2 rows set aside, got {len(feature_BF)}: send more rows"
@@ -92,7 +96,7 @@ class FeatureBank:
         mean_KP = np.stack([row_BP[class_B == index].mean(axis=0) for index in range(len(classes))])
         overall_P, largest = row_BP.mean(axis=0), float(np.abs(row_BP).max())
         return cls(
-            num_features=feature_BF.shape[1],
+            num_features=num_features,
             projection=projection,
             kept=PackedArray.of(bank_nP, "float32"),
             neighbours=neighbours or max(1, round(len(bank_nP) ** 0.5 / 3)),
@@ -105,8 +109,9 @@ class FeatureBank:
     def __post_init__(self) -> None:
         """Refuse a bank whose parts do not fit together."""
         size = self.kept.shape[-1] if len(self.kept.shape) == 2 else -1
-        projected = (self.num_features,) if self.projection is None else self.projection.shape
-        expected = (size,) if self.projection is None else (size, self.num_features)
+        width = self.num_features if self.num_features <= MAX_UNHASHED else HASHED
+        projected = (width,) if self.projection is None else self.projection.shape
+        expected = (size,) if self.projection is None else (size, width)
         fits = (
             projected == expected
             and 1 <= self.neighbours <= self.kept.shape[0]
@@ -159,13 +164,33 @@ class FeatureBank:
         score_B: Floats = self.mahalanobis(feature_BF) - overall_B
         return score_B
 
+    def outside(self, feature_BF: NDArray[np.floating]) -> Floats:
+        """Squared length of what the projection leaves out; 0 where all features are kept.
+
+        s_B = |z - PᵀP z|²
+
+        Source: Jackson and Mudholkar 1979, Technometrics 21:341-349.
+        """
+        row_BP = self._projected(feature_BF)
+        if self.projection is None:
+            return np.zeros(len(row_BP))
+        row_BF = hashed(feature_BF.astype(np.float64))
+        score_B: Floats = np.square(row_BF - row_BP @ self.projection.array()).sum(axis=1)
+        return score_B
+
+    def without_rows(self) -> FeatureBank:
+        """The bank without the kept rows but one: enough for all scores but `knn`."""
+        return replace(
+            self, kept=PackedArray.of(self.kept.array()[:1], self.kept.kind), neighbours=1
+        )
+
     def _projected(self, feature_BF: NDArray[np.floating]) -> Floats:
         if feature_BF.ndim != 2 or feature_BF.shape[1] != self.num_features:
             raise InputError(
                 f"the calibration was fitted on {self.num_features} features per row, got shape "
                 f"{feature_BF.shape}: use the calibration of this version, on rows of its size"
             )
-        row_BF = feature_BF.astype(np.float64)
+        row_BF = hashed(feature_BF.astype(np.float64))
         return row_BF if self.projection is None else row_BF @ self.projection.array().T
 
 
@@ -186,6 +211,18 @@ def checked(feature_BF: NDArray[np.floating], name: str) -> Floats:
             "was not trained for"
         )
     return feature_BF.astype(np.float64)
+
+
+def hashed(feature_BF: Floats) -> Floats:
+    """More than 4,096 features as 1,024 sums of them, each with a sign drawn for it."""
+    num_rows, num_features = feature_BF.shape
+    if num_features <= MAX_UNHASHED:
+        return feature_BF
+    sign_F = 2.0 * np.random.Generator(np.random.Philox(0)).integers(0, 2, num_features) - 1
+    padded = np.zeros((num_rows, -(-num_features // HASHED) * HASHED))
+    np.multiply(feature_BF, sign_F, out=padded[:, :num_features])
+    summed_BF: Floats = padded.reshape(num_rows, -1, HASHED).sum(axis=1)
+    return summed_BF
 
 
 def _projection(feature_BF: Floats) -> PackedArray | None:

@@ -4,6 +4,9 @@ Flow: rows of each part, as scores see them → the bank on `features` → the t
 score and the comparison with strange rows on `choice` → the threshold on `ood`. No part sees the
 rows of another, so the rate of false alarms holds whatever was chosen.
 
+The overall score takes no part of its own: its banks are of the rows that fit the scaling, its
+tails of those held out for the sets. Neither fit reads the flag, and the threshold sees others.
+
 Dimensions: B rows, N strange rows, F features.
 """
 
@@ -19,11 +22,19 @@ from dubito import ties
 from dubito.calibration import splits
 from dubito.calibration.flags import scorer
 from dubito.calibration.flags.detector import Detector
-from dubito.calibration.flags.scorer import AUTO, COMBINED, DISTANCES, FittedScore, ScoreFamily
+from dubito.calibration.flags.scorer import (
+    AUTO,
+    COMBINED,
+    DISTANCES,
+    OVERALL,
+    FittedScore,
+    ScoreFamily,
+)
 from dubito.calibration.flags.source import SampledSource
 from dubito.errors import InputError
 
 _FEWEST_TO_SET_ASIDE, _FEWEST_STRANGE = 20, 20
+_FEWEST_OF_TAILS = 10
 
 
 def extra_parts(score: str | None, *, has_features: bool) -> dict[str, splits.Share]:
@@ -59,7 +70,8 @@ class Flagging:
 
     Args:
         family: the scores of the task.
-        score: name of the score, or `auto`; None: the default of the family.
+        score: name of the score, or `auto`; None: `overall` where there are features, else the
+            default of the family.
         alpha: false-alarm rate.
         seed: of the rows that distances keep.
     """
@@ -87,9 +99,12 @@ class Flagging:
         Raises:
             InputError: the score does not exist, or lacks features or strange rows.
         """
-        name = self.score or self.family.default
+        name, told = self._name(rows, parts)
         self.family.check_name(name, has_strange=strange is not None)
         fitted = FittedScore()
+        if name == OVERALL:
+            bank_b, tail_b = _overall_parts(parts)
+            fitted = scorer.fit_overall(self.family, rows, label_B, bank_b, rows.take(tail_b))
         if splits.FEATURES in parts:
             bank = scorer.fit_bank(rows, label_B, parts[splits.FEATURES], self.seed)
             fitted = FittedScore(bank=bank)
@@ -109,7 +124,51 @@ class Flagging:
         score_b = fitted.score(name, rows.take(parts[splits.OOD]))
         detector = Detector.fit(name, score_b, self.alpha)
         needed = None if fitted == FittedScore() else fitted
-        return Flag(detector, needed, tuple(_ties(name, score_b)))
+        return Flag(detector, needed, (*told, *_ties(name, score_b)))
+
+    def _name(
+        self, rows: SampledSource, parts: Mapping[str, NDArray[np.int64]]
+    ) -> tuple[str, tuple[str, ...]]:
+        """Name of the score, and a warning where the default cannot read the features there are.
+
+        Raises:
+            InputError: the overall score was asked for, and cannot be fitted.
+        """
+        if self.score not in (None, OVERALL):
+            return str(self.score), ()
+        reason = _missing(rows, parts)
+        if reason is None:
+            return OVERALL, ()
+        if self.score == OVERALL:
+            raise InputError(f"`ood_score` `overall` expects {reason}")
+        told = () if rows.features is None else (f"{OUTPUTS_ALONE}: it expects {reason}",)
+        return self.family.default, told
+
+
+OUTPUTS_ALONE = "the flag reads the outputs alone, and may miss rows that are far from all others"
+
+
+def _missing(rows: SampledSource, parts: Mapping[str, NDArray[np.int64]]) -> str | None:
+    """What the overall score lacks; None where nothing."""
+    if rows.features is None:
+        return "features of the rows, got none: export with features=, or name another score"
+    if not np.isfinite(rows.features).all():
+        return "features that are finite numbers, got NaN or infinity: look for such rows"
+    bank_b, tail_b = _overall_parts(parts)
+    if len(bank_b) < _FEWEST_TO_SET_ASIDE or len(tail_b) < _FEWEST_OF_TAILS:
+        return (
+            f"{_FEWEST_TO_SET_ASIDE} rows or more for distances and {_FEWEST_OF_TAILS} to compare "
+            f"them with, got {len(bank_b)} and {len(tail_b)}: send more rows"
+        )
+    return None
+
+
+def _overall_parts(
+    parts: Mapping[str, NDArray[np.int64]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the banks, and of the tails; where nothing is fitted the rows for sets serve both."""
+    bank_b, tail_b = parts[splits.FIT], parts[splits.CONFORMAL]
+    return (bank_b, tail_b) if len(bank_b) else (tail_b[::2], tail_b[1::2])
 
 
 def strange_parts(

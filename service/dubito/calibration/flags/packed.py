@@ -9,6 +9,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from binascii import Error
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Literal
 
@@ -24,7 +25,7 @@ _KINDS: dict[Kind, np.dtype[np.floating]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PackedArray:
     """An array of finite numbers.
 
@@ -64,6 +65,12 @@ class PackedArray:
         return cls(array.shape, b64encode(raw).decode("ascii"), kind)
 
     def array(self) -> NDArray[np.float64]:
-        """Return the numbers as a float64 array."""
+        """Return the numbers as a float64 array, which nobody may write to."""
+        return self._numbers
+
+    @cached_property
+    def _numbers(self) -> NDArray[np.float64]:
         flat = np.frombuffer(b64decode(self.data), _KINDS[self.kind])
-        return flat.reshape(self.shape).astype(np.float64)
+        numbers = flat.reshape(self.shape).astype(np.float64)
+        numbers.flags.writeable = False
+        return numbers

@@ -6,6 +6,8 @@ Flow: rows set aside → `fit` of what a score needs → `FittedScore`, kept wit
     plain      need no fitting: `scores.CLASSIFICATION`, `scores.REGRESSION`
     distances  of features: `knn`, `mahalanobis`, `relative_mahalanobis` (classes only)
     combined   of some of the others, see `OF_CLASSES` and `OF_NUMBERS`
+    overall    the default where there are features: of the outputs' default, `mahalanobis`,
+               `outside` (what 128 directions leave out) and `profile` (of the means along the axes)
 
 Dimensions: B rows, F features, N strange rows.
 """
@@ -13,7 +15,7 @@ Dimensions: B rows, F features, N strange rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,8 @@ from dubito.calibration.flags.distances import FeatureBank
 from dubito.calibration.flags.source import Source
 from dubito.errors import InputError
 
-AUTO, COMBINED = "auto", "combined"
+AUTO, COMBINED, OVERALL = "auto", "combined", "overall"
+OUTSIDE, PROFILE = "outside", "profile"
 DISTANCES = ("knn", "mahalanobis", "relative_mahalanobis")
 Floats = NDArray[np.float64]
 
@@ -36,14 +39,16 @@ class FittedScore:
 
     Args:
         bank: what distances are taken to.
-        tails: the parts of the combined score.
+        tails: the parts of the combined or the overall score.
         compared: area under the ROC curve of each score on strange rows of their own, where the
             score was chosen by it; in the order of preference where they tie.
+        profile: what the score `profile` is taken to.
     """
 
     bank: FeatureBank | None = None
     tails: tuple[Tail, ...] = ()
     compared: dict[str, float] | None = None
+    profile: FeatureBank | None = None
 
     def score(self, name: str, source: Source) -> Floats:
         """The named score of each row.
@@ -51,18 +56,18 @@ class FittedScore:
         Raises:
             InputError: an unknown name, or one whose parts were not fitted.
         """
-        if name == COMBINED and self.tails:
+        if name in (COMBINED, OVERALL) and self.tails:
             parts = [tail.surprise(self.score(tail.score, source)) for tail in self.tails]
             total_B: Floats = np.sum(parts, axis=0)
             return total_B
-        if name in DISTANCES:
+        if name in (*DISTANCES, OUTSIDE, PROFILE):
             return self._distance(name, source)
         return source.plain(name)
 
     def needs_features(self, name: str) -> bool:
         """Whether the named score reads features."""
-        parts = [tail.score for tail in self.tails] if name == COMBINED else [name]
-        return any(part in DISTANCES for part in parts)
+        parts = [tail.score for tail in self.tails] if name in (COMBINED, OVERALL) else [name]
+        return any(part in (*DISTANCES, OUTSIDE, PROFILE) for part in parts)
 
     def summary(self) -> dict[str, object]:
         """What it is made of, for a reader: sizes in place of the numbers."""
@@ -85,12 +90,19 @@ class FittedScore:
                 f"the score `{name}` expects features of the rows and a bank of others, got none: "
                 "calibrate again, with a network whose export named features="
             )
+        with np.errstate(over="ignore", invalid="ignore"):  # of rows that the network overflows on
+            return self._of_bank(self.bank, name, source.features)
+
+    def _of_bank(self, bank: FeatureBank, name: str, features: NDArray[np.floating]) -> Floats:
+        if name == PROFILE and self.profile is not None:
+            return self.profile.mahalanobis(profiles(features))
         by_name = {
-            "knn": self.bank.knn,
-            "mahalanobis": self.bank.mahalanobis,
-            "relative_mahalanobis": self.bank.relative_mahalanobis,
+            "knn": bank.knn,
+            "mahalanobis": bank.mahalanobis,
+            "relative_mahalanobis": bank.relative_mahalanobis,
+            OUTSIDE: bank.outside,
         }
-        return by_name[name](source.features)
+        return by_name[name](flat(features))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +123,18 @@ class ScoreFamily:
 
     @property
     def default(self) -> str:
-        """The score until the caller names another."""
+        """The score of the outputs: the flag's until the caller names another or has features."""
         return self.plain[0]
 
     def known(self, *, has_features: bool) -> tuple[str, ...]:
-        """Names of the scores, the default first."""
+        """Names of the scores that `auto` compares, the default first."""
         named = (*self.plain, *(self.distances if has_features else ()))
         return (*named, COMBINED) if len(self.parts(has_features=has_features)) > 1 else named
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Names of all scores that may be asked for, the default of the outputs first."""
+        return (*self.known(has_features=True), OVERALL)
 
     def parts(self, *, has_features: bool) -> tuple[str, ...]:
         """Names of the parts of the combined score."""
@@ -136,7 +153,7 @@ class ScoreFamily:
                     "`ood_inputs`, or name a score"
                 )
             return
-        names = self.known(has_features=True)
+        names = self.named
         if name not in names:
             raise InputError(
                 f"`ood_score` of a {self.task} head: expected one of {', '.join((*names, AUTO))}, "
@@ -171,7 +188,60 @@ def fit_bank(
     if source.features is None:
         return None
     label_b = None if label_B is None else label_B[rows_b]
-    return FeatureBank.fit(source.features[rows_b], label_b, seed=seed)
+    return FeatureBank.fit(flat(source.features[rows_b]), label_b, seed=seed)
+
+
+def fit_overall(
+    family: ScoreFamily,
+    source: Source,
+    label_B: NDArray[np.int64] | None,
+    bank_b: NDArray[np.int64],
+    tail: Source,
+) -> FittedScore:
+    """What the overall score needs: banks of some rows, and the tails of others.
+
+    Args:
+        family: of the task.
+        source: all rows.
+        label_B: classes that distances are taken to; None: all rows are of one kind.
+        bank_b: places of the rows of the banks.
+        tail: rows that are in no bank.
+    """
+    assert source.features is not None
+    feature_b = source.features[bank_b]
+    label_b = None if label_B is None else label_B[bank_b]
+    bank = FeatureBank.fit(flat(feature_b), label_b).without_rows()
+    of_features, profile = ["mahalanobis"], None
+    if bank.projection is not None:
+        of_features.append(OUTSIDE)
+    if (profile_b := profiles(feature_b)).size:
+        of_features.append(PROFILE)
+        profile = FeatureBank.fit(profile_b, label_b).without_rows()
+    banks = FittedScore(bank, profile=profile)
+    weights = {family.default: 1.0, **dict.fromkeys(of_features, 1 / len(of_features))}
+    tails = [Tail.fit(name, banks.score(name, tail), weight) for name, weight in weights.items()]
+    return replace(banks, tails=tuple(tails))
+
+
+def flat(features: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The features of each row as one vector, (B, F)."""
+    return features.reshape(len(features), -1)
+
+
+def profiles(features: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The means of each row's features along every axis, one behind the other.
+
+    Of channels, height and width: the mean of every channel, of every line, of every column. None,
+    (B, 0), of features that have one axis.
+
+    Source: Lee et al. 2018, arXiv:1807.03888 (for the means of channels).
+    """
+    axes = [axis for axis in range(1, features.ndim) if features.shape[axis] > 1]
+    if len(axes) < 2:
+        return np.empty((len(features), 0))
+    rows = features.astype(np.float64)
+    others = (tuple(other for other in range(1, rows.ndim) if other != axis) for axis in axes)
+    return np.concatenate([rows.mean(axis=along) for along in others], axis=1)
 
 
 def fit_tails(names: Sequence[str], fitted: FittedScore, source: Source) -> tuple[Tail, ...]:

@@ -2,7 +2,7 @@
 
 Flow: `logits_TBC` (or `mean_TBD` of a regression) → `score_B`; or, at serving time, from the
 columns of a prediction, which hold the same numbers. The default is fixed beforehand, for every
-network, so that no threshold is chosen on the rows that it is judged by.
+network, so that no score is chosen on the rows that it is judged by.
 
 Dimensions: T samples, B rows, C classes, D outputs.
 """
@@ -162,9 +162,10 @@ CLASSIFICATION: Mapping[str, PlainScore] = {
 }
 """By name, the default first; how far each may be off by rounding is in `dubito.ties`.
 
-The default was chosen on scikit-learn's digits with small convolutional networks: of these scores
-it alone finds both kinds of strange rows, unlike energy (blind to mirrored digits) and mutual
-information (blind to noise where labels are smoothed).
+The default is what the flag reads of the outputs. It was chosen on scikit-learn's digits with small
+convolutional networks: of these scores it alone finds both kinds of strange rows, unlike energy
+(blind to mirrored digits) and mutual information (blind to noise where labels are smoothed). On
+plain networks all are blind to rows far from the data: see `scorer.OVERALL`.
 """
 
 REGRESSION = ("epistemic_variance",)

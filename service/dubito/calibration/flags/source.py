@@ -3,7 +3,7 @@
 Flow: a head names what plain scores are made of → a `Source` → scores by name. The numbers are the
 same by either way, up to the order in which T passes are summed.
 
-Dimensions: B rows, F features.
+Dimensions: B rows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SampledSource:
         values: what plain scores are made of, such as logits.
         row_axis: axis of the rows in it: 0, or 1 after that of the passes.
         score: the plain score of a name.
-        features: (B, F) features of the rows.
+        features: (B, ...) features of the rows, as the network has them or flat.
     """
 
     values: NDArray[np.floating]
@@ -64,7 +64,7 @@ class ServedSource:
 
     Args:
         score: the plain score of a name.
-        features: (B, F) features of the rows.
+        features: (B, ...) features of the rows, as the network has them or flat.
     """
 
     score: Callable[[str], Floats]
