@@ -25,10 +25,11 @@ EVIDENCE = Path(__file__).parent.parent / "benchmarks" / "evidence"
 NUM_TRAIN, NUM_TEST = 400, 100
 SCRIPTS = (
     *("sparse_variational", "concrete_dropout", "mnist_mlp", "stratified", "tolerance"),
-    *("drift", "uci_regression", "fashion", "sites", "ties"),
+    *("drift", "uci_regression", "fashion", "sites", "ties", "flags"),
 )
 MODULES = (
     *("data", "record", "doubters", "garments", "side_by_side", "uci"),
+    *("plain_networks", "strangers"),
     *("active_learning", "learning_curves", "near_copies"),
     *SCRIPTS,
 )
