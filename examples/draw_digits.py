@@ -1,4 +1,4 @@
-"""Draw how sure the demonstration's digits network is of digits, of mirrored digits and of noise.
+"""Draw how strange digits, mirrored digits and noise are to the demonstration's digits network.
 
 scripts/serve &                       # or against any server: --url
 .venv/bin/python examples/draw_digits.py docs/digits.svg
@@ -50,7 +50,8 @@ def _ask(client: httpx.Client, rows: NDArray[np.float32]) -> dict[str, list[floa
 def _draw(answers: dict[str, dict[str, list[float]]], threshold: float, path: Path) -> None:
     mpl.rcParams.update({"font.size": 10, "svg.hashsalt": "dubito", "axes.spines.top": False})
     figure, axes = plt.subplots(figsize=(7.2, 2.9), layout="constrained")
-    bins = np.geomspace(1e-4, np.log(10), 41)
+    scores = np.concatenate([answer["score"] for answer in answers.values()])
+    bins = np.geomspace(np.quantile(scores, 0.01), scores.max(), 41)
     for name, answer in answers.items():
         scores = np.clip(answer["score"], bins[0], bins[-1])
         share = np.mean(answer["flag"])
@@ -71,7 +72,7 @@ def _draw(answers: dict[str, dict[str, list[float]]], threshold: float, path: Pa
         textcoords="offset points",
         ha="right",
     )
-    axes.set(xscale="log", xlabel="predictive entropy, nats", ylabel="rows, %")
+    axes.set(xscale="log", xlabel="score of the flag, nats", ylabel="rows, %")
     axes.spines["right"].set_visible(False)
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.42, 0.9))
     figure.savefig(path, metadata={"Date": None})

@@ -10,11 +10,9 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from dubito.recipes.demo.recipe import DatasetRows, Recipe, Splits
 from dubito_nn.dropout import ConcreteFamily, StandardFamily
@@ -26,10 +24,6 @@ NUM_TRAIN = 1000
 NUM_CALIBRATION = 450
 # The darkest of the 17 grey levels: inputs lie in [0, 1].
 _DARKEST = 16.0
-_SIDE = 8
-# The share of rows that are made composites, and the mass that they spread over all classes.
-_COMPOSITE_SHARE = 0.25
-_DOUBT = 0.25
 
 
 @cache
@@ -56,49 +50,12 @@ def digit_splits(seed: int = 0) -> Splits:
 
 
 def _standard(rows: DatasetRows) -> nn.Module:
-    family = StandardFamily(drop_prob=0.4, spatial_drop_prob=0.2)
-    return CNN(dropout=family, cosine_scale=20.0)
+    return CNN(dropout=StandardFamily(drop_prob=0.4, spatial_drop_prob=0.2))
 
 
 def _concrete(rows: DatasetRows) -> nn.Module:
     family = ConcreteFamily(num_rows=len(rows), length_scale=0.1)
     return CNN(dropout=family, cosine_scale=20.0)
-
-
-def composites(images_BF: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Join a quarter of the digits, cut along a row or a column, with part of another digit.
-
-    q = (1-u) (λ one_hot(own) + (1-λ) one_hot(other)) + u/C    λ: the own share of the area
-
-    A digit has to be whole to be believed: the network doubts more of what it has never seen. Two
-    parts of the same class keep their class, with u = 0.
-
-    Args:
-        images_BF: Flat images, shape (B, 64).
-        label_B: Their classes.
-
-    Returns:
-        Images (B, 64) and probabilities of the classes, (B, C).
-
-    Source: Yun et al. 2019, CutMix, arXiv:1905.04899; Hendrycks et al. 2019, arXiv:1812.04606, for
-    teaching doubt by examples.
-    """
-    num_rows = len(images_BF)
-    other = torch.randperm(num_rows)
-    cut, side = torch.randint(2, _SIDE - 1, (num_rows, 1, 1)), torch.arange(_SIDE)
-    by_row = torch.rand(num_rows, 1, 1) < 0.5
-    whole = torch.rand(num_rows, 1, 1) >= _COMPOSITE_SHARE
-    stays = whole | torch.where(by_row, side[:, None] < cut, side < cut)
-    stays_BF = stays.flatten(1)
-    share_B1 = stays_BF.float().mean(dim=1, keepdim=True)
-    one_hot_BC = functional.one_hot(label_B, NUM_CLASSES).float()
-    q_BC = share_B1 * one_hot_BC + (1.0 - share_B1) * one_hot_BC[other]
-    is_mixed_B1 = ~whole.flatten(1) & (label_B != label_B[other])[:, None]
-    doubted_BC = (1.0 - _DOUBT) * q_BC + _DOUBT / NUM_CLASSES
-    return (
-        torch.where(stays_BF, images_BF, images_BF[other]),
-        torch.where(is_mixed_B1, doubted_BC, q_BC),
-    )
 
 
 _CLASSES = tuple(str(digit) for digit in range(NUM_CLASSES))
@@ -115,7 +72,6 @@ DIGITS = Recipe(
     batch_size=50,
     learning_rate=2e-3,
     classes=_CLASSES,
-    augment=composites,
 )
 
 DIGITS_CONCRETE = Recipe(
