@@ -20,7 +20,7 @@ from torch import Tensor
 from dubito.engine import proof
 from dubito.engine.additivity import left_over
 from dubito.engine.answering.call import EngineCall
-from dubito.engine.answering.features import crossing, features, of_tile
+from dubito.engine.answering.features import features, of_tile
 from dubito.engine.answering.recording import RECORDED_AT_LOAD, Recordings, filled_rows
 from dubito.engine.answering.streaming import joined, until
 from dubito.engine.answering.tally import Tally
@@ -311,7 +311,7 @@ class Engine:
         if self.whole is not None or self.of_sites(call.sampling.sites) is not self:
             return False  # what is computed before its first draw is more than the features
         shared, used = (self.pieces(m, call.rows) for m in ("shared", call.sampling.masks))
-        return used is shared or crossing(used.execution) == crossing(shared.execution)
+        return used is shared or used.execution.crossing == shared.execution.crossing
 
     def _sampling(self, sampling: object) -> Sampling:
         """Return the sampling of a call, or the default for None, checked against the head."""

@@ -14,6 +14,7 @@ Dimensions: B rows, F features, P <= 128 projected ones, K classes that occur, n
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +25,14 @@ from dubito.errors import InputError
 
 MAX_FEATURES, MAX_UNHASHED, HASHED = 2**20, 4096, 1024
 MAX_PROJECTED, MAX_KEPT = 128, 1000
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE, _BROADCAST = 4096, 2**16
 _ROUNDING = 1e-8  # of the largest feature
 _LEAST_SPREAD = 1e-3  # of the size of the features
 
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FeatureBank:
     """What distances are taken to.
 
@@ -145,12 +146,19 @@ class FeatureBank:
 
         Source: Lee et al. 2018, arXiv:1807.03888.
         """
-        whitening_PP = self.whitening.array()
-        row_BP = self._projected(feature_BF) @ whitening_PP.T
-        mean_KP = self.means.array() @ whitening_PP.T
-        distances = [np.square(row_BP - mean_P).sum(axis=1) for mean_P in mean_KP]
-        score_B: Floats = np.min(distances, axis=0)
+        row_BP = self._projected(feature_BF) @ self.whitening.array().T
+        mean_KP, score_B = self._white_means, np.empty(len(row_BP))
+        if row_BP.size * len(mean_KP) <= _BROADCAST:
+            score_B[:] = np.square(row_BP[:, None] - mean_KP).sum(axis=2).min(axis=1)
+        else:
+            distances = [np.square(row_BP - mean_P).sum(axis=1) for mean_P in mean_KP]
+            score_B[:] = np.min(distances, axis=0)
         return score_B
+
+    @cached_property
+    def _white_means(self) -> Floats:
+        white_KP: Floats = self.means.array() @ self.whitening.array().T
+        return white_KP
 
     def relative_mahalanobis(self, feature_BF: NDArray[np.floating]) -> Floats:
         """Return `mahalanobis` less the squared distance to all rows taken as one kind.

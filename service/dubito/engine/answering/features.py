@@ -22,7 +22,6 @@ from torch import Tensor
 
 from dubito.engine.calling.arguments import Check
 from dubito.engine.kernels.products import run
-from dubito.engine.planning.layout import RowAxis, Size
 from dubito.engine.planning.placement import Placed
 from dubito.engine.running.execution import Execution
 from dubito.engine.running.fold import Values, as_tensor
@@ -60,22 +59,6 @@ def of_tile(tile: Tile) -> Tensor:
     return _of_rows(tile.execution, tile.before, tile.inputs)
 
 
-def crossing(execution: Execution) -> tuple[str, int] | None:
-    """The last value in order of execution that the suffix reads, and the axis of its rows."""
-    nodes, layouts = execution.program.nodes, execution.layouts.of
-    learnt = set[str]()
-    for node in nodes:
-        reads = [name for name in node.references() if not isinstance(layouts[name], Size)]
-        if node.op == "weight" or any(name in learnt for name in reads):
-            learnt.add(node.name)
-    for node in reversed(nodes):
-        layout = layouts[node.name]
-        if node.name in execution.plan.from_prefix & learnt and isinstance(layout, RowAxis):
-            assert layout.axis is not None
-            return node.name, layout.axis
-    return None
-
-
 def _parts(
     placed: Placed,
     pieces: Passes,
@@ -83,7 +66,7 @@ def _parts(
     check: Check | None,
 ) -> Iterator[Tensor]:
     execution = pieces.execution
-    is_computed = placed.features is None and crossing(execution) is not None
+    is_computed = placed.features is None and execution.crossing is not None
     for block in pieces.rows(rows):
         if check is not None:
             check()
@@ -95,7 +78,7 @@ def _parts(
 
 
 def _of_rows(execution: Execution, before: Values, inputs: Mapping[str, Tensor]) -> Tensor:
-    if (found := crossing(execution)) is not None:
+    if (found := execution.crossing) is not None:
         name, axis = found
         return as_tensor(before[name]).movedim(axis, 0)
     numbers = [tensor for tensor in inputs.values() if tensor.is_floating_point()]

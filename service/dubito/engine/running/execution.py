@@ -177,6 +177,22 @@ class Execution:
         return max(1, math.prod(self.layouts.shape[self.program.outputs["output"]][1:]))
 
     @cached_property
+    def crossing(self) -> tuple[str, int] | None:
+        """The last value with something learnt that the suffix reads, and the axis of its rows."""
+        learnt = set[str]()
+        for node in self.program.nodes:
+            of = self.layouts.of
+            reads = [name for name in node.references() if not isinstance(of[name], Size)]
+            if node.op == "weight" or any(name in learnt for name in reads):
+                learnt.add(node.name)
+        for node in reversed(self.program.nodes):
+            layout = self.layouts.of[node.name]
+            if node.name in self.plan.from_prefix & learnt and isinstance(layout, RowAxis):
+                assert layout.axis is not None
+                return node.name, layout.axis
+        return None
+
+    @cached_property
     def _sample_bytes(self) -> int:
         return sum(self.layouts.row_bytes[name] for name in self.plan.from_masks)
 
