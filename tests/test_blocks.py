@@ -142,7 +142,7 @@ def over_seeds(engine: Engine, count: int, num_samples: int) -> tuple[Tensor, Te
     raw = engine.sample(rows(8), sampling=Sampling(count * num_samples, 3, draw="stratified"))
     probs_STBC = raw.double().softmax(-1).reshape(count, num_samples, *raw.shape[1:])
     folded = probs_STBC.transpose(0, 1).flatten(1, 2)
-    sums = ClassificationSums(engine._left)
+    sums = ClassificationSums(engine.left)
     sums.add(folded, torch.zeros((*folded.shape[:2], 2), dtype=torch.float64))
     found = {name: torch.from_numpy(one) for name, one in measures_of(sums).items()}
     shape = (count, *raw.shape[1:])
@@ -178,7 +178,7 @@ def test_rows_that_stop_at_a_tolerance_are_within_it_in_the_root_mean_square(
     probs_TBC = raw.double().softmax(-1).reshape(300, 128, 8, 4).transpose(0, 1).flatten(1, 2)
     exact_BC = np.tile(probs_TBC.mean(0).reshape(300, 8, 4).mean(0).numpy(), (300, 1))
     for tolerance in (0.02, 0.03):
-        spread, start = RunningSpread(engine._left), 0
+        spread, start = RunningSpread(engine.left), 0
         going_B, missed = np.ones(2400, bool), list[NDArray[np.float64]]()
         for stop in looks(128, tolerance):
             spread.add(probs_TBC[start:stop])

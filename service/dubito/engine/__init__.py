@@ -20,6 +20,7 @@ choice      which forms pay, measured once
 proof       that a stranger's bundle runs, before anything of it is served
 plans       the plans of the shapes of rows that were asked about
 some_sites  the engines that sample some of the sites
+loading     a bundle proved and prepared at load
 engine      all of it together
 ensemble    several engines as one mixture
 network     one engine, or several: what can be asked

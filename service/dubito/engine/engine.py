@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dubito.engine import proof
+from dubito.engine import loading, proof
 from dubito.engine.additivity import left_over
 from dubito.engine.answering.call import EngineCall
 from dubito.engine.answering.features import features, of_tile
-from dubito.engine.answering.recording import RECORDED_AT_LOAD, Recordings, filled_rows
+from dubito.engine.answering.recording import Recordings, filled_rows
 from dubito.engine.answering.streaming import joined, until
 from dubito.engine.answering.tally import Tally
 from dubito.engine.calling.arguments import Check, as_device, as_sampling, budget_bytes, check_load
@@ -35,11 +35,9 @@ from dubito.engine.heads.scaling import Scaling
 from dubito.engine.kernels.precision import running
 from dubito.engine.kernels.products import run
 from dubito.engine.moments import OutputMoments, Propagation
-from dubito.engine.planning.placement import Placed, on_device, placed
-from dubito.engine.plans import Plans, allowed_bytes, shapes
+from dubito.engine.planning.placement import Placed, on_device
+from dubito.engine.plans import Plans, shapes
 from dubito.engine.proving.clock import Clock
-from dubito.engine.proving.sizes import GraphLimits
-from dubito.engine.running.fold import repeated_each
 from dubito.engine.running.passes import Passes, Tile
 from dubito.engine.some_sites import SomeSites
 from dubito.engine.summing.sheet import Sheet
@@ -115,24 +113,10 @@ class Engine:
             bundle = source if isinstance(source, Bundle) else load_bundle(source)
         except BundleError as error:
             raise BundleRefusedError(str(error)) from error
-        about = proof.about(bundle, on, budget)
-        known = proof.known_size(findings.get(about), proof_limit_s)
-        clock = Clock(proof_limit_s, bundle.size_bytes)
-        limits = GraphLimits(allowed_bytes(budget), clock)
-        free = proof.fitting_size(bundle, limits) if known is None else known
-        with proof.refusing():
-            programs = placed(bundle, on)
-            plans = Plans(bundle, programs, on, defaults, budget, clock)
-            engine = cls(bundle, on, programs, defaults, budget, plans, free)
-            rows = engine.made_up_rows()
-            plans.trust(rows)
-            if known is None:
-                proof.try_out(engine, rows)
-                findings.put(about, free)
-            if proof_limit_s is None:
-                plans.time_forms(rows, findings, timing_limit_s)
-                engine._prepare(rows)
-        plans.clock = Clock(None)
+        engine = loading.proved(cls, bundle, on, defaults, budget, findings, proof_limit_s)
+        if proof_limit_s is None:
+            loading.prepare(engine, findings, timing_limit_s)
+        engine.plans.clock = Clock(None)
         engine.of_sites(defaults.sites)
         return engine
 
@@ -153,7 +137,7 @@ class Engine:
 
     @property
     def shares_features(self) -> bool:
-        """Whether a row has one feature vector, where it has any: yes, of one network."""
+        """Whether a row has one feature vector, where it has any."""
         return True
 
     def drawn(self, sampling: Sampling) -> list[tuple[Engine, Sampling]]:
@@ -363,7 +347,7 @@ class Engine:
     def _tally(self, call: EngineCall, passes: Iterable[Tensor] = ()) -> Tally:
         """Return a tally of some passes, to which more may be added."""
         is_stratified = call.sampling.draw == "stratified" and call.sampling.method == "mc"
-        left = self._left if is_stratified else None
+        left = self.left if is_stratified else None
         tally = Tally(self.head, call.scaling, left, call.keep_samples)
         for raw in passes:
             tally.add(raw)
@@ -410,7 +394,7 @@ class Engine:
         return self.plans.pieces(masks, rows)
 
     @cached_property
-    def _left(self) -> float:
+    def left(self) -> float:
         """What a stratified draw leaves of a nearly normal output, measured once."""
         rows = {name: tensor.to(self.device) for name, tensor in self.made_up_rows().items()}
         return left_over(self.bundle, self.placed, self.device, rows)
@@ -418,11 +402,3 @@ class Engine:
     def made_up_rows(self, count: int = 2) -> dict[str, Tensor]:
         """Rows of numbers that the network takes; free dimensions as long as it needs."""
         return proof.made_up_rows(self.manifest.inputs, self._free, count)
-
-    def _prepare(self, rows: Mapping[str, Tensor]) -> None:
-        """Measure and record now what the first request would else wait for."""
-        if self.defaults.draw == "stratified":
-            self._left  # noqa: B018
-        if self._recordings is not None:
-            for count in RECORDED_AT_LOAD * 2:  # the second call records
-                self.predict({name: repeated_each(x[:1], count, 0) for name, x in rows.items()})

@@ -93,5 +93,5 @@ def pinned(
         first=first,
     )
     made = replace(engine, plans=engine.plans.only(sampling.masks, rows, fixed))
-    made.__dict__["_left"] = engine._left  # measured once
+    made.__dict__["left"] = engine.left  # measured once
     return made

@@ -1,0 +1,88 @@
+"""A bundle on its way to answers: proved, timed, and measured where a request would else wait.
+
+Its job: do at load what must not be done in a request, and not again what an earlier load found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from dubito.engine import proof
+from dubito.engine.answering.recording import RECORDED_AT_LOAD
+from dubito.engine.calling.sampling import Sampling
+from dubito.engine.findings import Findings
+from dubito.engine.planning.placement import placed
+from dubito.engine.plans import Plans, allowed_bytes
+from dubito.engine.proving.clock import Clock
+from dubito.engine.proving.sizes import GraphLimits
+from dubito.engine.running.fold import repeated_each
+from dubito_nn import Bundle
+
+if TYPE_CHECKING:
+    from dubito.engine.engine import Engine
+
+
+def proved(
+    kind: type[Engine],
+    bundle: Bundle,
+    device: torch.device,
+    defaults: Sampling,
+    budget_bytes: int,
+    findings: Findings,
+    proof_limit_s: float | None,
+) -> Engine:
+    """An engine whose bundle has run on made-up rows, now or at an earlier load.
+
+    Args:
+        kind: of engine.
+        bundle: the lifted network.
+        device: where it runs.
+        defaults: sampling where a call names none.
+        budget_bytes: of the values of one call.
+        findings: of earlier loads.
+        proof_limit_s: processor time that the proof of a small bundle may take; None: no limit.
+
+    Raises:
+        BundleRefusedError: the bundle is unsound or does not run.
+    """
+    about = proof.about(bundle, device, budget_bytes)
+    known = proof.known_size(findings.get(about), proof_limit_s)
+    clock = Clock(proof_limit_s, bundle.size_bytes)
+    limits = GraphLimits(allowed_bytes(budget_bytes), clock)
+    free = proof.fitting_size(bundle, limits) if known is None else known
+    with proof.refusing():
+        programs = placed(bundle, device)
+        plans = Plans(bundle, programs, device, defaults, budget_bytes, clock)
+        engine = kind(bundle, device, programs, defaults, budget_bytes, plans, free)
+        rows = engine.made_up_rows()
+        plans.trust(rows)
+        if known is None:
+            proof.try_out(engine, rows)
+            findings.put(about, free)
+    return engine
+
+
+def prepare(engine: Engine, findings: Findings, timing_limit_s: float | None) -> None:
+    """Measure, compile and record now what the first request would else wait for.
+
+    Args:
+        engine: proved.
+        findings: of earlier loads.
+        timing_limit_s: on the wall, for finding out which forms pay; None: no limit.
+
+    Raises:
+        BundleRefusedError: the network does not run.
+    """
+    rows = engine.made_up_rows()
+    first = {name: tensor[:1] for name, tensor in rows.items()}
+    with proof.refusing():
+        engine.plans.time_forms(rows, findings, timing_limit_s)
+        if engine.defaults.draw == "stratified":
+            engine.left  # noqa: B018
+        engine.predict(first, sampling=replace(engine.defaults, num_samples=2, sites="all"))
+        if engine.device.type == "cuda":
+            for count in RECORDED_AT_LOAD * 2:  # the second call records
+                engine.predict({name: repeated_each(x, count, 0) for name, x in first.items()})
