@@ -21,7 +21,7 @@ from dubito.engine.calling.columns import Columns, Figures, Sums
 from dubito.engine.draws.strata import BLOCK
 from dubito.engine.heads.head import OutputHead
 from dubito.engine.heads.scaling import Scaling
-from dubito.engine.summing.figures import QUIET, Draws
+from dubito.engine.summing.figures import Draws
 from dubito.engine.summing.sheet import Sheet, on_host, tensors
 from dubito.engine.summing.statistics import RunningSums
 
@@ -103,7 +103,6 @@ class Tally:
             self._take_in(self._waiting.count, is_last=True)
         return self._sums
 
-    @QUIET
     def _take_in(self, count: int, *, is_last: bool) -> None:
         """Sum what waits: together, since many small operators cost more than a few."""
         assert self._sums is not None
@@ -114,7 +113,6 @@ class Tally:
                 for name, part in zip(self.head.sample_names, parts, strict=False):
                     self._samples.setdefault(name, []).append(part)
 
-    @QUIET
     def columns(self) -> Columns:
         """Every column, by its name in a prediction."""
         columns = self.figures(on_host(self.sums.sums()))
@@ -131,7 +129,6 @@ class Tally:
         """What turns its sums, on the host, into columns; it holds none of them."""
         return partial(_with_count, self.head.figures, self.sums.draws())
 
-    @QUIET
     def is_within(self, tolerance: float) -> NDArray[np.bool_]:
         """Whether a row varies, and the standard error of none of its outputs is above; (B,).
 

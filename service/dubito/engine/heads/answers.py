@@ -33,12 +33,15 @@ def answer(
         sampling: with which they were drawn.
         positions: the figures of every label or position.
     """
-    others = {name: column for name, column in columns.items() if name != "num_samples_used"}
+    others = dict(columns)
+    used_B, label_B = others.pop("num_samples_used"), others.pop("label_index", None)
     return Classification(
         sampling=sampling,
         classes=manifest.classes or (),
-        label_index=ties.most_probable(columns["mean"]),
-        num_samples_used=columns["num_samples_used"].astype(np.int64),
+        label_index=ties.most_probable(columns["mean"])
+        if label_B is None
+        else label_B.astype(np.int64),
+        num_samples_used=used_B.astype(np.int64),
         positions=positions,
         **others,
     )

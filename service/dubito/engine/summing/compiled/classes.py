@@ -97,10 +97,9 @@ class CompiledClassSums:
         )
         weights = normal_scores(min(samples, BLOCK))
         tiles = layout.tiles * (self._shape[0] if by_tile else 1)
+        flat = _flat(z)
         in_parts(
-            lambda part: sum_classes(_flat(z), layout, chunk, weights, state, part),
-            tiles,
-            z.numel(),
+            lambda part: sum_classes(flat, layout, chunk, weights, state, part), tiles, z.numel()
         )
         if logits.sizes is not None:
             of_rows = np.ascontiguousarray(logits.sizes.numpy())
@@ -213,6 +212,9 @@ def _layout(z: Tensor, classes: int) -> LogitLayout:
 
 def _flat(z: Tensor) -> NDArray[np.float32]:
     """The memory between the first and the last of some numbers."""
+    if z.is_contiguous():
+        whole: NDArray[np.float32] = z.view(-1).numpy()
+        return whole
     last = sum(stride * (size - 1) for stride, size in zip(z.stride(), z.shape, strict=True))
     flat: NDArray[np.float32] = z.as_strided((last + 1,), (1,)).numpy()
     return flat

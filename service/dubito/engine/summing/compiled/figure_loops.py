@@ -11,6 +11,7 @@ from typing import NamedTuple
 from dubito.engine.summing.blocks import PRIOR_FREEDOM
 from dubito.engine.summing.compiled.compiling import loop
 from dubito.engine.summing.compiled.tiles import BLOCK, Doubles, Totals
+from dubito.ties import LEAST, RELATIVE
 
 
 class Of(NamedTuple):
@@ -43,6 +44,7 @@ class ClassFigures(NamedTuple):
     expected_entropy: Doubles
     mutual_information: Doubles
     mutual_information_corrected: Doubles
+    label_index: Doubles
 
 
 @loop
@@ -100,6 +102,13 @@ def write_figures(
                 predictive -= mean * math.log(mean)
                 true_weight += square / mean * part
                 taken_weight += square / mean * group_part
+        largest = outputs[n].max()
+        for _ in range(2):  # of the most probable class, of tied ones the first (`dubito.ties`)
+            largest -= RELATIVE * abs(largest) + LEAST
+        label = 0
+        for c in range(votes.shape[1] - 1, -1, -1):
+            label = c if outputs[n, c] >= largest else label
+        figures.label_index[n] = label
         expected = entropy[n] / count
         # by concavity H[p̄] ≥ mean H[p_t]; rounding must not undo it
         predictive = predictive if varies and not predictive < expected else expected
