@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dubito.engine.summing.compiled.compiling import loop
+from dubito.engine.summing.compiled.compiling import in_order, loop
 from dubito.engine.summing.compiled.formulas import exponential, logarithm
 from dubito.engine.summing.compiled.tiles import (
     Doubles,
@@ -350,7 +350,7 @@ def _largest(row: Floats, half: Floats) -> Any:
     return largest
 
 
-@loop
+@in_order
 def _add_sizes(
     scratch: _Scratch, width: int, lanes: int, place: int, is_each: bool, sizes: Doubles
 ) -> None:
@@ -380,7 +380,7 @@ def _keep_groups(
         start = stop
 
 
-@loop
+@in_order
 def _add_rows(
     tile: TileSums,
     votes: np.ndarray,
@@ -400,7 +400,7 @@ def _add_rows(
             total[row + lane] += entropy[t * width + lane]
 
 
-@loop
+@in_order
 def _write_correction(
     tile: TileSums, sizes: tuple[int, int, int], row: int, jackknife: Doubles
 ) -> None:

@@ -29,8 +29,16 @@ def formula(function: _Function) -> _Function:
     return _compiled(function, {"contract"})
 
 
+def in_order(function: _Function) -> _Function:
+    """Compile a loop whose sums are taken in their order, wherever their numbers lie."""
+    return _compiled(function, {"contract"})
+
+
 def loop(function: _Function) -> _Function:
-    """Compile a loop: sums may be taken in another order; nan and infinity are cases."""
+    """Compile a loop: sums may be taken in another order; nan and infinity are cases.
+
+    What order that is may hang on how far its numbers lie apart, hence on how many rows there are.
+    """
     return _compiled(function, {"contract", "reassoc", "arcp", "nsz"})
 
 

@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 from dubito.engine.summing.blocks import PRIOR_FREEDOM
-from dubito.engine.summing.compiled.compiling import loop
+from dubito.engine.summing.compiled.compiling import in_order, loop
 from dubito.engine.summing.compiled.tiles import BLOCK, Doubles, Totals
 from dubito.ties import LEAST, RELATIVE
 
@@ -122,7 +122,7 @@ def write_figures(
         figures.variation_ratio[n] = 1.0 - voted / count + 0 * expected
 
 
-@loop
+@in_order
 def merge_sizes(sizes: Doubles, before: int, mean: Doubles, squares: Doubles) -> None:
     """Bring mean and squares of the size of logits up to date by Chan's rule.
 
