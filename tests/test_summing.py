@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dubito import ties
 from dubito.engine import Engine
 from dubito.engine.answering.tally import Tally
 from dubito.engine.heads import OutputHead, head_of
