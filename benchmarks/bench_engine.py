@@ -30,7 +30,13 @@ from rate import matrix_rate
 from tables import line, put_between_markers, section
 from torch import Tensor, nn
 
-from dubito.bench import Limits, describe_machine, interleaved
+from dubito.bench import (
+    Limits,
+    Timing,
+    describe_machine,
+    interleaved,
+    one_after_the_other,
+)
 from dubito.engine import Engine, Sampling
 from dubito_nn import Bundle, export
 
@@ -156,6 +162,7 @@ def _row(
             if name not in found or found[name].failed is None
         }
         timings = interleaved(calls, lambda: next(fresh), limits)
+        warm = one_after_the_other(calls, lambda: next(fresh), limits) if batch == 1 else {}
     best_s = {name: timing.minimum_s for name, timing in timings.items()}
     running = [name for name in found if name in best_s]
     full = [name for name in running if name == LOOP or found[name].is_full(sites)]
@@ -167,10 +174,12 @@ def _row(
         "calls": len(timings[ENGINE].seconds),
         "minimum_s": best_s,
         "median_s": {name: timing.median_s for name, timing in timings.items()},
+        "warm_s": {name: timing.minimum_s for name, timing in warm.items()},
         "sites": sites,
         "peers": {name: asdict(one) for name, one in found.items()},
         **_ratio("full", full, best_s),
         **_ratio("any", running, best_s),
+        "ratio_warm": _warm_ratio(full, warm),
         "aim": case.aims.get(batch) if samples == 50 else None,
         "forwards": best_s[ENGINE] / best_s[PLAIN],
         "kept_flops": case.kept_flops(samples, batch) if case.kept_flops else None,
@@ -180,6 +189,12 @@ def _row(
 def _ratio(kind: str, names: Sequence[str], best_s: Mapping[str, float]) -> Row:
     best = min(names, key=lambda name: best_s[name])
     return {f"best_{kind}": best, f"ratio_{kind}": best_s[best] / best_s[ENGINE]}
+
+
+def _warm_ratio(names: Sequence[str], warm: Mapping[str, Timing]) -> float | None:
+    if not warm:
+        return None
+    return min(warm[name].minimum_s for name in names) / warm[ENGINE].minimum_s
 
 
 def _fresh(case: Case, batch: int) -> Iterator[Tensor]:

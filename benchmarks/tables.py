@@ -49,7 +49,7 @@ def table(rows: list[Row]) -> str:
     """Markdown, one line per network, T and B."""
     head = [
         *("network", "T", "B", "one forward", *_PEERS.values(), "engine", "new seed"),
-        *("peer / engine", "aim", "engine / one forward"),
+        *("peer / engine", "aim", "warm", "engine / one forward"),
     ]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
@@ -77,6 +77,7 @@ def _cells(row: Row) -> list[str]:
         _ms(best_s["new seed"]),
         _ratio(row),
         "" if row["aim"] is None else f"{row['aim']:g}",
+        "" if row.get("ratio_warm") is None else f"{row['ratio_warm']:.1f}",
         f"{row['forwards']:.1f}",
     ]
 

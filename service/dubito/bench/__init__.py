@@ -18,7 +18,7 @@ from dubito.bench.machine import Machine, describe_machine
 from dubito.bench.order import BenchOrder
 from dubito.bench.rows import StudyRows
 from dubito.bench.study import Step, Study, study
-from dubito.bench.timing import Limits, Timing, interleaved
+from dubito.bench.timing import Limits, Timing, interleaved, one_after_the_other
 
 __all__ = [
     "BenchOrder",
@@ -30,5 +30,6 @@ __all__ = [
     "Timing",
     "describe_machine",
     "interleaved",
+    "one_after_the_other",
     "study",
 ]

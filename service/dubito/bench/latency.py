@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dubito.bench.rows import StudyRows
-from dubito.bench.timing import Limits, interleaved
+from dubito.bench.timing import Limits, interleaved, one_after_the_other
 from dubito.engine import Engine, Sampling
 from dubito.engine.calling.sampling import shown_sites
 from dubito.engine.kernels.precision import full_float32
@@ -32,8 +32,9 @@ class Latency:
         batch: B.
         method: `plain` for one plain forward pass, or a method of the engine.
         num_samples: T for `mc`, else 1.
-        minimum_s: of the calls.
-        median_s: of the calls.
+        minimum_s: of the calls, in turn with those of other kinds.
+        median_s: of the same.
+        warm_s: minimum of calls one after the other, as a server makes them.
         calls: that counted.
         forwards: its minimum over that of one plain forward pass.
         sites: that were sampled.
@@ -44,6 +45,7 @@ class Latency:
     num_samples: int
     minimum_s: float
     median_s: float
+    warm_s: float
     calls: int
     forwards: float
     sites: str = "all"
@@ -94,6 +96,7 @@ def latencies(
     calls |= {name: asking(sampling) for name, sampling in timed.items()}
     fresh = pool.batches(batch)
     timings = interleaved(calls, lambda: next(fresh), limits, step=step)
+    warm = one_after_the_other(calls, lambda: next(fresh), limits, step=step)
     plain_s = timings[PLAIN].minimum_s
     return [
         Latency(
@@ -102,6 +105,7 @@ def latencies(
             num_samples=_num_samples(timed.get(name)),
             minimum_s=timing.minimum_s,
             median_s=timing.median_s,
+            warm_s=warm[name].minimum_s,
             calls=len(timing.seconds),
             forwards=timing.minimum_s / plain_s,
             sites=shown_sites(timed[name].sites) if name in timed else "all",

@@ -197,7 +197,7 @@ def _timed(
     others = [replace(engine.defaults, method=method) for method in methods]
     timed = sides(engine, order.every_t, others, choices)
     limits = Limits(order.repeats, least=1, limit_s=order.seconds)
-    calls = (1 + len(timed)) * (1 + order.repeats)
+    calls = 2 * (1 + len(timed)) * (1 + order.repeats)
     times: list[Latency] = []
     for batch in sorted(set(order.batch)):
         done = 0
@@ -219,6 +219,7 @@ def _in_milliseconds(latency: Latency) -> dict[str, object]:
         "num_samples": latency.num_samples,
         "minimum_ms": 1e3 * latency.minimum_s,
         "median_ms": 1e3 * latency.median_s,
+        "warm_ms": 1e3 * latency.warm_s,
         "calls": latency.calls,
         "forwards": latency.forwards,
         "sites": latency.sites,

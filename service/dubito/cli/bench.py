@@ -227,7 +227,9 @@ def _agreements(measured: Study) -> Table:
 
 def _explained(measured: Study) -> list[str]:
     lines = [
-        "times: minimum / median of a call in ms (minimum over that of one plain forward pass)"
+        "times: minimum / median of a call in ms (minimum over that of one plain forward pass),"
+        " in turn with calls of the other lines; warm: minimum of calls one after the other, as"
+        " a server makes them"
     ]
     if measured.reference_error is not None:
         lines.append(
@@ -265,7 +267,7 @@ def _batches(measured: Study) -> list[int]:
 
 def _time(latency: Latency) -> str:
     shown = f"{1e3 * latency.minimum_s:.3g} / {1e3 * latency.median_s:.3g}"
-    return f"{shown} ({latency.forwards:.1f}x)"
+    return f"{shown} ({latency.forwards:.1f}x), warm {1e3 * latency.warm_s:.3g}"
 
 
 def _exact(value: float | None) -> str:
