@@ -8,7 +8,7 @@ goes on from the first part and is not held.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,9 @@ import pytest
 
 from dubito.registry import PartFact
 from dubito.registry.jobs import JobStore
+from dubito.serving.worker import Check, Job, Worker
+
+_PAUSE_S = 0.001  # between two checks of work that stands on the device
 
 
 @contextmanager
@@ -35,5 +38,31 @@ def holding_jobs() -> Iterator[threading.Event]:
         patch.setattr(JobStore, "add_part", held)
         try:
             yield is_open
+        finally:
+            is_open.set()
+
+
+@contextmanager
+def holding_the_device() -> Iterator[threading.Event]:
+    """Work behind all requests stays on the device and does nothing but give way, within the block.
+
+    The event is set once some stands there.
+    """
+    submit_behind = Worker.submit_behind
+    stands, is_open = threading.Event(), threading.Event()
+
+    def held(worker: Worker, task: Callable[[Check], object]) -> Job[object]:
+        def stand(check: Check) -> object:
+            stands.set()
+            while not is_open.wait(_PAUSE_S):
+                check()
+            return task(check)
+
+        return submit_behind(worker, stand)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Worker, "submit_behind", held)
+        try:
+            yield stands
         finally:
             is_open.set()

@@ -1,13 +1,24 @@
-"""What servers of the tests have in common before they are forked: imports, and torch warmed up."""
+"""What processes of the tests have in common before they are forked: imports, and torch warmed up.
+
+Dubito imports a command when it is called; what is not imported here, each process imports anew.
+"""
+
+import gc
+import sys
 
 import torch
 
-import dubito.cli
+import dubito.cli.serve
 from dubito.engine.kernels.rates import rates
 from dubito.engine.proving.sizes import warm_up
 
-__all__ = ["dubito"]
+from . import processes, victim
+
+__all__ = ["dubito", "processes", "victim"]
 
 torch.set_num_threads(1)
 warm_up()
 rates(torch.device("cpu"))
+IMPORTED = frozenset(sys.modules)
+gc.collect()
+gc.freeze()  # what is here is not looked at again by each process

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dubito.settings import Settings
 
 from .conftest import CLASSES, NUM_FEATURES, Bundles, Server
-from .holding import holding_jobs
+from .holding import holding_jobs, holding_the_device
 from .http import npy, upload
 
 MODEL = "/v1/models/animals"
@@ -189,13 +189,15 @@ def test_a_job_is_cancelled_once_and_leaves_nothing(
 def test_requests_are_answered_while_a_job_runs(
     ready: httpx.Client, rows: NDArray[np.float32]
 ) -> None:
-    send(ready, npy(np.tile(rows, (200, 1))))
-    job = start(ready, num_samples=1000)
-    for _ in range(5):
-        reply = ready.post(f"{MODEL}/predict", json={"inputs": rows[:2].tolist()})
-        assert reply.status_code == 200
-        assert ready.get(f"/v1/jobs/{job}").json()["state"] in ("queued", "running")
-    ready.delete(f"/v1/jobs/{job}").raise_for_status()
+    send(ready, npy(rows))
+    with holding_the_device() as stands:
+        job = start(ready)
+        assert stands.wait(60)
+        for _ in range(5):
+            reply = ready.post(f"{MODEL}/predict", json={"inputs": rows[:2].tolist()})
+            assert reply.status_code == 200
+            assert ready.get(f"/v1/jobs/{job}").json()["state"] == "running"
+    assert finished(ready, job)["state"] == "succeeded"
 
 
 def test_what_no_job_can_do_is_refused_when_it_is_asked(

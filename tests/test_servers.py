@@ -114,10 +114,12 @@ def test_servers_see_each_others_changes(pair: Pair, bundles: Bundles) -> None:
 def test_uploads_at_once_through_two_servers_get_a_number_each(
     pair: Pair, bundles: Bundles
 ) -> None:
+    paths = bundles("first"), bundles("second")
+
     def send(place: int) -> int:
         client = (pair.first, pair.second)[place % 2]
-        reply = upload(client, "animals", bundles(("first", "second")[place // 2 % 2]))
-        reply.raise_for_status()
+        reply = upload(client, "animals", paths[place // 2 % 2])
+        assert reply.status_code == 201, reply.text
         number: int = reply.json()["version"]
         return number
 
