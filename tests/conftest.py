@@ -8,10 +8,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
+import structlog
 import torch
 import uvicorn
 from filelock import FileLock
@@ -72,6 +75,23 @@ def _what_is_imported_is_looked_at_once() -> None:
     """Garbage collections would look at all of torch again and again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tracebacks_are_plain() -> None:
+    """As those of `dubito serve`; others show all that a frame holds, which takes seconds."""
+    *others, _ = structlog.get_config()["processors"]
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure([*others, plain])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_certificates_are_read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Each client of httpx would read all of the system's, which takes longer than its requests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SSL_CERT_FILE", raising=False)
+        patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -259,6 +279,17 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
+@cache
+def _migrated() -> bytes:
+    """The SQLite database that a first start makes: as a copy it takes a fifth of the time."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "dubito.sqlite3"
+        database = Database(f"sqlite:///{path}")
+        database.prepare()
+        database.close()
+        return path.read_bytes()
+
+
 class Server:
     """A real server in a thread of its own; `url` is where it answers."""
 
@@ -266,6 +297,9 @@ class Server:
         from dubito.api import Server as HttpServer
         from dubito.api import create_app
 
+        if settings.database_url is None and not settings.data_dir.exists():
+            settings.data_dir.mkdir(parents=True)
+            (settings.data_dir / "dubito.sqlite3").write_bytes(_migrated())
         self.app = create_app(settings)
         self.settings = settings
         config = uvicorn.Config(
@@ -322,6 +356,26 @@ def client(serve: Callable[[Settings], Server], settings: Settings) -> Iterator[
     url = serve(settings).url
     with httpx.Client(base_url=url, timeout=60, event_hooks=hooks) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def shared_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of the server of `shared`; a module may have its own."""
+    return Settings(data_dir=tmp_path_factory.mktemp("shared") / "data", num_samples=16)
+
+
+@pytest.fixture(scope="module")
+def shared(shared_settings: Settings, bundles: Bundles) -> Iterator[httpx.Client]:
+    """As `ready`, one for all tests of a module: for those that only ask."""
+    server = Server(shared_settings)
+    server.start()
+    try:
+        hooks = {"response": [as_declared]}
+        with httpx.Client(base_url=server.url, timeout=60, event_hooks=hooks) as client:
+            upload(client, "animals", bundles("first")).raise_for_status()
+            yield client
+    finally:
+        server.stop()
 
 
 @pytest.fixture

@@ -96,16 +96,16 @@ BAD_FIELDS: dict[str, tuple[Fields, list[str]]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def shared_settings(shared_settings: Settings) -> Settings:
+    return shared_settings.model_copy(update={"max_sample_values": 1000})
+
+
 @pytest.mark.parametrize("name", BAD_FIELDS)
-def test_a_bad_field_is_refused_by_name(
-    serve: Callable[[Settings], Server], settings: Settings, bundles: Bundles, name: str
-) -> None:
+def test_a_bad_field_is_refused_by_name(shared: httpx.Client, name: str) -> None:
     body, words = BAD_FIELDS[name]
-    server = serve(settings.model_copy(update={"max_sample_values": 1000}))
-    with httpx.Client(base_url=server.url, timeout=60) as client:
-        upload(client, "animals", bundles("first")).raise_for_status()
-        _check(client.post(PREDICT, json=body), 422, *words)
-        _check_next(client)
+    _check(shared.post(PREDICT, json=body), 422, *words)
+    _check_next(shared)
 
 
 BAD_JSON = [
@@ -122,13 +122,13 @@ BAD_JSON = [
 
 
 @pytest.mark.parametrize("body", BAD_JSON)
-def test_broken_json_is_refused(ready: httpx.Client, body: bytes) -> None:
-    _check(ready.post(PREDICT, content=body, headers=JSON), 422)
-    _check_next(ready)
+def test_broken_json_is_refused(shared: httpx.Client, body: bytes) -> None:
+    _check(shared.post(PREDICT, content=body, headers=JSON), 422)
+    _check_next(shared)
 
 
-def test_single_fields_are_named_with_their_paths(ready: httpx.Client) -> None:
-    reply = ready.post(PREDICT, json={**GOOD, "seed": "x", "nonsense": 1, "outputs": [3]})
+def test_single_fields_are_named_with_their_paths(shared: httpx.Client) -> None:
+    reply = shared.post(PREDICT, json={**GOOD, "seed": "x", "nonsense": 1, "outputs": [3]})
     assert {field["path"] for field in reply.json()["fields"]} == {"seed", "nonsense", "outputs.0"}
 
 
@@ -143,12 +143,12 @@ def test_single_fields_are_named_with_their_paths(ready: httpx.Client) -> None:
     ids=["wrong outputs", "unknown fields", "a long name", "empty rows"],
 )
 def test_a_body_that_is_wrong_in_many_places_gets_a_short_answer(
-    ready: httpx.Client, body: dict[str, object]
+    shared: httpx.Client, body: dict[str, object]
 ) -> None:
-    reply = ready.post(PREDICT, json=body)
+    reply = shared.post(PREDICT, json=body)
     _check(reply, 422)
     assert len(reply.content) < 10_000
-    _check_next(ready)
+    _check_next(shared)
 
 
 def test_a_row_that_overflows_gets_no_class_no_set_no_flag_and_no_decision(
@@ -188,19 +188,19 @@ def test_what_a_killed_upload_left_is_removed_at_the_next_start(settings: Settin
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/octet-stream", "application/x-pickle", None]
 )
-def test_a_content_type_that_is_not_read_is_refused(ready: httpx.Client, kind: str | None) -> None:
+def test_a_content_type_that_is_not_read_is_refused(shared: httpx.Client, kind: str | None) -> None:
     headers = {} if kind is None else {"Content-Type": kind}
-    _check(ready.post(PREDICT, content=b"{}", headers=headers), 415, "application/json")
-    _check_next(ready)
+    _check(shared.post(PREDICT, content=b"{}", headers=headers), 415, "application/json")
+    _check_next(shared)
 
 
-def test_a_compressed_body_is_refused(ready: httpx.Client) -> None:
+def test_a_compressed_body_is_refused(shared: httpx.Client) -> None:
     headers = {**JSON, "Content-Encoding": "gzip"}
-    _check(ready.post(PREDICT, content=b"{}", headers=headers), 415, "gzip")
+    _check(shared.post(PREDICT, content=b"{}", headers=headers), 415, "gzip")
 
 
-def test_a_json_request_takes_no_query(ready: httpx.Client) -> None:
-    _check(ready.post(f"{PREDICT}?seed=3", json=GOOD), 422, "query.seed")
+def test_a_json_request_takes_no_query(shared: httpx.Client) -> None:
+    _check(shared.post(f"{PREDICT}?seed=3", json=GOOD), 422, "query.seed")
 
 
 @pytest.mark.parametrize(
@@ -222,27 +222,27 @@ def test_a_json_request_takes_no_query(ready: httpx.Client) -> None:
     ],
 )
 def test_what_does_not_exist_has_the_one_error_body(
-    ready: httpx.Client, method: str, path: str, status: int
+    shared: httpx.Client, method: str, path: str, status: int
 ) -> None:
     body = GOOD if method == "POST" else None
-    _check(ready.request(method, path, json=body), status)
-    _check_next(ready)
+    _check(shared.request(method, path, json=body), status)
+    _check_next(shared)
 
 
-def test_a_method_that_is_not_allowed_names_those_that_are(ready: httpx.Client) -> None:
-    reply = ready.get(PREDICT)
+def test_a_method_that_is_not_allowed_names_those_that_are(shared: httpx.Client) -> None:
+    reply = shared.get(PREDICT)
     assert reply.headers["Allow"] == "POST"
     _check(reply, 405, f"{PREDICT}: expected POST, got GET")
-    _check(ready.get("/v1/modles"), 404, "'/v1/modles'")
+    _check(shared.get("/v1/modles"), 404, "'/v1/modles'")
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "1e9", "999999999999", "\u00b2"])
-def test_a_timeout_that_is_none_is_refused(ready: httpx.Client, text: str) -> None:
-    reply = ready.post(
+def test_a_timeout_that_is_none_is_refused(shared: httpx.Client, text: str) -> None:
+    reply = shared.post(
         PREDICT, json=GOOD, headers={b"X-Request-Timeout-Ms": text.encode("latin-1")}
     )
     _check(reply, 422, "X-Request-Timeout-Ms", "correct it")
-    _check_next(ready)
+    _check_next(shared)
 
 
 def _small(serve: Callable[[Settings], Server], settings: Settings, **bounds: int) -> httpx.Client:
@@ -307,27 +307,27 @@ BAD_ARRAYS = {
 
 
 @pytest.mark.parametrize("name", BAD_ARRAYS)
-def test_a_bad_array_is_refused(ready: httpx.Client, name: str) -> None:
+def test_a_bad_array_is_refused(shared: httpx.Client, name: str) -> None:
     headers = {"Content-Type": "application/x-npy"}
-    _check(ready.post(PREDICT, content=BAD_ARRAYS[name], headers=headers), 422)
+    _check(shared.post(PREDICT, content=BAD_ARRAYS[name], headers=headers), 422)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("inputs.npy", BAD_ARRAYS[name])
     headers = {"Content-Type": "application/x-npz"}
-    _check(ready.post(PREDICT, content=file.getvalue(), headers=headers), 422)
-    _check_next(ready)
+    _check(shared.post(PREDICT, content=file.getvalue(), headers=headers), 422)
+    _check_next(shared)
 
 
-def test_a_damaged_archive_is_refused(ready: httpx.Client) -> None:
+def test_a_damaged_archive_is_refused(shared: httpx.Client) -> None:
     file = io.BytesIO()
     np.savez(file, inputs=np.zeros((1, 4), np.float32))
     headers = {"Content-Type": "application/x-npz"}
     for body in (file.getvalue()[10:], file.getvalue()[:-10], b"PK\x05\x06", b""):
-        _check(ready.post(PREDICT, content=body, headers=headers), 422, "npz")
-    _check_next(ready)
+        _check(shared.post(PREDICT, content=body, headers=headers), 422, "npz")
+    _check_next(shared)
 
 
-def test_an_array_that_another_would_hide_is_refused(ready: httpx.Client) -> None:
+def test_an_array_that_another_would_hide_is_refused(shared: httpx.Client) -> None:
     headers = {"Content-Type": "application/x-npz"}
     for names, told in (
         (("inputs.npy", "inputs", "labels.npy"), "a name twice"),
@@ -338,16 +338,16 @@ def test_an_array_that_another_would_hide_is_refused(ready: httpx.Client) -> Non
         with zipfile.ZipFile(file, "w") as archive:
             for name in names:
                 archive.writestr(name, npy(np.zeros((1, 4), np.float32)))
-        reply = ready.post("/v1/models/animals/evaluate", content=file.getvalue(), headers=headers)
+        reply = shared.post("/v1/models/animals/evaluate", content=file.getvalue(), headers=headers)
         _check(reply, 422, told)
 
 
-def test_a_bad_query_of_a_binary_body_is_refused(ready: httpx.Client) -> None:
+def test_a_bad_query_of_a_binary_body_is_refused(shared: httpx.Client) -> None:
     headers = {"Content-Type": "application/x-npy"}
     body = npy(np.zeros((1, 4), np.float32))
     for query in ("seed=x", "nonsense=1", "seed=1&seed=2", "num_samples=1"):
-        _check(ready.post(f"{PREDICT}?{query}", content=body, headers=headers), 422)
-    _check_next(ready)
+        _check(shared.post(f"{PREDICT}?{query}", content=body, headers=headers), 422)
+    _check_next(shared)
 
 
 CALIBRATE: dict[str, tuple[Fields, str]] = {
@@ -367,11 +367,11 @@ CALIBRATE: dict[str, tuple[Fields, str]] = {
 
 
 @pytest.mark.parametrize("name", CALIBRATE)
-def test_a_bad_calibration_is_refused_and_stores_nothing(ready: httpx.Client, name: str) -> None:
+def test_a_bad_calibration_is_refused_and_stores_nothing(shared: httpx.Client, name: str) -> None:
     fields, word = CALIBRATE[name]
-    _check(ready.post("/v1/models/animals/calibrate", json={**GOOD, **fields}), 422, word)
-    assert ready.get("/v1/models/animals/calibration").json()["calibration"] is None
-    _check_next(ready)
+    _check(shared.post("/v1/models/animals/calibrate", json={**GOOD, **fields}), 422, word)
+    assert shared.get("/v1/models/animals/calibration").json()["calibration"] is None
+    _check_next(shared)
 
 
 @pytest.mark.parametrize("targets", [[[1.0, 2.0]], [[1.0], [2.0, 3.0]], ["high"], [None], 3])
@@ -390,15 +390,15 @@ def test_the_unforeseen_is_told_without_details(ready: httpx.Client, settings: S
     assert ready.get("/v1/models").status_code == 200
 
 
-def test_a_callers_request_id_is_kept_if_it_is_a_plain_one(ready: httpx.Client) -> None:
-    reply = ready.post(PREDICT, json=GOOD, headers={"X-Request-Id": "order-7.a"})
+def test_a_callers_request_id_is_kept_if_it_is_a_plain_one(shared: httpx.Client) -> None:
+    reply = shared.post(PREDICT, json=GOOD, headers={"X-Request-Id": "order-7.a"})
     assert reply.json()["request_id"] == reply.headers["X-Request-Id"] == "order-7.a"
-    reply = ready.post(PREDICT, json=GOOD, headers={"X-Request-Id": "a b<script>"})
+    reply = shared.post(PREDICT, json=GOOD, headers={"X-Request-Id": "a b<script>"})
     assert "script" not in reply.headers["X-Request-Id"]
 
 
-def test_a_refusal_reaches_a_client_that_is_still_sending(ready: httpx.Client) -> None:
-    url, body = str(ready.base_url.join("/v1/models/animals/predict")), b"0" * 12_000_000
+def test_a_refusal_reaches_a_client_that_is_still_sending(shared: httpx.Client) -> None:
+    url, body = str(shared.base_url.join("/v1/models/animals/predict")), b"0" * 12_000_000
     for kind, status in (("text/plain", 415), ("text/plain", 415), ("application/json", 422)):
         asked = urllib.request.Request(url, body, {"Content-Type": kind})
         with pytest.raises(urllib.error.HTTPError) as refused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -41,12 +42,11 @@ class SchemaState:
 
 def state(connection: Connection) -> SchemaState:
     """Look at the tables of a database."""
-    scripts = ScriptDirectory.from_config(_config())
+    newest, known = _revisions()
     current = MigrationContext.configure(connection).get_current_revision()
-    known = {script.revision for script in scripts.walk_revisions()}
     return SchemaState(
         current=current,
-        newest=scripts.get_current_head() or "",
+        newest=newest,
         is_empty=not inspect(connection).get_table_names(),
         is_known=current is None or current in known,
     )
@@ -86,6 +86,14 @@ def upgrade(connection: Connection, revision: str, shown_url: str) -> None:
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
+
+
+@cache
+def _revisions() -> tuple[str, frozenset[str]]:
+    """The newest revision of this build, and all of them."""
+    scripts = ScriptDirectory.from_config(_config())
+    known = frozenset(script.revision for script in scripts.walk_revisions())
+    return scripts.get_current_head() or "", known
 
 
 def _config() -> Config:
