@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import certifi
 import httpx
 import pytest
 import structlog
@@ -86,11 +87,14 @@ def _tracebacks_are_plain() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_certificates_are_read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Each client of httpx would read all of the system's, which takes longer than its requests."""
+def _one_certificate_is_read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Each client of httpx would read all that there are, which takes longer than its requests."""
+    file = tmp_path_factory.mktemp("certificates") / "one.pem"
+    file.write_text(
+        "".join(Path(certifi.where()).read_text().partition("END CERTIFICATE-----")[:2])
+    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("SSL_CERT_FILE", raising=False)
-        patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
+        patch.setenv("SSL_CERT_FILE", str(file))
         yield
 
 

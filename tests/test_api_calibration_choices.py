@@ -136,20 +136,20 @@ def test_isotonic_scaling_of_few_rows_is_refused_with_the_number_that_would_do(
     ],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(
-    ready: httpx.Client, asked: dict[str, object], message: str
+    shared: httpx.Client, asked: dict[str, object], message: str
 ) -> None:
-    refused = _calibrate(ready, **asked)
+    refused = _calibrate(shared, **asked)
     assert refused.status_code == 422, refused.text
     assert message in json.dumps(refused.json(), ensure_ascii=False)
-    assert ready.get("/v1/models/animals/calibration").json()["calibration"] is None
+    assert shared.get("/v1/models/animals/calibration").json()["calibration"] is None
 
 
-def test_rows_that_are_not_finite_are_refused(ready: httpx.Client) -> None:
+def test_rows_that_are_not_finite_are_refused(shared: httpx.Client) -> None:
     rows = _rows(COUNT)
     text = json.dumps({"inputs": rows, "labels": [0, 1] * (COUNT // 2)})
     spoilt = text.replace(json.dumps(rows[1][0]), "NaN", 1)
     headers = {"Content-Type": "application/json"}
-    refused = ready.post("/v1/models/animals/calibrate", content=spoilt, headers=headers)
+    refused = shared.post("/v1/models/animals/calibrate", content=spoilt, headers=headers)
     assert refused.status_code == 422
 
 

@@ -84,9 +84,9 @@ def test_a_report_has_the_figures_of_what_is_served(ready: httpx.Client, bundles
 
 
 def test_the_report_is_that_of_the_engine_s_own_passes(
-    ready: httpx.Client, bundles: Bundles
+    shared: httpx.Client, bundles: Bundles
 ) -> None:
-    reply = _evaluated(ready, {**_body(), "calibration": "none", "num_samples": 20, "seed": 3})
+    reply = _evaluated(shared, {**_body(), "calibration": "none", "num_samples": 20, "seed": 3})
     engine = Engine.load(bundles("first"))
     passes = engine.sample(normals(60, 7), sampling=Sampling(num_samples=20, seed=3)).double()
     expected = evaluate_classification(passes.numpy(), _labels(60), calibration=None)
@@ -97,20 +97,20 @@ def test_the_report_is_that_of_the_engine_s_own_passes(
     assert any("raw figures" in warning for warning in reply["warnings"])
 
 
-def test_json_and_npz_give_the_same_report_and_names_are_classes(ready: httpx.Client) -> None:
+def test_json_and_npz_give_the_same_report_and_names_are_classes(shared: httpx.Client) -> None:
     body = _body()
     file = io.BytesIO()
     np.savez(file, inputs=normals(60, 7), labels=_labels(60))
-    archive = ready.post(
+    archive = shared.post(
         "/v1/models/animals/versions/1/evaluate?num_samples=20&calibration=none",
         content=file.getvalue(),
         headers={"Content-Type": "application/x-npz"},
     )
     assert archive.status_code == 200, archive.text
     fields = {"num_samples": 20, "calibration": "none"}
-    assert archive.json() == _evaluated(ready, body | fields)
+    assert archive.json() == _evaluated(shared, body | fields)
     named = {**body, **fields, "labels": [CLASSES[index] for index in body["labels"]]}
-    assert archive.json() == _evaluated(ready, named)
+    assert archive.json() == _evaluated(shared, named)
 
 
 def test_before_a_calibration_and_with_other_settings_the_figures_are_raw(
@@ -188,12 +188,12 @@ def test_an_ensemble_is_judged_by_the_passes_of_all_members(
     ],
 )
 def test_a_bad_evaluation_is_refused_with_the_reason(
-    ready: httpx.Client, fields: dict[str, Any], status: int, word: str
+    shared: httpx.Client, fields: dict[str, Any], status: int, word: str
 ) -> None:
-    reply = ready.post(EVALUATE, json=_body() | fields)
+    reply = shared.post(EVALUATE, json=_body() | fields)
     assert reply.status_code == status, reply.text
     assert word in reply.text
-    _evaluated(ready, _body())
+    _evaluated(shared, _body())
 
 
 def test_the_queue_counts_rows_and_passes_and_a_deadline_ends_an_evaluation(

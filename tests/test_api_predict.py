@@ -40,9 +40,9 @@ CLASSIFICATION = {
 
 
 def test_a_reply_has_the_documented_fields_and_nulls_what_no_calibration_covers(
-    ready: httpx.Client,
+    shared: httpx.Client,
 ) -> None:
-    reply = predicted(ready, normals(2))
+    reply = predicted(shared, normals(2))
     outputs = reply["outputs"]
     assert isinstance(outputs, dict)
     head = {name: value for name, value in reply.items() if name not in ("outputs", "warnings")}
@@ -66,8 +66,8 @@ def test_a_reply_has_the_documented_fields_and_nulls_what_no_calibration_covers(
     assert outputs["num_samples_used"] == [16, 16]
 
 
-def test_the_entropies_add_up_and_stay_within_their_bounds(ready: httpx.Client) -> None:
-    outputs = predicted(ready, normals(32))["outputs"]
+def test_the_entropies_add_up_and_stay_within_their_bounds(shared: httpx.Client) -> None:
+    outputs = predicted(shared, normals(32))["outputs"]
     total, expected, mutual = (
         np.array(outputs[name])
         for name in ("predictive_entropy", "expected_entropy", "mutual_information")
@@ -79,27 +79,27 @@ def test_the_entropies_add_up_and_stay_within_their_bounds(ready: httpx.Client) 
     assert (np.array(outputs["variance"]) > 0).any()
 
 
-def test_the_same_request_twice_gives_the_same_bytes(ready: httpx.Client) -> None:
+def test_the_same_request_twice_gives_the_same_bytes(shared: httpx.Client) -> None:
     body = {"inputs": normals(5).tolist(), "num_samples": 8, "seed": 3}
-    first, second = (ready.post(PREDICT, json=body) for _ in range(2))
+    first, second = (shared.post(PREDICT, json=body) for _ in range(2))
     assert first.content == second.content
     assert first.headers["X-Request-Id"] == first.json()["request_id"]
-    assert ready.post(PREDICT, json={**body, "seed": 4}).content != first.content
+    assert shared.post(PREDICT, json={**body, "seed": 4}).content != first.content
 
 
-def test_rows_together_and_alone_get_the_same_answers(ready: httpx.Client) -> None:
+def test_rows_together_and_alone_get_the_same_answers(shared: httpx.Client) -> None:
     rows = normals(7)
-    together = predicted(ready, rows)["outputs"]
+    together = predicted(shared, rows)["outputs"]
     for place, row in enumerate(rows):
-        alone = predicted(ready, row[None])["outputs"]
+        alone = predicted(shared, row[None])["outputs"]
         for name in ("mean", "variance", "mutual_information", "standard_error"):
             np.testing.assert_allclose(alone[name][0], together[name][place], atol=1e-5)
 
 
-def test_more_samples_keep_the_masks_of_fewer(ready: httpx.Client) -> None:
+def test_more_samples_keep_the_masks_of_fewer(shared: httpx.Client) -> None:
     few, many = (
         np.array(
-            predicted(ready, normals(2), num_samples=count, outputs=["samples"])["outputs"][
+            predicted(shared, normals(2), num_samples=count, outputs=["samples"])["outputs"][
                 "samples"
             ]
         )
@@ -107,68 +107,68 @@ def test_more_samples_keep_the_masks_of_fewer(ready: httpx.Client) -> None:
     )
     assert few.shape == (2, 8, len(CLASSES))
     np.testing.assert_allclose(many[:, :8], few, atol=1e-6)
-    mean = np.array(predicted(ready, normals(2), outputs=["mean"])["outputs"]["mean"])
+    mean = np.array(predicted(shared, normals(2), outputs=["mean"])["outputs"]["mean"])
     np.testing.assert_allclose(many.mean(axis=1), mean, atol=1e-5)
 
 
-def test_outputs_restrict_the_reply(ready: httpx.Client) -> None:
-    outputs = predicted(ready, normals(2), outputs=["mean", "predictive_entropy"])["outputs"]
+def test_outputs_restrict_the_reply(shared: httpx.Client) -> None:
+    outputs = predicted(shared, normals(2), outputs=["mean", "predictive_entropy"])["outputs"]
     assert list(outputs) == ["mean", "predictive_entropy"]
 
 
-def test_a_point_prediction_takes_one_pass(ready: httpx.Client) -> None:
-    reply = predicted(ready, normals(2), method="point", num_samples=1)
+def test_a_point_prediction_takes_one_pass(shared: httpx.Client) -> None:
+    reply = predicted(shared, normals(2), method="point", num_samples=1)
     assert (reply["num_samples"], reply["method"]) == (1, "point")
     assert reply["outputs"]["num_samples_used"] == [1, 1]
     assert reply["outputs"]["mutual_information"] == [0.0, 0.0]
 
 
-def test_independent_masks_are_drawn_on_request(ready: httpx.Client) -> None:
+def test_independent_masks_are_drawn_on_request(shared: httpx.Client) -> None:
     same = np.repeat(normals(1), 2, axis=0)
-    reply = predicted(ready, same, masks="independent")
+    reply = predicted(shared, same, masks="independent")
     assert reply["masks"] == "independent"
     assert reply["outputs"]["mean"][0] != reply["outputs"]["mean"][1]
 
 
-def test_binary_bodies_say_the_same_as_json(ready: httpx.Client) -> None:
+def test_binary_bodies_say_the_same_as_json(shared: httpx.Client) -> None:
     rows = normals(3)
-    wanted = predicted(ready, rows, seed=2)["outputs"]
+    wanted = predicted(shared, rows, seed=2)["outputs"]
     query = {"seed": "2", "outputs": "mean,label"}
     for kind, body in (
         ("application/x-npy", npy(rows)),
         ("application/x-npy", npy(rows.astype(">f4", order="F"))),
         ("application/x-npz", npz(inputs=rows)),
     ):
-        reply = ready.post(PREDICT, content=body, params=query, headers={"Content-Type": kind})
+        reply = shared.post(PREDICT, content=body, params=query, headers={"Content-Type": kind})
         assert reply.status_code == 200, reply.text
         outputs = reply.json()["outputs"]
         np.testing.assert_allclose(outputs["mean"], wanted["mean"], atol=1e-6)
         assert set(outputs) == {"mean", "label"}
 
 
-def test_arrays_come_back_where_accept_asks(ready: httpx.Client) -> None:
+def test_arrays_come_back_where_accept_asks(shared: httpx.Client) -> None:
     body = {"inputs": normals(3).tolist()}
-    wanted = ready.post(PREDICT, json=body).json()
-    reply = ready.post(PREDICT, json=body, headers={"Accept": "application/x-npz"})
+    wanted = shared.post(PREDICT, json=body).json()
+    reply = shared.post(PREDICT, json=body, headers={"Accept": "application/x-npz"})
     assert reply.headers["Content-Type"] == "application/x-npz"
     with np.load(io.BytesIO(reply.content), allow_pickle=False) as arrays:
         np.testing.assert_array_equal(arrays["mean"], wanted["outputs"]["mean"])
         assert arrays["label"].tolist() == wanted["outputs"]["label"]
         assert orjson.loads(arrays["reply"].tobytes())["model"] == "animals"
         assert arrays["classes"].tolist() == list(CLASSES)
-    one = ready.post(
+    one = shared.post(
         PREDICT, json={**body, "outputs": ["mean"]}, headers={"Accept": "application/x-npy"}
     )
     np.testing.assert_array_equal(np.load(io.BytesIO(one.content)), wanted["outputs"]["mean"])
 
 
-def test_many_clients_at_once_get_their_own_right_answers(ready: httpx.Client) -> None:
+def test_many_clients_at_once_get_their_own_right_answers(shared: httpx.Client) -> None:
     questions = [(normals(1 + place % 3, seed=place), place % 4) for place in range(24)]
-    wanted = [predicted(ready, rows, seed=seed)["outputs"]["mean"] for rows, seed in questions]
+    wanted = [predicted(shared, rows, seed=seed)["outputs"]["mean"] for rows, seed in questions]
 
     def ask(question: tuple[NDArray[np.float32], int]) -> object:
         rows, seed = question
-        with httpx.Client(base_url=ready.base_url, timeout=60) as own:
+        with httpx.Client(base_url=shared.base_url, timeout=60) as own:
             return predicted(own, rows, seed=seed)["outputs"]["mean"]
 
     with ThreadPoolExecutor(12) as pool:
@@ -186,13 +186,13 @@ def test_two_networks_answer_side_by_side(ready: httpx.Client, bundles: Bundles)
 
 
 def test_a_deadline_that_passes_is_told_and_the_next_request_is_answered(
-    ready: httpx.Client,
+    shared: httpx.Client,
 ) -> None:
     body = {"inputs": normals(2000).tolist(), "num_samples": 1000}
-    late = ready.post(PREDICT, json=body, headers={"X-Request-Timeout-Ms": "1"})
+    late = shared.post(PREDICT, json=body, headers={"X-Request-Timeout-Ms": "1"})
     assert late.status_code == 504
     assert late.json()["type"] == "urn:dubito:error:deadline"
-    predicted(ready, normals(1))
+    predicted(shared, normals(1))
 
 
 class Gate:
@@ -272,34 +272,34 @@ def test_every_reply_of_a_version_with_injected_dropout_says_so(
         ]
 
 
-def test_a_tolerance_stops_rows_early_and_stands_in_the_reply(ready: httpx.Client) -> None:
-    reply = predicted(ready, normals(12), num_samples=256, tolerance=0.03)
+def test_a_tolerance_stops_rows_early_and_stands_in_the_reply(shared: httpx.Client) -> None:
+    reply = predicted(shared, normals(12), num_samples=256, tolerance=0.03)
     assert reply["tolerance"] == 0.03
     used = np.array(reply["outputs"]["num_samples_used"])
     assert used.min() < 256
     error = np.max(reply["outputs"]["standard_error"], axis=1)
     assert (error[used < 256] <= 0.03).all()
-    alone = predicted(ready, normals(12)[3:4], num_samples=256, tolerance=0.03)
+    alone = predicted(shared, normals(12)[3:4], num_samples=256, tolerance=0.03)
     assert alone["outputs"]["num_samples_used"] == [used[3]]
 
 
-def test_both_draws_are_served(ready: httpx.Client) -> None:
-    even, iid = (predicted(ready, normals(3), draw=draw) for draw in ("stratified", "iid"))
+def test_both_draws_are_served(shared: httpx.Client) -> None:
+    even, iid = (predicted(shared, normals(3), draw=draw) for draw in ("stratified", "iid"))
     assert (even["draw"], iid["draw"]) == ("stratified", "iid")
     assert even["outputs"]["mean"] != iid["outputs"]["mean"]
 
 
-def test_moments_take_one_pass_and_are_near_many_samples(ready: httpx.Client) -> None:
-    reply = predicted(ready, normals(6), method="moments")
+def test_moments_take_one_pass_and_are_near_many_samples(shared: httpx.Client) -> None:
+    reply = predicted(shared, normals(6), method="moments")
     assert (reply["num_samples"], reply["method"]) == (1, "moments")
     outputs = reply["outputs"]
-    many = predicted(ready, normals(6), num_samples=5000)["outputs"]
+    many = predicted(shared, normals(6), num_samples=5000)["outputs"]
     np.testing.assert_allclose(outputs["mean"], many["mean"], atol=0.01)
     np.testing.assert_allclose(outputs["mutual_information"], many["mutual_information"], atol=0.01)
     assert outputs["num_samples_used"] == [1] * 6
     assert not np.any(outputs["standard_error"])
     assert outputs["mutual_information_corrected"] == outputs["mutual_information"]
-    again = predicted(ready, normals(6), method="moments", seed=7, num_samples=3)
+    again = predicted(shared, normals(6), method="moments", seed=7, num_samples=3)
     assert again["outputs"] == outputs
 
 
@@ -316,13 +316,13 @@ def test_a_network_that_moments_cannot_pass_is_refused_by_operator_and_module(
     predicted(client, normals(2))
 
 
-@pytest.fixture
-def three(ready: httpx.Client, bundles: Bundles) -> httpx.Client:
+@pytest.fixture(scope="module")
+def three(shared: httpx.Client, bundles: Bundles) -> httpx.Client:
     """A client of a server that has three versions of `animals`; the third has another task."""
-    upload(ready, "animals", bundles("second")).raise_for_status()
-    upload(ready, "animals", bundles("regression")).raise_for_status()
-    ready.put("/v1/models/animals/aliases/next", json={"version": 2}).raise_for_status()
-    return ready
+    upload(shared, "animals", bundles("second")).raise_for_status()
+    upload(shared, "animals", bundles("regression")).raise_for_status()
+    shared.put("/v1/models/animals/aliases/next", json={"version": 2}).raise_for_status()
+    return shared
 
 
 def test_an_ensemble_answers_for_all_passes_of_its_members(three: httpx.Client) -> None:

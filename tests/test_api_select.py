@@ -27,8 +27,8 @@ def select(client: httpx.Client, **fields: Any) -> httpx.Response:
     return client.post(SELECT, json=body)
 
 
-def test_a_reply_names_the_rows_and_what_they_were_chosen_with(ready: httpx.Client) -> None:
-    answer = select(ready, num_samples=8, seed=3).json()
+def test_a_reply_names_the_rows_and_what_they_were_chosen_with(shared: httpx.Client) -> None:
+    answer = select(shared, num_samples=8, seed=3).json()
     answer.pop("request_id")
     indices, scores = answer.pop("indices"), answer.pop("scores")
     assert answer == {
@@ -47,21 +47,21 @@ def test_a_reply_names_the_rows_and_what_they_were_chosen_with(ready: httpx.Clie
 
 
 def test_the_same_request_gives_the_same_bytes_and_another_seed_others(
-    ready: httpx.Client,
+    shared: httpx.Client,
 ) -> None:
-    first, second = (select(ready, strategy="power_bald").content for _ in range(2))
+    first, second = (select(shared, strategy="power_bald").content for _ in range(2))
     assert first == second
     assert (
-        select(ready, strategy="power_bald", seed=5).json()["indices"]
+        select(shared, strategy="power_bald", seed=5).json()["indices"]
         != (json.loads(first)["indices"])
     )
 
 
-def test_arrays_choose_what_json_chooses(ready: httpx.Client) -> None:
+def test_arrays_choose_what_json_chooses(shared: httpx.Client) -> None:
     for name, more in (("batchbald", {}), ("epig", {"targets": normals(5, seed=2)})):
         lists = {key: array.tolist() for key, array in more.items()}
-        by_json = select(ready, strategy=name, exclude=[1, 2], **lists).json()
-        reply = ready.post(
+        by_json = select(shared, strategy=name, exclude=[1, 2], **lists).json()
+        reply = shared.post(
             SELECT,
             params={"strategy": name, "k": 4, "exclude": "1,2"},
             content=npz(inputs=normals(30), **more),
@@ -72,9 +72,9 @@ def test_arrays_choose_what_json_chooses(ready: httpx.Client) -> None:
         assert reply.json()["scores"] == by_json["scores"]
 
 
-def test_a_version_by_number_chooses_too(ready: httpx.Client) -> None:
+def test_a_version_by_number_chooses_too(shared: httpx.Client) -> None:
     body = {"strategy": "random", "k": 2, "inputs": normals(5).tolist()}
-    reply = ready.post("/v1/models/animals/versions/1/select", json=body)
+    reply = shared.post("/v1/models/animals/versions/1/select", json=body)
     assert reply.json()["version"] == 1
     assert reply.json()["strategy"] == "random"
 
@@ -96,10 +96,10 @@ def test_a_regression_is_optimised(client: httpx.Client, bundles: Bundles) -> No
 
 
 def test_a_tolerance_of_the_version_gives_way_and_one_of_the_request_is_refused(
-    ready: httpx.Client,
+    shared: httpx.Client,
 ) -> None:
-    assert select(ready, tolerance=None).status_code == 200
-    reply = select(ready, tolerance=0.1)
+    assert select(shared, tolerance=None).status_code == 200
+    reply = select(shared, tolerance=0.1)
     assert reply.status_code == 422
     assert "tolerance" in reply.json()["detail"]
 
@@ -121,12 +121,12 @@ def test_a_tolerance_of_the_version_gives_way_and_one_of_the_request_is_refused(
     ],
 )
 def test_a_request_that_cannot_be_answered_says_why_and_the_next_one_succeeds(
-    fields: dict[str, Any], detail: str, ready: httpx.Client
+    fields: dict[str, Any], detail: str, shared: httpx.Client
 ) -> None:
-    reply = select(ready, **fields)
+    reply = select(shared, **fields)
     assert reply.status_code == 422
     assert detail in reply.json()["detail"]
-    assert select(ready).status_code == 200
+    assert select(shared).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -134,22 +134,22 @@ def test_a_request_that_cannot_be_answered_says_why_and_the_next_one_succeeds(
     [({"k": "4"}, "k"), ({"k": 4.5}, "k"), ({"pick": 3}, "pick"), ({"exclude": [1.5]}, "exclude")],
 )
 def test_wrong_types_and_unknown_fields_are_named(
-    fields: dict[str, Any], path: str, ready: httpx.Client
+    fields: dict[str, Any], path: str, shared: httpx.Client
 ) -> None:
-    reply = select(ready, **fields)
+    reply = select(shared, **fields)
     assert reply.status_code == 422
     assert reply.json()["fields"][0]["path"].startswith(path)
 
 
-def test_arrays_of_unknown_names_and_another_type_of_body_are_refused(ready: httpx.Client) -> None:
+def test_arrays_of_unknown_names_and_another_type_of_body_are_refused(shared: httpx.Client) -> None:
     params = {"strategy": "bald", "k": 1}
-    reply = ready.post(SELECT, params=params, content=npz(rows=normals(3)), headers=NPZ)
+    reply = shared.post(SELECT, params=params, content=npz(rows=normals(3)), headers=NPZ)
     assert reply.status_code == 422
     assert reply.json()["fields"][0]["path"] == "rows"
-    reply = ready.post(SELECT, params=params, content=b"", headers={"Content-Type": "text/csv"})
+    reply = shared.post(SELECT, params=params, content=b"", headers={"Content-Type": "text/csv"})
     assert reply.status_code == 415
     assert (
-        ready.post(
+        shared.post(
             "/v1/models/none/select", json={"strategy": "bald", "k": 1, "inputs": [[0]]}
         ).status_code
         == 404

@@ -40,6 +40,11 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
+@pytest.fixture(scope="module")
+def shared_settings(shared_settings: Settings) -> Settings:
+    return shared_settings.model_copy(update={"max_pool_bytes": LIMIT})
+
+
 def npz(**arrays: NDArray[np.generic]) -> bytes:
     file = io.BytesIO()
     np.savez(file, **arrays)
@@ -195,22 +200,22 @@ def _bad() -> dict[str, tuple[str, object, int, str]]:
 
 @pytest.mark.parametrize("case", list(_bad()))
 def test_what_is_no_pool_is_refused_with_a_reason_and_leaves_nothing(
-    client: httpx.Client, settings: Settings, case: str
+    shared: httpx.Client, shared_settings: Settings, case: str
 ) -> None:
     kind, make, status, words = _bad()[case]
     assert callable(make)
-    reply = send(client, make(), kind)
+    reply = send(shared, make(), kind)
     assert reply.status_code == status, reply.text
     assert re.search(words, reply.json()["detail"]), reply.text
-    assert client.get("/v1/pools").json() == {"pools": []}
-    assert not list((settings.objects_dir / "pools").glob("*/*"))
-    assert not list(settings.pool_cache_dir.iterdir())
-    assert not list(settings.incoming_dir.iterdir())
+    assert shared.get("/v1/pools").json() == {"pools": []}
+    assert not list((shared_settings.objects_dir / "pools").glob("*/*"))
+    assert not list(shared_settings.pool_cache_dir.iterdir())
+    assert not list(shared_settings.incoming_dir.iterdir())
 
 
 @pytest.mark.parametrize("name", ["Pool", "../pool", "a" * 65, "1"])
-def test_names_follow_the_one_pattern(client: httpx.Client, name: str) -> None:
-    assert send(client, npy(ROWS), NPY, name=name).status_code == 422
+def test_names_follow_the_one_pattern(shared: httpx.Client, name: str) -> None:
+    assert send(shared, npy(ROWS), NPY, name=name).status_code == 422
 
 
 def test_a_pool_is_taken_from_an_allowed_address(client: httpx.Client, tmp_path: Path) -> None:
