@@ -6,9 +6,11 @@ takes seconds otherwise; from there on nothing is shared.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import re
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -113,6 +115,72 @@ def _serve(holds_jobs: bool) -> None:
     sys.argv = ["dubito", "serve", "--port", "0"]
     with holding_jobs() if holds_jobs else nullcontext():
         main()
+
+
+_ASK = """#!{python} -IS
+import json, os, socket, sys
+asked = [sys.argv[1:], os.getcwd(), dict(os.environ)]
+with socket.socket(socket.AF_UNIX) as to:
+    to.connect({address!r})
+    socket.send_fds(to, [b"."], [0, 1, 2])
+    to.sendall(json.dumps(asked).encode())
+    to.shutdown(socket.SHUT_WR)
+    sys.exit(int(to.recv(8)))
+"""
+
+
+@contextmanager
+def command(path: Path) -> Iterator[None]:
+    """An executable file that is `dubito` for the time of the block, each call a fork of its own.
+
+    Args:
+        path: the file; `PATH.socket` beside it is how it asks for a fork.
+    """
+    address = f"{path}.socket"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen()
+        path.write_text(_ASK.format(python=sys.executable, address=address))
+        path.chmod(0o755)
+        answering = threading.Thread(target=_answer, args=(listening,))
+        answering.start()
+        try:
+            yield
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            answering.join()
+
+
+def _answer(listening: socket.socket) -> None:
+    while True:
+        try:
+            asking, _ = listening.accept()
+        except OSError:  # the block has ended
+            return
+        with asking:
+            _, descriptors, _, _ = socket.recv_fds(asking, 1, 3)
+            with asking.makefile() as said:
+                words, folder, variables = json.load(said)
+            work = partial(_command, words, folder, variables)
+            process = _FORKS.Process(target=work, args=(list(map(DupFd, descriptors)),))
+            process.start()
+            for descriptor in descriptors:
+                os.close(descriptor)
+            process.join()
+            asking.sendall(str(process.exitcode).encode())
+
+
+def _command(
+    words: list[str], folder: str, variables: Mapping[str, str], descriptors: list[DupFd]
+) -> None:
+    for place, descriptor in enumerate(descriptors):
+        os.dup2(descriptor.detach(), place)
+    sys.stdin = open(0)  # noqa: SIM115, which multiprocessing closed
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.argv = ["dubito", *words]
+    main()
 
 
 def environment(data_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:

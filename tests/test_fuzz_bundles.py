@@ -58,7 +58,7 @@ def commit() -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_mutated_bundles_crash_nothing(folder: Path) -> None:
-    count = int(os.environ.get("DUBITO_TEST_FUZZ_CASES", "2500"))
+    count = int(os.environ.get("DUBITO_TEST_FUZZ_CASES", "1000"))
     seed = int(os.environ.get("DUBITO_TEST_FUZZ_SEED", commit()))
     print(f"DUBITO_TEST_FUZZ_SEED={seed}")
     _fuzz(folder, count, seed)

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from sklearn.datasets import load_iris
 
 from .http import agree
+from .processes import command, serving
 
 ROOT = Path(__file__).parent.parent
 README, CLIENT, HTTP, OPERATION = (
@@ -45,13 +45,10 @@ def run(tmp_path_factory: pytest.TempPathFactory, demonstration: Path) -> Iterat
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(demonstration, folder / "data")
     shutil.copytree(ROOT / "examples", folder / "examples")
-    command = folder / "bin" / "dubito"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dubito "$@"\n')
-    command.chmod(0o755)
+    (folder / "bin").mkdir()
     environment = {
         **os.environ,
-        "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(
             str(ROOT / folder) for folder in ("service", "models", "service/client")
         ),
@@ -73,24 +70,11 @@ def run(tmp_path_factory: pytest.TempPathFactory, demonstration: Path) -> Iterat
         return done.stdout
 
     address = ADDRESS
-    shell("dubito demo --if-missing")
-    server = subprocess.Popen(
-        ["dubito", "serve", "--port", "0"],
-        cwd=folder,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        executable=str(command),
-    )
-    assert server.stderr is not None
-    address = re.findall(r"http://\S+", server.stderr.readline())[0]
-    drain = threading.Thread(target=server.stderr.read)
-    drain.start()
-    yield shell
-    server.terminate()
-    server.wait(60)
-    drain.join(60)
-    server.stderr.close()
+    with command(folder / "bin" / "dubito"):
+        shell("dubito demo --if-missing")
+        with serving(folder / "data", {"DUBITO_NUM_SAMPLES": "64"}) as server:
+            address = server.url
+            yield shell
 
 
 def test_the_first_request_answers_as_printed(run: Run) -> None:
