@@ -93,7 +93,7 @@ def with_forms(
         return torch.cat([torch.cat(list(tile.passes(samples))) for tile in tiles], dim=1)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     widths=st.lists(st.integers(2, 24), min_size=2, max_size=4),
     rate=st.sampled_from([0.05, 0.3, 0.5, 0.9]),
@@ -123,7 +123,7 @@ def test_thinned_layers_answer_as_dense_masked_ones(
     torch.testing.assert_close(got, reference(bundle, inputs, sampling), atol=1e-4, rtol=1e-4)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     channels=st.integers(1, 6),
     out=st.integers(1, 6),
@@ -179,7 +179,7 @@ class Block(nn.Module):
         return nn.functional.relu(x + self.path(self.branch(x)))
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     drop_prob=st.sampled_from([0.1, 0.5, 0.95]),
     inner=st.booleans(),

@@ -187,10 +187,10 @@ def _kind(options: argparse.Namespace) -> str:
 
 
 def _all_done(errands: Sequence[Errand], workers: int) -> list[Run]:
-    """Their runs in the same order. Processes are spawned: a forked one could not use CUDA."""
+    """Their runs in the same order. They begin without CUDA, which no fork could use."""
     if workers == 1:
         return [errand.do() for errand in errands]
-    with ProcessPoolExecutor(min(workers, len(errands)), get_context("spawn")) as processes:
+    with ProcessPoolExecutor(min(workers, len(errands)), get_context("forkserver")) as processes:
         return list(processes.map(Errand.do, errands))
 
 
