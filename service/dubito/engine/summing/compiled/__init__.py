@@ -23,3 +23,15 @@ _IS_INSTALLED = find_spec("numba") is not None
 def is_compiled(device: torch.device) -> bool:
     """Whether loops are there for a device: numba is installed, and it is a processor."""
     return _IS_INSTALLED and device.type == "cpu"
+
+
+def warm_up() -> None:
+    """Compile all loops, or read what was compiled before: seconds the first time, then a half."""
+    from dubito.engine.summing.compiled import classes, figures, numbers
+    from dubito.engine.summing.logits import Logits
+
+    class_sums = classes.CompiledClassSums(Logits, None)
+    class_sums.add(torch.zeros(2, 1, 2), is_last=True)
+    figures.classification(class_sums.sums(), class_sums.draws())
+    number_sums = numbers.CompiledNumberSums(lambda raw: iter([(raw.double(), raw)]), None)
+    number_sums.add(torch.zeros(2, 1, 1), is_last=True)
