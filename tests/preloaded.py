@@ -11,6 +11,7 @@ import torch
 import dubito.cli.serve
 from dubito.engine.kernels.rates import rates
 from dubito.engine.proving.sizes import warm_up
+from dubito.engine.summing import compiled
 
 from . import processes, victim
 
@@ -18,6 +19,7 @@ __all__ = ["dubito", "processes", "victim"]
 
 torch.set_num_threads(1)
 warm_up()
+compiled.warm_up()
 rates(torch.device("cpu"))
 IMPORTED = frozenset(sys.modules)
 gc.collect()
