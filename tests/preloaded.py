@@ -5,6 +5,7 @@ Dubito imports a command when it is called; what is not imported here, each proc
 
 import gc
 import sys
+from importlib import import_module
 
 import torch
 
@@ -20,6 +21,8 @@ __all__ = ["dubito", "processes", "victim"]
 torch.set_num_threads(1)
 warm_up()
 compiled.warm_up()
+for module in dubito.cli.serve.IMPORTED_LATE:
+    import_module(module)
 rates(torch.device("cpu"))
 IMPORTED = frozenset(sys.modules)
 gc.collect()

@@ -21,7 +21,7 @@ from dubito.errors import InputError
 from dubito.presence import announced
 from dubito.settings import Settings
 
-_IMPORTED_LATE = (
+IMPORTED_LATE = (
     *("scipy.optimize", "scipy.stats", "sklearn.cluster", "sklearn.covariance"),
     *("sklearn.isotonic", "sklearn.metrics"),
 )
@@ -102,7 +102,7 @@ def _set_modules_aside() -> None:
     Several hundred thousand objects of libraries stay for good; a full look through them takes a
     third of a second.
     """
-    for module in _IMPORTED_LATE:
+    for module in IMPORTED_LATE:
         import_module(module)
     gc.collect()
     gc.freeze()
