@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -30,19 +31,23 @@ pytestmark = pytest.mark.slow
 NUM_KILLS = 50  # on each of two databases
 NUM_SERVER_KILLS = 3
 CHECK_EVERY = 10  # kills: a check reads every object that is there
-LONGEST_LIFE_S = 0.25  # after the first acknowledged change
+MOST_CHANGES = 4  # that are acknowledged before a kill, beside the first
+LONGEST_WAIT_S = 0.1  # after the last of them: the next one is under way
 Change = Mapping[str, object]
 Changes = list[Change]
 
 
-def live_and_die(work: Callable[[], None], settings: Mapping[str, str], life_s: float) -> Changes:
-    """Let a victim live for a time; the changes that it acknowledged."""
+def live_and_die(
+    work: Callable[[], None], settings: Mapping[str, str], draw: random.Random
+) -> Changes:
+    """Let a victim live for some changes and a moment; the changes that it acknowledged."""
     process = Forked(work, settings, 1)
     lines = []
     with process.written as written:
         while (line := written.readline()) != "ready\n":
             lines.append(line)
-        threading.Event().wait(life_s)  # the random moment itself: nothing is waited for
+        lines += islice(written, draw.randint(0, MOST_CHANGES))
+        threading.Event().wait(draw.uniform(0, LONGEST_WAIT_S))  # the random moment itself
         process.kill()
         return [json.loads(line) for line in [*lines, *written]]
 
@@ -92,7 +97,7 @@ def test_after_a_hundred_kills_every_acknowledged_change_is_there_and_nothing_by
     num_orphans = 0
     for seed in range(NUM_KILLS):
         work = partial(victim.work, bundles("first"), seed)
-        for change in live_and_die(work, variables, draw.uniform(0, LONGEST_LIFE_S)):
+        for change in live_and_die(work, variables, draw):
             truth.add(change)
         registry = Registry(database, objects)
         model = registry.model(MODEL)
