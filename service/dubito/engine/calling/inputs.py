@@ -105,8 +105,9 @@ def _as_array(rows: Rows, spec: InputSpec) -> NDArray[np.generic]:
 def _as_tensor(array: NDArray[np.generic], spec: InputSpec) -> Tensor:
     dtype = DTYPES[spec.dtype]
     if dtype.is_floating_point:
-        # a copy: the caller may change his array while a pass of it runs
-        numbers = array.astype(np.float32 if array.dtype == np.float32 else np.float64)
+        # a copy, which the caller may not change while a pass of it runs, laid out row by row:
+        # the same numbers are answered with the same bits
+        numbers = array.astype(np.float32 if array.dtype == np.float32 else np.float64, order="C")
         tensor = torch.from_numpy(numbers).to(dtype)
         if not all(
             map(isfinite, (float(end) for end in torch.aminmax(tensor)))
@@ -126,7 +127,7 @@ def _as_tensor(array: NDArray[np.generic], spec: InputSpec) -> Tensor:
             f"input `{spec.name}` expects {spec.dtype} in [{low}, {high}], got"
             f" {array.min()} to {array.max()}"
         )
-    return torch.from_numpy(array.astype(spec.dtype))
+    return torch.from_numpy(array.astype(spec.dtype, order="C"))
 
 
 def _check_rows(rows: Mapping[str, int]) -> None:
