@@ -28,7 +28,8 @@ def as_declared(response: httpx.Response) -> None:
     request = response.request
     if response.headers.get("content-type") != JSON or request.method == "HEAD":
         return
-    for path in described()["paths"]:
+    known = described()["paths"]
+    for path in [request.url.path] if request.url.path in known else known:
         if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), request.url.path):
             body = response.read()
             if len(body) < MAX_BYTES and request.method.lower() in described()["paths"][path]:

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.core import NotSet
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -58,6 +59,7 @@ WANTED = {
     "select": ("inputs", "strategy", "k"),
     "feedback": ("request_id", "rows"),
     "calibration": ("active",),
+    "infer": ("inputs",),
 }
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "inputs": st.sampled_from((ROWS.tolist(), ROWS[:100].tolist())),
@@ -77,6 +79,15 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "exclude": st.lists(st.integers(0, 70), max_size=3),
     "request_id": st.just("known"),
     "rows": st.just([{"row": 0, "label": "ant"}]),
+}
+TENSORS = [
+    {"name": name, "shape": [3, 4], "datatype": "FP32", "data": ROWS[:3].reshape(-1).tolist()}
+    for name in ("input", "x")  # of the one model, and of the other
+]
+OF_PROTOCOL: dict[str, st.SearchStrategy[Any]] = {
+    "inputs": st.sampled_from([[tensor] for tensor in TENSORS]),
+    "outputs": st.lists(st.sampled_from([{"name": "mean"}, {"name": "ood"}])),
+    "parameters": st.fixed_dictionaries({"num_samples": st.integers(1, 20)}),
 }
 FILES: dict[str, tuple[bytes, ...]] = {
     "application/x-npy": (npy(ROWS),),
@@ -163,7 +174,7 @@ def _request(client: httpx.Client, case: Case, data: st.DataObject) -> httpx.Req
         if name not in ("Authorization", "X-Request-Timeout-Ms")  # which may end in 504, rightly
     }
     query, content = dict(case.query or {}), None
-    if case.media_type is not None:
+    if case.media_type is not None and not isinstance(case.body, NotSet):
         headers["Content-Type"] = case.media_type.encode()
         if case.media_type == JSON:
             body = _body(case, data)
@@ -180,11 +191,12 @@ def _body(case: Case, data: st.DataObject) -> Any:
     """As it was generated, or a valid one with few of its fields."""
     if not isinstance(case.body, dict) or not data.draw(MOSTLY):
         return case.body
+    fields = FIELDS | (OF_PROTOCOL if case.path.startswith("/v2") else {})
     wanted = WANTED.get(case.path.rpartition("/")[2], ())
     if (case.path_parameters or {}).get("model") == "numbers":
         wanted = tuple("targets" if name == "labels" else name for name in wanted)
     broken = data.draw(st.sets(st.sampled_from(sorted(case.body)), max_size=1)) if case.body else ()
-    more = data.draw(st.sets(st.sampled_from(sorted(case.body.keys() & FIELDS.keys()) or ["k"])))
+    more = data.draw(st.sets(st.sampled_from(sorted(case.body.keys() & fields.keys()) or ["k"])))
     return {name: case.body[name] for name in broken} | {
-        name: data.draw(FIELDS[name]) for name in (*wanted, *sorted(more & case.body.keys()))
+        name: data.draw(fields[name]) for name in (*wanted, *sorted(more & case.body.keys()))
     }

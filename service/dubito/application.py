@@ -20,6 +20,7 @@ from dubito.registry.jobs import JobStore
 from dubito.registry.pools import PoolStore
 from dubito.serving.admission import Admission
 from dubito.serving.asking import Asking
+from dubito.serving.inferences import Inferences
 from dubito.serving.vitals import Vitals
 from dubito.serving.worker import Worker
 from dubito.settings import Settings
@@ -38,6 +39,7 @@ class Application:
         worker: the thread that owns the device.
         admission: a place in its queue, before a body is read.
         ask: predictions, calibrations, evaluations and selections.
+        inferences: how many there were, and how long they took.
         vitals: whether the server lives, and is ready.
         pools: stored rows.
         jobs: long work, asked for.
@@ -57,6 +59,7 @@ class Application:
         self.ask = Asking(
             self.registry, self.library, calibrations, self.monitoring, self.worker, settings
         )
+        self.inferences = Inferences()
         self.vitals = Vitals(self.worker, self._pins, settings.heartbeat_limit_ms / 1000)
         self.pools = Shelf(PoolStore(database, objects), settings)
         self.jobs = Desk(JobStore(database), objects, self.library, self.pools, settings)

@@ -67,7 +67,8 @@ _ROWS = _AsItComes(
 )
 RowsField: TypeAlias = Annotated[Inputs, _ROWS]
 MaybeRowsField: TypeAlias = Annotated[Inputs | None, _ROWS]
-TruthsField: TypeAlias = Annotated[object, _AsItComes(_ARRAY)]
+ArrayField: TypeAlias = Annotated[object, _AsItComes(_ARRAY)]
+TruthsField: TypeAlias = ArrayField
 SitesList: TypeAlias = Annotated[list[int | str], Field(fail_fast=True)]
 LabelsAreField: TypeAlias = Annotated[
     LabelsAre | None,

@@ -145,7 +145,7 @@ def arrays_of(
             yield f"{prefix}{name}", column
 
 
-def to_json(content: Mapping[str, object]) -> bytes:
+def to_json(content: Mapping[str, object] | Sequence[object]) -> bytes:
     """JSON of plain values, arrays and columns."""
     return orjson.dumps(content, default=_to_plain, option=_OPTIONS)
 

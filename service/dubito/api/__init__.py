@@ -1,10 +1,11 @@
-"""The HTTP API: `/v1` and `/health`. Its routes know no mathematics.
+"""The HTTP API: `/v1`, `/v2` and `/health`. Its routes know no mathematics.
 
 border/         what every request and reply passes: key, limits, bodies, errors, JSON
 schemas.py      what JSON and queries may say
 pages/          what replies say
 intake.py       from a body to an answer
 labelled.py     bodies of labelled rows
+open_inference/  the Open Inference Protocol, which `/v2` speaks
 openapi.py      what `/openapi.json` says of a route, and routes with and without a version
 routes/         the paths
 factory.py      `create_app`

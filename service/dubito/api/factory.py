@@ -31,11 +31,13 @@ from dubito.api.routes import (
     calibration,
     evaluation,
     health,
+    inference,
     jobs,
     models,
     monitoring,
     pools,
     predict,
+    repository,
     select,
 )
 from dubito.application import Application
@@ -77,7 +79,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     bearer = [Depends(HTTPBearer(auto_error=False, description="The key of the server."))]
     app.include_router(health.router, responses=PROBLEMS)
-    every = (models, aliases, predict, calibration, evaluation, monitoring, select, pools, jobs)
+    every = (
+        *(models, aliases, predict, calibration, evaluation, monitoring, select, pools, jobs),
+        *(inference, repository),
+    )
     for routes in every:
         app.include_router(routes.router, responses=PROBLEMS, dependencies=bearer)
     app.openapi = partial(described, app.openapi)  # type: ignore[method-assign]

@@ -48,6 +48,7 @@ class Library:
         self._findings = Findings(settings.findings_dir)
         disk.make(settings.incoming_dir)
         _clear_left_overs(settings.incoming_dir)
+        self._unloaded: set[str] = set()  # digests of what shall stay so until it is asked for
         self.facts = Following(registry.changes, settings.poll_ms / 1000)
         self.catalogue = Catalogue(
             self._load, settings.max_loaded_versions, settings.max_loaded_bytes
@@ -102,6 +103,12 @@ class Library:
             return "retired", version.retired_reason
         return self.catalogue.state(version.digest)
 
+    def is_ready(self, version: VersionFact) -> bool:
+        """Whether a version is loaded, or will be by its first request; not once it is unloaded."""
+        state, _ = self.state(version)
+        is_waiting = state == "available" and version.digest not in self._unloaded
+        return state == "loaded" or is_waiting
+
     def engine(self, version: VersionFact) -> Engine:
         """The engine of a version, loaded and warmed up if it is not yet.
 
@@ -146,6 +153,7 @@ class Library:
                 f"version {version.number} of `{model}`: expected one that is not pinned, got one "
                 "that DUBITO_PINNED_MODELS names: take it out there, or move its alias"
             )
+        self._unloaded.add(version.digest)
         self.catalogue.drop(version.digest)
         return self.page(model, reference)
 
@@ -206,6 +214,7 @@ class Library:
             timing_limit_s=self._settings.timing_limit_ms / 1000,
         )
         warm_up(engine, version, sampling, self._settings.warm_up_rows)
+        self._unloaded.discard(version.digest)
         return engine
 
     def _bundle(self, version: VersionFact) -> bytes:
