@@ -55,6 +55,13 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address that the server binds to.")
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port. 0 takes any free port.")
+    grpc_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="TCP port of the Open Inference Protocol over gRPC, at the same address. 0 "
+        "takes any free port. Without it, gRPC is not served. Needs `pip install 'dubito[grpc]'`.",
+    )
     api_key: SecretStr | None = Field(
         default=None,
         description="Bearer key that every route except /health/* requires. Without it, no "

@@ -8,6 +8,7 @@ labelled.py     bodies of labelled rows
 open_inference/  the Open Inference Protocol, which `/v2` speaks
 openapi.py      what `/openapi.json` says of a route, and routes with and without a version
 routes/         the paths
+rpc/            the same protocol over gRPC
 factory.py      `create_app`
 server.py       uvicorn, and how it ends
 """

@@ -40,6 +40,7 @@ from dubito.api.routes import (
     repository,
     select,
 )
+from dubito.api.rpc.starting import check_rpc, start_rpc
 from dubito.application import Application
 from dubito.errors import DubitoError
 from dubito.settings import Settings
@@ -54,19 +55,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings: None reads them from the environment.
 
     Raises:
-        InputError: an open address without a key.
+        InputError: an open address without a key, or a port for gRPC without grpcio.
     """
     chosen = Settings() if settings is None else settings
     check_bind(chosen)
+    check_rpc(chosen)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         application = await to_thread.run_sync(Application, chosen)
         await to_thread.run_sync(application.serve)
         app.state.access = Access(application, chosen)
+        rpc = None
         try:
+            rpc = app.state.rpc = start_rpc(app.state.access)
             yield
         finally:
+            if rpc is not None:
+                await to_thread.run_sync(rpc.close, chosen.drain_timeout_ms / 1000)
             await to_thread.run_sync(application.close)
 
     app = FastAPIOffline(  # whose pages bring their scripts with them, for closed networks

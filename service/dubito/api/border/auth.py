@@ -20,6 +20,10 @@ from dubito.settings import Settings
 
 KEY_NAME = "key"  # the one key of the settings has no other name
 _ACTOR = "dubito.actor"
+MISSING_KEY = (
+    "expected the header `Authorization: Bearer KEY` with the server's key, got none or another "
+    "one: ask whoever runs the server for it"
+)
 _OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
 
 
@@ -40,14 +44,11 @@ class AuthMiddleware:
         if scope["type"] == "lifespan" or self._key is None or scope["path"] in _OPEN_PATHS:
             await self._app(scope, receive, send)
             return
-        if _is_key(Headers(scope=scope).get("authorization", ""), self._key):
+        if is_key(Headers(scope=scope).get("authorization", ""), self._key):
             scope[_ACTOR] = KEY_NAME
             await self._app(scope, receive, send)
             return
-        error = UnauthorizedError(
-            "expected the header `Authorization: Bearer KEY` with the server's key, got none or "
-            "another one: ask whoever runs the server for it"
-        )
+        error = UnauthorizedError(MISSING_KEY)
         response = error_response(error, request_id(HTTPConnection(scope)))
         await response(scope, receive, send)
 
@@ -58,7 +59,8 @@ def actor(request: HTTPConnection) -> str:
     return name
 
 
-def _is_key(header: str, key: bytes) -> bool:
+def is_key(header: str, key: bytes) -> bool:
+    """Whether the header `Authorization` has the key."""
     scheme, _, sent = header.partition(" ")
     is_equal = hmac.compare_digest(sent.strip().encode("latin-1"), key)
     return is_equal and scheme.lower() == "bearer"

@@ -18,7 +18,7 @@ from dubito.api.border.errors import error_response
 from dubito.errors import DubitoError
 
 _KEY = "dubito.context"
-_CALLERS_ID = re.compile("[A-Za-z0-9._:-]{1,128}")
+CALLERS_ID = re.compile("[A-Za-z0-9._:-]{1,128}")
 _DIGEST_BYTES = 12
 _log = structlog.get_logger(__name__)
 
@@ -28,7 +28,7 @@ class RequestContext:
 
     def __init__(self, scope: Scope) -> None:
         callers_id = Headers(scope=scope).get("x-request-id", "")
-        self._id = callers_id if _CALLERS_ID.fullmatch(callers_id) else None
+        self._id = callers_id if CALLERS_ID.fullmatch(callers_id) else None
         head = "\0".join([scope["method"], scope["path"], scope["query_string"].decode("latin-1")])
         self._head = hashlib.blake2b(head.encode() + b"\0", digest_size=_DIGEST_BYTES)
         self._body = self._head.copy()

@@ -6,7 +6,7 @@ Numbers are little-endian and in C's order; a text is its length in four bytes, 
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ Datatype: TypeAlias = Literal[
     "BYTES",
 ]
 TEXT: Datatype = "BYTES"
+NAMES: tuple[str, ...] = get_args(Datatype)
+MAX_AXES = 32
 
 _DTYPES: dict[str, np.dtype[np.generic]] = {
     name: np.dtype(code)
@@ -43,14 +45,14 @@ _DTYPES: dict[str, np.dtype[np.generic]] = {
         "FP64": "<f8",
     }.items()
 }
-_NAMES = {(dtype.kind, dtype.itemsize): name for name, dtype in _DTYPES.items() if name != "BF16"}
+_NAMED = {(dtype.kind, dtype.itemsize): name for name, dtype in _DTYPES.items() if name != "BF16"}
 _OF_TORCH = {"float16": "FP16", "bfloat16": "BF16", "float32": "FP32", "float64": "FP64"}
 _JSON_KINDS = {"b": "b", "u": "iu", "i": "iu", "f": "fiu"}
 
 
 def of_array(array: NDArray[np.generic]) -> str:
     """The datatype of an array of a reply."""
-    return _NAMES.get((array.dtype.kind, array.dtype.itemsize), TEXT)
+    return _NAMED.get((array.dtype.kind, array.dtype.itemsize), TEXT)
 
 
 def of_input(dtype: str) -> str:

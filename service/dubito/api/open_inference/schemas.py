@@ -7,10 +7,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
-from dubito.api.open_inference.datatypes import Datatype
+from dubito.api.open_inference.datatypes import MAX_AXES, Datatype
 from dubito.asked import STRICT, ArrayField, CalibratedOptions
 
-_MAX_TENSORS, _MAX_AXES = 64, 32
+_MAX_TENSORS = 64
 LISTS = ("members", "sites")
 """Options that are lists elsewhere; a parameter is text, with commas."""
 
@@ -60,7 +60,7 @@ class InputTensor(_Schema):
 
     name: str = Field(max_length=256, description="Name of the input.")
     shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True)] = Field(
-        min_length=1, max_length=_MAX_AXES, description="Shape of the tensor, the rows first."
+        min_length=1, max_length=MAX_AXES, description="Shape of the tensor, the rows first."
     )
     datatype: Datatype = Field(description="Datatype of the numbers that are sent.")
     parameters: TensorParameters | None = Field(default=None, description="How it is sent.")
