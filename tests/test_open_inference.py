@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dubito.api import create_app
+from dubito.errors import InputError
 from dubito.settings import Settings
 
 from .conftest import CLASSES, Bundles, Server
@@ -27,7 +30,7 @@ Json = dict[str, Any]
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory, bundles: Bundles) -> Iterator[httpx.Client]:
     """A client of a server with a calibrated classification and a bare regression."""
-    server = Server(Settings(data_dir=tmp_path_factory.mktemp("data"), num_samples=16))
+    server = Server(Settings(data_dir=tmp_path_factory.mktemp("state") / "data", num_samples=16))
     server.start()
     hooks = {"response": [as_declared]}
     with httpx.Client(base_url=server.url, timeout=60, event_hooks=hooks) as client:
@@ -100,7 +103,7 @@ def unpacked(content: bytes, datatype: str) -> list[Any]:
 
 def test_an_inference_gives_what_a_prediction_gives(asked: httpx.Client) -> None:
     columns = predicted(asked, ROWS)["outputs"]
-    reply = infer(asked, {"id": "mine", "inputs": [tensor()]})
+    reply = infer(asked, {"id": "mine", "model_name": "animals", "inputs": [tensor()]})
     found = outputs(reply)
     for name in ("mean", "variance", "mutual_information", "num_samples_used"):
         assert np.allclose(found[name], columns[name], atol=1e-12), name
@@ -272,6 +275,8 @@ SIZED = tensor(parameters={"binary_data_size": ROWS.nbytes})
 REFUSED: dict[str, tuple[Json, bytes, list[str]]] = {
     "no inputs": ({}, b"", ["`inputs`"]),
     "an unknown field": ({"inputs": GOOD, "output": []}, b"", ["`output`"]),
+    "another model": ({"inputs": GOOD, "model_name": "numbers"}, b"", ["model_name", "animals"]),
+    "another version": ({"inputs": GOOD, "model_version": "2"}, b"", ["model_version"]),
     "another input": ({"inputs": [tensor(name="x")]}, b"", ["input", "x"]),
     "an input twice": ({"inputs": [tensor(), tensor()]}, b"", ["twice"]),
     "another shape": ({"inputs": [tensor(ROWS[:, :3])]}, b"", ["(4,)", "(3,)"]),
@@ -343,7 +348,8 @@ def test_rows_alone_must_be_whole(asked: httpx.Client) -> None:
 def test_other_errors_keep_their_status_and_the_one_body(asked: httpx.Client) -> None:
     body = json.dumps({"inputs": GOOD})
     form = {"Content-Type": "text/plain"}
-    coded = {"Content-Encoding": "zstd-of-ours"}
+    coded = {"Content-Encoding": "none-that-is-known"}
+    late = {"num_samples": 10_000, "timeout": 1}
     post = asked.post
     replies = {
         404: [
@@ -358,6 +364,7 @@ def test_other_errors_keep_their_status_and_the_one_body(asked: httpx.Client) ->
             asked.get("/v2/nothing"),
         ],
         405: [asked.get("/v2/models/animals/infer")],
+        504: [infer(asked, {"inputs": GOOD, "parameters": late})],
         415: [post("/v2/models/animals/infer", content=body, headers=h) for h in (form, coded)],
         400: [
             asked.post("/v2/models/animals/infer", content=b"{"),
@@ -370,3 +377,9 @@ def test_other_errors_keep_their_status_and_the_one_body(asked: httpx.Client) ->
         for reply in found:
             assert reply.status_code == status, (reply.url, reply.text)
             assert reply.json()["error"]
+
+
+def test_a_port_for_grpc_wants_grpcio(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(InputError, match=r"pip install 'dubito\[grpc\]'"):
+        create_app(settings.model_copy(update={"grpc_port": 0}))

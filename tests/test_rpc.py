@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
+from dubito.cli.serve import bind
 from dubito.errors import InputError
 from dubito.settings import Settings
 
@@ -34,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, bundles: Bundles) -> Iterat
     """A server with a key and two models, for HTTP and gRPC."""
     running = Server(
         Settings(
-            data_dir=tmp_path_factory.mktemp("data"),
+            data_dir=tmp_path_factory.mktemp("state") / "data",
             num_samples=16,
             api_key=SecretStr(KEY),
             grpc_port=0,
@@ -163,7 +164,8 @@ def test_parameters_outputs_and_versions_are_honoured(ask: Ask, http: httpx.Clie
     columns = predicted(http, ROWS, **fields, outputs=["mean", "num_samples_used"])["outputs"]
     sent = {name: parameter(value) for name, value in fields.items()}
     outputs = [pb.ModelInferRequest.InferRequestedOutputTensor(name="mean")]
-    asked = as_bytes(parameters=sent, outputs=outputs, model_version="default")
+    sized = tensor(parameters={"binary_data_size": parameter(ROWS.nbytes)})  # as kserve writes it
+    asked = as_bytes(parameters=sent, outputs=outputs, model_version="default", inputs=[sized])
     reply = ask("ModelInfer", **asked)
     assert [output.name for output in reply.outputs] == ["mean"]
     assert np.allclose(arrays(reply)["mean"], columns["mean"], atol=1e-12)
@@ -263,6 +265,16 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         lambda: {"inputs": [tensor(parameters={"shared_memory_region": parameter("a")})]},
         "shared_memory_region",
     ),
+    "classification": (
+        lambda: {
+            "outputs": [
+                pb.ModelInferRequest.InferRequestedOutputTensor(
+                    name="mean", parameters={"classification": parameter(2)}
+                )
+            ]
+        },
+        "classification",
+    ),
     "a parameter": (lambda: {"parameters": {"priority": parameter(1)}}, "priority"),
     "a long id": (lambda: {"id": "x" * 300}, "id"),
 }
@@ -301,6 +313,8 @@ def test_a_port_that_is_taken_is_told_with_the_setting(server: Server) -> None:
     taken = type(held)(held.application, held.settings.model_copy(update={"grpc_port": port}))
     with pytest.raises(InputError, match="DUBITO_GRPC_PORT"):
         RpcServer(taken)
+    with pytest.raises(InputError, match="DUBITO_GRPC_PORT"):  # as the command finds it
+        bind("127.0.0.1", port, "DUBITO_GRPC_PORT")
 
 
 def test_the_generated_messages_are_those_of_the_definition() -> None:

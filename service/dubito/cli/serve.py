@@ -57,6 +57,8 @@ def serve(
     )
     check_bind(settings)
     with bind(settings.host, settings.port) as listening:  # before anything is loaded
+        if settings.grpc_port:
+            bind(settings.host, settings.grpc_port, "DUBITO_GRPC_PORT").close()
         prepare_database(settings)  # said here in one line, rather than by a server that fails
         _serve(_with_demonstration(settings) if demo else settings, listening)
 
@@ -108,12 +110,13 @@ def _set_modules_aside() -> None:
     gc.freeze()
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, chosen_by: str = "--port") -> socket.socket:
     """A socket that listens on the address.
 
     Args:
         host: a name or number.
         port: 0 takes a free one.
+        chosen_by: what chooses the port, for the message.
 
     Raises:
         InputError: the address is taken, not allowed, or not of this machine.
@@ -129,11 +132,11 @@ def bind(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise InputError(
                 f"port {port} of {host}: expected a free one, but another program listens there: "
-                "end it, or choose another with --port (0 takes any that is free)"
+                f"end it, or choose another with {chosen_by} (0 takes any that is free)"
             ) from error
         raise InputError(
             f"address {host}, port {port}: expected one that this program may listen on, got: "
-            f"{error.strerror or error}: choose another with --host or --port"
+            f"{error.strerror or error}: choose another with --host or {chosen_by}"
         ) from error
     listening.set_inheritable(True)
     return listening

@@ -41,11 +41,6 @@ class Inferred:
     parameters: Parameters
     outputs: Arrays
 
-    @property
-    def num_rows(self) -> int:
-        """Rows of every output."""
-        return max((len(array) for array in self.outputs.values()), default=0)
-
 
 def inferred(asked: Inference, reply: PredictReply, request_id: str) -> Inferred:
     """What was asked for, of what the service answered.

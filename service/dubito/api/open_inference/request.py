@@ -62,6 +62,11 @@ class Inference:
     inputs: Arrays
     wanted: tuple[Wanted, ...] = ()
 
+    @property
+    def num_rows(self) -> int:
+        """Rows of every input."""
+        return max((len(rows) for rows in self.inputs.values()), default=0)
+
     def order(self, to: Addressee, observed_as: str | None) -> PredictOrder:
         """What the service is asked; a group of outputs is asked for once.
 
@@ -105,6 +110,13 @@ def read_inference(
         specs = manifest_from_json(library.version(to.model, to.version).manifest).inputs
         return Inference(None, InferOptions(binary_data_output=True), raw_rows(behind, specs))
     read = read_fields(InferBody, parse_json(json))
+    for name, said, known in (
+        ("model_name", read.model_name, to.model),
+        ("model_version", read.model_version, to.version),
+    ):
+        if said not in (None, "", known):
+            problem = f"expected what the path says, {known[:80]!r}, got {said[:80]!r}: correct it"
+            raise FieldsError([FieldProblem(name, problem)])
     wanted = (
         Wanted(tensor.name, tensor.parameters.binary_data if tensor.parameters else None)
         for tensor in read.outputs or ()

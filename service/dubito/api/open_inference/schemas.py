@@ -93,6 +93,12 @@ class InferBody(_Schema):
     id: str | None = Field(
         default=None, max_length=256, description="Identifier that the reply repeats."
     )
+    model_name: str | None = Field(
+        default=None, description="Name of the model, which the path has as well; for clients."
+    )
+    model_version: str | None = Field(
+        default=None, description="The version, where the path has one as well; for clients."
+    )
     parameters: ParametersField = Field(
         default=None, description="How to sample, and which calibration the figures are of."
     )

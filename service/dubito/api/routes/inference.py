@@ -169,7 +169,7 @@ class _Asking:
         body, json_length = written(answer, self._asked)
         self._course.mark()
         self._application.inferences.succeeded(
-            reply.model, reply.version, self._course, answer.num_rows
+            reply.model, reply.version, self._course, self._asked.num_rows
         )
         if json_length is None:
             return Response(body, media_type=JSON)

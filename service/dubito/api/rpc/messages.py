@@ -34,7 +34,7 @@ def read_request(message: pb.ModelInferRequest) -> Inference:
         InputError: naming what is wrong with it.
     """
     for place, output in enumerate(message.outputs):
-        _refuse_parameters(output.parameters, f"outputs.{place}")
+        _refuse_others(output.parameters, "binary_data", f"outputs.{place}")
     wanted = tuple(Wanted(output.name) for output in message.outputs)
     options = read_options(read_parameters(message.parameters))
     if len(message.id) > _MAX_LETTERS:
@@ -89,7 +89,7 @@ def _arrays(message: pb.ModelInferRequest) -> Arrays:
         )
     for place, tensor in enumerate(message.inputs):
         where = f"inputs.{place}"
-        _refuse_parameters(tensor.parameters, where)
+        _refuse_others(tensor.parameters, "binary_data_size", where)
         _check_tensor(tensor, where, arrays)
         shape = list(tensor.shape)
         if raw:
@@ -119,9 +119,8 @@ def _check_tensor(
         raise FieldsError([problem])
 
 
-def _refuse_parameters(parameters: Mapping[str, object], where: str) -> None:
-    if parameters:
-        problem = "unknown parameter: tensors have none"
-        raise FieldsError(
-            [FieldProblem(f"{where}.parameters.{name}", problem) for name in parameters]
-        )
+def _refuse_others(parameters: Mapping[str, object], known: str, where: str) -> None:
+    """Refuse all parameters of a tensor but the one that says again that it is bytes."""
+    paths = [f"{where}.parameters.{name}" for name in parameters if name != known]
+    if paths:
+        raise FieldsError([FieldProblem(path, "unknown parameter: leave it out") for path in paths])

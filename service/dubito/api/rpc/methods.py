@@ -37,7 +37,7 @@ MAX_INFERENCES = 112
 
 
 @dataclass(frozen=True)
-class Call:
+class RemoteCall:
     """One call, as its method sees it.
 
     Args:
@@ -82,22 +82,24 @@ class Methods:
             "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, self.unload),
         }
 
-    def server_live(self, request: pb.ServerLiveRequest, call: Call) -> pb.ServerLiveResponse:
+    def server_live(self, request: pb.ServerLiveRequest, call: RemoteCall) -> pb.ServerLiveResponse:
         """Whether the device worker responds."""
         return pb.ServerLiveResponse(live=self.held.application.vitals.is_live())
 
-    def server_ready(self, request: pb.ServerReadyRequest, call: Call) -> pb.ServerReadyResponse:
+    def server_ready(
+        self, request: pb.ServerReadyRequest, call: RemoteCall
+    ) -> pb.ServerReadyResponse:
         """Whether requests are taken and all pinned models are loaded."""
         return pb.ServerReadyResponse(ready=self.held.application.vitals.health().is_ready)
 
-    def model_ready(self, request: pb.ModelReadyRequest, call: Call) -> pb.ModelReadyResponse:
+    def model_ready(self, request: pb.ModelReadyRequest, call: RemoteCall) -> pb.ModelReadyResponse:
         """Whether a version is loaded, or will be by its first request."""
         version = request.version or DEFAULT_ALIAS
         is_ready = repository.is_ready(self.held.application, request.name, version)
         return pb.ModelReadyResponse(ready=is_ready)
 
     def server_metadata(
-        self, request: pb.ServerMetadataRequest, call: Call
+        self, request: pb.ServerMetadataRequest, call: RemoteCall
     ) -> pb.ServerMetadataResponse:
         """What the server is."""
         return pb.ServerMetadataResponse(
@@ -105,7 +107,7 @@ class Methods:
         )
 
     def model_metadata(
-        self, request: pb.ModelMetadataRequest, call: Call
+        self, request: pb.ModelMetadataRequest, call: RemoteCall
     ) -> pb.ModelMetadataResponse:
         """Inputs and outputs of a version."""
         application = self.held.application
@@ -114,7 +116,7 @@ class Methods:
         page = ModelMetadataPage.of_version(described, versions)
         return _message(page, pb.ModelMetadataResponse())
 
-    def config(self, request: pb.ModelConfigRequest, call: Call) -> pb.ModelConfigResponse:
+    def config(self, request: pb.ModelConfigRequest, call: RemoteCall) -> pb.ModelConfigResponse:
         """The configuration of a version."""
         version = request.version or DEFAULT_ALIAS
         described = describe(self.held.application, request.name, version)
@@ -122,13 +124,15 @@ class Methods:
         return pb.ModelConfigResponse(config=_message(page, pb.ModelConfig()))
 
     def statistics(
-        self, request: pb.ModelStatisticsRequest, call: Call
+        self, request: pb.ModelStatisticsRequest, call: RemoteCall
     ) -> pb.ModelStatisticsResponse:
         """What inferences took: of a version, of a model, or of all."""
         named = request.name or None, request.version or None
         return _message(statistics(self.held.application, *named), pb.ModelStatisticsResponse())
 
-    def index(self, request: pb.RepositoryIndexRequest, call: Call) -> pb.RepositoryIndexResponse:
+    def index(
+        self, request: pb.RepositoryIndexRequest, call: RemoteCall
+    ) -> pb.RepositoryIndexResponse:
         """All versions of all models, with their states."""
         _check_repository(request.repository_name)
         message = pb.RepositoryIndexResponse()
@@ -137,7 +141,7 @@ class Methods:
         return message
 
     def load(
-        self, request: pb.RepositoryModelLoadRequest, call: Call
+        self, request: pb.RepositoryModelLoadRequest, call: RemoteCall
     ) -> pb.RepositoryModelLoadResponse:
         """Load what the alias `default` points to."""
         _check_repository(request.repository_name)
@@ -146,7 +150,7 @@ class Methods:
         return pb.RepositoryModelLoadResponse()
 
     def unload(
-        self, request: pb.RepositoryModelUnloadRequest, call: Call
+        self, request: pb.RepositoryModelUnloadRequest, call: RemoteCall
     ) -> pb.RepositoryModelUnloadResponse:
         """Unload all versions of a model."""
         _check_repository(request.repository_name)
@@ -154,7 +158,7 @@ class Methods:
         repository.unload(self.held.application, request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
-    def infer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
+    def infer(self, request: pb.ModelInferRequest, call: RemoteCall) -> pb.ModelInferResponse:
         """Predict rows."""
         to = Addressee(request.model_name, request.model_version or DEFAULT_ALIAS)
         course = Course()
@@ -165,7 +169,7 @@ class Methods:
             raise
 
     def _infer(
-        self, request: pb.ModelInferRequest, to: Addressee, call: Call, course: Course
+        self, request: pb.ModelInferRequest, to: Addressee, call: RemoteCall, course: Course
     ) -> pb.ModelInferResponse:
         application, settings = self.held.application, self.held.settings
         waits_s = settings.request_timeout_ms / 1000
@@ -191,7 +195,7 @@ class Methods:
         finally:
             self._places.release()
         course.mark()
-        application.inferences.succeeded(reply.model, reply.version, course, answer.num_rows)
+        application.inferences.succeeded(reply.model, reply.version, course, asked.num_rows)
         return message
 
 

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from dubito.api.border.access import Access
 from dubito.api.border.auth import MISSING_KEY, is_key
 from dubito.api.border.context import CALLERS_ID, internal_error
-from dubito.api.rpc.methods import MAX_INFERENCES, Call, Methods
+from dubito.api.rpc.methods import MAX_INFERENCES, Methods, RemoteCall
 from dubito.errors import DubitoError, InputError
 
 SERVICE = "inference.GRPCInferenceService"
@@ -87,7 +87,7 @@ class RpcServer:
     def start(self) -> None:
         """Take calls."""
         self._server.start()
-        _log.info("grpc", port=self.port)
+        _log.info("gRPC is served", port=self.port)
 
     def close(self, grace_s: float) -> None:
         """Take no more calls, and let those that run finish within the time."""
@@ -125,7 +125,7 @@ def _framed(
         sent = dict(context.invocation_metadata())
         request_id = _request_id(name, content, sent.get("x-request-id", ""))
         context.send_initial_metadata((("x-request-id", request_id),))
-        made = Call(
+        made = RemoteCall(
             len(content),
             request_id,
             is_observed="x-unobserved" not in sent,
