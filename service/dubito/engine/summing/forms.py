@@ -1,6 +1,7 @@
-"""In which form sums are made: compiled loops on a processor, else the reference.
+"""In which form sums are made: compiled loops on a processor, kernels on a GPU, else the reference.
 
-Its job: choose, so that heads need not know; where numba is not installed nothing imports it.
+Its job: choose, so that heads need not know; where numba is not installed nothing imports it, and
+where Triton is not, or does not run, nothing launches it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from dubito.engine.calling.columns import Columns, Sums
 from dubito.engine.summing.compiled import is_compiled
+from dubito.engine.summing.cuda import is_launched
 from dubito.engine.summing.figures import Draws, classification
 from dubito.engine.summing.jackknife import MAX_GROUPS
 from dubito.engine.summing.logits import Logits
@@ -44,6 +46,10 @@ def class_sums(
         groups: most sums that the jackknife keeps.
         is_mean: the size of a row's logits is the mean over its positions; else the sum.
     """
+    if is_launched(device):
+        from dubito.engine.summing.cuda.classes import LaunchedClassSums
+
+        return LaunchedClassSums(logits, left, groups, is_mean)
     if not is_compiled(device):
         return ReferenceSums(parts, ClassificationSums(left, groups))
     from dubito.engine.summing.compiled.classes import CompiledClassSums
@@ -69,11 +75,15 @@ def number_sums(parts: Parts, left: float | None, device: torch.device) -> Runni
     """Empty sums of a regression.
 
     Args:
-        parts: finds means in the declared outputs of some passes, and what stands beside them: on
-            a processor of whole blocks of 16, or of the last passes.
+        parts: finds means in the declared outputs of some passes, and what stands beside them: of
+            whole blocks of 16, or of the last passes.
         left: what a stratified draw leaves; None for `iid`.
         device: where the passes are.
     """
+    if is_launched(device):
+        from dubito.engine.summing.cuda.numbers import LaunchedNumberSums
+
+        return LaunchedNumberSums(parts, left)
     if not is_compiled(device):
         return ReferenceSums(parts, RegressionSums(left))
     from dubito.engine.summing.compiled.numbers import CompiledNumberSums

@@ -1,4 +1,4 @@
-"""The logits of some passes, as compiled loops take them.
+"""The logits of some passes, as compiled loops and kernels take them.
 
 Dimensions: T samples, B rows, P positions or labels, C classes.
 """
