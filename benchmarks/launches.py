@@ -78,12 +78,12 @@ def counting() -> Iterator[Counter[str]]:
             sys.setprofile(None)
 
 
-def perceptron(classes: int) -> Engine:
+def perceptron(classes: int, width: int = 1024) -> Engine:
     """The engine of a network of three layers and two dropouts."""
     torch.manual_seed(0)
     network = nn.Sequential(
-        *(nn.Linear(784, 1024), nn.ReLU(), nn.Dropout(0.5)),
-        *(nn.Linear(1024, 1024), nn.ReLU(), nn.Dropout(0.5), nn.Linear(1024, classes)),
+        *(nn.Linear(784, width), nn.ReLU(), nn.Dropout(0.5)),
+        *(nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.5), nn.Linear(width, classes)),
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.dubito"

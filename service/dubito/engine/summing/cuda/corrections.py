@@ -47,7 +47,8 @@ def sum_corrections(
     is_class = c < classes
     k = n * classes + c
     average = tl.load(mean + k, is_class, 0.0)
-    inverse = tl.where(average > 1e-35, 1.0 / average, 0.0)
+    is_possible = average > 1e-35
+    inverse = tl.where(is_possible, 1.0 / tl.where(is_possible, average, 1.0), 0.0)
     total = tl.zeros((CLASSES,), tl.float64)
     for start in range(0, tl.cdiv(samples, size), GROUPS):
         j = start + tl.arange(0, GROUPS)
