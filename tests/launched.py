@@ -110,6 +110,14 @@ def test_odd_logits_are_summed_as_by_the_reference(
     assert np.isfinite(found["mean"][:-1]).all()
 
 
+def test_classes_of_several_tiles_are_one_distribution_and_the_first_of_equals_is_chosen() -> None:
+    raw = logits(8, rows=1, classes=20)
+    raw[:4, 0, [3, 19]] = 9
+    found = columns_of(launched(0.2, scaling=0.5, tiles=Tiles(numbers=8)), raw)
+    check_same(found, columns_of(reference(0.2, scaling=0.5), raw))
+    assert found["vote_share"][0, 3] >= 0.5
+
+
 def test_equal_passes_have_no_spread_at_all() -> None:
     raw = logits(50, rows=3, classes=5)
     raw[:, 1] = raw[0, 1]
