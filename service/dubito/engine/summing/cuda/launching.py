@@ -7,14 +7,14 @@ missing the reference serves.
 
 from __future__ import annotations
 
-import logging
 from functools import cache
 from typing import Any
 
+import structlog
 import torch
 from torch import Tensor
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 def launch(
@@ -41,6 +41,6 @@ def is_working(device: torch.device) -> bool:
     try:
         ColumnSums(None).add(torch.zeros((1, 1), dtype=torch.float64, device=device))
     except Exception as error:  # of Triton, of the compiler that it calls, or of the driver
-        _log.warning("Triton does not run on %s, its sums take longer: %s", device, error)
+        _log.warning("triton_does_not_run", device=str(device), error=str(error))
         return False
     return True
