@@ -19,7 +19,7 @@ from dubito.serving.worker import Check
 from dubito.settings import Settings
 
 from .conftest import CLASSES, Bundles, Server
-from .http import normals, npy, npz, predicted, upload
+from .http import agree, normals, npy, npz, predicted, upload
 
 PREDICT = "/v1/models/animals/predict"
 CLASSIFICATION = {
@@ -172,7 +172,8 @@ def test_many_clients_at_once_get_their_own_right_answers(shared: httpx.Client) 
             return predicted(own, rows, seed=seed)["outputs"]["mean"]
 
     with ThreadPoolExecutor(12) as pool:
-        assert list(pool.map(ask, questions)) == wanted
+        answers = list(pool.map(ask, questions))
+    agree(wanted, answers, abs=1e-6)  # rows of several clients may have been computed at once
 
 
 def test_two_networks_answer_side_by_side(ready: httpx.Client, bundles: Bundles) -> None:

@@ -150,6 +150,18 @@ class Settings(BaseSettings):
         description="Maximum amount of work that may be queued or running, in rows x samples. "
         "Beyond it, requests are answered with 429.",
     )
+    max_batch_rows: Positive = Field(
+        default=256,
+        description="Maximum number of rows of several requests that are computed at once. Larger "
+        "requests are computed alone.",
+    )
+    max_batch_delay_ms: float = Field(
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="Time that a request may wait for others to be computed with, in "
+        "milliseconds. 0: only what waits anyway is joined.",
+    )
     max_pending_bytes: Positive = Field(
         default=1 * GiB,
         description="Maximum total size in bytes of all request bodies that are being read, "

@@ -16,7 +16,7 @@ from dubito.calibration.record import Calibration
 from dubito.columns import arrays_of
 from dubito.engine import Sampling
 from dubito.engine.network import Network
-from dubito.serving.outputs import Built, build_outputs
+from dubito.serving.outputs import Built, Outputs
 from dubito.serving.worker import Check
 
 _MAX_WARNINGS = 20
@@ -57,15 +57,14 @@ class Predicting:
 
     def predict(self, block: Mapping[str, Tensor], start: int, check: Check) -> Built:
         """On the device's thread: the columns of a block."""
-        return build_outputs(
+        outputs = Outputs.begin(
             self._order,
             self._predictor(block, start),
-            block,
             self._sampling,
             self._calibration,
-            check,
             may_keep_samples=self._may_keep_samples,
         )
+        return outputs.build(block, outputs.compute(block, check))
 
     def keep(self, start: int, stop: int, computed: Built) -> None:
         """Take in the columns of rows `start` to `stop`."""

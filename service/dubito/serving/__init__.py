@@ -6,6 +6,7 @@
     admission.py    room for a request before its body is read
     worker.py       one thread that owns the device, and its bounded queue
     inferences.py   how many inferences a version made, and how long they took
+    turns/          who has the device next, and what is computed there at once
     vitals.py       whether the server lives, and is ready
     labelled.py     labelled rows: to a calibration, or to a report
     selecting.py    whether a selection fits, and the search for it

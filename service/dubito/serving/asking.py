@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack, overload
+from typing import Any, TypeAlias, TypedDict, Unpack, overload
 
 from dubito.acquisition import ArrayPool
 from dubito.answered import CalibrateReply, EvaluateReply, PredictReply, SelectReply
@@ -28,13 +28,13 @@ from dubito.serving.labelled import (
     evaluate,
     terms_of,
 )
-from dubito.serving.outputs import build_outputs, check_outputs
+from dubito.serving.outputs import Computed, Outputs, check_outputs
 from dubito.serving.resolve import AnyOrder, Resolver
 from dubito.serving.selecting import begin
-from dubito.serving.worker import Check, Job, Reservation, Worker
+from dubito.serving.worker import Check, Job, Joint, Reservation, Urgency, Worker
 from dubito.settings import Settings
 
-Task = Callable[[Check], Any]
+Task: TypeAlias = Callable[[Check], Any] | Joint[Any, Any]
 
 
 class Queued(TypedDict, total=False):
@@ -89,7 +89,15 @@ class Asking:
         reservation = queued.get("reservation") or self.worker.reserve(1)
         try:
             task = self._task(order, reservation)
-            return self.worker.submit(reservation, task, deadline_s=queued.get("deadline_s"))
+            return self.worker.submit(
+                reservation,
+                task,
+                deadline_s=queued.get("deadline_s"),
+                urgency=Urgency.PREDICTIONS
+                if isinstance(order, PredictOrder)
+                else Urgency.LABELLED,
+                model=order.model,
+            )
         except BaseException:  # else the worker gives it back
             reservation.release()
             raise
@@ -115,24 +123,23 @@ class Asking:
             check_values(values, limit)
         reservation.resize(rows * asked.passes)
 
-        def task(check: Check) -> PredictReply:
-            fact, version = asked.calibration, asked.version
-            calibration = None if fact is None else self.calibrations.of(fact)
-            built = build_outputs(
-                order,
-                network,
-                inputs,
-                sampling,
-                calibration,
-                check,
-                may_keep_samples=values <= limit,
-            )
+        fact, version = asked.calibration, asked.version
+        outputs = Outputs.begin(
+            order,
+            network,
+            sampling,
+            None if fact is None else self.calibrations.of(fact),
+            may_keep_samples=values <= limit,
+        )
+
+        def finish(computed: Computed) -> PredictReply:
+            built = outputs.build(inputs, computed)
             if built.varies is not None:
                 self.library.catalogue.note_variation(version.digest, built.varies)
-            if fact is not None and calibration is not None and built.observed is not None:
+            if fact is not None and built.calibration is not None and built.observed is not None:
                 name = CalibrationName(version.model, version.number, fact.number)
-                observation = Observation(name, calibration, order.request_id or "", built.observed)
-                self.monitoring.observe(observation)
+                request_id, kept = order.request_id or "", built.calibration
+                self.monitoring.observe(Observation(name, kept, request_id, built.observed))
             return PredictReply(
                 model=version.model,
                 version=version.number,
@@ -144,7 +151,12 @@ class Asking:
                 classes=network.manifest.classes,
             )
 
-        return task
+        if sampling.masks != "shared":  # masks that depend on the row's place in its request
+            return lambda check: finish(outputs.compute(inputs, check))
+        most_rows = self.settings.max_batch_rows
+        if outputs.keeps_samples:
+            most_rows = min(most_rows, limit * rows // values)
+        return Joint(outputs.kind(inputs), inputs, most_rows, outputs.compute, finish)
 
     def _calibrate(self, order: CalibrateOrder, reservation: Reservation) -> Task:
         asked = self._resolver.resolve(order, check_sampling)

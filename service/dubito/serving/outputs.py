@@ -1,5 +1,8 @@
 """The columns of a reply, from the engine's prediction and the calibration that covers it.
 
+Flow: what is asked → `Outputs`, before any row is computed → `Computed`, which may be of rows of
+several requests → cut to the request's own → `Built`.
+
 Without one, sets, intervals, `quantiles` of a mixture, `decision` and `ood` are null, with a
 warning; they are never invented.
 
@@ -8,7 +11,7 @@ Dimensions: T samples, B rows, C classes, D outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,14 +20,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.asked import PredictOrder
-from dubito.calibration.heads import Request, Served, head_of
+from dubito.calibration.heads import Head, Request, Served, head_of
 from dubito.calibration.heads.served import Columns
 from dubito.calibration.promises import draws
 from dubito.calibration.record import Calibration
 from dubito.columns import Column
 from dubito.engine import Prediction, Sampling
-from dubito.engine.heads.scaling import Scaling
+from dubito.engine.calling.cutting import in_one, part_of
 from dubito.engine.network import Network
+from dubito.engine.plans import shapes
 from dubito.errors import InputError
 from dubito.monitoring.observed import ObservedRows
 from dubito.monitoring.observing import observe
@@ -67,76 +71,153 @@ def check_outputs(names: Sequence[str] | None, manifest: Manifest, sampling: Sam
         )
 
 
-def build_outputs(
-    order: PredictOrder,
-    network: Network,
-    inputs: Mapping[str, Tensor],
-    sampling: Sampling,
-    calibration: Calibration | None,
-    check: Check,
-    *,
-    may_keep_samples: bool,
-) -> Built:
-    """Run the network and make the columns that are asked for.
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """What the network makes of rows.
+
+    Args:
+        prediction: of the rows.
+        features: (B, F) of them, where they were asked for.
+    """
+
+    prediction: Prediction
+    features: NDArray[np.floating] | None
+
+    def cut(self, part: range) -> Computed:
+        """What was made of some neighbouring rows."""
+        features = self.features
+        own = None if features is None else features[part.start : part.stop].copy()
+        return Computed(part_of(self.prediction, part), own)
+
+    def joined(self, others: Sequence[Computed]) -> Computed:
+        """What was made of these rows and then of others."""
+        parts = [self, *others]
+        features = [part.features for part in parts if part.features is not None]
+        return Computed(
+            in_one([part.prediction for part in parts]),
+            np.concatenate(features) if features else None,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a prediction is asked for, and what the network has to make for that.
 
     Args:
         order: coverage, names of the outputs.
         network: of the version, or of several.
-        inputs: checked rows.
         sampling: what to draw.
-        calibration: the active one, if it shall be used.
-        check: called between chunks.
-        may_keep_samples: whether all passes are few enough to keep them for `quantiles`.
+        calibration: that covers the prediction; None: raw figures.
+        warnings: of all that is known before the rows are.
+        may_keep_samples: whether all passes may be kept for `quantiles`.
     """
-    injected = [member.manifest.injection_warning for member in network.members]
-    warnings = list(dict.fromkeys(line for line in injected if line is not None))
-    applied = covering(order.calibration, sampling, calibration, warnings)
-    head = head_of(network.manifest) if applied is None else applied.head
-    names = tuple(order.outputs or head.outputs)
-    may_keep = may_keep_samples and sampling.tolerance is None
-    is_observed = order.request_id is not None
-    is_scored = is_observed or not _SCORED.isdisjoint(names)
-    prediction, features = _predicted(
-        network,
-        inputs,
-        sampling,
-        head.logit_scaling,
-        keep_samples=_ON_REQUEST in names or (may_keep and head.needs_passes(names)),
-        with_features=is_scored and needs_features(applied, network),
-        check=check,
-    )
-    uniform_B = draws_of(inputs, sampling.seed) if head.is_randomised else np.zeros(0)
-    served = head.served(prediction, Request(order.coverage, features, uniform_B, warnings))
-    columns = served.columns() | _shared_columns(prediction, served, applied)
-    outputs = {name: columns[name]() for name in names}
-    warn_of_overflow({"mean": prediction.mean, **outputs}, warnings)
-    varies = served.varies if sampling.method == "mc" else None
-    observed = observe(served, applied) if applied is not None and is_observed else None
-    return Built(outputs, tuple(warnings), varies, applied, observed)
 
+    order: PredictOrder
+    network: Network
+    sampling: Sampling
+    calibration: Calibration | None
+    warnings: tuple[str, ...]
+    may_keep_samples: bool
 
-def _predicted(
-    network: Network,
-    inputs: Mapping[str, Tensor],
-    sampling: Sampling,
-    scaling: Scaling,
-    *,
-    keep_samples: bool,
-    with_features: bool,
-    check: Check,
-) -> tuple[Prediction, NDArray[np.floating] | None]:
-    """A prediction, and the features of the rows where they are asked for."""
-    ask = network.predict_with_features if with_features else network.predict
-    answer = ask(
-        dict(inputs),
-        sampling=sampling,
-        temperature=scaling,
-        keep_samples=keep_samples,
-        check=check,
-    )
-    if isinstance(answer, tuple):
-        return answer[0], answer[1].float().numpy()
-    return answer, None
+    @classmethod
+    def begin(
+        cls,
+        order: PredictOrder,
+        network: Network,
+        sampling: Sampling,
+        calibration: Calibration | None,
+        *,
+        may_keep_samples: bool,
+    ) -> Outputs:
+        """See which calibration covers what is asked.
+
+        Args:
+            order: coverage, names of the outputs.
+            network: of the version, or of several.
+            sampling: what to draw.
+            calibration: the active one, if it shall be used.
+            may_keep_samples: whether all passes are few enough to keep them for `quantiles`.
+        """
+        injected = [member.manifest.injection_warning for member in network.members]
+        warnings = list(dict.fromkeys(line for line in injected if line is not None))
+        applied = covering(order.calibration, sampling, calibration, warnings)
+        may_keep = may_keep_samples and sampling.tolerance is None
+        return cls(order, network, sampling, applied, tuple(warnings), may_keep)
+
+    @property
+    def keeps_samples(self) -> bool:
+        """Whether every pass is returned as well."""
+        is_asked = _ON_REQUEST in self._names
+        return is_asked or (self.may_keep_samples and self._head.needs_passes(self._names))
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether the features of the rows are returned as well."""
+        is_scored = self._is_observed or not _SCORED.isdisjoint(self._names)
+        return is_scored and needs_features(self.calibration, self.network)
+
+    def kind(self, inputs: Mapping[str, Tensor]) -> Hashable:
+        """What is equal where rows may be computed together.
+
+        Args:
+            inputs: checked rows.
+        """
+        scaling = None if self.calibration is None else id(self.calibration)
+        kept = scaling, self.keeps_samples, self.takes_features
+        return self.network.members, self.sampling, kept, shapes(inputs)
+
+    def compute(self, inputs: Mapping[str, Tensor], check: Check) -> Computed:
+        """Run the network.
+
+        Args:
+            inputs: checked rows.
+            check: called between chunks.
+        """
+        network = self.network
+        ask = network.predict_with_features if self.takes_features else network.predict
+        answer = ask(
+            dict(inputs),
+            sampling=self.sampling,
+            temperature=self._head.logit_scaling,
+            keep_samples=self.keeps_samples,
+            check=check,
+        )
+        if isinstance(answer, tuple):
+            return Computed(answer[0], answer[1].float().numpy())
+        return Computed(answer, None)
+
+    def build(self, inputs: Mapping[str, Tensor], computed: Computed) -> Built:
+        """Make the columns that are asked for.
+
+        Args:
+            inputs: checked rows.
+            computed: of these.
+        """
+        warnings, head, applied = list(self.warnings), self._head, self.calibration
+        prediction, sampling = computed.prediction, self.sampling
+        uniform_B = draws_of(inputs, sampling.seed) if head.is_randomised else np.zeros(0)
+        request = Request(self.order.coverage, computed.features, uniform_B, warnings)
+        served = head.served(prediction, request)
+        columns = served.columns() | _shared_columns(prediction, served, applied)
+        outputs = {name: columns[name]() for name in self._names}
+        warn_of_overflow({"mean": prediction.mean, **outputs}, warnings)
+        varies = served.varies if sampling.method == "mc" else None
+        is_kept = applied is not None and self._is_observed
+        observed = observe(served, applied) if is_kept and applied is not None else None
+        return Built(outputs, tuple(warnings), varies, applied, observed)
+
+    @property
+    def _head(self) -> Head:
+        applied = self.calibration
+        return head_of(self.network.manifest) if applied is None else applied.head
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(self.order.outputs or self._head.outputs)
+
+    @property
+    def _is_observed(self) -> bool:
+        return self.order.request_id is not None
 
 
 def covering(

@@ -1,30 +1,34 @@
 """One thread that owns the device, and the bounded queue before it.
 
 Flow: `reserve` a place (rows x samples) → decode the request → `resize` the place → `submit` a
-task → the thread runs it → its future resolves and the place is free again. The task gets a
-`Check` to call between chunks: it beats the heart, and ends work that nobody waits for any more.
-Whatever a task raises goes into its future; nothing that a task does ends the thread.
+task → the thread runs it, with others like it (`turns/`) → its future resolves and the place is
+free again. The task gets a `Check` to call between chunks: it beats the heart, gives way to what is
+more urgent, and ends work that nobody waits for any more. Whatever a task raises goes into its
+future; nothing that a task does ends the thread.
 
 Behind the queue is a second lane for long work. Its tasks run when nothing else waits, and each
 `Check` that one calls first runs all that has come meanwhile: a request waits for what lies between
 two checks, whatever stands in that lane.
+
+Where the thread ends all the same, whatever runs or waits is turned away and another one takes its
+place.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import structlog
 
-from dubito.errors import DeadlineError, InputError, QueueFullError, UnavailableError
+from dubito.errors import DubitoError, InputError, QueueFullError, UnavailableError
+from dubito.serving.turns.job import Check, Clock, Job, Joint, Urgency
+from dubito.serving.turns.schedule import Schedule
 
-Check = Callable[[], None]
+__all__ = ["Check", "Job", "Joint", "Reservation", "Urgency", "Worker"]
+
 T = TypeVar("T")
 
 _IDLE_BEAT_S = 0.5
@@ -60,58 +64,40 @@ class Reservation:
             self._worker._give_back(self.work)
 
 
-@dataclass(eq=False)
-class Job(Generic[T]):
-    """A task in the queue; `future` resolves to what it returns or raises.
-
-    `deadline_s` is on the clock of `time.monotonic`.
-    """
-
-    task: Callable[[Check], T]
-    reservation: Reservation
-    deadline_s: float | None
-    future: Future[T] = field(default_factory=Future)
-    _is_abandoned: threading.Event = field(default_factory=threading.Event)
-
-    def abandon(self) -> None:
-        """Nobody waits for the answer any more: drop it, or end it at its next check."""
-        self._is_abandoned.set()
-        if self.future.cancel():
-            self.reservation.release()
-
-    def check(self) -> None:
-        """End a job that was abandoned or whose deadline passed.
-
-        Raises:
-            CancelledError: it was abandoned.
-            DeadlineError: its deadline passed.
-        """
-        if self._is_abandoned.is_set():
-            raise CancelledError
-        if self.deadline_s is not None and time.monotonic() > self.deadline_s:
-            raise DeadlineError(
-                "expected an answer before the deadline, got none in time: allow more time with "
-                "X-Request-Timeout-Ms, or ask for fewer rows or samples"
-            )
-
-
 class Worker:
     """The thread and its queue.
 
     Args:
         max_queued_work: most rows x samples that may wait or run at once.
+        weights: shares of the device that models get while several wait; of others 1.
+        delay_s: how long a request may wait for others like it.
+        clock: seconds.
     """
 
-    def __init__(self, max_queued_work: int) -> None:
+    def __init__(
+        self,
+        max_queued_work: int,
+        *,
+        weights: Mapping[str, float] | None = None,
+        delay_s: float = 0.0,
+        clock: Clock = time.monotonic,
+    ) -> None:
         self._limit = max_queued_work
         self._work = 0
         self._rate: float | None = None
-        self._jobs: deque[Job[object]] = deque()
-        self._behind: deque[Job[object]] = deque()
-        self._changed = threading.Condition()
+        self._clock = clock
+        self._schedule = Schedule(
+            clock,
+            beat=self._beat,
+            learn=self._learn_rate,
+            leaves=self._leaves,
+            weights=weights,
+            delay_s=delay_s,
+        )
+        self._changed = self._schedule.changed
         self._is_draining = False
-        self._beat_s = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name="dubito-worker", daemon=True)
+        self._beat_s = clock()
+        self._thread = self._new_thread()
 
     def start(self) -> None:
         """Start the thread."""
@@ -126,23 +112,21 @@ class Worker:
         """
         with self._changed:
             self._is_draining = True
-            left = list(self._behind)
-            self._behind.clear()
+            left = self._schedule.queue.clear(Urgency.BEHIND)
             self._changed.notify_all()
         self._turn_away(left)
         if not self._thread.is_alive():
             return
         self._thread.join(timeout_s)
         with self._changed:
-            left = list(self._jobs)
-            self._jobs.clear()
+            left = [job for urgency in Urgency for job in self._schedule.queue.clear(urgency)]
             self._changed.notify_all()
         self._turn_away(left)
 
     @property
     def heartbeat_age_s(self) -> float:
         """Seconds since the thread last showed that it lives."""
-        return time.monotonic() - self._beat_s
+        return self._clock() - self._beat_s
 
     @property
     def is_running(self) -> bool:
@@ -178,9 +162,11 @@ class Worker:
     def submit(
         self,
         reservation: Reservation,
-        task: Callable[[Check], T],
+        task: Callable[[Check], T] | Joint[Any, T],
         *,
         deadline_s: float | None = None,
+        urgency: Urgency = Urgency.PREDICTIONS,
+        model: str = "",
     ) -> Job[T]:
         """Queue a task; its place is given back when it has ended.
 
@@ -188,17 +174,13 @@ class Worker:
             reservation: the place it takes.
             task: what to run; called with a `Check` for its pauses between chunks.
             deadline_s: time on the clock of `time.monotonic` after which it is not run.
+            urgency: what it goes before.
+            model: whose turn it takes.
 
         Raises:
             UnavailableError: the worker drains.
         """
-        job = Job(task, reservation, deadline_s)
-        with self._changed:
-            if self._is_draining:
-                raise self._unavailable()
-            self._jobs.append(job)  # type: ignore[arg-type]  # Future is invariant
-            self._changed.notify_all()
-        return job
+        return self._put(Job(task, reservation, deadline_s, urgency, model, self._clock))
 
     def submit_behind(self, task: Callable[[Check], T]) -> Job[T]:
         """Queue a task that gives way to all that is submitted otherwise; it takes no place.
@@ -209,70 +191,38 @@ class Worker:
         Raises:
             UnavailableError: the worker drains.
         """
-        job = Job(task, Reservation(self, 0), None)
+        return self._put(Job(task, Reservation(self, 0), None, Urgency.BEHIND, clock=self._clock))
+
+    def _put(self, job: Job[T]) -> Job[T]:
         with self._changed:
             if self._is_draining:
                 raise self._unavailable()
-            self._behind.append(job)  # type: ignore[arg-type]  # Future is invariant
-            self._changed.notify_all()
+            self._schedule.put(job)
         return job
 
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, name="dubito-worker", daemon=True)
+
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._jobs and not self._behind and not self._is_draining:
-                    self._beat()
-                    self._changed.wait(_IDLE_BEAT_S)
-                if not self._jobs and not self._behind:
-                    return
-                is_behind = not self._jobs
-                job = (self._jobs or self._behind).popleft()
-            self._beat()
-            self._do(job, self._give_way if is_behind else None)
-            del job  # holds the request's arrays
+        while self._schedule.run_next() or self._waits():
+            pass
 
-    def _give_way(self) -> None:
-        """Do all that waits, within a task of the lane behind.
-
-        Raises:
-            UnavailableError: the worker drains.
-        """
-        while (job := self._next()) is not None:
-            self._do(job)
-        if self._is_draining:
-            raise self._unavailable()
-
-    def _next(self) -> Job[object] | None:
+    def _waits(self) -> bool:
+        """Wait a little for work; false where none will come any more."""
         with self._changed:
-            return self._jobs.popleft() if self._jobs else None
-
-    def _do(self, job: Job[object], give_way: Callable[[], None] | None = None) -> None:
-        def check() -> None:
             self._beat()
-            if give_way is not None:
-                give_way()
-            job.check()
+            wait_s = self._schedule.queue.ripens_in_s()
+            if self._is_draining:
+                return bool(self._schedule.queue)
+            if wait_s > 0:
+                self._changed.wait(min(wait_s, _IDLE_BEAT_S))
+        return True
 
-        began_s = time.monotonic()
-        try:
-            if not job.future.set_running_or_notify_cancel():
-                return
-            check()
-            result = job.task(check)
-        except BaseException as error:  # a request must never end the loop
-            job.reservation.release()
-            job.future.set_exception(error)
-        else:
-            if give_way is None:
-                self._learn_rate(job.reservation.work, time.monotonic() - began_s)
-            job.reservation.release()
-            job.future.set_result(result)
-        finally:
-            job.reservation.release()
-            self._beat()
+    def _leaves(self) -> DubitoError | None:
+        return self._unavailable() if self._is_draining else None
 
     def _beat(self) -> None:
-        self._beat_s = time.monotonic()
+        self._beat_s = self._clock()
 
     def _learn_rate(self, work: int, took_s: float) -> None:
         rate = work / max(took_s, 1e-6)
@@ -303,11 +253,9 @@ class Worker:
             return 1.0
         return min(max(self._work / self._rate, 1.0), 60.0)
 
-    def _turn_away(self, jobs: list[Job[object]]) -> None:
+    def _turn_away(self, jobs: list[Job[Any]]) -> None:
         for job in jobs:
-            if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(self._unavailable())
-            job.reservation.release()
+            job.turn_away(self._unavailable())
 
     def _unavailable(self) -> UnavailableError:
         return UnavailableError(

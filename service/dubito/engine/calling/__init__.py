@@ -5,4 +5,5 @@ sampling    T, seed, masks, draw, method, tolerance
 arguments   what an engine is given, checked
 columns     arrays whose first axis is the row
 prediction  the frozen columns of an answer
+cutting     predictions of neighbouring rows: some of them, and several as one
 """

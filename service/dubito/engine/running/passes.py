@@ -70,7 +70,7 @@ class Tile:
                     chunk, self.rows, self.inputs, self.before, self.key, self.forms, self.packs
                 )
             except RuntimeError as error:
-                if not _is_out_of_memory(error) or at_once == 1:
+                if not is_out_of_memory(error) or at_once == 1:
                     raise
                 at_once = max(1, at_once // 2)
                 continue
@@ -281,6 +281,7 @@ def _cut(rows: int, at_once: int) -> Iterator[range]:
         yield range(first, min(first + at_once, rows))
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an allocation failed: torch has a class for it on CUDA, and a text on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether an allocation failed: torch has a class for it on CUDA, a text on the CPU."""
+    is_named = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return is_named or "can't allocate memory" in str(error)

@@ -1,0 +1,53 @@
+"""Predictions of neighbouring rows: some of them, and several as one.
+
+Every column has the row as its first axis; of passes it is the second.
+
+Dimensions: T samples, B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from dubito.engine.calling.columns import Column
+from dubito.engine.calling.prediction import Prediction
+
+P = TypeVar("P")
+
+_PASSES = frozenset({"samples", "noise_samples"})
+
+
+def part_of(prediction: Prediction, rows: range) -> Prediction:
+    """The prediction of some neighbouring rows, in memory of its own.
+
+    Args:
+        prediction: of all rows.
+        rows: their places.
+    """
+    within = slice(rows.start, rows.stop)
+
+    def cut(columns: Sequence[Column], axis: int) -> Column:
+        return columns[0][:, within].copy() if axis else columns[0][within].copy()
+
+    return _made([prediction], cut)
+
+
+def in_one(predictions: Sequence[Prediction]) -> Prediction:
+    """One prediction of the rows of several, which were asked for alike."""
+    return _made(predictions, lambda columns, axis: np.concatenate(columns, axis=axis))
+
+
+def _made(parts: Sequence[P], make: Callable[[Sequence[Column], int], Column]) -> P:
+    """The first part with every column made of those of all parts."""
+    columns: dict[str, object] = {}
+    for field in fields(cast(Any, parts[0])):
+        values = [getattr(part, field.name) for part in parts]
+        if isinstance(values[0], np.ndarray):
+            columns[field.name] = make(values, 1 if field.name in _PASSES else 0)
+        elif is_dataclass(values[0]) and field.name == "positions":
+            columns[field.name] = _made(values, make)
+    return cast(P, replace(cast(Any, parts[0]), **columns))
