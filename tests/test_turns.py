@@ -57,6 +57,7 @@ class Bench:
 
     Attributes:
         now_s: moved by chunks alone.
+        chunk_s: time of one.
         memory_rows: that fit at once.
         poison: rows on which a computation fails.
         calls: kind and rows of every computation.
@@ -64,8 +65,14 @@ class Bench:
         learned: work and seconds that the schedule told.
     """
 
-    def __init__(self, weights: Mapping[str, float] | None = None, delay_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, float] | None = None,
+        delay_s: float = 0.0,
+        chunk_s: float = CHUNK_S,
+    ) -> None:
         self.now_s = 0.0
+        self.chunk_s = chunk_s
         self.memory_rows = 10**6
         self.poison: set[int] = set()
         self.calls: list[tuple[str, list[int]]] = []
@@ -132,7 +139,7 @@ class Bench:
             if self.at_checks:
                 self.at_checks.pop(0)()
             check()
-            self.now_s += CHUNK_S
+            self.now_s += self.chunk_s
             if self.poison.intersection(rows[first : first + CHUNK_ROWS]):
                 raise InputError("a row that cannot be computed")
         return Echo(rows)
@@ -162,6 +169,19 @@ def test_other_kinds_and_models_are_not_joined_and_batches_are_bounded() -> None
         ("a", 3),
         ("a", MOST_ROWS + 5),
     ]
+
+
+def test_a_batch_of_what_takes_long_holds_few_rows() -> None:
+    bench = Bench(chunk_s=0.25)
+    for _ in range(14):
+        bench.ask(1)
+    bench.run()
+    assert [len(rows) for _, rows in bench.calls] == [8, 1, 1, 1, 1, 1, 1]
+    bench = Bench(chunk_s=0.04)
+    for _ in range(16):
+        bench.ask(1)
+    bench.run()
+    assert [len(rows) for _, rows in bench.calls] == [8, 8]
 
 
 def test_one_that_fails_fails_alone() -> None:

@@ -6,11 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from dubito.application import Application
 from dubito.errors import DeadlineError, InputError, QueueFullError, UnavailableError
-from dubito.serving.worker import Check, Worker
+from dubito.serving.worker import Check, Urgency, Worker
+from dubito.settings import Settings
 
 LIMIT = 100
 WAIT_S = 20
@@ -252,3 +255,42 @@ def test_a_worker_that_drains_turns_tasks_behind_away_and_finishes_requests() ->
         running.future.result(WAIT_S)
     with pytest.raises(UnavailableError):
         worker.submit_behind(lambda _: None)
+
+
+def test_a_thread_that_ends_turns_its_requests_away_and_another_takes_its_place(
+    tmp_path: Path,
+) -> None:
+    application = Application(Settings(data_dir=tmp_path, max_queued_work=LIMIT))
+    worker, vitals = application.worker, application.vitals
+    seen: list[tuple[bool, bool]] = []
+
+    def die(_: object) -> None:
+        raise SystemExit("what listens to a job must never do this")
+
+    def look(_: object) -> None:
+        seen.append((vitals.health().is_live, vitals.health().is_ready))
+        with pytest.raises(UnavailableError, match="another takes its place"):
+            worker.reserve(1)
+
+    with application.running():
+        held = Gate()
+        running = worker.submit(worker.reserve(10), held)
+        assert held.is_running.wait(WAIT_S)
+        running.future.add_done_callback(die)
+        waiting = [
+            worker.submit(worker.reserve(10), lambda _: None),
+            worker.submit(worker.reserve(1), lambda _: None, urgency=Urgency.LABELLED),
+            worker.submit_behind(lambda _: None),
+        ]
+        for job in waiting:
+            job.future.add_done_callback(look)
+        held.may_end.set()
+        for job in waiting:
+            with pytest.raises(UnavailableError, match="send the request again"):
+                job.future.result(WAIT_S)
+        while worker.is_lost:
+            pass
+        assert seen == [(True, False)] * 3
+        assert worker.submit(worker.reserve(LIMIT), lambda _: "answered").future.result(WAIT_S)
+        assert vitals.health().is_ready
+        assert worker.queued_work == 0

@@ -24,15 +24,18 @@ class Vitals:
     limit_s: float
 
     def is_live(self) -> bool:
-        """Whether the device worker beats."""
-        return self.worker.is_running and self.worker.heartbeat_age_s < self.limit_s
+        """Whether the device worker beats, or ended and is being replaced."""
+        is_there = self.worker.is_running or self.worker.is_lost
+        return is_there and self.worker.heartbeat_age_s < self.limit_s
 
     def health(self) -> Health:
         """The state of the worker and of every loaded version."""
         is_live, is_draining = self.is_live(), self.worker.is_draining
         return Health(
             is_live=is_live,
-            is_ready=is_live and not is_draining and self.pins.are_loaded,
+            is_ready=(
+                is_live and self.worker.is_running and not is_draining and self.pins.are_loaded
+            ),
             is_draining=is_draining,
             heartbeat_age_s=self.worker.heartbeat_age_s,
             lines=self.pins.lines(),

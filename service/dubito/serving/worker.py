@@ -32,6 +32,7 @@ __all__ = ["Check", "Job", "Joint", "Reservation", "Urgency", "Worker"]
 T = TypeVar("T")
 
 _IDLE_BEAT_S = 0.5
+_RESTART_S = 1.0
 _RATE_MEMORY = 0.8  # weight of the past in the running estimate of work per second
 _log = structlog.get_logger(__name__)
 
@@ -96,6 +97,7 @@ class Worker:
         )
         self._changed = self._schedule.changed
         self._is_draining = False
+        self._is_lost = False
         self._beat_s = clock()
         self._thread = self._new_thread()
 
@@ -130,8 +132,13 @@ class Worker:
 
     @property
     def is_running(self) -> bool:
-        """Whether the thread lives."""
-        return self._thread.is_alive()
+        """Whether the thread lives and takes work."""
+        return self._thread.is_alive() and not self._is_lost
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the thread ended and another one has yet to take its place."""
+        return self._is_lost
 
     @property
     def is_draining(self) -> bool:
@@ -152,9 +159,9 @@ class Worker:
         Raises:
             InputError: more than the queue can ever hold.
             QueueFullError: more than is free now.
-            UnavailableError: the worker drains.
+            UnavailableError: the worker drains, or is being replaced.
         """
-        if self._is_draining:
+        if self._is_draining or self._is_lost:
             raise self._unavailable()
         self._move(0, work)
         return Reservation(self, work)
@@ -178,7 +185,7 @@ class Worker:
             model: whose turn it takes.
 
         Raises:
-            UnavailableError: the worker drains.
+            UnavailableError: the worker drains, or is being replaced.
         """
         return self._put(Job(task, reservation, deadline_s, urgency, model, self._clock))
 
@@ -189,13 +196,13 @@ class Worker:
             task: what to run; called with a `Check`, at which it gives way.
 
         Raises:
-            UnavailableError: the worker drains.
+            UnavailableError: the worker drains, or is being replaced.
         """
         return self._put(Job(task, Reservation(self, 0), None, Urgency.BEHIND, clock=self._clock))
 
     def _put(self, job: Job[T]) -> Job[T]:
         with self._changed:
-            if self._is_draining:
+            if self._is_draining or self._is_lost:
                 raise self._unavailable()
             self._schedule.put(job)
         return job
@@ -204,8 +211,28 @@ class Worker:
         return threading.Thread(target=self._run, name="dubito-worker", daemon=True)
 
     def _run(self) -> None:
-        while self._schedule.run_next() or self._waits():
-            pass
+        self._beat()
+        self._is_lost = False
+        try:
+            while self._schedule.run_next() or self._waits():
+                pass
+        except BaseException:
+            self._is_lost = True
+            _log.exception("device worker ended", waiting=len(self._schedule.queue))
+            self._replace()
+
+    def _replace(self) -> None:
+        """Turn away what the thread leaves behind, and let another one take its place."""
+        error = UnavailableError(
+            "the device's worker ended before the answer was there, and another takes its place: "
+            "send the request again",
+            retry_after_s=_RESTART_S,
+        )
+        self._schedule.turn_away(error)
+        with self._changed:
+            if not self._is_draining:
+                self._thread = self._new_thread()
+                self._thread.start()
 
     def _waits(self) -> bool:
         """Wait a little for work; false where none will come any more."""
@@ -258,6 +285,11 @@ class Worker:
             job.turn_away(self._unavailable())
 
     def _unavailable(self) -> UnavailableError:
+        if not self._is_draining:
+            return UnavailableError(
+                "the device's worker ended and another takes its place: try again",
+                retry_after_s=_RESTART_S,
+            )
         return UnavailableError(
             "the server is shutting down: send the request to another one or try again later",
             retry_after_s=5.0,

@@ -1,18 +1,26 @@
 """Jobs that wait, and which of them come next.
 
 What is more urgent first; of equal urgency model by model in turns (`shares.py`); of a model the
-job that has waited longest, with all its likes that wait behind it and fit into one batch.
+job that has waited longest, with all its likes that wait behind it and fit into one batch. A batch
+grows while its time, by what its likes took last, stays short: beyond that, joining saves nothing
+and only makes the first ones wait for the last.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import inf
+
+from cachetools import LRUCache
 
 from dubito.serving.turns.batch import AnyJob
 from dubito.serving.turns.job import Clock, Joint, Urgency
 from dubito.serving.turns.shares import Shares
+
+_BATCH_S = 0.1  # that a batch of several shall take at most
+_FIRST_ROWS = 16  # of a kind that has not been timed
+_KINDS = 1000  # whose times are kept
 
 
 class Queue:
@@ -30,6 +38,7 @@ class Queue:
         self._clock = clock
         self._delay_s = delay_s
         self._shares = Shares(weights or {})
+        self._row_s: LRUCache[int, float] = LRUCache(_KINDS)  # by the hash, which holds no network
         self._lanes: dict[Urgency, dict[str, deque[AnyJob]]] = {urgency: {} for urgency in Urgency}
 
     def __len__(self) -> int:
@@ -54,18 +63,22 @@ class Queue:
         for urgency in Urgency:
             waiting = self._lanes[urgency]
             for model in self._shares.in_order(waiting):
-                batch, is_full = _batch(waiting[model], may_run)
+                batch, is_full = self._batch(waiting[model], may_run)
                 if batch and (is_full or is_late or self._ripens_s(batch[0]) <= self._clock()):
                     self._remove(urgency, model, batch)
                     self._shares.take(model)
                     return batch
         return []
 
-    def charge(self, job: AnyJob, seconds: float) -> None:
-        """A batch with that job had the device for so long."""
-        self._shares.charge(job.model, seconds)
-        if not self._waits(job.model):
-            self._shares.rest(job.model)
+    def charge(self, batch: Sequence[AnyJob], seconds: float) -> None:
+        """A batch had the device for so long."""
+        task, model = batch[0].task, batch[0].model
+        if isinstance(task, Joint):
+            rows = sum(_rows(job) for job in batch)
+            self._row_s[hash(task.key)] = seconds / rows
+        self._shares.charge(model, seconds)
+        if not self._waits(model):
+            self._shares.rest(model)
 
     def ripens_in_s(self) -> float:
         """Seconds until a job has waited long enough for likes; infinite where none waits."""
@@ -90,26 +103,32 @@ class Queue:
         if not waiting[model]:
             del waiting[model]
 
-
-def _batch(jobs: deque[AnyJob], may_run: Callable[[AnyJob], bool]) -> tuple[list[AnyJob], bool]:
-    """The first job that may run, with its likes as far as they fit; and whether no more do."""
-    batch: list[AnyJob] = []
-    rows = most = 0
-    key = None
-    for job in jobs:
-        task = job.task
-        if not batch:
-            if not may_run(job):
-                continue
-            batch.append(job)
-            if not isinstance(task, Joint):
+    def _batch(
+        self, jobs: deque[AnyJob], may_run: Callable[[AnyJob], bool]
+    ) -> tuple[list[AnyJob], bool]:
+        """The first job that may run, with its likes as far as they fit; and whether no more do."""
+        first = next((job for job in jobs if may_run(job)), None)
+        if first is None or not isinstance(first.task, Joint):
+            return [first] if first else [], True
+        key, most = first.task.key, min(first.task.most_rows, self._short_rows(first.task.key))
+        batch, rows = [first], first.task.num_rows
+        for job in jobs:
+            if rows >= most:
                 return batch, True
-            rows, most, key = task.num_rows, task.most_rows, task.key
-        elif isinstance(task, Joint) and task.key == key and may_run(job):
+            task = job.task
+            if job is first or not isinstance(task, Joint) or task.key != key or not may_run(job):
+                continue
             if rows + task.num_rows > min(most, task.most_rows):
                 return batch, True
             batch.append(job)
             rows += task.num_rows
-        if rows >= most:
-            return batch, True
-    return batch, False
+        return batch, rows >= most
+
+    def _short_rows(self, key: Hashable) -> int:
+        """How many rows of a kind make a short batch."""
+        row_s = self._row_s.get(hash(key))
+        return _FIRST_ROWS if row_s is None else int(min(_BATCH_S / max(row_s, 1e-9), 1e9))
+
+
+def _rows(job: AnyJob) -> int:
+    return job.task.num_rows if isinstance(job.task, Joint) else 0

@@ -42,9 +42,11 @@ class _Running:
     own_s: float = 0.0
     credit_s: float = 0.0
     work: int = field(init=False)
+    longest: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.work = sum(job.work for job in self.jobs)
+        self.longest = max(job.work for job in self.jobs)  # its likes that wait pass none of these
 
     @property
     def urgency(self) -> Urgency:
@@ -115,7 +117,10 @@ class Schedule:
         with self.changed:
             left = [job for urgency in Urgency for job in self.queue.clear(urgency)]
         for job in [job for batch in running for job in batch.jobs] + left:
-            job.turn_away(error)
+            try:
+                job.turn_away(error)
+            except BaseException:  # of what listens to one; the others are told all the same
+                continue
 
     def _run(self, batch: Sequence[AnyJob]) -> None:
         running = _Running(batch, self._clock())
@@ -130,7 +135,7 @@ class Schedule:
         running.stops(self._clock())
         self._running.pop()
         with self.changed:
-            self.queue.charge(batch[0], running.own_s)
+            self.queue.charge(batch, running.own_s)
         if running.urgency is not Urgency.BEHIND:
             self._learn(running.work, running.own_s)
         self._beat()
@@ -162,4 +167,4 @@ class Schedule:
             return False
         if job.urgency < outer.urgency:
             return True
-        return job.urgency is not Urgency.BEHIND and job.work * _SHORTER <= outer.work
+        return job.urgency is not Urgency.BEHIND and job.work * _SHORTER <= outer.longest
