@@ -14,11 +14,13 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from pydantic import ValidationError
 from torch import Tensor
 
 from dubito.errors import DeadlineError, DubitoError, InputError, UnavailableError
 from dubito.serving.turns.job import Check, Died, Job, Joint, Urgency
 from dubito.serving.turns.schedule import Schedule
+from dubito.settings import Settings
 
 MOST_ROWS = 8
 CHUNK_ROWS = 4
@@ -260,6 +262,13 @@ def test_models_share_the_device_by_their_weights() -> None:
     assert done.count("heavy") == pytest.approx(30, abs=2)
     bench.run()
     assert len(bench.ended) == 80
+
+
+def test_weights_are_numbers_above_0_by_model() -> None:
+    assert Settings(model_weights=("heavy=3", "other=0.5")).shares == {"heavy": 3.0, "other": 0.5}
+    for wrong in ("heavy", "heavy=0", "heavy=-1", "heavy=nan", "=2"):
+        with pytest.raises(ValidationError, match="expected MODEL=NUMBER above 0"):
+            Settings(model_weights=(wrong,))
 
 
 def test_who_comes_late_saves_up_no_turns() -> None:

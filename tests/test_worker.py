@@ -93,6 +93,16 @@ def test_work_that_never_fits_is_refused_as_input(worker: Worker) -> None:
     assert worker.queued_work == 0
 
 
+def test_a_place_that_was_given_back_does_not_grow_and_takes_no_work(worker: Worker) -> None:
+    place = worker.reserve(1)
+    place.release()
+    with pytest.raises(UnavailableError, match="went away"):
+        place.resize(50)
+    with pytest.raises(UnavailableError, match="went away"):
+        worker.submit(place, lambda _: None)
+    assert worker.queued_work == 0
+
+
 def test_the_place_is_free_once_the_answer_is_there(worker: Worker) -> None:
     worker.submit(worker.reserve(LIMIT), lambda _: None).future.result(WAIT_S)
     assert worker.queued_work == 0

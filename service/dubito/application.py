@@ -54,7 +54,11 @@ class Application:
         self.library = Library(self.registry, settings)
         self.monitoring = Monitoring(self.registry, self.library, calibrations, settings)
         self._pins = Pins(self.library, settings.pinned_models)
-        self.worker = Worker(settings.max_queued_work, delay_s=settings.max_batch_delay_ms / 1000)
+        self.worker = Worker(
+            settings.max_queued_work,
+            weights=settings.shares,
+            delay_s=settings.max_batch_delay_ms / 1000,
+        )
         self.admission = Admission(self.worker, settings.max_pending_bytes)
         self.ask = Asking(
             self.registry, self.library, calibrations, self.monitoring, self.worker, settings

@@ -20,6 +20,7 @@ MiB = 2**20
 GiB = 2**30
 
 _PINNED = re.compile(f"{NAME}(@({NAME}|{NUMBER}))?")
+_WEIGHT = re.compile(rf"{NAME}=[0-9]{{1,6}}(\.[0-9]{{1,6}})?")
 _PREFIX = re.compile(r"(s3://[a-z0-9][a-z0-9.-]+|file://(?=/.))(/[^/?#@%]+)*/?")
 
 Positive = Annotated[int, Field(ge=1)]
@@ -182,6 +183,11 @@ class Settings(BaseSettings):
         description="Models that are loaded at start and never evicted, separated by commas, "
         "such as digits or digits@best. The server is ready once they are loaded.",
     )
+    model_weights: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Shares of the device that models get while requests for several wait, "
+        "separated by commas, such as digits=4,drafts=0.5. Models that are not named have 1.",
+    )
     warm_up_rows: Annotated[tuple[Positive, ...], NoDecode] = Field(
         default=(1, 16),
         description="Batch sizes, in rows, that a version runs once when it is loaded, "
@@ -257,7 +263,9 @@ class Settings(BaseSettings):
             raise ValueError("expected a key, got an empty string: unset DUBITO_API_KEY or fill it")
         return SecretStr(bare)
 
-    @field_validator("pinned_models", "warm_up_rows", "pool_addresses", mode="before")
+    @field_validator(
+        "pinned_models", "model_weights", "warm_up_rows", "pool_addresses", mode="before"
+    )
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -272,6 +280,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"expected MODEL or MODEL@ALIAS, got {name[:80]!r}: correct it")
         return names
 
+    @field_validator("model_weights")
+    @classmethod
+    def _weights_are_above_0(cls, weights: tuple[str, ...]) -> tuple[str, ...]:
+        for weight in weights:
+            if not _WEIGHT.fullmatch(weight) or float(weight.partition("=")[2]) == 0:
+                raise ValueError(f"expected MODEL=NUMBER above 0, got {weight[:80]!r}: correct it")
+        return weights
+
     @field_validator("pool_addresses")
     @classmethod
     def _addresses_are_prefixes(cls, prefixes: tuple[str, ...]) -> tuple[str, ...]:
@@ -281,6 +297,12 @@ class Settings(BaseSettings):
                     f"expected s3://BUCKET/PREFIX or file:///FOLDER, got {prefix[:80]!r}"
                 )
         return prefixes
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The weights of models by name."""
+        pairs = (weight.partition("=") for weight in self.model_weights)
+        return {model: float(number) for model, _, number in pairs}
 
     @property
     def registry_url(self) -> URL | str:

@@ -54,15 +54,28 @@ class Reservation:
         Raises:
             InputError: more than the queue can ever hold.
             QueueFullError: more than is free now; the place held so far is kept.
+            UnavailableError: it was given back, since the caller went away.
         """
-        self._worker._move(self.work, work)
-        self.work = work
+        with self._worker._changed:
+            self.check()
+            self._worker._move(self.work, work)
+            self.work = work
 
     def release(self) -> None:
         """Give the place back; once is enough, more does nothing."""
-        if self._is_held:
-            self._is_held = False
-            self._worker._give_back(self.work)
+        with self._worker._changed:
+            if self._is_held:
+                self._is_held = False
+                self._worker._work -= self.work
+
+    def check(self) -> None:
+        """See that it is held.
+
+        Raises:
+            UnavailableError: it was given back, since the caller went away.
+        """
+        if not self._is_held:
+            raise UnavailableError("the caller went away before the request was queued")
 
 
 class Worker:
@@ -185,8 +198,9 @@ class Worker:
             model: whose turn it takes.
 
         Raises:
-            UnavailableError: the worker drains, or is being replaced.
+            UnavailableError: the worker drains, or is being replaced, or the place was given back.
         """
+        reservation.check()
         return self._put(Job(task, reservation, deadline_s, urgency, model, self._clock))
 
     def submit_behind(self, task: Callable[[Check], T]) -> Job[T]:
@@ -270,10 +284,6 @@ class Worker:
                     retry_after_s=self._retry_after_s(),
                 )
             self._work += wanted - held
-
-    def _give_back(self, work: int) -> None:
-        with self._changed:
-            self._work -= work
 
     def _retry_after_s(self) -> float:
         if self._rate is None:
