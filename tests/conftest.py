@@ -318,9 +318,9 @@ class Server:
         self._listening = config.bind_socket()
         self._listening.listen()  # so that a client may come before the server is up
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
-        self._server = HttpServer(config, self.app)
+        self.http = HttpServer(config, self.app)
         self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._listening]}, daemon=True
+            target=self.http.run, kwargs={"sockets": [self._listening]}, daemon=True
         )  # a daemon: a fixture that fails before `stop` does not keep pytest from ending
 
     def start(self) -> None:
@@ -329,7 +329,7 @@ class Server:
             client.get("/health/live", timeout=120)
 
     def stop(self) -> None:
-        self._server.should_exit = True
+        self.http.should_exit = True
         self._thread.join(30)
         self._listening.close()
 

@@ -57,6 +57,15 @@ class Forked:
         self._process.kill()
         self._process.join()
 
+    def terminate(self) -> None:
+        """Ask it to end, as `kill` does."""
+        self._process.terminate()
+
+    def ended(self, within_s: float) -> bool:
+        """Whether it has ended, or does within a time."""
+        self._process.join(within_s)
+        return self._process.exitcode is not None
+
 
 def _run(
     work: Callable[[], None], variables: Mapping[str, str], pipe: DupFd, descriptor: int

@@ -234,7 +234,8 @@ def test_bodies_beyond_the_memory_for_them_wait_outside(
     server = serve(settings.model_copy(update={"max_pending_bytes": 1000}))
     with httpx.Client(base_url=server.url, timeout=60) as client:
         upload(client, "animals", bundles("first")).raise_for_status()
-        with server.app.state.access.application.admission.holding(990):
+        with server.app.state.access.application.admission.holding() as room:
+            room.take(990)
             full = client.post(PREDICT, json={"inputs": normals(1).tolist()})
         assert (full.status_code, full.headers["Retry-After"]) == (429, "1")
         predicted(client, normals(1))

@@ -7,11 +7,13 @@ A message says what was expected, what was got, and the remedy.
     │   └── BundleRefusedError     422  a bundle that is damaged, hostile or of another format
     ├── UnauthorizedError          401
     ├── NotFoundError              404
+    ├── SlowRequestError           408
     ├── ConflictError              409
     ├── PreconditionFailedError    412
     ├── TooLargeError              413
     ├── UnsupportedMediaTypeError  415
     ├── QueueFullError             429  with Retry-After
+    ├── HeadersTooLargeError       431
     ├── UnavailableError           503  with Retry-After
     ├── DeadlineError              504
     └── StorageFullError           507
@@ -75,6 +77,14 @@ class NotFoundError(DubitoError):
     kind = "not-found"
 
 
+class SlowRequestError(DubitoError):
+    """Headers or a body that took longer to come than they may."""
+
+    status = 408
+    title = "request too slow"
+    kind = "slow"
+
+
 class ConflictError(DubitoError):
     """The present state does not allow the change."""
 
@@ -113,6 +123,14 @@ class QueueFullError(DubitoError):
     status = 429
     title = "queue full"
     kind = "queue-full"
+
+
+class HeadersTooLargeError(DubitoError):
+    """More headers, or longer ones, than a request may have."""
+
+    status = 431
+    title = "headers too large"
+    kind = "headers"
 
 
 class UnavailableError(DubitoError):

@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL
 
 from dubito.names import NAME, NUMBER
 
+KiB = 2**10
 MiB = 2**20
 GiB = 2**30
 
@@ -243,6 +244,43 @@ class Settings(BaseSettings):
         default=60_000,
         description="Deadline of a request without X-Request-Timeout-Ms, in milliseconds.",
     )
+    max_request_timeout_ms: Positive = Field(
+        default=600_000,
+        description="Latest deadline that X-Request-Timeout-Ms may set, in milliseconds. A later "
+        "one is taken for this.",
+    )
+    max_connections: Positive = Field(
+        default=4096,
+        description="Maximum number of connections. Beyond it, those that have been idle longest "
+        "are closed; where none is idle, new ones are answered with 503.",
+    )
+    max_headers: Positive = Field(
+        default=100, description="Maximum number of headers of a request, trailers included."
+    )
+    max_header_bytes: Positive = Field(
+        default=32 * KiB,
+        ge=1 * KiB,
+        description="Maximum size of the request line and the headers of a request in bytes.",
+    )
+    header_timeout_ms: Positive = Field(
+        default=10_000,
+        description="Time within which a request line and its headers are complete, from their "
+        "first byte, or from the connection for its first request; in milliseconds.",
+    )
+    transfer_timeout_ms: Positive = Field(
+        default=20_000,
+        description="Longest pause while a body is sent or a reply is read, in milliseconds.",
+    )
+    min_transfer_rate: Positive = Field(
+        default=1024,
+        description="Lowest rate at which a body is sent and a reply is read, in bytes per "
+        "second. What falls behind it by more than DUBITO_TRANSFER_TIMEOUT_MS is ended.",
+    )
+    keep_alive_timeout_ms: Positive = Field(
+        default=75_000,
+        description="How long a connection is kept open after a reply, in milliseconds: longer "
+        "than a proxy in front of the server keeps it.",
+    )
     heartbeat_limit_ms: Positive = Field(
         default=30_000,
         description="Age of the device worker's last heartbeat at which the server no longer "
@@ -250,7 +288,8 @@ class Settings(BaseSettings):
     )
     drain_timeout_ms: Positive = Field(
         default=30_000,
-        description="Time that queued work is given to finish at shutdown, in milliseconds.",
+        description="Time that accepted requests are given to finish at shutdown, in milliseconds. "
+        "What is left then is answered with 503.",
     )
 
     @field_validator("api_key")

@@ -6,11 +6,13 @@
     ├── UnauthorizedError          401
     ├── ForbiddenError             403
     ├── NotFoundError              404
+    ├── SlowRequestError           408
     ├── ConflictError              409
     ├── PreconditionFailedError    412
     ├── TooLargeError              413
     ├── UnsupportedMediaTypeError  415
     ├── QueueFullError             429
+    ├── HeadersTooLargeError       431
     ├── UnavailableError           503
     │   └── UnreachableError            no answer came at all
     ├── DeadlineError              504
@@ -97,6 +99,13 @@ class NotFoundError(DubitoError):
     kind: ClassVar[str | None] = "not-found"
 
 
+class SlowRequestError(DubitoError):
+    """Headers or a body that took longer to come than they may."""
+
+    status: ClassVar[int | None] = 408
+    kind: ClassVar[str | None] = "slow"
+
+
 class ConflictError(DubitoError):
     """The present state does not allow the change."""
 
@@ -130,6 +139,13 @@ class QueueFullError(DubitoError):
 
     status: ClassVar[int | None] = 429
     kind: ClassVar[str | None] = "queue-full"
+
+
+class HeadersTooLargeError(DubitoError):
+    """More headers, or longer ones, than a request may have."""
+
+    status: ClassVar[int | None] = 431
+    kind: ClassVar[str | None] = "headers"
 
 
 class UnavailableError(DubitoError):

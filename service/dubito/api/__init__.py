@@ -10,6 +10,7 @@ openapi.py      what `/openapi.json` says of a route, and routes with and withou
 routes/         the paths
 rpc/            the same protocol over gRPC
 factory.py      `create_app`
+connections/    connections below the routes: their bounds, refusals before a route
 server.py       uvicorn, and how it ends
 """
 

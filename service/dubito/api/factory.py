@@ -83,6 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
+    app.state.settings = chosen
     bearer = [Depends(HTTPBearer(auto_error=False, description="The key of the server."))]
     app.include_router(health.router, responses=PROBLEMS)
     every = (

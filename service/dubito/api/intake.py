@@ -17,7 +17,7 @@ from fastapi.responses import Response
 
 from dubito.api.border.access import Access, access
 from dubito.api.border.auth import actor
-from dubito.api.border.bodies import body_length, media_type, read_body
+from dubito.api.border.bodies import media_type, read_body
 from dubito.api.border.replies import json_response
 from dubito.api.border.waiting import deadline, outcome
 from dubito.api.pages.work import AcceptedPage
@@ -71,11 +71,12 @@ async def answered(
     held = access(request)
     kind = media_type(request, kinds)
     limit_bytes = held.settings.max_body_bytes
-    async with deadline(request, held.settings.request_timeout_ms) as deadline_s:
-        with held.application.admission.holding(body_length(request, limit_bytes)) as reservation:
-            body = await read_body(request, limit_bytes)
+    async with deadline(request, held.settings) as deadline_s:
+        with held.application.admission.holding() as room:
+            body = await read_body(request, limit_bytes, take=room.take)
             query = request.query_params.multi_items()
-            received = Received(held, kind, body, query, reservation, deadline_s, actor(request))
+            place = room.reservation
+            received = Received(held, kind, body, query, place, deadline_s, actor(request))
             job = await to_thread.run_sync(partial(start, received))
             if isinstance(job, JobFact):
                 return json_response(

@@ -1,19 +1,36 @@
-"""The HTTP server: uvicorn's, which ends streams before it waits for its connections to close."""
+"""The HTTP server: uvicorn's, with bounded connections, and an end that leaves nobody unanswered.
+
+Flow of the end: no new connection → those that the system has taken already are taken too → what is
+being answered is finished, what comes now gets a 503, who is silent is let go → at the limit what
+is left gets a 503 → the application ends.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 
 from dubito.api.border.access import Access
+from dubito.api.connections.connection import Connection
+from dubito.api.connections.crowd import Crowd
+from dubito.api.connections.limits import ConnectionLimits
+from dubito.settings import Settings
+
+_QUIET_S = 0.5
+"""How long bytes that lie unread are waited for, once no new connection is taken."""
+
+_LAST_S = 2.0
+"""Time for the last replies to leave."""
+
+_TICK_S = 0.02
 
 
 class Server(uvicorn.Server):
     """Serves the application until it is told to end.
-
-    A stream of events lives as long as its job, and would hold a shutdown up until its time is out.
 
     Args:
         config: of uvicorn, for the same application.
@@ -23,9 +40,69 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
+        settings: Settings = app.state.settings
+        self.crowd = Crowd(ConnectionLimits.of(settings))
+        config.http = partial(Connection, crowd=self.crowd)  # type: ignore[assignment]
+        config.ws = "none"
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        self._watch = asyncio.create_task(self.crowd.watch())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections, end streams, let other requests finish, and close."""
+        """Answer what was accepted, within the limit, and end."""
+        loop, access = asyncio.get_running_loop(), self._access
+        began_s = loop.time()
+        access.is_ending.set()  # streams end
+        self.crowd.is_ending = True
+        await self._close_the_door(sockets or [])
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        quiet_s = loop.time() + _QUIET_S
+        while len(self.crowd) and loop.time() < began_s + self.crowd.limits.drain_s:
+            if self.force_exit:
+                break
+            if loop.time() > quiet_s:
+                for watched in self.crowd.present:
+                    watched.leave()
+            await asyncio.sleep(_TICK_S)
+        await self._end_the_rest()
+        self._watch.cancel()
+        if not self.force_exit:
+            await self.lifespan.shutdown()
+
+    async def _close_the_door(self, sockets: list[socket.socket]) -> None:
+        """Take what the system has accepted, then listen no more.
+
+        Closing resets all connections that wait to be taken. So the system is told first to accept
+        no others.
+        """
+        for listening in sockets:
+            listening.listen(0)
+        num_before = -1
+        while num_before != (num_before := len(self.crowd)):
+            await asyncio.sleep(_TICK_S)
+        for server in self.servers:
+            server.close()
+        for listening in sockets:
+            listening.close()
+
+    async def _end_the_rest(self) -> None:
+        """Give what is not answered yet a 503, and close all connections."""
+        self._access.is_over.set()
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        loop = asyncio.get_running_loop()
+        last_s = loop.time() + _LAST_S
+        while len(self.crowd) and loop.time() < last_s and not self.force_exit:
+            for watched in self.crowd.present:
+                watched.leave()
+            await asyncio.sleep(_TICK_S)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+    @property
+    def _access(self) -> Access:
         access: Access = self._app.state.access
-        access.is_ending.set()
-        await super().shutdown(sockets)
+        return access

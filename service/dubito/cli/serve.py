@@ -21,6 +21,7 @@ from dubito.errors import InputError
 from dubito.presence import announced
 from dubito.settings import Settings
 
+_OTHER_FILES = 512  # beside connections: the database, bundles, pools
 IMPORTED_LATE = (
     *("scipy.optimize", "scipy.stats", "sklearn.cluster", "sklearn.covariance"),
     *("sklearn.isotonic", "sklearn.metrics"),
@@ -74,8 +75,9 @@ def _serve(settings: Settings, listening: socket.socket) -> None:
         loop="asyncio" if sys.platform == "win32" else "uvloop",
         log_level="warning",
         server_header=False,
-        timeout_graceful_shutdown=settings.drain_timeout_ms // 1000 + 1,
+        timeout_keep_alive=settings.keep_alive_timeout_ms / 1000,  # type: ignore[arg-type]
     )
+    raise_file_limit(settings.max_connections)
     address, bound_port = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     messages().print(f"Dubito serves on http://{shown}:{bound_port} (docs: /docs); Ctrl-C ends it")
@@ -84,6 +86,24 @@ def _serve(settings: Settings, listening: socket.socket) -> None:
     url = f"http://{everywhere.get(address, shown)}:{bound_port}"
     with announced(settings.data_dir, url):
         Server(config, app).run(sockets=[listening])
+
+
+def raise_file_limit(max_connections: int) -> None:
+    """Let the process open a file for every connection, as far as the system allows.
+
+    Args:
+        max_connections: that the server may have at once.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    wanted = max_connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if soft != unlimited and soft < wanted:
+        most = wanted if hard == unlimited else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _with_demonstration(settings: Settings) -> Settings:

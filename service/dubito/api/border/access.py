@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from threading import Event
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from dubito.application import Application
 from dubito.settings import Settings
@@ -19,14 +20,21 @@ class Access:
         application: the parts.
         settings: of the app.
         is_ending: set once the server waits for its connections to close.
+        is_over: set once what is not answered yet gets a 503.
     """
 
     application: Application
     settings: Settings
     is_ending: Event = field(default_factory=Event)
+    is_over: Event = field(default_factory=Event)
 
 
 def access(request: Request) -> Access:
     """Return the parts and the settings of the app that a request came to."""
-    held: Access = request.app.state.access
+    return access_of(request.scope)
+
+
+def access_of(scope: Scope) -> Access:
+    """The parts and the settings, for what stands before the routes."""
+    held: Access = scope["app"].state.access
     return held

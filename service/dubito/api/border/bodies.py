@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from email.message import Message
 from itertools import chain
 
 import orjson
+from anyio import to_thread
 from starlette.requests import ClientDisconnect, Request
 
 from dubito.api.border.errors import FieldProblem, FieldsError
@@ -21,6 +22,7 @@ from dubito_nn.strict_json import DoubledKeyError, unique
 ROWS = "DUBITO_MAX_BODY_BYTES"
 """The setting that bounds a body of rows."""
 
+_JOINED_AT_ONCE = 2**20  # bytes; more would keep the loop from others
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 
 
@@ -52,34 +54,22 @@ def media_type(
     return kind
 
 
-def body_length(request: Request, limit_bytes: int, setting: str = ROWS) -> int:
-    """The length that a body announces; the limit where it announces none.
-
-    Args:
-        request: the request.
-        limit_bytes: the most that it may have.
-        setting: that the limit comes from; empty: none.
-
-    Raises:
-        TooLargeError: it announces more than the limit.
-    """
-    announced = request.headers.get("content-length", "")
-    if not announced.isdecimal():
-        return limit_bytes
-    if int(announced) > limit_bytes:
-        raise _too_large(int(announced), limit_bytes, setting)
-    return int(announced)
-
-
 async def chunks_within(
     request: Request, limit_bytes: int, setting: str = ROWS
 ) -> AsyncIterator[bytes]:
-    """The body in pieces; arguments as of `body_length`.
+    """The body in pieces.
+
+    Args:
+        request: the request.
+        limit_bytes: the most that the body may have.
+        setting: that the limit comes from; empty: none.
 
     Raises:
         TooLargeError: it is longer than the limit; by its header if it tells, else once it is.
     """
-    body_length(request, limit_bytes, setting)
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit_bytes:
+        raise _too_large(int(announced), limit_bytes, setting)
     received = 0
     try:
         async for chunk in request.stream():
@@ -91,13 +81,32 @@ async def chunks_within(
         raise InputError("the body broke off: send it again") from error
 
 
-async def read_body(request: Request, limit_bytes: int, setting: str = ROWS) -> bytes:
-    """The whole body; arguments as of `body_length`.
+async def read_body(
+    request: Request,
+    limit_bytes: int,
+    setting: str = ROWS,
+    *,
+    take: Callable[[int], None] = lambda num_bytes: None,
+) -> bytes:
+    """The whole body; arguments as of `chunks_within`.
+
+    Args:
+        request: the request.
+        limit_bytes: the most that the body may have.
+        setting: that the limit comes from; empty: none.
+        take: called with the length of every piece as it comes; may refuse it.
 
     Raises:
         TooLargeError: it is longer than the limit.
     """
-    return b"".join([chunk async for chunk in chunks_within(request, limit_bytes, setting)])
+    chunks, num_bytes = [], 0
+    async for chunk in chunks_within(request, limit_bytes, setting):
+        take(len(chunk))
+        chunks.append(chunk)
+        num_bytes += len(chunk)
+    if num_bytes <= _JOINED_AT_ONCE:
+        return b"".join(chunks)
+    return await to_thread.run_sync(b"".join, chunks)
 
 
 def parse_json(body: bytes) -> Mapping[str, object]:

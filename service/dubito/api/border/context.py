@@ -6,6 +6,7 @@ query and, once it was read to its end, the body. So the same request gives the 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 
@@ -14,8 +15,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dubito.api.border.access import access_of
 from dubito.api.border.errors import error_response
-from dubito.errors import DubitoError
+from dubito.errors import DubitoError, UnavailableError
 
 _KEY = "dubito.context"
 CALLERS_ID = re.compile("[A-Za-z0-9._:-]{1,128}")
@@ -27,8 +29,7 @@ class RequestContext:
     """The id of one request; it is settled when it is first asked for."""
 
     def __init__(self, scope: Scope) -> None:
-        callers_id = Headers(scope=scope).get("x-request-id", "")
-        self._id = callers_id if CALLERS_ID.fullmatch(callers_id) else None
+        self._id = callers_id(Headers(scope=scope).get("x-request-id", "").encode("latin-1"))
         head = "\0".join([scope["method"], scope["path"], scope["query_string"].decode("latin-1")])
         self._head = hashlib.blake2b(head.encode() + b"\0", digest_size=_DIGEST_BYTES)
         self._body = self._head.copy()
@@ -46,6 +47,12 @@ class RequestContext:
         if self._id is None:
             self._id = (self._body if self._is_complete else self._head).hexdigest()
         return self._id
+
+
+def callers_id(header: bytes) -> str | None:
+    """The id that a caller gives; None where it does not follow the pattern."""
+    id = header.decode("latin-1")
+    return id if CALLERS_ID.fullmatch(id) else None
 
 
 def request_id(connection: HTTPConnection) -> str:
@@ -82,6 +89,13 @@ class ContextMiddleware:
 
         try:
             await self._app(scope, receive_and_feed, send_with_id)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if has_started or task is None or not access_of(scope).is_over.is_set():
+                raise
+            task.uncancel()
+            response = error_response(ending(), context.request_id)
+            await response(scope, receive, send_with_id)
         except Exception:
             _log.exception(
                 "unforeseen error",
@@ -93,6 +107,14 @@ class ContextMiddleware:
                 raise
             response = error_response(internal_error(), context.request_id)
             await response(scope, receive, send_with_id)
+
+
+def ending() -> DubitoError:
+    """The error of what cannot be answered any more, since the server ends."""
+    return UnavailableError(
+        "the server is shutting down: send the request to another one or try again later",
+        retry_after_s=5.0,
+    )
 
 
 def internal_error() -> DubitoError:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from dubito.api.border.errors import FieldProblem, FieldsError
 from dubito.errors import DeadlineError, UnavailableError
 from dubito.serving.worker import Job
+from dubito.settings import Settings
 
 T = TypeVar("T")
 
@@ -21,12 +22,12 @@ _LONGEST_MS = 24 * 3600 * 1000
 
 
 @asynccontextmanager
-async def deadline(request: Request, default_ms: int) -> AsyncIterator[float]:
+async def deadline(request: Request, settings: Settings) -> AsyncIterator[float]:
     """Bound what is done inside by the request's deadline.
 
     Args:
         request: may carry `X-Request-Timeout-Ms`.
-        default_ms: the deadline of one that does not.
+        settings: the deadline of one that does not, and the latest that may be asked for.
 
     Yields:
         The deadline on the clock of `time.monotonic`, in seconds.
@@ -34,7 +35,7 @@ async def deadline(request: Request, default_ms: int) -> AsyncIterator[float]:
     Raises:
         DeadlineError: it passed.
     """
-    timeout_ms = _timeout_ms(request, default_ms)
+    timeout_ms = _timeout_ms(request, settings)
     timeout = asyncio.timeout(timeout_ms / 1000)
     try:
         async with timeout:
@@ -80,11 +81,11 @@ def _mark_seen(future: asyncio.Future[T]) -> None:
         future.exception()
 
 
-def _timeout_ms(request: Request, default_ms: int) -> int:
+def _timeout_ms(request: Request, settings: Settings) -> int:
     text = request.headers.get(_HEADER)
     if text is None:
-        return default_ms
+        return settings.request_timeout_ms
     if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _LONGEST_MS):
         problem = f"expected milliseconds from 1 to {_LONGEST_MS}, got {text[:40]!r}: correct it"
         raise FieldsError([FieldProblem(_HEADER, problem)])
-    return int(text)
+    return min(int(text), max(settings.max_request_timeout_ms, settings.request_timeout_ms))

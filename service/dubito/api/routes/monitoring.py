@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dubito.api.border.access import Access, access
-from dubito.api.border.bodies import body_length, media_type, parse_json, read_body
+from dubito.api.border.bodies import media_type, parse_json, read_body
 from dubito.api.border.context import request_id
 from dubito.api.border.fields import no_query, read_fields
 from dubito.api.border.replies import json_response
@@ -38,10 +38,9 @@ async def feedback(request: Request, model: ModelName) -> Response:
     """
     held = access(request)
     media_type(request, (JSON,))
-    async with deadline(request, held.settings.request_timeout_ms):
-        length = body_length(request, held.settings.max_body_bytes)
-        with held.application.admission.holding(length):
-            body = await read_body(request, held.settings.max_body_bytes)
+    async with deadline(request, held.settings):
+        with held.application.admission.holding() as room:
+            body = await read_body(request, held.settings.max_body_bytes, take=room.take)
             no_query(request.query_params.multi_items())
             added = await to_thread.run_sync(
                 partial(_store, held, model, asked_version(request), body)
