@@ -194,9 +194,11 @@ def test_a_content_type_that_is_not_read_is_refused(shared: httpx.Client, kind: 
     _check_next(shared)
 
 
-def test_a_compressed_body_is_refused(shared: httpx.Client) -> None:
-    headers = {**JSON, "Content-Encoding": "gzip"}
-    _check(shared.post(PREDICT, content=b"{}", headers=headers), 415, "gzip")
+def test_a_body_in_another_encoding_is_refused(shared: httpx.Client) -> None:
+    for name in ("br", "deflate", "gzip, gzip"):
+        headers = {**JSON, "Content-Encoding": name}
+        reply = shared.post(PREDICT, content=b"{}", headers=headers)
+        _check(reply, 415, "expected gzip, zstd or none", name)
 
 
 def test_a_json_request_takes_no_query(shared: httpx.Client) -> None:

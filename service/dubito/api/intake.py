@@ -17,7 +17,7 @@ from fastapi.responses import Response
 
 from dubito.api.border.access import Access, access
 from dubito.api.border.auth import actor
-from dubito.api.border.bodies import media_type, read_body
+from dubito.api.border.bodies import LONG_BYTES, media_type, read_body
 from dubito.api.border.replies import json_response
 from dubito.api.border.waiting import deadline, outcome
 from dubito.api.pages.work import AcceptedPage
@@ -77,7 +77,8 @@ async def answered(
             query = request.query_params.multi_items()
             place = room.reservation
             received = Received(held, kind, body, query, place, deadline_s, actor(request))
-            job = await to_thread.run_sync(partial(start, received))
+            limiter = held.decoders if len(body) > LONG_BYTES else None
+            job = await to_thread.run_sync(partial(start, received), limiter=limiter)
             if isinstance(job, JobFact):
                 return json_response(
                     AcceptedPage(job=job.id), 202, {"Location": f"/v1/jobs/{job.id}"}

@@ -7,6 +7,8 @@ auth.py          the bearer key, asked on everything but health
 access.py        the application that a request is for
 errors.py        the one error body
 bodies.py        reading a body within its limit
+encodings.py     gzip and zstd
+long_json.py     long JSON in pieces, numbers straight to arrays
 fields.py        the fields of a JSON body, a query or an archive, by a schema
 waiting.py       waiting for a job: deadline and disconnection
 replies.py       JSON and arrays out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from threading import Event
 
+from anyio import CapacityLimiter
 from starlette.requests import Request
 from starlette.types import Scope
 
@@ -20,12 +21,15 @@ class Access:
         application: the parts.
         settings: of the app.
         is_ending: set once the server waits for its connections to close.
+        decoders: threads that decode long bodies; more would wait for each other, and others for
+            all of them.
         is_over: set once what is not answered yet gets a 503.
     """
 
     application: Application
     settings: Settings
     is_ending: Event = field(default_factory=Event)
+    decoders: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     is_over: Event = field(default_factory=Event)
 
 

@@ -1,6 +1,6 @@
 """Reading a body: its content type, its limit, and JSON.
 
-JSON is parsed by orjson, which refuses NaN and infinities.
+JSON is parsed by orjson, which refuses NaN and infinities; where it is long, in pieces.
 """
 
 from __future__ import annotations
@@ -13,14 +13,20 @@ from itertools import chain
 
 import orjson
 from anyio import to_thread
+from anyio.lowlevel import checkpoint
 from starlette.requests import ClientDisconnect, Request
 
+from dubito.api.border.encodings import Decoder, decoder
 from dubito.api.border.errors import FieldProblem, FieldsError
+from dubito.api.border.long_json import PIECE_BYTES, parse_long
 from dubito.errors import InputError, TooLargeError, UnsupportedMediaTypeError
 from dubito_nn.strict_json import DoubledKeyError, unique
 
 ROWS = "DUBITO_MAX_BODY_BYTES"
 """The setting that bounds a body of rows."""
+
+LONG_BYTES = 4 * PIECE_BYTES
+"""Length from which on a body is decoded in pieces, and one after another."""
 
 _JOINED_AT_ONCE = 2**20  # bytes; more would keep the loop from others
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
@@ -37,7 +43,7 @@ def media_type(
         remedy: what to do about another one.
 
     Raises:
-        UnsupportedMediaTypeError: another one, none, or a content encoding.
+        UnsupportedMediaTypeError: another one, none, or a content encoding that is not read.
     """
     message = Message()
     message["content-type"] = request.headers.get("content-type", "")
@@ -46,22 +52,18 @@ def media_type(
         raise UnsupportedMediaTypeError(
             f"content type: expected {' or '.join(allowed)}, got {kind[:80] or 'none'}: {remedy}"
         )
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    if encoding != "identity":
-        raise UnsupportedMediaTypeError(
-            f"content encoding: expected none, got {encoding[:80]}: send the body as it is"
-        )
+    decoder(request)  # refuses an encoding that is not read
     return kind
 
 
 async def chunks_within(
     request: Request, limit_bytes: int, setting: str = ROWS
 ) -> AsyncIterator[bytes]:
-    """The body in pieces.
+    """The body in pieces, decompressed.
 
     Args:
         request: the request.
-        limit_bytes: the most that the body may have.
+        limit_bytes: the most that the body may have, compressed and not.
         setting: that the limit comes from; empty: none.
 
     Raises:
@@ -70,15 +72,33 @@ async def chunks_within(
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit_bytes:
         raise _too_large(int(announced), limit_bytes, setting)
-    received = 0
+    decoding, received = decoder(request), 0
     try:
-        async for chunk in request.stream():
+        async for chunk in _decoded(request, limit_bytes, setting, decoding):
             received += len(chunk)
             if received > limit_bytes:
-                raise _too_large(received, limit_bytes, setting)
+                raise _too_large(received, limit_bytes, setting, decoding)
             yield chunk
     except ClientDisconnect as error:
         raise InputError("the body broke off: send it again") from error
+
+
+async def _decoded(
+    request: Request, limit_bytes: int, setting: str, decoding: Decoder | None
+) -> AsyncIterator[bytes]:
+    sent = 0
+    async for chunk in request.stream():
+        sent += len(chunk)
+        if sent > limit_bytes:
+            raise _too_large(sent, limit_bytes, setting)
+        if decoding is None:
+            yield chunk
+            continue
+        for piece in decoding.pieces(chunk):
+            yield piece
+            await checkpoint()  # others run
+    if decoding is not None:
+        decoding.finish()
 
 
 async def read_body(
@@ -110,14 +130,14 @@ async def read_body(
 
 
 def parse_json(body: bytes) -> Mapping[str, object]:
-    """The JSON object of a body.
+    """The JSON object of a body; rows of a long one are arrays (`long_json`).
 
     Raises:
         InputError: it is not JSON, holds NaN or an infinity, or is no object.
         FieldsError: a key stands twice in one object.
     """
     try:
-        parsed = orjson.loads(body)
+        parsed = parse_long(body, _parse) if len(body) > LONG_BYTES else _parse(body)
     except orjson.JSONDecodeError as error:
         raise InputError(
             f"body: expected JSON, got something that breaks at line {error.lineno}, "
@@ -128,7 +148,12 @@ def parse_json(body: bytes) -> Mapping[str, object]:
             f"body: expected a JSON object, got {type(parsed).__name__}: "
             'write {"inputs": [[...], ...]}'
         )
-    _refuse_doubled(body, parsed)
+    return parsed
+
+
+def _parse(piece: bytes) -> object:
+    parsed = orjson.loads(piece)
+    _refuse_doubled(piece, parsed)
     return parsed
 
 
@@ -167,8 +192,13 @@ def _num_keys(parsed: object, num_braces: int) -> int:
     return num_keys
 
 
-def _too_large(got: int, limit_bytes: int, setting: str) -> TooLargeError:
+def _too_large(
+    got: int, limit_bytes: int, setting: str, decoding: Decoder | None = None
+) -> TooLargeError:
     remedy = f"have whoever runs the server raise {setting}" if setting else "send the fields alone"
     if setting == ROWS:
         remedy = f"send fewer rows at once, or arrays as .npy or .npz, or {remedy}"
-    return TooLargeError(f"body: expected at most {limit_bytes} bytes, got {got} or more: {remedy}")
+    decompressed = "" if decoding is None else " once decompressed"
+    return TooLargeError(
+        f"body: expected at most {limit_bytes} bytes{decompressed}, got {got} or more: {remedy}"
+    )

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dubito.api.border.access import Access, access
-from dubito.api.border.bodies import media_type, parse_json, read_body
+from dubito.api.border.bodies import LONG_BYTES, media_type, parse_json, read_body
 from dubito.api.border.context import request_id
 from dubito.api.border.fields import no_query, read_fields
 from dubito.api.border.replies import json_response
@@ -42,9 +42,9 @@ async def feedback(request: Request, model: ModelName) -> Response:
         with held.application.admission.holding() as room:
             body = await read_body(request, held.settings.max_body_bytes, take=room.take)
             no_query(request.query_params.multi_items())
-            added = await to_thread.run_sync(
-                partial(_store, held, model, asked_version(request), body)
-            )
+            store = partial(_store, held, model, asked_version(request), body)
+            limiter = held.decoders if len(body) > LONG_BYTES else None
+            added = await to_thread.run_sync(store, limiter=limiter)
     return json_response(FeedbackPage.of_added(request_id(request), model, added))
 
 
