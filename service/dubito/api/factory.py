@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 
+import orjson
 import structlog
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Request
@@ -43,6 +44,7 @@ from dubito.api.routes import (
 from dubito.api.rpc.starting import check_rpc, start_rpc
 from dubito.application import Application
 from dubito.errors import DubitoError
+from dubito.media import JSON
 from dubito.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -93,6 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for routes in every:
         app.include_router(routes.router, responses=PROBLEMS, dependencies=bearer)
     app.openapi = partial(described, app.openapi)  # type: ignore[method-assign]
+    _write_document_once(app)
     app.add_exception_handler(DubitoError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_fields)
     app.add_exception_handler(HTTPException, _answer_status)
@@ -102,6 +105,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(DrainingMiddleware)
     app.add_middleware(HeadersOnlyMiddleware)
     return app
+
+
+def _write_document_once(app: FastAPI) -> None:
+    """Answer `/openapi.json` with bytes that are written once: FastAPI writes them every time."""
+
+    @cache
+    def written() -> bytes:
+        return orjson.dumps(app.openapi())
+
+    async def document(request: Request) -> Response:
+        return Response(await to_thread.run_sync(written), media_type=JSON)
+
+    path = app.openapi_url
+    assert path is not None
+    app.router.routes[:] = [
+        route for route in app.router.routes if getattr(route, "path", None) != path
+    ]
+    app.add_route(path, document, include_in_schema=False)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
