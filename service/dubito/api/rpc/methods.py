@@ -180,12 +180,13 @@ class Methods:
                 retry_after_s=1.0,
             )
         try:
-            with application.admission.holding(call.num_bytes) as reservation:
+            with application.admission.holding() as room:
+                room.take(call.num_bytes)
                 asked = read_request(request)
                 is_observed = call.is_observed and settings.monitoring
                 order = asked.order(to, call.request_id if is_observed else None)
                 until_s = asked.deadline_s(until_s)
-                job = application.ask(order, reservation=reservation, deadline_s=until_s)
+                job = application.ask(order, reservation=room.reservation, deadline_s=until_s)
                 course.mark()
                 call.when_gone(job.abandon)
                 reply = _outcome(job, until_s)
