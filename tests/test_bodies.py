@@ -49,6 +49,7 @@ def test_a_key_given_twice_is_refused_wherever_json_is_read(ready: httpx.Client)
         for path, methods in ready.get("/openapi.json").json()["paths"].items()
         for method, about in methods.items()
         if "application/json" in about.get("requestBody", {}).get("content", {})
+        if not path.startswith("/v2")  # whose error body is another
     }
     asked = {(method, path.replace("/1/", "/{version}/")) for method, path in TWICE}
     asked |= {(method, path.replace("best", "{alias}")) for method, path in asked}

@@ -4,7 +4,7 @@ Flow: pairs of data and networks (`strangers.py`) -> bundles -> passes and featu
 strange rows -> for every split of the held-out rows, a flag for every score -> the area under the
 ROC curve of each score, the shares that the default flags, and its false alarms.
 
-    python benchmarks/evidence/flags.py --data ../shared/data --kept /tmp/flags
+    python benchmarks/evidence/flags.py --data ../shared/data --kept kept/flags
 
 Dimensions: T samples, B rows, N strange rows.
 """

@@ -37,12 +37,11 @@ from dubito.engine.kernels.products import run
 from dubito.engine.moments import OutputMoments, Propagation
 from dubito.engine.planning.placement import Placed, on_device
 from dubito.engine.plans import Plans, shapes
-from dubito.engine.proving.clock import Clock
 from dubito.engine.running.passes import Passes, Tile
 from dubito.engine.some_sites import SomeSites
 from dubito.engine.summing.sheet import Sheet
-from dubito.errors import BundleRefusedError, InputError
-from dubito_nn import Bundle, BundleError, Manifest, load_bundle
+from dubito.errors import InputError
+from dubito_nn import Bundle, Manifest
 from dubito_nn.program import sites_in
 
 
@@ -109,14 +108,10 @@ class Engine:
         on = as_device(device)
         budget = budget_bytes(on) if memory_budget_bytes is None else memory_budget_bytes
         check_load(source, budget, proof_limit_s)
-        try:
-            bundle = source if isinstance(source, Bundle) else load_bundle(source)
-        except BundleError as error:
-            raise BundleRefusedError(str(error)) from error
+        bundle = source if isinstance(source, Bundle) else loading.read(source)
         engine = loading.proved(cls, bundle, on, defaults, budget, findings, proof_limit_s)
         if proof_limit_s is None:
             loading.prepare(engine, findings, timing_limit_s)
-        engine.plans.clock = Clock(None)
         engine.of_sites(defaults.sites)
         return engine
 

@@ -6,6 +6,7 @@ Its job: do at load what must not be done in a request, and not again what an ea
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,10 +20,23 @@ from dubito.engine.plans import Plans, allowed_bytes
 from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.sizes import GraphLimits
 from dubito.engine.running.fold import repeated_each
-from dubito_nn import Bundle
+from dubito.errors import BundleRefusedError
+from dubito_nn import Bundle, BundleError, load_bundle
 
 if TYPE_CHECKING:
     from dubito.engine.engine import Engine
+
+
+def read(source: str | Path | bytes) -> Bundle:
+    """The bundle in a file, or in its bytes.
+
+    Raises:
+        BundleRefusedError: it is unsound.
+    """
+    try:
+        return load_bundle(source)
+    except BundleError as error:
+        raise BundleRefusedError(str(error)) from error
 
 
 def proved(
@@ -62,6 +76,7 @@ def proved(
         if known is None:
             proof.try_out(engine, rows)
             findings.put(about, free)
+    plans.clock = Clock(None)
     return engine
 
 

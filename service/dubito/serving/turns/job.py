@@ -36,7 +36,7 @@ class Died(BaseException):
     """The thread of the device ends: nothing that a task catches."""
 
 
-class Held(Protocol):
+class Reserved(Protocol):
     """A place in the queue."""
 
     work: int
@@ -96,7 +96,7 @@ class Job(Generic[T]):
     """
 
     task: Callable[[Check], T] | Joint[Rows, T]
-    reservation: Held
+    reservation: Reserved
     deadline_s: float | None = None
     urgency: Urgency = Urgency.PREDICTIONS
     model: str = ""

@@ -3,6 +3,7 @@
 compiling      how loops are compiled and kept
 formulas       exp, log and others of single numbers
 tiles          what is summed of a tile, place by place
+class_state    what the loops over a classification take
 class_loops    a classification's sums, from logits
 number_loops   a regression's sums, from numbers
 spread         sums of any numbers, on their way in and out

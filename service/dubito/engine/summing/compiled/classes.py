@@ -21,7 +21,8 @@ from torch import Tensor
 
 from dubito.engine.calling.columns import Column
 from dubito.engine.summing.blocks import normal_scores
-from dubito.engine.summing.compiled.class_loops import ChunkOptions, LogitLayout, State, sum_classes
+from dubito.engine.summing.compiled.class_loops import sum_classes
+from dubito.engine.summing.compiled.class_state import ChunkOptions, LogitLayout, State
 from dubito.engine.summing.compiled.figure_loops import merge_sizes
 from dubito.engine.summing.compiled.spread import by_name, no_spread, rows_of
 from dubito.engine.summing.compiled.threads import in_parts
