@@ -148,10 +148,15 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """A reply is written; what is left of its body is dropped with the connection."""
+        """A reply is written; what is left of its request's body is dropped with the connection.
+
+        A body that is read may be that of the next request, which waits for its turn: a client that
+        has all bytes of a reply goes on before the route has ended.
+        """
+        has_body_left = self._is_body_coming and not self.pipeline
         super().on_response_complete()
         self.idle_since_s = self.loop.time()
-        if self._is_body_coming and not self.pipeline and not self.transport.is_closing():
+        if has_body_left and not self.transport.is_closing():
             self._linger()
 
     @property
