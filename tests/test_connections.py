@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -11,7 +12,13 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
+from dubito.api.connections.connection import Connection
+from dubito.api.connections.crowd import Crowd
+from dubito.api.connections.limits import ConnectionLimits
 from dubito.settings import Settings
 
 from .conftest import Bundles, Server
@@ -192,6 +199,49 @@ def test_a_reply_that_is_not_read_is_ended(hurried: Server) -> None:
         ask = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n"
         one.send(ask * 50)  # more than buffers hold
         wait_until_alone(hurried)
+
+
+def test_a_request_may_begin_before_the_route_of_the_last_has_ended(settings: Settings) -> None:
+    """A client has all bytes of a reply, and sends the next head, while the route still runs."""
+    get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
+
+    async def talk() -> bytes:
+        may_end = asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            while (await receive()).get("more_body"):
+                pass
+            headers = [(b"content-length", b"2")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"ok", "more_body": True})
+            await may_end.wait()
+            await send({"type": "http.response.body", "body": b""})
+
+        config = uvicorn.Config(app, log_level="critical")
+        config.load()
+        crowd, state = Crowd(ConnectionLimits.of(settings)), ServerState()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(config, state, {}, crowd=crowd), "127.0.0.1", 0
+        )
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(get)
+        await reader.readuntil(b"ok")
+        (connection,) = crowd.present
+        assert isinstance(connection, Connection)
+        writer.write(head)
+        while not connection.pipeline:
+            await asyncio.sleep(0)
+        may_end.set()
+        while connection.pipeline:
+            await asyncio.sleep(0)
+        writer.write(b"hi")
+        reply = await reader.readuntil(b"ok")
+        writer.close()
+        server.close()
+        return reply
+
+    assert asyncio.run(asyncio.wait_for(talk(), PATIENCE_S)).startswith(b"HTTP/1.1 200")
 
 
 def test_a_pause_between_requests_is_not_a_slow_one(hurried: Server) -> None:
