@@ -68,7 +68,7 @@ class _Scratch(NamedTuple):
     size: Doubles
 
 
-@loop
+@in_order
 def sum_classes(
     z: Floats,
     layout: LogitLayout,
@@ -119,7 +119,7 @@ def sum_classes(
             _write_correction(tile, (width, lanes, classes), row, state.jackknife)
 
 
-@loop
+@in_order
 def _new_scratch(passes: int, classes: int, is_row: bool) -> _Scratch:
     return _Scratch(
         np.empty((1 if is_row else classes, classes if is_row else passes), F),
@@ -134,7 +134,7 @@ def _new_scratch(passes: int, classes: int, is_row: bool) -> _Scratch:
     )
 
 
-@loop
+@in_order
 def _read_lanes(
     z: Floats, start: int, lanes: int, layout: LogitLayout, chunk: ChunkOptions, scratch: _Scratch
 ) -> None:
@@ -159,7 +159,7 @@ def _read_lanes(
         scratch.logits[0] = F(0)
 
 
-@loop
+@in_order
 def _softmax_lanes(chunk: ChunkOptions, scratch: _Scratch) -> None:
     """Exponentials in place of the logits, and what is summed of each pass over its classes."""
     logits, off, largest, best = scratch.logits, scratch.off, scratch.largest, scratch.best
@@ -201,7 +201,7 @@ def _softmax_lanes(chunk: ChunkOptions, scratch: _Scratch) -> None:
         plain[i] = F(inverse_total)
 
 
-@loop
+@in_order
 def _normalise_lanes(
     layout: LogitLayout, scratch: _Scratch, tile: TileSums, votes: np.ndarray
 ) -> None:
@@ -267,7 +267,7 @@ def _read_row(
         scratch.size[t] = math.log(total if chunk.inverse == 1 else plain) + largest
 
 
-@loop
+@in_order
 def _largest(row: Floats, half: Floats) -> Any:
     """The largest of a multiple of 32 numbers, nan aside, halving them while they are many."""
     numbers = row.shape[0]
@@ -298,7 +298,7 @@ def _add_sizes(
             sizes[t, at, 1] += largest[i] if total[i] == total[i] else np.nan
 
 
-@loop
+@in_order
 def _keep_groups(
     tile: TileSums, chunk: ChunkOptions, layout: LogitLayout, row: int, lanes: int, groups: Doubles
 ) -> None:

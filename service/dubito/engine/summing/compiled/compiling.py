@@ -30,14 +30,14 @@ def formula(function: _Function) -> _Function:
 
 
 def in_order(function: _Function) -> _Function:
-    """Compile a loop whose sums are taken in their order, wherever their numbers lie."""
+    """Compile a loop whose sums are taken in their order, however many numbers lie beside them."""
     return _compiled(function, {"contract"})
 
 
 def loop(function: _Function) -> _Function:
-    """Compile a loop: sums may be taken in another order; nan and infinity are cases.
+    """Compile a loop over one row: its sums may be taken in another order; nan is a case.
 
-    What order that is may hang on how far its numbers lie apart, hence on how many rows there are.
+    What order that is hangs on how many numbers there are, and not on other rows.
     """
     return _compiled(function, {"contract", "reassoc", "arcp", "nsz"})
 

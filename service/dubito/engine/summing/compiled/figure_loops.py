@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 from dubito.engine.summing.blocks import PRIOR_FREEDOM
-from dubito.engine.summing.compiled.compiling import in_order, loop
+from dubito.engine.summing.compiled.compiling import in_order
 from dubito.engine.summing.compiled.tiles import BLOCK, Doubles, Totals
 from dubito.ties import LEAST, RELATIVE
 
@@ -47,7 +47,7 @@ class ClassFigures(NamedTuple):
     label_index: Doubles
 
 
-@loop
+@in_order
 def write_figures(
     spread: Totals,
     votes: Doubles,

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from dubito.engine.summing.compiled.compiling import loop
+from dubito.engine.summing.compiled.compiling import in_order
 from dubito.engine.summing.compiled.tiles import (
     BLOCK,
     STRIP,
@@ -29,7 +29,7 @@ from dubito.engine.summing.compiled.tiles import (
 F = np.float32
 
 
-@loop
+@in_order
 def sum_numbers(
     x: Doubles,
     before: int,
@@ -63,7 +63,7 @@ def sum_numbers(
         merge(tile, before, (1, 1, numbers), spread, first)
 
 
-@loop
+@in_order
 def _sum_strip(x: Doubles, tile: TileSums, unit: Doubles) -> None:
     """Mean, squares, and the means of blocks; and the largest distance from the first sample."""
     total, squares, means, between = tile.total, tile.squares, tile.means, tile.between
@@ -96,7 +96,7 @@ def _sum_strip(x: Doubles, tile: TileSums, unit: Doubles) -> None:
             between[k] += off * off
 
 
-@loop
+@in_order
 def _fill(x: Doubles, unit: Doubles, samples: Floats) -> None:
     for t in range(x.shape[0]):
         for k in range(x.shape[1]):

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dubito.engine.summing.compiled.compiling import loop
+from dubito.engine.summing.compiled.compiling import in_order
 from dubito.engine.summing.compiled.formulas import divergence, ordered, ordered2, ordered4
 
 F, U = np.float32, np.uintp
@@ -80,7 +80,7 @@ class Totals(NamedTuple):
     between: Doubles
 
 
-@loop
+@in_order
 def new_tile(samples: int, numbers: int) -> TileSums:
     """Memory for a tile."""
     return TileSums(
@@ -99,7 +99,7 @@ def new_tile(samples: int, numbers: int) -> TileSums:
     )
 
 
-@loop
+@in_order
 def sum_up(tile: TileSums) -> None:
     """Mean and squares of samples, and the means of their blocks."""
     p, total, mean, spare = tile.samples, tile.total, tile.mean, tile.spare
@@ -124,7 +124,7 @@ def sum_up(tile: TileSums) -> None:
         tile.squares[k] = 0.0 if left < 0 else left
 
 
-@loop
+@in_order
 def _sum_blocks(tile: TileSums) -> None:
     p, total, means = tile.samples, tile.total, tile.means
     samples, numbers = p.shape
@@ -150,7 +150,7 @@ def _sum_blocks(tile: TileSums) -> None:
             tile.between[k] += off * off
 
 
-@loop
+@in_order
 def add_slopes(tile: TileSums, weights: Floats, before: int) -> None:
     """The covariance of samples with the normal scores of each block.
 
@@ -168,7 +168,7 @@ def add_slopes(tile: TileSums, weights: Floats, before: int) -> None:
         _add_slopes(block, weights, tile.sorting, tile.slope)
 
 
-@loop
+@in_order
 def correct(tile: TileSums, group_size: int) -> None:
     """The jackknife's correction of samples that are probabilities."""
     p, mean, inverse, total = tile.samples, tile.mean, tile.spare, tile.jackknife
@@ -189,7 +189,7 @@ def correct(tile: TileSums, group_size: int) -> None:
         total[k] *= mean[k]
 
 
-@loop
+@in_order
 def _correct_group(
     group: Floats, size: int, samples: int, mean: Floats, inverse: Floats, total: Floats
 ) -> None:
@@ -199,7 +199,7 @@ def _correct_group(
         total[k] += weight * divergence(x)
 
 
-@loop
+@in_order
 def add_group(p: Floats, first: int, last: int, group: Floats) -> None:
     """Sum samples of consecutive places."""
     group[:] = 0
@@ -209,7 +209,7 @@ def add_group(p: Floats, first: int, last: int, group: Floats) -> None:
             group[k] += row[k]
 
 
-@loop
+@in_order
 def merge(
     tile: TileSums, before: int, sizes: tuple[int, int, int], spread: Totals, first: int
 ) -> None:
@@ -248,7 +248,7 @@ def merge(
                 mean[at] = total[k]
 
 
-@loop
+@in_order
 def _add_slopes(p: Floats, weights: Floats, s: Floats, slope: Floats) -> None:
     """Add the weighted sums of at most 16 samples in ascending order."""
     samples, numbers = p.shape
@@ -265,7 +265,7 @@ def _add_slopes(p: Floats, weights: Floats, s: Floats, slope: Floats) -> None:
         _add_sorted(s, weights, slope[first : first + width], width)
 
 
-@loop
+@in_order
 def _add_sorted(s: Floats, weights: Floats, total: Floats, width: int) -> None:
     """Sort 16 numbers at every place, and add their weighted sum."""
     for x in range(U(width)):  # unsigned, so that an index is not one from the end
