@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tables import put_between_markers
+from tables import commit, footer, put_between_markers
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -110,7 +109,7 @@ def main() -> None:
     for key in options.cases:
         rows.append(_measured(CASES[key], options))
         print(json.dumps(rows[-1]), flush=True)
-    machine = {**asdict(describe_machine(torch.device("cpu"))), "commit": _commit()}
+    machine = {**asdict(describe_machine(torch.device("cpu"))), "commit": commit()}
     result = {"machine": machine, "num_samples": options.samples, "rows": rows}
     text = _section(result)
     print(text)
@@ -186,18 +185,8 @@ def _section(result: dict[str, Any]) -> str:
         cells = [row["outputs"], str(row["batch"]), *(f"{t:.3g}" for t in (sample, predict, loop))]
         cells += [f"{predict / sample:.2f}", f"{predict - sample:.2f}", f"{loop / predict:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
-    machine = result["machine"]
-    lines += [
-        "",
-        f"T = {result['num_samples']}. {machine['processor']}, 1 thread, torch {machine['torch']},"
-        f" dubito {machine['dubito']} at {machine['commit']}.",
-    ]
+    lines += ["", footer(result)]
     return "\n".join(lines)
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _parser() -> argparse.ArgumentParser:

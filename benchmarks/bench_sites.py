@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from networks import Encoder, Recurrent, residual
-from tables import put_between_markers
+from tables import commit, footer, put_between_markers
 from torch import Tensor, nn
 
 from dubito.bench import Limits, describe_machine, interleaved
@@ -70,7 +69,7 @@ def main() -> None:
     for key in options.networks:
         rows += _measured(CASES[key], options)
         print(json.dumps(rows[-1]), flush=True)
-    machine = {**asdict(describe_machine(torch.device("cpu"))), "commit": _commit()}
+    machine = {**asdict(describe_machine(torch.device("cpu"))), "commit": commit()}
     result = {"machine": machine, "num_samples": options.samples, "rows": rows}
     text = _section(result)
     print(text)
@@ -132,19 +131,8 @@ def _section(result: dict[str, object]) -> str:
         cells = [row["network"], f"{row['sampled']} of {row['sites']}", str(row["batch"]), *times]
         cells += [f"{row['last_over_plain']:.2f}", f"{row['all_over_plain']:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
-    machine = result["machine"]
-    assert isinstance(machine, dict)
-    lines += [
-        "",
-        f"T = {result['num_samples']}. {machine['processor']}, 1 thread, torch {machine['torch']},"
-        f" dubito {machine['dubito']} at {machine['commit']}.",
-    ]
+    lines += ["", footer(result)]
     return "\n".join(lines)
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ Its job: rows as they lie in the JSON become Markdown; a page keeps what stands 
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -120,3 +121,18 @@ def put_between_markers(path: Path, name: str, text: str) -> None:
     before, _, rest = page.partition(begin)
     _, _, after = rest.partition(end)
     path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
+def footer(result: Row) -> str:
+    """What a table was measured on: T, machine and commit."""
+    machine = result["machine"]
+    return (
+        f"T = {result['num_samples']}. {machine['processor']}, 1 thread, torch {machine['torch']},"
+        f" dubito {machine['dubito']} at {machine['commit']}."
+    )
+
+
+def commit() -> str:
+    """The commit of this checkout; `-dirty` where files differ from it."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

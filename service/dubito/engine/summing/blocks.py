@@ -66,7 +66,7 @@ class Blocks:
     """What a stratified draw needs beside the moments of all samples."""
 
     def __init__(self) -> None:
-        self._means: RunningMean[Tensor] = RunningMean()
+        self._means = RunningMean()
         self._slope: Tensor | None = None
         self._waiting: Tensor | None = None
 

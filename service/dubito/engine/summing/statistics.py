@@ -129,7 +129,7 @@ class RunningSpread:
 
     def __init__(self, left: float | None = None) -> None:
         self.left = left
-        self.moments: RunningMean[Tensor] = RunningMean()
+        self.moments = RunningMean()
         self.blocks = None if left is None else Blocks()
 
     def add(self, chunk_TBD: Tensor) -> None:
@@ -172,7 +172,7 @@ class ClassificationSums:
         self._groups = Groups(groups)
         self._entropy_B = torch.zeros(())
         self._votes_BC = torch.zeros(())
-        self._sizes: RunningMean[Tensor] = RunningMean()
+        self._sizes = RunningMean()
 
     def add(self, probs_TBC: Tensor, sizes_TB2: Tensor) -> None:
         """Take in the next samples, in order of t.

@@ -5,25 +5,19 @@ Source: Chan, Golub, LeVeque 1983.
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
-
 from torch import Tensor
 
-from dubito.engine.calling.columns import Column
 
-A = TypeVar("A", Tensor, Column)
-
-
-class RunningMean(Generic[A]):
+class RunningMean:
     """Running mean and sum of squared deviations over the first axis, once there is a sample."""
 
-    mean: A
-    squares: A
+    mean: Tensor
+    squares: Tensor
 
     def __init__(self) -> None:
         self.count = 0
 
-    def add(self, chunk_TBD: A) -> None:
+    def add(self, chunk_TBD: Tensor) -> None:
         """Take in some samples."""
         count, first = chunk_TBD.shape[0], chunk_TBD[0]
         from_first = chunk_TBD - first  # so that equal samples have no spread at all
@@ -41,11 +35,10 @@ class RunningMean(Generic[A]):
         self.squares = self.squares + squares + delta * delta * (self.count * count / total)
         self.count = total
 
-    def take(self, rows: Tensor) -> RunningMean[A]:
+    def take(self, rows: Tensor) -> RunningMean:
         """Return the moments of some rows."""
-        part: RunningMean[A] = RunningMean()
+        part = RunningMean()
         if self.count:
-            places = rows if isinstance(self.mean, Tensor) else rows.numpy()
             part.count = self.count
-            part.mean, part.squares = self.mean[places], self.squares[places]
+            part.mean, part.squares = self.mean[rows], self.squares[rows]
         return part

@@ -1,8 +1,9 @@
 """How the loops are compiled, and where what was compiled is kept.
 
-Its job: one decorator for formulas of single numbers and one for loops. Compiling takes seconds, so
-the result is kept on disk, in a folder that is named by the sources of this package: numba itself
-looks only at the file of the function that is called, not at those of what it calls.
+Its job: one decorator for what keeps its order, and one for sums over a row, which need not.
+Compiling takes seconds, so the result is kept on disk, in a folder that is named by the sources of
+this package: numba itself looks only at the file of the function that is called, not at those of
+what it calls.
 
     folder     `NUMBA_CACHE_DIR`, else `__pycache__` beside this file, else the user's own
     no folder  where none of them can be written to, every process compiles anew
@@ -24,13 +25,11 @@ _config: Any = numba.config
 _appdirs: Any = numba.misc.appdirs
 
 
-def formula(function: _Function) -> _Function:
-    """Compile a formula of single numbers: products and sums are fused, and left in their order."""
-    return _compiled(function, {"contract"})
-
-
 def in_order(function: _Function) -> _Function:
-    """Compile a loop whose sums are taken in their order, however many numbers lie beside them."""
+    """Compile what is computed in its order, however many numbers lie beside it.
+
+    Products and sums are fused, and nothing else is changed.
+    """
     return _compiled(function, {"contract"})
 
 

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from dubito.engine.summing.compiled.compiling import formula
+from dubito.engine.summing.compiled.compiling import in_order
 
 F = np.float32
 _LOWEST = F(-87.3)  # whose exponential is about the least normal number
@@ -55,7 +55,7 @@ _exponent: Any = intrinsic(_typed_exponent)
 _mantissa: Any = intrinsic(_typed_mantissa)
 
 
-@formula
+@in_order
 def exponential(x: Any) -> Any:
     """Exp x of x ≤ 0, to a unit in the last place; 0 below -87.3."""
     is_gone = x < _LOWEST
@@ -72,7 +72,7 @@ def exponential(x: Any) -> Any:
     return F(0) if is_gone else power
 
 
-@formula
+@in_order
 def logarithm(x: Any) -> Any:
     """Log x of a float32, to 1e-14, in float64."""
     m = np.float64(_mantissa(x))
@@ -89,7 +89,7 @@ def logarithm(x: Any) -> Any:
     return np.float64(_exponent(x)) * 0.6931471805599453 + (2.0 * t * y + is_nan)
 
 
-@formula
+@in_order
 def divergence(x: Any) -> Any:
     """(1 + x) log(1 + x) - x of x ≥ -1, to 1e-6 of itself."""
     y = F(-1 / 42) * x + F(1 / 30)
@@ -110,19 +110,19 @@ def divergence(x: Any) -> Any:
     return y * x * x if abs(x) < F(0.15) else far
 
 
-@formula
+@in_order
 def ordered(a: Any, b: Any) -> Any:
     """Return the smaller and the larger."""
     return (a if a < b else b), (b if a < b else a)
 
 
-@formula
+@in_order
 def ordered2(a: Any, b: Any, c: Any, d: Any) -> Any:
     """Order each of two pairs."""
     return (*ordered(a, b), *ordered(c, d))
 
 
-@formula
+@in_order
 def ordered4(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any:
     """Order each of four pairs."""
     return (*ordered2(a, b, c, d), *ordered2(e, f, g, h))
