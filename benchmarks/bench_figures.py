@@ -9,6 +9,7 @@ quartile of their processor times.
 
     sample     `Engine.sample`: the passes alone
     predict    `Engine.predict`: the passes and all columns
+    asked      the same of which `mean` and `mutual_information` are wanted
     loop       T forward passes with dropout on, stacked, and the same figures by torch: mean and
                variance, both entropies, mutual information; of numbers mean and variance
 """
@@ -137,6 +138,7 @@ def _measured(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     sides: dict[str, Callable[[Tensor], object]] = {
         "sample": engine.sample,
         "predict": engine.predict,
+        "asked": partial(engine.predict, outputs=("mean", "mutual_information")),
         "loop": loop,
     }
     limits = Limits(options.repeats, least=5, limit_s=options.seconds)
@@ -173,6 +175,7 @@ def _section(result: dict[str, Any]) -> str:
         "B",
         "sample",
         "predict",
+        "asked",
         "loop",
         "predict / sample",
         "more",
@@ -181,8 +184,9 @@ def _section(result: dict[str, Any]) -> str:
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in result["rows"]:
         seconds = row["seconds"]
-        sample, predict, loop = (1e3 * seconds[side] for side in ("sample", "predict", "loop"))
-        cells = [row["outputs"], str(row["batch"]), *(f"{t:.3g}" for t in (sample, predict, loop))]
+        times = [1e3 * seconds[side] for side in ("sample", "predict", "asked", "loop")]
+        sample, predict, _, loop = times
+        cells = [row["outputs"], str(row["batch"]), *(f"{t:.3g}" for t in times)]
         cells += [f"{predict / sample:.2f}", f"{predict - sample:.2f}", f"{loop / predict:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", footer(result)]

@@ -17,7 +17,7 @@ from dubito.calibration.flags import scores
 from dubito.calibration.heads.logits import LogitScaling
 from dubito.calibration.sampled import Sampled
 from dubito.engine import Classification, Engine, Ensemble, Sampling
-from dubito.engine.heads import class_logits, head_of
+from dubito.engine.heads import class_logits
 from dubito.engine.heads.several import GROUPS
 from dubito.engine.summing.statistics import ClassificationSums
 from dubito.errors import BundleRefusedError, InputError
@@ -236,9 +236,12 @@ def test_rows_answer_alone_as_they_do_together_and_within_any_budget(
 def test_a_map_whose_sums_do_not_fit_is_refused_with_the_remedy(
     bundles: dict[str, Bundle],
 ) -> None:
-    manifest = bundles["map"].manifest
+    engine = Engine.load(bundles["map"], memory_budget_bytes=2**20)
+    pieces, shape = engine.pieces("shared", {"x": rows_of("map")}), (2, 3, 512, 512)
+    full, lean = (engine.head.sum_bytes(shape, is_lean=is_lean) for is_lean in (False, True))
+    assert full > 10 * lean
     with pytest.raises(InputError, match=r"sums over the positions.*DUBITO_MEMORY_BUDGET_BYTES"):
-        head_of(manifest).most_rows((2, 3, 512, 512), 2**20)
+        _ = dataclasses.replace(pieces, sum_bytes=(full, lean)).most_rows
 
 
 def test_the_sums_of_positions_do_not_grow_with_the_samples() -> None:

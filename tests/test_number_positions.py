@@ -26,7 +26,6 @@ from dubito.calibration.sampled import Sampled
 from dubito.calibration.terms import Terms
 from dubito.engine import Engine, Ensemble, Regression, Sampling
 from dubito.engine.draws.masks import draw
-from dubito.engine.heads import head_of as engine_head_of
 from dubito.errors import BundleRefusedError, InputError
 from dubito.report import no_check, number_positions
 from dubito.report.statistics import RowCounts
@@ -191,12 +190,14 @@ def test_rows_answer_alone_as_they_do_together_and_within_any_budget(
 ) -> None:
     rows = fields(80, seed=2)[0]
     tight = Engine.load(bundle, memory_budget_bytes=2**20)
-    assert tight.pieces("shared", {"x": torch.from_numpy(rows)}).most_rows < len(rows)
+    pieces = tight.pieces("shared", {"x": torch.from_numpy(rows)})
+    assert pieces.most_rows < len(rows)
+    full = tight.head.sum_bytes((2, 3, 512, 512), is_lean=False)
     together, few = (one.predict(rows, sampling=Sampling(32)) for one in (engine, tight))
     for name in ("mean", *MEASURES):
         np.testing.assert_allclose(getattr(together, name), getattr(few, name), atol=TOLERANCE)
     with pytest.raises(InputError, match=r"sums over the positions.*DUBITO_MEMORY_BUDGET_BYTES"):
-        engine_head_of(bundle.manifest).most_rows((2, 3, 512, 512), 2**20)
+        _ = dataclasses.replace(pieces, sum_bytes=(full, full)).most_rows
 
 
 def test_rows_stop_at_a_tolerance_that_every_position_keeps(engine: Engine) -> None:

@@ -9,7 +9,7 @@ Dimensions: T samples, B rows, C classes, D outputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -181,7 +181,8 @@ class Engine:
         """
         sampling = self._sampling(sampling)
         engine = self.of_sites(sampling.sites)
-        call = EngineCall(self.read_inputs(inputs), sampling, check)
+        rows = self.read_inputs(inputs)
+        call = EngineCall(rows, sampling, check, outputs=self.fitting_outputs(rows))
         with running(self.device):
             by_rows = [torch.cat([raw.cpu() for raw in passes]) for passes in engine._passes(call)]
         return torch.cat(by_rows, dim=1)
@@ -194,6 +195,7 @@ class Engine:
         temperature: Scaling = 1.0,
         keep_samples: bool = False,
         check: Check | None = None,
+        outputs: Collection[str] | None = None,
     ) -> Prediction:
         """Mean, spread and measures over T passes.
 
@@ -203,13 +205,16 @@ class Engine:
             temperature: on each pass's logits (`heads/scaling.py`); classes only.
             keep_samples: return every pass as well, which takes memory in proportion to T.
             check: called between chunks; whatever it raises ends the prediction.
+            outputs: columns that are wanted, by their names in a reply; None: all. Where none needs
+                the spread over the passes (`lean_columns` of heads), those that do are nan.
 
         Raises:
             InputError: for rows that the network does not take, a temperature not above 0, or all
                 passes with a tolerance.
         """
         rows, sampling = self.read_inputs(inputs), self._sampling(sampling)
-        return self._predicted(EngineCall(rows, sampling, check, temperature, keep_samples))
+        call = EngineCall(rows, sampling, check, temperature, keep_samples, outputs=outputs)
+        return self._predicted(call)
 
     def predict_with_features(
         self,
@@ -246,19 +251,6 @@ class Engine:
         pieces = (self.whole or self).pieces("shared", rows)
         with running(self.device):
             return features(self.placed, pieces, rows, check)
-
-    def output_moments(self, inputs: Inputs) -> OutputMoments:
-        """Mean and variance of the declared outputs by moment propagation, on the CPU.
-
-        Args:
-            inputs: rows first.
-
-        Raises:
-            InputError: for rows that the network does not take, or an operator without a rule.
-        """
-        call = EngineCall(self.read_inputs(inputs), self.defaults)
-        with running(self.device):
-            return OutputMoments.joined(list(self._moments(call)))
 
     def of_sites(self, sites: Sites) -> Engine:
         """The engine that samples some sites; see `dubito.engine.some_sites`."""
@@ -343,9 +335,10 @@ class Engine:
         """Return a tally of some passes, to which more may be added."""
         is_stratified = call.sampling.draw == "stratified" and call.sampling.method == "mc"
         left = self.left if is_stratified else None
-        tally = Tally(self.head, call.scaling, left, call.keep_samples)
+        tally = Tally(self.head, call.scaling, left, call.keep_samples, call.is_lean(self.head))
         for raw in passes:
             tally.add(raw)
+            del raw  # else it would lie beside the next
         return tally
 
     def _passes(self, call: EngineCall) -> Iterator[Iterator[Tensor]]:
@@ -369,6 +362,8 @@ class Engine:
 
     def _tiles(self, call: EngineCall) -> Iterator[Tile]:
         pieces = self.pieces(call.sampling.masks, call.rows)
+        if call.is_lean(self.head):
+            pieces = pieces.lean()
         for tile in pieces.tiles(call.rows, call.sampling, call.check):
             if call.seen is not None:
                 call.seen(tile)
@@ -393,6 +388,10 @@ class Engine:
         """What a stratified draw leaves of a nearly normal output, measured once."""
         rows = {name: tensor.to(self.device) for name, tensor in self.made_up_rows().items()}
         return left_over(self.bundle, self.placed, self.device, rows)
+
+    def fitting_outputs(self, rows: Mapping[str, Tensor]) -> Collection[str] | None:
+        """What to ask for where nothing is read: all columns, or where they do not fit none."""
+        return None if self.pieces("shared", rows).has_room else ()
 
     def made_up_rows(self, count: int = 2) -> dict[str, Tensor]:
         """Rows of numbers that the network takes; free dimensions as long as it needs."""

@@ -12,7 +12,7 @@ Source: Lakshminarayanan, Pritzel, Blundell 2017, arXiv:1612.01474.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -95,6 +95,7 @@ class Ensemble:
         temperature: Scaling = 1.0,
         keep_samples: bool = False,
         check: Check | None = None,
+        outputs: Collection[str] | None = None,
     ) -> Prediction:
         """Mean, spread and measures over all passes of all members.
 
@@ -104,6 +105,7 @@ class Ensemble:
             temperature: as of `Engine.predict`; classification only.
             keep_samples: return every pass as well, one member after the other.
             check: called between chunks; whatever it raises ends the prediction.
+            outputs: that are wanted; all are made, since a mixture needs the members' spread.
 
         Raises:
             InputError: for rows that the networks do not take, or a temperature not above 0.

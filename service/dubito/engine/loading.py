@@ -97,7 +97,8 @@ def prepare(engine: Engine, findings: Findings, timing_limit_s: float | None) ->
         engine.plans.time_forms(rows, findings, timing_limit_s)
         if engine.defaults.draw == "stratified":
             engine.left  # noqa: B018
-        engine.predict(first, sampling=replace(engine.defaults, num_samples=2, sites="all"))
+        two = replace(engine.defaults, num_samples=2, sites="all")
+        engine.predict(first, sampling=two, outputs=engine.fitting_outputs(first))
         if engine.device.type == "cuda":
             for count in RECORDED_AT_LOAD * 2:  # the second call records
                 engine.predict({name: repeated_each(x, count, 0) for name, x in first.items()})

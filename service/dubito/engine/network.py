@@ -8,7 +8,7 @@ Dimensions: T samples, B rows, C classes, D outputs, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -70,6 +70,7 @@ class Network(Protocol):
         temperature: Scaling = 1.0,
         keep_samples: bool = False,
         check: Check | None = None,
+        outputs: Collection[str] | None = None,
     ) -> Prediction:
         """Mean, spread and measures over all passes of all members."""
 
@@ -180,6 +181,7 @@ class Behind:
         temperature: Scaling = 1.0,
         keep_samples: bool = False,
         check: Check | None = None,
+        outputs: Collection[str] | None = None,
     ) -> Prediction:
         """Predict when its turn has come."""
         return self.turns(
@@ -189,6 +191,7 @@ class Behind:
                 temperature=temperature,
                 keep_samples=keep_samples,
                 check=turn_check,
+                outputs=outputs,
             )
         )
 

@@ -26,6 +26,7 @@ from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.sizes import GraphLimits
 from dubito.engine.running.execution import Execution
 from dubito.engine.running.passes import BUDGET_PARTS, Passes
+from dubito.engine.summing.compiled import is_compiled
 from dubito_nn import Bundle
 from dubito_nn.program import Node, Value, sites_in
 
@@ -74,10 +75,11 @@ class Plans:
             execution = self._plan(masks, rows)
             allowed = options(execution, rates(self.device), self.defaults.num_samples)
             shape = execution.layouts.shape[execution.program.outputs["output"]]
-            budget = self.memory_budget_bytes
-            most = head_of(self.bundle.manifest).most_rows(shape, budget // BUDGET_PARTS)
+            budget, head = self.memory_budget_bytes, head_of(self.bundle.manifest)
+            full = head.sum_bytes(shape, is_lean=False)
+            lean = head.sum_bytes(shape, is_lean=True) if is_compiled(self.device) else full
             self._planned[key] = Passes(
-                execution, budget, self.defaults.key, allowed, most_rows=most
+                execution, budget, self.defaults.key, allowed, sum_bytes=(full, lean)
             )
             while len(self._planned) > _MAX_PLANNED:
                 self._planned.pop(next(iter(self._planned)))
@@ -143,7 +145,8 @@ class Plans:
         if limit_s == 0 or (known is not None and known.is_whole):
             return known
         with running(self.device):
-            timed = timed_passes(planned, rows, sampling, known, limit_s)
+            passes = planned if planned.has_room else planned.lean()
+            timed = timed_passes(passes, rows, sampling, known, limit_s)
         findings.put(about, timed.to_json())
         return timed
 

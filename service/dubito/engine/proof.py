@@ -17,7 +17,6 @@ from torch import Tensor
 
 from dubito.engine.calling.sampling import Sampling
 from dubito.engine.heads import OutputHead, head_of
-from dubito.engine.heads.head import UNBOUNDED
 from dubito.engine.kernels.precision import running
 from dubito.engine.planning.layout import Layout, RowAxis
 from dubito.engine.proving.clock import Clock
@@ -29,6 +28,7 @@ from dubito_nn.program import DTYPES, SiteSource, Value, doubled
 if TYPE_CHECKING:
     from dubito.engine.engine import Engine
 
+_UNBOUNDED = 2**62
 _APART = 1e-3  # of the largest number, between a row alone and beside others
 _FREE_SIZES = (8, 16, 32, 64, 128, 256)  # of a free dimension, until the graph runs
 _FAILURES = (
@@ -129,7 +129,7 @@ def output_shape(bundle: Bundle, rows: Mapping[str, Tensor]) -> tuple[int, ...]:
         rows: of every input; the first counts.
     """
     two = {name: tensor[:1].repeat_interleave(2, 0) for name, tensor in rows.items()}
-    limits = GraphLimits(UNBOUNDED, Clock(None))
+    limits = GraphLimits(_UNBOUNDED, Clock(None))
     output = check_sizes(bundle.sampling, two, bundle.weights, bundle.sites, limits)
     assert isinstance(output, Tensor)
     return tuple(output.shape)

@@ -38,7 +38,7 @@ def warm_up(
     for size in sizes:
         rows = {name: tensor[:1].repeat_interleave(size, 0) for name, tensor in made_up.items()}
         try:
-            engine.predict(rows, sampling=sampling)
+            engine.predict(rows, sampling=sampling, outputs=engine.fitting_outputs(rows))
         except (DubitoError, RuntimeError) as error:
             if not is_fixed:
                 _log.warning(

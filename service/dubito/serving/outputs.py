@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,7 +163,7 @@ class Outputs:
             inputs: checked rows.
         """
         scaling = None if self.calibration is None else id(self.calibration)
-        kept = scaling, self.keeps_samples, self.takes_features
+        kept = scaling, self.keeps_samples, self.takes_features, self._made
         return self.network.members, self.sampling, kept, shapes(inputs)
 
     def compute(self, inputs: Mapping[str, Tensor], check: Check) -> Computed:
@@ -174,7 +174,8 @@ class Outputs:
             check: called between chunks.
         """
         network = self.network
-        ask = network.predict_with_features if self.takes_features else network.predict
+        everything = partial(network.predict, outputs=self._made)
+        ask = network.predict_with_features if self.takes_features else everything
         answer = ask(
             dict(inputs),
             sampling=self.sampling,
@@ -214,6 +215,12 @@ class Outputs:
     @property
     def _names(self) -> tuple[str, ...]:
         return tuple(self.order.outputs or self._head.outputs)
+
+    @property
+    def _made(self) -> frozenset[str] | None:
+        """Columns that are made; None: all, where others are made of them."""
+        is_scored = self.calibration is not None and self._is_observed
+        return None if is_scored or self.order.outputs is None else frozenset(self._names)
 
     @property
     def _is_observed(self) -> bool:

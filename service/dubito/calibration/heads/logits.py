@@ -33,6 +33,7 @@ from dubito.calibration.terms import Terms
 from dubito.calibration.verdict import JudgedFit, judge_scaling
 from dubito.columns import ClassSets, Column
 from dubito.engine import Classification, Prediction
+from dubito.engine.calling.columns import is_left_out
 from dubito.engine.heads import class_logits
 from dubito.engine.heads.scaling import Isotonic, Scaling, Vector
 from dubito.report import Check
@@ -174,7 +175,9 @@ class ServedLogits(Served):
 
     @property
     def varies(self) -> bool:
-        return bool((self.prediction.variance > 0).any())
+        prediction = self.prediction
+        is_lean = is_left_out(prediction.variance)  # of equal passes the information is 0
+        return bool(((prediction.mutual_information if is_lean else prediction.variance) > 0).any())
 
     @property
     @abstractmethod

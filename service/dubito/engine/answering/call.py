@@ -5,13 +5,14 @@ Dimensions: B rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from dubito.engine.calling.arguments import Check
 from dubito.engine.calling.sampling import Sampling
+from dubito.engine.heads.head import OutputHead
 from dubito.engine.heads.scaling import Scaling
 from dubito.engine.running.passes import Tile
 from dubito.errors import InputError
@@ -28,6 +29,7 @@ class EngineCall:
         scaling: of each pass's logits.
         keep_samples: whether every pass is returned as well.
         seen: called with every tile before its passes.
+        outputs: columns that are wanted, by their names in a reply; None: all.
 
     Raises:
         InputError: all passes are asked for with a tolerance.
@@ -39,6 +41,7 @@ class EngineCall:
     scaling: Scaling = 1.0
     keep_samples: bool = False
     seen: Callable[[Tile], None] | None = None
+    outputs: Collection[str] | None = None
 
     def __post_init__(self) -> None:
         """Refuse to return passes of which rows take different numbers."""
@@ -47,6 +50,11 @@ class EngineCall:
                 "all passes were asked for with a `tolerance`, where rows take different numbers"
                 " of them: leave one of the two out"
             )
+
+    def is_lean(self, head: OutputHead) -> bool:
+        """Whether nothing is wanted that needs the spread over the passes."""
+        is_plain = self.sampling.is_plain and not self.keep_samples
+        return is_plain and self.outputs is not None and set(self.outputs) <= head.lean_columns
 
     @property
     def num_rows(self) -> int:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.engine.answering.tally import Tally
-from dubito.engine.calling.columns import Columns
+from dubito.engine.calling.columns import Columns, in_line
 from dubito.engine.running.passes import Tile
 
 Places: TypeAlias = NDArray[np.intp]
@@ -47,7 +47,7 @@ def joined(parts: Sequence[Columns], samples: Sequence[str] = ()) -> Columns:
     if len(parts) == 1:
         return parts[0]
     return {
-        key: np.concatenate([part[key] for part in parts], axis=1 if key in samples else 0)
+        key: in_line([part[key] for part in parts], axis=1 if key in samples else 0)
         for key in parts[0]
     }
 

@@ -17,8 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubito.engine.calling.columns import Columns, Figures, Sums
-from dubito.engine.draws.strata import BLOCK
+from dubito.engine.calling.columns import Columns, Figures, Sums, left_out
 from dubito.engine.heads.head import OutputHead
 from dubito.engine.heads.scaling import Scaling
 from dubito.engine.summing.figures import Draws
@@ -76,12 +75,14 @@ class Tally:
         scaling: of each pass's logits; classes only.
         left: what a stratified draw leaves; None for `iid`.
         keeps_samples: keep every pass as well.
+        is_lean: make the columns alone that need no spread over the passes.
     """
 
     head: OutputHead
     scaling: Scaling = 1.0
     left: float | None = None
     keeps_samples: bool = False
+    is_lean: bool = False
     _sums: RunningSums | None = None
     _waiting: Waiting = field(default_factory=Waiting)
     _samples: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -89,9 +90,9 @@ class Tally:
     def add(self, raw: Tensor) -> None:
         """Take in the next passes, in order of t."""
         if self._sums is None:
-            self._sums = self.head.sums(self.left, self.scaling, raw.device)
+            self._sums = self._no_sums(raw.device)
         self._waiting.add(raw)
-        whole = self._waiting.count // BLOCK * BLOCK
+        whole = self._waiting.count // self._sums.step * self._sums.step
         if whole and self._waiting.size >= self._sums.enough:
             self._take_in(whole, is_last=False)
 
@@ -102,6 +103,11 @@ class Tally:
         if self._waiting.size:
             self._take_in(self._waiting.count, is_last=True)
         return self._sums
+
+    def _no_sums(self, device: torch.device) -> RunningSums:
+        if self.is_lean:
+            return self.head.lean_sums(self.scaling, device)
+        return self.head.sums(self.left, self.scaling, device)
 
     def _take_in(self, count: int, *, is_last: bool) -> None:
         """Sum what waits: together, since many small operators cost more than a few."""
@@ -116,6 +122,8 @@ class Tally:
     def columns(self) -> Columns:
         """Every column, by its name in a prediction."""
         columns = self.figures(on_host(self.sums.sums()))
+        if self.is_lean:
+            columns |= {name: left_out(columns[name].shape) for name in self.head.spread_columns}
         for name, chunks in self._samples.items():
             columns[name] = torch.cat(chunks).cpu().numpy()
         return columns

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from dubito.engine.calling.columns import Column
+from dubito.engine.calling.columns import Column, in_line, is_left_out
 from dubito.engine.calling.prediction import Prediction
 
 P = TypeVar("P")
@@ -31,6 +31,8 @@ def part_of(prediction: Prediction, rows: range) -> Prediction:
     within = slice(rows.start, rows.stop)
 
     def cut(columns: Sequence[Column], axis: int) -> Column:
+        if is_left_out(columns[0]):
+            return columns[0][within]
         return columns[0][:, within].copy() if axis else columns[0][within].copy()
 
     return _made([prediction], cut)
@@ -38,7 +40,7 @@ def part_of(prediction: Prediction, rows: range) -> Prediction:
 
 def in_one(predictions: Sequence[Prediction]) -> Prediction:
     """One prediction of the rows of several, which were asked for alike."""
-    return _made(predictions, lambda columns, axis: np.concatenate(columns, axis=axis))
+    return _made(predictions, in_line)
 
 
 def _made(parts: Sequence[P], make: Callable[[Sequence[Column], int], Column]) -> P:

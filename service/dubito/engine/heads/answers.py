@@ -18,6 +18,16 @@ from dubito.engine.calling.sampling import Sampling
 from dubito.engine.heads import mixture
 from dubito_nn import Manifest
 
+LEAN_COLUMNS = frozenset(
+    {
+        *("label", "mean", "num_samples_used", "variation_ratio"),
+        *("predictive_entropy", "expected_entropy", "mutual_information"),
+    }
+)
+"""What is said of classes without the spread of their probabilities over the passes."""
+SPREAD_COLUMNS = ("variance", "standard_error", "vote_share", "mutual_information_corrected")
+"""What needs it, or as much room."""
+
 
 def answer(
     columns: Columns,

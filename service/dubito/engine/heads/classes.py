@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,18 +24,26 @@ from torch import Tensor
 from dubito.engine.calling.columns import Columns, Sums
 from dubito.engine.calling.prediction import Classification, Prediction
 from dubito.engine.calling.sampling import Sampling
-from dubito.engine.heads.answers import answer, mixed_classes
+from dubito.engine.heads.answers import LEAN_COLUMNS, SPREAD_COLUMNS, answer, mixed_classes
 from dubito.engine.heads.head import OutputHead, Shape
 from dubito.engine.heads.logits import has_many_classes, logits, probabilities, to_sum
 from dubito.engine.heads.scaling import Scaling, scaled
 from dubito.engine.moments import OutputMoments
 from dubito.engine.summing.figures import Draws
-from dubito.engine.summing.forms import class_figures, class_sums
+from dubito.engine.summing.forms import (
+    ClassPasses,
+    class_figures,
+    class_sums,
+    lean_class_sums,
+)
 from dubito.engine.summing.statistics import RunningSums
 
 
 class ClassOutputs(OutputHead):
     """One distribution over the classes."""
+
+    lean_columns: ClassVar[frozenset[str]] = LEAN_COLUMNS
+    spread_columns: ClassVar[tuple[str, ...]] = SPREAD_COLUMNS
 
     @property
     def is_curved(self) -> bool:
@@ -59,11 +68,15 @@ class ClassOutputs(OutputHead):
         yield probabilities(raw, self.manifest.output, scaling)
 
     def sums(self, left: float | None, scaling: Scaling, device: torch.device) -> RunningSums:
-        return class_sums(
+        return class_sums(self._passes(scaling), left, device)
+
+    def lean_sums(self, scaling: Scaling, device: torch.device) -> RunningSums:
+        return lean_class_sums(self._passes(scaling), device)
+
+    def _passes(self, scaling: Scaling) -> ClassPasses:
+        return ClassPasses(
             partial(to_sum, output=self.manifest.output, scaling=scaling),
             partial(self.parts, scaling=scaling),
-            left,
-            device,
         )
 
     def figures(self, sums: Sums, draws: Draws) -> Columns:

@@ -33,7 +33,6 @@ from dubito.errors import InputError
 from dubito_nn import Manifest
 
 Shape: TypeAlias = tuple[int, ...]
-UNBOUNDED = 2**62
 
 
 class MomentFigures(Protocol):
@@ -66,6 +65,10 @@ class OutputHead(ABC):
 
     sample_names: ClassVar[tuple[str, ...]] = ("samples",)
     """Columns that keep every pass, in the order of the parts; their first axis is T."""
+    lean_columns: ClassVar[frozenset[str]] = frozenset()
+    """Columns for which no spread over the passes is needed, by their names in a reply."""
+    spread_columns: ClassVar[tuple[str, ...]] = ()
+    """Those that are left out where only `lean_columns` are wanted, by their names."""
     has_probabilities: ClassVar[bool] = True
     """Whether a tolerance is one of probabilities."""
 
@@ -101,17 +104,14 @@ class OutputHead(ABC):
         """
         return ()
 
-    def most_rows(self, output_shape: Shape, budget_bytes: int) -> int:
-        """Rows whose sums fit into a budget.
+    def sum_bytes(self, output_shape: Shape, *, is_lean: bool) -> int:
+        """Bytes that the sums of one row take; 0 where they count for nothing.
 
         Args:
             output_shape: of the declared output of some rows.
-            budget_bytes: of the sums.
-
-        Raises:
-            InputError: it does not hold the sums of one row.
+            is_lean: only `lean_columns` are wanted.
         """
-        return UNBOUNDED
+        return 0
 
     def check_method(self, method: str) -> None:
         """Refuse `moments` where the head makes nothing of them.
@@ -150,6 +150,10 @@ class OutputHead(ABC):
             scaling: of each pass's logits; classes only.
             device: where the passes are.
         """
+
+    def lean_sums(self, scaling: Scaling, device: torch.device) -> RunningSums:
+        """Empty sums of `lean_columns` alone; all sums where there are no smaller ones."""
+        return self.sums(None, scaling, device)
 
     @abstractmethod
     def figures(self, sums: Sums, draws: Draws) -> Columns:

@@ -24,7 +24,7 @@ from dubito.engine.draws.strata import BLOCK
 from dubito.engine.heads.head import Shape
 from dubito.engine.heads.numbers import NumberOutputs, mean_and_variance
 from dubito.engine.heads.scaling import Scaling
-from dubito.engine.heads.several import AT_ONCE_ELEMENTS, refuse_moments, rows_within
+from dubito.engine.heads.several import AT_ONCE_ELEMENTS, refuse_moments
 from dubito_nn import Manifest
 
 MEASURES = ("variance", "epistemic_variance", "aleatoric_variance", "standard_error")
@@ -64,8 +64,8 @@ class NumberPositionOutputs(NumberOutputs):
         sizes[self._axis - 1] = self.manifest.num_outputs
         return (rows, *pair, *sizes)
 
-    def most_rows(self, output_shape: Shape, budget_bytes: int) -> int:
-        return rows_within(budget_bytes, _STATE * 8 * math.prod(output_shape[1:]))
+    def sum_bytes(self, output_shape: Shape, *, is_lean: bool) -> int:
+        return _STATE * 8 * math.prod(output_shape[1:])
 
     def check_method(self, method: str) -> None:
         refuse_moments(method, self.manifest.head)

@@ -25,12 +25,17 @@ from torch import Tensor
 from dubito.engine.calling.columns import Columns, Sums
 from dubito.engine.calling.prediction import Classification, PositionMeasures, Prediction
 from dubito.engine.calling.sampling import Sampling
-from dubito.engine.heads.answers import answer, mixed_classes
+from dubito.engine.heads.answers import LEAN_COLUMNS, SPREAD_COLUMNS, answer, mixed_classes
 from dubito.engine.heads.head import OutputHead, Shape
 from dubito.engine.heads.logits import logits, of_logits, to_sum
 from dubito.engine.heads.scaling import Scaling
 from dubito.engine.summing.figures import Draws
-from dubito.engine.summing.forms import class_figures, class_sums
+from dubito.engine.summing.forms import (
+    ClassPasses,
+    class_figures,
+    class_sums,
+    lean_class_sums,
+)
 from dubito.engine.summing.logits import Logits
 from dubito.engine.summing.statistics import RunningSums
 from dubito.errors import InputError
@@ -45,6 +50,7 @@ MEASURES = (
 """Columns of a row that are made of one figure per position."""
 AT_ONCE_ELEMENTS = 2**20  # of float64: what is made of a few passes over maps is not much larger
 _STATE = 48  # numbers of float64 that the sums keep, at most, for each class of each position
+_LEAN_STATE = 2
 
 
 def of_rows(value_BP: Floats, head: str, name: str = "") -> Floats:
@@ -59,25 +65,6 @@ def of_rows(value_BP: Floats, head: str, name: str = "") -> Floats:
     is_sum = head == "multilabel" and name != "variation_ratio"
     row_B: Floats = flat_BP.sum(axis=1) if is_sum else flat_BP.mean(axis=1)
     return row_B
-
-
-def rows_within(budget_bytes: int, row_bytes: int) -> int:
-    """Rows whose sums fit into a budget.
-
-    Args:
-        budget_bytes: of the sums.
-        row_bytes: that those of one row take.
-
-    Raises:
-        InputError: it does not hold them.
-    """
-    if row_bytes > budget_bytes:
-        raise InputError(
-            f"the memory budget expects the sums over the positions of one row, {row_bytes} "
-            f"bytes, to fit {budget_bytes}: raise DUBITO_MEMORY_BUDGET_BYTES to 4 times that, "
-            "or predict smaller maps"
-        )
-    return budget_bytes // row_bytes
 
 
 def refuse_moments(method: str, head: str) -> None:
@@ -98,6 +85,10 @@ class SeveralDistributions(OutputHead):
 
     is_mean: ClassVar[bool]
     """Whether what is said of a row is the mean over its positions; else the sum."""
+    lean_columns: ClassVar[frozenset[str]] = LEAN_COLUMNS | {
+        f"position_{name}" for name in MEASURES if name in LEAN_COLUMNS
+    }
+    spread_columns: ClassVar[tuple[str, ...]] = SPREAD_COLUMNS
 
     @abstractmethod
     def classes_last(self, raw: Tensor) -> Tensor:
@@ -111,10 +102,10 @@ class SeveralDistributions(OutputHead):
         """How large the logits of a row are, (T, B, 2), of those of positions in one axis."""
         return sizes_TBP2.mean(2) if self.is_mean else sizes_TBP2.sum(2)
 
-    def most_rows(self, output_shape: Shape, budget_bytes: int) -> int:
+    def sum_bytes(self, output_shape: Shape, *, is_lean: bool) -> int:
         is_binary = self.manifest.output == "sigmoid_logits"
-        row_bytes = _STATE * 8 * math.prod(output_shape[1:]) * (2 if is_binary else 1)
-        return rows_within(budget_bytes, row_bytes)
+        numbers = math.prod(output_shape[1:]) * (2 if is_binary else 1)
+        return 8 * numbers * (_LEAN_STATE if is_lean else _STATE)
 
     def check_method(self, method: str) -> None:
         refuse_moments(method, self.manifest.head)
@@ -129,11 +120,15 @@ class SeveralDistributions(OutputHead):
             yield probs, self.of_row(sizes.flatten(2, -2))
 
     def sums(self, left: float | None, scaling: Scaling, device: torch.device) -> RunningSums:
-        return class_sums(
+        return class_sums(self._passes(scaling), left, device)
+
+    def lean_sums(self, scaling: Scaling, device: torch.device) -> RunningSums:
+        return lean_class_sums(self._passes(scaling), device)
+
+    def _passes(self, scaling: Scaling) -> ClassPasses:
+        return ClassPasses(
             partial(self._to_sum, scaling=scaling),
             partial(self.parts, scaling=scaling),
-            left,
-            device,
             GROUPS,
             self.is_mean,
         )

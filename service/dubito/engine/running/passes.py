@@ -29,6 +29,7 @@ from dubito.errors import InputError
 CPU_CHUNK_BYTES = 16 * 2**20  # what a chunk may keep alive and still stay near the cache
 _SUMMED_NUMBERS = 2**22  # of all passes of a tile, which are then summed at once
 _USUAL_SAMPLES = 64
+_UNBOUNDED = 2**62
 BUDGET_PARTS = 4
 
 
@@ -76,6 +77,7 @@ class Tile:
                 continue
             first = chunk.stop
             yield raw
+            del raw  # else it would lie beside the next
 
     def cut(self, part: range) -> Tile:
         """Neighbouring rows, as views.
@@ -130,7 +132,8 @@ class Passes:
         packs: gathered weights.
         chunk_share: of the usual chunk on a CPU, as found at load.
         first: place of a call's first row; masks that are not shared are keyed by places.
-        most_rows: whose sums fit the budget at once.
+        sum_bytes: of the sums of one row, and of those without any spread; 0: not counted.
+        is_lean: the latter are made.
     """
 
     execution: Execution
@@ -141,7 +144,8 @@ class Passes:
     packs: Packs = field(default_factory=dict)
     chunk_share: float = 1.0
     first: int = 0
-    most_rows: int = 2**62
+    sum_bytes: tuple[int, int] = (0, 0)
+    is_lean: bool = False
 
     def tiles(
         self,
@@ -201,6 +205,33 @@ class Passes:
         total = len(next(iter(rows.values())))
         for block in _cut(total, min(self._folded_rows(), self.most_rows)):
             yield self._on_device(rows, block)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the budget holds the sums of a row with all spreads."""
+        return self.sum_bytes[0] <= self.budget_bytes // BUDGET_PARTS
+
+    def lean(self) -> Passes:
+        """The same for calls of which no spread over the passes is wanted."""
+        return replace(self, is_lean=True)
+
+    @property
+    def most_rows(self) -> int:
+        """How many rows may be summed at once.
+
+        Raises:
+            InputError: the budget does not hold the sums of one.
+        """
+        limit, (full, lean) = self.budget_bytes // BUDGET_PARTS, self.sum_bytes
+        row_bytes = lean if self.is_lean else full
+        if row_bytes > limit:
+            fewer = "" if lean > limit else ", ask for `outputs` without variances and errors"
+            raise InputError(
+                f"the memory budget expects the sums over the positions of one row, {row_bytes} "
+                f"bytes, to fit {limit}: raise DUBITO_MEMORY_BUDGET_BYTES to {BUDGET_PARTS} times "
+                f"that{fewer}, or predict smaller maps"
+            )
+        return limit // row_bytes if row_bytes else _UNBOUNDED
 
     def _on_device(self, rows: Mapping[str, Tensor], part: range) -> Mapping[str, Tensor]:
         device = self.execution.device

@@ -7,6 +7,7 @@ where Triton is not, or does not run, nothing launches it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,33 +29,49 @@ from dubito.engine.summing.statistics import (
 _HOST = torch.device("cpu")
 
 
-def class_sums(
-    logits: Callable[[Tensor], Logits],
-    parts: Parts,
-    left: float | None,
-    device: torch.device,
-    groups: int = MAX_GROUPS,
-    is_mean: bool = False,
-) -> RunningSums:
+@dataclass(frozen=True)
+class ClassPasses:
+    """What there is to be summed in the declared outputs of a classification.
+
+    Args:
+        logits: finds them in those of some passes.
+        parts: finds probabilities there, and how large the logits are.
+        groups: most sums that the jackknife keeps.
+        is_mean: the size of a row's logits is the mean over its positions; else the sum.
+    """
+
+    logits: Callable[[Tensor], Logits]
+    parts: Parts
+    groups: int = MAX_GROUPS
+    is_mean: bool = False
+
+
+def class_sums(passes: ClassPasses, left: float | None, device: torch.device) -> RunningSums:
     """Empty sums of a classification.
 
     Args:
-        logits: finds them in the declared outputs of some passes.
-        parts: finds probabilities there, and how large the logits are.
+        passes: what is summed.
         left: what a stratified draw leaves; None for `iid`.
         device: where the passes are.
-        groups: most sums that the jackknife keeps.
-        is_mean: the size of a row's logits is the mean over its positions; else the sum.
     """
     if is_launched(device):
         from dubito.engine.summing.cuda.classes import LaunchedClassSums
 
-        return LaunchedClassSums(logits, left, groups, is_mean)
+        return LaunchedClassSums(passes.logits, left, passes.groups, passes.is_mean)
     if not is_compiled(device):
-        return ReferenceSums(parts, ClassificationSums(left, groups))
+        return ReferenceSums(passes.parts, ClassificationSums(left, passes.groups))
     from dubito.engine.summing.compiled.classes import CompiledClassSums
 
-    return CompiledClassSums(logits, left, groups, is_mean)
+    return CompiledClassSums(passes.logits, left, passes.groups, passes.is_mean)
+
+
+def lean_class_sums(passes: ClassPasses, device: torch.device) -> RunningSums:
+    """Empty sums of what is said of classes without their spread; arguments as above."""
+    if not is_compiled(device):
+        return class_sums(passes, None, device)
+    from dubito.engine.summing.compiled.lean import LeanClassSums
+
+    return LeanClassSums(passes.logits, passes.is_mean)
 
 
 def class_figures(sums: Sums, draws: Draws) -> Columns:
@@ -66,6 +83,10 @@ def class_figures(sums: Sums, draws: Draws) -> Columns:
     """
     if not is_compiled(_HOST):
         return classification(sums, draws)
+    if "most_votes" in sums:
+        from dubito.engine.summing.compiled import lean
+
+        return lean.figures(sums, draws)
     from dubito.engine.summing.compiled import figures
 
     return figures.classification(sums, draws)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from dubito.engine.calling.columns import Column
+from dubito.engine.draws.strata import BLOCK
 from dubito.engine.summing.blocks import Blocks
 from dubito.engine.summing.figures import Draws
 from dubito.engine.summing.jackknife import MAX_GROUPS, Groups
@@ -38,6 +39,8 @@ class RunningSums(Protocol):
 
     enough: ClassVar[int]
     """Numbers of passes, from which they are summed without waiting for more."""
+    step: ClassVar[int]
+    """Passes that are summed together, if not the last: as many or a multiple."""
 
     def add(self, raw: Tensor, *, is_last: bool) -> None:
         """Take in the next samples, in order of t: whole blocks of 16, or the last.
@@ -89,6 +92,7 @@ class ReferenceSums:
     """
 
     enough: ClassVar[int] = 2**16
+    step: ClassVar[int] = BLOCK
 
     def __init__(self, parts: Parts, of_parts: PartSums) -> None:
         self._parts, self._of_parts = parts, of_parts

@@ -8,6 +8,7 @@ class_loops    a classification's sums, from logits
 number_loops   a regression's sums, from numbers
 spread         sums of any numbers, on their way in and out
 classes        the sums of a classification that stream
+lean           those of which no spread is wanted
 numbers        those of a regression
 figure_loops   what the sums of a classification say
 figures        the same, by name

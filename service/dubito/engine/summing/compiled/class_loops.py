@@ -33,6 +33,7 @@ from dubito.engine.summing.compiled.tiles import (
     TileSums,
     add_group,
     add_slopes,
+    average,
     correct,
     merge,
     new_tile,
@@ -105,6 +106,18 @@ def sum_classes(
             _normalise_lanes(layout, scratch, tile, votes)
         place = first if chunk.sizes_of_lanes else at
         _add_sizes(scratch, width, lanes, place, chunk.sizes_of_lanes, state.sizes)
+        if chunk.is_lean:
+            average(tile)
+            _keep_means(
+                tile,
+                votes,
+                scratch,
+                (width, lanes, classes),
+                outer * layout.lanes + first,
+                chunk,
+                state,
+            )
+            continue
         sum_up(tile)
         if chunk.has_blocks:
             add_slopes(tile, weights, chunk.before)
@@ -333,6 +346,40 @@ def _add_rows(
             voted[(row + lane) * classes + c] += votes[c * width + lane]
         for t in range(samples):
             total[row + lane] += entropy[t * width + lane]
+
+
+@in_order
+def _keep_means(
+    tile: TileSums,
+    votes: np.ndarray,
+    scratch: _Scratch,
+    sizes: tuple[int, int, int],
+    row: int,
+    chunk: ChunkOptions,
+    state: State,
+) -> None:
+    """Add means, votes and entropies of lanes, and write whether passes differ."""
+    width, lanes, classes = sizes
+    p, total, differs, mean = tile.samples, tile.total, tile.spare, state.spread.mean
+    samples, before = p.shape[0], chunk.before
+    share = samples / (before + samples)
+    differs[:] = 0
+    for t in range(1, samples):
+        for k in range(differs.shape[0]):
+            differs[k] = F(1) if p[t, k] != p[0, k] else differs[k]
+    for lane in range(lanes):
+        off_sum, different, start = 0.0, F(0), (row + lane) * classes
+        for c in range(classes):
+            k = c * width + lane
+            off = total[k] - mean[start + c] if before else 0.0
+            mean[start + c] = mean[start + c] + off * share if before else total[k]
+            off_sum += abs(off)
+            different = differs[k] if differs[k] > different else different
+            state.wins[start + c] += votes[k]
+        if off_sum != 0 or different != 0:
+            state.varies[row + lane] = 1
+        for t in range(samples):
+            state.entropy[row + lane] += scratch.entropy[t * width + lane]
 
 
 @in_order

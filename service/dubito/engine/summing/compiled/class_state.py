@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dubito.engine.summing.compiled.tiles import Doubles, Totals
 
@@ -45,6 +46,7 @@ class ChunkOptions(NamedTuple):
         sizes_of_lanes: the size of logits is wanted of each lane; else of each tile.
         has_blocks: the draw is stratified.
         is_whole: no samples come before or after.
+        is_lean: means, entropies and winners alone.
     """
 
     before: int
@@ -54,6 +56,7 @@ class ChunkOptions(NamedTuple):
     sizes_of_lanes: bool
     has_blocks: bool
     is_whole: bool
+    is_lean: bool
 
 
 class State(NamedTuple):
@@ -67,6 +70,8 @@ class State(NamedTuple):
         groups: (G, O·L·C) Σ p over each group, of one that is not.
         sizes: (T, N, 2) log Σ exp of the logits of a pass, and the largest; of each lane or tile,
             which are added to.
+        wins: (O·L·C,) votes, where lean sums are made: half as large.
+        varies: (O·L,) 1 where passes differ; lean sums alone.
     """
 
     spread: Totals
@@ -75,3 +80,5 @@ class State(NamedTuple):
     jackknife: Doubles
     groups: Doubles
     sizes: Doubles
+    wins: NDArray[np.int32]
+    varies: NDArray[np.uint8]

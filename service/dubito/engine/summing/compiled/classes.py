@@ -34,6 +34,7 @@ from dubito.engine.summing.logits import Logits
 _MANY = 256  # classes, from which loops run over them
 _NUMBERS = 1024  # of a pass of a tile, so that its passes stay in the cache
 _MOST_LANES = 64
+NO_GROUPS = np.zeros((0, 1))
 
 
 class CompiledClassSums:
@@ -48,6 +49,7 @@ class CompiledClassSums:
 
     enough: ClassVar[int] = 2**22
     """Numbers of passes, from which they are summed without waiting for more."""
+    step: ClassVar[int] = BLOCK
 
     def __init__(
         self,
@@ -71,22 +73,21 @@ class CompiledClassSums:
             raw: declared outputs, (T, B, ...).
             is_last: no more will come.
         """
-        assert self.count % BLOCK == 0
+        assert self.count % self.step == 0
         logits = self._logits(raw)
         z = logits.scaled
         samples, self._shape = z.shape[0], (*z.shape[1:-1], z.shape[-1] + logits.is_binary)
         z = z.flatten(2, -2) if z.ndim > 3 else z
         is_whole = is_last and not self.count
         if self._state is None:
-            self._state = _no_sums(prod(self._shape[:-1]), self._shape[-1])
+            self._state = self._none()
             self._sizes = (np.zeros((self._shape[0], 2)), np.zeros((self._shape[0], 2)))
-        before, self._size = self._size, group_size(self.count + samples, self._most_groups)
-        groups = _NO_GROUPS if is_whole else self._room(samples, self._size // before)
         layout = _layout(z, self._shape[-1])
         by_tile = len(self._shape) > 2
         sizes = np.zeros((samples, self._shape[0], layout.tiles if by_tile else 1, 2))
-        state = self._state._replace(groups=groups, sizes=sizes.reshape(samples, -1, 2))
-        self._state = state
+        state = self._state = self._with_room(self._state, samples, is_whole)._replace(
+            sizes=sizes.reshape(samples, -1, 2)
+        )
         chunk = ChunkOptions(
             before=self.count,
             group_size=self._size,
@@ -95,6 +96,7 @@ class CompiledClassSums:
             sizes_of_lanes=not by_tile,
             has_blocks=self.left is not None,
             is_whole=is_whole,
+            is_lean=state.votes.size == 0,
         )
         weights = normal_scores(min(samples, BLOCK))
         tiles = layout.tiles * (self._shape[0] if by_tile else 1)
@@ -145,18 +147,36 @@ class CompiledClassSums:
             jackknife=taken(state.jackknife),
             groups=np.array([taken(group) for group in state.groups]),
             sizes=state.sizes,
+            wins=state.wins,
+            varies=state.varies,
         )
         return part
 
-    def _room(self, samples: int, joined: int) -> Column:
+    def _none(self) -> State:
+        """Sums of no samples."""
+        distributions, numbers = prod(self._shape[:-1]), prod(self._shape)
+        return State(
+            no_spread(numbers),
+            votes=np.zeros(numbers),
+            entropy=np.zeros(distributions),
+            jackknife=np.zeros(distributions),
+            groups=NO_GROUPS,
+            sizes=np.zeros((0, 1, 2)),
+            wins=np.zeros(0, np.int32),
+            varies=np.zeros(0, np.uint8),
+        )
+
+    def _with_room(self, state: State, samples: int, is_whole: bool) -> State:
         """The groups so far, joined where they have grown, and those of the samples to come."""
-        assert self._state is not None
-        groups = self._state.groups
+        before, self._size = self._size, group_size(self.count + samples, self._most_groups)
+        if is_whole:
+            return state._replace(groups=NO_GROUPS)
+        groups, joined = state.groups, self._size // before
         if joined > 1 and len(groups):
             groups = np.add.reduceat(groups, range(0, len(groups), joined), axis=0)
         number = -(-(self.count + samples) // self._size)
-        more = np.zeros((number - len(groups), self._state.votes.size))
-        return np.concatenate([groups.reshape(-1, more.shape[1]), more])
+        more = np.zeros((number - len(groups), state.votes.size))
+        return state._replace(groups=np.concatenate([groups.reshape(-1, more.shape[1]), more]))
 
     def _jackknife(self) -> Column:
         """Its correction, of one chunk as the loops made it, else of the groups."""
@@ -177,21 +197,6 @@ class CompiledClassSums:
             total += rest / self.count * mean_N * (xlogy(risen_N, risen_N) - off_N)
         correction: Column = total.reshape(-1, self._shape[-1]).sum(-1)
         return correction
-
-
-_NO_GROUPS = np.zeros((0, 1))
-
-
-def _no_sums(distributions: int, classes: int) -> State:
-    numbers = distributions * classes
-    return State(
-        no_spread(numbers),
-        votes=np.zeros(numbers),
-        entropy=np.zeros(distributions),
-        jackknife=np.zeros(distributions),
-        groups=_NO_GROUPS,
-        sizes=np.zeros((0, 1, 2)),
-    )
 
 
 def _layout(z: Tensor, classes: int) -> LogitLayout:

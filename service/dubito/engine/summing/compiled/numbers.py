@@ -32,6 +32,7 @@ class CompiledNumberSums:
 
     enough: ClassVar[int] = 2**20
     """Numbers of passes, from which they are summed without waiting for more."""
+    step: ClassVar[int] = BLOCK
 
     def __init__(
         self, parts: Callable[[Tensor], Iterator[tuple[Tensor, Tensor]]], left: float | None

@@ -104,13 +104,8 @@ def sum_up(tile: TileSums) -> None:
     """Mean and squares of samples, and the means of their blocks."""
     p, total, mean, spare = tile.samples, tile.total, tile.mean, tile.spare
     samples, numbers = p.shape
-    _sum_blocks(tile)
-    for t in range(samples // BLOCK * BLOCK, samples):
-        row = p[t]
-        for k in range(numbers):
-            total[k] += row[k]
+    average(tile)
     for k in range(numbers):
-        total[k] /= samples
         mean[k] = F(total[k])
         spare[k] = 0
     for t in range(samples):
@@ -122,6 +117,20 @@ def sum_up(tile: TileSums) -> None:
         off = total[k] - mean[k]
         left = np.float64(spare[k]) / 2.0**60 - samples * off * off
         tile.squares[k] = 0.0 if left < 0 else left
+
+
+@in_order
+def average(tile: TileSums) -> None:
+    """The mean of samples, and the means of their blocks."""
+    p, total = tile.samples, tile.total
+    samples, numbers = p.shape
+    _sum_blocks(tile)
+    for t in range(samples // BLOCK * BLOCK, samples):
+        row = p[t]
+        for k in range(numbers):
+            total[k] += row[k]
+    for k in range(numbers):
+        total[k] /= samples
 
 
 @in_order

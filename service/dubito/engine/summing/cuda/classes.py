@@ -71,6 +71,7 @@ class LaunchedClassSums:
 
     enough: ClassVar[int] = 2**22
     """Numbers of passes, from which they are summed without waiting for more."""
+    step: ClassVar[int] = BLOCK
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ class LaunchedNumberSums:
 
     enough: ClassVar[int] = 2**22
     """Numbers of passes, from which they are summed without waiting for more."""
+    step: ClassVar[int] = BLOCK
 
     def __init__(self, parts: Parts, left: float | None, tiles: Tiles | None = None) -> None:
         self.left = left
