@@ -9,6 +9,10 @@ this process, so both sides meet the same machine; a figure is the median of the
 
 * Clients: each sends one row as JSON, waits for the answer, and sends the next.
 * Waits: four clients do so while one large request after the other is computed.
+* Together: two servers on these cores, in turns one alone and both, by how many threads each has.
+
+Where other programs take a part of the cores, what a server does in a second says little: requests
+per second of its processor time stand beside it.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import numpy as np
@@ -44,7 +49,7 @@ from dubito.bench.machine import describe_machine  # noqa: E402
 from dubito.engine import Engine  # noqa: E402
 from dubito_nn import export  # noqa: E402
 
-FEATURES, SAMPLES, SMALL_CLIENTS, LARGE_ROWS = 784, 50, 4, 10_000
+FEATURES, SAMPLES, SMALL_CLIENTS, LARGE_ROWS, TOGETHER_ROWS = 784, 50, 4, 10_000, 32
 RESULT = ROOT / "benchmarks" / "results" / "bench_http.json"
 JSON = "application/json"
 PREDICT, CALIBRATE = "/v1/models/mlp/predict", "/v1/models/mlp/calibrate"
@@ -70,6 +75,7 @@ def main() -> None:
             "engine_rows_per_s": _engine_rates(folder, options.clients),
             "clients": _throughput(servers, options),
             "waits": _waits(servers, options),
+            "together": [_together(folder, name, options) for name in options.threads],
             "machine": asdict(describe_machine(torch.device("cpu"))),
         }
     print(_tables(result))
@@ -81,6 +87,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32])
     parser.add_argument("--large", nargs="*", default=list(_LARGE), choices=list(_LARGE))
+    parser.add_argument("--threads", nargs="*", default=list(_THREADS), choices=list(_THREADS))
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a turn of a side")
     parser.add_argument("--beside", type=Path, help="another checkout")
@@ -112,8 +119,19 @@ def _engine_rates(folder: Path, sizes: Sequence[int]) -> dict[int, float]:
     return rates
 
 
+class _Server(NamedTuple):
+    url: str
+    pid: int
+
+    @property
+    def processor_s(self) -> float:
+        """Processor time that it has taken."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def _server(folder: Path, side: str, code: Path, settings: dict[str, str]) -> Iterator[str]:
+def _server(folder: Path, side: str, code: Path, settings: dict[str, str]) -> Iterator[_Server]:
     process = subprocess.Popen(
         [sys.executable, "-m", "dubito", "serve", "--port", "0"],
         stderr=subprocess.PIPE,
@@ -140,38 +158,44 @@ def _server(folder: Path, side: str, code: Path, settings: dict[str, str]) -> It
             sent.raise_for_status()
             small = client.post(PREDICT, content=_small(0), headers={"Content-Type": JSON})
             small.raise_for_status()  # loaded and compiled
-        yield found[0]
+        yield _Server(found[0], process.pid)
     finally:
         process.kill()
         process.wait()
 
 
-def _throughput(servers: dict[str, str], options: argparse.Namespace) -> list[dict[str, object]]:
+def _throughput(
+    servers: dict[str, _Server], options: argparse.Namespace
+) -> list[dict[str, object]]:
     bodies = [_small(place) for place in range(64)]
     table = []
     for clients in options.clients:
         taken: dict[str, list[list[float]]] = {side: [] for side in servers}
+        used_ms: dict[str, list[float]] = {side: [] for side in servers}
         for turn in range(options.turns + 1):
-            for side, url in servers.items():
-                ms = asyncio.run(_clients(url, clients, bodies, options.seconds))
+            for side, server in servers.items():
+                began_s = server.processor_s
+                ms = asyncio.run(_clients(server.url, clients, bodies, options.seconds))
                 if turn:  # the first warms up
                     taken[side].append(ms)
+                    used_ms[side].append(1000 * (server.processor_s - began_s) / len(ms))
         for side, turns in taken.items():
             rate = statistics.median(len(ms) / options.seconds for ms in turns)
             spread = {
                 f"p{share}_ms": statistics.median(float(np.percentile(ms, share)) for ms in turns)
                 for share in (50, 99)
             }
+            spread["processor_ms"] = statistics.median(used_ms[side])  # of a request
             table.append({"clients": clients, "side": side, "requests_per_s": rate, **spread})
     return table
 
 
-def _waits(servers: dict[str, str], options: argparse.Namespace) -> list[dict[str, object]]:
+def _waits(servers: dict[str, _Server], options: argparse.Namespace) -> list[dict[str, object]]:
     bodies = [_small(place) for place in range(64)]
     table = []
     for name in options.large:
         path, kind, body = _LARGE[name]()
-        for side, url in servers.items():
+        for side, (url, _) in servers.items():
             before = asyncio.run(_clients(url, SMALL_CLIENTS, bodies, 2.0))
             large_s, during = asyncio.run(_beside(url, bodies, path, kind, body))
             table.append(
@@ -186,6 +210,38 @@ def _waits(servers: dict[str, str], options: argparse.Namespace) -> list[dict[st
                 }
             )
     return table
+
+
+def _together(folder: Path, name: str, options: argparse.Namespace) -> dict[str, object]:
+    """Requests of 32 rows per second: of one server alone, and of two on the same cores."""
+    body = _rows(TOGETHER_ROWS)
+
+    async def asked(some: Sequence[_Server]) -> tuple[float, float]:
+        began_s = sum(server.processor_s for server in some)
+        npy = "application/x-npy"
+        taken = [_clients(server.url, 2, [body], options.seconds, npy) for server in some]
+        count = sum(map(len, await asyncio.gather(*taken)))
+        used_s = sum(server.processor_s for server in some) - began_s
+        return count / options.seconds, count / used_s
+
+    with ExitStack() as stack:
+        first, second = (
+            stack.enter_context(_server(folder, f"{name}-{place}", ROOT, _THREADS[name]))
+            for place in range(2)
+        )
+        turns = [
+            [asyncio.run(asked(some)) for some in ([first], [second], [first, second])]
+            for _ in range(options.turns + 1)
+        ][1:]  # the first warms up
+    per_s, per_processor_s = np.moveaxis(np.array(turns), 2, 0)  # each: turn, then who is asked
+    return {"threads": name} | {
+        f"{who}{unit}": float(np.median(figures))
+        for unit, rate in (("_per_s", per_s), ("_per_processor_s", per_processor_s))
+        for who, figures in (
+            ("alone", rate[:, :2].mean(axis=1)),
+            ("both", rate[:, 2]),
+        )
+    }
 
 
 async def _beside(
@@ -204,10 +260,12 @@ async def _beside(
     return took_s, during or [1000 * took_s]
 
 
-async def _clients(url: str, count: int, bodies: Sequence[bytes], seconds: float) -> list[float]:
+async def _clients(
+    url: str, count: int, bodies: Sequence[bytes], seconds: float, kind: str = JSON
+) -> list[float]:
     """Milliseconds of every request that so many clients send, one after the other."""
     taken: list[float] = []
-    tasks = [asyncio.create_task(_ask(url, bodies, place, taken)) for place in range(count)]
+    tasks = [asyncio.create_task(_ask(url, bodies, place, taken, kind)) for place in range(count)]
     await asyncio.sleep(seconds)
     await _stop(tasks)
     return taken
@@ -223,13 +281,15 @@ async def _stop(tasks: Sequence[asyncio.Task[None]]) -> None:
             raise met
 
 
-async def _ask(url: str, bodies: Sequence[bytes], place: int, taken: list[float]) -> None:
+async def _ask(
+    url: str, bodies: Sequence[bytes], place: int, taken: list[float], kind: str = JSON
+) -> None:
     reader, writer = await _connect(url)
     try:
         while True:
             place = (place + 7) % len(bodies)
             began_s = time.perf_counter()
-            await _sent(reader, writer, PREDICT, JSON, bodies[place])
+            await _sent(reader, writer, PREDICT, kind, bodies[place])
             taken.append(1000 * (time.perf_counter() - began_s))
     finally:
         writer.close()
@@ -290,15 +350,22 @@ _LARGE = {
 }
 
 
+_THREADS = {
+    "one each": {"DUBITO_THREADS": "1"},
+    "two each": {"DUBITO_THREADS": "2"},
+    "two each, which turn": {"DUBITO_THREADS": "2", "OMP_WAIT_POLICY": "ACTIVE"},
+}
+
+
 def _tables(result: dict[str, object]) -> str:
     lines = [f"engine alone, rows / s: {result['engine_rows_per_s']}"]
-    for name in ("clients", "waits"):
+    for name in ("clients", "waits", "together"):
         rows = result[name]
         assert isinstance(rows, list)
         for number, row in enumerate(rows):
             if number == 0:
                 lines += ["", f"| {' | '.join(row)} |", f"|{'---|' * len(row)}"]
-            cells = (f"{v:.1f}" if isinstance(v, float) else str(v) for v in row.values())
+            cells = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values())
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
+
+from dubito import threads
 
 _INTERRUPTED = 130
 
@@ -19,6 +22,7 @@ def main() -> None:
     if before is signal.default_int_handler:  # a shell may have it ignored
         signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
     gc.disable()
+    threads.prepare(os.environ, is_server=sys.argv[1:2] == ["serve"])
     from dubito import cli
 
     run = cli.prepared()

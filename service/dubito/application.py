@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 from dubito.calibration.cache import Calibrations
 from dubito.jobs import Desk, Runner
 from dubito.models.library import Library
@@ -47,6 +49,8 @@ class Application:
     """
 
     def __init__(self, settings: Settings) -> None:
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
         database, objects = open_database(settings), open_objects(settings)
         calibrations = Calibrations()
         self._drain_s = settings.drain_timeout_ms / 1000

@@ -75,6 +75,13 @@ class Settings(BaseSettings):
     device: str = Field(
         default="cpu", description="Device that the networks run on: cpu, cuda or cuda:1."
     )
+    threads: Positive | None = Field(
+        default=None,
+        le=1024,
+        description="Threads that compute on a CPU. Without it: a server takes OMP_NUM_THREADS, "
+        "else the cores that its container or its affinity allows less one, at least one; a "
+        "command takes what torch chooses.",
+    )
     num_samples: int = Field(
         default=64, ge=2, description="Default number T of masked passes for new versions."
     )
