@@ -203,6 +203,37 @@ def test_skipped_branches_answer_as_dense_masked_ones(
     torch.testing.assert_close(got, reference(bundle, inputs, sampling), atol=1e-4, rtol=1e-4)
 
 
+class Windows(nn.Module):
+    """Residual attention in windows, which lie on the axis of the rows, around stochastic depth."""
+
+    def __init__(self, *, inner: bool) -> None:
+        super().__init__()
+        self.embed, self.norm, self.head = nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 3)
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.path = StochasticDepth(0.3)
+        self.dropout = nn.Dropout(0.2) if inner else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.embed(x)
+        for _ in range(2):
+            query, key, value = self.qkv(self.norm(hidden).reshape(-1, 2, 8)).chunk(3, -1)
+            weights = self.dropout((query @ key.mT).softmax(-1))
+            hidden = hidden + self.path(self.out(weights @ value).view_as(hidden))
+        return self.head(hidden.mean(1))
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_branches_of_several_windows_per_row_are_skipped_and_answer_as_dense_ones(
+    inner: bool, tmp_path: Path
+) -> None:
+    engine = Engine.load(exported(Windows(inner=inner), (8, 4), tmp_path))
+    inputs, sampling = torch.randn(3, 8, 4), Sampling(7, 1)
+    got = with_forms(engine, inputs, sampling, Skipped)
+    dense = replace(engine.pieces("shared", {"x": inputs}), forced=())
+    (tile,) = dense.tiles({"x": inputs}, sampling, None)
+    torch.testing.assert_close(got, torch.cat(list(tile.passes(range(7)))), atol=1e-4, rtol=1e-4)
+
+
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     torch.manual_seed(0)

@@ -15,6 +15,7 @@ tensors          its weights
 strict_json      its JSON
 archive          the zip around it
 bundle           the file
+trial            whether it runs, before it is there
 errors           what can go wrong
 """
 

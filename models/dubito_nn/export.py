@@ -1,7 +1,8 @@
 """From a trained network to a bundle that can be served.
 
-Its job: `export`, in five steps: capture the network as it samples and as it is evaluated, lower
-what hides its randomness, lift the randomness out, prove that the result is the network, write.
+Its job: `export`, in six steps: capture the network as it samples and as it is evaluated, lower
+what hides its randomness, lift the randomness out, prove that the result is the network, see that
+it can be served, write.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from dubito_nn.lifting.granularity import with_granularity
 from dubito_nn.lifting.inject import inject_dropout
 from dubito_nn.lifting.lift import Lifted, lift, refuse_as_recorded, without_unserved
 from dubito_nn.lifting.lower import lower
-from dubito_nn.lifting.prove import prove
+from dubito_nn.lifting.prove import prove, two_sizes
 from dubito_nn.lifting.returned import checked_ending, checked_output
 from dubito_nn.manifest import InputSpec, Manifest, Output, Task
 from dubito_nn.program import Node, Program, pruned
+from dubito_nn.trial import refuse_unserved
 
 
 def export(
@@ -93,7 +95,7 @@ def export(
         ExportError: naming the module and the remedy, where the network cannot be served: nothing
             random in it, an unknown random operator, a site that does not change the output, rows
             that interact, data-dependent control flow, batch-norm by batch statistics, or an
-            output that is not what was declared.
+            output that is not what was declared; then there is no file.
     """
     declared = Declared(task, output, class_axis, output_axis, read_levels(quantile_levels))
     if not isinstance(path, (str, os.PathLike)) or not Path(path).name:
@@ -130,7 +132,7 @@ def export(
             quantile_levels=declared.quantile_levels,
         )
         manifest = replace(manifest, warnings=_warnings(manifest, lifted, captured, held_by))
-        return _write(Path(path), manifest, lifted, point.program)
+        return _write(Path(path), manifest, lifted, point.program, two_sizes(captured))
 
 
 def _lift_and_prove(captured: Captured) -> tuple[Lifted, Lifted]:
@@ -211,8 +213,14 @@ def _warnings(
     return (*((injected,) if injected else ()), *lifted.notices, *advice)
 
 
-def _write(path: Path, manifest: Manifest, lifted: Lifted, point: Program) -> Bundle:
-    """Write the bundle under a name of its own, read it back, and put it in its place."""
+def _write(
+    path: Path,
+    manifest: Manifest,
+    lifted: Lifted,
+    point: Program,
+    examples: Iterable[Mapping[str, Tensor]],
+) -> Bundle:
+    """Read the bundle back, see that it can be served, and put it in its place."""
     used = {
         str(node.args[0])
         for program in (lifted.program, point)
@@ -224,6 +232,7 @@ def _write(path: Path, manifest: Manifest, lifted: Lifted, point: Program) -> Bu
         bundle = load_bundle(content)
     except BundleError as error:
         raise ExportError(f"the network cannot be written as a bundle: {error}") from error
+    refuse_unserved(bundle, examples)
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(content)

@@ -39,7 +39,7 @@ def prove(captured: Captured, lifted: Lifted, point: Program) -> Lifted:
         ExportError: with the module and the remedy, where one of the proofs fails.
     """
     with torch.no_grad():
-        for inputs in (captured.example, _smaller(captured)):
+        for inputs in two_sizes(captured):
             _replay(captured, lifted, inputs)
             _compare_point(captured, lifted, point, inputs)
         if captured.module.output_name is not None:
@@ -132,6 +132,11 @@ def _output(captured: Captured, lifted: Lifted, draws: SiteSource) -> Tensor:
 
 def _equal(first: Tensor, second: Tensor) -> bool:
     return torch.equal(first.nan_to_num(), second.nan_to_num())
+
+
+def two_sizes(captured: Captured) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The example, and a part of it with fewer rows and less along every free dimension."""
+    return captured.example, _smaller(captured)
 
 
 def _smaller(captured: Captured) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ plans       the plans of the shapes of rows that were asked about
 some_sites  the engines that sample some of the sites
 loading     a bundle proved and prepared at load
 engine      all of it together
+served      whether an exported bundle can be served
 ensemble    several engines as one mixture
 network     one engine, or several: what can be asked
 pinning     an engine that computes the same bits in another process

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
 from torch import Tensor
@@ -50,7 +51,7 @@ def options(execution: Execution, rates: Rates, num_samples: int) -> list[Option
         return []
     output = execution.program.outputs["output"]
     forms: list[AnyForm] = []
-    for find in (chains, linear_maps, branches):
+    for find in (chains, linear_maps, partial(branches, sites=execution.sites)):
         taken = {name for form in forms for name in form.nodes}
         more: Sequence[AnyForm] = find(plan.suffix, plan, layouts, output)
         forms += [form for form in more if not taken & set(form.nodes)]

@@ -43,6 +43,7 @@ from dubito.engine.summing.sheet import Sheet
 from dubito.errors import InputError
 from dubito_nn import Bundle, Manifest
 from dubito_nn.program import sites_in
+from dubito_nn.trial import made_up_rows
 
 
 @dataclass(eq=False)
@@ -395,4 +396,4 @@ class Engine:
 
     def made_up_rows(self, count: int = 2) -> dict[str, Tensor]:
         """Rows of numbers that the network takes; free dimensions as long as it needs."""
-        return proof.made_up_rows(self.manifest.inputs, self._free, count)
+        return made_up_rows(self.manifest.inputs, self._free, count)

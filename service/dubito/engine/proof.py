@@ -1,7 +1,7 @@
 """Trying a bundle out on made-up rows before it is taken.
 
-Its job: make rows that fit the manifest, and refuse a graph that does not run on them or returns
-something other than the manifest states.
+Its job: refuse a graph that does not run on them or returns something other than the manifest
+states.
 """
 
 from __future__ import annotations
@@ -23,40 +23,18 @@ from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.sizes import GraphLimits, NotRunningError, check_sizes, warm_up
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, InputSpec
-from dubito_nn.program import DTYPES, SiteSource, Value, doubled
+from dubito_nn.program import SiteSource, Value, doubled
+from dubito_nn.trial import FREE_SIZES, made_up_rows, row_sizes
 
 if TYPE_CHECKING:
     from dubito.engine.engine import Engine
 
 _UNBOUNDED = 2**62
 _APART = 1e-3  # of the largest number, between a row alone and beside others
-_FREE_SIZES = (8, 16, 32, 64, 128, 256)  # of a free dimension, until the graph runs
 _FAILURES = (
     *(ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError),
     ValueError,
 )
-
-
-def made_up_rows(specs: Sequence[InputSpec], free: int, count: int = 2) -> dict[str, Tensor]:
-    """Rows of numbers that the network takes.
-
-    Args:
-        specs: the network's inputs.
-        free: size of every free dimension.
-        count: how many rows.
-    """
-    generator = torch.Generator().manual_seed(0)
-    rows = {}
-    for spec in specs:
-        size = (count, *_sizes(spec, free))
-        dtype = DTYPES[spec.dtype]
-        if dtype.is_floating_point:
-            drawn = torch.randn(size, generator=generator)
-        else:
-            high = 1 if spec.high is None else spec.high
-            drawn = torch.randint(spec.low or 0, high + 1, size, generator=generator)
-        rows[spec.name] = drawn.to(dtype)
-    return rows
 
 
 def fitting_size(bundle: Bundle, limits: GraphLimits) -> int:
@@ -68,7 +46,7 @@ def fitting_size(bundle: Bundle, limits: GraphLimits) -> int:
     specs = bundle.manifest.inputs
     is_free = any(isinstance(part, str) for spec in specs for part in spec.shape)
     first: BundleRefusedError | None = None
-    for free in _FREE_SIZES if is_free else _FREE_SIZES[:1]:
+    for free in FREE_SIZES if is_free else FREE_SIZES[:1]:
         _check_bytes(specs, free, limits.alive_bytes)
         try:
             check_sound(bundle, made_up_rows(specs, free), limits)
@@ -98,7 +76,7 @@ def known_size(found: object, limit_s: float | None) -> int | None:
         found: of an earlier load.
         limit_s: of a bundle that is loaded to be proved; None: it is loaded to answer.
     """
-    if limit_s is None and type(found) is int and found in _FREE_SIZES:
+    if limit_s is None and type(found) is int and found in FREE_SIZES:
         return found
     warm_up()
     return None
@@ -223,7 +201,7 @@ def check_apart(
     Raises:
         BundleRefusedError: they differ by more than rounding.
     """
-    if not _is_same(together_TBD, alone_TBD) and not _is_rounding(in_double):
+    if not is_same(together_TBD, alone_TBD) and not _is_rounding(in_double):
         raise BundleRefusedError(
             "the graph answers a row otherwise when other rows run beside it (rows interact, or the"
             " number of rows enters the result): export the network again"
@@ -251,12 +229,13 @@ def passes_in_double(
 
 def _is_rounding(in_double: Callable[[], tuple[Tensor, Tensor]]) -> bool:
     try:
-        return _is_same(*in_double())
+        return is_same(*in_double())
     except RuntimeError:  # a graph that insists on another type
         return False
 
 
-def _is_same(first: Tensor, second: Tensor) -> bool:
+def is_same(first: Tensor, second: Tensor) -> bool:
+    """Whether finite numbers differ by rounding alone."""
     known = first.isfinite() & second.isfinite()
     first, second = first[known].double(), second[known].double()
     bound = _APART * (1 + float(second.abs().max())) if first.numel() else 0.0
@@ -296,13 +275,9 @@ def check_rows(output: Layout) -> None:
 
 
 def _check_bytes(specs: Sequence[InputSpec], free: int, limit_bytes: int) -> None:
-    size = sum(2 * 8 * math.prod(_sizes(spec, free)) for spec in specs)
+    size = sum(2 * 8 * math.prod(row_sizes(spec, free)) for spec in specs)
     if size > limit_bytes:
         raise BundleRefusedError(
             f"two rows of the inputs take {size} bytes, more than the budget of {limit_bytes}:"
             " raise DUBITO_MEMORY_BUDGET_BYTES if that is meant"
         )
-
-
-def _sizes(spec: InputSpec, free: int) -> tuple[int, ...]:
-    return tuple(part if isinstance(part, int) else free for part in spec.shape)

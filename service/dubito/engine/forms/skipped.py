@@ -22,9 +22,10 @@ from torch import Tensor
 from dubito.engine.forms.about import About
 from dubito.engine.forms.layer import has_rows_first, readers_of
 from dubito.engine.kernels.rates import Work
-from dubito.engine.planning.layout import Layouts, Size
+from dubito.engine.planning.layout import Layouts, RowAxis, Size
 from dubito.engine.planning.plan import Plan
 from dubito.engine.running.fold import Fold, Steps, as_tensor, repeated_each, steps_with, unfolded
+from dubito_nn import Site
 from dubito_nn.program import Node, Ref
 
 
@@ -114,7 +115,9 @@ class Skipped:
         )
 
 
-def branches(nodes: Sequence[Node], plan: Plan, layouts: Layouts, output: str) -> list[Skipped]:
+def branches(
+    nodes: Sequence[Node], plan: Plan, layouts: Layouts, output: str, sites: Sequence[Site]
+) -> list[Skipped]:
     """Every branch that one number per sample switches.
 
     Args:
@@ -122,14 +125,18 @@ def branches(nodes: Sequence[Node], plan: Plan, layouts: Layouts, output: str) -
         plan: that they belong to.
         layouts: how values hold their rows.
         output: its name.
+        sites: of the graph, which know the order of several entries per row.
     """
     by_name = {node.name: node for node in nodes}
     readers = readers_of(nodes)
+    apart = _apart(nodes, plan, layouts, sites)
     skipped, taken = list[Skipped](), set[str]()
     for node in nodes:
         for around, product in _sums(node, by_name):
             operand = _switched(product, plan, layouts)
             if operand is None or readers[product.name] != [node] or product.name == output:
+                continue
+            if not has_rows_first(layouts, around) or not _alike(layouts, around, product.name):
                 continue
             branch, mask = operand
             inside = _inside(product.name, nodes, readers, layouts)
@@ -139,10 +146,31 @@ def branches(nodes: Sequence[Node], plan: Plan, layouts: Layouts, output: str) -
             steps = steps_with([by_name[name] for name in inside], (), branch)
             needed = {name for at in inside for name in by_name[at].references()} - set(inside)
             needed = {name for name in needed if not isinstance(layouts.of[name], Size)}
+            if not needed <= apart:
+                continue
             skipped.append(Skipped(around, mask, steps, names, (around, mask, *sorted(needed))))
             taken.update(names)
             break
     return skipped
+
+
+def _apart(nodes: Sequence[Node], plan: Plan, layouts: Layouts, sites: Sequence[Site]) -> set[str]:
+    """Values of which the entries of some samples can be taken: those of a sample lie together.
+
+    So they do where a row has one entry. Of several, such as windows, only a site says that a row's
+    own lie together.
+    """
+    known = {node.name for node in plan.static}
+    for name, layout in layouts.of.items():
+        if isinstance(layout, RowAxis) and layout.axis is not None and layout.per_row == 1:
+            known.add(name)
+    drawn = (node for node in nodes if node.op == "site")
+    return known | {node.name for node in drawn if sites[int(str(node.args[0]))].rows_outer}
+
+
+def _alike(layouts: Layouts, *names: str) -> bool:
+    """Whether values have one shape."""
+    return len({layouts.shape[name] for name in names}) == 1
 
 
 def _sums(node: Node, by_name: Mapping[str, Node]) -> list[tuple[str, Node]]:
@@ -169,6 +197,8 @@ def _switched(product: Node, plan: Plan, layouts: Layouts) -> tuple[str, str] | 
             and branch not in plan.from_masks
             and has_rows_first(layouts, mask)
             and has_rows_first(layouts, branch)
+            and _alike(layouts, branch, product.name)
+            and len(shape) == len(layouts.shape[branch])
             and all(size == 1 for size in shape[1:])
         ):
             return branch, mask

@@ -166,7 +166,8 @@ class Fold:
         Args:
             positions: of the samples in this chunk.
             index: the same on the device.
-            names: of values in folded form, of samples, or of others, which stay as they are.
+            names: of values in folded form, in which those of a row lie together, of samples, or of
+                others, which stay as they are.
         """
         chunk = Chunk([self.chunk.samples[at] for at in positions], self.chunk.rows)
         if len(chunk.samples) == len(self.chunk.samples):
@@ -179,7 +180,7 @@ class Fold:
                 continue
             if name in self.values:
                 folded = as_tensor(self.values[name])
-                shape = (len(self.chunk.samples), len(self.chunk.rows))
+                shape = (len(self.chunk.samples), len(self.chunk.rows) * layout.per_row)
                 some = unfolded(folded, layout.axis, shape).index_select(layout.axis, index)
                 values[name] = some.flatten(layout.axis, layout.axis + 1)
             elif name in self.of_samples:
