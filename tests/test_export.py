@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dubito.engine import Engine
 from dubito_nn import Bundle, ExportError, export, load_bundle
 from dubito_nn.dropout import DropBlock2d
 
@@ -325,6 +326,61 @@ def test_a_probability_that_a_layer_holds_under_another_name_is_stated_as_drawn(
 
     bundle = export(Two(), torch.randn(2, 8), path, **declared())
     assert [(site.drop_prob, site.keep_prob) for site in bundle.sites] == [(0.3, None), (0.1, None)]
+
+
+class Forgetting(nn.Module):
+    """Steps of which the last three alone reach the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout, self.head = nn.Dropout(0.3), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x[:, 0]
+        for step in range(x.shape[1]):
+            state = 1e-4 * state + self.dropout(x[:, step])
+        return self.head(state)
+
+
+class Weak(nn.Module):
+    """Three draws, of which one shows: one that nothing reads, and one behind a gate at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head, self.recurrent = nn.Linear(8, 8), nn.Linear(8, 3), nn.LSTM(8, 8, 2)
+        self.recurrent.dropout = 0.3
+        self.unread, self.dropout, self.gated = nn.Dropout(0.4), nn.Dropout(0.5), nn.Dropout(0.2)
+        self.gate = nn.Parameter(torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.unread(x), self.recurrent(x[None]), functional.alpha_dropout(x, 0.3, self.training)
+        self.dropout(x)
+        hidden = self.dropout(self.inner(x))
+        return self.head(hidden + self.gate * self.gated(hidden))
+
+
+def test_draws_that_nothing_reads_are_left_out_and_those_that_do_not_show_are_named(path):
+    network = Weak()
+    bundle = export(network, torch.randn(4, 8), path, task="classification", output="logits")
+    assert [site.module_path for site in bundle.sites] == ["dropout", "gated"]
+    left_out, *rest = bundle.manifest.warnings
+    whole = {f"module `{name}`" for name in ("unread", "recurrent", "(the network itself)")}
+    said = {line.removesuffix(" feeds no served output: left out") for line in (left_out, *rest)}
+    assert whole | {"a draw of module `dropout`"} <= said
+    (dead,) = (line for line in bundle.manifest.warnings if "change nothing" in line)
+    assert dead.startswith("1 of 2 random operations")
+    assert "`gated`" in dead
+    engine = Engine.load(bundle)
+    assert engine.sample(torch.randn(2, 8)).std(0).min() > 0
+
+
+def test_of_many_steps_those_that_show_are_found_among_those_that_do_not(path):
+    torch.manual_seed(0)
+    cells = Forgetting()
+    bundle = export(cells, torch.randn(4, 12, 4), path, task="classification", output="logits")
+    assert len(bundle.sites) == 12
+    (dead,) = (line for line in bundle.manifest.warnings if "change nothing" in line)
+    assert dead.startswith("9 of 12 random operations")
 
 
 class Cancelling(nn.Module):

@@ -15,6 +15,7 @@ draws        draws to try it out with
 recording    what the eager network draws, as draws of the sites
 observe      what the eager network does
 rows         that no row reads another
+dead         which sites change nothing
 prove        that the lifted graph is the network
 bounds       what the output can be by construction
 returned     the output held against what was declared

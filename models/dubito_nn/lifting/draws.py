@@ -63,12 +63,3 @@ def dropped_draws(sites: Sequence[Site]) -> SiteSource:
         return torch.full(size, _DROPPED[sites[index].distribution], dtype=dtype)
 
     return draw
-
-
-def with_one(base: SiteSource, index: int, other: SiteSource) -> SiteSource:
-    """`base`, but site `index` drawn from `other`."""
-
-    def draw(asked: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        return (other if asked == index else base)(asked, size, dtype)
-
-    return draw

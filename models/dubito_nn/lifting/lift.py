@@ -125,8 +125,10 @@ def without_unserved(lifted: Lifted) -> Lifted:
         for node in program.nodes
     )
     sites = [replace(lifted.sites[old], index=position) for old, position in new.items()]
+    kept = {site.module_path for site in sites}
     gone = dict.fromkeys(
-        f"module `{site.module_path}` feeds no served output: left out"
+        f"{'a draw of ' * (site.module_path in kept)}module `{site.module_path}` feeds no served"
+        " output: left out"
         for site in lifted.sites
         if site.index not in new
     )

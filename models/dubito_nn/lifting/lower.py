@@ -8,7 +8,8 @@ and one that is no more than a difference:
     diff along an axis             →  x[1:] - x[:-1]
 
 Left as they are, the first would lose its dropout when decomposed, the second could not take a
-mask from outside. Fused calls without dropout stay fused.
+mask from outside. Fused calls without dropout stay fused. Draws that nothing reads stay in the
+graph, so that they can be counted against those of the eager network.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram, exported_program
 from torch.fx import Graph, Node
+from torch.fx.node import _side_effectful_functions
 
 from dubito_nn.lifting.opaque import recurrent_operators
+from dubito_nn.lifting.rules import RULES
 from dubito_nn.operators import ALLOWED, name_of
 
 aten = torch.ops.aten
@@ -45,7 +48,7 @@ def lower(program: ExportedProgram) -> ExportedProgram:
         elif node.target == aten.diff.default:
             _lower_diff(graph, node)
     program.graph_module.recompile()
-    with _keeping_allowed():
+    with _keeping_allowed(), _keeping_draws():
         lowered: ExportedProgram = program.run_decompositions({})
     return lowered
 
@@ -62,6 +65,23 @@ def _keeping_allowed() -> Iterator[None]:
         yield
     finally:
         setattr(exported_program, _LIST, _all_composites)
+
+
+@contextmanager
+def _keeping_draws() -> Iterator[None]:
+    """While active, torch keeps draws that nothing reads: the eager network makes them as well."""
+    added = _random_operators() - _side_effectful_functions
+    _side_effectful_functions.update(added)
+    try:
+        yield
+    finally:
+        _side_effectful_functions.difference_update(added)
+
+
+@cache
+def _random_operators() -> frozenset[Callable[..., Any]]:
+    parts = (name.split(".")[1:] for name in RULES)
+    return frozenset(getattr(getattr(aten, packet), overload) for packet, overload in parts)
 
 
 @cache

@@ -3,33 +3,26 @@
 Its job, in order: replay what the eager network drew and compare the outputs, and compare the point
 graph with the network in evaluation mode, each at two numbers of rows and two
 sizes of every free dimension; see that no row reads
-another; see that every site alone changes the output.
+another; see that every site alone changes the output, or take note of those that do not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from dubito_nn.errors import ExportError
 from dubito_nn.lifting.capture import WHOLE, Captured
-from dubito_nn.lifting.draws import (
-    TOLERANCE,
-    dropped_draws,
-    kept_draws,
-    random_draws,
-    tolerance,
-    with_one,
-)
+from dubito_nn.lifting.dead import REDRAWS, dead_sites
+from dubito_nn.lifting.draws import TOLERANCE, tolerance
 from dubito_nn.lifting.lift import Lifted, without_unserved
 from dubito_nn.lifting.recording import DrawRecorder
 from dubito_nn.lifting.rows import prove_rows
-from dubito_nn.manifest import Site
-from dubito_nn.program import Program, SiteSource
-
-_REDRAWS = 16
+from dubito_nn.manifest import named_modules
+from dubito_nn.program import Program
 
 
 def prove(captured: Captured, lifted: Lifted, point: Program) -> Lifted:
@@ -42,11 +35,15 @@ def prove(captured: Captured, lifted: Lifted, point: Program) -> Lifted:
         for inputs in two_sizes(captured):
             _replay(captured, lifted, inputs)
             _compare_point(captured, lifted, point, inputs)
-        if captured.module.output_name is not None:
-            lifted = without_unserved(lifted)
+        lifted = without_unserved(lifted)
+        if not lifted.sites:
+            raise ExportError(
+                "the network has no random operation that reaches its output, so all its samples"
+                " would be equal: serve the output that one feeds, or name modules in"
+                " drop_prob={pattern: p} to put dropout behind them"
+            )
         lifted = prove_rows(lifted, captured.example)
-        _refuse_dead(captured, lifted)
-    return lifted
+        return _noted_dead(captured, lifted)
 
 
 def _replay(captured: Captured, lifted: Lifted, inputs: Mapping[str, Tensor]) -> None:
@@ -102,36 +99,25 @@ def _agree(eager: Tensor, graph: Tensor, what: str, mode: str) -> None:
         )
 
 
-def _refuse_dead(captured: Captured, lifted: Lifted) -> None:
-    """See that every site alone, the others held fixed, changes the output."""
-    open_draws, closed_draws = kept_draws(lifted.sites), dropped_draws(lifted.sites)
-    open_output = _output(captured, lifted, open_draws)
-    for site in lifted.sites:
-        closed = _output(captured, lifted, with_one(open_draws, site.index, closed_draws))
-        if _equal(open_output, closed) and not _redrawn_changes(captured, lifted, site):
-            raise ExportError(
-                f"module `{site.module_path}`: the draws of `{site.operator}` do not change the"
-                f" output ({_REDRAWS} redrawn), so they tell nothing: take the layer out, or serve"
-                " the output that it feeds"
-            )
-
-
-def _redrawn_changes(captured: Captured, lifted: Lifted, site: Site) -> bool:
-    """Whether fresh draws of one site change the output, for several draws of the others."""
-    for _ in range(_REDRAWS):
-        base, other = random_draws(lifted.sites), random_draws(lifted.sites)
-        redrawn = with_one(base, site.index, other)
-        if not _equal(_output(captured, lifted, base), _output(captured, lifted, redrawn)):
-            return True
-    return False
-
-
-def _output(captured: Captured, lifted: Lifted, draws: SiteSource) -> Tensor:
-    return lifted.program.run(captured.example, lifted.weights, draws)["output"]
-
-
-def _equal(first: Tensor, second: Tensor) -> bool:
-    return torch.equal(first.nan_to_num(), second.nan_to_num())
+def _noted_dead(captured: Captured, lifted: Lifted) -> Lifted:
+    """Take note of sites that change nothing alone, the others held fixed; refuse if all do so."""
+    dead = [lifted.sites[index] for index in dead_sites(lifted, captured.example)]
+    if len(dead) == len(lifted.sites):
+        site = dead[0]
+        raise ExportError(
+            f"module `{site.module_path}`: the draws of `{site.operator}` do not change the output"
+            f" ({REDRAWS} redrawn), nor do any others, so all samples would be equal: take the"
+            " layer out, train what stands at 0 behind it, or serve the output that it feeds"
+        )
+    if not dead:
+        return lifted
+    paths = dict.fromkeys(f"`{site.module_path}`" for site in dead)
+    notice = (
+        f"{len(dead)} of {len(lifted.sites)} random operations change nothing that can be seen in"
+        f" the output, those of {named_modules(list(paths))}: weights at 0 behind them, or many"
+        " steps; they are drawn all the same"
+    )
+    return replace(lifted, notices=(*lifted.notices, notice))
 
 
 def two_sizes(captured: Captured) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

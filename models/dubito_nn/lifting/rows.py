@@ -39,9 +39,7 @@ def prove_rows(lifted: Lifted, inputs: Inputs) -> Lifted:
     if not _same(before[1:], _output(lifted, other, draws)[1:]):
         raise ExportError(_mixed(_first_mixing(lifted, (inputs, draws), (other, draws))))
     lifted = replace(lifted, sites=_with_row_order(lifted, inputs, draws, before))
-    changed = draws
-    for site in lifted.sites:
-        changed = _row_redrawn(changed, site, rows)
+    changed = _row_redrawn(draws, lifted.sites, rows)
     if not _same(before[1:], _output(lifted, inputs, changed)[1:]):
         raise ExportError(_mixed(_first_mixing(lifted, (inputs, draws), (inputs, changed))))
     if not _is_apart(lifted, inputs, draws) and not _is_apart_in_double(lifted, inputs, draws):
@@ -135,7 +133,7 @@ def _with_row_order(
             continue
         for rows_outer in (True, False):
             guess = replace(site, rows_outer=rows_outer)
-            after = _output(lifted, inputs, _row_redrawn(draws, guess, rows))
+            after = _output(lifted, inputs, _row_redrawn(draws, [guess], rows))
             if _same(after[1:], before[1:]):
                 sites.append(guess)
                 break
@@ -147,12 +145,13 @@ def _with_row_order(
     return sites
 
 
-def _row_redrawn(base: SiteSource, site: Site, rows: int) -> SiteSource:
-    """`base`, but with row 0's part of one site turned around."""
+def _row_redrawn(base: SiteSource, sites: Sequence[Site], rows: int) -> SiteSource:
+    """`base`, but with row 0's part of some sites turned around."""
+    chosen = {site.index: site for site in sites}
 
     def draw(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        value = base(index, size, dtype)
-        if index != site.index or site.batch_dim is None:
+        value, site = base(index, size, dtype), chosen.get(index)
+        if site is None or site.batch_dim is None:
             return value
         shape = (rows, -1) if site.rows_outer else (-1, rows)
         value = value.movedim(site.batch_dim, 0).clone(memory_format=torch.contiguous_format)
