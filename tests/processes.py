@@ -90,7 +90,7 @@ class ServerProcess:
     ) -> None:
         self.process = Forked(partial(_serve, holds_jobs), environment(data_dir, settings), 2)
         first = self.process.written.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+", first)
+        found = re.search(r"https?://127\.0\.0\.1:\d+", first)
         self.lines = [first]
         self._has_written = threading.Condition()
         self._drain = threading.Thread(target=self._read)

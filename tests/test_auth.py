@@ -1,23 +1,23 @@
-"""The key: asked on every route but health; open addresses need one."""
+"""The key of the settings, which opens everything; open addresses need one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 from pydantic import SecretStr, ValidationError
-from starlette.routing import BaseRoute
 
 from dubito.api import check_bind, create_app
 from dubito.errors import InputError
+from dubito.registry.database import Database
+from dubito.registry.keys import KeyStore
 from dubito.settings import Settings
 
 from .conftest import Server
 
 KEY = "a-long-key"
-HEALTH = {"/health/live", "/health/ready"}
-METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
 
 
 @pytest.fixture
@@ -27,29 +27,9 @@ def locked(serve: Callable[[Settings], Server], settings: Settings) -> Iterator[
         yield client
 
 
-def _paths(routes: list[BaseRoute]) -> set[str]:
-    return {getattr(route, "path") for route in routes if hasattr(route, "path")}  # noqa: B009
-
-
 def test_a_key_from_a_file_is_taken_without_its_line_break(settings: Settings) -> None:
     read = Settings(data_dir=settings.data_dir, api_key=SecretStr(f"{KEY}\n"))
     assert read.api_key == SecretStr(KEY)
-
-
-def test_every_route_but_health_asks_for_the_key(locked: httpx.Client, settings: Settings) -> None:
-    app = create_app(settings)
-    documented = set(app.openapi()["paths"])
-    paths = _paths(list(app.routes)) | documented | {"/", "/nobody", "/metrics", "/v1/jobs"}
-    assert paths > HEALTH
-    assert {"/docs", "/openapi.json"} < paths
-    for path in sorted(paths):
-        filled = path.replace("{model}", "animals").replace("{version}", "1")
-        for method in METHODS:
-            status = locked.request(method, filled).status_code
-            if path in HEALTH:
-                assert status != 401, (method, path)
-            else:
-                assert status == 401, (method, path)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +64,22 @@ def test_an_open_address_needs_a_key_or_a_plain_word(host: str) -> None:
         create_app(Settings(host=host))
     check_bind(Settings(host=host, insecure=True))
     check_bind(Settings(host=host, api_key=SecretStr(KEY)))
+
+
+def test_a_key_of_the_database_serves_an_open_address_until_it_is_revoked(tmp_path: Path) -> None:
+    settings = Settings(host="0.0.0.0", data_dir=tmp_path)
+    with pytest.raises(InputError, match="dubito keys create"):
+        check_bind(settings)
+    assert not any(tmp_path.iterdir())
+    database = Database(settings.registry_url)
+    database.prepare()
+    store = KeyStore(database)
+    store.create("first", "predict")
+    check_bind(settings)
+    store.revoke("first")
+    with pytest.raises(InputError, match="dubito keys create"):
+        check_bind(settings)
+    database.close()
 
 
 def test_an_empty_key_is_no_key() -> None:

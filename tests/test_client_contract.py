@@ -122,7 +122,7 @@ def test_every_dataclass_of_the_client_is_held_against_a_page() -> None:
 def test_errors_are_one_tree_on_both_sides() -> None:
     ours = {kind.__name__: kind for kind in _below(errors.DubitoError)}
     theirs = {kind.__name__: kind for kind in vars(dubito.errors).values() if inspect.isclass(kind)}
-    alone = {"ReplyError", "UnreachableError", "ForbiddenError"}  # of no answer, or of proxies
+    alone = {"ReplyError", "UnreachableError"}  # of no answer, or of proxies
     assert ours.keys() - alone <= {name for name in theirs if name.endswith("Error")} <= ours.keys()
     for name in ours.keys() & theirs.keys():
         assert (ours[name].status, ours[name].kind) == (theirs[name].status, theirs[name].kind)

@@ -109,6 +109,14 @@ def test_every_page_is_listed_and_can_be_reached_from_the_readme() -> None:
     assert "](docs/README.md)" in (ROOT / "README.md").read_text()
 
 
+def test_every_promise_of_security_names_a_test_that_exists() -> None:
+    named = re.findall(r"`(tests/test_\w+\.py)(?:::(\w+))?`", (ROOT / "SECURITY.md").read_text())
+    assert len(named) > 20
+    for file, test in named:
+        text = (ROOT / file).read_text()
+        assert not test or f"def {test}(" in text, f"{file}::{test}"
+
+
 def test_the_architecture_fits_on_a_page() -> None:
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 120
 

@@ -14,6 +14,8 @@ from pydantic import SecretStr
 
 from dubito.cli.serve import bind
 from dubito.errors import InputError
+from dubito.registry.database import Database
+from dubito.registry.keys import KeyStore
 from dubito.settings import Settings
 
 from .conftest import CLASSES, Bundles, Server
@@ -231,6 +233,44 @@ def test_every_method_of_the_definition_asks_for_the_key(channel: Any, http: htt
     unknown = channel.unary_unary(f"/{SERVICE}/Nothing")
     sent = (("authorization", f"Bearer {KEY}"),)
     assert refusal(lambda: unknown(b"", metadata=sent))[0] == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_method_opens_to_its_scope_and_model_alone(
+    server: Server, channel: Any, http: httpx.Client, ask: Ask
+) -> None:
+    database = Database(server.settings.registry_url)
+    store = KeyStore(database)
+    made = {
+        "reads": store.create("reads", "predict"),
+        "numbers": store.create("numbers", "admin", models=("numbers",)),
+        "slow": store.create("slow", "predict", rate=0.01),
+    }
+    database.close()
+    server.app.state.access.application.library.facts.forget()  # rather than wait for it
+
+    def by(key: str, method: str, **fields: Any) -> Any:
+        sent = (("authorization", f"Bearer {made[key]}"),)
+        message = getattr(pb, METHODS[method])(**fields)
+        return _stub(channel, method)(message, metadata=sent, timeout=60)
+
+    for method in METHODS:
+        is_change = method in ("RepositoryModelLoad", "RepositoryModelUnload")
+        if is_change:
+            code, text = refusal(lambda method=method: by("reads", method, model_name="animals"))
+            assert code == grpc.StatusCode.PERMISSION_DENIED
+            assert "expected the scope `admin`, got `predict`" in text
+        of = {"model_name"} if is_change or method == "ModelInfer" else {"name"}
+        if of & set(getattr(pb, METHODS[method]).DESCRIPTOR.fields_by_name):
+            named = dict.fromkeys(of, "animals")
+            code, text = refusal(lambda method=method, named=named: by("numbers", method, **named))
+            assert code == grpc.StatusCode.PERMISSION_DENIED, method
+            assert "expected one for the model 'animals'" in text
+    assert by("reads", "ModelInfer", **as_bytes()).model_version == "1"
+    assert {entry.name for entry in by("numbers", "RepositoryIndex").models} == {"numbers"}
+    assert {entry.name for entry in by("numbers", "ModelStatistics").model_stats} == {"numbers"}
+    assert by("slow", "ServerLive").live
+    code, _ = refusal(lambda: by("slow", "ServerLive"))
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def _error(reply: httpx.Response) -> str:

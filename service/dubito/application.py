@@ -12,6 +12,7 @@ import torch
 
 from dubito.calibration.cache import Calibrations
 from dubito.jobs import Desk, Runner
+from dubito.keys import Keyring
 from dubito.models.library import Library
 from dubito.models.opening import open_database, open_objects
 from dubito.models.pins import Pins
@@ -19,6 +20,7 @@ from dubito.monitoring.monitor import Monitoring
 from dubito.pools import Shelf
 from dubito.registry import Registry
 from dubito.registry.jobs import JobStore
+from dubito.registry.keys import KeyStore
 from dubito.registry.pools import PoolStore
 from dubito.serving.admission import Admission
 from dubito.serving.asking import Asking
@@ -37,6 +39,7 @@ class Application:
     Attributes:
         registry: what is known and kept of models.
         library: versions, and which of them are loaded.
+        keys: who may ask what.
         monitoring: what is kept of predictions, their outcomes, and the alarms.
         worker: the thread that owns the device.
         admission: a place in its queue, before a body is read.
@@ -56,6 +59,7 @@ class Application:
         self._drain_s = settings.drain_timeout_ms / 1000
         self.registry = Registry(database, objects)
         self.library = Library(self.registry, settings)
+        self.keys = Keyring(KeyStore(database), self.library.facts, settings)
         self.monitoring = Monitoring(self.registry, self.library, calibrations, settings)
         self._pins = Pins(self.library, settings.pinned_models)
         self.worker = Worker(

@@ -6,6 +6,7 @@ A message says what was expected, what was got, and the remedy.
     ├── InputError                 422  rows, bounds, names, fields
     │   └── BundleRefusedError     422  a bundle that is damaged, hostile or of another format
     ├── UnauthorizedError          401
+    ├── ForbiddenError             403
     ├── NotFoundError              404
     ├── SlowRequestError           408
     ├── ConflictError              409
@@ -13,6 +14,7 @@ A message says what was expected, what was got, and the remedy.
     ├── TooLargeError              413
     ├── UnsupportedMediaTypeError  415
     ├── QueueFullError             429  with Retry-After
+    │   └── KeyLimitError          429  of one key
     ├── HeadersTooLargeError       431
     ├── UnavailableError           503  with Retry-After
     ├── DeadlineError              504
@@ -69,6 +71,14 @@ class UnauthorizedError(DubitoError):
     kind = "unauthorized"
 
 
+class ForbiddenError(DubitoError):
+    """A key that does not open what is asked."""
+
+    status = 403
+    title = "key does not open this"
+    kind = "forbidden"
+
+
 class NotFoundError(DubitoError):
     """An unknown model, version, alias or path."""
 
@@ -123,6 +133,13 @@ class QueueFullError(DubitoError):
     status = 429
     title = "queue full"
     kind = "queue-full"
+
+
+class KeyLimitError(QueueFullError):
+    """More requests in a second, or at once, than a key may send."""
+
+    title = "limit of the key reached"
+    kind = "key-limit"
 
 
 class HeadersTooLargeError(DubitoError):

@@ -11,6 +11,8 @@ NAME_PATTERN = f"^{NAME}$"
 NUMBER = "[1-9][0-9]{0,8}"
 DEFAULT_ALIAS = "default"
 ANONYMOUS = "anonymous"  # who comes without a key, where none is asked
+SETTINGS_KEY = "key"  # who comes with the key of the settings, which has no other name
+RESERVED_ACTORS = frozenset({ANONYMOUS, SETTINGS_KEY, "local"})  # names that no key may have
 
 
 def check_name(kind: str, name: str) -> str:

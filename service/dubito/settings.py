@@ -23,6 +23,7 @@ GiB = 2**30
 _PINNED = re.compile(f"{NAME}(@({NAME}|{NUMBER}))?")
 _WEIGHT = re.compile(rf"{NAME}=[0-9]{{1,6}}(\.[0-9]{{1,6}})?")
 _PREFIX = re.compile(r"(s3://[a-z0-9][a-z0-9.-]+|file://(?=/.))(/[^/?#@%]+)*/?")
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -66,11 +67,24 @@ class Settings(BaseSettings):
     )
     api_key: SecretStr | None = Field(
         default=None,
-        description="Bearer key that every route except /health/* requires. Without it, no "
-        "key is required.",
+        description="Key that opens every route. Without it, keys are those of `dubito keys`; "
+        "where there are none either, no key is required.",
     )
     insecure: bool = Field(
         default=False, description="Allow binding to an address other than loopback without a key."
+    )
+    tls_cert: Path | None = Field(
+        default=None,
+        description="File of the certificate, with its chain, in PEM. With it and DUBITO_TLS_KEY "
+        "the server speaks HTTPS, and gRPC over TLS.",
+    )
+    tls_key: Path | None = Field(
+        default=None, description="File of the certificate's private key in PEM, without password."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins whose pages may ask this server from a browser, separated by commas, "
+        "such as https://app.example.org. Without it, those of the server itself alone.",
     )
     device: str = Field(
         default="cpu", description="Device that the networks run on: cpu, cuda or cuda:1."
@@ -310,7 +324,8 @@ class Settings(BaseSettings):
         return SecretStr(bare)
 
     @field_validator(
-        "pinned_models", "model_weights", "warm_up_rows", "pool_addresses", mode="before"
+        *("pinned_models", "model_weights", "warm_up_rows", "pool_addresses", "cors_origins"),
+        mode="before",
     )
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
@@ -343,6 +358,14 @@ class Settings(BaseSettings):
                     f"expected s3://BUCKET/PREFIX or file:///FOLDER, got {prefix[:80]!r}"
                 )
         return prefixes
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_named(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"expected https://HOST or http://HOST:PORT, got {origin[:80]!r}")
+        return origins
 
     @property
     def shares(self) -> dict[str, float]:

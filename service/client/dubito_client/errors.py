@@ -12,6 +12,7 @@
     ├── TooLargeError              413
     ├── UnsupportedMediaTypeError  415
     ├── QueueFullError             429
+    │   └── KeyLimitError          429  of one key
     ├── HeadersTooLargeError       431
     ├── UnavailableError           503
     │   └── UnreachableError            no answer came at all
@@ -139,6 +140,12 @@ class QueueFullError(DubitoError):
 
     status: ClassVar[int | None] = 429
     kind: ClassVar[str | None] = "queue-full"
+
+
+class KeyLimitError(QueueFullError):
+    """More requests in a second, or at once, than the key may send."""
+
+    kind: ClassVar[str | None] = "key-limit"
 
 
 class HeadersTooLargeError(DubitoError):

@@ -19,12 +19,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dubito.api.border.auth import check_bind as check_bind
+    from dubito.api.connections.tls import check_tls as check_tls
     from dubito.api.factory import create_app as create_app
     from dubito.api.server import Server as Server
 
-__all__ = ["Server", "check_bind", "create_app"]
+__all__ = ["Server", "check_bind", "check_tls", "create_app"]
 
-_MODULES = {"Server": "server", "check_bind": "border.auth", "create_app": "factory"}
+_MODULES = {
+    "Server": "server",
+    "check_bind": "border.auth",
+    "check_tls": "connections.tls",
+    "create_app": "factory",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -1,6 +1,6 @@
 """`create_app`: the routes, the frame around them, and the application's life.
 
-From the outside in: HEAD as GET → context (id, unforeseen errors) → key → router → routes.
+From the outside in: HEAD as GET → context (id, unforeseen errors) → key → router → scope → routes.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from functools import cache, partial
 import orjson
 import structlog
 from anyio import to_thread
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from dubito import __version__
 from dubito.api.border.access import Access
-from dubito.api.border.auth import AuthMiddleware, check_bind
+from dubito.api.border.auth import AuthMiddleware, GuardedRoute, check_bind, shut_undeclared
+from dubito.api.border.browsers import let_pages_ask
 from dubito.api.border.context import ContextMiddleware, request_id
 from dubito.api.border.draining import DrainingMiddleware
 from dubito.api.border.errors import error_response, fields_error, status_response
@@ -65,6 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        shut_undeclared(app)
         application = await to_thread.run_sync(Application, chosen)
         await to_thread.run_sync(application.serve)
         app.state.access = Access(application, chosen)
@@ -86,24 +87,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = chosen
-    bearer = [Depends(HTTPBearer(auto_error=False, description="The key of the server."))]
+    app.router.route_class = GuardedRoute  # of routes that are added to the application itself
     app.include_router(health.router, responses=PROBLEMS)
     every = (
         *(models, aliases, predict, calibration, evaluation, monitoring, select, pools, jobs),
         *(inference, repository),
     )
     for routes in every:
-        app.include_router(routes.router, responses=PROBLEMS, dependencies=bearer)
+        app.include_router(routes.router, responses=PROBLEMS)
     app.openapi = partial(described, app.openapi)  # type: ignore[method-assign]
     _write_document_once(app)
     app.add_exception_handler(DubitoError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_fields)
     app.add_exception_handler(HTTPException, _answer_status)
-    key = chosen.api_key.get_secret_value() if chosen.api_key is not None else None
-    app.add_middleware(AuthMiddleware, key=key)
+    app.add_middleware(AuthMiddleware)
     app.add_middleware(ContextMiddleware)
     app.add_middleware(DrainingMiddleware)
     app.add_middleware(HeadersOnlyMiddleware)
+    let_pages_ask(app, chosen)
     return app
 
 

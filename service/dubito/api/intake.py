@@ -16,11 +16,12 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from dubito.api.border.access import Access, access
-from dubito.api.border.auth import actor
+from dubito.api.border.auth import caller_of
 from dubito.api.border.bodies import LONG_BYTES, media_type, read_body
 from dubito.api.border.replies import json_response
 from dubito.api.border.waiting import deadline, outcome
 from dubito.api.pages.work import AcceptedPage
+from dubito.keys import Caller
 from dubito.registry import JobFact
 from dubito.serving.worker import Job, Reservation
 
@@ -38,7 +39,7 @@ class Received:
         query: parameters of the query, in order.
         reservation: held until the answer is there.
         deadline_s: on the clock of `time.monotonic`.
-        actor: who asks, for the audit.
+        caller: who asks.
     """
 
     held: Access
@@ -47,7 +48,7 @@ class Received:
     query: list[tuple[str, str]]
     reservation: Reservation
     deadline_s: float
-    actor: str
+    caller: Caller
 
 
 async def answered(
@@ -76,7 +77,7 @@ async def answered(
             body = await read_body(request, limit_bytes, take=room.take)
             query = request.query_params.multi_items()
             place = room.reservation
-            received = Received(held, kind, body, query, place, deadline_s, actor(request))
+            received = Received(held, kind, body, query, place, deadline_s, caller_of(request))
             limiter = held.decoders if len(body) > LONG_BYTES else None
             job = await to_thread.run_sync(partial(start, received), limiter=limiter)
             if isinstance(job, JobFact):

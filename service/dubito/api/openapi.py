@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 from fastapi import Path, Request
 from pydantic import TypeAdapter
 
+from dubito.api.border.auth import KEY_SCHEME
 from dubito.api.border.errors import ProblemPage
 from dubito.api.pages.work import AcceptedPage
 from dubito.media import JSON
@@ -46,6 +47,12 @@ PoolName: TypeAlias = Annotated[str, Path(description="Name of the pool.", json_
 JobName: TypeAlias = Annotated[str, Path(description="Identifier of the job.")]
 
 
+_KEY: Described = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key with the scope that the route names, made by `dubito keys create`; "
+    "or that of the setting DUBITO_API_KEY, which opens everything.",
+}
 _VERSION: Described = {
     "name": "version",
     "in": "path",
@@ -180,6 +187,7 @@ def described(derived: Callable[[], Described]) -> Described:
         derived: makes it, once.
     """
     document = derived()
+    document["components"]["securitySchemes"] = {KEY_SCHEME: _KEY}
     schemas = document["components"]["schemas"]
     for methods in document["paths"].values():
         for operation in methods.values():

@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from dubito.api.border.access import Access
+from dubito.api.border.browsers import security_headers
 from dubito.api.connections.connection import Connection
 from dubito.api.connections.crowd import Crowd
 from dubito.api.connections.limits import ConnectionLimits
@@ -44,6 +45,8 @@ class Server(uvicorn.Server):
         self.crowd = Crowd(ConnectionLimits.of(settings))
         config.http = partial(Connection, crowd=self.crowd)  # type: ignore[assignment]
         config.ws = "none"
+        config.headers = [*config.headers, *security_headers(settings)]
+        config.ssl_certfile, config.ssl_keyfile = settings.tls_cert, settings.tls_key
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""

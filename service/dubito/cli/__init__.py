@@ -13,6 +13,7 @@
     device.py      load, unload
     database.py    db upgrade, db current
     registry.py    registry check, registry audit
+    keys.py        keys create, keys list, keys revoke
     pool.py        pool add, pool list, pool show, pool delete
     jobs.py        jobs, jobs show, jobs cancel, jobs result
     predict.py     predict
@@ -70,6 +71,7 @@ _MODULES = {
     "unload": "device",
     "db": "database",
     "registry": "registry",
+    "keys": "keys",
     "pool": "pool",
     "jobs": "jobs",
 }

@@ -26,9 +26,11 @@ from dubito.problems import read_problems
 
 if TYPE_CHECKING:  # what imports torch is imported when it is needed: help shall come at once
     from dubito.application import Application
+    from dubito.keys import Caller
     from dubito.pools import Shelf
     from dubito.registry import Registry
     from dubito.registry.jobs import JobStore
+    from dubito.registry.keys import KeyStore
     from dubito.serving.worker import Job
 
 T = TypeVar("T")
@@ -118,20 +120,23 @@ class Kept:
         registry: of models and versions.
         pools: of rows.
         jobs: that are known.
+        keys: that were made.
     """
 
     registry: Registry
     pools: Shelf
     jobs: JobStore
+    keys: KeyStore
 
 
 @contextmanager
 def kept() -> Iterator[Kept]:
-    """The registry, the pools and the jobs of the data directory of the environment."""
+    """The registry, the pools, the jobs and the keys of the data directory of the environment."""
     from dubito.models.opening import open_database, open_objects
     from dubito.pools import Shelf
     from dubito.registry import Registry
     from dubito.registry.jobs import JobStore
+    from dubito.registry.keys import KeyStore
     from dubito.registry.pools import PoolStore
     from dubito.settings import Settings
 
@@ -139,7 +144,8 @@ def kept() -> Iterator[Kept]:
     database, objects = open_database(settings), open_objects(settings)
     registry = Registry(database, objects)
     try:
-        yield Kept(registry, Shelf(PoolStore(database, objects), settings), JobStore(database))
+        pools = Shelf(PoolStore(database, objects), settings)
+        yield Kept(registry, pools, JobStore(database), KeyStore(database))
     finally:
         registry.close()
 
@@ -166,6 +172,13 @@ def local_actor() -> str:
         return f"local:{getpass.getuser()}"[:64]
     except (KeyError, OSError):  # a user without an entry, as in some containers
         return "local"
+
+
+def local_caller() -> Caller:
+    """Who runs the command, and may do everything."""
+    from dubito.keys import Caller, KeyScope
+
+    return Caller(local_actor(), KeyScope.ADMIN)
 
 
 def finish(job: Job[T], title: str) -> T:

@@ -21,7 +21,7 @@ Model = Annotated[str, typer.Argument(help="Name of the model.")]
 Version = Annotated[str, typer.Argument(help="Version, by number or alias.")]
 Url = Annotated[
     str | None,
-    typer.Option(help="URL of the server. Default: http at DUBITO_HOST and DUBITO_PORT."),
+    typer.Option(help="URL of the server. Default: that of DUBITO_HOST and DUBITO_PORT."),
 ]
 
 
@@ -55,7 +55,8 @@ def ask(method: str, parts: Sequence[str], url: str | None) -> Mapping[str, obje
     """
     settings = Settings()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    root = url or f"http://{host}:{settings.port}"
+    scheme = "http" if settings.tls_cert is None else "https"
+    root = url or f"{scheme}://{host}:{settings.port}"
     if not root.startswith(("http://", "https://")):
         raise InputError(f"--url: expected http:// or https://, got {root!r}: correct it")
     path = "/".join([root.rstrip("/"), *(quote(part, safe="") for part in parts)])

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from dubito.cli.console import application, kept, messages, output
+from dubito.cli.console import application, kept, local_caller, messages, output
 from dubito.errors import DubitoError
 from dubito.registry import JobFact
 
@@ -67,7 +67,7 @@ def show(job: Id) -> None:
 def cancel(job: Id) -> None:
     """Cancel a job that is queued or running."""
     with application() as running:
-        running.jobs.cancel(job)
+        running.jobs.cancel(job, local_caller())
     output().print(f"{job} is cancelled")
 
 
@@ -126,7 +126,7 @@ def follow(running: Application, fact: JobFact) -> JobFact:
                 rate = "" if fact.rate is None else f"{fact.rate:.0f} rows/s"
                 bar.update(task, completed=fact.done, rate=rate)
         except KeyboardInterrupt:
-            running.jobs.cancel(fact.id)
+            running.jobs.cancel(fact.id, local_caller())
             raise
     if fact.state != "succeeded":
         raise DubitoError(f"job {fact.id} {fact.state}: {fact.reason or 'somebody cancelled it'}")

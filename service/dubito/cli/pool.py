@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
-from dubito.cli.console import kept, local_actor, output, progress
+from dubito.cli.console import kept, local_actor, local_caller, output, progress
 from dubito.pools.shelf import format_of
 from dubito.registry import PoolFact
 
@@ -65,7 +65,7 @@ def show(name: Name) -> None:
 def delete(name: Name) -> None:
     """Delete a pool that no job uses."""
     with kept() as known:
-        known.pools.delete(name, actor=local_actor())
+        known.pools.delete(name, local_caller())
     output().print(f"{name} is deleted")
 
 

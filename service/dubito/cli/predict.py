@@ -13,7 +13,7 @@ from dubito.api.border.fields import read_fields, rows_or_pool
 from dubito.asked import PredictBody, PredictOrder, order_of
 from dubito.cli.answers import table_of
 from dubito.cli.bodies import others, overlay
-from dubito.cli.console import application, finish, local_actor, messages, output
+from dubito.cli.console import application, finish, local_caller, messages, output
 from dubito.cli.jobs import follow, write_result
 from dubito.cli.options import Chosen, request_options
 from dubito.cli.running import predicted
@@ -81,7 +81,6 @@ def _predict_pool(order: PredictOrder, out: Path) -> None:
     format = out.suffix.removeprefix(".")
     check_format(format)
     with application() as running:
-        accepted = running.jobs.predict(
-            order_of(PredictOrder, order, format=format), actor=local_actor()
-        )
+        asked = order_of(PredictOrder, order, format=format)
+        accepted = running.jobs.predict(asked, local_caller())
         write_result(running, follow(running, accepted).id, out)

@@ -14,7 +14,7 @@ from rich.table import Table
 from dubito.api.border.fields import read_fields
 from dubito.asked import SelectBody, SelectOrder, order_of
 from dubito.cli.bodies import others, overlay, read_file
-from dubito.cli.console import application, finish, local_actor, output, read_rows
+from dubito.cli.console import application, finish, local_caller, output, read_rows
 from dubito.cli.jobs import follow
 from dubito.cli.options import Chosen, request_options
 from dubito.columns import to_json
@@ -61,7 +61,7 @@ def select(
         if body.pool is None:
             head = orjson.loads(to_json(finish(running.ask(order), "choosing").head()))
         else:
-            accepted = running.jobs.select(order, actor=local_actor())
+            accepted = running.jobs.select(order, local_caller())
             head = orjson.loads(b"".join(running.jobs.result(follow(running, accepted).id)[1]))
     if as_json:
         typer.echo(to_json(head))

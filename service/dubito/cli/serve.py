@@ -8,13 +8,14 @@ import logging
 import socket
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated
 
 import structlog
 import typer
 import uvicorn
 
-from dubito.api import Server, check_bind, create_app
+from dubito.api import Server, check_bind, check_tls, create_app
 from dubito.cli.console import messages
 from dubito.cli.database import prepare_database
 from dubito.errors import InputError
@@ -42,6 +43,13 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow an address other than loopback without a key.")
     ] = False,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(help="Certificate in PEM: speak HTTPS. Default: DUBITO_TLS_CERT."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="Its private key in PEM. Default: DUBITO_TLS_KEY.")
+    ] = None,
     demo: Annotated[
         bool,
         typer.Option(
@@ -51,12 +59,14 @@ def serve(
     ] = False,
 ) -> None:
     """Serve the models of the data directory over HTTP."""
-    chosen = {"host": host, "port": port, "insecure": insecure or None}
+    chosen: dict[str, object] = {"host": host, "port": port, "insecure": insecure or None}
+    chosen |= {"tls_cert": tls_cert, "tls_key": tls_key}
     settings = Settings.model_validate(
         Settings().model_dump()
         | {name: value for name, value in chosen.items() if value is not None}
     )
     check_bind(settings)
+    check_tls(settings)
     with bind(settings.host, settings.port) as listening:  # before anything is loaded
         if settings.grpc_port:
             bind(settings.host, settings.grpc_port, "DUBITO_GRPC_PORT").close()
@@ -80,10 +90,12 @@ def _serve(settings: Settings, listening: socket.socket) -> None:
     raise_file_limit(settings.max_connections)
     address, bound_port = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
-    messages().print(f"Dubito serves on http://{shown}:{bound_port} (docs: /docs); Ctrl-C ends it")
+    scheme = "http" if settings.tls_cert is None else "https"
+    listens = f"{scheme}://{shown}:{bound_port}"
+    messages().print(f"Dubito serves on {listens} (docs: /docs); Ctrl-C ends it")
     _set_modules_aside()
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
-    url = f"http://{everywhere.get(address, shown)}:{bound_port}"
+    url = f"{scheme}://{everywhere.get(address, shown)}:{bound_port}"
     with announced(settings.data_dir, url):
         Server(config, app).run(sockets=[listening])
 

@@ -20,13 +20,13 @@ from dubito.engine.heads import head_of
 from dubito.errors import ConflictError, DubitoError, InputError
 from dubito.jobs.orders import predict_fields, settled
 from dubito.jobs.results import check_format
+from dubito.keys import NOBODY, Caller
 from dubito.models.library import Library
 from dubito.models.members import predictor
-from dubito.names import ANONYMOUS
 from dubito.pools import Shelf
 from dubito.pools.data import by_input
 from dubito.registry import JobFact, PoolFact
-from dubito.registry.jobs import JobStore, NewJob, new_id
+from dubito.registry.jobs import JobStore, NewJob, new_id, unknown_job
 from dubito.registry.objects import Objects
 from dubito.serving.outputs import check_outputs
 from dubito.serving.resolve import Named, Resolver
@@ -72,12 +72,12 @@ class Desk:
         """Parts, result and other bytes of one job."""
         return self._objects.beside(f"jobs/{job}")
 
-    def predict(self, order: PredictOrder, *, actor: str = ANONYMOUS) -> JobFact:
+    def predict(self, order: PredictOrder, caller: Caller = NOBODY) -> JobFact:
         """Accept a prediction of a stored pool.
 
         Args:
             order: what is asked, with the name of a pool; its inputs are not looked at.
-            actor: who asks.
+            caller: who asks.
 
         Raises:
             DubitoError: of the class that names the reason.
@@ -90,24 +90,24 @@ class Desk:
             raise InputError(
                 "`samples` expects rows in the request, got a pool: leave it out of `outputs`"
             )
-        pool = self._fitting_pool(order.pool, manifest)
+        pool = self._fitting_pool(order.pool, manifest, caller)
         settled_order = settled(
             named.sampling, named.numbers, pool.format, active=named.active, **fields
         )
-        return self._accept(new_id(), "predict", named, pool, settled_order, actor)
+        return self._accept(new_id(), "predict", named, pool, settled_order, caller.name)
 
-    def select(self, order: SelectOrder, *, actor: str = ANONYMOUS) -> JobFact:
+    def select(self, order: SelectOrder, caller: Caller = NOBODY) -> JobFact:
         """Accept a selection from a stored pool.
 
         Args:
             order: what is asked, with the name of a pool; its inputs are not looked at.
-            actor: who asks.
+            caller: who asks.
 
         Raises:
             DubitoError: of the class that names the reason.
         """
         named, manifest = self._named(order)
-        pool = self._fitting_pool(order.pool, manifest)
+        pool = self._fitting_pool(order.pool, manifest, caller)
         network = predictor(self._library, named.version, named.members)
         limit = self._settings.max_calibration_values
         search = begin(order, network, named.sampling, pool.num_rows, limit)
@@ -117,40 +117,45 @@ class Desk:
         acquisition = asdict(search.acquisition)
         chosen = {"acquisition": acquisition, "targets": targets}
         settled_order = settled(search.sampling, named.numbers, pool.format, **chosen)
-        return self._accept(job, "select", named, pool, settled_order, actor)
+        return self._accept(job, "select", named, pool, settled_order, caller.name)
 
-    def get(self, job: str) -> JobFact:
+    def get(self, job: str, caller: Caller = NOBODY) -> JobFact:
         """Return one job.
 
         Raises:
-            NotFoundError: no job of that id.
+            NotFoundError: no job of that id that the caller sees.
         """
-        return self._store.get(job)
+        fact = self._store.get(job)
+        if not caller.sees_job(fact.actor, fact.model):
+            raise unknown_job(job)
+        return fact
 
-    def all(self) -> tuple[JobFact, ...]:
-        """The last 1000 jobs, the newest first."""
-        return self._store.all()
+    def all(self, caller: Caller = NOBODY) -> tuple[JobFact, ...]:
+        """The last 1000 jobs that a caller sees, the newest first."""
+        actor = None if caller.sees_all else caller.name
+        return self._store.all(actor=actor, models=caller.models)
 
-    def cancel(self, job: str) -> JobFact:
+    def cancel(self, job: str, caller: Caller = NOBODY) -> JobFact:
         """End a job that is not finished.
 
         Raises:
-            NotFoundError: no job of that id.
+            NotFoundError: no job of that id that the caller sees.
             ConflictError: it is finished.
         """
-        cancelled = self._store.cancel(job)
+        self.get(job, caller)
+        cancelled = self._store.cancel(job, actor=caller.name)
         self._tell(job)
         self.clear(job)
         return cancelled
 
-    def result(self, job: str) -> tuple[JobFact, Iterator[bytes]]:
+    def result(self, job: str, caller: Caller = NOBODY) -> tuple[JobFact, Iterator[bytes]]:
         """A finished job, and the bytes of its result.
 
         Raises:
-            NotFoundError: no job of that id.
+            NotFoundError: no job of that id that the caller sees.
             ConflictError: it has no result, or none yet.
         """
-        fact = self._store.get(job)
+        fact = self.get(job, caller)
         if fact.result is None:
             why = f": {fact.reason}" if fact.reason else ""
             remedy = "ask again later" if not fact.is_finished else "ask for the work anew"
@@ -182,7 +187,7 @@ class Desk:
         head_of(manifest).check_method(named.sampling.method)
         return named, manifest
 
-    def _fitting_pool(self, name: str | None, manifest: Manifest) -> PoolFact:
+    def _fitting_pool(self, name: str | None, manifest: Manifest, caller: Caller) -> PoolFact:
         """A pool whose rows the network takes.
 
         Raises:
@@ -190,7 +195,7 @@ class Desk:
             InputError: its arrays are of other names, shapes or types.
         """
         assert name is not None  # else it is no job
-        pool = self._shelf.get(name)
+        pool = self._shelf.get(name, caller)
         rows = {column.name: np.zeros((1, *column.shape), column.dtype) for column in pool.columns}
         features = pool.columns[0].features
         try:

@@ -132,16 +132,18 @@ class Library:
                 f"({version.retired_reason}): use another one, or restore it"
             )
 
-    def load(self, model: str, reference: str) -> VersionPage:
+    def load(self, model: str, reference: str, *, actor: str = ANONYMOUS) -> VersionPage:
         """Bring a version to the device.
 
         Raises:
             DubitoError: as `engine`.
         """
-        self.engine(self.version(model, reference))
+        version = self.version(model, reference)
+        self.engine(version)
+        self._registry.noting.add(actor, "load", version.model, version.number)
         return self.page(model, reference)
 
-    def unload(self, model: str, reference: str) -> VersionPage:
+    def unload(self, model: str, reference: str, *, actor: str = ANONYMOUS) -> VersionPage:
         """Free what a version takes on the device; the next request loads it again.
 
         Raises:
@@ -155,6 +157,7 @@ class Library:
             )
         self._unloaded.add(version.digest)
         self.catalogue.drop(version.digest)
+        self._registry.noting.add(actor, "unload", version.model, version.number)
         return self.page(model, reference)
 
     def set_alias(

@@ -10,6 +10,7 @@ from dubito import disk
 from dubito.errors import InputError
 from dubito.registry.cache import BundleCache
 from dubito.registry.database import Database
+from dubito.registry.keys import KeyStore
 from dubito.registry.objects import Objects
 from dubito.settings import Settings
 
@@ -25,6 +26,22 @@ def open_database(settings: Settings) -> Database:
     if settings.database_url is None:
         _refuse_misplaced(settings)
     return Database(settings.registry_url)
+
+
+def has_keys(settings: Settings) -> bool:
+    """Whether the database has a key that is not revoked; nothing is made where there is none.
+
+    Raises:
+        UnavailableError: the database does not answer.
+    """
+    if settings.database_url is None and not (settings.data_dir / "dubito.sqlite3").exists():
+        return False
+    database = open_database(settings)
+    try:
+        is_usable = database.schema_state().is_newest
+        return is_usable and any(key.revoked_at is None for key in KeyStore(database).all())
+    finally:
+        database.close()
 
 
 def _refuse_misplaced(settings: Settings) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from dubito import disk
 from dubito.errors import InputError
+from dubito.keys import NOBODY, Caller
 from dubito.names import ANONYMOUS
 from dubito.pools.addresses import check_address, pieces_of
 from dubito.pools.cache import PoolCache
 from dubito.pools.data import PoolData
 from dubito.pools.unpack import FORMATS, unpack
 from dubito.registry import PoolFact
-from dubito.registry.pools import NewPool, PoolStore
+from dubito.registry.pools import NewPool, PoolStore, unknown_pool
 from dubito.settings import Settings
 
 CONVERT = (
@@ -113,26 +114,30 @@ class Shelf:
             _write(path, pieces)
             return self.add(name, path, kind, source=address, actor=actor)
 
-    def all(self) -> tuple[PoolFact, ...]:
-        """Return all pools by name."""
-        return self._store.all()
+    def all(self, caller: Caller = NOBODY) -> tuple[PoolFact, ...]:
+        """All pools by name that a caller sees."""
+        return tuple(fact for fact in self._store.all() if caller.sees_pool(fact.uploader))
 
-    def get(self, name: str) -> PoolFact:
+    def get(self, name: str, caller: Caller = NOBODY) -> PoolFact:
         """Return one pool.
 
         Raises:
-            NotFoundError: no pool of that name.
+            NotFoundError: no pool of that name that the caller sees.
         """
-        return self._store.get(name)
+        fact = self._store.get(name)
+        if not caller.sees_pool(fact.uploader):
+            raise unknown_pool(name)
+        return fact
 
-    def delete(self, name: str, *, actor: str = ANONYMOUS) -> None:
+    def delete(self, name: str, caller: Caller = NOBODY) -> None:
         """Delete a pool that no job uses.
 
         Raises:
-            NotFoundError: no pool of that name.
+            NotFoundError: no pool of that name that the caller sees.
             ConflictError: a job that is not finished uses it.
         """
-        gone = self._store.delete(name, actor=actor)
+        self.get(name, caller)
+        gone = self._store.delete(name, actor=caller.name)
         if gone is not None:
             self._cache.drop(gone)
 

@@ -15,6 +15,7 @@
     monitoring.py  predictions that wait for their truth, and outcomes
     pools.py       stored pools
     jobs.py        long work, and which server has it
+    keys.py        keys, by their hashes
     check.py       whether it is all whole
     following.py   facts kept while nothing changes
 
@@ -27,6 +28,7 @@ from dubito.registry.facts import (
     CalibrationFact,
     ColumnFact,
     JobFact,
+    KeyFact,
     ModelFact,
     PartFact,
     PoolFact,
@@ -40,6 +42,7 @@ __all__ = [
     "CalibrationFact",
     "ColumnFact",
     "JobFact",
+    "KeyFact",
     "ModelFact",
     "PartFact",
     "PoolFact",

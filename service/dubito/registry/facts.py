@@ -76,6 +76,25 @@ class AuditFact:
 
 
 @dataclass(frozen=True)
+class KeyFact:
+    """A key, and what it opens.
+
+    `digest` is its SHA-256 in hexadecimal: the key itself is kept nowhere. `scope` is one of
+    `predict`, `select`, `calibrate`, `admin`; `models` names those that it is for, None: all.
+    `rate` is in requests per second, `concurrency` in requests at once; None: no limit.
+    """
+
+    name: str
+    digest: str
+    scope: str
+    models: tuple[str, ...] | None
+    rate: float | None
+    concurrency: int | None
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
 class ColumnFact:
     """One array of a pool: the name of its input, numpy's name of its type, one row's shape.
 

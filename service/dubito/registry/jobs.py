@@ -9,7 +9,7 @@ a lease, by its own clock: clocks of servers are never compared.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,7 +22,7 @@ from dubito.registry import records
 from dubito.registry.database import Database
 from dubito.registry.facts import JobFact, PartFact, PoolFact
 from dubito.registry.pools import ACTIVE, find_pool
-from dubito.registry.tables import JobPartRecord, JobRecord, VersionRecord
+from dubito.registry.tables import AuditRecord, JobPartRecord, JobRecord, VersionRecord
 
 _ID_BYTES = 8
 _REASON = 1000
@@ -114,15 +114,29 @@ class JobStore:
         with self._database.reading() as session:
             return _fact(_find(session, job))
 
-    def all(self, *, limit: int = 1000) -> tuple[JobFact, ...]:
-        """The last jobs, the newest first."""
+    def all(
+        self,
+        *,
+        actor: str | None = None,
+        models: Collection[str] | None = None,
+        limit: int = 1000,
+    ) -> tuple[JobFact, ...]:
+        """The last jobs, the newest first.
+
+        Args:
+            actor: who asked for them; None: anybody.
+            models: that they are of; None: any.
+            limit: most jobs.
+        """
+        query = select(JobRecord).order_by(JobRecord.created_at.desc(), JobRecord.id).limit(limit)
+        if actor is not None:
+            query = query.where(JobRecord.actor == actor)
+        if models is not None:
+            query = query.where(JobRecord.model.in_(models))
         with self._database.reading() as session:
-            query = (
-                select(JobRecord).order_by(JobRecord.created_at.desc(), JobRecord.id).limit(limit)
-            )
             return tuple(_fact(record) for record in session.scalars(query))
 
-    def cancel(self, job: str) -> JobFact:
+    def cancel(self, job: str, *, actor: str = ANONYMOUS) -> JobFact:
         """End a job that is not finished; the server that has it notices.
 
         Raises:
@@ -140,6 +154,8 @@ class JobStore:
                     "there is nothing to cancel"
                 )
             session.refresh(record)
+            named = {"model": record.model, "version": record.version, "details": {"job": job}}
+            session.add(AuditRecord(actor=actor, action="job-cancel", **named))
             return _fact(record)
 
     def active(self) -> tuple[tuple[str, str, int], ...]:
@@ -311,8 +327,13 @@ def _changed(session: Session, change: Update) -> bool:
 def _find(session: Session, job: str) -> JobRecord:
     record = session.get(JobRecord, job[:32], populate_existing=True)
     if record is None:
-        raise NotFoundError(f"no job {job[:32]!r}: GET /v1/jobs lists those that are kept")
+        raise unknown_job(job)
     return record
+
+
+def unknown_job(job: str) -> NotFoundError:
+    """The error of a job that there is not, or that is not shown."""
+    return NotFoundError(f"no job {job[:32]!r}: GET /v1/jobs lists those that are kept")
 
 
 def _now() -> datetime:

@@ -58,6 +58,12 @@ class Noting:
         for change in changes:
             self.tell(change)
 
+    def add(self, actor: str, action: str, model: str, version: int) -> None:
+        """Write down what changes no record, such as that a version was loaded."""
+        with self._database.noting() as session:
+            named = {"model": model, "version": version, "details": {}}
+            session.add(AuditRecord(actor=actor, action=action, **named))
+
     def tell(self, change: Change) -> None:
         """Call the listeners."""
         for listener in self._listeners:

@@ -160,8 +160,13 @@ def _naming(digest: str) -> Exists:
 def _find(session: Session, name: str) -> PoolRecord:
     record = session.scalar(select(PoolRecord).where(PoolRecord.name == name))
     if record is None:
-        raise NotFoundError(f"no pool {name[:64]!r}: GET /v1/pools lists those that exist")
+        raise unknown_pool(name)
     return record
+
+
+def unknown_pool(name: str) -> NotFoundError:
+    """The error of a pool that there is not, or that is not shown."""
+    return NotFoundError(f"no pool {name[:64]!r}: GET /v1/pools lists those that exist")
 
 
 def _refuse_taken(session: Session, name: str) -> None:

@@ -51,7 +51,7 @@ class Registry:
         self._objects = objects
         self._database = database
         self._database.prepare()
-        self._noting = Noting(database)
+        self.noting = Noting(database)
         self.journal = Journal(database)
 
     def close(self) -> None:
@@ -60,7 +60,7 @@ class Registry:
 
     def listen(self, listener: Callable[[Change], None]) -> None:
         """Have a function called after every change that is made here; it must be quick."""
-        self._noting.listen(listener)
+        self.noting.listen(listener)
 
     def changes(self) -> int:
         """A number that grows with every change, whoever makes it."""
@@ -96,7 +96,7 @@ class Registry:
             prove(bundle)
         self._objects.put(bundle.digest, source)
         object_and_naming = (self._database, self._objects, bundle.digest, _naming(bundle.digest))
-        with without_orphan(*object_and_naming), self._noting.writing() as session:
+        with without_orphan(*object_and_naming), self.noting.writing() as session:
             self._objects.put(bundle.digest, source)
             record = records.model_or_none(session, model)
             is_new = record is None
@@ -155,14 +155,14 @@ class Registry:
             NotFoundError: no such model or version.
             ConflictError: an alias names the version, or a job needs it.
         """
-        with self._noting.writing() as session:
+        with self.noting.writing() as session:
             version = records.find_version(session, model, reference)
             _refuse_aliased(version)
             refuse_needed(session, version)
             change = note(session, actor, "delete", version, digest=version.digest)
             session.delete(version)
         if drop_unnamed(self._database, self._objects, change.digest, _naming(change.digest)):
-            self._noting.tell(replace(change, action="drop"))
+            self.noting.tell(replace(change, action="drop"))
 
     def retire(
         self, model: str, reference: str, reason: str, *, actor: str = ANONYMOUS
@@ -179,7 +179,7 @@ class Registry:
             NotFoundError: no such model or version.
             ConflictError: an alias names the version.
         """
-        with self._noting.writing() as session:
+        with self.noting.writing() as session:
             version = records.find_version(session, model, reference)
             _refuse_aliased(version)
             version.retired_at = datetime.now(UTC)
@@ -194,7 +194,7 @@ class Registry:
         Raises:
             NotFoundError: no such model or version.
         """
-        with self._noting.writing() as session:
+        with self.noting.writing() as session:
             version = records.find_version(session, model, reference)
             version.retired_at = version.retired_reason = None
             note(session, actor, "restore", version)
@@ -224,7 +224,7 @@ class Registry:
             ConflictError: the version is retired.
             PreconditionFailedError: the alias has another revision, or does not exist.
         """
-        with self._noting.writing() as session:
+        with self.noting.writing() as session:
             target, record = _check_move(session, model, alias, version, if_match)
             before = None if record is None else record.version.number
             if record is None:
@@ -272,7 +272,7 @@ class Registry:
             ConflictError: it is `default`.
             PreconditionFailedError: the alias has another revision.
         """
-        with self._noting.writing() as session:
+        with self.noting.writing() as session:
             record = records.find_alias(session, model, alias)
             if alias == DEFAULT_ALIAS:
                 raise ConflictError(
@@ -297,7 +297,7 @@ class Registry:
         Raises:
             NotFoundError: no such model or version.
         """
-        with self._noting.writing() as session:
+        with self.noting.writing() as session:
             version = records.find_version(session, model, reference)
             last = session.scalar(
                 select(func.max(CalibrationRecord.number)).where(
@@ -337,7 +337,7 @@ class Registry:
         Raises:
             NotFoundError: no such model, version or calibration.
         """
-        with self._noting.writing() as session:
+        with self.noting.writing() as session:
             version = records.find_version(session, model, reference)
             record = None if number is None else records.find_calibration(version, number)
             version.active_calibration = number

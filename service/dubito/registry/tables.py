@@ -141,6 +141,22 @@ class AuditRecord(Table):
     details: Mapped[dict[str, object]] = mapped_column(JSON)
 
 
+class KeyRecord(Table):
+    """A key by its hash, and what it opens; one that is revoked is kept, and so is its name."""
+
+    __tablename__ = "keys"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    scope: Mapped[str] = mapped_column(String(16))
+    models: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    rate: Mapped[float | None] = mapped_column(Float(53))
+    concurrency: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+    revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
 class PredictionRecord(Table):
     """The answer to one request under one calibration, packed; it is kept for feedback."""
 

@@ -3,7 +3,8 @@
 context.py       request id, the outermost frame of a request, unforeseen errors
 headers_only.py  HEAD as GET without its body
 draining.py      the rest of a body, before a refusal is sent
-auth.py          the bearer key, asked on everything but health
+auth.py          keys: who asks, and whether they may
+browsers.py      pages of other origins, headers against misuse in browsers
 access.py        the application that a request is for
 errors.py        the one error body
 bodies.py        reading a body within its limit

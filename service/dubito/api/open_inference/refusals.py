@@ -10,8 +10,8 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
 
+from dubito.api.border.auth import GuardedRoute
 from dubito.api.border.context import request_id
 from dubito.api.border.errors import FieldsError, problem_response
 from dubito.errors import InputError
@@ -19,7 +19,7 @@ from dubito.errors import InputError
 BAD_REQUEST = 400
 
 
-class ProtocolRoute(APIRoute):
+class ProtocolRoute(GuardedRoute):
     """A route whose refusals of input have the status 400."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dubito.api.open_inference.pages import IndexEntry
 from dubito.application import Application
+from dubito.keys import Caller
 from dubito.models.library import Library
 from dubito.names import DEFAULT_ALIAS
 from dubito.registry import VersionFact
@@ -15,9 +16,12 @@ EXTENSIONS = (
 )
 
 
-def index(application: Application, *, only_ready: bool = False) -> list[IndexEntry]:
-    """All versions of all models, with their states on this server."""
-    versions = (version for model in application.registry.models() for version in model.versions)
+def index(
+    application: Application, caller: Caller, *, only_ready: bool = False
+) -> list[IndexEntry]:
+    """All versions of all models that a caller sees, with their states on this server."""
+    models = (model for model in application.registry.models() if caller.sees_model(model.name))
+    versions = (version for model in models for version in model.versions)
     entries = [entry(application.library, version) for version in versions]
     return [one for one in entries if one.state == "READY" or not only_ready]
 
@@ -53,13 +57,13 @@ def versions(application: Application, model: str) -> list[str]:
     return [str(version.number) for version in known if version.retired_at is None]
 
 
-def load(application: Application, model: str) -> IndexEntry:
+def load(application: Application, model: str, caller: Caller) -> IndexEntry:
     """Load what the alias `default` points to."""
-    page = application.library.load(model, DEFAULT_ALIAS)
+    page = application.library.load(model, DEFAULT_ALIAS, actor=caller.name)
     return entry(application.library, page.version)
 
 
-def unload(application: Application, model: str) -> IndexEntry:
+def unload(application: Application, model: str, caller: Caller) -> IndexEntry:
     """Unload every version of a model; the entry is that of the alias `default`.
 
     Raises:
@@ -67,5 +71,5 @@ def unload(application: Application, model: str) -> IndexEntry:
     """
     library = application.library
     for version in application.registry.model(model).versions:
-        library.unload(model, str(version.number))
+        library.unload(model, str(version.number), actor=caller.name)
     return entry(library, library.version(model, DEFAULT_ALIAS))

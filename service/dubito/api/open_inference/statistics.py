@@ -8,14 +8,18 @@ from dubito.api.open_inference.pages import ModelStatisticsEntry, StatisticsPage
 from dubito.api.open_inference.request import Addressee
 from dubito.application import Application
 from dubito.errors import DubitoError
+from dubito.keys import Caller
 from dubito.registry import VersionFact
 from dubito.serving.inferences import Course
 
 
 def statistics(
-    application: Application, model: str | None = None, reference: str | None = None
+    application: Application,
+    caller: Caller,
+    model: str | None = None,
+    reference: str | None = None,
 ) -> StatisticsPage:
-    """The statistics of all models, of one, or of one version.
+    """The statistics of all models that a caller sees, of one, or of one version.
 
     Raises:
         NotFoundError: it does not exist.
@@ -27,6 +31,7 @@ def statistics(
             application.inferences.tally(version.model, version.number),
         )
         for version in _versions(application, model, reference)
+        if caller.sees_model(version.model)
     ]
     return StatisticsPage(model_stats=entries)
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dubito.api.border.access import access
-from dubito.api.border.auth import actor
+from dubito.api.border.auth import GuardedRoute, actor, needs
 from dubito.api.border.fields import read_small
 from dubito.api.border.replies import json_response, unchanged
 from dubito.api.openapi import (
@@ -27,10 +27,11 @@ from dubito.api.openapi import (
 from dubito.api.pages.models import AliasPage
 from dubito.api.schemas import AliasBody
 from dubito.errors import PreconditionFailedError
+from dubito.keys import KeyScope
 from dubito.registry import AliasFact
 from dubito.registry.revisions import EXISTING, MISSING, Expected
 
-router = APIRouter(prefix="/v1/models", tags=["aliases"])
+router = APIRouter(prefix="/v1/models", tags=["aliases"], route_class=GuardedRoute)
 
 _IF_MATCH = header("If-Match", "Revision that the alias is expected to have, or `*`.")
 _IF_NONE_MATCH = header("If-None-Match", "`*`: make the alias only where there is none.")
@@ -44,6 +45,7 @@ _TAGGED: Responses = {200: gives(headers={"ETag": "Revision of the alias."})}
     responses={**_TAGGED, **NOT_MODIFIED},
     openapi_extra=takes(None, headers=(UNLESS_MATCH,)),
 )
+@needs(KeyScope.PREDICT)
 def get_alias(request: Request, model: ModelName, alias: AliasName) -> Response:
     """Show where an alias points. Its `ETag` is the value for `If-Match`."""
     answer = _answer(access(request).application.registry.alias(model, alias))
@@ -57,6 +59,7 @@ def get_alias(request: Request, model: ModelName, alias: AliasName) -> Response:
     responses=_TAGGED,
     openapi_extra=takes(AliasBody, headers=(_IF_MATCH, _IF_NONE_MATCH)),
 )
+@needs(KeyScope.ADMIN)
 async def put_alias(request: Request, model: ModelName, alias: AliasName) -> Response:
     """Create an alias, or move it once the version is loaded. `If-Match` names its revision.
 
@@ -80,6 +83,7 @@ async def put_alias(request: Request, model: ModelName, alias: AliasName) -> Res
     openapi_extra=takes(None, headers=(_IF_MATCH,)),
     **DELETED,
 )
+@needs(KeyScope.ADMIN)
 def delete_alias(request: Request, model: ModelName, alias: AliasName) -> Response:
     """Delete an alias other than `default`. `If-Match` names its revision."""
     registry = access(request).application.registry

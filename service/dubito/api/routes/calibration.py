@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from dubito.answered import CalibrateReply
 from dubito.api.border.access import Access, access
-from dubito.api.border.auth import actor
+from dubito.api.border.auth import GuardedRoute, actor, needs
 from dubito.api.border.fields import read_small
 from dubito.api.border.replies import json_response
 from dubito.api.intake import Received, answered
@@ -25,10 +25,11 @@ from dubito.api.pages.calibrations import (
 )
 from dubito.api.schemas import ActiveBody
 from dubito.asked import CalibrateBody, CalibrateOptions, CalibrateOrder, order_of
+from dubito.keys import KeyScope
 from dubito.media import NPZ
 from dubito.serving.worker import Job
 
-router = APIRouter(prefix="/v1/models", tags=["calibration"])
+router = APIRouter(prefix="/v1/models", tags=["calibration"], route_class=GuardedRoute)
 
 _ACTIVE = CalibrationPage | NoCalibrationPage
 
@@ -40,6 +41,7 @@ _ACTIVE = CalibrationPage | NoCalibrationPage
     response_model=CalibratePage,
     openapi_extra=takes(CalibrateBody, NPZ, query=CalibrateOptions, headers=(TIMEOUT,)),
 )
+@needs(KeyScope.CALIBRATE)
 async def calibrate(request: Request, model: ModelName) -> Response:
     """Fit scaling or noise, sets or intervals, and the flag of a version, and make it active.
 
@@ -49,6 +51,7 @@ async def calibrate(request: Request, model: ModelName) -> Response:
 
 
 @both(router.get, "calibration", summary="The active calibration", response_model=_ACTIVE)
+@needs(KeyScope.PREDICT)
 def get_calibration(request: Request, model: ModelName) -> Response:
     """Show report, reliability bins, thresholds and what it was fitted on, or null."""
     return _active(access(request), model, asked_version(request))
@@ -61,6 +64,7 @@ def get_calibration(request: Request, model: ModelName) -> Response:
     response_model=_ACTIVE,
     openapi_extra=takes(ActiveBody),
 )
+@needs(KeyScope.CALIBRATE)
 async def put_calibration(request: Request, model: ModelName) -> Response:
     """Go back to an earlier calibration of a version, or to none."""
     body = await read_small(request, ActiveBody)
@@ -73,7 +77,7 @@ async def put_calibration(request: Request, model: ModelName) -> Response:
 def _start(model: str, version: str, received: Received) -> Job[CalibrateReply]:
     """Decode a body and queue what it asks."""
     options, rows = read_labelled(received, CalibrateBody, CalibrateOptions)
-    beside = {"model": model, "version": version, "actor": received.actor}
+    beside = {"model": model, "version": version, "actor": received.caller.name}
     order = order_of(CalibrateOrder, options, **rows, **beside)
     application = received.held.application
     return application.ask(order, reservation=received.reservation, deadline_s=received.deadline_s)

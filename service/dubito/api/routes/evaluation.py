@@ -8,16 +8,18 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dubito.answered import EvaluateReply
+from dubito.api.border.auth import GuardedRoute, needs
 from dubito.api.border.replies import json_response
 from dubito.api.intake import Received, answered
 from dubito.api.labelled import KINDS, read_labelled
 from dubito.api.openapi import TIMEOUT, ModelName, asked_version, both, takes
 from dubito.api.pages.calibrations import EvaluatePage
 from dubito.asked import EvaluateBody, EvaluateOptions, EvaluateOrder, order_of
+from dubito.keys import KeyScope
 from dubito.media import NPZ
 from dubito.serving.worker import Job
 
-router = APIRouter(prefix="/v1/models", tags=["calibration"])
+router = APIRouter(prefix="/v1/models", tags=["calibration"], route_class=GuardedRoute)
 
 
 @both(
@@ -27,6 +29,7 @@ router = APIRouter(prefix="/v1/models", tags=["calibration"])
     response_model=EvaluatePage,
     openapi_extra=takes(EvaluateBody, NPZ, query=EvaluateOptions, headers=(TIMEOUT,)),
 )
+@needs(KeyScope.CALIBRATE)
 async def evaluate(request: Request, model: ModelName) -> Response:
     """Judge a version; nothing is changed.
 

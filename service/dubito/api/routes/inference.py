@@ -11,6 +11,7 @@ from fastapi.responses import Response
 
 from dubito.answered import PredictReply
 from dubito.api.border.access import access
+from dubito.api.border.auth import caller_of, needs
 from dubito.api.border.context import request_id
 from dubito.api.border.fields import no_query
 from dubito.api.border.replies import json_response
@@ -42,6 +43,7 @@ from dubito.api.openapi import (
     takes,
 )
 from dubito.application import Application
+from dubito.keys import KeyScope
 from dubito.media import JSON, OCTETS
 from dubito.serving.inferences import Course
 from dubito.serving.worker import Job
@@ -55,9 +57,10 @@ _RETRY = {"Retry-After": "5"}
 
 
 @router.get("/stats", summary="Statistics of all models", response_model=StatisticsPage)
+@needs(KeyScope.PREDICT)
 def all_statistics(request: Request) -> Response:
     """Tell how many inferences each version made under `/v2` since the server started."""
-    return json_response(statistics(access(request).application))
+    return json_response(statistics(access(request).application, caller_of(request)))
 
 
 @both(
@@ -68,6 +71,7 @@ def all_statistics(request: Request) -> Response:
     responses={200: _GIVEN},
     openapi_extra=takes(InferBody, OCTETS, headers=(_LENGTH, TIMEOUT, UNOBSERVED)),
 )
+@needs(KeyScope.PREDICT)
 async def infer(request: Request, model: ModelName) -> Response:
     """Predict rows by the Open Inference Protocol, as JSON or with tensors as bytes behind it.
 
@@ -88,6 +92,7 @@ async def infer(request: Request, model: ModelName) -> Response:
     response_model=ModelReadyPage,
     responses={503: {"model": ModelReadyPage, "description": "It is not ready."}},
 )
+@needs(KeyScope.PREDICT)
 def ready(request: Request, model: ModelName) -> Response:
     """Answer 200 where a version is loaded or its first request will load it, else 503."""
     is_well = is_ready(access(request).application, model, asked_version(request))
@@ -96,6 +101,7 @@ def ready(request: Request, model: ModelName) -> Response:
 
 
 @both(router.get, "config", summary="Configuration of a version", response_model=ModelConfigPage)
+@needs(KeyScope.PREDICT)
 def config(request: Request, model: ModelName) -> Response:
     """Show what a version takes and gives, in the form of Triton's model configuration."""
     held = access(request)
@@ -104,16 +110,19 @@ def config(request: Request, model: ModelName) -> Response:
 
 
 @both(router.get, "stats", summary="Statistics of a model", response_model=StatisticsPage)
+@needs(KeyScope.PREDICT)
 def model_statistics(request: Request, model: ModelName) -> Response:
     """Tell how many inferences were made under `/v2` since the server started, and their times.
 
     Without a version in the path, all versions of the model are listed.
     """
     reference = request.path_params.get("version")
-    return json_response(statistics(access(request).application, model, reference))
+    application = access(request).application
+    return json_response(statistics(application, caller_of(request), model, reference))
 
 
 @router.get("/{model}", summary="Metadata of a model", response_model=ModelMetadataPage)
+@needs(KeyScope.PREDICT)
 def metadata(request: Request, model: ModelName) -> Response:
     """Show inputs and outputs of the version that the alias `default` points to."""
     return _metadata(access(request).application, model, asked_version(request))
@@ -122,6 +131,7 @@ def metadata(request: Request, model: ModelName) -> Response:
 @router.get(
     "/{model}/versions/{version}", summary="Metadata of a version", response_model=ModelMetadataPage
 )
+@needs(KeyScope.PREDICT)
 def version_metadata(request: Request, model: ModelName, version: VersionName) -> Response:
     """Show inputs and outputs of a version."""
     return _metadata(access(request).application, model, version)

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from dubito.api.border.access import Access, access
-from dubito.api.border.auth import actor
+from dubito.api.border.auth import GuardedRoute, actor, caller_of, needs
 from dubito.api.border.bodies import chunks_within, media_type
 from dubito.api.border.errors import FieldProblem, FieldsError
 from dubito.api.border.fields import read_small
@@ -29,10 +29,11 @@ from dubito.api.pages.models import (
 )
 from dubito.api.schemas import RetireBody
 from dubito.errors import InputError
+from dubito.keys import KeyScope
 from dubito.media import OCTETS
 from dubito.names import check_name
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=GuardedRoute)
 
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
 _Digest = Annotated[
@@ -41,15 +42,18 @@ _Digest = Annotated[
 
 
 @router.get("", summary="All models", response_model=ModelsPage)
+@needs(KeyScope.PREDICT)
 def list_models(request: Request) -> Response:
     """List the models with their versions, aliases and states."""
     application = access(request).application
-    facts = application.registry.models()
-    pages = [ModelPage.of_model(fact, application.library) for fact in facts]
+    facts, caller = application.registry.models(), caller_of(request)
+    seen = [fact for fact in facts if caller.sees_model(fact.name)]
+    pages = [ModelPage.of_model(fact, application.library) for fact in seen]
     return json_response(ModelsPage(models=pages))
 
 
 @router.get("/{model}", summary="One model", response_model=ModelPage)
+@needs(KeyScope.PREDICT)
 def get_model(request: Request, model: ModelName) -> Response:
     """Show a model with its versions and aliases."""
     application = access(request).application
@@ -58,6 +62,7 @@ def get_model(request: Request, model: ModelName) -> Response:
 
 
 @router.get("/{model}/versions/{version}", summary="One version", response_model=VersionDetailsPage)
+@needs(KeyScope.PREDICT)
 def get_version(request: Request, model: ModelName, version: VersionName) -> Response:
     """Show manifest, sites, warnings, notes, defaults and active calibration of a version."""
     return json_response(version_page(access(request).application.library.page(model, version)))
@@ -71,6 +76,7 @@ def get_version(request: Request, model: ModelName, version: VersionName) -> Res
     responses={201: gives(headers={"Location": "Path of the version."})},
     openapi_extra=takes(None, OCTETS),
 )
+@needs(KeyScope.ADMIN)
 async def upload(request: Request, model: ModelName, sha256: _Digest = None) -> Response:
     """Store a bundle as the model's next version. The first creates the model and `default`."""
     held = access(request)
@@ -92,6 +98,7 @@ async def upload(request: Request, model: ModelName, sha256: _Digest = None) -> 
 
 
 @router.delete("/{model}/versions/{version}", summary="Delete a version", **DELETED)
+@needs(KeyScope.ADMIN)
 def delete_version(request: Request, model: ModelName, version: VersionName) -> Response:
     """Delete a version that no alias names."""
     registry = access(request).application.registry
@@ -104,9 +111,11 @@ def delete_version(request: Request, model: ModelName, version: VersionName) -> 
     summary="Load a version onto the device",
     response_model=VersionDetailsPage,
 )
+@needs(KeyScope.ADMIN)
 def load(request: Request, model: ModelName, version: VersionName) -> Response:
     """Load a version and warm it up. The reply comes once it is ready."""
-    return json_response(version_page(access(request).application.library.load(model, version)))
+    library = access(request).application.library
+    return json_response(version_page(library.load(model, version, actor=actor(request))))
 
 
 @router.post(
@@ -114,9 +123,11 @@ def load(request: Request, model: ModelName, version: VersionName) -> Response:
     summary="Unload a version from the device",
     response_model=VersionDetailsPage,
 )
+@needs(KeyScope.ADMIN)
 def unload(request: Request, model: ModelName, version: VersionName) -> Response:
     """Free the memory that a version takes. The next request loads it again."""
-    return json_response(version_page(access(request).application.library.unload(model, version)))
+    library = access(request).application.library
+    return json_response(version_page(library.unload(model, version, actor=actor(request))))
 
 
 @router.post(
@@ -125,6 +136,7 @@ def unload(request: Request, model: ModelName, version: VersionName) -> Response
     response_model=VersionDetailsPage,
     openapi_extra=takes(RetireBody),
 )
+@needs(KeyScope.ADMIN)
 async def retire(request: Request, model: ModelName, version: VersionName) -> Response:
     """Retire a version that no alias names: it is kept, but no longer answers requests."""
     body = await read_small(request, RetireBody)
@@ -140,6 +152,7 @@ async def retire(request: Request, model: ModelName, version: VersionName) -> Re
     summary="Un-retire a version",
     response_model=VersionDetailsPage,
 )
+@needs(KeyScope.ADMIN)
 def restore(request: Request, model: ModelName, version: VersionName) -> Response:
     """Let a retired version answer requests again."""
     application = access(request).application
@@ -148,6 +161,7 @@ def restore(request: Request, model: ModelName, version: VersionName) -> Respons
 
 
 @router.get("/{model}/audit", summary="Audit of a model", response_model=ChangesPage)
+@needs(KeyScope.PREDICT)
 def audit(request: Request, model: ModelName) -> Response:
     """List the last 1000 changes of a model, newest first: who changed what and when."""
     return json_response(ChangesPage.of_changes(access(request).application.registry.audit(model)))

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dubito.api.border.access import Access, access
+from dubito.api.border.auth import GuardedRoute, needs
 from dubito.api.border.bodies import LONG_BYTES, media_type, parse_json, read_body
 from dubito.api.border.context import request_id
 from dubito.api.border.fields import no_query, read_fields
@@ -17,11 +18,12 @@ from dubito.api.border.waiting import deadline
 from dubito.api.openapi import TIMEOUT, ModelName, asked_version, both, takes
 from dubito.api.pages.monitoring import FeedbackPage, MonitoringDetailsPage
 from dubito.api.schemas import FeedbackBody
+from dubito.keys import KeyScope
 from dubito.media import JSON
 from dubito.monitoring.monitor import FeedbackOrder, Truth
 from dubito.registry.monitoring import Added
 
-router = APIRouter(prefix="/v1/models", tags=["monitoring"])
+router = APIRouter(prefix="/v1/models", tags=["monitoring"], route_class=GuardedRoute)
 
 
 @both(
@@ -31,6 +33,7 @@ router = APIRouter(prefix="/v1/models", tags=["monitoring"])
     response_model=FeedbackPage,
     openapi_extra=takes(FeedbackBody, headers=(TIMEOUT,)),
 )
+@needs(KeyScope.PREDICT)
 async def feedback(request: Request, model: ModelName) -> Response:
     """Store the true outcomes of an earlier prediction.
 
@@ -54,6 +57,7 @@ async def feedback(request: Request, model: ModelName) -> Response:
     summary="Is it still calibrated?",
     response_model=MonitoringDetailsPage,
 )
+@needs(KeyScope.PREDICT)
 def get_monitoring(request: Request, model: ModelName) -> Response:
     """Show coverage, ECE and flag rate of the last outcomes, the drift test, and alarms."""
     page = access(request).application.monitoring.page(model, asked_version(request))

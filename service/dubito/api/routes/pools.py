@@ -9,18 +9,19 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dubito.api.border.access import Access, access
-from dubito.api.border.auth import actor
+from dubito.api.border.auth import GuardedRoute, actor, caller_of, needs
 from dubito.api.border.bodies import chunks_within, media_type
 from dubito.api.border.fields import no_query, read_query, read_small
 from dubito.api.border.replies import json_response
 from dubito.api.openapi import DELETED, PoolName, gives, takes
 from dubito.api.pages.work import PoolPage, PoolsPage
 from dubito.api.schemas import PoolAddressBody, PoolQuery
+from dubito.keys import KeyScope
 from dubito.media import JSON, NPY, NPZ, PARQUET
 from dubito.pools.shelf import CONVERT
 from dubito.registry import PoolFact
 
-router = APIRouter(prefix="/v1/pools", tags=["pools"])
+router = APIRouter(prefix="/v1/pools", tags=["pools"], route_class=GuardedRoute)
 
 _FORMATS = {NPY: "npy", NPZ: "npz", PARQUET: "parquet"}
 
@@ -33,6 +34,7 @@ _FORMATS = {NPY: "npy", NPZ: "npz", PARQUET: "parquet"}
     responses={201: gives(headers={"Location": "Path of the pool."})},
     openapi_extra=takes(PoolAddressBody, *_FORMATS, query=PoolQuery),
 )
+@needs(KeyScope.SELECT)
 async def add_pool(request: Request) -> Response:
     """Store rows from the body, or from an address that the operator allows."""
     held = access(request)
@@ -45,22 +47,26 @@ async def add_pool(request: Request) -> Response:
 
 
 @router.get("", summary="All pools", response_model=PoolsPage)
+@needs(KeyScope.SELECT)
 def list_pools(request: Request) -> Response:
     """List the stored pools by name."""
-    facts = access(request).application.pools.all()
+    facts = access(request).application.pools.all(caller_of(request))
     return json_response(PoolsPage(pools=[PoolPage.of_pool(fact) for fact in facts]))
 
 
 @router.get("/{pool}", summary="One pool", response_model=PoolPage)
+@needs(KeyScope.SELECT)
 def get_pool(request: Request, pool: PoolName) -> Response:
     """Show the rows, arrays and origin of a pool."""
-    return json_response(PoolPage.of_pool(access(request).application.pools.get(pool)))
+    fact = access(request).application.pools.get(pool, caller_of(request))
+    return json_response(PoolPage.of_pool(fact))
 
 
 @router.delete("/{pool}", summary="Delete a pool", **DELETED)
+@needs(KeyScope.SELECT)
 def delete_pool(request: Request, pool: PoolName) -> Response:
     """Delete a pool that no job uses."""
-    access(request).application.pools.delete(pool, actor=actor(request))
+    access(request).application.pools.delete(pool, caller_of(request))
     return Response(status_code=204)
 
 

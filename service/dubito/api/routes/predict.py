@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dubito.answered import PredictReply
+from dubito.api.border.auth import GuardedRoute, needs
 from dubito.api.border.bodies import parse_json
 from dubito.api.border.context import request_id
 from dubito.api.border.fields import no_query, read_fields, read_query, rows_or_pool
@@ -31,11 +32,12 @@ from dubito.arrays import read_npy, read_npz
 from dubito.asked import PredictBody, PredictOptions, PredictOrder, order_of
 from dubito.engine import Inputs
 from dubito.errors import UnsupportedMediaTypeError
+from dubito.keys import KeyScope
 from dubito.media import JSON, NPY, NPZ
 from dubito.registry import JobFact
 from dubito.serving.worker import Job
 
-router = APIRouter(prefix="/v1/models", tags=["predict"])
+router = APIRouter(prefix="/v1/models", tags=["predict"], route_class=GuardedRoute)
 
 _KINDS = (JSON, NPY, NPZ)
 
@@ -48,6 +50,7 @@ _KINDS = (JSON, NPY, NPZ)
     responses={200: gives(NPY, NPZ), **ACCEPTED},
     openapi_extra=takes(PredictBody, NPY, NPZ, query=PredictOptions, headers=(TIMEOUT, UNOBSERVED)),
 )
+@needs(KeyScope.PREDICT)
 async def predict(request: Request, model: ModelName) -> Response:
     """Predict rows: of the request at once, of a stored pool by a job.
 
@@ -85,7 +88,7 @@ def _start(
     order = order_of(PredictOrder, options, **rows, **beside)
     application = received.held.application
     if order.pool is not None:
-        return application.jobs.predict(order, actor=received.actor)
+        return application.jobs.predict(order, received.caller)
     return application.ask(order, reservation=received.reservation, deadline_s=received.deadline_s)
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from dubito import __version__
 from dubito.api.border.access import access
+from dubito.api.border.auth import caller_of, needs
 from dubito.api.border.bodies import media_type, parse_json, read_body
 from dubito.api.border.fields import read_fields
 from dubito.api.border.replies import json_response
@@ -27,6 +28,7 @@ from dubito.api.open_inference.repository import EXTENSIONS, NAME, index, load, 
 from dubito.api.open_inference.schemas import IndexBody, LoadBody, UnloadBody
 from dubito.api.openapi import Described, ModelName, takes
 from dubito.columns import to_json
+from dubito.keys import KeyScope
 from dubito.media import JSON, OCTETS
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"], route_class=ProtocolRoute)
@@ -45,6 +47,7 @@ def _may_take(body: type[BaseModel]) -> Described:
 
 
 @router.get("", summary="Metadata of the server", response_model=ServerPage)
+@needs(KeyScope.PREDICT)
 def server(request: Request) -> Response:
     """Name the server and the extensions of the protocol that it has."""
     page = ServerPage(name=NAME, version=__version__, extensions=list(EXTENSIONS))
@@ -57,6 +60,7 @@ def server(request: Request) -> Response:
     response_model=ServerLivePage,
     responses={503: {"model": ServerLivePage, "description": "One of them does not respond."}},
 )
+@needs(KeyScope.PREDICT)
 async def live(request: Request) -> Response:
     """Answer 200 while the event loop and the device worker respond, else 503."""
     is_live = access(request).application.vitals.is_live()
@@ -69,6 +73,7 @@ async def live(request: Request) -> Response:
     response_model=ServerReadyPage,
     responses={503: {"model": ServerReadyPage, "description": "Not ready, or draining."}},
 )
+@needs(KeyScope.PREDICT)
 async def ready(request: Request) -> Response:
     """Answer 200 while requests are taken and all pinned models are loaded, else 503."""
     health = access(request).application.vitals.health()
@@ -82,10 +87,11 @@ async def ready(request: Request) -> Response:
     response_model=IndexPage,
     openapi_extra=_may_take(IndexBody),
 )
+@needs(KeyScope.PREDICT)
 async def list_versions(request: Request) -> Response:
     """List all versions of all models with their states on this server."""
     body = await _read(request, IndexBody)
-    listing = partial(index, access(request).application, only_ready=body.ready)
+    listing = partial(index, access(request).application, caller_of(request), only_ready=body.ready)
     entries = [entry.model_dump() for entry in await to_thread.run_sync(listing)]
     return Response(to_json(entries), media_type=JSON)
 
@@ -96,10 +102,12 @@ async def list_versions(request: Request) -> Response:
     response_model=IndexEntry,
     openapi_extra=_may_take(LoadBody),
 )
+@needs(KeyScope.ADMIN)
 async def load_model(request: Request, model: ModelName) -> Response:
     """Load the version that the alias `default` points to. The reply comes once it is ready."""
     await _read(request, LoadBody)
-    return json_response(await to_thread.run_sync(load, access(request).application, model))
+    call = partial(load, access(request).application, model, caller_of(request))
+    return json_response(await to_thread.run_sync(call))
 
 
 @router.post(
@@ -108,10 +116,12 @@ async def load_model(request: Request, model: ModelName) -> Response:
     response_model=IndexEntry,
     openapi_extra=_may_take(UnloadBody),
 )
+@needs(KeyScope.ADMIN)
 async def unload_model(request: Request, model: ModelName) -> Response:
     """Free what all versions of a model take. The next request loads the one that it names."""
     await _read(request, UnloadBody)
-    return json_response(await to_thread.run_sync(unload, access(request).application, model))
+    call = partial(unload, access(request).application, model, caller_of(request))
+    return json_response(await to_thread.run_sync(call))
 
 
 def _health(page: BaseModel, is_well: bool) -> Response:

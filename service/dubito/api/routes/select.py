@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dubito.answered import SelectReply
+from dubito.api.border.auth import GuardedRoute, needs
 from dubito.api.border.bodies import parse_json
 from dubito.api.border.context import request_id
 from dubito.api.border.fields import named, no_query, read_fields, read_query, rows_or_pool
@@ -22,11 +23,12 @@ from dubito.api.openapi import ACCEPTED, TIMEOUT, ModelName, asked_version, both
 from dubito.api.pages.work import SelectPage
 from dubito.arrays import read_npz
 from dubito.asked import SelectBody, SelectOptions, SelectOrder, order_of
+from dubito.keys import KeyScope
 from dubito.media import JSON, NPZ
 from dubito.registry import JobFact
 from dubito.serving.worker import Job
 
-router = APIRouter(prefix="/v1/models", tags=["select"])
+router = APIRouter(prefix="/v1/models", tags=["select"], route_class=GuardedRoute)
 
 _NAMES = ("inputs", "targets")
 
@@ -39,6 +41,7 @@ _NAMES = ("inputs", "targets")
     responses=ACCEPTED,
     openapi_extra=takes(SelectBody, NPZ, query=SelectOptions, headers=(TIMEOUT,)),
 )
+@needs(KeyScope.SELECT)
 async def select(request: Request, model: ModelName) -> Response:
     """Choose rows of a pool: of one in the request at once, of a stored one by a job.
 
@@ -67,5 +70,5 @@ def _start(model: str, version: str, received: Received) -> Job[SelectReply] | J
     order = order_of(SelectOrder, options, **rows, model=model, version=version)
     application = received.held.application
     if order.pool is not None:
-        return application.jobs.select(order, actor=received.actor)
+        return application.jobs.select(order, received.caller)
     return application.ask(order, reservation=received.reservation, deadline_s=received.deadline_s)

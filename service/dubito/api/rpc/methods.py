@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
@@ -27,6 +27,7 @@ from dubito.api.pages.base import JsonPage
 from dubito.api.rpc import inference_pb2 as pb
 from dubito.api.rpc.messages import read_parameters, read_request, write_reply
 from dubito.errors import DeadlineError, NotFoundError, QueueFullError, UnavailableError
+from dubito.keys import Caller, KeyScope
 from dubito.names import DEFAULT_ALIAS
 from dubito.serving.inferences import Course
 from dubito.serving.worker import Job
@@ -36,11 +37,20 @@ MAX_INFERENCES = 112
 """Inferences at once, each of which holds a thread."""
 
 
+class Method(NamedTuple):
+    """The type of a method's request, what answers it, and the scope that it needs."""
+
+    kind: type[Message]
+    answer: Callable[..., Message]
+    scope: KeyScope
+
+
 @dataclass(frozen=True)
 class RemoteCall:
     """One call, as its method sees it.
 
     Args:
+        caller: who asks.
         num_bytes: length of the message.
         request_id: of the call.
         is_observed: whether monitoring may see it.
@@ -48,6 +58,7 @@ class RemoteCall:
         when_gone: takes what is called once the caller is gone, or the call over.
     """
 
+    caller: Caller
     num_bytes: int
     request_id: str
     is_observed: bool
@@ -66,20 +77,21 @@ class Methods:
     held: Access
     _places: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(MAX_INFERENCES))
 
-    def by_name(self) -> dict[str, tuple[type[Message], Callable[..., Message]]]:
-        """The type of each method's request, and what answers it."""
+    def by_name(self) -> dict[str, Method]:
+        """The methods, each with the scope that it needs."""
+        predict, admin = KeyScope.PREDICT, KeyScope.ADMIN
         return {
-            "ServerLive": (pb.ServerLiveRequest, self.server_live),
-            "ServerReady": (pb.ServerReadyRequest, self.server_ready),
-            "ModelReady": (pb.ModelReadyRequest, self.model_ready),
-            "ServerMetadata": (pb.ServerMetadataRequest, self.server_metadata),
-            "ModelMetadata": (pb.ModelMetadataRequest, self.model_metadata),
-            "ModelInfer": (pb.ModelInferRequest, self.infer),
-            "ModelConfig": (pb.ModelConfigRequest, self.config),
-            "ModelStatistics": (pb.ModelStatisticsRequest, self.statistics),
-            "RepositoryIndex": (pb.RepositoryIndexRequest, self.index),
-            "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, self.load),
-            "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, self.unload),
+            "ServerLive": Method(pb.ServerLiveRequest, self.server_live, predict),
+            "ServerReady": Method(pb.ServerReadyRequest, self.server_ready, predict),
+            "ModelReady": Method(pb.ModelReadyRequest, self.model_ready, predict),
+            "ServerMetadata": Method(pb.ServerMetadataRequest, self.server_metadata, predict),
+            "ModelMetadata": Method(pb.ModelMetadataRequest, self.model_metadata, predict),
+            "ModelInfer": Method(pb.ModelInferRequest, self.infer, predict),
+            "ModelConfig": Method(pb.ModelConfigRequest, self.config, predict),
+            "ModelStatistics": Method(pb.ModelStatisticsRequest, self.statistics, predict),
+            "RepositoryIndex": Method(pb.RepositoryIndexRequest, self.index, predict),
+            "RepositoryModelLoad": Method(pb.RepositoryModelLoadRequest, self.load, admin),
+            "RepositoryModelUnload": Method(pb.RepositoryModelUnloadRequest, self.unload, admin),
         }
 
     def server_live(self, request: pb.ServerLiveRequest, call: RemoteCall) -> pb.ServerLiveResponse:
@@ -128,7 +140,8 @@ class Methods:
     ) -> pb.ModelStatisticsResponse:
         """What inferences took: of a version, of a model, or of all."""
         named = request.name or None, request.version or None
-        return _message(statistics(self.held.application, *named), pb.ModelStatisticsResponse())
+        page = statistics(self.held.application, call.caller, *named)
+        return _message(page, pb.ModelStatisticsResponse())
 
     def index(
         self, request: pb.RepositoryIndexRequest, call: RemoteCall
@@ -136,7 +149,8 @@ class Methods:
         """All versions of all models, with their states."""
         _check_repository(request.repository_name)
         message = pb.RepositoryIndexResponse()
-        for entry in repository.index(self.held.application, only_ready=request.ready):
+        entries = repository.index(self.held.application, call.caller, only_ready=request.ready)
+        for entry in entries:
             message.models.add(**entry.model_dump())
         return message
 
@@ -146,7 +160,7 @@ class Methods:
         """Load what the alias `default` points to."""
         _check_repository(request.repository_name)
         read_fields(LoadBody, {"parameters": read_parameters(request.parameters)})
-        repository.load(self.held.application, request.model_name)
+        repository.load(self.held.application, request.model_name, call.caller)
         return pb.RepositoryModelLoadResponse()
 
     def unload(
@@ -155,7 +169,7 @@ class Methods:
         """Unload all versions of a model."""
         _check_repository(request.repository_name)
         read_fields(UnloadBody, {"parameters": read_parameters(request.parameters)})
-        repository.unload(self.held.application, request.model_name)
+        repository.unload(self.held.application, request.model_name, call.caller)
         return pb.RepositoryModelUnloadResponse()
 
     def infer(self, request: pb.ModelInferRequest, call: RemoteCall) -> pb.ModelInferResponse:

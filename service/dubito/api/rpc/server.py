@@ -7,7 +7,8 @@ that HTTP answers them with, as the details of a status code.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -15,16 +16,18 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from dubito.api.border.access import Access
-from dubito.api.border.auth import MISSING_KEY, is_key
 from dubito.api.border.context import CALLERS_ID, internal_error
-from dubito.api.rpc.methods import MAX_INFERENCES, Methods, RemoteCall
+from dubito.api.rpc.methods import MAX_INFERENCES, Method, Methods, RemoteCall
 from dubito.errors import DubitoError, InputError
+from dubito.keys import Caller, Keyring
+from dubito.settings import Settings
 
 SERVICE = "inference.GRPCInferenceService"
 _MAX_CALLS = MAX_INFERENCES + 16  # so that health is answered while inferences wait
 _DIGEST_BYTES = 12
 _CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     409: grpc.StatusCode.FAILED_PRECONDITION,
     412: grpc.StatusCode.FAILED_PRECONDITION,
@@ -54,10 +57,10 @@ class RpcServer:
 
     def __init__(self, held: Access) -> None:
         settings = held.settings
-        key = settings.api_key
+        methods = Methods(held).by_name()
         self._server = grpc.server(
             ThreadPoolExecutor(_MAX_CALLS, thread_name_prefix="dubito-grpc"),
-            interceptors=() if key is None else (_KeyInterceptor(key.get_secret_value()),),
+            interceptors=(_KeyInterceptor(held.application.keys, methods),),
             maximum_concurrent_rpcs=_MAX_CALLS,
             options=(
                 ("grpc.so_reuseport", 0),
@@ -67,9 +70,9 @@ class RpcServer:
         )
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
-                _framed(name, kind, answer), response_serializer=_to_bytes
+                _framed(name, method, held.application.keys), response_serializer=_to_bytes
             )
-            for name, (kind, answer) in Methods(held).by_name().items()
+            for name, method in methods.items()
         }
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, handlers),)
@@ -77,12 +80,19 @@ class RpcServer:
         host = settings.host.strip("[]")
         address = f"[{host}]" if ":" in host else host
         try:
-            self.port: int = self._server.add_insecure_port(f"{address}:{settings.grpc_port}")
+            self.port: int = self._listen(f"{address}:{settings.grpc_port}", settings)
         except RuntimeError as error:
             raise InputError(
                 f"DUBITO_GRPC_PORT: expected a port of {settings.host} that is free, got "
                 f"{settings.grpc_port}: end what listens there, or choose another"
             ) from error
+
+    def _listen(self, address: str, settings: Settings) -> int:
+        """Listen on an address; return its port."""
+        if settings.tls_cert is None or settings.tls_key is None:
+            return int(self._server.add_insecure_port(address))
+        pair = settings.tls_key.read_bytes(), settings.tls_cert.read_bytes()
+        return int(self._server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
 
     def start(self) -> None:
         """Take calls."""
@@ -95,10 +105,14 @@ class RpcServer:
 
 
 class _KeyInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
-    """Refuses every call without the key, of methods that there are and of others."""
+    """Refuses every call without a key that opens it, before its message is read.
 
-    def __init__(self, key: str) -> None:
-        self._key = key.encode()
+    So are calls of methods that there are not.
+    """
+
+    def __init__(self, keys: Keyring, methods: Mapping[str, Method]) -> None:
+        self._keys = keys
+        self._methods = methods
 
     def intercept_service(
         self,
@@ -106,46 +120,87 @@ class _KeyInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio h
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler:
         """Let one call through, or refuse it."""
-        sent = dict(handler_call_details.invocation_metadata).get("authorization", "")
-        if isinstance(sent, str) and is_key(sent, self._key):
+        method = self._methods.get(handler_call_details.method.rpartition("/")[2])
+        try:
+            caller = _caller(self._keys, dict(handler_call_details.invocation_metadata))
+            if method is not None:
+                caller.check(method.scope, None)
             return continuation(handler_call_details)
+        except DubitoError as error:
+            refusal = error
 
         def refuse(unread: Iterator[bytes], context: grpc.ServicerContext) -> None:
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, MISSING_KEY)
+            _abort(context, refusal)
 
         return grpc.stream_unary_rpc_method_handler(refuse)  # which reads no message
 
 
 def _framed(
-    name: str, kind: type[Message], answer: Callable[..., Message]
+    name: str, method: Method, keys: Keyring
 ) -> Callable[[bytes, grpc.ServicerContext], Message]:
     """A method with its frame: what it raises becomes a status code."""
+
+    def answer(content: bytes, made: RemoteCall) -> Message:
+        request = _parsed(method.kind, content)
+        made.caller.check(method.scope, _model(request))
+        allowance = made.caller.allowance
+        if allowance is None:
+            return method.answer(request, made)
+        allowance.begin()
+        try:
+            return method.answer(request, made)
+        finally:
+            allowance.end()
 
     def call(content: bytes, context: grpc.ServicerContext) -> Message:
         sent = dict(context.invocation_metadata())
         request_id = _request_id(name, content, sent.get("x-request-id", ""))
         context.send_initial_metadata((("x-request-id", request_id),))
-        made = RemoteCall(
-            len(content),
-            request_id,
-            is_observed="x-unobserved" not in sent,
-            left_s=context.time_remaining(),
-            when_gone=context.add_callback,
-        )
         try:
-            return answer(_parsed(kind, content), made)
+            made = RemoteCall(
+                caller=_caller(keys, sent),
+                num_bytes=len(content),
+                request_id=request_id,
+                is_observed="x-unobserved" not in sent,
+                left_s=context.time_remaining(),
+                when_gone=context.add_callback,
+            )
+            return answer(content, made)
         except DubitoError as error:
             failure = error
         except Exception:
             _log.exception("unforeseen error", request_id=request_id, method=name)
             failure = internal_error()
-        if failure.retry_after_s is not None:
-            context.set_trailing_metadata((("retry-after", f"{failure.retry_after_s:.0f}"),))
-        code = _CODES.get(failure.status, grpc.StatusCode.INTERNAL)
-        context.abort(code, failure.detail)
+        _abort(context, failure)
         raise AssertionError("abort raises")
 
     return call
+
+
+def _abort(context: grpc.ServicerContext, failure: DubitoError) -> None:
+    """End a call with the status code of an error."""
+    if failure.retry_after_s is not None:
+        retry = str(math.ceil(failure.retry_after_s))
+        context.set_trailing_metadata((("retry-after", retry),))
+    context.abort(_CODES.get(failure.status, grpc.StatusCode.INTERNAL), failure.detail)
+
+
+def _caller(keys: Keyring, sent: Mapping[str, str | bytes]) -> Caller:
+    """Who sends the metadata.
+
+    Raises:
+        UnauthorizedError: they have no key that is valid.
+    """
+    if keys.is_stale:
+        keys.refresh()
+    header = sent.get("authorization", "")
+    return keys.caller(header if isinstance(header, bytes) else header.encode())
+
+
+def _model(request: Message) -> str | None:
+    """The model that a request is about; None: none, or several."""
+    names = (getattr(request, field, None) for field in ("model_name", "name"))
+    return next((name for name in names if isinstance(name, str)), None) or None
 
 
 def _parsed(kind: type[Message], content: bytes) -> Message:
