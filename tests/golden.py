@@ -206,9 +206,12 @@ def answers(client: httpx.Client, name: str) -> Iterator[tuple[str, Json]]:
     mean = np.array(raw["outputs"]["mean"])
     truth = case.truth(mean, np.random.default_rng(3).random(mean.shape))
     key = "targets" if case.declared["task"] == "regression" else "labels"
+    unsaid = DEFAULT_THEN[case.declared["task"]]
+    if "class_axis" in case.declared:  # sets of positions are never empty
+        unsaid = DEFAULT_THEN["multilabel"]
     strange = {"ood_inputs": (8 * rows(case, 20, 4)).tolist()}
     for number, options in enumerate(case.fits, 1):
-        yield ask("calibrate", held_out | strange | {key: truth} | options, DEFAULT_THEN[key])
+        yield ask("calibrate", held_out | strange | {key: truth} | options, unsaid)
         _, predicted = ask("predict", asked | {"coverage": 0.8})
         yield f"{name} predict with calibration {number}", predicted
         yield ask("evaluate", held_out | strange | {key: truth})
@@ -219,10 +222,15 @@ def answers(client: httpx.Client, name: str) -> Iterator[tuple[str, Json]]:
 
 GIVEN = ("inputs", "labels", "targets", "ood_inputs")
 DEFAULT_THEN = {
-    "labels": {"ood_score": "predictive_entropy"},
-    "targets": {"ood_score": "epistemic_variance"},
+    "classification": {
+        "ood_score": "predictive_entropy",
+        "scaling": "temperature",
+        "empty_sets": True,
+    },
+    "multilabel": {"ood_score": "predictive_entropy", "scaling": "temperature"},
+    "regression": {"ood_score": "epistemic_variance"},
 }
-"""The score of the flag where none was named, when these answers were written."""
+"""What a calibration was where nothing was named, when these answers were written, by task."""
 
 
 def known_then(field: str, value: Json) -> Json:

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from dubito.calibration.choices import Choices
+from dubito.calibration.choices import DEFAULTS, Choices
 from dubito.calibration.promises.policy import Target
 from dubito.calibration.record import Calibration
 from dubito.engine.calling.sampling import Sampling
@@ -65,6 +65,8 @@ def classes(**asked: Any) -> Record:
     """One class per row, of four."""
     logits = passes(NUM_ROWS + NUM_FRESH, 4, seed=0)
     label, strange = classes_of(logits, 1), passes(NUM_STRANGE, 4, seed=2, spread=2.0)
+    # as all sets could be when the records were written
+    asked["choices"] = replace(asked.get("choices", DEFAULTS), empty_sets=True)
     record = fits.fit_classification(
         logits[:, EVERY], label[EVERY], strange=strange, **TERMS | asked
     )

@@ -102,7 +102,7 @@ def test_a_calibration_fills_what_was_null(ready: httpx.Client) -> None:
 
 def test_the_temperature_of_the_calibration_is_applied(ready: httpx.Client) -> None:
     raw = predicted(ready, normals(4))["outputs"]["mean"]
-    _calibrate(ready)
+    _calibrate(ready, scaling="temperature")
     page = ready.get("/v1/models/animals/calibration").json()
     assert page["temperature"] != 1.0
     reply = predicted(ready, normals(4), outputs=["mean", "samples"])["outputs"]

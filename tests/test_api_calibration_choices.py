@@ -78,12 +78,20 @@ def test_randomised_sets_do_not_hang_on_place_nor_on_batch_mates(
 
 
 def test_empty_sets_are_allowed_and_counted(ready: httpx.Client) -> None:
-    report = _calibrate(ready, sets="aps", coverage=0.3).json()["report"]
+    asked = {"sets": "aps", "coverage": 0.3}
+    report = _calibrate(ready, **asked, empty_sets=True).json()["report"]
     assert report["before"]["empty_sets"] is None
-    assert 0 < report["after"]["empty_sets"] < 1
-    reply = _predict(ready, _rows(50), outputs=["prediction_set"]).json()
+    share = report["after"]["empty_sets"]
+    assert 0 < share < 1
+    reply = _predict(ready, _rows(60)).json()
     assert [] in reply["outputs"]["prediction_set"]
     assert reply["warnings"] == []
+    filled = _calibrate(ready, **asked).json()["report"]["after"]
+    assert filled["empty_sets"] == 0
+    assert filled["set_size"] == pytest.approx(report["after"]["set_size"] + share)
+    outputs = _predict(ready, _rows(60)).json()["outputs"]
+    pairs = zip(outputs["label"], outputs["prediction_set"], strict=True)
+    assert all(label in members for label, members in pairs)
 
 
 def test_thresholds_per_class_are_one_for_each(ready: httpx.Client) -> None:

@@ -97,7 +97,7 @@ def test_a_classification_finds_its_temperature_and_reports_before_and_after() -
     assert record.report.before["set_coverage"] is None
     assert record.warnings == ()
     assert str(record.verdict).startswith("better than no fit beyond chance: ")
-    assert record.summary()["verdict"] == str(record.verdict)
+    assert str(record.summary()["verdict"]).startswith(f"{record.verdict}; on the 500 rows that no")
     assert Calibration.from_json(json.dumps(record.to_json())) == record
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -180,3 +182,36 @@ def test_numbers_are_uniform_and_do_not_follow_the_splits_of_the_same_seed() -> 
         assert abs(np.square(number_B).mean() - 1 / 3) < 4.5 * np.sqrt(4 / 45 / 10_000)
         place_B = np.random.Generator(np.random.Philox(0)).permutation(10_000)
         assert abs(np.corrcoef(number_B, place_B)[0, 1]) < 4.5 / 100
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+@pytest.mark.parametrize("rule", RULES)
+def test_sets_that_are_never_empty_hold_the_predicted_class_and_nothing_else_beside(
+    rule: SetRule, per_class: bool
+) -> None:
+    rule = replace(rule, per_class=per_class)
+    mean_BC, label_B = labelled(2000)
+    uniform_B = draws.by_place(2000, 0)
+    held_out = rule.fit(mean_BC[:1000], label_B[:1000], uniform_B[:1000])
+    given = held_out, mean_BC[1000:], uniform_B[1000:], 0.5
+    own_BC, sets_BC = rule.sets(*given), replace(rule, never_empty=True).sets(*given)
+    added_BC = sets_BC & ~own_BC
+    assert not (own_BC & ~sets_BC).any()
+    likely_BC = np.arange(5) == mean_BC[1000:].argmax(axis=-1)[:, None]
+    assert sets_BC[likely_BC].all()
+    assert not added_BC[~likely_BC].any()
+    assert added_BC.any()
+    if not per_class:  # a set that holds a class holds the likely one: only empty ones grow
+        assert added_BC.sum() == (~own_BC.any(axis=-1)).sum()
+
+
+def test_a_filled_set_settles_its_row_where_the_class_is_as_probable_as_was_asked() -> None:
+    """A network right more often than .9: only 1 - p <= .01 fits by itself."""
+    held_out = ConformalScores.of([np.full(99, 0.01)])
+    mean_BC = np.array([[0.995, 0.005], [0.98, 0.02], [0.9, 0.1], [0.55, 0.45]])
+    rule = SetRule(never_empty=True)
+    fitting_BC = rule.fitting(held_out, mean_BC, np.zeros(4), 0.9)
+    assert fitting_BC.sum(axis=-1).tolist() == [1, 0, 0, 0]
+    assert rule.filled(fitting_BC, mean_BC).sum(axis=-1).tolist() == [1, 1, 1, 1]
+    assert rule.settled_sizes(fitting_BC, mean_BC, 0.9).tolist() == [1, 1, 1, 2]
+    assert SetRule().settled_sizes(fitting_BC, mean_BC, 0.9).tolist() == [1, 0, 0, 0]

@@ -101,6 +101,23 @@ def test_what_is_worse_than_none_is_kept_and_not_active() -> None:
     assert Verdict("none", nats=0.1, margin=0.1, num_rows=113).is_active
 
 
+def test_a_fit_that_does_not_help_is_left_out_unless_it_was_asked_for_by_name() -> None:
+    """On 40 draws each of networks that are right and too sure."""
+    right = [judged("temperature", *drawn(60, 4, seed)) for seed in range(40)]
+    for found in right:
+        verdict = found.verdict
+        error = verdict.margin / stats.t.ppf(0.99, 59) / np.sqrt(1 + 5 / 4)
+        if verdict.margin > 1.001 * log(20) / 60:  # else it is not told by the margin
+            helps = -verdict.nats > max(error, 1 / 60)
+            assert verdict.is_left_out == (not verdict.is_worse and not helps)
+        assert not found.as_asked().verdict.is_left_out
+    left_out = sum(found.verdict.is_left_out for found in right)
+    assert left_out >= 30
+    sure = [judged("temperature", *drawn(60, 4, seed, factor=3.0)) for seed in range(40)]
+    assert sum(found.verdict.is_left_out for found in sure) <= 2
+    assert str(right[0].verdict).endswith("less than the error of that figure")
+
+
 def test_positions_are_judged_by_rows_and_unlabelled_ones_not_at_all() -> None:
     logits_TNC, label_N = drawn(300, 3, seed=3, factor=3.0)
     logits_TBPC, label_BP = logits_TNC.reshape(4, 60, 5, 3), label_N.reshape(60, 5)

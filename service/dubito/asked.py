@@ -214,7 +214,7 @@ class CalibrateOptions(SamplingOptions):
     scaling: ScalingName | None = Field(
         default=None,
         description="Classification: what is fitted to the logits of every pass. Default: "
-        "`temperature`.",
+        "`temperature`, left out where it does not help.",
     )
     sets: SetsName | None = Field(
         default=None,
@@ -223,6 +223,11 @@ class CalibrateOptions(SamplingOptions):
     per_class: bool | None = Field(
         default=None,
         description="Classification: whether the coverage holds for each class on its own.",
+    )
+    empty_sets: bool | None = Field(
+        default=None,
+        description="Classification: whether a set may be empty. Default: false; every set then "
+        "holds the predicted class.",
     )
     intervals: IntervalsName | None = Field(
         default=None,

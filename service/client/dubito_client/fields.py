@@ -40,6 +40,7 @@ class CalibrateFields(SamplingFields, total=False):
     scaling: str | None
     sets: str | None
     per_class: bool | None
+    empty_sets: bool | None
     intervals: str | None
     ood_score: str | None
     target_risk: float | None

@@ -11,6 +11,7 @@ scaling   scales of logits and of noise
 promises  sets, intervals, decisions
 flags     out-of-distribution scores and their threshold
 verdict   whether a fit is worth having
+promised  what was promised and what came, in sentences
 fit       all of it: labelled rows to a record
 judge     the report of rows, without fitting
 record    a calibration, applied to predictions

@@ -2,6 +2,7 @@
 
 scaling      of a classification's logits: temperature, vector, isotonic, none
 sets         of classes: lac, aps, raps; per_class: a threshold for each class
+             empty_sets: whether sets may be empty
 intervals    of a regression: normalised, cqr
 
 and numbers that only some heads have.
@@ -25,9 +26,10 @@ class Choices:
     """How to fit; what a task does not have is passed over.
 
     Args:
-        scaling: what is fitted to the logits of every pass.
+        scaling: what is fitted to the logits of every pass; None: a temperature, where it helps.
         sets: which score orders the classes of a row.
         per_class: whether the coverage shall hold for the rows of each class on their own.
+        empty_sets: whether a set may be empty; else it always holds the predicted class.
         intervals: what an interval is built around; None: what suits the head.
         noise_precision: 1 / noise variance of a network that predicts means alone, in target units
             to the power -2; None: fitted.
@@ -38,21 +40,24 @@ class Choices:
         InputError: a name that is none of these.
     """
 
-    scaling: ScalingName = "temperature"
+    scaling: ScalingName | None = None
     sets: SetsName = "lac"
     per_class: bool = False
+    empty_sets: bool = False
     intervals: IntervalsName | None = None
     noise_precision: float | None = None
     position_share: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse unknown names."""
-        _check("scaling", self.scaling, get_args(ScalingName))
+        if self.scaling is not None:
+            _check("scaling", self.scaling, get_args(ScalingName))
         _check("sets", self.sets, get_args(SetsName))
         if self.intervals is not None:
             _check("intervals", self.intervals, get_args(IntervalsName))
-        if not isinstance(self.per_class, bool):
-            raise InputError(f"`per_class` expects true or false, got {self.per_class!r}")
+        for name in ("per_class", "empty_sets"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"`{name}` expects true or false, got {getattr(self, name)!r}")
 
 
 def _check(name: str, value: object, known: tuple[str, ...]) -> None:

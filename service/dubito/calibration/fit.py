@@ -63,10 +63,12 @@ def fit(
     parts = head.split(rows, terms)
     parted = Strange.of(strange, terms)
     scaled = head.scaled(rows, parts[splits.FIT], terms)
+    judged = scaled.verdict(rows, parts[splits.FIT], terms, check)
+    if judged.verdict.is_left_out:
+        scaled = head.unscaled(rows, parts[splits.FIT], terms)
     fitted = scaled.promising(rows, parts[splits.CONFORMAL], terms)
     calibration = _decided(_flagged(fitted, rows, parts, parted, terms), rows, parts, terms)
     calibration = _tried(calibration, made or {}, terms)
-    judged = fitted.verdict(rows, parts[splits.FIT], terms, check)
     report = partial(
         judge_checked,
         head,

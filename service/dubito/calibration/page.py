@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dubito.calibration.promised import sentences
 from dubito.calibration.record import Calibration
 from dubito.engine.calling.sampling import shown_sites
 from dubito.errors import InputError
@@ -32,8 +33,9 @@ def page_of(calibration: Calibration, title: str) -> Page:
     if calibration.made_rows is not None:
         made = calibration.made_rows.items()
         facts["made rows flagged"] = ", ".join(f"{kind} {share:.0%}" for kind, share in made)
-    if calibration.verdict is not None:
-        facts["verdict"] = str(calibration.verdict)
+    told = sentences(calibration)
+    if told:
+        facts["verdict"] = told[0]
     fitted = calibration.head.stored()
     for name in ("temperature", "noise_variance", "variance_scale"):
         value = fitted.get(name)
@@ -50,4 +52,5 @@ def page_of(calibration: Calibration, title: str) -> Page:
         coverage=calibration.coverage,
         alpha=calibration.alpha,
         warnings=calibration.warnings,
+        promises=told[1:],
     )

@@ -20,6 +20,7 @@ from dubito.calibration.flags.made import blind_to
 from dubito.calibration.flags.scorer import FittedScore
 from dubito.calibration.flags.source import Source
 from dubito.calibration.heads import Head, head_of_record
+from dubito.calibration.promised import sentences
 from dubito.calibration.promises.conformal import ConformalScores, Promise
 from dubito.calibration.promises.policy import DEFAULT_POLICY, Policy
 from dubito.calibration.stored import ABSENT, Reports, Stored
@@ -145,7 +146,7 @@ class Calibration:
         record = self.to_json()
         record.pop("made_rows", None)  # beside the score that flags them
         return record | {
-            "verdict": None if self.verdict is None else str(self.verdict),
+            "verdict": " ".join(sentences(self)) or None,
             "ood": {
                 "score": self.ood.score,
                 "alpha": self.ood.alpha,

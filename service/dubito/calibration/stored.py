@@ -137,6 +137,10 @@ class Stored:
         """Return the record as plain JSON values."""
         plain = {**asdict(self), "sampling": self.sampling.to_json()}
         values: dict[str, object] = json.loads(json.dumps(plain, allow_nan=False))
+        for name, flag in _WRITTEN_WHERE_TRUE.items():
+            part = values[name]
+            if isinstance(part, dict) and not part[flag]:
+                del part[flag]
         return {
             name: value
             for name, value in values.items()
@@ -166,6 +170,7 @@ class Stored:
 
 
 _WRITTEN_WHERE_USED = ("quantile_levels", "made_rows")
+_WRITTEN_WHERE_TRUE = {"set_rule": "never_empty", "verdict": "is_left_out"}
 ABSENT = dict.fromkeys(("temperature", "noise_variance", "variance_scale", "ood_reference"))
 """Fields that stand in every record, null for the heads that have none."""
 

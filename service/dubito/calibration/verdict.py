@@ -10,16 +10,23 @@ t is the 99 % quantile of Student's t with n - 1 degrees of freedom, s the stand
 The factor in its root is for fits that share rows; log 20, odds of twenty to one over all rows, for
 what a fit that nothing speaks against costs by its own chance.
 
+A fit that nobody asked for by name is left out where it does not help: where what it gains, mean
+-d, is less than the standard error of d, s / √n, or than one nat over all rows, since rare errors
+that no row shows have no part in s. Of what is as good the simplest is taken, which is the
+network's own figures.
+
 Dimensions: B rows, n of them for the fit, K folds.
 
 Source: Stone 1974, JRSS B 36:111-147 (cross-validation); Nadeau and Bengio 2003, Machine Learning
-52:239-281 (the factor); Diebold and Mariano 1995, JBES 13:253-263 (losses compared in pairs).
+52:239-281 (the factor); Diebold and Mariano 1995, JBES 13:253-263 (losses compared in pairs);
+Breiman, Friedman, Olshen and Stone 1984, "Classification and Regression Trees", section 3.4.3 (the
+rule of one standard error).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log, sqrt
 from typing import Literal
 
@@ -52,12 +59,14 @@ class Verdict:
         nats: mean difference of the rows.
         margin: what chance explains of it.
         num_rows: n.
+        is_left_out: whether the network's own figures are taken instead, since it does not help.
     """
 
     against: Literal["none", "fit", "nothing"] = "nothing"
     nats: float = 0.0
     margin: float = 0.0
     num_rows: int = 0
+    is_left_out: bool = False
 
     @property
     def is_worse(self) -> bool:
@@ -83,6 +92,8 @@ class Verdict:
             f"{'costs' if self.nats > 0 else 'gains'} {abs(self.nats):.3g} nats a row, of which "
             f"chance explains {self.margin:.2g}"
         )
+        if self.is_left_out:
+            return f"{told}; it is left out, since it gains less than the error of that figure"
         if self.is_active:
             return told
         return (
@@ -97,6 +108,10 @@ class JudgedFit:
 
     verdict: Verdict
     warnings: tuple[str, ...] = ()
+
+    def as_asked(self) -> JudgedFit:
+        """The same of a fit that was asked for by name, which is not left out."""
+        return replace(self, verdict=replace(self.verdict, is_left_out=False))
 
 
 def judge_scaling(
@@ -215,9 +230,11 @@ def _judge(
         known = np.concatenate([fold for other, fold in enumerate(folds) if other != index])
         differences.append(difference(known, held))
     difference_b, count = np.concatenate(differences), len(order_b)
-    error = float(difference_b.std(ddof=1)) * sqrt((1 + NUM_FOLDS / (NUM_FOLDS - 1)) / count)
-    margin = max(float(stdtrit(count - 1, _CONFIDENCE)) * error, log(_ODDS) / count)
-    return Verdict(against, float(difference_b.mean()), margin, count)
+    mean, error = float(difference_b.mean()), float(difference_b.std(ddof=1)) / sqrt(count)
+    shared = error * sqrt(1 + NUM_FOLDS / (NUM_FOLDS - 1))
+    margin = max(float(stdtrit(count - 1, _CONFIDENCE)) * shared, log(_ODDS) / count)
+    is_left_out = against == "none" and -max(error, 1 / count) <= mean <= margin
+    return Verdict(against, mean, margin, count, is_left_out)
 
 
 def _by_row(difference: Floats, label: Indices) -> Floats:

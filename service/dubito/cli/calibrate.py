@@ -12,6 +12,7 @@ from dubito.api.border.fields import read_fields
 from dubito.api.pages.calibrations import calibrated_page
 from dubito.asked import CalibrateOrder
 from dubito.calibration.page import page_of
+from dubito.calibration.promised import sentences
 from dubito.cli.console import application, finish, local_actor, output
 from dubito.cli.labelled import (
     OTHERS,
@@ -56,11 +57,13 @@ def calibrate(
 
 def _print(reply: CalibrateReply) -> None:
     record = reply.record
+    told = sentences(record)
     said = "active" if record.is_worth_using else "not active"
     output().print(
         f"{reply.model} version {reply.version}: calibration {reply.calibration}, {said}"
     )
-    output().print(f"verdict: {record.verdict}", soft_wrap=True)
+    for sentence in (f"verdict: {told[0]}", *told[1:]):
+        output().print(sentence, soft_wrap=True)
     reports = {"before": record.report.before, "after": record.report.after}
     output().print(
         table({name: (figures, record.report.intervals[name]) for name, figures in reports.items()})

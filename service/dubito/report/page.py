@@ -36,6 +36,7 @@ class Page:
         coverage: that was asked of sets and intervals, where there are any.
         alpha: false-alarm rate that was asked of the flag, where there is one.
         warnings: what a reader should know.
+        promises: what was promised and what came, a sentence each.
         classes: their names, for the table of what is taken for what.
     """
 
@@ -45,6 +46,7 @@ class Page:
     coverage: float | None = None
     alpha: float | None = None
     warnings: Sequence[str] = ()
+    promises: Sequence[str] = ()
     classes: Sequence[str] = ()
 
 

@@ -95,7 +95,10 @@ class FittedPage(JsonPage):
     model: str = Field(description="Name of the model.")
     version: int = Field(description="Number of the version.")
     calibration: int = Field(description="Number of the calibration.")
-    verdict: str | None = Field(description="Whether the scaling or noise is worth having.")
+    verdict: str | None = Field(
+        description="Whether the scaling or noise is worth having, and what came of what sets, "
+        "intervals and the flag promise."
+    )
     num_rows: int = Field(description="Number of labelled rows.")
     splits: dict[str, int] = Field(description=_SPLITS)
     report: ReportsEntry = Field(description="Figures without and with the calibration.")

@@ -76,13 +76,15 @@ class ClassHead(LogitHead):
     def scaled(self, rows: Sampled, fit_b: Indices, terms: Terms) -> ClassHead:
         """With the rule of sets too: the penalty of raps is one that no threshold is taken from."""
         choices, scaling = terms.choices, LogitScaling.fit(rows, fit_b, terms)
+        own = SetRule(choices.sets, per_class=choices.per_class, never_empty=not choices.empty_sets)
         if choices.sets != "raps":
-            return replace(self, scaling=scaling, set_rule=SetRule(choices.sets, choices.per_class))
+            return replace(self, scaling=scaling, set_rule=own)
         fit = rows.take(fit_b)
         assert fit.uniform is not None
         mean_bC = scaling.mean(fit.passes[0])
         rule = sets.choose_penalty(mean_bC, fit.labels, fit.uniform, terms.coverage)
-        return replace(self, scaling=scaling, set_rule=replace(rule, per_class=choices.per_class))
+        own = replace(own, penalty=rule.penalty, free_ranks=rule.free_ranks)
+        return replace(self, scaling=scaling, set_rule=own)
 
     def promising(self, rows: Sampled, set_b: Indices, terms: Terms) -> ClassHead:
         some = rows.take(set_b)
@@ -156,13 +158,23 @@ class ServedClasses(ServedLogits):
 
     @property
     def set_sizes(self) -> Indices:
-        size_B: Indices = self.members.sum(axis=-1)
-        return size_B
+        promise, mean_BC = self.head.promise, self.prediction.mean
+        assert promise is not None
+        level = promise.level(self.request.coverage)
+        return self.head.set_rule.settled_sizes(self._fitting, mean_BC, level)
 
-    @cached_property
+    @property
     def members(self) -> NDArray[np.bool_]:
         """Which classes each row's set holds, (B, C)."""
-        return self.head.sets(self.prediction.mean, self.request.uniform, self.request.coverage)
+        return self.head.set_rule.filled(self._fitting, self.prediction.mean)
+
+    @cached_property
+    def _fitting(self) -> NDArray[np.bool_]:
+        """Which classes fit each row well enough, (B, C)."""
+        promise, mean_BC = self.head.promise, self.prediction.mean
+        assert promise is not None
+        level, uniform_B = promise.level(self.request.coverage), self.request.uniform
+        return self.head.set_rule.fitting(promise.held_out, mean_BC, uniform_B, level)
 
     @property
     def is_known(self) -> NDArray[np.bool_]:

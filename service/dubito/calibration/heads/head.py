@@ -161,6 +161,10 @@ class Head(ABC):
         """With the scaling or noise of the rows that fit it."""
 
     @abstractmethod
+    def unscaled(self, rows: Sampled, fit_b: Indices, terms: Terms) -> Self:
+        """As `scaled`, but with the figures as the network gives them."""
+
+    @abstractmethod
     def promising(self, rows: Sampled, set_b: Indices, terms: Terms) -> Self:
         """With the promise of the rows held out for it.
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,7 @@ class LogitScaling:
     @classmethod
     def fit(cls, rows: Sampled, fit_b: Indices, terms: Terms) -> LogitScaling:
         """The scaling of the rows that fit it."""
-        (logits,), name = rows.passes, terms.choices.scaling
+        (logits,), name = rows.passes, terms.choices.scaling or "temperature"
         return cls(name, fit_scaling(name, logits[:, fit_b], rows.labels[fit_b]))
 
     @classmethod
@@ -148,10 +148,15 @@ class LogitHead(Head):
     def parts(self, raw: Tensor, manifest: Manifest) -> tuple[Tensor, ...]:
         return (class_logits(raw, manifest),)
 
+    def unscaled(self, rows: Sampled, fit_b: Indices, terms: Terms) -> Self:
+        choices = replace(terms.choices, scaling="none")
+        return self.scaled(rows, fit_b, replace(terms, choices=choices))
+
     def verdict(self, rows: Sampled, fit_b: Indices, terms: Terms, check: Check) -> JudgedFit:
         (logits,), label, seed = rows.passes, rows.labels, terms.seed
         name, scaling = self.scaling.name, self.scaling.applied
-        return judge_scaling(name, scaling, logits, label, fit_b, seed, check)
+        judged = judge_scaling(name, scaling, logits, label, fit_b, seed, check)
+        return judged if terms.choices.scaling is None else judged.as_asked()
 
     @abstractmethod
     def row_scores(self, name: str, logits: NDArray[np.floating]) -> Floats:

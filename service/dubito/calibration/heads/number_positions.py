@@ -118,6 +118,9 @@ class NumberPositionHead(NumberHead):
     def scaled(self, rows: Sampled, fit_b: Indices, terms: Terms) -> Self:
         return replace(super().scaled(rows, fit_b, terms), positions=self._sharing(terms))
 
+    def unscaled(self, rows: Sampled, fit_b: Indices, terms: Terms) -> Self:
+        return replace(super().unscaled(rows, fit_b, terms), positions=self._sharing(terms))
+
     def promising(self, rows: Sampled, set_b: Indices, terms: Terms) -> Self:
         """One score per row and output: the share of those of its positions."""
         some = rows.take(set_b)

@@ -60,7 +60,7 @@ class NumberHead(HeadOfNumbers):
     name: ClassVar[str] = "regression"
     task: ClassVar[Task] = "regression"
     scores: ClassVar[ScoreFamily] = OF_NUMBERS
-    foreign: ClassVar[tuple[str, ...]] = ("scaling", "sets", "per_class")
+    foreign: ClassVar[tuple[str, ...]] = ("scaling", "sets", "per_class", "empty_sets")
     outputs: ClassVar[tuple[str, ...]] = (
         "mean",
         "variance",
@@ -135,6 +135,12 @@ class NumberHead(HeadOfNumbers):
         noise = noise_of(precision, fit.means, fit.log_variances, fit.targets)
         if precision is not None:
             check_precision(precision, self.known(rows))
+        return self._with(noise, rows, fit_b, terms)
+
+    def unscaled(self, rows: Sampled, fit_b: Indices, terms: Terms) -> Self:
+        return self._with(Noise.none(rows.targets.shape[-1]), rows, fit_b, terms)
+
+    def _with(self, noise: Noise, rows: Sampled, fit_b: Indices, terms: Terms) -> Self:
         # of one row with a vast noise no mean
         reference_D = np.median(self.of_rows(_aleatoric(noise, rows))[fit_b], axis=0)
         return replace(

@@ -121,6 +121,9 @@ class QuantileHead(HeadOfNumbers):
     def scaled(self, rows: Sampled, fit_b: Indices, terms: Terms) -> QuantileHead:
         return self
 
+    def unscaled(self, rows: Sampled, fit_b: Indices, terms: Terms) -> QuantileHead:
+        return self
+
     def promising(self, rows: Sampled, set_b: Indices, terms: Terms) -> QuantileHead:
         """Take the units as well: the network's noise, or without any the targets' variance."""
         some = rows.take(set_b)

@@ -71,6 +71,11 @@ class SeveralHead(LogitHead):
                 f"one threshold on their probabilities, got `{choices.sets}`, which orders the "
                 "classes of one distribution: leave it out"
             )
+        if choices.empty_sets:
+            raise InputError(
+                f"`empty_sets` expects rows of one class each, got rows of several {self.named}, "
+                "whose sets always hold the likely one: leave it out"
+            )
         if choices.per_class:
             raise InputError(
                 f"`per_class` expects rows of one class each, got rows of several {self.named}: "

@@ -7,8 +7,11 @@ other rows, at any coverage. A row's score for class c, low where c fits:
     aps     Σ p̄ of the classes before c + u p̄_c                   classes by falling p̄
     raps    the same + λ max(0, rank of c - k)
 
-u is one number in [0, 1) per row (`draws`), without which sets would cover too much. A set may be
-empty: then no class fits the row as well as the truth fits all but 1 - coverage of the rows.
+u is one number in [0, 1) per row (`draws`), without which sets would cover too much. By its score
+alone a set may be empty: then no class fits the row as well as the truth fits all but 1 - coverage
+of the rows, which is what rows come to of whose kind a network is right more often than that. So
+the predicted class is in every set, unless empty ones are asked for: sets then hold the truth at
+least as often, and without thresholds per class are larger by the share of empty ones, no more.
 
 Dimensions: B rows, C classes, n held-out rows.
 
@@ -44,6 +47,8 @@ class SetRule:
         per_class: whether a class is held against held-out rows of its own.
         penalty: λ of raps, per rank.
         free_ranks: k of raps, ranks without a penalty.
+        never_empty: whether the predicted class is in every set; false in a record of an earlier
+            build.
 
     Raises:
         InputError: a penalty or a number of ranks below 0.
@@ -53,6 +58,7 @@ class SetRule:
     per_class: bool = False
     penalty: float = 0.0
     free_ranks: int = 0
+    never_empty: bool = False
 
     def __post_init__(self) -> None:
         """Refuse penalties that would reward."""
@@ -99,7 +105,13 @@ class SetRule:
     def sets(
         self, held_out: ConformalScores, mean_BC: Floats, uniform_B: Floats, coverage: float
     ) -> NDArray[np.bool_]:
-        """Which classes each row's set holds, shape (B, C).
+        """Which classes each row's set holds, shape (B, C); `filled` with the predicted one."""
+        return self.filled(self.fitting(held_out, mean_BC, uniform_B, coverage), mean_BC)
+
+    def fitting(
+        self, held_out: ConformalScores, mean_BC: Floats, uniform_B: Floats, coverage: float
+    ) -> NDArray[np.bool_]:
+        """Which classes fit each row well enough, shape (B, C).
 
         {c : score of c <= k-th smallest held-out score (of class c)},  k = ceil((n+1) coverage)
 
@@ -107,6 +119,28 @@ class SetRule:
         """
         scores_BC = self.scores(mean_BC, uniform_B)
         return scores_BC <= ties.raised(held_out.thresholds(coverage))
+
+    def filled(self, fitting_BC: NDArray[np.bool_], mean_BC: Floats) -> NDArray[np.bool_]:
+        """The sets of the classes that fit, with the predicted one where none may be empty."""
+        if not self.never_empty:
+            return fitting_BC
+        sets_BC = fitting_BC.copy()
+        np.put_along_axis(sets_BC, ties.most_probable(mean_BC)[:, None], True, axis=-1)
+        return sets_BC
+
+    def settled_sizes(
+        self, fitting_BC: NDArray[np.bool_], mean_BC: Floats, coverage: float
+    ) -> NDArray[np.int64]:
+        """Classes in each set, but 2 for one that does not settle its row.
+
+        A set that holds nothing but a class which does not fit by itself settles the row where that
+        class is as probable as sets are to hold the truth: p̄_c >= coverage.
+        """
+        size_B: NDArray[np.int64] = self.filled(fitting_BC, mean_BC).sum(axis=-1)
+        if not self.never_empty:
+            return size_B
+        is_sure_B = ties.raised(mean_BC.max(axis=-1)) >= coverage
+        return np.where((size_B == 1) & ~fitting_BC.any(axis=-1) & ~is_sure_B, 2, size_B)
 
 
 LAC = SetRule()
