@@ -13,6 +13,7 @@
     device.py      load, unload
     database.py    db upgrade, db current
     registry.py    registry check, registry audit
+    backup.py      backup create, backup restore
     keys.py        keys create, keys list, keys revoke
     pool.py        pool add, pool list, pool show, pool delete
     jobs.py        jobs, jobs show, jobs cancel, jobs result
@@ -71,6 +72,7 @@ _MODULES = {
     "unload": "device",
     "db": "database",
     "registry": "registry",
+    "backup": "backup",
     "keys": "keys",
     "pool": "pool",
     "jobs": "jobs",

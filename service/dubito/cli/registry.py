@@ -43,7 +43,7 @@ def check(
             )
     finally:
         database.close()
-    _print(report)
+    print_report(report)
     if report.problems:
         raise typer.Exit(1)
 
@@ -70,7 +70,9 @@ def audit(
     output().print(table)
 
 
-def _print(report: CheckReport) -> None:
+def print_report(report: CheckReport) -> None:
+    """What a check found, a line each."""
+
     def line(text: str) -> None:
         output().print(text, soft_wrap=True)
 

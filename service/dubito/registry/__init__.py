@@ -17,6 +17,7 @@
     jobs.py        long work, and which server has it
     keys.py        keys, by their hashes
     check.py       whether it is all whole
+    backup.py      copies of it all, and the way back
     following.py   facts kept while nothing changes
 
 It knows neither HTTP nor the engine.

@@ -81,7 +81,7 @@ def check(
         _Kind(objects.beside("pools"), lambda digest: exists().where(PoolRecord.digest == digest)),
     )
     stored = [tuple(kind.objects.stored()) for kind in kinds]
-    records = _read(database)
+    records = named_objects(database)
     problems = list(records.problems)
     orphans: list[Orphan] = []
     fix_from_s = min_age_s if fix else None
@@ -116,7 +116,7 @@ class _Kind:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class NamedObjects:
     """The digests that records name: of bundles and pools, described, and of results by job."""
 
     num_models: int
@@ -128,7 +128,8 @@ class _Rows:
     results: Mapping[str, str]
 
 
-def _read(database: Database) -> _Rows:
+def named_objects(database: Database) -> NamedObjects:
+    """What the records name, and what is wrong with them."""
     problems: list[str] = []
     bundles: dict[str, str] = {}
     with database.reading() as session:
@@ -139,7 +140,7 @@ def _read(database: Database) -> _Rows:
                 bundles[version.digest] = f"a bundle of {version.size_bytes} bytes"
         pools = session.scalars(select(PoolRecord).order_by(PoolRecord.name)).all()
         jobs = session.scalars(select(JobRecord).order_by(JobRecord.id)).all()
-        return _Rows(
+        return NamedObjects(
             len(models),
             sum(len(model.versions) for model in models),
             len(pools),
