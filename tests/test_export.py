@@ -3,9 +3,11 @@
 import io
 import logging
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -326,6 +328,48 @@ def test_a_probability_that_a_layer_holds_under_another_name_is_stated_as_drawn(
 
     bundle = export(Two(), torch.randn(2, 8), path, **declared())
     assert [(site.drop_prob, site.keep_prob) for site in bundle.sites] == [(0.3, None), (0.1, None)]
+
+
+class Counting(nn.Module):
+    """Asks how many rows there are, in a way that changes no number."""
+
+    def __init__(self, count: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.count, self.norm, self.head = count, nn.BatchNorm1d(8), nn.Linear(8, 3)
+        self.dropout, self.token = nn.Dropout(0.3), nn.Parameter(torch.randn(8))
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        return self.head(self.count(self, self.dropout(x)) + other.view(len(other), -1))
+
+
+def in_chunks(network: nn.Module, x: Tensor) -> Tensor:
+    chunks = x.chunk(int(np.ceil(x.shape[0] / 16)), 0)
+    return torch.cat([network.norm(chunk) for chunk in chunks])
+
+
+COUNTS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "a limit from above": lambda n, x: x.contiguous() if x.shape[0] >= 64 else x,
+    "a limit from below": lambda n, x: x if x.shape[0] > 3 else x.clone(),
+    "virtual batches": in_chunks,
+    "a length": lambda n, x: torch.cat([n.token.expand(len(x), 8), x], 1).view(len(x), -1)[:, 8:],
+    "an integer": lambda n, x: x + n.token.expand(int(x.shape[0]), 1, 8).reshape(int(x.size(0)), 8),
+    "a mask per row": (
+        lambda n, x: x * torch.bernoulli(torch.full((len(x), 1), 0.7)) if n.training else x
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_network_may_ask_how_many_rows_there_are_where_that_changes_no_number(name, path):
+    network, example = Counting(COUNTS[name]), (torch.randn(4, 8), torch.randn(4, 8))
+    before = {key: value for key, value in globals().items() if key in ("len", "int")}
+    bundle = export(network, example, path, task="classification", output="logits")
+    assert {key: value for key, value in globals().items() if key in ("len", "int")} == before
+    rows = torch.randn(70, 8), torch.randn(70, 8)
+    names = [spec.name for spec in bundle.manifest.inputs]
+    with torch.no_grad():
+        eager = network.eval()(*rows)
+    torch.testing.assert_close(point(bundle, **dict(zip(names, rows, strict=True))), eager)
 
 
 class Forgetting(nn.Module):

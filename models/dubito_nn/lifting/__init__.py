@@ -5,6 +5,7 @@ example      the rows that all is recorded and proved with
 inject       dropout put where a network has none
 selected     the network with one output picked
 capture      traced twice, as it samples and as it is evaluated
+counting     how many rows there are, as a symbol
 opaque       recurrent layers kept whole meanwhile
 explain      why it could not be recorded, in the user's words
 lower        hidden randomness brought into the open

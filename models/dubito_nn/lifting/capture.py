@@ -29,9 +29,10 @@ from torch.export import Dim, ExportedProgram
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from dubito_nn.errors import ExportError
+from dubito_nn.lifting.counting import symbolic_counts
 from dubito_nn.lifting.declared import Declared
 from dubito_nn.lifting.example import BATCH, ROWS, Inputs
-from dubito_nn.lifting.explain import explain, explain_rows, reason
+from dubito_nn.lifting.explain import explain, explain_rows, is_about_rows, reason
 from dubito_nn.lifting.opaque import WholeRecurrence
 from dubito_nn.lifting.selected import PREFIX, Selected
 
@@ -50,11 +51,14 @@ class Captured:
         module: private copy, wrapped so that it returns a dictionary of tensors.
         inputs: of the network, with an example.
         running: paths of the modules whose forward pass is under way.
+        row_ranges: least and most rows that a recording stands for by itself, where it asks for
+            their number.
     """
 
     module: Selected
     inputs: Inputs
     running: list[str] = field(default_factory=list)
+    row_ranges: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -76,19 +80,42 @@ class Captured:
     def trace(self, mode: Mode) -> ExportedProgram:
         """Record the network as an ATen graph with the rows free.
 
+        A network that asks how many rows there are is recorded for as many as are answered alike.
+
         Raises:
             ExportError: where the forward pass cannot be recorded, naming the module it stopped in.
         """
+        try:
+            return self._record(mode, Dim(BATCH, min=1, max=_MAX_ROWS))
+        except ExportError:
+            raise
+        except Exception as error:
+            where = list(self.running)
+            recorded = self._record_some_rows(mode) if is_about_rows(error) else None
+            if recorded is None:
+                raise ExportError(self.eager_reason(mode) or explain(error, where)) from error
+            return recorded
+
+    def _record_some_rows(self, mode: Mode) -> ExportedProgram | None:
+        """The recording for the rows that the network answers alike; None where there is none."""
+        try:
+            with symbolic_counts(self.module.network):
+                recorded = self._record(mode, Dim.DYNAMIC)
+        except Exception:
+            return None
+        (first, *_) = recorded.graph_signature.user_inputs
+        (node,) = (node for node in recorded.graph.nodes if node.name == first)
+        sizes = recorded.range_constraints.get(node.meta["val"].shape[0].node.expr)
+        if sizes is not None:
+            most = _MAX_ROWS if sizes.upper > _MAX_ROWS else int(sizes.upper)
+            self.row_ranges.append((int(sizes.lower), most))
+        return recorded
+
+    def _record(self, mode: Mode, rows: object) -> ExportedProgram:
         set_mode(self.module, mode)
         args = tuple(tensor.clone() for tensor in self.example.values())
         with self._watching(), WholeRecurrence():
-            try:
-                return _export(self.module, args, self._shapes())
-            except ExportError:
-                raise
-            except Exception as error:
-                where = list(self.running)
-                raise ExportError(self.eager_reason(mode) or explain(error, where)) from error
+            return _export(self.module, args, self._shapes(rows))
 
     def eager_reason(self, mode: Mode) -> str | None:
         """Why the network does not even run, where that is why it cannot be recorded."""
@@ -107,8 +134,7 @@ class Captured:
             return explain_rows(f"module `{where}`") + f" With {ROWS} rows: {reason(error)}"
         return None
 
-    def _shapes(self) -> tuple[dict[int, object], ...]:
-        rows = Dim(BATCH, min=1, max=_MAX_ROWS)
+    def _shapes(self, rows: object) -> tuple[dict[int, object], ...]:
         free = self.inputs.free_dims
         return tuple(
             {0: rows, **dict.fromkeys(free.get(name, {}), Dim.DYNAMIC)} for name in self.example

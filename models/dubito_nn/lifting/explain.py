@@ -21,9 +21,9 @@ def explain(error: Exception, running: list[str]) -> str:
         )
     if _DATA_DEPENDENT.search(text) or "DataDependent" in type(error).__name__:
         return explain_values(where) + said
-    if "Constraints violated" in text or "onstraintViolation" in text:
-        if BATCH in text.split("!")[0]:
-            return explain_rows(where) + said
+    if is_about_rows(error):
+        return explain_rows(where) + said
+    if _violates(text):
         return (
             f"{where} does not work for every size of a free dimension: take sizes from x.shape in"
             f" forward(), or leave that axis out of free_dims.{said}"
@@ -32,6 +32,15 @@ def explain(error: Exception, running: list[str]) -> str:
         f"{where} cannot be recorded as a graph: {type(error).__name__}: {reason(error)}."
         " Use torch operators on tensors only in forward(), with shapes as in the example"
     )
+
+
+def is_about_rows(error: Exception) -> bool:
+    """Whether a recording failed since it would hold for some numbers of rows only."""
+    return _violates(str(error)) and BATCH in str(error).split("!")[0]
+
+
+def _violates(text: str) -> bool:
+    return "Constraints violated" in text or "onstraintViolation" in text
 
 
 def explain_values(where: str) -> str:
@@ -46,8 +55,8 @@ def explain_values(where: str) -> str:
 def explain_rows(where: str) -> str:
     """The message for a network that is tied to a number of rows."""
     return (
-        f"{where} does not work for every number of rows (a fixed size such as view(4, -1), rows"
-        " that are mixed, or a limit on their number): take the number of rows from x.shape[0]."
+        f"{where} does not work for every number of rows (a fixed size such as view(4, -1), a"
+        " Python loop over the rows, rows that are mixed, or a limit on their number): take the number of rows from x.shape[0]."
     )
 
 

@@ -24,6 +24,8 @@ from dubito_nn.lifting.rows import prove_rows
 from dubito_nn.manifest import named_modules
 from dubito_nn.program import Program
 
+MANY_ROWS = 2**16  # a number of rows beyond which none is asked for
+
 
 def prove(captured: Captured, lifted: Lifted, point: Program) -> Lifted:
     """Show that the lifted graph is the network; the result knows how its sites hold their rows.
@@ -35,6 +37,7 @@ def prove(captured: Captured, lifted: Lifted, point: Program) -> Lifted:
         for inputs in two_sizes(captured):
             _replay(captured, lifted, inputs)
             _compare_point(captured, lifted, point, inputs)
+        _prove_beyond(captured, lifted, point)
         lifted = without_unserved(lifted)
         if not lifted.sites:
             raise ExportError(
@@ -44,6 +47,31 @@ def prove(captured: Captured, lifted: Lifted, point: Program) -> Lifted:
             )
         lifted = prove_rows(lifted, captured.example)
         return _noted_dead(captured, lifted)
+
+
+def _prove_beyond(captured: Captured, lifted: Lifted, point: Program) -> None:
+    """Where the network asks how many rows there are, the answer must change no number of a row."""
+    counts = {
+        count
+        for least, most in captured.row_ranges
+        for count in (1, least - 1, *((most + 1,) if most < MANY_ROWS else ()))
+        if count > 0
+    }
+    for count in sorted(counts):
+        inputs = {
+            name: tensor.repeat(count // len(tensor) + 1, *(1,) * (tensor.ndim - 1))[:count]
+            for name, tensor in captured.example.items()
+        }
+        try:
+            _replay(captured, lifted, inputs)
+            _compare_point(captured, lifted, point, inputs)
+        except (ExportError, RuntimeError) as error:
+            ranges = dict.fromkeys(f"{least} to {most}" for least, most in captured.row_ranges)
+            raise ExportError(
+                f"the network asks how many rows there are, and computes something else for"
+                f" {count} of them than its graph, which was recorded for {' and '.join(ranges)}: compute every"
+                " row alike, however many there are"
+            ) from error
 
 
 def _replay(captured: Captured, lifted: Lifted, inputs: Mapping[str, Tensor]) -> None:
@@ -90,6 +118,11 @@ def _agree(eager: Tensor, graph: Tensor, what: str, mode: str) -> None:
         raise ExportError(
             f"the network returns NaN or infinity in {mode} mode on the example: give real rows as"
             " example_inputs, and keep numbers finite in forward()"
+        )
+    if eager.shape != graph.shape:
+        raise ExportError(
+            f"{what} returns the shape {tuple(graph.shape)}, the network in {mode} mode"
+            f" {tuple(eager.shape)}: keep the rows first"
         )
     difference = float((eager.double() - graph.double()).abs().max())
     if not difference <= tolerance(eager):

@@ -1,0 +1,60 @@
+"""Let code that asks for the number of rows as an integer get the symbol that stands for it.
+
+Its job: while a network is recorded, `len(x)` and `int(x.shape[0])` in its own modules mean
+`x.shape[0]`. Python makes an integer of both, which ties the recording to the rows of the example.
+Only the names `len` and `int` of the files that define the network's classes are replaced, and only
+where a first recording has failed.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+_NOT_ITS_OWN = ("torch", "builtins", "dubito_nn")
+
+
+class _IntegerType(type):
+    """Of a stand-in for `int`: the same for everything but a size that is a symbol."""
+
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, int)
+
+    def __subclasscheck__(cls, kind: type) -> bool:
+        return issubclass(kind, int)
+
+    def __call__(cls, *args: object, **kwargs: object) -> object:
+        if len(args) == 1 and isinstance(args[0], torch.SymInt):
+            return args[0]
+        return int(*args, **kwargs)  # type: ignore[call-overload]
+
+
+class _Integer(int, metaclass=_IntegerType):
+    pass
+
+
+def _length(value: object) -> object:
+    return value.shape[0] if isinstance(value, Tensor) and value.ndim else builtins.len(value)  # type: ignore[arg-type]
+
+
+@contextmanager
+def symbolic_counts(network: nn.Module) -> Iterator[None]:
+    """While active, the network's own code counts rows without making an integer of them."""
+    names = {kind.__module__ for part in network.modules() for kind in type(part).__mro__}
+    own = [name for name in names if name.partition(".")[0] not in _NOT_ITS_OWN]
+    held = [vars(sys.modules[name]) for name in own if name in sys.modules]
+    replaced = {"len": _length, "int": _Integer}
+    before = [{key: space[key] for key in replaced if key in space} for space in held]
+    for space in held:
+        space.update({key: value for key, value in replaced.items() if key not in space})
+    try:
+        yield
+    finally:
+        for space, old in zip(held, before, strict=True):
+            for key in replaced.keys() - old.keys():
+                space.pop(key, None)
