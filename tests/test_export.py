@@ -372,6 +372,43 @@ def test_a_network_may_ask_how_many_rows_there_are_where_that_changes_no_number(
     torch.testing.assert_close(point(bundle, **dict(zip(names, rows, strict=True))), eager)
 
 
+class Alongside(nn.Module):
+    """Takes size or type of a row, or arithmetic on its weights, and no number of another row."""
+
+    def __init__(self, made: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.made, self.head = made, nn.Linear(8, 3)
+        self.dropout, self.weight = nn.Dropout(0.3), nn.Parameter(torch.randn(6, 8, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.dropout(x) + self.made(self, x))
+
+
+def standardised(network: nn.Module, x: Tensor) -> Tensor:
+    weight = network.weight.view(1, 6, 8)
+    weight = functional.batch_norm(
+        weight, None, None, weight[0, :, 0], weight[0, :, 1], True, eps=1e-4
+    )
+    return functional.conv1d(x[:, :, None], weight.view(6, 8, 1)).mean(1)
+
+
+ALONGSIDE: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "the type of the rows": lambda n, x: torch.arange(8).type_as(x) * n.weight[0, :, 0],
+    "zeros like a row": lambda n, x: torch.zeros_like(x[0]) + n.weight[0, :, 0],
+    "zeros of a row's kind": lambda n, x: x[0].new_zeros(8) + n.weight[0, :, 0],
+    "a triangle of ones like a row": lambda n, x: torch.ones_like(x[0]).diag().triu().sum(0),
+    "standardised weights": standardised,
+}
+
+
+@pytest.mark.parametrize("name", ALONGSIDE)
+def test_what_reads_no_number_of_a_row_is_no_interaction(name, path):
+    network, x = Alongside(ALONGSIDE[name]), torch.randn(7, 8)
+    bundle = export(network, torch.randn(4, 8), path, task="classification", output="logits")
+    with torch.no_grad():
+        torch.testing.assert_close(point(bundle, x=x), network.eval()(x))
+
+
 class Forgetting(nn.Module):
     """Steps of which the last three alone reach the output."""
 

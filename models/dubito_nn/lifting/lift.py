@@ -72,10 +72,15 @@ def refuse_as_recorded(program: ExportedProgram) -> None:
     Raises:
         ExportError: naming the module that drops everything, or normalises by the batch.
     """
+    of_rows = set[fx.Node]()
     for node in program.graph.nodes:
+        is_input = node.name in program.graph_signature.user_inputs
+        if is_input or (node.target != aten.sym_size.int and of_rows & {*node.all_input_nodes}):
+            of_rows.add(node)
         if node.target in _DROPOUTS and node.args[2]:
             refuse_certain(node, node.args[1])
-        if node.target == aten.batch_norm.default and node.args[5]:
+        is_norm = node.target == aten.batch_norm.default and node.args[5]
+        if is_norm and (node.args[0] in of_rows or node.args[3] is not None):
             raise ExportError(
                 f"module `{module_path(node)}` normalises by the statistics of the batch"
                 " (batch-norm in training mode), so rows would depend on their batch-mates: use"

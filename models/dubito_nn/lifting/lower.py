@@ -1,11 +1,12 @@
 """Bring hidden randomness into the open before the graph is made functional.
 
 Its job: rewrite the two fused operators that roll dice inside themselves, on the recorded graph,
-and one that is no more than a difference:
+and two that are no more than arithmetic:
 
     RNN of L layers with dropout   →  one call per layer with a dropout node between
     attention with dropout         →  scores, softmax, dropout, product
     diff along an axis             →  x[1:] - x[:-1]
+    batch-norm of weights          →  (w - mean) / sqrt(var + eps)
 
 Left as they are, the first would lose its dropout when decomposed, the second could not take a
 mask from outside. Fused calls without dropout stay fused. Draws that nothing reads stay in the
@@ -47,6 +48,8 @@ def lower(program: ExportedProgram) -> ExportedProgram:
             _lower_attention(graph, node)
         elif node.target == aten.diff.default:
             _lower_diff(graph, node)
+        elif node.target == aten.batch_norm.default and node.args[5] and node.args[3] is None:
+            _lower_standardised(graph, node)
     program.graph_module.recompile()
     with _keeping_allowed(), _keeping_draws():
         lowered: ExportedProgram = program.run_decompositions({})
@@ -177,6 +180,24 @@ def _lower_attention(graph: Graph, node: Node) -> None:
         weights = emit(aten.softmax.int, scores, -1)
     dropped = emit(aten.dropout.default, weights, drop_prob, True)
     node.replace_all_uses_with(emit(aten.matmul.default, dropped, value))
+    graph.erase_node(node)
+
+
+def _lower_standardised(graph: Graph, node: Node) -> None:
+    """(w - mean) / sqrt(var + eps) of weights, as a batch-norm without running statistics."""
+    emit = _emitter(graph, node)
+    value, scale, shift, *_, eps, _ = node.args
+    shape = value.meta["val"].shape  # type: ignore[union-attr]
+    axes = [axis for axis in range(len(shape)) if axis != 1]
+    var = emit(aten.var.correction, value, axes, correction=0, keepdim=True)
+    centred = emit(aten.sub.Tensor, value, emit(aten.mean.dim, value, axes, True))
+    rate = emit(aten.rsqrt.default, emit(aten.add.Scalar, var, eps))
+    result = emit(aten.mul.Tensor, centred, rate)
+    along = [-1 if axis == 1 else 1 for axis in range(len(shape))]
+    for target, part in ((aten.mul.Tensor, scale), (aten.add.Tensor, shift)):
+        if part is not None:
+            result = emit(target, result, emit(aten.reshape.default, part, along))
+    node.replace_all_uses_with(result)
     graph.erase_node(node)
 
 

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from dubito_nn.errors import ExportError
-from dubito_nn.flow import Flow
+from dubito_nn.flow import SHAPE_ONLY, base, names
 from dubito_nn.lifting.capture import WHOLE
 from dubito_nn.lifting.draws import random_draws, tolerance
 from dubito_nn.lifting.lift import Lifted
 from dubito_nn.manifest import Site
-from dubito_nn.program import Node, SiteSource, Value, doubled, pruned
+from dubito_nn.program import Node, Program, SiteSource, Value, doubled, pruned, references
 
+_LIKE_SECOND = names("type_as expand_as view_as reshape_as")
 Inputs = Mapping[str, Tensor]
 
 
@@ -59,9 +60,30 @@ def _refuse_reduced(lifted: Lifted, inputs: Inputs) -> None:
                 seen[node.name] = value.shape
 
         program.run(rows, lifted.weights, random_draws(lifted.sites), watch=note)
-    for name in Flow.of(program).data:
+    for name in _made_of_rows(program):
         if name in shapes[0] and shapes[0][name] == shapes[1].get(name):
             raise ExportError(_mixed(lifted.paths.get(name, WHOLE)))
+
+
+def _made_of_rows(program: Program) -> list[str]:
+    """Values made of numbers of the inputs, of which an output reads numbers; in order."""
+    made, read = set[str](), set(program.outputs.values())
+    for node in program.nodes:
+        if node.op == "input" or not made.isdisjoint(_numbers_of(node)):
+            made.add(node.name)
+    for node in reversed(program.nodes):
+        if node.name in read:
+            read.update(_numbers_of(node))
+    return [node.name for node in program.nodes if node.name in made & read]
+
+
+def _numbers_of(node: Node) -> set[str]:
+    """The values whose numbers a node reads, and not their size or type alone."""
+    if base(node) in SHAPE_ONLY:
+        return set()
+    return set(references(node.args[:1] if base(node) in _LIKE_SECOND else node.args)) | set(
+        references(tuple(node.kwargs.values()))
+    )
 
 
 def _is_apart(lifted: Lifted, inputs: Inputs, draws: SiteSource) -> bool:
