@@ -3,6 +3,7 @@
 dropout          layers of dropout
 networks         reference networks
 training         the loop, and what is read off its result
+examining        what of a network is random, whether or not it can be exported
 export           from a trained network to a bundle
 lifting          its steps
 advice           what the literature warns of, looked for in the lifted graph
@@ -21,6 +22,7 @@ errors           what can go wrong
 
 from dubito_nn.bundle import Bundle, load_bundle
 from dubito_nn.errors import BundleError, ExportError
+from dubito_nn.examining import Examination, examine
 from dubito_nn.export import export
 from dubito_nn.manifest import InputSpec, Manifest, Site
 from dubito_nn.program import Program
@@ -28,11 +30,13 @@ from dubito_nn.program import Program
 __all__ = [
     "Bundle",
     "BundleError",
+    "Examination",
     "ExportError",
     "InputSpec",
     "Manifest",
     "Program",
     "Site",
+    "examine",
     "export",
     "load_bundle",
 ]

@@ -110,7 +110,7 @@ def export(
             features=features,
         )
         injected = inject_dropout(captured, {} if drop_prob is None else drop_prob)
-        lifted, point = _lift_and_prove(captured)
+        lifted, point = lift_and_prove(captured)
         injected.refuse_silent()
         declared, num_columns = checked_output(captured, declared)
         held_by = checked_ending(captured, (lifted, point), declared)
@@ -135,7 +135,7 @@ def export(
         return _write(Path(path), manifest, lifted, point.program, two_sizes(captured))
 
 
-def _lift_and_prove(captured: Captured) -> tuple[Lifted, Lifted]:
+def lift_and_prove(captured: Captured) -> tuple[Lifted, Lifted]:
     """The lifted graph without what no output needs, and the point graph."""
     try:
         lifted, point = _lifted_and_point(captured)

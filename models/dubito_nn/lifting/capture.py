@@ -193,19 +193,7 @@ def capture(
     Raises:
         ExportError: where it cannot be copied, or `features` names no module of it.
     """
-    computed = [
-        value
-        for module in network.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    ]  # such as the weight under torch.nn.utils.weight_norm, which deepcopy refuses
-    try:
-        private = copy.deepcopy(network, {id(value): value.detach() for value in computed}).cpu()
-    except Exception as error:
-        raise ExportError(
-            f"the network cannot be copied ({type(error).__name__}: {reason(error)}): keep only"
-            " modules, tensors and plain values as its attributes"
-        ) from error
+    private = private_copy(network)
     for parameter in private.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     selected = Selected(
@@ -216,6 +204,27 @@ def capture(
         features=features,
     )
     return Captured(selected, inputs)
+
+
+def private_copy(network: nn.Module) -> nn.Module:
+    """A copy on the CPU.
+
+    Raises:
+        ExportError: where it cannot be copied.
+    """
+    computed = [
+        value
+        for module in network.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    ]  # such as the weight under torch.nn.utils.weight_norm, which deepcopy refuses
+    try:
+        return copy.deepcopy(network, {id(value): value.detach() for value in computed}).cpu()
+    except Exception as error:
+        raise ExportError(
+            f"the network cannot be copied ({type(error).__name__}: {reason(error)}): keep only"
+            " modules, tensors and plain values as its attributes"
+        ) from error
 
 
 def unwrapped(network: nn.Module) -> nn.Module:

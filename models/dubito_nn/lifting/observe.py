@@ -108,15 +108,20 @@ class _Rates(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> object:
         """Run the operator; where it rolls dice, note its p."""
         if torch.Tag.nondeterministic_seeded in func.tags:
-            name, overload = name_of(func).split(".")[1:]
-            number = args[1] if len(args) > 1 and isinstance(args[1], float) else None
-            rate = None
-            if name == "native_dropout":
-                rate = number
-            elif name in ("bernoulli", "bernoulli_") and overload in ("p", "float"):
-                rate = None if number is None else 1.0 - number
+            rate = rate_of(func, args)
             self.rates.append((self._running[-1] if self._running else WHOLE, rate))
         return func(*args, **(kwargs or {}))
+
+
+def rate_of(func: torch._ops.OpOverload, args: Sequence[object]) -> float | None:
+    """The p of a random call; None where it does not tell."""
+    name, overload = name_of(func).split(".")[1:]
+    number = args[1] if len(args) > 1 and isinstance(args[1], float) else None
+    if name == "native_dropout":
+        return number
+    if name in ("bernoulli", "bernoulli_") and overload in ("p", "float"):
+        return None if number is None else 1.0 - number
+    return None
 
 
 def _close(first: float, second: float) -> bool:

@@ -6,6 +6,7 @@
     serve.py       serve
     demo.py        demo
     imports.py     export, import
+    examine.py     examine
     inspect.py     inspect
     bench.py       bench
     models.py      register, models, show
@@ -53,6 +54,7 @@ _MODULES = {
     "train": "train",
     "export": "imports",
     "import": "imports",
+    "examine": "examine",
     "inspect": "inspect",
     "bench": "bench",
     "register": "models",

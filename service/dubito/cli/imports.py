@@ -121,7 +121,7 @@ def export(
     rows = read_example(example)
     state = read_state(weights)
     tell("note", f"running the code of {factory} on this machine")
-    network = build(factory, _options(options))
+    network = build(factory, read_options(options))
     load_weights(network, state, str(weights))
     _write(network, rows, out, declaration)
 
@@ -188,7 +188,12 @@ def _write(
         output().print(f"warning: {warning}", soft_wrap=True)
 
 
-def _options(text: str | None) -> dict[str, object]:
+def read_options(text: str | None) -> dict[str, object]:
+    """Arguments of a factory, from JSON.
+
+    Raises:
+        InputError: it is no JSON object.
+    """
     try:
         options = json.loads(text or "{}", object_pairs_hook=unique)
     except ValueError as error:
