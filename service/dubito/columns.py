@@ -145,6 +145,21 @@ def arrays_of(
             yield f"{prefix}{name}", column
 
 
+def num_entries(columns: Mapping[str, Column]) -> int:
+    """Numbers, names and flags of all columns together."""
+    count = 0
+    for column in columns.values():
+        if isinstance(column, np.ndarray):
+            count += column.size
+        elif isinstance(column, list):
+            count += len(column)
+        elif isinstance(column, Mapping):
+            count += num_entries(column)
+        elif column is not None:
+            count += column.is_null.size if isinstance(column, ClassNames) else column.array().size
+    return count
+
+
 def to_json(content: Mapping[str, object] | Sequence[object]) -> bytes:
     """JSON of plain values, arrays and columns."""
     return orjson.dumps(content, default=_to_plain, option=_OPTIONS)

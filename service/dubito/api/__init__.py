@@ -4,6 +4,7 @@ border/         what every request and reply passes: key, limits, bodies, errors
 schemas.py      what JSON and queries may say
 pages/          what replies say
 intake.py       from a body to an answer
+shortcut.py     the short way to the routes that are asked most
 labelled.py     bodies of labelled rows
 open_inference/  the Open Inference Protocol, which `/v2` speaks
 openapi.py      what `/openapi.json` says of a route, and routes with and without a version

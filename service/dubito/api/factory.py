@@ -1,6 +1,7 @@
 """`create_app`: the routes, the frame around them, and the application's life.
 
-From the outside in: HEAD as GET → context (id, unforeseen errors) → key → router → scope → routes.
+From the outside in: HEAD as GET → context (id, unforeseen errors) → key → router → scope → routes;
+from the key and the scope straight to the routes that are asked most.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from dubito.api.routes import (
     select,
 )
 from dubito.api.rpc.starting import check_rpc, start_rpc
+from dubito.api.shortcut import ShortcutMiddleware
 from dubito.application import Application
 from dubito.errors import DubitoError
 from dubito.media import JSON
@@ -100,6 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(DubitoError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_fields)
     app.add_exception_handler(HTTPException, _answer_status)
+    app.add_middleware(ShortcutMiddleware, routes=predict.router.routes, answer_error=_answer_error)
     app.add_middleware(AuthMiddleware)
     app.add_middleware(ContextMiddleware)
     app.add_middleware(DrainingMiddleware)

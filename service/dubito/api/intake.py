@@ -1,7 +1,8 @@
 """From a body to an answer, as all routes that use the device do it.
 
 Flow: a place in the queue → the body within its limit → decoded and queued in a thread → wait for
-the job, at most until the deadline → the answer, made in a thread.
+the job, at most until the deadline → the answer, made in a thread. What is short goes without
+threads: to hand it over and back would take longer than the work.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from anyio import to_thread
 from fastapi import Request
@@ -18,6 +19,7 @@ from fastapi.responses import Response
 from dubito.api.border.access import Access, access
 from dubito.api.border.auth import caller_of
 from dubito.api.border.bodies import LONG_BYTES, media_type, read_body
+from dubito.api.border.long_json import PIECE_BYTES
 from dubito.api.border.replies import json_response
 from dubito.api.border.waiting import deadline, outcome
 from dubito.api.pages.work import AcceptedPage
@@ -26,6 +28,19 @@ from dubito.registry import JobFact
 from dubito.serving.worker import Job, Reservation
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AtOnce(Generic[T]):
+    """What a route does without a thread.
+
+    Args:
+        start: decodes a short body and queues its job; None where that has to wait for something.
+        is_short: whether the answer to a result is made in a moment.
+    """
+
+    start: Callable[[Received], Job[T] | None]
+    is_short: Callable[[T], bool]
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,7 @@ async def answered(
     kinds: tuple[str, ...],
     start: Callable[[Received], Job[T] | JobFact],
     answer: Callable[[T], Response],
+    at_once: AtOnce[T] | None = None,
 ) -> Response:
     """Read a body, run the job that it asks for, and answer.
 
@@ -65,6 +81,7 @@ async def answered(
         start: decodes the body and queues the job, or stores it as long work, which is answered
             with 202; runs in a thread.
         answer: makes the answer of the job's result; runs in a thread.
+        at_once: what needs no thread; None: everything does.
 
     Raises:
         DubitoError: of the class that names the reason.
@@ -78,11 +95,17 @@ async def answered(
             query = request.query_params.multi_items()
             place = room.reservation
             received = Received(held, kind, body, query, place, deadline_s, caller_of(request))
-            limiter = held.decoders if len(body) > LONG_BYTES else None
-            job = await to_thread.run_sync(partial(start, received), limiter=limiter)
+            job: Job[T] | JobFact | None = None
+            if at_once is not None and len(body) <= PIECE_BYTES:
+                job = at_once.start(received)
+            if job is None:
+                limiter = held.decoders if len(body) > LONG_BYTES else None
+                job = await to_thread.run_sync(partial(start, received), limiter=limiter)
             if isinstance(job, JobFact):
                 return json_response(
                     AcceptedPage(job=job.id), 202, {"Location": f"/v1/jobs/{job.id}"}
                 )
             reply = await outcome(job, request)
+        if at_once is not None and at_once.is_short(reply):
+            return answer(reply)
         return await to_thread.run_sync(answer, reply)

@@ -25,17 +25,24 @@ class Calibrations:
     )
     _lock: Lock = field(default_factory=Lock)
 
+    def known(self, fact: CalibrationFact) -> Calibration | None:
+        """The record of a calibration where it is kept; None where it would have to be read."""
+        with self._lock:
+            return self._records.get(_key(fact))
+
     def of(self, fact: CalibrationFact) -> Calibration:
         """Return the record of a calibration.
 
         Raises:
             InputError: it cannot be read.
         """
-        key = fact.model, fact.version, fact.number, fact.created_at
-        with self._lock:
-            calibration = self._records.get(key)
+        calibration = self.known(fact)
         if calibration is None:  # read without the lock: the worker must not wait for a megabyte
             calibration = Calibration.from_json(fact.document)
             with self._lock:
-                self._records[key] = calibration
+                self._records[_key(fact)] = calibration
         return calibration
+
+
+def _key(fact: CalibrationFact) -> tuple[object, ...]:
+    return fact.model, fact.version, fact.number, fact.created_at

@@ -84,6 +84,7 @@ def _serve(settings: Settings, listening: socket.socket) -> None:
         workers=1,
         loop="asyncio" if sys.platform == "win32" else "uvloop",
         log_level="warning",
+        access_log=False,
         server_header=False,
         timeout_keep_alive=settings.keep_alive_timeout_ms / 1000,  # type: ignore[arg-type]
     )

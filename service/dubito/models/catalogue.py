@@ -84,6 +84,15 @@ class Catalogue:
             self._fill(entry)
         return entry.future.result()
 
+    def at_hand(self, version: VersionFact) -> Engine | None:
+        """The engine of a version where it is loaded; None where it would have to be."""
+        with self._changed:
+            entry = self._entries.get(version.digest)
+            if entry is None or not entry.is_loaded:
+                return None
+            self._entries.move_to_end(version.digest)
+        return entry.future.result()
+
     def state(self, digest: str) -> tuple[State, str | None]:
         """Where the engine of a bundle is, and why where a load failed."""
         with self._changed:

@@ -91,6 +91,25 @@ class Library:
         read = partial(self._registry.version, model, reference)
         return self.facts.get(("version", model, reference), read)
 
+    def at_hand(
+        self, model: str, reference: str
+    ) -> tuple[VersionFact, Engine, CalibrationFact | None] | None:
+        """A version that answers, its engine and its active calibration, from memory alone.
+
+        Returns:
+            None where one of them would have to be read or loaded, or the version is retired.
+        """
+        version = self.facts.known(("version", model, reference))
+        if not isinstance(version, VersionFact) or version.retired_at is not None:
+            return None
+        engine, number = self.catalogue.at_hand(version), version.active_calibration
+        if engine is None:
+            return None
+        if number is None:
+            return version, engine, None
+        fact = self.facts.known(_calibration_key(version, number))
+        return (version, engine, fact) if isinstance(fact, CalibrationFact) else None
+
     def page(self, model: str, reference: str = DEFAULT_ALIAS) -> VersionPage:
         """One version with its state and active calibration."""
         version = self.version(model, reference)
@@ -190,9 +209,8 @@ class Library:
         Raises:
             NotFoundError: it does not exist.
         """
-        key = ("calibration", version.model, version.number, number)
         read = partial(self._registry.calibration, version.model, str(version.number), number)
-        fact = self.facts.get(key, read)
+        fact = self.facts.get(_calibration_key(version, number), read)
         assert fact is not None  # a number was named
         return fact
 
@@ -226,6 +244,10 @@ class Library:
         except DubitoError:
             self._registry.version(version.model, str(version.number))  # deleted meanwhile: 404
             raise
+
+
+def _calibration_key(version: VersionFact, number: int) -> tuple[object, ...]:
+    return ("calibration", version.model, version.number, number)
 
 
 def _clear_left_overs(folder: Path) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 
-from dubito.asked import SamplingOptions, own_fields
+from dubito.asked import SamplingOptions
 from dubito.engine import Sampling
 from dubito.errors import InputError
+
+_DEFAULTS = MappingProxyType(asdict(Sampling()))
 
 
 def merge_sampling(
@@ -23,9 +26,9 @@ def merge_sampling(
     Raises:
         InputError: out of bounds or unknown.
     """
-    asked = {k: v for k, v in own_fields(order, SamplingOptions).items() if v is not None}
-    asked.pop("members", None)
-    chosen = asdict(Sampling()) | dict(defaults) | asked
+    asked = {name: getattr(order, name) for name in _DEFAULTS}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    chosen = {**_DEFAULTS, **defaults, **asked}
     if (chosen["method"] == "ensemble") != (order.members is not None):
         raise InputError(
             f"method `ensemble` and `members` expect each other, got method `{chosen['method']}`"

@@ -84,6 +84,11 @@ class Following:
                 self._facts[key] = fact
         return fact
 
+    def known(self, key: Hashable) -> object | None:
+        """The fact of a key where it is kept; None where it would have to be read."""
+        with self._lock:
+            return self._facts.get(key)
+
     def forget(self) -> None:
         """Forget all facts, and tell the listeners; called after every change that is made here."""
         with self._lock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, TypedDict, Unpack, overload
 
 from dubito.acquisition import ArrayPool
@@ -29,7 +30,7 @@ from dubito.serving.labelled import (
     terms_of,
 )
 from dubito.serving.outputs import Computed, Outputs, check_outputs
-from dubito.serving.resolve import AnyOrder, Resolver
+from dubito.serving.resolve import AnyOrder, Resolved, Resolver
 from dubito.serving.selecting import begin
 from dubito.serving.worker import Check, Job, Joint, Reservation, Urgency, Worker
 from dubito.settings import Settings
@@ -86,16 +87,37 @@ class Asking:
         Raises:
             DubitoError: of the class that names the reason.
         """
+        return self._queue(order, partial(self._task, order), queued)
+
+    def at_once(self, order: PredictOrder, **queued: Unpack[Queued]) -> Job[PredictReply] | None:
+        """Check a prediction and queue it, where that takes neither a thread nor any time.
+
+        Returns:
+            None where something has to be read or loaded first, or a shape to be found out; the
+            place is then still held.
+
+        Raises:
+            DubitoError: as above.
+        """
+        asked = self._resolver.at_hand(order)
+        if asked is None or asked.network.manifest.channel_axis is not None:
+            return None
+        if asked.calibration is not None and self.calibrations.known(asked.calibration) is None:
+            return None
+        return self._queue(order, partial(self._predict, order, asked), queued)
+
+    def _queue(
+        self, order: AnyOrder, task: Callable[[Reservation], Task], queued: Queued
+    ) -> Job[Any]:
+        """Queue the task that fills a place; whatever happens, the place is given back."""
         reservation = queued.get("reservation") or self.worker.reserve(1)
+        is_prediction = isinstance(order, PredictOrder)
         try:
-            task = self._task(order, reservation)
             return self.worker.submit(
                 reservation,
-                task,
+                task(reservation),
                 deadline_s=queued.get("deadline_s"),
-                urgency=Urgency.PREDICTIONS
-                if isinstance(order, PredictOrder)
-                else Urgency.LABELLED,
+                urgency=Urgency.PREDICTIONS if is_prediction else Urgency.LABELLED,
                 model=order.model,
             )
         except BaseException:  # else the worker gives it back
@@ -105,7 +127,7 @@ class Asking:
     def _task(self, order: AnyOrder, reservation: Reservation) -> Task:
         match order:
             case PredictOrder():
-                return self._predict(order, reservation)
+                return self._predict(order, self._resolver.resolve(order), reservation)
             case CalibrateOrder():
                 return self._calibrate(order, reservation)
             case EvaluateOrder():
@@ -113,8 +135,7 @@ class Asking:
             case SelectOrder():
                 return self._select(order, reservation)
 
-    def _predict(self, order: PredictOrder, reservation: Reservation) -> Task:
-        asked = self._resolver.resolve(order)
+    def _predict(self, order: PredictOrder, asked: Resolved, reservation: Reservation) -> Task:
         network, sampling = asked.network, asked.sampling
         check_outputs(order.outputs, network.manifest, sampling)
         inputs, rows = self._bounds.read(network, order.inputs)

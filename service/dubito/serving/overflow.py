@@ -50,6 +50,8 @@ def warn_of_overflow(columns: Mapping[str, Column], warnings: list[str]) -> None
         columns: of the reply, and those behind them.
         warnings: to add to.
     """
+    if all(map(_is_whole, columns.values())):
+        return
     overflowing = {
         name: null for name, column in columns.items() if (null := _null_rows(column)).any()
     }
@@ -60,6 +62,20 @@ def warn_of_overflow(columns: Mapping[str, Column], warnings: list[str]) -> None
             f"{names}: null in {rows} rows (in arrays NaN, false or empty): the network overflows "
             "on these inputs"
         )
+
+
+def _is_whole(column: Column) -> bool:
+    """Whether a column is seen at once to hold no null; the others are looked through."""
+    if isinstance(column, np.ndarray):
+        return column.dtype.kind != "f" or bool(np.isfinite(column).all())
+    if isinstance(column, list):
+        return None not in column
+    if isinstance(column, Packed):
+        return not column.is_null.any()
+    if isinstance(column, Mapping):  # as below
+        ends = (end for end in column.values() if isinstance(end, np.ndarray))
+        return not any(np.isnan(end).any() for end in ends)
+    return column is None
 
 
 def _null_rows(column: Column) -> NDArray[np.bool_]:

@@ -93,6 +93,14 @@ class Resolver:
             InputError: a choice is out of its bounds, or the members do not agree.
         """
         version = self.library.version(order.model, order.version)
+        return self._named(order, version, allow)
+
+    def _named(
+        self,
+        order: AnyOrder,
+        version: VersionFact,
+        allow: Callable[[Sampling], None] | None = None,
+    ) -> Named:
         sampling = merge_sampling(order, version.defaults, max_num_samples=self.max_num_samples)
         if allow is not None:
             allow(sampling)
@@ -119,6 +127,23 @@ class Resolver:
         if named.active is not None:
             fact = self.library.calibration(named.version, named.active)
         return Resolved(**vars(named), network=network, calibration=fact)
+
+    def at_hand(self, order: PredictOrder) -> Resolved | None:
+        """Return what `resolve` returns, from memory alone.
+
+        Returns:
+            None where something has to be read or loaded for it, or several networks answer.
+
+        Raises:
+            InputError: a choice is out of its bounds.
+        """
+        held = None if order.members else self.library.at_hand(order.model, order.version)
+        if held is None:
+            return None
+        version, engine, active = held
+        named = self._named(order, version)
+        fact = None if named.active is None else active
+        return Resolved(**vars(named), network=engine, calibration=fact)
 
 
 def _settled(sampling: Sampling, versions: Sequence[VersionFact]) -> Sampling:

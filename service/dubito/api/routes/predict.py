@@ -1,6 +1,6 @@
 """`…/predict`: rows in, columns with their uncertainty out.
 
-Flow: `intake` reads the body → decoded in a thread → the application queues it → wait → columns.
+Flow: `intake` reads the body → decoded → the application queues it → wait → columns.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dubito.api.border.bodies import parse_json
 from dubito.api.border.context import request_id
 from dubito.api.border.fields import no_query, read_fields, read_query, rows_or_pool
 from dubito.api.border.replies import columns_response, wanted_type
-from dubito.api.intake import Received, answered
+from dubito.api.intake import AtOnce, Received, answered
 from dubito.api.openapi import (
     ACCEPTED,
     TIMEOUT,
@@ -30,16 +30,19 @@ from dubito.api.openapi import (
 from dubito.api.pages.predictions import PredictPage
 from dubito.arrays import read_npy, read_npz
 from dubito.asked import PredictBody, PredictOptions, PredictOrder, order_of
+from dubito.columns import num_entries
 from dubito.engine import Inputs
 from dubito.errors import UnsupportedMediaTypeError
 from dubito.keys import KeyScope
 from dubito.media import JSON, NPY, NPZ
 from dubito.registry import JobFact
+from dubito.serving.asking import Queued
 from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["predict"], route_class=GuardedRoute)
 
 _KINDS = (JSON, NPY, NPZ)
+_SHORT_ENTRIES = 10_000  # of an answer, which are written in a millisecond or two
 
 
 @both(
@@ -62,14 +65,36 @@ async def predict(request: Request, model: ModelName) -> Response:
         head = {"request_id": request_id(request), **reply.head()}
         return columns_response(head, reply.outputs, wanted_type(request), reply.classes)
 
-    start = partial(_start, request, model, asked_version(request))
-    return await answered(request, _KINDS, start, answer)
+    order = partial(_order, request, model, asked_version(request))
+
+    def start(received: Received) -> Job[PredictReply] | JobFact:
+        """Queue what a body asks; a pool makes it long work."""
+        asked, application = order(received), received.held.application
+        if asked.pool is not None:
+            return application.jobs.predict(asked, received.caller)
+        return application.ask(asked, **_queued(received))
+
+    def at_once(received: Received) -> Job[PredictReply] | None:
+        if received.kind != JSON:
+            return None
+        asked = order(received)
+        if asked.pool is not None:
+            return None
+        return received.held.application.ask.at_once(asked, **_queued(received))
+
+    return await answered(request, _KINDS, start, answer, AtOnce(at_once, _is_short))
 
 
-def _start(
-    request: Request, model: str, version: str, received: Received
-) -> Job[PredictReply] | JobFact:
-    """Decode a body and queue what it asks; a pool makes it long work."""
+def _queued(received: Received) -> Queued:
+    return {"reservation": received.reservation, "deadline_s": received.deadline_s}
+
+
+def _is_short(reply: PredictReply) -> bool:
+    return num_entries(reply.outputs) <= _SHORT_ENTRIES
+
+
+def _order(request: Request, model: str, version: str, received: Received) -> PredictOrder:
+    """What a body asks."""
     options: PredictOptions
     rows: dict[str, Inputs] = {}
     if received.kind == JSON:
@@ -85,11 +110,7 @@ def _start(
     is_observed = received.held.settings.monitoring and UNOBSERVED["name"] not in request.headers
     named = request_id(request) if is_observed else None
     beside = {"model": model, "version": version, "request_id": named}
-    order = order_of(PredictOrder, options, **rows, **beside)
-    application = received.held.application
-    if order.pool is not None:
-        return application.jobs.predict(order, received.caller)
-    return application.ask(order, reservation=received.reservation, deadline_s=received.deadline_s)
+    return order_of(PredictOrder, options, **rows, **beside)
 
 
 def _read_arrays(kind: str, body: bytes, limit_bytes: int) -> Inputs:

@@ -8,7 +8,7 @@ Dimensions: T samples, B rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -46,10 +46,10 @@ def in_one(predictions: Sequence[Prediction]) -> Prediction:
 def _made(parts: Sequence[P], make: Callable[[Sequence[Column], int], Column]) -> P:
     """The first part with every column made of those of all parts."""
     columns: dict[str, object] = {}
-    for field in fields(cast(Any, parts[0])):
-        values = [getattr(part, field.name) for part in parts]
-        if isinstance(values[0], np.ndarray):
-            columns[field.name] = make(values, 1 if field.name in _PASSES else 0)
-        elif is_dataclass(values[0]) and field.name == "positions":
-            columns[field.name] = _made(values, make)
+    for name, value in vars(parts[0]).items():
+        if isinstance(value, np.ndarray):
+            values = [getattr(part, name) for part in parts]
+            columns[name] = make(values, 1 if name in _PASSES else 0)
+        elif name == "positions" and is_dataclass(value):
+            columns[name] = _made([getattr(part, name) for part in parts], make)
     return cast(P, replace(cast(Any, parts[0]), **columns))

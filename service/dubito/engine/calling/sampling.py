@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal, TypeAlias, get_args
 
@@ -117,7 +117,7 @@ class Sampling:
 
         Records of builds that sampled all sites are so, and are read as those.
         """
-        values = asdict(self)
+        values = {name: getattr(self, name) for name in self.__slots__}
         if self.sites == "all":
             del values["sites"]
         elif isinstance(self.sites, tuple):
