@@ -28,9 +28,10 @@ from dubito_nn.lifting.lift import Lifted, lift, refuse_as_recorded, without_uns
 from dubito_nn.lifting.lower import lower
 from dubito_nn.lifting.prove import prove, two_sizes
 from dubito_nn.lifting.returned import checked_ending, checked_output
-from dubito_nn.manifest import InputSpec, Manifest, Output, Task
+from dubito_nn.manifest import MAX_TRIAL_ROWS, InputSpec, Manifest, Output, Task
 from dubito_nn.program import Node, Program, pruned
-from dubito_nn.trial import refuse_unserved
+from dubito_nn.trial import refuse_unserved, takes_made_up_rows
+from dubito_nn.trial import trial_rows as kept_rows
 
 
 def export(
@@ -50,6 +51,7 @@ def export(
     class_axis: int | None = None,
     output_axis: int | None = None,
     quantile_levels: Iterable[float] | None = None,
+    trial_rows: int = 4,
 ) -> Bundle:
     """Write a network trained with dropout as a bundle, a pure function f(x, ω).
 
@@ -87,6 +89,10 @@ def export(
         quantile_levels: of the Q quantiles in a row's last axis: strictly ascending numbers in
             (0, 1), .5 among them with at least one level on each side; their pairs need not be
             symmetric.
+        trial_rows: how many rows of the example's inputs of integers and truth values the bundle
+            keeps, readable by whoever has it, where the network fails on invented ones (boxes,
+            spans, lengths); a server tries the network out with them. 0: none, and such a network
+            is refused.
 
     Returns:
         The bundle, as read back from the file.
@@ -132,7 +138,13 @@ def export(
             quantile_levels=declared.quantile_levels,
         )
         manifest = replace(manifest, warnings=_warnings(manifest, lifted, captured, held_by))
-        return _write(Path(path), manifest, lifted, point.program, two_sizes(captured))
+        content, bundle = _packed(manifest, lifted, point.program)
+        if trial_rows and captured.inputs.bounds and not takes_made_up_rows(bundle):
+            kept = kept_rows(manifest, captured.inputs.given, min(trial_rows, MAX_TRIAL_ROWS))
+            content, bundle = _packed(replace(manifest, trial_rows=kept), lifted, point.program)
+        refuse_unserved(bundle, two_sizes(captured))
+        _write(Path(path), content)
+        return bundle
 
 
 def lift_and_prove(captured: Captured) -> tuple[Lifted, Lifted]:
@@ -144,7 +156,8 @@ def lift_and_prove(captured: Captured) -> tuple[Lifted, Lifted]:
     except ExportError:
         raise
     except Exception as error:  # from torch, or from the network's own code
-        raise ExportError(explain(error, captured.running)) from error
+        where = list(captured.running)
+        raise ExportError(captured.eager_reason("sampling") or explain(error, where)) from error
 
 
 def _lifted_and_point(captured: Captured) -> tuple[Lifted, Lifted]:
@@ -213,14 +226,8 @@ def _warnings(
     return (*((injected,) if injected else ()), *lifted.notices, *advice)
 
 
-def _write(
-    path: Path,
-    manifest: Manifest,
-    lifted: Lifted,
-    point: Program,
-    examples: Iterable[Mapping[str, Tensor]],
-) -> Bundle:
-    """Read the bundle back, see that it can be served, and put it in its place."""
+def _packed(manifest: Manifest, lifted: Lifted, point: Program) -> tuple[bytes, Bundle]:
+    """The content of the file, and the bundle as read back from it."""
     used = {
         str(node.args[0])
         for program in (lifted.program, point)
@@ -229,14 +236,16 @@ def _write(
     weights = {key: tensor for key, tensor in lifted.weights.items() if key in used}
     content = bundle_bytes(manifest, lifted.program, point, weights)
     try:
-        bundle = load_bundle(content)
+        return content, load_bundle(content)
     except BundleError as error:
         raise ExportError(f"the network cannot be written as a bundle: {error}") from error
-    refuse_unserved(bundle, examples)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file under a name of its own, and put it in its place."""
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(content)
         os.replace(part, path)
     except OSError as error:
         raise ExportError(f"cannot write `{path}`: {error.strerror or error}") from error
-    return bundle

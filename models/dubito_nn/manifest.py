@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeAlias
 
 FORMAT_VERSION = 1
 MAX_CLASSES = 100_000
 MAX_AXES = 16
 MAX_LEVELS = 1000
+MAX_TRIAL_ROWS = 16
 LEVELS = (
     f"3 to {MAX_LEVELS} levels between 0 and 1 in ascending order, .5 among them with levels on"
     " both of its sides"
@@ -34,6 +35,7 @@ Output = Literal[
     "quantiles",
 ]
 Distribution = Literal["bernoulli", "uniform", "normal"]
+Nested: TypeAlias = "int | tuple[Nested, ...]"
 Granularity = Literal["element", "channel", "token", "time", "path", "weight", "batch"]
 
 OUTPUTS_OF: dict[Task, tuple[Output, ...]] = {
@@ -47,7 +49,7 @@ _FAMILY_OF: dict[Task, Family] = {
     "regression": "regression",
 }
 _HEADS_WITH_POSITIONS: tuple[Head, ...] = ("multilabel", "dense", "dense_regression")
-_WRITTEN_WHERE_USED = ("class_axis", "output_axis", "quantile_levels")
+WRITTEN_WHERE_USED = ("class_axis", "output_axis", "quantile_levels", "trial_rows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,8 @@ class Manifest:
             has numbers at every position; None: one distribution for each row.
         quantile_levels: of the Q quantiles of every output, in ascending order; None for every
             other head.
+        trial_rows: rows of the inputs of integers and truth values to try the network with, by
+            input, where it takes no made-up ones; as nested tuples, or None.
     """
 
     task: Task
@@ -151,13 +155,14 @@ class Manifest:
     class_axis: int | None = None
     output_axis: int | None = None
     quantile_levels: tuple[float, ...] | None = None
+    trial_rows: Mapping[str, Nested] | None = None
 
     def to_json(self) -> dict[str, object]:
         """The manifest as plain JSON values; what later builds added only where it is used."""
         return {
             key: value
             for key, value in asdict(self).items()
-            if value is not None or key not in _WRITTEN_WHERE_USED
+            if value is not None or key not in WRITTEN_WHERE_USED
         }
 
     @property

@@ -20,11 +20,14 @@ from dubito_nn.manifest import (
     MAX_AXES,
     MAX_CLASSES,
     MAX_LEVELS,
+    MAX_TRIAL_ROWS,
     OUTPUTS_OF,
+    WRITTEN_WHERE_USED,
     Distribution,
     Granularity,
     InputSpec,
     Manifest,
+    Nested,
     Site,
     Task,
     are_levels,
@@ -33,6 +36,7 @@ from dubito_nn.program import DTYPES
 
 MAX_SITES = 10_000
 MAX_TEXT = 10_000
+_ROWS = "(rows)"  # no name of a free dimension
 _NO_TEXT = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f\\ud800-\\udfff]")
 _SIZE = re.compile(r"[A-Za-z0-9_ ()+*/-]{1,200}")
 T = TypeVar("T")
@@ -45,7 +49,7 @@ def manifest_from_json(raw: object) -> Manifest:
         BundleError: naming the first field that breaks a rule.
     """
     if isinstance(raw, dict):  # written only where they are used
-        raw = {"class_axis": None, "output_axis": None, "quantile_levels": None, **raw}
+        raw = {**dict.fromkeys(WRITTEN_WHERE_USED), **raw}
     table = _table(raw, Manifest, "manifest")
     if table["format_version"] != FORMAT_VERSION:
         raise BundleError(
@@ -81,7 +85,47 @@ def manifest_from_json(raw: object) -> Manifest:
         class_axis=_axis(table["class_axis"], task == "classification", "class_axis", task),
         output_axis=_axis(table["output_axis"], has_means, "output_axis", output),
         quantile_levels=_levels(table["quantile_levels"], output),
+        trial_rows=_trial_rows(table["trial_rows"], inputs),
     )
+
+
+def _trial_rows(raw: object, inputs: Sequence[InputSpec]) -> dict[str, Nested] | None:
+    """Rows of integers, as many of each input that has any, in the shapes that it states."""
+    if raw is None:
+        return None
+    specs = {spec.name: spec for spec in inputs}
+    if not isinstance(raw, dict) or not raw or not set(raw) <= set(specs):
+        raise BundleError("manifest: trial_rows expects an object of input name to rows")
+    known: dict[str, int] = {}
+    kept = {}
+    for name, rows in raw.items():
+        where = f"manifest: trial_rows of `{name}`"
+        if DTYPES[specs[name].dtype].is_floating_point:
+            raise BundleError(f"{where}: expects an input of integers")
+        kept[name] = _nested(rows, (_ROWS, *specs[name].shape), known, specs[name], where)
+    if known[_ROWS] > MAX_TRIAL_ROWS:
+        raise BundleError(f"manifest: trial_rows expects at most {MAX_TRIAL_ROWS} rows")
+    return kept
+
+
+def _nested(
+    raw: object,
+    shape: tuple[int | str, ...],
+    known: dict[str, int],
+    spec: InputSpec,
+    where: str,
+) -> Nested:
+    """Nested lists of a shape whose named sizes are those of the first lists, of integers."""
+    if shape:
+        size, *rest = shape
+        parts = raw if isinstance(raw, list) else []
+        wanted = size if isinstance(size, int) else known.setdefault(size, len(parts))
+        if not parts or len(parts) != wanted:
+            raise BundleError(f"{where}: expects lists of shape {spec.shape} for each row")
+        return tuple(_nested(part, tuple(rest), known, spec, where) for part in parts)
+    dtype = DTYPES[spec.dtype]
+    bounds = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    return _integer(raw, max(bounds[0], -(2**62)), min(bounds[1], 2**62), where)
 
 
 def _axis(raw: object, is_allowed: bool, name: str, declared: str) -> int | None:

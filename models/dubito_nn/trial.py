@@ -8,7 +8,7 @@ installed, and not where its source merely lies on the path.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
 
 import torch
@@ -17,28 +17,32 @@ from torch import Tensor
 from dubito_nn.bundle import Bundle
 from dubito_nn.errors import ExportError
 from dubito_nn.lifting.draws import random_draws
-from dubito_nn.manifest import InputSpec
+from dubito_nn.manifest import InputSpec, Manifest, Nested
 from dubito_nn.program import DTYPES
 
 CHECKS = "dubito_nn.checks"
 FREE_SIZES = (8, 16, 32, 64, 128, 256)  # of a free dimension, until the graph runs
 _ROWS = (3, 2)
+_MOST_NUMBERS = 200_000  # of trial rows, in a manifest
 
 
-def made_up_rows(specs: Sequence[InputSpec], free: int, count: int = 2) -> dict[str, Tensor]:
+def made_up_rows(manifest: Manifest, free: int, count: int = 2) -> dict[str, Tensor]:
     """Rows of numbers that the network takes.
 
     Args:
-        specs: the network's inputs.
-        free: size of every free dimension.
+        manifest: with rows of its own, where the network takes no invented integers.
+        free: size of every free dimension that those do not fix.
         count: how many rows.
     """
     generator = torch.Generator().manual_seed(0)
-    rows = {}
-    for spec in specs:
-        size = (count, *row_sizes(spec, free))
+    kept, rows = manifest.trial_rows or {}, {}
+    for spec in manifest.inputs:
+        size = (count, *row_sizes(manifest, spec, free))
         dtype = DTYPES[spec.dtype]
-        if dtype.is_floating_point:
+        if spec.name in kept:
+            whole = torch.tensor(kept[spec.name])
+            drawn = whole[torch.arange(count) % len(whole)]
+        elif dtype.is_floating_point:
             drawn = torch.randn(size, generator=generator)
         else:
             high = 1 if spec.high is None else spec.high
@@ -47,9 +51,45 @@ def made_up_rows(specs: Sequence[InputSpec], free: int, count: int = 2) -> dict[
     return rows
 
 
-def row_sizes(spec: InputSpec, free: int) -> tuple[int, ...]:
-    """The shape of one row of an input, with so many entries along every free dimension."""
-    return tuple(part if isinstance(part, int) else free for part in spec.shape)
+def row_sizes(manifest: Manifest, spec: InputSpec, free: int) -> tuple[int, ...]:
+    """The shape of one made-up row of an input; arguments as for `made_up_rows`."""
+    fixed: dict[int | str, int] = {}
+    for other in manifest.inputs:
+        part: Nested = (manifest.trial_rows or {}).get(other.name, 0)
+        for name in ("rows", *other.shape):
+            if isinstance(part, tuple):
+                fixed[name], part = len(part), part[0]
+    return tuple(part if isinstance(part, int) else fixed.get(part, free) for part in spec.shape)
+
+
+def takes_made_up_rows(bundle: Bundle) -> bool:
+    """Whether it runs on rows that are all invented."""
+    try:
+        _run_on_made_up_rows(bundle)
+    except ExportError:
+        return False
+    return True
+
+
+def trial_rows(
+    manifest: Manifest, example: Mapping[str, Tensor], count: int
+) -> dict[str, Nested] | None:
+    """The first rows of the example's inputs of integers and truth values, for the manifest."""
+    whole = {
+        spec.name: example[spec.name][:count]
+        for spec in manifest.inputs
+        if not DTYPES[spec.dtype].is_floating_point
+    }
+    if not whole or count < 1 or sum(x.numel() for x in whole.values()) > _MOST_NUMBERS:
+        return None
+    return {name: _as_tuples(tensor.long().tolist()) for name, tensor in whole.items()}
+
+
+def _as_tuples(numbers: object) -> Nested:
+    if isinstance(numbers, list):
+        return tuple(_as_tuples(part) for part in numbers)
+    assert isinstance(numbers, int)
+    return numbers
 
 
 def refuse_unserved(bundle: Bundle, examples: Iterable[Mapping[str, Tensor]]) -> None:
@@ -65,7 +105,7 @@ def refuse_unserved(bundle: Bundle, examples: Iterable[Mapping[str, Tensor]]) ->
     with torch.no_grad():
         for rows in examples:
             _run(bundle, rows)
-        _run_on_made_up_rows(bundle)
+    _run_on_made_up_rows(bundle)
     for check in _checks():
         try:
             check(bundle)
@@ -83,13 +123,14 @@ def _run(bundle: Bundle, rows: Mapping[str, Tensor]) -> None:
 
 def _run_on_made_up_rows(bundle: Bundle) -> None:
     """At the first size of the free dimensions at which it runs."""
-    specs = bundle.manifest.inputs
-    is_free = any(isinstance(part, str) for spec in specs for part in spec.shape)
+    manifest = bundle.manifest
+    is_free = any(isinstance(part, str) for spec in manifest.inputs for part in spec.shape)
     first: Exception | None = None
     for free in FREE_SIZES if is_free else FREE_SIZES[:1]:
         try:
-            for count in _ROWS:
-                _run(bundle, made_up_rows(specs, free, count))
+            with torch.no_grad():
+                for count in _ROWS:
+                    _run(bundle, made_up_rows(manifest, free, count))
         except Exception as error:
             first = first or error
         else:
@@ -98,7 +139,8 @@ def _run_on_made_up_rows(bundle: Bundle) -> None:
     reason = (str(first).splitlines() or [type(first).__name__])[0][:200]
     raise ExportError(
         f"the network is recorded, but fails on rows that a server makes up to try it: {reason}:"
-        " make forward() take any numbers between the least and the greatest of every integer input"
+        " make forward() take any floating-point numbers, and leave trial_rows above 0 where not"
+        " all integers go together"
     ) from first
 
 

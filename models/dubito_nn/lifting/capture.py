@@ -131,8 +131,23 @@ class Captured:
             self.run(self.example, mode)
         except Exception as error:
             where = self.running[-1] if self.running else WHOLE
+            if self._takes_copies(mode):
+                return (
+                    f"module `{where}` fails on rows that vary those of the example, which has too"
+                    f" few that differ: {reason(error)}: give {ROWS} real rows as example_inputs"
+                )
             return explain_rows(f"module `{where}`") + f" With {ROWS} rows: {reason(error)}"
         return None
+
+    def _takes_copies(self, mode: Mode) -> bool:
+        """Whether it runs on as many rows where all are of the caller's own."""
+        places = torch.arange(ROWS)
+        own = {name: tensor[places % len(tensor)] for name, tensor in self.inputs.given.items()}
+        try:
+            self.run(own, mode)
+        except Exception:
+            return False
+        return True
 
     def _shapes(self, rows: object) -> tuple[dict[int, object], ...]:
         free = self.inputs.free_dims

@@ -103,6 +103,8 @@ def _different_rows(named: dict[str, Tensor]) -> dict[str, Tensor]:
         given_rows = [tensor[row : row + 1] for row in range(wanted)]
         varied = [_varied(given_rows[n % wanted], generator) for n in range(ROWS - wanted)]
         result[name] = torch.cat([*given_rows, *varied]).contiguous()
+    if wanted == 1 and not any(tensor.is_floating_point() for tensor in named.values()):
+        result = {name: _shuffled(tensor[:1]) for name, tensor in named.items()}
     if all(torch.equal(tensor, tensor[:1].expand_as(tensor)) for tensor in result.values()):
         raise ExportError(
             "example_inputs expects rows that differ, since the proofs compare rows, got the same"
@@ -113,9 +115,8 @@ def _different_rows(named: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _varied(row: Tensor, generator: torch.Generator) -> Tensor:
     """A row like `row`, within the range of its numbers where that range is bounded."""
-    if not row.is_floating_point():
-        order = torch.randperm(row.numel(), generator=generator)
-        return row.flatten()[order].reshape(row.shape)
+    if not row.is_floating_point():  # whose numbers may belong together
+        return row
     numbers = row.double()
     noise = torch.rand(row.shape, generator=generator, dtype=torch.float64)
     if numbers.min() >= 0 and numbers.max() <= 1 and numbers.max() > 0:
@@ -123,6 +124,13 @@ def _varied(row: Tensor, generator: torch.Generator) -> Tensor:
     spread = numbers.std(correction=0).clamp_min(0.1)
     shift = noise if numbers.min() > 0 else 2 * noise - 1
     return (numbers + 0.5 * spread * shift).to(row.dtype)
+
+
+def _shuffled(row: Tensor) -> Tensor:
+    """A single row of integers and others of the same, since there is nothing else to compare."""
+    generator = torch.Generator().manual_seed(0)  # the same order of elements in every input
+    orders = (torch.randperm(row.numel(), generator=generator) for _ in range(ROWS - 1))
+    return torch.cat([row, *(row.flatten()[order].reshape(row.shape) for order in orders)])
 
 
 def _checked_free_dims(

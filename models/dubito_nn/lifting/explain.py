@@ -56,7 +56,8 @@ def explain_rows(where: str) -> str:
     """The message for a network that is tied to a number of rows."""
     return (
         f"{where} does not work for every number of rows (a fixed size such as view(4, -1), a"
-        " Python loop over the rows, rows that are mixed, or a limit on their number): take the number of rows from x.shape[0]."
+        " Python loop over the rows, rows that are mixed, or a limit on their number): take the"
+        " number of rows from x.shape[0]."
     )
 
 

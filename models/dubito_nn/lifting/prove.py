@@ -69,8 +69,8 @@ def _prove_beyond(captured: Captured, lifted: Lifted, point: Program) -> None:
             ranges = dict.fromkeys(f"{least} to {most}" for least, most in captured.row_ranges)
             raise ExportError(
                 f"the network asks how many rows there are, and computes something else for"
-                f" {count} of them than its graph, which was recorded for {' and '.join(ranges)}: compute every"
-                " row alike, however many there are"
+                f" {count} of them than its graph, which was recorded for {' and '.join(ranges)}:"
+                " compute every row alike, however many there are"
             ) from error
 
 

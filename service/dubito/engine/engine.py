@@ -396,4 +396,4 @@ class Engine:
 
     def made_up_rows(self, count: int = 2) -> dict[str, Tensor]:
         """Rows of numbers that the network takes; free dimensions as long as it needs."""
-        return made_up_rows(self.manifest.inputs, self._free, count)
+        return made_up_rows(self.manifest, self._free, count)

@@ -7,7 +7,7 @@ states.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from dubito.engine.planning.layout import Layout, RowAxis
 from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.sizes import GraphLimits, NotRunningError, check_sizes, warm_up
 from dubito.errors import BundleRefusedError, InputError
-from dubito_nn import Bundle, InputSpec
+from dubito_nn import Bundle, Manifest
 from dubito_nn.program import SiteSource, Value, doubled
 from dubito_nn.trial import FREE_SIZES, made_up_rows, row_sizes
 
@@ -47,9 +47,9 @@ def fitting_size(bundle: Bundle, limits: GraphLimits) -> int:
     is_free = any(isinstance(part, str) for spec in specs for part in spec.shape)
     first: BundleRefusedError | None = None
     for free in FREE_SIZES if is_free else FREE_SIZES[:1]:
-        _check_bytes(specs, free, limits.alive_bytes)
+        _check_bytes(bundle.manifest, free, limits.alive_bytes)
         try:
-            check_sound(bundle, made_up_rows(specs, free), limits)
+            check_sound(bundle, made_up_rows(bundle.manifest, free), limits)
         except NotRunningError as error:
             first = first or error
         else:
@@ -274,8 +274,9 @@ def check_rows(output: Layout) -> None:
         )
 
 
-def _check_bytes(specs: Sequence[InputSpec], free: int, limit_bytes: int) -> None:
-    size = sum(2 * 8 * math.prod(row_sizes(spec, free)) for spec in specs)
+def _check_bytes(manifest: Manifest, free: int, limit_bytes: int) -> None:
+    specs = manifest.inputs
+    size = sum(2 * 8 * math.prod(row_sizes(manifest, spec, free)) for spec in specs)
     if size > limit_bytes:
         raise BundleRefusedError(
             f"two rows of the inputs take {size} bytes, more than the budget of {limit_bytes}:"
