@@ -336,7 +336,8 @@ class Server:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", num_samples=16)
+    """As they are, but a queue that a slow machine does not make too long."""
+    return Settings(data_dir=tmp_path / "data", num_samples=16, max_queue_ms=600_000)
 
 
 @pytest.fixture
@@ -367,7 +368,8 @@ def client(serve: Callable[[Settings], Server], settings: Settings) -> Iterator[
 @pytest.fixture(scope="module")
 def shared_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings of the server of `shared`; a module may have its own."""
-    return Settings(data_dir=tmp_path_factory.mktemp("shared") / "data", num_samples=16)
+    data_dir = tmp_path_factory.mktemp("shared") / "data"
+    return Settings(data_dir=data_dir, num_samples=16, max_queue_ms=600_000)
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,8 @@ from .conftest import CLASSES, Bundles, Server
 from .http import ANIMALS, agree, normals, predicted, upload
 
 WAIT_S = 60
+TOO_LATE = (429, 504)
+"""Before it is queued, where others are ahead of it, or after."""
 BUNDLES = sorted(golden.FOLDER.glob("*.dubito"))
 
 
@@ -185,7 +187,7 @@ def test_a_row_that_cannot_be_computed_fails_its_own_request_alone(
                     json={"inputs": [[7, 7]]},
                     headers={"X-Request-Timeout-Ms": "1"},
                 )
-                assert gone.result(WAIT_S).status_code == 504
+                assert gone.result(WAIT_S).status_code in TOO_LATE
                 held.wait_for(16 * 7)
             replies = [future.result(WAIT_S) for future in asked]
     assert held.computed[0] == 7
@@ -229,11 +231,11 @@ def test_clients_of_all_kinds_get_what_is_their_own(server: Server) -> None:
         random.Random(0).shuffle(places)
         with ThreadPoolExecutor(16) as pool:
             others = [
-                (status, pool.submit(act))
-                for status, act in [(200, calibrate), (422, mistake), (504, late)] * 3
+                (codes, pool.submit(act))
+                for codes, act in [((200,), calibrate), ((422,), mistake), (TOO_LATE, late)] * 3
             ]
             answers = list(pool.map(ask, places))
-            assert all(future.result(WAIT_S) == status for status, future in others)
+            assert all(future.result(WAIT_S) in codes for codes, future in others)
         health = client.get("/health/ready")
     for place, answer in zip(places, answers, strict=True):
         agree(wanted[place], answer, abs=1e-6)

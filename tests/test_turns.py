@@ -37,6 +37,9 @@ class Place:
     def __post_init__(self) -> None:
         self.holders.add(self)
 
+    def begin(self) -> float:
+        return 0.0
+
     def release(self) -> None:
         self.holders.discard(self)
 
@@ -87,7 +90,9 @@ class Bench:
         self.schedule = Schedule(
             lambda: self.now_s,
             beat=lambda: None,
-            learn=lambda work, seconds: self.learned.append((work, seconds)),
+            learn=lambda jobs, seconds: self.learned.append(
+                (sum(job.work for job in jobs), seconds)
+            ),
             leaves=lambda: UnavailableError("closing") if self.is_closing else None,
             weights=weights,
             delay_s=delay_s,

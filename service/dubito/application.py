@@ -42,7 +42,7 @@ class Application:
         keys: who may ask what.
         monitoring: what is kept of predictions, their outcomes, and the alarms.
         worker: the thread that owns the device.
-        admission: a place in its queue, before a body is read.
+        admission: time and a place in its queue, before a body is read.
         ask: predictions, calibrations, evaluations and selections.
         inferences: how many there were, and how long they took.
         vitals: whether the server lives, and is ready.
@@ -64,6 +64,7 @@ class Application:
         self._pins = Pins(self.library, settings.pinned_models)
         self.worker = Worker(
             settings.max_queued_work,
+            max_wait_s=settings.max_queue_ms / 1000,
             weights=settings.shares,
             delay_s=settings.max_batch_delay_ms / 1000,
         )

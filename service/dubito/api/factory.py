@@ -1,7 +1,7 @@
 """`create_app`: the routes, the frame around them, and the application's life.
 
-From the outside in: HEAD as GET → context (id, unforeseen errors) → key → router → scope → routes;
-from the key and the scope straight to the routes that are asked most.
+From the outside in: HEAD as GET → context (id, unforeseen errors) → key → is there time for it? →
+router → scope → routes; from there and the scope straight to the routes that are asked most.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from dubito import __version__
 from dubito.api.border.access import Access
+from dubito.api.border.admitting import AdmissionMiddleware
 from dubito.api.border.auth import AuthMiddleware, GuardedRoute, check_bind, shut_undeclared
 from dubito.api.border.browsers import let_pages_ask
 from dubito.api.border.context import ContextMiddleware, request_id
@@ -103,6 +104,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _answer_fields)
     app.add_exception_handler(HTTPException, _answer_status)
     app.add_middleware(ShortcutMiddleware, routes=predict.router.routes, answer_error=_answer_error)
+    app.add_middleware(AdmissionMiddleware)
     app.add_middleware(AuthMiddleware)
     app.add_middleware(ContextMiddleware)
     app.add_middleware(DrainingMiddleware)

@@ -1,8 +1,8 @@
 """From a body to an answer, as all routes that use the device do it.
 
-Flow: a place in the queue → the body within its limit → decoded and queued in a thread → wait for
-the job, at most until the deadline → the answer, made in a thread. What is short goes without
-threads: to hand it over and back would take longer than the work.
+Flow: a place in the queue → the body within its limit → is there time for it? → decoded and queued
+in a thread → wait for the job, at most until the deadline → the answer, made in a thread. What is
+short goes without threads: to hand it over and back would take longer than the work.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from dubito.api.border.access import Access, access
+from dubito.api.border.admitting import line_of
 from dubito.api.border.auth import caller_of
 from dubito.api.border.bodies import LONG_BYTES, media_type, read_body
 from dubito.api.border.long_json import PIECE_BYTES
@@ -89,18 +90,22 @@ async def answered(
     held = access(request)
     kind = media_type(request, kinds)
     limit_bytes = held.settings.max_body_bytes
+    passing = held.application.admission.passage.passing
     async with deadline(request, held.settings) as deadline_s:
         with held.application.admission.holding() as room:
             body = await read_body(request, limit_bytes, take=room.take)
+            room.expect(line_of(request), deadline_s)
             query = request.query_params.multi_items()
             place = room.reservation
             received = Received(held, kind, body, query, place, deadline_s, caller_of(request))
             job: Job[T] | JobFact | None = None
             if at_once is not None and len(body) <= PIECE_BYTES:
                 job = at_once.start(received)
-            if job is None:
-                limiter = held.decoders if len(body) > LONG_BYTES else None
-                job = await to_thread.run_sync(partial(start, received), limiter=limiter)
+            if job is None and len(body) > LONG_BYTES:
+                job = await to_thread.run_sync(partial(start, received), limiter=held.decoders)
+            elif job is None:
+                with passing():
+                    job = await to_thread.run_sync(start, received)
             if isinstance(job, JobFact):
                 return json_response(
                     AcceptedPage(job=job.id), 202, {"Location": f"/v1/jobs/{job.id}"}
@@ -108,4 +113,5 @@ async def answered(
             reply = await outcome(job, request)
         if at_once is not None and at_once.is_short(reply):
             return answer(reply)
-        return await to_thread.run_sync(answer, reply)
+        with passing():
+            return await to_thread.run_sync(answer, reply)

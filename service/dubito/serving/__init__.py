@@ -4,6 +4,7 @@
     resolve.py      order → version, networks, sampling, calibration
     bounds.py       rows of an order, checked against network and settings
     admission.py    room for a request before its body is read
+    passage.py      what requests wait for beside the device
     worker.py       one thread that owns the device, and its bounded queue
     inferences.py   how many inferences a version made, and how long they took
     turns/          who has the device next, and what is computed there at once

@@ -1,15 +1,41 @@
-"""Room for a request: a place before its body is read, and bytes as they come."""
+"""Room for a request: time of the device and a place before its body is read, bytes as they come.
+
+Flow: `look`, before anything of a body is read → `holding` → bytes as they come → `Held.expect`,
+once the body is there → decoded, and queued with its own work (`turns/entrance.py`).
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from dubito.errors import QueueFullError
+from dubito.serving.passage import Passage
+from dubito.serving.turns.backlog import WaitingLine
 from dubito.serving.worker import Reservation, Worker
 
 _RETRY_AFTER_S = 1.0
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """What stands before the device, and what was refused.
+
+    Args:
+        ahead_s: seconds of work that waits or is under way, but for jobs behind all requests.
+        work: rows x samples that hold a place.
+        body_bytes: of bodies that are being read, decoded or queued.
+        refused: how many requests were refused since the start, by the reason: `wait` (too much
+            work ahead), `deadline` (it cannot be met), `places` (rows x samples), `bytes`.
+    """
+
+    ahead_s: float
+    work: int
+    body_bytes: int
+    refused: Mapping[str, int]
 
 
 class Held:
@@ -25,6 +51,18 @@ class Held:
         self.reservation = reservation
         self.num_bytes = 0
 
+    def expect(self, line: WaitingLine, deadline_s: float | None) -> None:
+        """See that there is still time, now that the body is there.
+
+        Args:
+            line: where the request will stand.
+            deadline_s: when it has to be answered, on the clock of `time.monotonic`; None: never.
+
+        Raises:
+            QueueFullError: it would wait too long.
+        """
+        self.reservation.expect(line, deadline_s, self._admission.passage.ahead_s)
+
     def take(self, num_bytes: int) -> None:
         """Take room for bytes that have come.
 
@@ -36,7 +74,7 @@ class Held:
 
 
 class Admission:
-    """A place in the queue of the device, and room for the bytes of bodies.
+    """Time and a place in the queue of the device, and room for the bytes of bodies.
 
     What a body announces is a claim, and takes no room. One body may always be read when there is
     no other.
@@ -44,11 +82,15 @@ class Admission:
     Args:
         worker: owns the device.
         max_pending_bytes: maximum number of bytes of all bodies at once.
+
+    Attributes:
+        passage: bodies that are decoded, and replies that are written.
     """
 
     def __init__(self, worker: Worker, max_pending_bytes: int) -> None:
         self._worker = worker
         self._limit = max_pending_bytes
+        self.passage = Passage(time.monotonic)
         self._held = 0
         self._lock = threading.Lock()
 
@@ -56,6 +98,25 @@ class Admission:
     def held_bytes(self) -> int:
         """Bytes of all bodies that hold room now."""
         return self._held
+
+    @property
+    def queued(self) -> QueueState:
+        """What stands before the device now."""
+        entrance = self._worker.entrance
+        work = self._worker.queued_work
+        return QueueState(entrance.ahead_s(), work, self._held, dict(entrance.refused))
+
+    def look(self, line: WaitingLine, deadline_s: float | None) -> None:
+        """See that there is time for a request, before its body is read.
+
+        Args:
+            line: where it will stand.
+            deadline_s: when it has to be answered, on the clock of `time.monotonic`; None: never.
+
+        Raises:
+            QueueFullError: it would wait too long.
+        """
+        self._worker.entrance.look(line, deadline_s, self.passage.ahead_s)
 
     @contextmanager
     def holding(self) -> Iterator[Held]:
@@ -77,6 +138,7 @@ class Admission:
     def _take(self, num_bytes: int, *, beside: int) -> None:
         with self._lock:
             if self._held > beside and self._held + num_bytes > self._limit:
+                self._worker.entrance.refused["bytes"] += 1
                 raise QueueFullError(
                     f"bytes of bodies: at most {self._limit} at once, {self._held} are held, "
                     f"{num_bytes} more have come: try again later",

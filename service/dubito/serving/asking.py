@@ -32,10 +32,13 @@ from dubito.serving.labelled import (
 from dubito.serving.outputs import Computed, Outputs, check_outputs
 from dubito.serving.resolve import AnyOrder, Resolved, Resolver
 from dubito.serving.selecting import begin
+from dubito.serving.turns.rates import Kind
 from dubito.serving.worker import Check, Job, Joint, Reservation, Urgency, Worker
 from dubito.settings import Settings
 
 Task: TypeAlias = Callable[[Check], Any] | Joint[Any, Any]
+Measured: TypeAlias = tuple[Task, Kind]
+"""A task, and what it is for those who measure how long it takes."""
 
 
 class Queued(TypedDict, total=False):
@@ -107,24 +110,26 @@ class Asking:
         return self._queue(order, partial(self._predict, order, asked), queued)
 
     def _queue(
-        self, order: AnyOrder, task: Callable[[Reservation], Task], queued: Queued
+        self, order: AnyOrder, task: Callable[[Reservation], Measured], queued: Queued
     ) -> Job[Any]:
         """Queue the task that fills a place; whatever happens, the place is given back."""
         reservation = queued.get("reservation") or self.worker.reserve(1)
         is_prediction = isinstance(order, PredictOrder)
         try:
+            made, kind = task(reservation)
             return self.worker.submit(
                 reservation,
-                task(reservation),
+                made,
                 deadline_s=queued.get("deadline_s"),
                 urgency=Urgency.PREDICTIONS if is_prediction else Urgency.LABELLED,
                 model=order.model,
+                kind=kind,
             )
         except BaseException:  # else the worker gives it back
             reservation.release()
             raise
 
-    def _task(self, order: AnyOrder, reservation: Reservation) -> Task:
+    def _task(self, order: AnyOrder, reservation: Reservation) -> Measured:
         match order:
             case PredictOrder():
                 return self._predict(order, self._resolver.resolve(order), reservation)
@@ -135,7 +140,7 @@ class Asking:
             case SelectOrder():
                 return self._select(order, reservation)
 
-    def _predict(self, order: PredictOrder, asked: Resolved, reservation: Reservation) -> Task:
+    def _predict(self, order: PredictOrder, asked: Resolved, reservation: Reservation) -> Measured:
         network, sampling = asked.network, asked.sampling
         check_outputs(order.outputs, network.manifest, sampling)
         inputs, rows = self._bounds.read(network, order.inputs)
@@ -172,14 +177,17 @@ class Asking:
                 classes=network.manifest.classes,
             )
 
+        row_values = sum(tensor.shape[1:].numel() for tensor in inputs.values())
+        kept = outputs.keeps_samples, outputs.takes_features
+        kind = asked.kind("predict", *kept, row_values.bit_length())
         if sampling.masks != "shared":  # masks that depend on the row's place in its request
-            return lambda check: finish(outputs.compute(inputs, check))
+            return (lambda check: finish(outputs.compute(inputs, check))), kind
         most_rows = self.settings.max_batch_rows
         if outputs.keeps_samples:
             most_rows = min(most_rows, limit * rows // values)
-        return Joint(outputs.kind(inputs), inputs, most_rows, outputs.compute, finish)
+        return Joint(outputs.kind(inputs), inputs, most_rows, outputs.compute, finish), kind
 
-    def _calibrate(self, order: CalibrateOrder, reservation: Reservation) -> Task:
+    def _calibrate(self, order: CalibrateOrder, reservation: Reservation) -> Measured:
         asked = self._resolver.resolve(order, check_sampling)
         network, sampling, version = asked.network, asked.sampling, asked.version
         terms = terms_of(order, sampling, network.manifest)
@@ -198,9 +206,9 @@ class Asking:
             )
             return CalibrateReply(version.model, version.number, fact.number, record)
 
-        return task
+        return task, asked.kind("calibrate")
 
-    def _evaluate(self, order: EvaluateOrder, reservation: Reservation) -> Task:
+    def _evaluate(self, order: EvaluateOrder, reservation: Reservation) -> Measured:
         asked = self._resolver.resolve(order, check_evaluated)
         network, sampling, fact = asked.network, asked.sampling, asked.calibration
         rows = self._bounds.read_labelled(order, asked, reservation)
@@ -222,9 +230,9 @@ class Asking:
                 warnings=judged.warnings,
             )
 
-        return task
+        return task, asked.kind("evaluate")
 
-    def _select(self, order: SelectOrder, reservation: Reservation) -> Task:
+    def _select(self, order: SelectOrder, reservation: Reservation) -> Measured:
         asked = self._resolver.resolve(order)
         inputs, rows = self._bounds.read(asked.network, order.inputs)
         limit = self.settings.max_calibration_values
@@ -236,7 +244,7 @@ class Asking:
             version, sampling = asked.version, search.sampling
             return SelectReply(version.model, version.number, asked.numbers, sampling, choice)
 
-        return task
+        return task, asked.kind("select", order.strategy)
 
     @property
     def _bounds(self) -> Bounds:

@@ -5,7 +5,7 @@ Flow: order → version of the alias → sampling over its defaults → members 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from dubito.asked import (
@@ -24,6 +24,7 @@ from dubito.models.library import Library
 from dubito.models.members import find_members, predictor
 from dubito.models.sampling import merge_sampling
 from dubito.registry import CalibrationFact, VersionFact
+from dubito.serving.turns.rates import Kind
 from dubito_nn.manifest_reader import manifest_from_json
 
 AnyOrder = PredictOrder | CalibrateOrder | EvaluateOrder | SelectOrder
@@ -67,6 +68,17 @@ class Resolved(Named):
     def passes(self) -> int:
         """Passes that a row takes through all networks together."""
         return self.sampling.passes * len(self.network.members)
+
+    def kind(self, action: str, *how: Hashable) -> Kind:
+        """What work of an action is measured as: time goes by rows x samples, not by the seed.
+
+        Args:
+            action: what is done.
+            how: what else its time depends on.
+        """
+        version, sampling = self.version, self.sampling
+        drawn = sampling.method, sampling.masks, sampling.tolerance, sampling.sites
+        return (action, version.model, version.number, self.numbers), (*drawn, *how)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """One thread that owns the device, and the bounded queue before it.
 
 Flow: `reserve` a place (rows x samples) → decode the request → `resize` the place → `submit` a
-task → the thread runs it, with others like it (`turns/`) → its future resolves and the place is
-free again. The task gets a `Check` to call between chunks: it beats the heart, gives way to what is
-more urgent, and ends work that nobody waits for any more. Whatever a task raises goes into its
-future; nothing that a task does ends the thread.
+task, which is refused where it would wait too long (`turns/entrance.py`) → the thread runs it, with
+others like it → its future resolves and the place is free again. The task gets a `Check` to call
+between chunks: it beats the heart, gives way to what is more urgent, and ends work that nobody
+waits for any more. Whatever a task raises goes into its future; nothing that a task does ends the
+thread.
 
 Behind the queue is a second lane for long work. Its tasks run when nothing else waits, and each
 `Check` that one calls first runs all that has come meanwhile: a request waits for what lies between
@@ -24,7 +25,10 @@ from typing import Any, TypeVar
 import structlog
 
 from dubito.errors import DubitoError, InputError, QueueFullError, UnavailableError
+from dubito.serving.turns.backlog import Booking, WaitingLine
+from dubito.serving.turns.entrance import Entrance, Expected
 from dubito.serving.turns.job import Check, Clock, Job, Joint, Urgency
+from dubito.serving.turns.rates import Kind
 from dubito.serving.turns.schedule import Schedule
 
 __all__ = ["Check", "Job", "Joint", "Reservation", "Urgency", "Worker"]
@@ -33,7 +37,6 @@ T = TypeVar("T")
 
 _IDLE_BEAT_S = 0.5
 _RESTART_S = 1.0
-_RATE_MEMORY = 0.8  # weight of the past in the running estimate of work per second
 _log = structlog.get_logger(__name__)
 
 
@@ -44,6 +47,32 @@ class Reservation:
         self._worker = worker
         self.work = work
         self._is_held = True
+        self._expected: Expected | None = None
+        self._booking: Booking | None = None
+
+    def expect(self, line: WaitingLine, deadline_s: float | None, beside_s: float = 0.0) -> None:
+        """Have it booked like others of its line, since its body is there.
+
+        Raises:
+            QueueFullError: it would wait too long.
+        """
+        self._expected = self._worker.entrance.expect(line, deadline_s, beside_s)
+        self._booking = self._expected.booking
+
+    def enter(self, job: Job[Any]) -> None:
+        """Have it booked with its own work.
+
+        Raises:
+            QueueFullError: it would wait too long.
+        """
+        self._booking = self._worker.entrance.enter(job, self._expected)
+
+    def begin(self) -> float:
+        """The device has it: the seconds that it was booked with."""
+        if self._booking is None:
+            return 0.0
+        self._worker.entrance.leave(self._booking)
+        return self._booking.seconds
 
     def resize(self, work: int) -> None:
         """Take the place that the request needs, now that its size is known.
@@ -67,6 +96,8 @@ class Reservation:
             if self._is_held:
                 self._is_held = False
                 self._worker._work -= self.work
+                if self._booking is not None:
+                    self._worker.entrance.leave(self._booking)
 
     def check(self) -> None:
         """See that it is held.
@@ -83,6 +114,7 @@ class Worker:
 
     Args:
         max_queued_work: most rows x samples that may wait or run at once.
+        max_wait_s: longest time that a request may wait for the device.
         weights: shares of the device that models get while several wait; of others 1.
         delay_s: how long a request may wait for others like it.
         clock: seconds.
@@ -92,22 +124,23 @@ class Worker:
         self,
         max_queued_work: int,
         *,
+        max_wait_s: float = 2.0,
         weights: Mapping[str, float] | None = None,
         delay_s: float = 0.0,
         clock: Clock = time.monotonic,
     ) -> None:
         self._limit = max_queued_work
         self._work = 0
-        self._rate: float | None = None
         self._clock = clock
         self._schedule = Schedule(
             clock,
             beat=self._beat,
-            learn=self._learn_rate,
+            learn=lambda jobs, seconds: self.entrance.learn(jobs, seconds),
             leaves=self._leaves,
             weights=weights,
             delay_s=delay_s,
         )
+        self.entrance = Entrance(self._schedule.under_way, max_wait_s, weights or {}, clock)
         self._changed = self._schedule.changed
         self._is_draining = False
         self._is_lost = False
@@ -187,6 +220,7 @@ class Worker:
         deadline_s: float | None = None,
         urgency: Urgency = Urgency.PREDICTIONS,
         model: str = "",
+        kind: Kind | None = None,
     ) -> Job[T]:
         """Queue a task; its place is given back when it has ended.
 
@@ -196,12 +230,18 @@ class Worker:
             deadline_s: time on the clock of `time.monotonic` after which it is not run.
             urgency: what it goes before.
             model: whose turn it takes.
+            kind: whose cost it has; None: it is not measured, and never waits too long.
 
         Raises:
+            QueueFullError: it would wait too long.
             UnavailableError: the worker drains, or is being replaced, or the place was given back.
         """
-        reservation.check()
-        return self._put(Job(task, reservation, deadline_s, urgency, model, self._clock))
+        job = Job(task, reservation, deadline_s, urgency, model, self._clock, kind)
+        with self._changed:
+            reservation.check()
+            if not self._is_draining:
+                reservation.enter(job)
+            return self._put(job)
 
     def submit_behind(self, task: Callable[[Check], T]) -> Job[T]:
         """Queue a task that gives way to all that is submitted otherwise; it takes no place.
@@ -265,11 +305,6 @@ class Worker:
     def _beat(self) -> None:
         self._beat_s = self._clock()
 
-    def _learn_rate(self, work: int, took_s: float) -> None:
-        rate = work / max(took_s, 1e-6)
-        past = rate if self._rate is None else self._rate
-        self._rate = _RATE_MEMORY * past + (1 - _RATE_MEMORY) * rate
-
     def _move(self, held: int, wanted: int) -> None:
         with self._changed:
             if wanted > self._limit:
@@ -278,17 +313,13 @@ class Worker:
                     "send fewer rows at once or ask for fewer samples"
                 )
             if wanted > held and self._work - held + wanted > self._limit:
+                self.entrance.refused["places"] += 1
                 raise QueueFullError(
                     f"the queue holds at most {self._limit} rows x samples, {self._work} wait, "
                     f"{wanted} more were asked: try again later",
-                    retry_after_s=self._retry_after_s(),
+                    retry_after_s=max(self.entrance.ahead_s(), 1.0),
                 )
             self._work += wanted - held
-
-    def _retry_after_s(self) -> float:
-        if self._rate is None:
-            return 1.0
-        return min(max(self._work / self._rate, 1.0), 60.0)
 
     def _turn_away(self, jobs: list[Job[Any]]) -> None:
         for job in jobs:

@@ -79,10 +79,17 @@ class WorkSettings(BaseSettings):
         description="Maximum number of values (T x rows x outputs) that the passes of one "
         "calibration may hold.",
     )
+    max_queue_ms: Positive = Field(
+        default=2000,
+        le=600_000,
+        description="Longest time that a request may wait for the device, in milliseconds, as "
+        "measured on what ran; under a lasting overload a tenth of it. Beyond it, requests are "
+        "answered with 429.",
+    )
     max_queued_work: Positive = Field(
         default=16_000_000,
-        description="Maximum amount of work that may be queued or running, in rows x samples. "
-        "Beyond it, requests are answered with 429.",
+        description="Maximum amount of work that may be queued or running, in rows x samples, "
+        "however fast it is: a bound of memory. Beyond it, requests are answered with 429.",
     )
     max_batch_rows: Positive = Field(
         default=256,

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from dubito.api.border.errors import FieldProblem, FieldsError
@@ -35,7 +36,7 @@ async def deadline(request: Request, settings: Settings) -> AsyncIterator[float]
     Raises:
         DeadlineError: it passed.
     """
-    timeout_ms = _timeout_ms(request, settings)
+    timeout_ms = timeout_of(request.headers, settings)
     timeout = asyncio.timeout(timeout_ms / 1000)
     try:
         async with timeout:
@@ -47,6 +48,21 @@ async def deadline(request: Request, settings: Settings) -> AsyncIterator[float]
             f"expected an answer within {timeout_ms} ms, got none: allow more time with {_HEADER}, "
             "or ask for fewer rows or samples"
         ) from error
+
+
+def timeout_of(headers: Headers, settings: Settings) -> int:
+    """Milliseconds until the deadline of a request.
+
+    Raises:
+        FieldsError: what the header says is no such number.
+    """
+    text = headers.get(_HEADER)
+    if text is None:
+        return settings.request_timeout_ms
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _LONGEST_MS):
+        problem = f"expected milliseconds from 1 to {_LONGEST_MS}, got {text[:40]!r}: correct it"
+        raise FieldsError([FieldProblem(_HEADER, problem)])
+    return min(int(text), max(settings.max_request_timeout_ms, settings.request_timeout_ms))
 
 
 async def outcome(job: Job[T], request: Request) -> T:
@@ -79,13 +95,3 @@ def _mark_seen(future: asyncio.Future[T]) -> None:
     """Look at the error of an abandoned job, which nobody else will."""
     if not future.cancelled():
         future.exception()
-
-
-def _timeout_ms(request: Request, settings: Settings) -> int:
-    text = request.headers.get(_HEADER)
-    if text is None:
-        return settings.request_timeout_ms
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _LONGEST_MS):
-        problem = f"expected milliseconds from 1 to {_LONGEST_MS}, got {text[:40]!r}: correct it"
-        raise FieldsError([FieldProblem(_HEADER, problem)])
-    return min(int(text), max(settings.max_request_timeout_ms, settings.request_timeout_ms))

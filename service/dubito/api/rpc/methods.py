@@ -30,7 +30,8 @@ from dubito.errors import DeadlineError, NotFoundError, QueueFullError, Unavaila
 from dubito.keys import Caller, KeyScope
 from dubito.names import DEFAULT_ALIAS
 from dubito.serving.inferences import Course
-from dubito.serving.worker import Job
+from dubito.serving.turns.backlog import WaitingLine
+from dubito.serving.worker import Job, Urgency
 
 M = TypeVar("M", bound=Message)
 MAX_INFERENCES = 112
@@ -188,6 +189,8 @@ class Methods:
         application, settings = self.held.application, self.held.settings
         waits_s = settings.request_timeout_ms / 1000
         until_s = time.monotonic() + min(waits_s, waits_s if call.left_s is None else call.left_s)
+        line = WaitingLine(Urgency.PREDICTIONS, to.model)
+        application.admission.look(line, until_s)
         if not self._places.acquire(blocking=False):
             raise QueueFullError(
                 f"inferences over gRPC: at most {MAX_INFERENCES} at once: try again later",
@@ -196,17 +199,20 @@ class Methods:
         try:
             with application.admission.holding() as room:
                 room.take(call.num_bytes)
-                asked = read_request(request)
-                is_observed = call.is_observed and settings.monitoring
-                order = asked.order(to, call.request_id if is_observed else None)
-                until_s = asked.deadline_s(until_s)
-                job = application.ask(order, reservation=room.reservation, deadline_s=until_s)
+                room.expect(line, until_s)
+                with application.admission.passage.passing():
+                    asked = read_request(request)
+                    is_observed = call.is_observed and settings.monitoring
+                    order = asked.order(to, call.request_id if is_observed else None)
+                    until_s = asked.deadline_s(until_s)
+                    job = application.ask(order, reservation=room.reservation, deadline_s=until_s)
                 course.mark()
                 call.when_gone(job.abandon)
                 reply = _outcome(job, until_s)
                 course.mark()
-                answer = inferred(asked, reply, call.request_id)
-                message = write_reply(answer)
+                with application.admission.passage.passing():
+                    answer = inferred(asked, reply, call.request_id)
+                    message = write_reply(answer)
         finally:
             self._places.release()
         course.mark()

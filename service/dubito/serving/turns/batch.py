@@ -26,24 +26,26 @@ class _UnwantedError(Exception):
     """Nobody waits for any answer of the batch any more."""
 
 
-def run(jobs: Sequence[AnyJob], pause: Callable[[], None]) -> None:
+def run(jobs: Sequence[AnyJob], pause: Callable[[], None]) -> Sequence[AnyJob]:
     """Do jobs, each to its own answer.
 
     Args:
         jobs: one, or several whose tasks are likes.
         pause: called between chunks.
 
+    Returns:
+        Those that were begun.
+
     Raises:
         Died: the thread ends.
     """
     wanted = [job for job in jobs if job.begin()]
-    if not wanted:
-        return
-    if isinstance(wanted[0].task, Joint):
+    if wanted and isinstance(wanted[0].task, Joint):
         _together(wanted, pause)
-    else:
+    elif wanted:
         (job,) = wanted
         _alone(job, pause)
+    return wanted
 
 
 def _alone(job: AnyJob, pause: Callable[[], None]) -> None:

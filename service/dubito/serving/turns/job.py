@@ -16,6 +16,13 @@ from typing import Generic, Protocol, Self, TypeVar
 from torch import Tensor
 
 from dubito.errors import DeadlineError
+from dubito.serving.turns.rates import Kind
+
+GIVEN = 4.0
+"""Times of its own, that a batch gives to others."""
+
+SHORTER = 4
+"""Times the work of what passes, that a batch gives way to it."""
 
 Check = Callable[[], None]
 Clock = Callable[[], float]
@@ -40,6 +47,9 @@ class Reserved(Protocol):
     """A place in the queue."""
 
     work: int
+
+    def begin(self) -> float:
+        """It has the device: the seconds that it was booked with."""
 
     def release(self) -> None:
         """Give it back; more than once does nothing."""
@@ -93,6 +103,7 @@ class Job(Generic[T]):
         urgency: what it goes before.
         model: whose turn it takes.
         clock: seconds.
+        kind: whose cost it has; None: it is not measured.
     """
 
     task: Callable[[Check], T] | Joint[Rows, T]
@@ -101,6 +112,7 @@ class Job(Generic[T]):
     urgency: Urgency = Urgency.PREDICTIONS
     model: str = ""
     clock: Clock = time.monotonic
+    kind: Kind | None = None
     future: Future[T] = field(default_factory=Future)
     arrived_s: float = field(init=False)
     _is_abandoned: threading.Event = field(default_factory=threading.Event)
@@ -151,6 +163,12 @@ class Job(Generic[T]):
             self.fail(error)
             return False
         return True
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether it ended well."""
+        future = self.future
+        return future.done() and not future.cancelled() and future.exception() is None
 
     def answer(self, result: T) -> None:
         """Resolve to a result."""

@@ -2,14 +2,14 @@
 
 What is more urgent first; of equal urgency model by model in turns (`shares.py`); of a model the
 job that has waited longest, with all its likes that wait behind it and fit into one batch. A batch
-grows while its time, by what its likes took last, stays short: beyond that, joining saves nothing
-and only makes the first ones wait for the last.
+grows while its time, by what its likes took last, stays short: beyond that, joining saves little
+and makes the first ones wait for the last.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 from cachetools import LRUCache
@@ -18,7 +18,9 @@ from dubito.serving.turns.batch import AnyJob
 from dubito.serving.turns.job import Clock, Joint, Urgency
 from dubito.serving.turns.shares import Shares
 
-_BATCH_S = 0.1  # that a batch of several shall take at most
+BATCH_S = 0.1
+"""That a batch of several shall take at most."""
+
 _FIRST_ROWS = 16  # of a kind that has not been timed
 _KINDS = 1000  # whose times are kept
 
@@ -38,7 +40,7 @@ class Queue:
         self._clock = clock
         self._delay_s = delay_s
         self._shares = Shares(weights or {})
-        self._row_s: LRUCache[int, float] = LRUCache(_KINDS)  # by the hash, which holds no network
+        self._short: LRUCache[int, int] = LRUCache(_KINDS)  # rows, by the hash: it holds no network
         self._lanes: dict[Urgency, dict[str, deque[AnyJob]]] = {urgency: {} for urgency in Urgency}
 
     def __len__(self) -> int:
@@ -75,7 +77,7 @@ class Queue:
         task, model = batch[0].task, batch[0].model
         if isinstance(task, Joint):
             rows = sum(_rows(job) for job in batch)
-            self._row_s[hash(task.key)] = seconds / rows
+            self._short[hash(task.key)] = _short_rows(rows, seconds)
         self._shares.charge(model, seconds)
         if not self._waits(model):
             self._shares.rest(model)
@@ -110,7 +112,8 @@ class Queue:
         first = next((job for job in jobs if may_run(job)), None)
         if first is None or not isinstance(first.task, Joint):
             return [first] if first else [], True
-        key, most = first.task.key, min(first.task.most_rows, self._short_rows(first.task.key))
+        key, most = first.task.key, first.task.most_rows
+        most = min(most, self._short.get(hash(key), _FIRST_ROWS))
         batch, rows = [first], first.task.num_rows
         for job in jobs:
             if rows >= most:
@@ -124,10 +127,14 @@ class Queue:
             rows += task.num_rows
         return batch, rows >= most
 
-    def _short_rows(self, key: Hashable) -> int:
-        """How many rows of a kind make a short batch."""
-        row_s = self._row_s.get(hash(key))
-        return _FIRST_ROWS if row_s is None else int(min(_BATCH_S / max(row_s, 1e-9), 1e9))
+
+def _short_rows(rows: int, seconds: float) -> int:
+    """How many rows of a kind make a short batch, by what a batch took.
+
+    One that was short may be followed by one of twice the rows: some of what it took is of calls.
+    """
+    most = int(min(BATCH_S * rows / max(seconds, 1e-9), 1e9))
+    return max(most, 2 * rows) if seconds < BATCH_S else most
 
 
 def _rows(job: AnyJob) -> int:

@@ -2,7 +2,7 @@
 
 A batch gives way to what is more urgent and, of its own kind, to jobs of at most a quarter of its
 work: what is short passes what is long, and never waits for more than what lies between two checks.
-So that long ones come to an end as well, a batch gives away at most `_GIVEN` times what it used
+So that long ones come to an end as well, a batch gives away at most `GIVEN` times what it used
 itself; a job behind all requests gives way to all.
 
 What gives way stays on the stack below what it gave way to.
@@ -16,13 +16,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from dubito.errors import DubitoError
+from dubito.serving.turns.backlog import Load, WaitingLine, size_of
 from dubito.serving.turns.batch import AnyJob, run
-from dubito.serving.turns.job import Clock, Died, Urgency
+from dubito.serving.turns.job import GIVEN, SHORTER, Clock, Died, Urgency
 from dubito.serving.turns.queue import Queue
 
-_GIVEN = 4.0  # times of its own, that a batch gives to others
 _LEAST_CREDIT_S, _MOST_CREDIT_S = -0.25, 0.5
-_SHORTER = 4  # times the work of what passes
 _DEEPEST = 6  # batches on the stack
 
 
@@ -32,31 +31,41 @@ class _Running:
 
     Args:
         jobs: of the batch.
-        since_s: when it went on last.
+        since_s: when it went on last; None: it stands still.
+        booked_s: for how long it was expected to have the device; 0: that is not known.
         own_s: for how long it had the device before.
         credit_s: for how long it may give way.
     """
 
     jobs: Sequence[AnyJob]
-    since_s: float
+    since_s: float | None
+    booked_s: float = 0.0
     own_s: float = 0.0
     credit_s: float = 0.0
-    work: int = field(init=False)
     longest: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.work = sum(job.work for job in self.jobs)
         self.longest = max(job.work for job in self.jobs)  # its likes that wait pass none of these
 
     @property
     def urgency(self) -> Urgency:
         return self.jobs[0].urgency
 
+    def load(self, now_s: float) -> Load:
+        """What is left of it; what is late is believed to take as long again as it is late."""
+        since_s = self.since_s  # which its own thread moves
+        used_s = self.own_s + (0.0 if since_s is None else now_s - since_s)
+        left_s = abs(self.booked_s - used_s) if self.booked_s else 0.0
+        line = WaitingLine(self.urgency, self.jobs[0].model)
+        return Load(line, size_of(self.longest), left_s, has_begun=True)
+
     def stops(self, now_s: float) -> None:
         """It stands still from now on."""
+        assert self.since_s is not None
         used_s = now_s - self.since_s
+        self.since_s = None
         self.own_s += used_s
-        self.credit_s = min(self.credit_s + _GIVEN * used_s, _MOST_CREDIT_S)
+        self.credit_s = min(self.credit_s + GIVEN * used_s, _MOST_CREDIT_S)
 
     def goes_on(self, away_s: float, now_s: float) -> None:
         """It has the device again, after so long."""
@@ -70,7 +79,7 @@ class Schedule:
     Args:
         clock: seconds.
         beat: called often by whoever does the work.
-        learn: told the work and the seconds of every batch that is no job behind.
+        learn: told the jobs and the seconds of every batch with an answer that is no job behind.
         leaves: why a job behind shall end now; None: it may go on.
         weights: of models.
         delay_s: how long a job that is alone may wait for likes.
@@ -81,7 +90,7 @@ class Schedule:
         clock: Clock,
         *,
         beat: Callable[[], None],
-        learn: Callable[[int, float], None],
+        learn: Callable[[Sequence[AnyJob], float], None],
         leaves: Callable[[], DubitoError | None],
         weights: Mapping[str, float] | None = None,
         delay_s: float = 0.0,
@@ -93,6 +102,11 @@ class Schedule:
         self._learn = learn
         self._leaves = leaves
         self._running: list[_Running] = []
+
+    def under_way(self) -> list[Load]:
+        """What is left of the batches that have the device, or gave way; asked from any thread."""
+        now_s = self._clock()
+        return [running.load(now_s) for running in list(self._running)]
 
     def put(self, job: AnyJob) -> None:
         """Add a job; the caller holds `changed`."""
@@ -123,11 +137,12 @@ class Schedule:
                 continue
 
     def _run(self, batch: Sequence[AnyJob]) -> None:
-        running = _Running(batch, self._clock())
+        booked_s = sum(job.reservation.begin() for job in batch)
+        running = _Running(batch, self._clock(), booked_s)
         self._running.append(running)
         self._beat()
         try:
-            run(batch, partial(self._pause, running))
+            begun = run(batch, partial(self._pause, running))
         except Died:
             raise
         except BaseException as error:  # not of a task: of what is around it
@@ -136,8 +151,8 @@ class Schedule:
         self._running.pop()
         with self.changed:
             self.queue.charge(batch, running.own_s)
-        if running.urgency is not Urgency.BEHIND:
-            self._learn(running.work, running.own_s)
+        if running.urgency is not Urgency.BEHIND and any(job.has_answer for job in begun):
+            self._learn(begun, running.own_s)
         self._beat()
 
     def _pause(self, running: _Running) -> None:
@@ -167,4 +182,4 @@ class Schedule:
             return False
         if job.urgency < outer.urgency:
             return True
-        return job.urgency is not Urgency.BEHIND and job.work * _SHORTER <= outer.longest
+        return job.urgency is not Urgency.BEHIND and job.work * SHORTER <= outer.longest

@@ -1,0 +1,393 @@
+"""A server under more than it can do: what it still answers, how soon, and how it comes out of it.
+
+    python benchmarks/bench_overload.py [--seconds 60] [--loads 2 5] [--code FOLDER]
+
+One server in a process of its own, one perceptron (784-1024-1024-10, one row a request, one
+thread), T such that it can answer some hundred requests a second: else the generator is measured.
+Requests come as a Poisson process that waits for nobody (an open loop), each on a connection that
+is free. Nothing that is refused is sent again.
+
+* Capacity: answers a second to 64 clients that each send when they have their answer.
+* At .8 of it: how long answers take where nothing is wrong.
+* Overload, at each load: after five seconds to settle. Goodput is answers a second over the
+  capacity. Beside it `/health/live` is asked ten times a second, and the memory of the process
+  read. Then .8 again: how many seconds until half a second's requests are answered as before.
+* A pause: .7 of the capacity, and all threads of the server stand still for three seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import torch
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "service"), str(ROOT / "models")]
+
+from benchmarks.networks import perceptron  # noqa: E402
+
+from dubito.bench.machine import describe_machine  # noqa: E402
+from dubito_nn import export  # noqa: E402
+
+FEATURES, CLIENTS, WANTED_PER_S = 784, 64, 100
+SETTLING_S, PAUSE_S, WINDOW_S, CALM = 5.0, 3.0, 0.5, 0.8
+RESULT = ROOT / "benchmarks" / "results" / "bench_overload.json"
+PREDICT = "/v1/models/mlp/predict"
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name, _server(Path(name), options.code) as server:
+        result = asyncio.run(_measured(server, options))
+    result["machine"] = asdict(describe_machine(torch.device("cpu")))
+    print(_table(result))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each load")
+    parser.add_argument("--loads", type=float, nargs="*", default=[2.0, 5.0])
+    parser.add_argument("--samples", type=int, help="T, such as 2: then HTTP is what takes time")
+    parser.add_argument("--code", type=Path, default=ROOT, help="the checkout that serves")
+    parser.add_argument("--json", type=Path, help=f"where figures go, such as {RESULT}")
+    return parser.parse_args()
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server: where it answers, and its process."""
+
+    url: str
+    pid: int
+
+    @property
+    def memory_mb(self) -> float:
+        """Resident memory."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+    @property
+    def processor_s(self) -> float:
+        """Processor time so far, of all threads."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def _server(folder: Path, code: Path) -> Iterator[Served]:
+    bundle = _bundle(folder / "mlp.dubito")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dubito", "serve", "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(str(code / part) for part in ("service", "models")),
+            "OMP_NUM_THREADS": "1",
+            "DUBITO_DATA_DIR": str(folder / "data"),
+        },
+    )
+    try:
+        assert process.stderr is not None
+        found = None
+        while found is None:
+            found = re.search(r"http://[\d.]+:\d+", process.stderr.readline())
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        with httpx.Client(base_url=found[0], timeout=600) as client:
+            octets = {"Content-Type": "application/octet-stream"}
+            sent = client.post("/v1/models/mlp/versions", content=bundle, headers=octets)
+            sent.raise_for_status()
+        yield Served(found[0], process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _bundle(path: Path) -> bytes:
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rows = torch.randn(3, FEATURES)
+        export(perceptron(), rows, path, task="classification", output="logits")
+    return path.read_bytes()
+
+
+@dataclass
+class Connections:
+    """Connections to a server; one that is free is taken first."""
+
+    url: str
+    free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
+
+    async def ask(self, request: bytes) -> int:
+        """Send a request and read its reply: no library of clients takes its part of the machine.
+
+        Returns:
+            Its status; 0: none came.
+        """
+        try:
+            reader, writer = self.free.pop() if self.free else await self._connect()
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            found = re.search(rb"content-length: (\d+)", head.lower())
+            assert found is not None, head
+            await reader.readexactly(int(found[1]))
+        except (OSError, asyncio.IncompleteReadError):
+            return 0
+        self.free.append((reader, writer))
+        return int(head.split()[1])
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host, port = self.url.removeprefix("http://").split(":")
+        return await asyncio.open_connection(host, int(port))
+
+
+@dataclass
+class Asked:
+    """Requests, one after the other: when each was sent, its status, and its time.
+
+    Attributes:
+        late_s: how much later than planned each was sent.
+    """
+
+    sent_s: list[float] = field(default_factory=list)
+    status: list[int] = field(default_factory=list)
+    took_s: list[float] = field(default_factory=list)
+    late_s: list[float] = field(default_factory=list)
+
+    def after(self, begin_s: float) -> Asked:
+        """Those that were sent after a time."""
+        kept = [place for place, sent_s in enumerate(self.sent_s) if sent_s >= begin_s]
+        columns = (self.sent_s, self.status, self.took_s)
+        return Asked(*([column[place] for place in kept] for column in columns), self.late_s)
+
+    def ms(self, share: float, *, answered: bool = True) -> float:
+        """A percentile of the times of answers, or of refusals; nan where there were none."""
+        taken = [
+            took_s
+            for took_s, status in zip(self.took_s, self.status, strict=True)
+            if status == (200 if answered else 429)
+        ]
+        return 1000 * float(np.percentile(taken, share)) if taken else float("nan")
+
+    def count(self, status: int) -> int:
+        """How many had a status."""
+        return self.status.count(status)
+
+    def rate(self, begin_s: float, end_s: float) -> float:
+        """Answers a second that came within a time."""
+        ends = zip(self.sent_s, self.took_s, self.status, strict=True)
+        came = [s for sent_s, took_s, s in ends if begin_s <= sent_s + took_s < end_s]
+        return came.count(200) / (end_s - begin_s)
+
+
+class Load:
+    """Requests that come whatever becomes of them.
+
+    Args:
+        server: that is asked.
+        requests: of which one after the other is sent.
+    """
+
+    def __init__(self, server: Served, requests: Sequence[bytes]) -> None:
+        self._server = server
+        self._requests = requests
+        self._connections = Connections(server.url)
+        self._random = np.random.default_rng(0)
+
+    async def come(self, rate: float, seconds: float, asked: Asked) -> None:
+        """Send at a rate for a time; what is sent last may be open when this returns."""
+        loop = asyncio.get_running_loop()
+        planned_s = began_s = loop.time()
+        tasks: set[asyncio.Task[None]] = set()
+        while True:
+            planned_s += self._random.exponential(1 / rate)
+            if planned_s > began_s + seconds:
+                break
+            await asyncio.sleep(planned_s - loop.time())
+            asked.late_s.append(loop.time() - planned_s)
+            task = asyncio.create_task(self._one(len(asked.late_s), asked))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        await asyncio.gather(*tasks)
+
+    async def closed(self, clients: int, seconds: float) -> float:
+        """Answers a second to clients that wait."""
+        asked = Asked()
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + seconds
+
+        async def client(number: int) -> None:
+            while loop.time() < end_s:
+                await self._one(number, asked)
+                if asked.status[-1] == 429:
+                    await asyncio.sleep(0.05)
+
+        await asyncio.gather(*(client(number) for number in range(clients)))
+        return asked.count(200) / seconds
+
+    async def _one(self, number: int, asked: Asked) -> None:
+        began_s = time.monotonic()
+        status = await self._connections.ask(self._requests[number % len(self._requests)])
+        asked.sent_s.append(began_s)
+        asked.status.append(status)
+        asked.took_s.append(time.monotonic() - began_s)
+
+
+async def _measured(server: Served, options: argparse.Namespace) -> dict[str, object]:
+    samples = options.samples
+    if samples is None:
+        load = Load(server, _requests(50))
+        await load.closed(CLIENTS, 5.0)
+        samples = max(2, round(50 * await load.closed(CLIENTS, 5.0) / WANTED_PER_S))
+    load = Load(server, _requests(samples))
+    await load.closed(CLIENTS, 2.0)
+    before_s, seconds = server.processor_s, min(20.0, options.seconds)
+    capacity = await load.closed(CLIENTS, seconds)
+    answer_s = (server.processor_s - before_s) / (capacity * seconds)
+    await asyncio.sleep(1.0)
+    calm, began_s = Asked(), time.monotonic()
+    await load.come(CALM * capacity, options.seconds, calm)
+    rate = calm.rate(began_s, began_s + options.seconds)
+    table = [_row(f"{CALM} x", calm, rate / capacity)]
+    for times in options.loads:
+        row = await _overloaded(server, load, capacity, calm, times, options.seconds)
+        refused_s = row.pop("processor_s") - row["all_answered"] * answer_s
+        table.append(row | {"refusal_processor_ms": 1000 * refused_s / max(row["all_refused"], 1)})
+    table.append(await _paused(server, load, capacity, calm))
+    head = {"capacity_per_s": capacity, "num_samples": samples}
+    return {**head, "answer_processor_ms": 1000 * answer_s, "loads": table}
+
+
+async def _overloaded(
+    server: Served, load: Load, capacity: float, calm: Asked, times: float, seconds: float
+) -> dict[str, Any]:
+    asked, health, memory = Asked(), Asked(), [server.memory_mb]
+    began_s, used_s = time.monotonic(), server.processor_s
+    probe = asyncio.create_task(_probe(server, health, memory))
+    await load.come(times * capacity, SETTLING_S + seconds, asked)
+    probe.cancel()
+    used_s = server.processor_s - used_s
+    counted = asked.after(began_s + SETTLING_S)
+    settled_s = began_s + SETTLING_S
+    rate = asked.rate(settled_s, settled_s + seconds)
+    row = _row(f"{times:g} x", counted, rate / capacity)
+    after, ended_s = Asked(), time.monotonic()
+    await load.come(CALM * capacity, 10.0, after)
+    return row | {
+        "live_max_ms": 1000 * max(health.took_s),
+        "live_not_200": len(health.status) - health.count(200),
+        "memory_mb": [round(memory[0]), round(max(memory)), round(server.memory_mb)],
+        "calm_after_s": _calm_after_s(after, calm, ended_s),
+        "processor_s": used_s,
+        "all_answered": asked.count(200),
+        "all_refused": asked.count(429),
+    }
+
+
+async def _probe(server: Served, health: Asked, memory: list[float]) -> None:
+    probe = Load(server, [b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"])
+    while True:
+        await probe._one(0, health)
+        memory.append(server.memory_mb)
+        await asyncio.sleep(0.1)
+
+
+async def _paused(server: Served, load: Load, capacity: float, calm: Asked) -> dict[str, object]:
+    asked, began_s = Asked(), time.monotonic()
+    came = asyncio.create_task(load.come(0.7 * capacity, 20.0, asked))
+    await asyncio.sleep(5.0)
+    os.kill(server.pid, signal.SIGSTOP)
+    await asyncio.sleep(PAUSE_S)
+    os.kill(server.pid, signal.SIGCONT)
+    ended_s = time.monotonic()
+    await came
+    rate = asked.rate(began_s, began_s + 20.0)
+    row = _row("0.7 x, a pause of 3 s", asked, rate / capacity)
+    return row | {"calm_after_s": _calm_after_s(asked, calm, ended_s)}
+
+
+def _calm_after_s(asked: Asked, calm: Asked, ended_s: float) -> float:
+    """Seconds until all later half seconds look like those before.
+
+    That is, a twentieth is refused at most, and the median is at most twice what it was.
+    """
+    last_s = 0.0
+    sent_s = np.array(asked.sent_s) - ended_s
+    status, took_ms = np.array(asked.status), 1000 * np.array(asked.took_s)
+    for begin_s in np.arange(0.0, sent_s.max(), WINDOW_S):
+        here = (sent_s >= begin_s) & (sent_s < begin_s + WINDOW_S)
+        if here.sum() < 5:
+            continue
+        is_refused = (status[here] != 200).mean() > 0.05
+        if is_refused or np.median(took_ms[here]) > 2 * calm.ms(50):
+            last_s = float(begin_s + WINDOW_S)
+    return last_s
+
+
+def _row(name: str, asked: Asked, goodput: float) -> dict[str, object]:
+    return {
+        "load": name,
+        "requests": len(asked.status),
+        "goodput": goodput,
+        "p50_ms": asked.ms(50),
+        "p99_ms": asked.ms(99),
+        "refused": asked.count(429),
+        "refusal_p50_ms": asked.ms(50, answered=False),
+        "refusal_p99_ms": asked.ms(99, answered=False),
+        "neither": len(asked.status) - asked.count(200) - asked.count(429),
+        "sent_late_p99_ms": 1000 * float(np.percentile(asked.late_s, 99)),
+    }
+
+
+def _requests(samples: int) -> list[bytes]:
+    requests = []
+    for place in range(64):
+        row = np.random.default_rng(place).standard_normal((1, FEATURES)).round(3).tolist()
+        body = json.dumps({"inputs": row, "num_samples": samples}).encode()
+        head = f"POST {PREDICT} HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+        requests.append(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return requests
+
+
+def _table(result: dict[str, object]) -> str:
+    rows = result["loads"]
+    assert isinstance(rows, list)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [
+        f"capacity {result['capacity_per_s']:.0f} / s at T = {result['num_samples']}, "
+        f"{result['answer_processor_ms']:.2f} ms of the processor each",
+        "",
+    ]
+    lines += [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+    for row in rows:
+        cells = (row.get(name, "") for name in names)
+        shown = (f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells)
+        lines.append(f"| {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        main()

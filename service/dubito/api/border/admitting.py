@@ -1,0 +1,66 @@
+"""Refusals by what waits for the device: before the router, and before anything of a body is read.
+
+So that a server under load far above what it can do has time for what it does. What has no line,
+or a deadline that is no number, goes on to its route.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dubito.api.border.access import access_of
+from dubito.api.border.context import request_id
+from dubito.api.border.errors import FieldsError, error_response
+from dubito.api.border.waiting import timeout_of
+from dubito.errors import QueueFullError
+from dubito.serving.turns.backlog import WaitingLine
+from dubito.serving.worker import Urgency
+
+_KEY = "dubito.line"
+_PATH = re.compile(
+    "/v[12]/models/([^/]+)(?:/versions/[^/]+)?/(predict|infer|calibrate|evaluate|select)"
+)
+_PREDICTIONS = frozenset({"predict", "infer"})
+
+
+class AdmissionMiddleware:
+    """Answers 429 where a request would wait too long, and lets all others through."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run one request."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            found = _PATH.fullmatch(scope["path"])
+            if found is not None:
+                model, action = found.groups()
+                urgency = Urgency.PREDICTIONS if action in _PREDICTIONS else Urgency.LABELLED
+                scope[_KEY] = WaitingLine(urgency, model)
+                try:
+                    _look(scope)
+                except QueueFullError as error:
+                    response = error_response(error, request_id(HTTPConnection(scope)))
+                    await response(scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
+
+
+def line_of(request: Request) -> WaitingLine:
+    """Where a request that uses the device stands."""
+    line: WaitingLine = request.scope[_KEY]
+    return line
+
+
+def _look(scope: Scope) -> None:
+    held = access_of(scope)
+    try:
+        timeout_ms = timeout_of(Headers(scope=scope), held.settings)
+    except FieldsError:
+        return
+    held.application.admission.look(scope[_KEY], time.monotonic() + timeout_ms / 1000)
