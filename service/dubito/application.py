@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 
 from dubito.calibration.cache import Calibrations
+from dubito.gauges import Gauges
 from dubito.jobs import Desk, Runner
 from dubito.keys import Keyring
 from dubito.models.library import Library
@@ -28,6 +29,7 @@ from dubito.serving.inferences import Inferences
 from dubito.serving.vitals import Vitals
 from dubito.serving.worker import Worker
 from dubito.settings import Settings
+from dubito.telemetry import Telemetry
 
 
 class Application:
@@ -49,6 +51,7 @@ class Application:
         pools: stored rows.
         jobs: long work, asked for.
         runner: long work, done.
+        telemetry: what happened, for a collector.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -56,6 +59,7 @@ class Application:
             torch.set_num_threads(settings.threads)
         database, objects = open_database(settings), open_objects(settings)
         calibrations = Calibrations()
+        self.telemetry = Telemetry(settings.max_batch_rows)
         self._drain_s = settings.drain_timeout_ms / 1000
         self.registry = Registry(database, objects)
         self.library = Library(self.registry, settings)
@@ -70,13 +74,20 @@ class Application:
         )
         self.admission = Admission(self.worker, settings.max_pending_bytes)
         self.ask = Asking(
-            self.registry, self.library, calibrations, self.monitoring, self.worker, settings
+            self.registry,
+            self.library,
+            calibrations,
+            self.monitoring,
+            self.worker,
+            self.telemetry,
+            settings,
         )
         self.inferences = Inferences()
         self.vitals = Vitals(self.worker, self._pins, settings.heartbeat_limit_ms / 1000)
         self.pools = Shelf(PoolStore(database, objects), settings)
         self.jobs = Desk(JobStore(database), objects, self.library, self.pools, settings)
         self.runner = Runner(self.jobs, self.library, self.pools, self.worker, settings)
+        self.telemetry.registry.register(Gauges(self))
 
     def start(self) -> None:
         """Start the device worker."""

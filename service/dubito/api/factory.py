@@ -24,9 +24,9 @@ from dubito.api.border.access import Access
 from dubito.api.border.admitting import AdmissionMiddleware
 from dubito.api.border.auth import AuthMiddleware, GuardedRoute, check_bind, shut_undeclared
 from dubito.api.border.browsers import let_pages_ask
-from dubito.api.border.context import ContextMiddleware, request_id
+from dubito.api.border.context import ContextMiddleware, refusal, request_id
 from dubito.api.border.draining import DrainingMiddleware
-from dubito.api.border.errors import error_response, fields_error, status_response
+from dubito.api.border.errors import fields_error, status_response
 from dubito.api.border.headers_only import HeadersOnlyMiddleware
 from dubito.api.openapi import PROBLEMS, described
 from dubito.api.routes import (
@@ -36,6 +36,7 @@ from dubito.api.routes import (
     health,
     inference,
     jobs,
+    metrics,
     models,
     monitoring,
     pools,
@@ -94,7 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router, responses=PROBLEMS)
     every = (
         *(models, aliases, predict, calibration, evaluation, monitoring, select, pools, jobs),
-        *(inference, repository),
+        *(inference, repository, metrics),
     )
     for routes in every:
         app.include_router(routes.router, responses=PROBLEMS)
@@ -136,13 +137,13 @@ async def _answer_error(request: Request, error: Exception) -> Response:
         raise error  # unforeseen: the outermost frame logs and answers it
     if str(error) != error.detail:
         _log.error(error.title, request_id=request_id(request), reason=str(error))
-    return error_response(error, request_id(request))
+    return refusal(request.scope, error)
 
 
 async def _answer_fields(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    return error_response(fields_error(error), request_id(request))
+    return refusal(request.scope, fields_error(error))
 
 
 async def _answer_status(request: Request, error: Exception) -> Response:

@@ -16,10 +16,12 @@ from anyio import to_thread
 from fastapi import Request
 from fastapi.responses import Response
 
+from dubito.answered import CalibrateReply, EvaluateReply, PredictReply, SelectReply
 from dubito.api.border.access import Access, access
 from dubito.api.border.admitting import line_of
 from dubito.api.border.auth import caller_of
 from dubito.api.border.bodies import LONG_BYTES, media_type, read_body
+from dubito.api.border.context import note_version
 from dubito.api.border.long_json import PIECE_BYTES
 from dubito.api.border.replies import json_response
 from dubito.api.border.waiting import deadline, outcome
@@ -29,6 +31,8 @@ from dubito.registry import JobFact
 from dubito.serving.worker import Job, Reservation
 
 T = TypeVar("T")
+
+_WITH_VERSION = (PredictReply, CalibrateReply, EvaluateReply, SelectReply)
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,8 @@ async def answered(
                     AcceptedPage(job=job.id), 202, {"Location": f"/v1/jobs/{job.id}"}
                 )
             reply = await outcome(job, request)
+            if isinstance(reply, _WITH_VERSION):
+                note_version(request, reply.version)
         if at_once is not None and at_once.is_short(reply):
             return answer(reply)
         with passing():

@@ -51,6 +51,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
         await super().startup(sockets)
+        self.crowd.tell = self._access.application.telemetry.rejected
         self._watch = asyncio.create_task(self.crowd.watch())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -111,6 +111,12 @@ class Catalogue:
         with self._changed:
             return tuple(entry.version for entry in self._entries.values() if entry.is_loaded)
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the weights that are loaded, or being loaded."""
+        with self._changed:
+            return sum(entry.size_bytes for entry in self._entries.values())
+
     def pin(self, digests: Collection[str]) -> None:
         """Name the engines that never leave for others."""
         with self._changed:

@@ -153,8 +153,18 @@ class Monitoring:
             _warn_of_alarms(change)
         return added
 
-    def page(self, model: str, reference: str) -> MonitoringPage:
+    @property
+    def counts(self) -> Counts:
+        """Rows that wait to be written, were written, or were dropped."""
+        return self._recorder.counts
+
+    def page(self, model: str, reference: str, *, patience_s: float = _FLUSH_S) -> MonitoringPage:
         """How things stand with a version.
+
+        Args:
+            model: its name.
+            reference: number or alias.
+            patience_s: how long predictions that are not written yet are waited for.
 
         Raises:
             NotFoundError: no such model or version.
@@ -163,7 +173,8 @@ class Monitoring:
         fact = self._library.active_calibration(version)
         if fact is None:
             return MonitoringPage(version, None, None, None, 0, None, self._recorder.counts)
-        self._recorder.flush(_FLUSH_S)
+        if patience_s:
+            self._recorder.flush(patience_s)
         name = CalibrationName(version.model, version.number, fact.number)
         watch = self._journal.monitoring(name, self._window)
         return MonitoringPage(

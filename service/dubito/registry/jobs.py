@@ -158,6 +158,12 @@ class JobStore:
             session.add(AuditRecord(actor=actor, action="job-cancel", **named))
             return _fact(record)
 
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in each state that any is in."""
+        query = select(JobRecord.state, func.count()).group_by(JobRecord.state)
+        with self._database.reading() as session:
+            return {state: count for state, count in session.execute(query)}
+
     def active(self) -> tuple[tuple[str, str, int], ...]:
         """Id, state and beat of all jobs that wait or run, the oldest first."""
         query = select(JobRecord.id, JobRecord.state, JobRecord.beat).where(

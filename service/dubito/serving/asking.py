@@ -6,6 +6,7 @@ networks → figures, with the calibration → reply.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -35,8 +36,11 @@ from dubito.serving.selecting import begin
 from dubito.serving.turns.rates import Kind
 from dubito.serving.worker import Check, Job, Joint, Reservation, Urgency, Worker
 from dubito.settings import Settings
+from dubito.telemetry import Telemetry
 
-Task: TypeAlias = Callable[[Check], Any] | Joint[Any, Any]
+Plain: TypeAlias = Callable[[Check], Any]
+Task: TypeAlias = Plain | Joint[Any, Any]
+PlainMeasured: TypeAlias = tuple[Plain, Kind]
 Measured: TypeAlias = tuple[Task, Kind]
 """A task, and what it is for those who measure how long it takes."""
 
@@ -62,6 +66,7 @@ class Asking:
         calibrations: those that were read.
         monitoring: keeps what is answered under a calibration.
         worker: owns the device.
+        telemetry: is told what was computed.
         settings: the bounds.
     """
 
@@ -70,6 +75,7 @@ class Asking:
     calibrations: Calibrations
     monitoring: Monitoring
     worker: Worker
+    telemetry: Telemetry
     settings: Settings
 
     @overload
@@ -134,11 +140,15 @@ class Asking:
             case PredictOrder():
                 return self._predict(order, self._resolver.resolve(order), reservation)
             case CalibrateOrder():
-                return self._calibrate(order, reservation)
+                return self._timed(self._calibrate(order, reservation), "calibrate")
             case EvaluateOrder():
-                return self._evaluate(order, reservation)
+                return self._timed(self._evaluate(order, reservation), "evaluate")
             case SelectOrder():
-                return self._select(order, reservation)
+                return self._timed(self._select(order, reservation), "select")
+
+    def _timed(self, measured: PlainMeasured, action: str) -> Measured:
+        task, kind = measured
+        return self.telemetry.timed(task, action), kind
 
     def _predict(self, order: PredictOrder, asked: Resolved, reservation: Reservation) -> Measured:
         network, sampling = asked.network, asked.sampling
@@ -149,7 +159,7 @@ class Asking:
             check_values(values, limit)
         reservation.resize(rows * asked.passes)
 
-        fact, version = asked.calibration, asked.version
+        fact, version, asked_s = asked.calibration, asked.version, time.monotonic()
         outputs = Outputs.begin(
             order,
             network,
@@ -166,6 +176,7 @@ class Asking:
                 name = CalibrationName(version.model, version.number, fact.number)
                 request_id, kept = order.request_id or "", built.calibration
                 self.monitoring.observe(Observation(name, kept, request_id, built.observed))
+            self.telemetry.replied(version.model, rows, built.outputs, asked_s)
             return PredictReply(
                 model=version.model,
                 version=version.number,
@@ -180,14 +191,15 @@ class Asking:
         row_values = sum(tensor.shape[1:].numel() for tensor in inputs.values())
         kept = outputs.keeps_samples, outputs.takes_features
         kind = asked.kind("predict", *kept, row_values.bit_length())
+        compute = self.telemetry.batches(outputs.compute, asked.passes)
         if sampling.masks != "shared":  # masks that depend on the row's place in its request
-            return (lambda check: finish(outputs.compute(inputs, check))), kind
+            return (lambda check: finish(compute(inputs, check))), kind
         most_rows = self.settings.max_batch_rows
         if outputs.keeps_samples:
             most_rows = min(most_rows, limit * rows // values)
-        return Joint(outputs.kind(inputs), inputs, most_rows, outputs.compute, finish), kind
+        return Joint(outputs.kind(inputs), inputs, most_rows, compute, finish), kind
 
-    def _calibrate(self, order: CalibrateOrder, reservation: Reservation) -> Measured:
+    def _calibrate(self, order: CalibrateOrder, reservation: Reservation) -> PlainMeasured:
         asked = self._resolver.resolve(order, check_sampling)
         network, sampling, version = asked.network, asked.sampling, asked.version
         terms = terms_of(order, sampling, network.manifest)
@@ -208,7 +220,7 @@ class Asking:
 
         return task, asked.kind("calibrate")
 
-    def _evaluate(self, order: EvaluateOrder, reservation: Reservation) -> Measured:
+    def _evaluate(self, order: EvaluateOrder, reservation: Reservation) -> PlainMeasured:
         asked = self._resolver.resolve(order, check_evaluated)
         network, sampling, fact = asked.network, asked.sampling, asked.calibration
         rows = self._bounds.read_labelled(order, asked, reservation)
@@ -232,7 +244,7 @@ class Asking:
 
         return task, asked.kind("evaluate")
 
-    def _select(self, order: SelectOrder, reservation: Reservation) -> Measured:
+    def _select(self, order: SelectOrder, reservation: Reservation) -> PlainMeasured:
         asked = self._resolver.resolve(order)
         inputs, rows = self._bounds.read(asked.network, order.inputs)
         limit = self.settings.max_calibration_values

@@ -192,6 +192,12 @@ class Worker:
         return self._is_draining
 
     @property
+    def queued_rows(self) -> int:
+        """Rows of predictions that wait, and are not computed yet."""
+        with self._changed:
+            return self._schedule.queue.num_rows
+
+    @property
     def queued_work(self) -> int:
         """Rows x samples that hold a place now."""
         return self._work

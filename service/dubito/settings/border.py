@@ -65,6 +65,9 @@ class BorderSettings(BaseSettings):
         description="Maximum total size in bytes of all request bodies that are being read, "
         "decoded or queued. Beyond it, requests are answered with 429.",
     )
+    log_requests: bool = Field(
+        default=False, description="Log one line for every request that is answered."
+    )
     request_timeout_ms: Positive = Field(
         default=60_000,
         description="Deadline of a request without X-Request-Timeout-Ms, in milliseconds.",

@@ -19,8 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dubito.addresses import is_loopback
 from dubito.api.border.access import access_of
 from dubito.api.border.browsers import check_origin
-from dubito.api.border.context import request_id
-from dubito.api.border.errors import error_response
+from dubito.api.border.context import CALLER, refusal
 from dubito.errors import DubitoError, ForbiddenError, InputError
 from dubito.keys import NOBODY, Caller, KeyScope
 from dubito.models.opening import has_keys
@@ -29,7 +28,6 @@ from dubito.settings import Settings
 Route = TypeVar("Route", bound=Callable[..., object])
 
 KEY_SCHEME = "key"  # as the document names it
-_CALLER = "dubito.caller"
 _NEEDS = "dubito_needs"
 _OPEN_PATHS = frozenset(
     {"/health/live", "/health/ready", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
@@ -55,7 +53,7 @@ def needed(endpoint: object) -> KeyScope | None:
 
 def caller_of(connection: HTTPConnection) -> Caller:
     """Who asks."""
-    caller: Caller = connection.scope[_CALLER]
+    caller: Caller = connection.scope[CALLER]
     return caller
 
 
@@ -77,7 +75,7 @@ def check_route(endpoint: object, scope: Scope) -> None:
     """
     scope_needed = needed(endpoint)
     if scope_needed is not None:
-        scope[_CALLER].check(scope_needed, scope["path_params"].get("model"))
+        scope[CALLER].check(scope_needed, scope["path_params"].get("model"))
     elif not is_open(scope["path"]):
         raise _undeclared(scope["path"])
 
@@ -102,14 +100,13 @@ class AuthMiddleware:
             if keys.is_stale:
                 await to_thread.run_sync(keys.refresh)
             sent = (value for name, value in scope["headers"] if name == b"authorization")
-            caller = scope[_CALLER] = keys.caller(next(sent, b""))
+            caller = scope[CALLER] = keys.caller(next(sent, b""))
             if caller is NOBODY:
                 check_origin(scope, access_of(scope).settings)
             if caller.allowance is not None:
                 caller.allowance.begin()
         except DubitoError as error:
-            response = error_response(error, request_id(HTTPConnection(scope)))
-            await response(scope, receive, send)
+            await refusal(scope, error)(scope, receive, send)
             return
         if caller.allowance is None:
             await self._app(scope, receive, send)

@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import time
+from http import HTTPStatus
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dubito.api.border.access import access_of
@@ -20,6 +23,10 @@ from dubito.api.border.errors import error_response
 from dubito.errors import DubitoError, UnavailableError
 
 _KEY = "dubito.context"
+_REASON = "dubito.reason"
+_VERSION = "dubito.version"
+CALLER = "dubito.caller"  # set by `auth`
+OTHER_ROUTE = "(none)"
 CALLERS_ID = re.compile("[A-Za-z0-9._:-]{1,128}")
 _DIGEST_BYTES = 12
 _log = structlog.get_logger(__name__)
@@ -73,7 +80,7 @@ class ContextMiddleware:
             await self._app(scope, receive, send)
             return
         context = scope[_KEY] = RequestContext(scope)
-        has_started = False
+        began_s, status = time.perf_counter(), 0
 
         async def receive_and_feed() -> Message:
             message = await receive()
@@ -81,9 +88,9 @@ class ContextMiddleware:
             return message
 
         async def send_with_id(message: Message) -> None:
-            nonlocal has_started
+            nonlocal status
             if message["type"] == "http.response.start":
-                has_started = True
+                status = message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = context.request_id
             await send(message)
 
@@ -91,7 +98,7 @@ class ContextMiddleware:
             await self._app(scope, receive_and_feed, send_with_id)
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if has_started or task is None or not access_of(scope).is_over.is_set():
+            if status or task is None or not access_of(scope).is_over.is_set():
                 raise
             task.uncancel()
             response = error_response(ending(), context.request_id)
@@ -103,10 +110,62 @@ class ContextMiddleware:
                 method=scope["method"],
                 path=scope["path"],
             )
-            if has_started:
+            if status:
                 raise
             response = error_response(internal_error(), context.request_id)
             await response(scope, receive, send_with_id)
+        finally:
+            _tell(scope, status, time.perf_counter() - began_s)
+
+
+def refusal(scope: Scope, error: DubitoError) -> Response:
+    """The answer to an error, of which telemetry is told."""
+    note_reason(scope, error)
+    context: RequestContext = scope[_KEY]
+    return error_response(error, context.request_id)
+
+
+def note_reason(scope: Scope, error: DubitoError) -> None:
+    """Why a request is refused, for telemetry."""
+    scope[_REASON] = error.kind
+
+
+def note_version(connection: HTTPConnection, version: int) -> None:
+    """The version that answers a request, for its line in the log."""
+    connection.scope[_VERSION] = version
+
+
+def _tell(scope: Scope, status: int, seconds: float) -> None:
+    """Tell telemetry, and the log where it is wanted, of a request that is over; 0: no reply."""
+    held = access_of(scope)
+    route = scope.get("route")
+    template = getattr(route, "path", OTHER_ROUTE)
+    method = scope["method"] if route is not None else OTHER_ROUTE
+    telemetry = held.application.telemetry
+    telemetry.request(template, method, status, seconds)
+    if status >= HTTPStatus.BAD_REQUEST:
+        telemetry.rejected(
+            scope.get(_REASON) or HTTPStatus(status).phrase.lower().replace(" ", "-")
+        )
+    if held.settings.log_requests:
+        _log_request(scope, template, status, seconds)
+
+
+def _log_request(scope: Scope, template: str, status: int, seconds: float) -> None:
+    context: RequestContext = scope[_KEY]
+    caller = scope.get(CALLER)
+    parts = scope.get("path_params", {})
+    told = {
+        "request_id": context.request_id,
+        "key": None if caller is None else caller.name,
+        "method": scope["method"],
+        "route": template,
+        "model": parts.get("model"),
+        "version": scope.get(_VERSION, parts.get("version")),
+        "status": status,
+        "seconds": round(seconds, 6),
+    }
+    _log.info("request", **{name: value for name, value in told.items() if value is not None})
 
 
 def ending() -> DubitoError:

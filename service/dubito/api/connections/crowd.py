@@ -7,7 +7,7 @@ each: what is over its time is refused or ended.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from dubito.api.connections.limits import ConnectionLimits
@@ -42,11 +42,13 @@ class Crowd:
 
     Attributes:
         is_ending: whether what comes now is answered with 503.
+        tell: called with the kind of error of what is refused before a route.
     """
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
         self.is_ending = False
+        self.tell: Callable[[str], None] = lambda reason: None
         self._present: set[Watched] = set()
         self._leaving: set[Watched] = set()
 

@@ -12,7 +12,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from dubito.api.border.auth import GuardedRoute
-from dubito.api.border.context import request_id
+from dubito.api.border.context import note_reason, request_id
 from dubito.api.border.errors import FieldsError, problem_response
 from dubito.errors import InputError
 
@@ -30,6 +30,7 @@ class ProtocolRoute(GuardedRoute):
             try:
                 return await handle(request)
             except InputError as error:
+                note_reason(request.scope, error)
                 return problem_response(
                     status=BAD_REQUEST,
                     title=error.title,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,6 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from dubito.api.border.access import Access
 from dubito.api.border.context import CALLERS_ID, internal_error
 from dubito.api.rpc.methods import MAX_INFERENCES, Method, Methods, RemoteCall
+from dubito.application import Application
 from dubito.errors import DubitoError, InputError
 from dubito.keys import Caller, Keyring
 from dubito.settings import Settings
@@ -60,7 +62,7 @@ class RpcServer:
         methods = Methods(held).by_name()
         self._server = grpc.server(
             ThreadPoolExecutor(_MAX_CALLS, thread_name_prefix="dubito-grpc"),
-            interceptors=(_KeyInterceptor(held.application.keys, methods),),
+            interceptors=(_KeyInterceptor(held.application, methods),),
             maximum_concurrent_rpcs=_MAX_CALLS,
             options=(
                 ("grpc.so_reuseport", 0),
@@ -70,7 +72,7 @@ class RpcServer:
         )
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
-                _framed(name, method, held.application.keys), response_serializer=_to_bytes
+                _framed(name, method, held.application), response_serializer=_to_bytes
             )
             for name, method in methods.items()
         }
@@ -110,8 +112,9 @@ class _KeyInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio h
     So are calls of methods that there are not.
     """
 
-    def __init__(self, keys: Keyring, methods: Mapping[str, Method]) -> None:
-        self._keys = keys
+    def __init__(self, application: Application, methods: Mapping[str, Method]) -> None:
+        self._keys = application.keys
+        self._telemetry = application.telemetry
         self._methods = methods
 
     def intercept_service(
@@ -128,6 +131,7 @@ class _KeyInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio h
             return continuation(handler_call_details)
         except DubitoError as error:
             refusal = error
+            self._telemetry.rejected(error.kind)
 
         def refuse(unread: Iterator[bytes], context: grpc.ServicerContext) -> None:
             _abort(context, refusal)
@@ -136,7 +140,7 @@ class _KeyInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio h
 
 
 def _framed(
-    name: str, method: Method, keys: Keyring
+    name: str, method: Method, application: Application
 ) -> Callable[[bytes, grpc.ServicerContext], Message]:
     """A method with its frame: what it raises becomes a status code."""
 
@@ -156,21 +160,27 @@ def _framed(
         sent = dict(context.invocation_metadata())
         request_id = _request_id(name, content, sent.get("x-request-id", ""))
         context.send_initial_metadata((("x-request-id", request_id),))
+        began_s, failure = time.perf_counter(), None
         try:
             made = RemoteCall(
-                caller=_caller(keys, sent),
+                caller=_caller(application.keys, sent),
                 num_bytes=len(content),
                 request_id=request_id,
                 is_observed="x-unobserved" not in sent,
                 left_s=context.time_remaining(),
                 when_gone=context.add_callback,
             )
-            return answer(content, made)
+            message = answer(content, made)
         except DubitoError as error:
             failure = error
         except Exception:
             _log.exception("unforeseen error", request_id=request_id, method=name)
             failure = internal_error()
+        telemetry, status = application.telemetry, 200 if failure is None else failure.status
+        telemetry.request(f"/{SERVICE}/{name}", "POST", status, time.perf_counter() - began_s)
+        if failure is None:
+            return message
+        telemetry.rejected(failure.kind)
         _abort(context, failure)
         raise AssertionError("abort raises")
 

@@ -46,6 +46,12 @@ class Queue:
     def __len__(self) -> int:
         return sum(len(jobs) for lane in self._lanes.values() for jobs in lane.values())
 
+    @property
+    def num_rows(self) -> int:
+        """Rows of the predictions that wait."""
+        lanes = self._lanes.values()
+        return sum(_rows(job) for lane in lanes for jobs in lane.values() for job in jobs)
+
     def put(self, job: AnyJob) -> None:
         """Add a job at the end."""
         waiting = self._lanes[job.urgency]
