@@ -10,8 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from dubito.serving.turns.allowance import Allowance
 from dubito.serving.turns.job import Urgency
+from dubito.serving.turns.slack import Slack
 
 from .waiting import Device, Visit
 
@@ -185,22 +185,22 @@ def test_a_device_that_stands_still_is_noticed() -> None:
 
 def test_a_burst_waits_and_what_never_ends_does_not() -> None:
     clock = [0.0]
-    allowance = Allowance(2.0, lambda: clock[0])
+    slack = Slack(2.0, lambda: clock[0])
 
     def look(ahead_s: float, until_s: float) -> None:
         while clock[0] < until_s:
             clock[0] += 0.1
-            allowance.look(ahead_s, 0.01)
+            slack.look(ahead_s, 0.01)
 
-    assert allowance.bound_s(0.01) == 2.0
+    assert slack.bound_s(0.01) == 2.0
     look(1.0, until_s=0.4)
-    assert 1.7 < allowance.bound_s(0.01) < 2.0
+    assert 1.7 < slack.bound_s(0.01) < 2.0
     look(1.0, until_s=6.0)
-    assert allowance.bound_s(0.01) == pytest.approx(0.2)
-    assert allowance.bound_s(0.1) == pytest.approx(0.5)  # five of its jobs
-    assert allowance.bound_s(60.0) == 2.0
+    assert slack.bound_s(0.01) == pytest.approx(0.2)
+    assert slack.bound_s(0.1) == pytest.approx(0.5)  # five of its jobs
+    assert slack.bound_s(60.0) == 2.0
     look(0.0, until_s=8.0)
-    assert allowance.bound_s(0.01) == 2.0
+    assert slack.bound_s(0.01) == 2.0
 
 
 @pytest.mark.parametrize("times", [2.0, 5.0])

@@ -7,7 +7,7 @@
     schedule.py  batch after batch, each giving way to what is more urgent
     rates.py     how long work takes, learned from what ran
     backlog.py   what waits, in seconds, and how much of it is ahead of a newcomer
-    allowance.py  how long a line may be: a burst longer than what never ends
+    slack.py     how long a line may be: a burst longer than what never ends
     entrance.py  who may wait, and who is refused at once
 
 Nothing here has a thread of its own, and time is an argument.

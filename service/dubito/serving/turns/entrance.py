@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from cachetools import LRUCache
 
 from dubito.errors import QueueFullError
-from dubito.serving.turns.allowance import Allowance
 from dubito.serving.turns.backlog import Backlog, Booking, JobWork, Load, WaitingLine
 from dubito.serving.turns.batch import AnyJob
 from dubito.serving.turns.job import Clock, Joint
 from dubito.serving.turns.queue import BATCH_S
 from dubito.serving.turns.rates import CallCosts
+from dubito.serving.turns.slack import Slack
 
 _LINES = 1000  # whose usual jobs are remembered
 _PAST = 0.9  # weight of the past in what is usual
@@ -33,7 +33,7 @@ _GROWS = 1.05  # of the least work, at every job, so that it is that of late
 class _Usual:
     """The jobs of a line, of late: their seconds, and the least work of one."""
 
-    allowance: Allowance
+    slack: Slack
     seconds: float
     least_work: float
 
@@ -161,7 +161,7 @@ class Entrance:
         work = 1 if usual is None else int(usual.least_work)
         ahead_s = beside_s + self._backlog.ahead_s(line, self._under_way(), work=work)
         if usual is not None:
-            usual.allowance.look(ahead_s, usual.seconds)
+            usual.slack.look(ahead_s, usual.seconds)
         self._refuse(ahead_s, 0.0, self._bound_s(usual), deadline_s)
         return ahead_s
 
@@ -207,13 +207,13 @@ class Entrance:
             )
 
     def _bound_s(self, usual: _Usual | None) -> float:
-        return self._longest_s if usual is None else usual.allowance.bound_s(usual.seconds)
+        return self._longest_s if usual is None else usual.slack.bound_s(usual.seconds)
 
     def _note(self, line: WaitingLine, work: int, seconds: float) -> None:
         usual = self._usual.get(line)
         if usual is None:
-            allowance = Allowance(self._longest_s, self._clock)
-            usual = self._usual[line] = _Usual(allowance, seconds, float(work))
+            slack = Slack(self._longest_s, self._clock)
+            usual = self._usual[line] = _Usual(slack, seconds, float(work))
         usual.note(work, seconds)
 
 

@@ -1,11 +1,11 @@
 """How long a line may be: a burst may wait longer than what never ends.
 
-A line longer than a short one spends its allowance, one that is well below earns it again. So a
+A line longer than a short one spends its slack, one that is well below earns it again. So a
 burst that a calm server takes in is answered in full; under a load that is above what the device
 can do the line becomes short within seconds and stays so, since what stands in it serves nobody:
 the same number of requests is answered, each of them sooner.
 
-    bound = min(short + allowance, longest),    0 ≤ allowance ≤ longest - the shortest
+    bound = min(short + slack, longest),    0 ≤ slack ≤ longest - the shortest
 
 Source: Nichols, Jacobson 2012, "Controlling Queue Delay", for the difference between a queue that
 is good, since it empties, and one that stands.
@@ -22,7 +22,7 @@ _SHORT_JOBS = 5  # a line of so many jobs is short, however long they take
 _SPENT, _EARNED = 0.5, 1.0  # seconds a second
 
 
-class Allowance:
+class Slack:
     """What one line may be longer than a short one, and has not spent.
 
     Args:
