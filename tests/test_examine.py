@@ -117,7 +117,7 @@ def seeded(build: type[nn.Module], *args: float) -> nn.Module:
         (Centred, ["rows-interact", "not-exportable"]),
         (Decides, ["not-exportable"]),
         (OfNumpy, ["not-of-torch", "not-exportable"]),
-        (Idle, ["draws-in-eval", "changes-nothing", "not-exportable"]),
+        (Idle, ["draws-in-eval", "changes-nothing"]),
         (Normed, ["statistics-in-train", "variance-shift", "batch-norm-rate"]),
     ],
 )

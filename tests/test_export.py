@@ -135,6 +135,44 @@ def test_of_a_structured_return_the_named_output_is_served_and_the_rest_left_out
     assert bundle.manifest.warnings == ("module `side_drop` feeds no served output: left out",)
 
 
+class Trained(nn.Module):
+    """Returns its loss beside the logits, or a second head in training alone."""
+
+    def __init__(self, aside: Callable[[nn.Module, Tensor, Tensor], object]) -> None:
+        super().__init__()
+        self.head, self.second, self.aside = nn.Linear(8, 3), nn.Linear(8, 3), aside
+        self.dropout, self.side_drop = nn.Dropout(0.2), nn.Dropout(0.7)
+
+    def forward(self, x: Tensor) -> object:
+        hidden = self.dropout(x)
+        return self.aside(self, hidden, self.head(hidden))
+
+
+ASIDE: dict[str, tuple[str, Callable[[nn.Module, Tensor, Tensor], object]]] = {
+    "a loss of other operators": (
+        "logits",
+        lambda n, h, y: {"loss": torch.linalg.svdvals(y).sum(), "logits": y},
+    ),
+    "a loss that rolls dice": (
+        "logits",
+        lambda n, h, y: {"loss": y.gather(1, y.softmax(1).multinomial(1)).mean(), "logits": y},
+    ),
+    "a head in training alone": (
+        "0",
+        lambda n, h, y: (y, n.second(n.side_drop(h))) if n.training else y,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ASIDE)
+def test_what_stands_beside_the_served_output_need_not_be_servable(name, path):
+    output_name, aside = ASIDE[name]
+    network, x = Trained(aside), torch.randn(5, 8)
+    bundle = export(network, x, path, output_name=output_name, **declared())
+    assert [site.module_path for site in bundle.sites] == ["dropout"]
+    torch.testing.assert_close(point(bundle, x=x), network.head(x))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_a_network_keeps_its_floating_point_type(dtype, path):
     network = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.5), nn.Linear(16, 3)).to(dtype)
@@ -407,6 +445,35 @@ def test_what_reads_no_number_of_a_row_is_no_interaction(name, path):
     bundle = export(network, torch.randn(4, 8), path, task="classification", output="logits")
     with torch.no_grad():
         torch.testing.assert_close(point(bundle, x=x), network.eval()(x))
+
+
+SQUEEZES: dict[str, Callable[[Tensor], Tensor]] = {
+    "of all axes": lambda x: x.squeeze(),
+    "of the rows, by mistake": lambda x: x.squeeze(0).squeeze(-1),
+    "of several": lambda x: x.squeeze((0, 2)),
+}
+
+
+class Squeezed(nn.Module):
+    """Squeezes a map with one place, and with it a batch with one row."""
+
+    def __init__(self, squeeze: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.map, self.head, self.squeeze = nn.Conv1d(8, 8, 1), nn.Linear(8, 3), squeeze
+        self.dropout = nn.Dropout(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.dropout(self.squeeze(self.map(x.unsqueeze(-1)))))
+
+
+@pytest.mark.parametrize("name", SQUEEZES)
+def test_a_squeeze_keeps_the_axis_of_a_single_row(name, path):
+    network, x = Squeezed(SQUEEZES[name]), torch.randn(4, 8)
+    bundle = export(network, x, path, task="classification", output="logits")
+    with torch.no_grad():
+        together = network.eval()(x)
+    torch.testing.assert_close(point(bundle, x=x[:1]), together[:1])
+    torch.testing.assert_close(point(bundle, x=x), together)
 
 
 class Forgetting(nn.Module):

@@ -4,6 +4,7 @@ import copy
 import random
 import re
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,39 @@ def layers(*middle: nn.Module) -> nn.Sequential:
 def counted(network: nn.Module, x: Tensor) -> Tensor:
     network.count += 1
     return network.head(network.dropout(x))
+
+
+class Recurring(nn.Module):
+    """Packs what it is given as if each row were one step shorter than the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.dropout = nn.LSTM(1, 3, batch_first=True), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        lengths = torch.full((x.shape[0],), 4)
+        packed = nn.utils.rnn.pack_padded_sequence(
+            self.dropout(x[..., None]), lengths, batch_first=True, enforce_sorted=False
+        )
+        return self.lstm(packed)[1][0][-1]
+
+
+def longest(network: nn.Module, x: Tensor) -> Tensor:
+    hidden = network.dropout(x[:, : int((x > 0).sum(1).max())])
+    return network.head(hidden.mean(1, keepdim=True).expand(-1, 8))
+
+
+def traced() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(nn.Linear(16, 16), torch.randn(2, 16))
+
+
+def derivative(network: nn.Module, x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        x = x.requires_grad_()
+        energy = network.dropout(network.inner(x)).square().sum()
+        return network.head(torch.autograd.grad(energy, x, create_graph=True)[0])
 
 
 def batch_wide_drop_block(network: nn.Module, x: Tensor) -> Tensor:
@@ -104,6 +138,19 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Written(lambda n, x: n.head(torch.stack([n.dropout(row) for row in x]))),
         r"does not work for every number of rows.*a Python loop over the rows.*x.shape\[0\]",
     ),
+    "packed sequences": (
+        lambda: Recurring(),
+        r"module `\(the network itself\)` packs sequences.*take each row's last one",
+    ),
+    "a cut to the longest": (
+        lambda: Written(longest),
+        r"data-dependent.*cut to lengths.max\(\).*mask over the whole length",
+    ),
+    "a scripted part": (
+        lambda: layers(nn.Dropout(0.5), traced()),
+        r"module `\d` is a TorchScript module.*export with the nn.Module",
+    ),
+    "a derivative": (lambda: Written(derivative), r"takes a derivative.*write the derivative out"),
     "no site that anybody reads": (
         lambda: Written(lambda n, x: (n.dropout(x), n.head(x))[1]),
         r"no random operation that reaches its output.*serve the output",

@@ -114,7 +114,7 @@ class Captured:
     def _record(self, mode: Mode, rows: object) -> ExportedProgram:
         set_mode(self.module, mode)
         args = tuple(tensor.clone() for tensor in self.example.values())
-        with self._watching(), WholeRecurrence():
+        with self._watching(), WholeRecurrence(self.running):
             return _export(self.module, args, self._shapes(rows))
 
     def eager_reason(self, mode: Mode) -> str | None:
@@ -257,11 +257,18 @@ def unwrapped(network: nn.Module) -> nn.Module:
     inner = inner or getattr(network, "_orig_mod", None)
     if isinstance(inner, nn.Module):
         return unwrapped(inner)
-    if isinstance(network, torch.jit.ScriptModule):
-        raise ExportError(
-            "the network is a TorchScript module, whose code cannot be traced again: export the"
-            " nn.Module it was made from"
-        )
+    for name, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            where = f"module `{name}`" if name else "the network"
+            raise ExportError(
+                f"{where} is a TorchScript module, whose code cannot be traced again: export with"
+                " the nn.Module it was made from"
+            )
+        if ".quantized." in type(module).__module__:
+            raise ExportError(
+                f"module `{name or WHOLE}` is quantised, and its packed integer weights are no part"
+                " of a graph: export the floating-point network that it was made from"
+            )
     return network
 
 

@@ -47,8 +47,8 @@ def explain_values(where: str) -> str:
     """The message for control flow or shapes that depend on the values of a tensor."""
     return (
         f"{where} decides by the values of a tensor (data-dependent control flow), so one graph"
-        " cannot stand for it: replace the `if`, `while`, `.item()` or boolean indexing by"
-        " torch.where or a mask."
+        " cannot stand for it: replace the `if`, `while`, `.item()`, `.tolist()`, boolean indexing"
+        " or a cut to lengths.max() by torch.where or a mask over the whole length."
     )
 
 

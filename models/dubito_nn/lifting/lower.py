@@ -1,12 +1,13 @@
 """Bring hidden randomness into the open before the graph is made functional.
 
 Its job: rewrite the two fused operators that roll dice inside themselves, on the recorded graph,
-and two that are no more than arithmetic:
+and three that are other operators by nature:
 
     RNN of L layers with dropout   →  one call per layer with a dropout node between
     attention with dropout         →  scores, softmax, dropout, product
     diff along an axis             →  x[1:] - x[:-1]
     batch-norm of weights          →  (w - mean) / sqrt(var + eps)
+    squeeze of all axes of size 1  →  of those that are 1 for any number of rows
 
 Left as they are, the first would lose its dropout when decomposed, the second could not take a
 mask from outside. Fused calls without dropout stay fused. Draws that nothing reads stay in the
@@ -34,6 +35,7 @@ from dubito_nn.operators import ALLOWED, name_of
 aten = torch.ops.aten
 Emit = Callable[..., Node]
 _END = 2**63 - 1
+_SQUEEZES = (aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims)
 _LIST = "_collect_all_valid_cia_ops"
 _all_composites: Callable[[], Collection[object]] = getattr(exported_program, _LIST, frozenset)
 
@@ -48,6 +50,8 @@ def lower(program: ExportedProgram) -> ExportedProgram:
             _lower_attention(graph, node)
         elif node.target == aten.diff.default:
             _lower_diff(graph, node)
+        elif node.target in _SQUEEZES:
+            _lower_squeeze(graph, node)
         elif node.target == aten.batch_norm.default and node.args[5] and node.args[3] is None:
             _lower_standardised(graph, node)
     program.graph_module.recompile()
@@ -197,6 +201,22 @@ def _lower_standardised(graph: Graph, node: Node) -> None:
     for target, part in ((aten.mul.Tensor, scale), (aten.add.Tensor, shift)):
         if part is not None:
             result = emit(target, result, emit(aten.reshape.default, part, along))
+    node.replace_all_uses_with(result)
+    graph.erase_node(node)
+
+
+def _lower_squeeze(graph: Graph, node: Node) -> None:
+    """Take out the axes of size 1, but not that of the rows where a batch has a single one."""
+    value: Any = node.args[0]
+    shape = value.meta["val"].shape
+    given: Any = node.args[1] if len(node.args) > 1 else range(len(shape))
+    axes = [given] if isinstance(given, int) else list(given)
+    if len(node.args) > 1 and all(isinstance(shape[axis], int) for axis in axes):
+        return
+    ones = [axis for axis in axes if isinstance(shape[axis], int) and shape[axis] == 1]
+    result = value
+    if ones:
+        result = _emitter(graph, node)(aten.squeeze.dims, value, ones)
     node.replace_all_uses_with(result)
     graph.erase_node(node)
 

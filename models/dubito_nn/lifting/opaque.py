@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from dubito_nn.errors import ExportError
+
 _NAMES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _NUM_ARGUMENTS = 9  # those of the overload `input`; packed sequences have another second one
 _REST = (
@@ -45,8 +47,33 @@ def recurrent_operators() -> dict[object, str]:
     return stand_ins
 
 
+_REFUSED: dict[object, str] = {
+    "_pack_padded_sequence": (
+        "packs sequences (pack_padded_sequence), which sorts and mixes rows by their lengths: run"
+        " the layer on the padded steps and take each row's last one, such as"
+        " out[torch.arange(len(out)), lengths - 1]"
+    ),
+    torch.autograd.grad: (
+        "takes a derivative in forward() (torch.autograd.grad), which a graph cannot hold: write"
+        " the derivative out with torch operators"
+    ),
+    "backward": (
+        "takes a derivative in forward() (backward), which a graph cannot hold: write the"
+        " derivative out with torch operators"
+    ),
+}
+
+
 class WholeRecurrence(TorchFunctionMode):
-    """While active, torch's recurrent functions record their stand-ins."""
+    """While active, torch's recurrent functions record their stand-ins.
+
+    Args:
+        running: paths of the modules whose forward pass is under way, kept by the caller.
+    """
+
+    def __init__(self, running: Sequence[str] = ()) -> None:
+        super().__init__()
+        self._running = running
 
     def __torch_function__(
         self,
@@ -55,8 +82,16 @@ class WholeRecurrence(TorchFunctionMode):
         args: Sequence[object] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
-        """Call the stand-in for a recurrent function, and everything else as it is."""
+        """Call the stand-in for a recurrent function, and everything else as it is.
+
+        Raises:
+            ExportError: for a function that no graph can hold, naming the module.
+        """
         name = getattr(func, "__name__", "")
+        why = _REFUSED.get(func, _REFUSED.get(name))
+        if why is not None:
+            where = f"module `{self._running[-1]}`" if self._running else "the network"
+            raise ExportError(f"{where} {why}")
         is_whole = name in _NAMES and len(args) == _NUM_ARGUMENTS and not kwargs
         if is_whole and isinstance(args[3], bool):
             recurrent_operators()

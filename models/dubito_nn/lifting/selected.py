@@ -51,7 +51,7 @@ class Selected(nn.Module):
             _submodule(network, features).register_forward_hook(self._remember)
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """Run the network and return `output`, `features` where asked, and the rest it returns."""
+        """Run the network and return `output`, and `features` where asked."""
         self._seen.clear()
         if self._keywords:
             returned = self.network(**dict(zip(self._keywords, inputs, strict=True)))
@@ -60,9 +60,6 @@ class Selected(nn.Module):
         result = {"output": self._shaped(self._picked(returned))}
         if self.features is not None:
             result["features"] = self._feature_rows(inputs[0].shape[0])
-        for position, other in enumerate(_tensors(returned)):
-            # returned too, so that the recorder keeps what they draw: draws are compared in order
-            result[f"unserved_{position}"] = other
         return result
 
     def _remember(self, module: nn.Module, args: object, result: object) -> None:
@@ -90,7 +87,8 @@ class Selected(nn.Module):
 
     def _picked(self, returned: object) -> Tensor | tuple[Tensor, Tensor]:
         """The output to serve, or the pair of mean and log-variance."""
-        if self.output_name is not None:
+        is_alone = isinstance(returned, Tensor) and not self.training  # heads for training alone
+        if self.output_name is not None and not is_alone:
             returned = _item(returned, self.output_name)
         if isinstance(returned, Tensor):
             return returned
@@ -153,17 +151,6 @@ def _item(returned: object, name: str) -> object:
             " one of its outputs, or leave output_name out for a single tensor"
         )
     return item
-
-
-def _tensors(returned: object) -> list[Tensor]:
-    """All tensors in a structured return; none for a single tensor."""
-    if isinstance(returned, Mapping):
-        returned = list(returned.values())
-    if not isinstance(returned, (tuple, list)):
-        return []
-    nested = (_tensors(part) for part in returned)
-    direct = [part for part in returned if isinstance(part, Tensor)]
-    return [*direct, *(tensor for part in nested for tensor in part)]
 
 
 def _describe(returned: object) -> str:
