@@ -41,7 +41,7 @@ def layers(*middle: nn.Module) -> nn.Sequential:
 
 def counted(network: nn.Module, x: Tensor) -> Tensor:
     network.count += 1
-    return network.head(network.dropout(x))
+    return network.head(network.dropout(x) / network.count)
 
 
 class Recurring(nn.Module):
@@ -107,10 +107,6 @@ class Holding(nn.Module):
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "multinomial": (
-        lambda: Written(lambda n, x: n.head(x) + torch.multinomial(x.softmax(1), 1)),
-        r"the network itself.*aten.multinomial.default.*draw with",
-    ),
     "poisson": (
         lambda: Written(lambda n, x: n.head(torch.poisson(x.exp()))),
         r"the network itself.*aten.poisson.default.*draw with",
@@ -189,7 +185,14 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Written(lambda n, x: n.head(n.dropout(x[x[:, 0] > 0]))),
         r"the network itself.*data-dependent.*torch.where or a mask",
     ),
-    "dice of Python": (lambda: Written(layer_drop_by_python), r"Python's `random`.*torch.rand"),
+    "dice of Python": (
+        lambda: Written(layer_drop_by_python),
+        r"Python's `random`.*torch.rand.*layerdrop=0",
+    ),
+    "a layer skipped by a drawn number": (
+        lambda: Written(lambda n, x: n.head(n.dropout(n.inner(x) if torch.rand([]) < 0.5 else x))),
+        r"data-dependent.*layerdrop=0",
+    ),
     "a generator of Python": (lambda: Holding(random.Random(0)), r"Python's `random`.*torch.rand"),
     "a generator of NumPy": (
         lambda: Holding(np.random.default_rng(0)),
@@ -234,9 +237,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "NaN": (lambda: Written(lambda n, x: n.head(n.dropout(x)).sqrt()), r"NaN or infinity.*rows"),
     "a constant": (lambda: Written(lambda n, x: torch.ones(2, 3)), r"no random operation"),
     "no tensor": (lambda: Written(lambda n, x: "nothing"), r"returns a str.*output_name"),
-    "Fourier transform": (
-        lambda: Written(lambda n, x: n.head(n.dropout(torch.fft.fft(x).abs()))),
-        r"operator `aten.fft_fft.default`.*plain torch operators",
+    "singular values": (
+        lambda: Written(
+            lambda n, x: n.head(n.dropout(x)) + torch.linalg.svdvals(x.view(-1, 2, 4))[:, :1]
+        ),
+        r"operator `aten.linalg_svdvals.default`.*plain torch operators",
     ),
     "an error of its own": (
         lambda: Written(lambda n, x: n.head(x[:, :3])),

@@ -14,21 +14,31 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from dubito_nn.advice import advise
 from dubito_nn.bundle import Bundle, bundle_bytes, load_bundle
 from dubito_nn.errors import BundleError, ExportError
-from dubito_nn.lifting.capture import Captured, capture, isolated, unwrapped
+from dubito_nn.lifting.capture import Captured, Mode, capture, isolated, unwrapped
 from dubito_nn.lifting.declared import Declared, Scale, class_names, read_levels, read_scale
 from dubito_nn.lifting.example import Example, FreeDims, read_example
 from dubito_nn.lifting.explain import explain
 from dubito_nn.lifting.granularity import with_granularity
 from dubito_nn.lifting.inject import inject_dropout
-from dubito_nn.lifting.lift import Lifted, lift, refuse_as_recorded, without_unserved
-from dubito_nn.lifting.lower import lower
+from dubito_nn.lifting.lift import Lifted, lift, without_unserved
+from dubito_nn.lifting.lower import lower, refuse_as_recorded
 from dubito_nn.lifting.prove import prove, two_sizes
+from dubito_nn.lifting.resting import with_means
 from dubito_nn.lifting.returned import checked_ending, checked_output
-from dubito_nn.manifest import MAX_TRIAL_ROWS, InputSpec, Manifest, Output, Task
+from dubito_nn.lifting.rules import is_random
+from dubito_nn.manifest import (
+    MAX_TRIAL_ROWS,
+    InputSpec,
+    Manifest,
+    Output,
+    Task,
+    named_modules,
+)
 from dubito_nn.program import Node, Program, pruned
 from dubito_nn.trial import refuse_unserved, takes_made_up_rows
 from dubito_nn.trial import trial_rows as kept_rows
@@ -162,16 +172,19 @@ def lift_and_prove(captured: Captured) -> tuple[Lifted, Lifted]:
 
 def _lifted_and_point(captured: Captured) -> tuple[Lifted, Lifted]:
     """The lifted graph with all its nodes, and the evaluation-mode graph; they share weights."""
-    recorded = captured.trace("sampling")
-    refuse_as_recorded(recorded)
-    lifted = lift(lower(recorded), captured, draw=True)
+    lifted = lift(_recorded(captured, "sampling"), captured, draw=True)
     if not lifted.sites:
         raise ExportError(
             "the network has no random operation that is active in training mode, so all its"
             " samples would be equal: train it with dropout (p > 0), or name modules in"
             " drop_prob={pattern: p} to put dropout behind them"
         )
-    evaluated = lift(lower(captured.trace("evaluation")), captured, draw=False)
+    recorded = _recorded(captured, "evaluation")
+    evaluated = lift(recorded, captured, draw=False)
+    if any(map(is_random, recorded.graph.nodes)):
+        sampled = lift(recorded, captured, draw=True)
+        evaluated, off = with_means(sampled, evaluated, captured.example)
+        lifted = _with_doubts(lifted, off)
     weights = _shared({**evaluated.weights, **lifted.weights})
     renamed = {key: name for key, (name, _) in weights.items()}
     tensors = {name: tensor for name, tensor in weights.values()}
@@ -179,6 +192,30 @@ def _lifted_and_point(captured: Captured) -> tuple[Lifted, Lifted]:
     point = pruned(_with_weight_names(evaluated.program, renamed))
     evaluated = replace(evaluated, program=point, weights=tensors)
     return replace(lifted, program=sampling, weights=tensors), evaluated
+
+
+def _with_doubts(lifted: Lifted, paths: Sequence[str]) -> Lifted:
+    """Say which modules make the point graph something else than a mean."""
+    if not paths:
+        return lifted
+    notice = (
+        f"evaluation mode rolls dice in {named_modules([f'`{path}`' for path in paths])}, whose"
+        " mean is not that at the means of the draws: method `point` is off there, sample instead"
+    )
+    return replace(lifted, notices=(*lifted.notices, notice))
+
+
+def _recorded(captured: Captured, mode: Mode) -> ExportedProgram:
+    """The functional graph; what looks at its weights may look at none that it changes."""
+    recorded = captured.trace(mode)
+    if mode == "sampling":
+        refuse_as_recorded(recorded)
+    lowered = lower(recorded)
+    written = set(lowered.graph_signature.buffers_to_mutate.values())
+    if captured.has_looked and not written <= captured.changing:
+        captured.changing |= written
+        return _recorded(captured, mode)
+    return lowered
 
 
 def _shared(weights: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:

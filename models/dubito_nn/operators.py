@@ -22,7 +22,8 @@ _ALLOWED = """
 abs acos acosh asin asinh atan atanh ceil cos cosh deg2rad digamma erf erfc erfinv exp exp2 expm1
 floor frac lgamma log log10 log1p log2 neg positive rad2deg reciprocal round round.decimals rsqrt
 sgn sign sin sinc sinh sqrt square tan tanh trunc isnan isinf isfinite nan_to_num logit
-logical_not bitwise_not
+logical_not bitwise_not signbit angle
+special_erfcx i0 special_i0e special_i1 special_i1e special_log_ndtr special_ndtri polygamma
 celu elu gelu glu hardshrink hardsigmoid hardswish hardtanh leaky_relu log_sigmoid mish prelu relu
 relu6 selu sigmoid silu softplus softshrink threshold log_sigmoid_forward
 clamp clamp.Tensor clamp_min clamp_min.Tensor clamp_max clamp_max.Tensor
@@ -41,8 +42,12 @@ sum sum.dim_IntList mean mean.dim prod prod.dim_int amax amin max max.dim max.ot
 min.other argmax argmin all all.dim all.dims any any.dim any.dims var.correction var.dim var
 std.correction std.dim std var_mean.correction std_mean.correction logsumexp norm.Scalar
 norm.ScalarOpt_dim linalg_vector_norm cumsum cumprod cummax cummin logcumsumexp topk sort
-sort.stable argsort argsort.stable count_nonzero count_nonzero.dim_IntList
+sort.stable argsort argsort.stable median.dim nanmedian.dim kthvalue mode count_nonzero
+count_nonzero.dim_IntList
 softmax.int log_softmax.int _softmax _log_softmax _safe_softmax
+view_as_real complex polar conj_physical _fft_r2c _fft_c2c _fft_c2r
+linalg_inv_ex _linalg_solve_ex linalg_cholesky_ex linalg_solve_triangular cholesky_solve
+_linalg_det _linalg_slogdet linalg_matrix_exp _cdist_forward
 linear matmul mm bmm addmm baddbmm mv dot vdot einsum bilinear outer addmv inner tensordot
 conv1d conv2d conv3d conv1d.padding conv2d.padding conv3d.padding conv_transpose1d
 conv_transpose2d.input conv_transpose3d.input convolution
@@ -67,8 +72,9 @@ split.Tensor split_with_sizes chunk tensor_split.sections unbind.int cat stack r
 repeat_interleave.self_int roll flip movedim.int movedim.intlist contiguous clone alias detach
 lift_fresh_copy _to_copy to.dtype type_as diagonal diagonal_copy diag_embed tril triu unfold
 select_scatter slice_scatter copy
-index.Tensor index_select gather take_along_dim scatter.src scatter.value scatter_add index_put
-index_add embedding bucketize.Tensor
+index.Tensor index_select gather take_along_dim scatter.src scatter.value scatter_add
+scatter_reduce.two index_put index_add embedding bucketize.Tensor searchsorted.Tensor
+searchsorted.Scalar
 arange arange.start arange.start_step full full_like zeros zeros_like ones ones_like new_zeros
 new_ones new_full scalar_tensor eye eye.m linspace
 scaled_dot_product_attention lstm.input gru.input rnn_tanh.input rnn_relu.input lstm_cell gru_cell
@@ -178,6 +184,24 @@ _PARTS: dict[str, Callable[[int, Mapping[str, Any]], int]] = {
     "aten.tensor_split.sections": lambda size, given: given["sections"],
 }
 """How many parts an operator cuts an axis of that size into, by its arguments."""
+
+_RNN_RULES = (("dropout", 5, (0,)), ("train", 6, (False,)))
+_TRANSFORMS = ("r2c", "c2c", "c2r")
+_GRID_RULES = (("interpolation_mode", 2, (0, 1, 2)), ("padding_mode", 3, (0, 1, 2)))
+RESTRICTED: dict[str, tuple[tuple[str, int, tuple[object, ...]], ...]] = {
+    "aten.scaled_dot_product_attention.default": (("dropout_p", 4, (0,)),),
+    "aten.batch_norm.default": (("training", 5, (False,)),),
+    **{
+        f"aten.div.{kind}_mode": (("rounding_mode", 2, (None, "floor")),)
+        for kind in ("Tensor", "Scalar")
+    },  # of integers, a division cut towards zero can end the process
+    **{f"aten._fft_{kind}.default": (("normalization", 2, (0, 1, 2)),) for kind in _TRANSFORMS},
+    "aten._cdist_forward.default": (("compute_mode", 3, (None, 0, 1, 2)),),
+    **{f"aten.{rnn}.input": _RNN_RULES for rnn in ("lstm", "gru", "rnn_tanh", "rnn_relu")},
+    **{f"aten.{grid}.default": _GRID_RULES for grid in ("grid_sampler", "grid_sampler_2d")},
+}
+"""Arguments (name, position, values) beyond which an operator rolls dice, writes, or does to
+memory or process what it should not; the first value stands where the argument is left out."""
 
 ALLOWED = frozenset(
     [f"aten.{name if '.' in name else name + '.default'}" for name in _ALLOWED.split()]

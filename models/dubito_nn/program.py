@@ -24,6 +24,7 @@ from dubito_nn.errors import BundleError
 from dubito_nn.operators import (
     ALLOWED,
     MAX_INTEGER,
+    RESTRICTED,
     argument_names,
     makes_from_nothing,
     marked_arguments,
@@ -44,20 +45,6 @@ DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in _DTYPES
 _FORMATS: dict[str, torch.memory_format] = {
     name: getattr(torch, name) for name in ("contiguous_format", "preserve_format", "channels_last")
 }
-_RNN_RULES = (("dropout", 5, (0,)), ("train", 6, (False,)))
-_GRID_RULES = (("interpolation_mode", 2, (0, 1, 2)), ("padding_mode", 3, (0, 1, 2)))
-_RESTRICTED: dict[str, tuple[tuple[str, int, tuple[object, ...]], ...]] = {
-    "aten.scaled_dot_product_attention.default": (("dropout_p", 4, (0,)),),
-    "aten.batch_norm.default": (("training", 5, (False,)),),
-    **{
-        f"aten.div.{kind}_mode": (("rounding_mode", 2, (None, "floor")),)
-        for kind in ("Tensor", "Scalar")
-    },  # of integers, a division cut towards zero can end the process
-    **{f"aten.{rnn}.input": _RNN_RULES for rnn in ("lstm", "gru", "rnn_tanh", "rnn_relu")},
-    **{f"aten.{grid}.default": _GRID_RULES for grid in ("grid_sampler", "grid_sampler_2d")},
-}
-"""Arguments (name, position, values) beyond which an operator rolls dice, writes, or does to
-memory or process what it should not; the first value stands where the argument is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +283,7 @@ def _check_marked(node: Node, where: str) -> None:
 
 
 def _check_restricted(node: Node, where: str) -> None:
-    for name, position, allowed in _RESTRICTED.get(node.op, ()):
+    for name, position, allowed in RESTRICTED.get(node.op, ()):
         positional = node.args[position] if len(node.args) > position else allowed[0]
         for value in (positional, node.kwargs.get(name, allowed[0])):
             if value not in allowed:

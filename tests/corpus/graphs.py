@@ -165,6 +165,53 @@ _grown(
 )
 
 
+_grown(
+    *("a transform along no axis of the tensor", "does not run"),
+    node("a", "aten._fft_r2c.default", ref("x"), [7], 0, True),
+)
+_appended(
+    *("a transform scaled by nobody's rule", "normalization"),
+    node("a", "aten._fft_r2c.default", ref("x"), [1], 7, True),
+)
+_appended(
+    *("a transform scaled by a size", "normalization"),
+    node("a", "aten._fft_r2c.default", ref("x"), [1], ref("rows"), True),
+)
+_grown(
+    *("distances of a negative order", "does not run"),
+    node("a", "aten._cdist_forward.default", ref("w3w"), ref("w3w"), -1.0, None),
+)
+_grown(
+    *("the inverse of what is not square", "does not run"),
+    node("i", "aten.linalg_inv_ex.default", ref("w3w")),
+    node("a", "operator.getitem", ref("i"), 0),
+)
+_grown(
+    *("a smallest of none", "does not run"),
+    node("k", "aten.kthvalue.default", ref("w3b"), 99),
+    node("a", "operator.getitem", ref("k"), 0),
+)
+_grown(
+    *("a reduction nobody knows", "does not run"),
+    node("i", "aten.full.default", [3], 0, dtype={"dtype": "int64"}, **ON),
+    node("a", "aten.scatter_reduce.two", ref("w3b"), 0, ref("i"), ref("w3b"), "evil"),
+)
+_grown(
+    *("a reduction out of range", "does not run"),
+    node("i", "aten.full.default", [3], 10**9, dtype={"dtype": "int64"}, **ON),
+    node("a", "aten.scatter_reduce.two", ref("w3b"), 0, ref("i"), ref("w3b"), "amax"),
+)
+_grown(
+    *("a search by an order out of range", "does not run"),
+    node("i", "aten.full.default", [3], 10**9, dtype={"dtype": "int64"}, **ON),
+    node("a", "aten.searchsorted.Tensor", ref("w3b"), ref("w3b"), sorter=ref("i")),
+)
+_grown(
+    *("a derivative of a negative order", "does not run"),
+    node("a", "aten.polygamma.default", -1, ref("w3b")),
+)
+
+
 def _of_integers(op: str, by: int) -> tuple[Json, ...]:
     """-2^63 divided in a way that a processor answers with a trap."""
     return (

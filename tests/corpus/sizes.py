@@ -205,6 +205,40 @@ _alone(
 )
 
 
+_alone(
+    "a transform to a tensor of a terabyte",
+    zeros("z", 8),
+    node("c", "aten.complex.default", ref("z"), ref("z")),
+    node("a", "aten._fft_c2r.default", ref("c"), [0], 0, 2**38),
+    reason="bytes",
+)
+_alone(
+    "many inverses of a large matrix",
+    zeros("z", 3000, 3000),
+    *(
+        made
+        for i in range(50)
+        for made in (
+            node(f"i{i}", "aten.linalg_inv_ex.default", ref("z")),
+            node(f"v{i}", "operator.getitem", ref(f"i{i}"), 0),
+        )
+    ),
+    reason="operations",
+)
+_alone(
+    "an exponential of a large matrix",
+    zeros("z", 8000, 8000),
+    node("a", "aten.linalg_matrix_exp.default", ref("z")),
+    reason="operations|bytes",
+)
+_alone(
+    "distances of all pairs",
+    zeros("z", 20_000, 2000),
+    node("a", "aten._cdist_forward.default", ref("z"), ref("z"), 3.0, None),
+    reason="operations|bytes",
+)
+
+
 def _many(count: int) -> list[Json]:
     return [
         node(f"n{i}", "aten.relu.default", ref("x" if not i else f"n{i - 1}")) for i in range(count)

@@ -7,10 +7,15 @@ selected     the network with one output picked
 capture      traced twice, as it samples and as it is evaluated
 counting     how many rows there are, as a symbol
 opaque       recurrent layers kept whole meanwhile
+respelled    calls written in another way meanwhile
+known        the numbers of weights and constants, for a network that looks at them
 explain      why it could not be recorded, in the user's words
 lower        hidden randomness brought into the open
 rules        how a random operator's result follows from its draw
+folding      what follows from weights alone, computed
 sites        a random operator as a row of the site table
+resting      means of masks, where evaluation mode rolls dice
+scratch      what a network remembers, and what it only scribbles on
 lift         the graph as f(x, ω), of allowed operators
 draws        draws to try it out with
 recording    what the eager network draws, as draws of the sites

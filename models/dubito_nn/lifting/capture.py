@@ -32,8 +32,10 @@ from dubito_nn.errors import ExportError
 from dubito_nn.lifting.counting import symbolic_counts
 from dubito_nn.lifting.declared import Declared
 from dubito_nn.lifting.example import BATCH, ROWS, Inputs
-from dubito_nn.lifting.explain import explain, explain_rows, is_about_rows, reason
+from dubito_nn.lifting.explain import SKIPPED, explain, explain_rows, is_about_rows, reason
+from dubito_nn.lifting.known import known_values
 from dubito_nn.lifting.opaque import WholeRecurrence
+from dubito_nn.lifting.respelled import Respelled
 from dubito_nn.lifting.selected import PREFIX, Selected
 
 Mode = Literal["sampling", "evaluation"]
@@ -53,12 +55,26 @@ class Captured:
         running: paths of the modules whose forward pass is under way.
         row_ranges: least and most rows that a recording stands for by itself, where it asks for
             their number.
+        changing: names of the buffers that the network writes to.
+        has_looked: whether it has looked at numbers that follow from its weights.
+        kept: tensors computed at export.
     """
 
     module: Selected
     inputs: Inputs
     running: list[str] = field(default_factory=list)
     row_ranges: list[tuple[int, int]] = field(default_factory=list)
+    changing: set[str] = field(default_factory=set)
+    has_looked: bool = False
+    kept: list[Tensor] = field(default_factory=list)
+
+    def interned(self, tensor: Tensor) -> Tensor:
+        """The tensor, or one computed before that is equal, so that both graphs share it."""
+        for other in self.kept:
+            if other.dtype == tensor.dtype and torch.equal(other, tensor):
+                return other
+        self.kept.append(tensor.contiguous())
+        return self.kept[-1]
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -114,8 +130,12 @@ class Captured:
     def _record(self, mode: Mode, rows: object) -> ExportedProgram:
         set_mode(self.module, mode)
         args = tuple(tensor.clone() for tensor in self.example.values())
-        with self._watching(), WholeRecurrence(self.running):
-            return _export(self.module, args, self._shapes(rows))
+        changing = [self.module.get_buffer(name) for name in self.changing]
+        known = known_values([*args, *changing])
+        with self._watching(), WholeRecurrence(self.running), Respelled(), known as seen:
+            recorded = _export(self.module, args, self._shapes(rows))
+            self.has_looked = seen.looked
+            return recorded
 
     def eager_reason(self, mode: Mode) -> str | None:
         """Why the network does not even run, where that is why it cannot be recorded."""
@@ -168,7 +188,7 @@ class Captured:
             if _python_randomness(generators) != state:
                 raise ExportError(
                     f"module `{where}` draws from Python's `random` or NumPy, which a graph cannot"
-                    " hold: draw with torch.rand in forward()"
+                    f" hold: draw with torch.rand in forward(). {SKIPPED}"
                 )
             if torch.initial_seed() != seed:
                 raise ExportError(

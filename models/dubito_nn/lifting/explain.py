@@ -9,6 +9,12 @@ from dubito_nn.lifting.example import BATCH
 _DATA_DEPENDENT = re.compile(r"data[- ]dependent|aten\._local_scalar_dense", re.IGNORECASE)
 
 
+SKIPPED = (
+    "Where a library skips layers or hides input by a drawn number, its configuration can turn that"
+    " off: layerdrop=0, apply_spec_augment=False"
+)
+
+
 def explain(error: Exception, running: list[str]) -> str:
     """A message with the module that was running, the reason and the remedy."""
     where = f"module `{running[-1]}`" if running else "the network"
@@ -48,7 +54,7 @@ def explain_values(where: str) -> str:
     return (
         f"{where} decides by the values of a tensor (data-dependent control flow), so one graph"
         " cannot stand for it: replace the `if`, `while`, `.item()`, `.tolist()`, boolean indexing"
-        " or a cut to lengths.max() by torch.where or a mask over the whole length."
+        f" or a cut to lengths.max() by torch.where or a mask over the whole length. {SKIPPED}."
     )
 
 

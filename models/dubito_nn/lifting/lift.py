@@ -6,6 +6,7 @@ input, check every other operator against the allow-list, and name the weights.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,16 +17,18 @@ from dubito_nn.errors import ExportError
 from dubito_nn.lifting.capture import Captured, clean_path
 from dubito_nn.lifting.example import BATCH
 from dubito_nn.lifting.explain import explain_values
+from dubito_nn.lifting.folding import Folding
 from dubito_nn.lifting.opaque import recurrent_operators
+from dubito_nn.lifting.resting import MaskMeans
 from dubito_nn.lifting.rules import (
     EMPTY,
     RULES,
     is_random,
     module_path,
     operator_called,
-    refuse_certain,
     shape_source,
 )
+from dubito_nn.lifting.scratch import remembered, served_values
 from dubito_nn.lifting.selected import PREFIX
 from dubito_nn.lifting.sites import Symbols, describe
 from dubito_nn.manifest import Distribution, Site
@@ -33,16 +36,13 @@ from dubito_nn.operators import ALLOWED, name_of
 from dubito_nn.program import Argument, Node, OnDevice, Program, Ref, pruned, sites_in
 
 aten = torch.ops.aten
-_DROPOUTS = (
-    *(aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default),
-    *(aten.feature_alpha_dropout.default, aten.dropout_.default, aten.feature_dropout_.default),
-    *(aten.alpha_dropout_.default, aten.feature_alpha_dropout_.default),
-)
 _IGNORED = ("aten._assert", "aten.sym_constrain", "aten._assert_tensor_metadata")
 _LONG = 2**20  # a limit on a free dimension beyond this is none
-_BY_SHAPE_ALONE = {  # a view needs strides, and those are a kernel's and a device's own affair
+_WITHOUT_STRIDES = {  # those of a view are a kernel's and a device's own affair
     "aten.view.default": "aten.reshape.default",
     "aten._unsafe_view.default": "aten.reshape.default",
+    "aten._conj.default": "aten.conj_physical.default",
+    "aten._neg_view.default": "aten.neg.default",
 }
 _UNREAD_KEYWORDS = ("pin_memory",)
 
@@ -57,6 +57,7 @@ class Lifted:
         weights: tensors by name in the network.
         paths: module path by node name.
         notices: what the user should know, such as sites that no served output reads.
+        names: node name by name in the recorded graph.
     """
 
     program: Program
@@ -64,28 +65,7 @@ class Lifted:
     weights: dict[str, Tensor]
     paths: dict[str, str]
     notices: tuple[str, ...] = ()
-
-
-def refuse_as_recorded(program: ExportedProgram) -> None:
-    """Refuse what cannot be seen any more once the graph has been lowered.
-
-    Raises:
-        ExportError: naming the module that drops everything, or normalises by the batch.
-    """
-    of_rows = set[fx.Node]()
-    for node in program.graph.nodes:
-        is_input = node.name in program.graph_signature.user_inputs
-        if is_input or (node.target != aten.sym_size.int and of_rows & {*node.all_input_nodes}):
-            of_rows.add(node)
-        if node.target in _DROPOUTS and node.args[2]:
-            refuse_certain(node, node.args[1])
-        is_norm = node.target == aten.batch_norm.default and node.args[5]
-        if is_norm and (node.args[0] in of_rows or node.args[3] is not None):
-            raise ExportError(
-                f"module `{module_path(node)}` normalises by the statistics of the batch"
-                " (batch-norm in training mode), so rows would depend on their batch-mates: use"
-                " nn.BatchNorm with track_running_stats=True, or nn.GroupNorm or nn.LayerNorm"
-            )
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def lift(program: ExportedProgram, captured: Captured, *, draw: bool) -> Lifted:
@@ -99,24 +79,23 @@ def lift(program: ExportedProgram, captured: Captured, *, draw: bool) -> Lifted:
     Raises:
         ExportError: for an operator that is random in an unknown way or not on the allow-list.
     """
-    for spec in program.graph_signature.output_specs:
-        if spec.kind.name != "USER_OUTPUT":
-            old_norm = str(spec.target).endswith(("_u", "_v"))
-            raise ExportError(
-                f"the network writes to its buffer `{clean_path(str(spec.target))}` in the forward"
-                " pass, but a served network never changes: "
-                + (
-                    "use torch.nn.utils.parametrizations.spectral_norm"
-                    if old_norm
-                    else "write to it in the training loop, outside forward()"
-                )
+    for name in remembered(program):
+        raise ExportError(
+            f"the network writes to its buffer `{clean_path(name)}` in the forward pass and reads"
+            " it in the next, but a served network never changes: "
+            + (
+                "use torch.nn.utils.parametrizations.spectral_norm"
+                if name.endswith(("_u", "_v"))
+                else "write to it in the training loop, outside forward()"
             )
+        )
     lifter = Lifter(program, captured, draw)
     for node in program.graph.nodes:
         lifter.take(node)
     paths = {name: module_path(node) for node, name in lifter.names.items()}
     lifted = Program(tuple(lifter.nodes), lifter.outputs)
-    return Lifted(lifted, lifter.sites, lifter.weights, paths, tuple(lifter.notices))
+    names = {node.name: name for node, name in lifter.names.items()}
+    return Lifted(lifted, lifter.sites, lifter.weights, paths, tuple(lifter.notices), names)
 
 
 def without_unserved(lifted: Lifted) -> Lifted:
@@ -157,6 +136,8 @@ class Lifter:
         symbols: of the recorder, with their meanings.
         notices: what the user should know.
         count: nodes emitted that the recorded graph does not have.
+        folding: the values that follow from weights alone.
+        resting: the means of masks, where nothing is drawn.
     """
 
     recorded: ExportedProgram
@@ -170,6 +151,11 @@ class Lifter:
     symbols: Symbols = field(default_factory=Symbols)
     notices: list[str] = field(default_factory=list)
     count: int = 0
+    folding: Folding = field(init=False)
+    resting: MaskMeans = field(default_factory=MaskMeans)
+
+    def __post_init__(self) -> None:
+        self.folding = Folding(self.recorded)
 
     def take(self, node: fx.Node) -> None:
         """Carry one recorded node over."""
@@ -185,7 +171,13 @@ class Lifter:
             self._random(node)
         elif node.target == aten._native_batch_norm_legit_no_training.default:
             self._batch_norm(node)
-        elif node.target not in EMPTY and not str(node.target).startswith(_IGNORED):
+        elif node.target in (aten.view_as_complex.default, aten._to_copy.default) and (
+            _is_complex(node) and not _is_complex(node.args[0])
+        ):
+            self.names[node] = self._complex(node).name
+        elif node.target in EMPTY or str(node.target).startswith(_IGNORED):
+            return
+        elif self.draw or not self.resting.take(self, node):
             self._plain(node)
 
     def emit(self, op: str, *args: Argument, **kwargs: Argument) -> Ref:
@@ -203,11 +195,17 @@ class Lifter:
         dtype: torch.dtype | None,
         *,
         like: Ref | None = None,
+        drawn: fx.Node | None = None,
     ) -> Ref:
-        """The draw ω of a random node, in the node's own shape (that of `like`, where given)."""
+        """The draw ω of a random node, in the node's own shape, or in that of `drawn`.
+
+        Its free sizes are those of `like`, where given.
+        """
+        value = _value(drawn or node)
         if not self.draw:
-            return self.constant(node, mean, dtype, like=like)
-        value = _value(node)
+            size = self._size(node, value, like)
+            dtype = dtype or value.dtype
+            return self.emit("aten.full.default", size, mean, dtype=dtype, device=OnDevice())
         size = self._size(node, value, like)
         site = describe(node, value, distribution, mean, self.symbols, self.captured)
         self.sites.append(replace(site, index=len(self.sites)))
@@ -256,9 +254,7 @@ class Lifter:
                 self.notices.append(f"input `{name}`: `{meaning}` is at most {sizes.upper}")
 
     def _output(self, node: fx.Node) -> None:
-        returned = node.args[0]
-        assert isinstance(returned, (tuple, list))
-        for key, value in zip(self.captured.outputs, returned, strict=False):
+        for key, value in zip(self.captured.outputs, served_values(self.recorded), strict=False):
             if not isinstance(value, fx.Node):
                 raise ExportError(
                     "the network returns a constant, which is no function of its input: return"
@@ -282,6 +278,9 @@ class Lifter:
 
         whole = recurrent_operators().get(node.target)
         name = f"aten.{whole}.input" if whole else name_of(node.target)
+        name = _WITHOUT_STRIDES.get(name, name)
+        if (name not in ALLOWED or _is_complex(node)) and (not node.users or self._folded(node)):
+            return
         if free_unbacked_symbols(node.meta.get("val")):
             raise ExportError(explain_values(f"module `{module_path(node)}`"))
         if name not in ALLOWED:
@@ -295,8 +294,49 @@ class Lifter:
             if key not in _UNREAD_KEYWORDS
         }
         args = tuple(self.argument(value) for value in node.args)
-        self.nodes.append(Node(node.name, _BY_SHAPE_ALONE.get(name, name), args, kwargs))
+        places = self.folding.places(node)
+        if places is not None:  # the number of places must not follow from values
+            args = (args[0], tuple(map(self._place, places)), *args[2:])
+        self.nodes.append(Node(node.name, name, args, kwargs))
         self.names[node] = node.name
+
+    def _folded(self, node: fx.Node) -> bool:
+        """Keep the value of a node, or of its parts, in its place, where it is known."""
+        value = self.folding.value(node)
+        parts = {node: value} if isinstance(value, Tensor) else {}
+        if isinstance(value, (tuple, list)):
+            parts = {user: value[user.args[1]] for user in node.users}  # type: ignore[index]
+        for part, tensor in parts.items():
+            self.names[part] = self.stored(part.name, tensor).name
+        return bool(parts)
+
+    def _place(self, index: object) -> Argument:
+        """An index as the program holds it; the places of a mask are stored."""
+        if isinstance(index, Tensor):
+            return self.stored(f"places_{self.count}", index)
+        return self.argument(index)
+
+    def stored(self, name: str, value: Tensor) -> Ref:
+        """A tensor that was computed at export, as a constant of the graph."""
+        value = self.captured.interned(value)
+        key = f"constant.{'sampling' if self.draw else 'point'}.{name}"
+        self.weights[key] = torch.view_as_real(value) if value.is_complex() else value
+        kept = self.emit("weight", key)
+        return self._of_pairs(kept) if value.is_complex() else kept
+
+    def _complex(self, node: fx.Node) -> Ref:
+        """Complex numbers of real ones, or of pairs."""
+        x = self.argument(node.args[0])
+        if node.target == aten.view_as_complex.default:
+            return self._of_pairs(x)
+        wide = _value(node).dtype.to_real()
+        real = self.emit("aten._to_copy.default", x, dtype=wide)
+        return self.emit("aten.complex.default", real, self.emit("aten.zeros_like.default", real))
+
+    def _of_pairs(self, pairs: Argument) -> Ref:
+        """Complex numbers of pairs on the last axis, wherever those lie in memory."""
+        halves = [self.emit("aten.select.int", pairs, -1, half) for half in (0, 1)]
+        return self.emit("aten.complex.default", *halves)
 
     def _name(self, node: fx.Node) -> str:
         if node not in self.names:
@@ -352,3 +392,8 @@ def _value(node: fx.Node) -> Tensor:
     value = value[0] if isinstance(value, (tuple, list)) else value
     assert isinstance(value, Tensor)
     return value
+
+
+def _is_complex(node: object) -> bool:
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return isinstance(value, Tensor) and value.is_complex()

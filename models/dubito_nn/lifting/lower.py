@@ -11,33 +11,66 @@ and three that are other operators by nature:
 
 Left as they are, the first would lose its dropout when decomposed, the second could not take a
 mask from outside. Fused calls without dropout stay fused. Draws that nothing reads stay in the
-graph, so that they can be counted against those of the eager network.
+graph, so that they can be counted against those of the eager network. What a bundle may not name
+is taken apart as torch does it, again where the parts are not allowed either.
 """
 
 from __future__ import annotations
 
 import math
 import operator
+from collections import ChainMap
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
+from torch._decomp import decomposition_table
 from torch.export import ExportedProgram, exported_program
 from torch.fx import Graph, Node
 from torch.fx.node import _side_effectful_functions
 
+from dubito_nn.errors import ExportError
+from dubito_nn.lifting.known import known_values
 from dubito_nn.lifting.opaque import recurrent_operators
-from dubito_nn.lifting.rules import RULES
+from dubito_nn.lifting.rules import EMPTY, RULES, is_random, module_path, refuse_certain
 from dubito_nn.operators import ALLOWED, name_of
 
 aten = torch.ops.aten
 Emit = Callable[..., Node]
 _END = 2**63 - 1
 _SQUEEZES = (aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims)
+_ROUNDS = 4  # one decomposition may name what another takes apart
+_DROPOUTS = (
+    *(aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default),
+    *(aten.feature_alpha_dropout.default, aten.dropout_.default, aten.feature_dropout_.default),
+    *(aten.alpha_dropout_.default, aten.feature_alpha_dropout_.default),
+)
 _LIST = "_collect_all_valid_cia_ops"
 _all_composites: Callable[[], Collection[object]] = getattr(exported_program, _LIST, frozenset)
+
+
+def refuse_as_recorded(program: ExportedProgram) -> None:
+    """Refuse what cannot be seen any more once the graph has been lowered.
+
+    Raises:
+        ExportError: naming the module that drops everything, or normalises by the batch.
+    """
+    of_rows = set[Node]()
+    for node in program.graph.nodes:
+        is_input = node.name in program.graph_signature.user_inputs
+        if is_input or (node.target != aten.sym_size.int and of_rows & {*node.all_input_nodes}):
+            of_rows.add(node)
+        if node.target in _DROPOUTS and node.args[2]:
+            refuse_certain(node, node.args[1])
+        is_norm = node.target == aten.batch_norm.default and node.args[5]
+        if is_norm and (node.args[0] in of_rows or node.args[3] is not None):
+            raise ExportError(
+                f"module `{module_path(node)}` normalises by the statistics of the batch"
+                " (batch-norm in training mode), so rows would depend on their batch-mates: use"
+                " nn.BatchNorm with track_running_stats=True, or nn.GroupNorm or nn.LayerNorm"
+            )
 
 
 def lower(program: ExportedProgram) -> ExportedProgram:
@@ -55,9 +88,22 @@ def lower(program: ExportedProgram) -> ExportedProgram:
         elif node.target == aten.batch_norm.default and node.args[5] and node.args[3] is None:
             _lower_standardised(graph, node)
     program.graph_module.recompile()
-    with _keeping_allowed(), _keeping_draws():
+    with _keeping_allowed(), _keeping_draws(), known_values(()):
         lowered: ExportedProgram = program.run_decompositions({})
+        for _ in range(_ROUNDS):
+            table = _decompositions(lowered)
+            if not table:
+                break
+            lowered = lowered.run_decompositions(table)
     return lowered
+
+
+def _decompositions(program: ExportedProgram) -> dict[object, Callable[..., object]]:
+    """How torch takes apart what the graph names and a bundle may not."""
+    named = {node.target for node in program.graph.nodes if node.users and not is_random(node)}
+    named -= {aten._native_batch_norm_legit_no_training.default, *EMPTY}
+    table = ChainMap[Any, Callable[..., Any]](_OWN, decomposition_table)
+    return {op: table[op] for op in named if op in table and name_of(op) not in ALLOWED}
 
 
 @contextmanager
@@ -239,3 +285,27 @@ def _lower_diff(graph: Graph, node: Node) -> None:
         value = emit(aten.ne.Tensor if is_truth else aten.sub.Tensor, later, earlier)
     node.replace_all_uses_with(value)
     graph.erase_node(node)
+
+
+def _filled(x: torch.Tensor, value: float | torch.Tensor) -> torch.Tensor:
+    """One number in the shape of a tensor."""
+    if isinstance(value, torch.Tensor):
+        return value.to(x.dtype).expand(x.shape).clone()
+    return torch.full(x.shape, value, dtype=x.dtype, device=x.device)  # x may be unwritten memory
+
+
+def _with_diagonal(
+    x: torch.Tensor, source: torch.Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> torch.Tensor:
+    """Square matrices with another diagonal."""
+    on_diagonal = torch.diag_embed(torch.ones_like(source, dtype=torch.bool), offset, dim1, dim2)
+    return torch.where(on_diagonal, torch.diag_embed(source, offset, dim1, dim2), x)
+
+
+_OWN: dict[Any, Callable[..., Any]] = {
+    aten.diagonal_scatter.default: _with_diagonal,
+    aten.fill.Tensor: _filled,
+    aten.fill.Scalar: _filled,
+    aten.zero.default: partial(_filled, value=0),
+}
+"""Where torch's own decomposition names what a bundle may not."""

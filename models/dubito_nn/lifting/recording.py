@@ -6,6 +6,7 @@ that explains its result, so that the lifted graph can be fed the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -47,6 +48,10 @@ class DrawRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._bernoulli(arguments, in_place=name.endswith("_"))
         if base == "normal" and "Tensor" in overload:
             return self._normal(arguments)
+        if base in _DRAWN_HERE:
+            draw, result = _DRAWN_HERE[base](arguments)
+            self._keep(draw)
+            return args[0].copy_(result) if name.endswith("_") else result  # type: ignore[attr-defined]
         result = func(*args, **kwargs)
         if base == "native_dropout":
             self._keep(result[1].to(result[0].dtype))
@@ -115,6 +120,62 @@ def _exponential(result: Tensor, args: Sequence[object]) -> Tensor:
     return -torch.expm1(-result * _floats(args)[0])
 
 
+def _log_normal(result: Tensor, args: Sequence[object]) -> Tensor:
+    mean, deviation = _floats(args)[:2]
+    return (result.log() - mean) / deviation
+
+
+def _cauchy(result: Tensor, args: Sequence[object]) -> Tensor:
+    median, scale = _floats(args)[:2]
+    return torch.atan((result - median) / scale) / math.pi + 0.5
+
+
+def _rrelu(result: object, args: Sequence[object]) -> Tensor:
+    x, slopes, low, high = args[:4]
+    assert isinstance(x, Tensor)
+    assert isinstance(slopes, Tensor)
+    assert isinstance(low, float)
+    assert isinstance(high, float)
+    return torch.where(x > 0, 0.5, (slopes - low) / (high - low))
+
+
+def _geometric(args: Sequence[object]) -> tuple[Tensor, Tensor]:
+    like, probability = args[:2]
+    assert isinstance(like, Tensor)
+    assert isinstance(probability, float)
+    draw = torch.rand(like.shape, dtype=torch.float64)
+    trials = torch.log1p(-draw) / math.log1p(-probability)
+    return draw, trials.ceil().clamp(min=1).to(like.dtype)
+
+
+def _multinomial(args: Sequence[object]) -> tuple[Tensor, Tensor]:
+    weights, count, replacement = args[:3]
+    assert isinstance(weights, Tensor)
+    assert isinstance(count, int)
+    wide = weights.double()
+    if count != 1 and not replacement:
+        draw = torch.rand(wide.shape, dtype=torch.float64)
+        return draw, (wide.log() - (-draw.log()).log()).topk(count, -1).indices
+    draw = torch.rand((*wide.shape[:-1], count), dtype=torch.float64)
+    sums = wide.cumsum(-1)
+    passed = sums[..., :-1].unsqueeze(-2) <= (draw * sums[..., -1:]).unsqueeze(-1)
+    return draw, passed.sum(-1)
+
+
+def _randperm(args: Sequence[object]) -> tuple[Tensor, Tensor]:
+    count = args[0]
+    assert isinstance(count, int)
+    draw = torch.rand(count, dtype=torch.float64)
+    return draw, draw.argsort()
+
+
+_DRAWN_HERE: dict[str, Callable[[Sequence[object]], tuple[Tensor, Tensor]]] = {
+    "geometric": _geometric,
+    "multinomial": _multinomial,
+    "randperm": _randperm,
+}
+"""ω and the result, of operators whose result does not tell its ω."""
+
 _INVERSES: dict[str, Callable[[Tensor, Sequence[object]], Tensor]] = {
     "rand": _as_drawn,
     "rand_like": _as_drawn,
@@ -125,4 +186,7 @@ _INVERSES: dict[str, Callable[[Tensor, Sequence[object]], Tensor]] = {
     "randint": _integer,
     "randint_like": _integer,
     "exponential": _exponential,
+    "log_normal": _log_normal,
+    "cauchy": _cauchy,
+    "rrelu_with_noise": _rrelu,
 }

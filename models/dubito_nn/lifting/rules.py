@@ -7,10 +7,20 @@ rand, uniform(a, b)       a + (b - a) ω             ω ~ Uniform[0, 1)
 randint(a, b)             a + floor((b - a) ω)      ω ~ Uniform[0, 1)
 exponential(λ)            -log(1 - ω) / λ           ω ~ Uniform[0, 1)
 randn, normal(μ, σ)       μ + σ ω                   ω ~ Normal(0, 1)
+log_normal(μ, σ)          exp(μ + σ ω)              ω ~ Normal(0, 1)
+cauchy(m, s)              m + s tan(π (ω - 1/2))    ω ~ Uniform[0, 1)
+geometric(p)              ⌈log(1 - ω) / log(1 - p)⌉ ω ~ Uniform[0, 1), at least 1
+rrelu(x; a, b)            x, or x (a + (b - a) ω)   ω ~ Uniform[0, 1), where x ≤ 0
+multinomial(P)            #{c: Σ_{j ≤ c} P_j ≤ ω Σ P} ω ~ Uniform[0, 1), one number a choice
+the same, n different     the n largest of P_c^(-1 / log ω_c), as log P_c - log(-log ω_c)
+randperm(n)               the order of ω_1 ... ω_n  ω ~ Uniform[0, 1)
+
+Source of the last but one: Efraimidis and Spirakis 2006, https://doi.org/10.1016/j.ipl.2005.11.003.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -121,6 +131,11 @@ def _bernoulli_p(lifter: Lifter, node: fx.Node) -> None:
 def _bernoulli(lifter: Lifter, node: fx.Node) -> None:
     probability = node.args[-1]
     assert isinstance(probability, fx.Node)
+    if not lifter.draw:
+        ones = lifter.constant(node, 1.0, probability.meta["val"].dtype)
+        mean = lifter.emit("aten.mul.Tensor", ones, Ref(lifter.names[probability]))
+        lifter.names[node] = mean.name
+        return
     uniform = lifter.site(node, "uniform", 0.5, probability.meta["val"].dtype)
     smaller = lifter.emit("aten.lt.Tensor", uniform, Ref(lifter.names[probability]))
     result = lifter.emit("aten._to_copy.default", smaller, dtype=node.meta["val"].dtype)
@@ -173,6 +188,8 @@ def _affine(
     if start != 0:
         draw = lifter.emit("aten.add.Scalar", draw, start)
     lifter.names[node] = draw.name
+    if distribution == "uniform":
+        lifter.resting.uniforms[node] = (start, start + factor)
 
 
 def _randint(lifter: Lifter, node: fx.Node) -> None:
@@ -190,6 +207,81 @@ def _exponential(lifter: Lifter, node: fx.Node) -> None:
     draw = lifter.site(node, "uniform", 0.5, None)
     log = lifter.emit("aten.log1p.default", lifter.emit("aten.neg.default", draw))
     lifter.names[node] = lifter.emit("aten.mul.Scalar", log, -1 / rate).name
+
+
+def _log_normal(lifter: Lifter, node: fx.Node) -> None:
+    mean, deviation = _floats(node, 1.0, 2.0)
+    _affine(lifter, node, "normal", mean, deviation)
+    lifter.names[node] = lifter.emit("aten.exp.default", Ref(lifter.names[node])).name
+
+
+def _cauchy(lifter: Lifter, node: fx.Node) -> None:
+    median, scale = _floats(node, 0.0, 1.0)
+    draw = lifter.emit("aten.sub.Scalar", lifter.site(node, "uniform", 0.5, None), 0.5)
+    tangent = lifter.emit("aten.tan.default", lifter.emit("aten.mul.Scalar", draw, math.pi))
+    scaled = lifter.emit("aten.mul.Scalar", tangent, scale)
+    lifter.names[node] = lifter.emit("aten.add.Scalar", scaled, median).name
+
+
+def _geometric(lifter: Lifter, node: fx.Node) -> None:
+    (probability,) = _floats(node, 0.5)
+    draw = lifter.emit("aten.neg.default", lifter.site(node, "uniform", 0.5, torch.float64))
+    log = lifter.emit("aten.log1p.default", draw)
+    trials = lifter.emit("aten.mul.Scalar", log, 1 / math.log1p(-probability))
+    least = lifter.emit("aten.clamp_min.default", lifter.emit("aten.ceil.default", trials), 1.0)
+    result = lifter.emit("aten._to_copy.default", least, dtype=node.meta["val"].dtype)
+    lifter.names[node] = result.name
+
+
+def _rrelu(lifter: Lifter, node: fx.Node) -> None:
+    x, _, low, high = (*node.args, 1 / 8, 1 / 3)[:4]
+    assert isinstance(low, float)
+    assert isinstance(high, float)
+    draw = lifter.site(node, "uniform", 0.5, None)
+    slope = lifter.emit("aten.add.Scalar", lifter.emit("aten.mul.Scalar", draw, high - low), low)
+    kept = lifter.argument(x)
+    turned = lifter.emit("aten.mul.Tensor", kept, slope)
+    result = lifter.emit("aten.where.self", lifter.emit("aten.gt.Scalar", kept, 0), kept, turned)
+    for user in node.users:
+        if user.args[1] == 0:
+            lifter.names[user] = result.name
+    lifter.names[node] = result.name
+
+
+def _multinomial(lifter: Lifter, node: fx.Node) -> None:
+    """Numbers of classes, by inverse transform; several different ones by the largest keys."""
+    weights, count, replacement = (*node.args, False)[:3]
+    assert isinstance(weights, fx.Node)
+    wide = lifter.emit("aten._to_copy.default", lifter.argument(weights), dtype=torch.float64)
+    if count != 1 and not replacement:
+        draw = lifter.site(node, "uniform", 0.5, torch.float64, like=wide, drawn=weights)
+        spread = lifter.emit("aten.neg.default", lifter.emit("aten.log.default", draw))
+        keys = lifter.emit(
+            "aten.sub.Tensor",
+            lifter.emit("aten.log.default", wide),
+            lifter.emit("aten.log.default", spread),
+        )
+        largest = lifter.emit("aten.topk.default", keys, lifter.argument(count), -1)
+        lifter.names[node] = lifter.emit("operator.getitem", largest, 1).name
+        return
+    draw = lifter.site(node, "uniform", 0.5, torch.float64, like=wide)
+    sums = lifter.emit("aten.cumsum.default", wide, -1)
+    total = lifter.emit("aten.slice.Tensor", sums, -1, -1, 2**63 - 1)
+    bound = lifter.emit("aten.mul.Tensor", draw, total)
+    inner = lifter.emit("aten.slice.Tensor", sums, -1, 0, -1)
+    passed = lifter.emit(
+        "aten.le.Tensor",
+        lifter.emit("aten.unsqueeze.default", inner, -2),
+        lifter.emit("aten.unsqueeze.default", bound, -1),
+    )
+    lifter.names[node] = lifter.emit("aten.sum.dim_IntList", passed, (-1,)).name
+
+
+def _randperm(lifter: Lifter, node: fx.Node) -> None:
+    draw = lifter.site(node, "uniform", 0.5, torch.float64)
+    order = lifter.emit("aten.argsort.default", draw)
+    result = lifter.emit("aten._to_copy.default", order, dtype=node.meta["val"].dtype)
+    lifter.names[node] = result.name
 
 
 RULES: dict[str, Callable[[Lifter, fx.Node], None]] = {
@@ -212,5 +304,13 @@ RULES: dict[str, Callable[[Lifter, fx.Node], None]] = {
     "aten.randint_like.default": _randint,
     "aten.randint_like.low_dtype": _randint,
     "aten.exponential.default": _exponential,
+    "aten.log_normal.default": _log_normal,
+    "aten.cauchy.default": _cauchy,
+    "aten.geometric.default": _geometric,
+    "aten.rrelu_with_noise_functional.default": _rrelu,
+    "aten.multinomial.default": _multinomial,
+    "aten.randperm.default": _randperm,
+    "aten.rand.generator": _rand,
+    "aten.randn.generator": _randn,
 }
 """The random operators that can be lifted."""

@@ -146,7 +146,8 @@ def _compare(two: Value, three: Value) -> Layout:
 
 
 def _equal_rows(value: Tensor, axis: int) -> bool:
-    first, *others = torch.split(value.double(), 1, dim=axis)
+    numbers = torch.view_as_real(value) if value.is_complex() else value
+    first, *others = torch.split(numbers.double(), 1, dim=axis)
     noise = 1e-4 * float(first.abs().nan_to_num(posinf=0.0).max()) if first.numel() else 0.0
     return all(
         torch.allclose(first, other, rtol=1e-4, atol=noise, equal_nan=True) for other in others

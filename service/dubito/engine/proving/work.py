@@ -8,7 +8,7 @@ The unit is one tenth of a nanosecond of one processor core: UNITS_PER_S of them
     passing over a value     10 per entry
     functions in series      200 per entry
     products of matrices     0.4 per multiply-add in float32, more in other types
-    sorting                  50 per entry and level
+    sorting, transforming    50 per entry and level
     recurrence               200 000 per step and layer, whatever its width, and its products
 """
 
@@ -32,13 +32,18 @@ _OTHER_PRODUCT = 10.0  # of integers and of short floats, which take no fast ker
 _BY_SERIES = """
 acos acosh asin asinh atan atanh atan2 tan digamma lgamma erfinv pow logcumsumexp hypot remainder
 fmod floor_divide logit xlogy sinc prod cumprod norm linalg_vector_norm grid_sampler
-grid_sampler_2d upsample_bicubic2d _upsample_bilinear2d_aa
+grid_sampler_2d upsample_bicubic2d _upsample_bilinear2d_aa angle polar polygamma i0 special_erfcx
+special_i0e special_i1 special_i1e special_log_ndtr special_ndtri
 """
 _IN_SERIES = frozenset(_BY_SERIES.split())
-_SORTING = frozenset(["sort", "argsort", "topk", "cummax", "cummin"])
+_BY_LEVELS = """
+sort argsort topk cummax cummin median nanmedian kthvalue mode searchsorted
+_fft_r2c _fft_c2c _fft_c2r
+"""
+_SORTING = frozenset(_BY_LEVELS.split())
 _BY_INDEX = """
-index index_select gather take_along_dim scatter scatter_add index_put index_add embedding
-bucketize col2im
+index index_select gather take_along_dim scatter scatter_add scatter_reduce index_put index_add
+embedding bucketize col2im
 """
 _SCATTERING = frozenset(_BY_INDEX.split())
 Arguments = Mapping[str, Any]
@@ -99,6 +104,8 @@ def hidden_bytes(
     if made is None or not (kind.startswith("conv") or kind in _HIDING):
         return 0.0
     arguments = _by_name(node, args, kwargs)
+    if kind == "linalg_matrix_exp":
+        return float(made.element_size() * made.numel() * _EXPONENTIAL)
     if kind == "einsum":
         products = _einsum(arguments, made) / _per_product(made)
         return made.element_size() * products if len(arguments["tensors"]) > 2 else 0.0
@@ -114,7 +121,8 @@ def hidden_bytes(
     return float(weight.element_size() * windows * weight.numel() / weight.shape[0])
 
 
-_HIDING = frozenset(["einsum", "scaled_dot_product_attention"])
+_EXPONENTIAL = 40  # products, of series and squarings, and what they keep meanwhile
+_HIDING = frozenset(["linalg_matrix_exp", "einsum", "scaled_dot_product_attention"])
 
 
 def _by_name(node: Node, args: Sequence[object], kwargs: Mapping[str, object]) -> Arguments:
@@ -178,6 +186,24 @@ def _pool(axes: int) -> Callable[[Arguments, Tensor], float]:
     return count
 
 
+def _of_matrices(of: str, times: float) -> Callable[[Arguments, Tensor], float]:
+    """Count that many products per entry of matrices and further column that they act on."""
+
+    def count(arguments: Arguments, made: Tensor) -> float:
+        matrices: Tensor = arguments[of]
+        columns = made.shape[-1] if made.ndim else 1
+        size = matrices.shape[-1] if matrices.ndim else 1
+        return matrices.numel() * max(size, columns) * times
+
+    return count
+
+
+def _distances(arguments: Arguments, made: Tensor) -> float:
+    return (
+        made.numel() * int(arguments["x1"].shape[-1]) * (_PASS if arguments["p"] == 2 else _SERIES)
+    )
+
+
 def _attention(arguments: Arguments, made: Tensor) -> float:
     query: Tensor = arguments["query"]
     key: Tensor = arguments["key"]
@@ -201,6 +227,17 @@ _FURTHER: dict[str, Callable[[Arguments, Tensor], float]] = {
     **{f"conv{axes}d": _convolution for axes in (1, 2, 3)},
     **{f"conv_transpose{axes}d": _transposed for axes in (1, 2, 3)},
     "convolution": _convolution,
+    **{f"_linalg_{kind}": _of_matrices("A", 5.0) for kind in ("solve_ex", "det", "slogdet")},
+    **{f"linalg_{kind}_ex": _of_matrices("self", 5.0) for kind in ("cholesky",)},
+    **{
+        "linalg_inv_ex": _of_matrices("A", 5.0),
+        "linalg_solve_triangular": _of_matrices("self", 5.0),
+    },
+    **{
+        "linalg_matrix_exp": _of_matrices("self", 200.0),
+        "cholesky_solve": _of_matrices("input2", 5.0),
+    },
+    "_cdist_forward": _distances,
     **{f"{kind}_pool{axes}d": _pool(axes) for kind in ("max", "avg") for axes in (1, 2, 3)},
     **{f"max_pool{axes}d_with_indices": _pool(axes) for axes in (2, 3)},
     **{f"{kind}_cell": _cell for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu")},

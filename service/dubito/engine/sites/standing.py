@@ -138,7 +138,9 @@ class _Means:
         for name in met:
             two, three = (_reduced(means.of(name)) for means in self._at)
             is_same = two.shape == three.shape and torch.allclose(two, three)
-            is_held = self._look.types[name].is_floating_point or bool((two == two.round()).all())
+            kind = self._look.types[name]
+            is_number = kind.is_floating_point or kind.is_complex
+            is_held = is_number or bool((two == two.round()).all())
             if not is_same or not is_held:
                 raise self._at[0].unknown(name)
             made[name] = two

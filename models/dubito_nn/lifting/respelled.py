@@ -1,0 +1,118 @@
+"""Write calls that no bundle may hold as others that mean the same, while a network is recorded.
+
+Its job: stand in for functions of torch whose own steps check values, or take the number of rows
+for a number of their own.
+
+    embedding_bag(ids, table)     the sum, mean or maximum of table[ids] over each row's ids
+    inv, solve, cholesky          the same without torch's look at whether the matrix is singular
+    multi_dot([a, b, c])          (a b) c, from the left
+    take_along_dim(x, i, axis)    gather
+    cdist(x, y) of matrices       of a batch of one-row matrices
+    x.data                        x.detach(), whose writes the recorder sees
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+Call = Callable[..., object]
+
+
+class Respelled(TorchFunctionMode):
+    """While active, the functions of `_SPELLINGS` are called in the way that can be recorded."""
+
+    def __torch_function__(
+        self,
+        func: Call,
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Call the stand-in of a function, where it has one for such arguments."""
+        spelling = _SPELLINGS.get(func)
+        if spelling is not None:
+            result = spelling(*args, **(kwargs or {}))
+            if result is not None:
+                return result
+        return func(*args, **(kwargs or {}))
+
+
+def _embedding_bag(*args: object, **kwargs: object) -> object:
+    bound = inspect.signature(functional.embedding_bag).bind(*args, **kwargs)
+    bound.apply_defaults()
+    given: dict[str, Any] = bound.arguments
+    ids, table, mode = (given[name] for name in ("input", "weight", "mode"))
+    if ids.dim() != 2 or given["max_norm"] is not None:
+        return None
+    found = functional.embedding(ids, table)
+    if given["per_sample_weights"] is not None:
+        found = found * given["per_sample_weights"].unsqueeze(2)
+    if given["padding_idx"] is None:
+        if mode == "max":
+            return found.amax(1)
+        return found.sum(1) if mode == "sum" else found.mean(1)
+    kept = (ids != given["padding_idx"] % table.shape[0]).unsqueeze(2)
+    if mode == "max":
+        lowest = found.masked_fill(~kept, -torch.inf).amax(1)
+        return lowest.masked_fill(~kept.any(1), 0.0)
+    total = (found * kept).sum(1)
+    return total if mode == "sum" else total / kept.sum(1).clamp(min=1)
+
+
+def _inverse(A: Tensor, *, out: None = None) -> object:
+    return torch.linalg.inv_ex(A)[0]
+
+
+def _solve(A: Tensor, B: Tensor, *, left: bool = True, out: None = None) -> object:
+    return torch.linalg.solve_ex(A, B, left=left)[0]
+
+
+def _cholesky(A: Tensor, upper: bool = False, *, out: None = None) -> object:
+    return torch.linalg.cholesky_ex(A, upper=upper)[0]
+
+
+def _multi_dot(tensors: Sequence[Tensor], *, out: None = None) -> object:
+    return reduce(torch.matmul, tensors)
+
+
+def _take_along_dim(
+    input: Tensor,
+    indices: Tensor,
+    dim: int | None = None,
+    *,
+    out: None = None,
+) -> Tensor | None:
+    same = dim is not None and input.dim() == indices.dim()
+    if not same or any(
+        isinstance(size, int) and size == 1 and axis != dim % input.dim()  # type: ignore[operator]
+        for tensor in (input, indices)
+        for axis, size in enumerate(tensor.shape)
+    ):
+        return None  # axes that are repeated
+    return torch.gather(input, dim, indices)  # type: ignore[arg-type]
+
+
+def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> Tensor | None:
+    if x1.dim() != 2 or x2.dim() != 2:
+        return None
+    return torch.cdist(x1.unsqueeze(1), x2.unsqueeze(0), p).squeeze(1)
+
+
+_SPELLINGS: dict[object, Call] = {
+    functional.embedding_bag: _embedding_bag,
+    **dict.fromkeys((torch.linalg.inv, torch.inverse, Tensor.inverse), _inverse),
+    torch.linalg.solve: _solve,
+    **dict.fromkeys((torch.linalg.cholesky, torch.cholesky, Tensor.cholesky), _cholesky),
+    torch.linalg.multi_dot: _multi_dot,
+    **dict.fromkeys((torch.take_along_dim, Tensor.take_along_dim), _take_along_dim),
+    torch.cdist: _cdist,
+    Tensor.data.__get__: Tensor.detach,  # type: ignore[attr-defined]
+}
