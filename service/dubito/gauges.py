@@ -60,6 +60,11 @@ class Gauges(Collector):
             "dubito_queue_rows", "Rows of predictions that wait for the device.", worker.queued_rows
         )
         yield _gauge(
+            "dubito_queue_wait_seconds",
+            "Time that all that waits or is computed takes the device.",
+            worker.entrance.ahead_s(),
+        )
+        yield _gauge(
             "dubito_queue_work",
             "Rows x samples of all requests that wait or are computed.",
             worker.queued_work,

@@ -10,12 +10,12 @@ import re
 import time
 
 from starlette.datastructures import Headers
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dubito.api.border.access import access_of
-from dubito.api.border.context import request_id
-from dubito.api.border.errors import FieldsError, error_response
+from dubito.api.border.context import refusal
+from dubito.api.border.errors import FieldsError
 from dubito.api.border.waiting import timeout_of
 from dubito.errors import QueueFullError
 from dubito.serving.turns.backlog import WaitingLine
@@ -45,8 +45,7 @@ class AdmissionMiddleware:
                 try:
                     _look(scope)
                 except QueueFullError as error:
-                    response = error_response(error, request_id(HTTPConnection(scope)))
-                    await response(scope, receive, send)
+                    await refusal(scope, error)(scope, receive, send)
                     return
         await self._app(scope, receive, send)
 

@@ -101,7 +101,7 @@ class ContextMiddleware:
             if status or task is None or not access_of(scope).is_over.is_set():
                 raise
             task.uncancel()
-            response = error_response(ending(), context.request_id)
+            response = refusal(scope, ending())
             await response(scope, receive, send_with_id)
         except Exception:
             _log.exception(
@@ -112,7 +112,7 @@ class ContextMiddleware:
             )
             if status:
                 raise
-            response = error_response(internal_error(), context.request_id)
+            response = refusal(scope, internal_error())
             await response(scope, receive, send_with_id)
         finally:
             _tell(scope, status, time.perf_counter() - began_s)
