@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -135,6 +136,33 @@ def test_silent_slow_and_unfinished_connections_are_ended_while_others_are_serve
                 assert page["detail"].startswith(f"{told}: expected ")
         predicted(client, normals(2))
     wait_until_alone(hurried)
+
+
+def test_connections_that_wait_are_taken_many_a_turn_of_the_loop(hurried: Server) -> None:
+    crowd, loop = hurried.http.crowd, hurried.http._watch.get_loop()
+    wait_until_alone(hurried)
+    is_held, may_go_on, are_taken = threading.Event(), threading.Event(), threading.Event()
+    turns = 0
+
+    def hold() -> None:
+        is_held.set()
+        assert may_go_on.wait(PATIENCE_S)
+        count()
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        if len(crowd) < 64:
+            loop.call_soon(count)
+        else:
+            are_taken.set()
+
+    loop.call_soon_threadsafe(hold)
+    assert is_held.wait(PATIENCE_S)
+    with raw(hurried.url, 64):
+        may_go_on.set()
+        assert are_taken.wait(PATIENCE_S)
+    assert turns < 32
 
 
 def test_what_breaks_off_anywhere_leaves_nothing(hurried: Server) -> None:

@@ -29,6 +29,9 @@ _LAST_S = 2.0
 
 _TICK_S = 0.02
 
+_DOORS = 16
+"""Times that a socket is listened at: at each, uvloop takes one connection a turn of its loop."""
+
 
 class Server(uvicorn.Server):
     """Serves the application until it is told to end.
@@ -43,13 +46,21 @@ class Server(uvicorn.Server):
         self._app = app
         settings: Settings = app.state.settings
         self.crowd = Crowd(ConnectionLimits.of(settings))
+        self._listening: list[socket.socket] = []
         config.http = partial(Connection, crowd=self.crowd)  # type: ignore[assignment]
         config.ws = "none"
         config.headers = [*config.headers, *security_headers(settings)]
         config.ssl_certfile, config.ssl_keyfile = settings.tls_cert, settings.tls_key
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
+        """Begin to listen.
+
+        A loop that is busy turns slowly, and connections that wait to be taken would wait for as
+        many turns as there are of them.
+        """
+        if sockets:
+            sockets = [*sockets, *(one.dup() for one in sockets for _ in range(_DOORS - 1))]
+            self._listening = sockets
         await super().startup(sockets)
         self.crowd.tell = self._access.application.telemetry.rejected
         self._watch = asyncio.create_task(self.crowd.watch())
@@ -60,7 +71,7 @@ class Server(uvicorn.Server):
         began_s = loop.time()
         access.is_ending.set()  # streams end
         self.crowd.is_ending = True
-        await self._close_the_door(sockets or [])
+        await self._close_the_door(self._listening or sockets or [])
         for connection in list(self.server_state.connections):
             connection.shutdown()
         quiet_s = loop.time() + _QUIET_S
