@@ -19,9 +19,15 @@ from .http import agree
 from .processes import command, serving
 
 ROOT = Path(__file__).parent.parent
-README, CLIENT, HTTP, OPERATION = (
+README, CLIENT, HTTP, OPERATION, TUTORIAL = (
     (ROOT / page).read_text()
-    for page in ("README.md", "docs/client.md", "docs/http.md", "docs/operation.md")
+    for page in (
+        "README.md",
+        "docs/client.md",
+        "docs/http.md",
+        "docs/operation.md",
+        "docs/tutorial.md",
+    )
 )
 ADDRESS = "http://127.0.0.1:8000"
 TOLERANCE = 0.15  # another processor trains another network; what it says stays the same
@@ -119,6 +125,22 @@ def test_the_page_of_the_client_runs_from_its_first_line_to_its_last(run: Run) -
         for language in ("python", "text")
     )
     prints(run, code, printed)
+
+
+def test_the_tutorial_runs_from_its_first_line_to_its_last(run: Run) -> None:
+    """What it prints is held against the parts of a text between dots, line by line."""
+    shown = ""
+    for language, text in re.findall(r"```(\w+)\n(.*?)```", TUTORIAL, re.DOTALL):
+        if language == "python":
+            shown = run(f"'{sys.executable}' -W error - <<'PY'\n{text}PY")
+        elif language == "bash" and text != "dubito serve\n":  # it runs already
+            shown = run(text)
+        elif language == "text":
+            parts = [re.escape(part) for part in text.strip().split("...")]
+            assert re.search(".*?".join(parts), shown, re.DOTALL), shown
+    assert len(shown.split()) > 5  # of what `select` prints
+    report = (Path(run("pwd").strip()) / "report.html").read_text()
+    assert "What was promised, and what came" in report
 
 
 def prints(run: Run, code: str, printed: str) -> None:
