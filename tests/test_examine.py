@@ -73,16 +73,6 @@ class Normed(Net):
         return self.norm(hidden)
 
 
-class Attending(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
-        self.encoder, self.last = nn.TransformerEncoder(layer, 1), nn.Linear(8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.encoder(x).mean(1))
-
-
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -151,17 +141,6 @@ def test_the_spread_of_a_linear_dropout_is_the_closed_one() -> None:
     assert one.spread == pytest.approx(deviation * np.sqrt((4 + 4) / 5), rel=0.5)
 
 
-def test_dropout_in_attention_is_missed_where_modules_alone_are_switched_on() -> None:
-    rows = torch.from_numpy(np.random.default_rng(1).normal(size=(8, 5, 8)).astype(np.float32))
-    found = dubito_nn.examine(seeded(Attending), rows)
-    assert codes(found) == ["missed-by-modules"]
-    assert "(1 of 4): `encoder.layers.0.self_attn`" in found.findings[0].text
-    attention = operation(found, "encoder.layers.0.self_attn")
-    assert (attention.draws["dropout"], attention.draws["sampling"]) == (0, 1)
-    assert 0 < attention.spread < found.switches[1].spread
-    assert attention.drop_prob == 0.1
-
-
 def test_recurrent_layers_and_structured_returns_are_examined() -> None:
     rows = torch.from_numpy(np.random.default_rng(2).normal(size=(8, 5, 4)).astype(np.float32))
     found = dubito_nn.examine(seeded(Recurrent), rows, output_name="scores")
@@ -214,7 +193,7 @@ def test_what_is_no_network_or_does_not_run_is_refused() -> None:
         dubito_nn.examine(Net(), torch.zeros(8, 5) + torch.arange(8)[:, None])
 
 
-def test_the_page_of_examples_prints_what_is_printed(
+def test_attention_is_missed_as_the_page_of_examples_prints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (Path(__file__).parents[1] / "docs" / "examine.md").read_text()
@@ -227,8 +206,14 @@ def test_the_page_of_examples_prints_what_is_printed(
     assert out.endswith(printed)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "networks", raising=False)
-    exec(code, {})
+    names: dict[str, Examination] = {}
+    exec(code, names)
     assert capsys.readouterr().out == codes_printed
+    found = names["found"]
+    attention = operation(found, "attention")
+    assert attention.draws == {"eval": 0, "train": 1, "dropout": 0, "sampling": 1}
+    assert (attention.drop_prob, operation(found, "drop").draws["dropout"]) == (0.1, 1)
+    assert 0 < attention.spread < found.switches[1].spread
 
 
 def test_the_command_prints_one_page_and_fails_where_something_is_found(
