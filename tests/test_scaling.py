@@ -116,13 +116,13 @@ def test_a_probability_of_zero_is_no_accident(scaling: ClassMap) -> None:
 
 def test_the_slopes_of_the_loss_are_those_of_finite_differences() -> None:
     logits_TBC, label_B = drawn(30)
-    log_TBC = log_softmax(logits_TBC, axis=-1)
+    log_BCT = log_softmax(logits_TBC, axis=-1).transpose(1, 2, 0)
     point = np.random.default_rng(1).normal(size=10) / 3
 
     def loss(at: Floats) -> float:
-        return _mean_loss(log_TBC, label_B, np.exp(at[:5]), at[5:])[0]
+        return _mean_loss(log_BCT, label_B, np.exp(at[:5]), at[5:])[0]
 
-    _, by_weight_C, by_bias_C = _mean_loss(log_TBC, label_B, np.exp(point[:5]), point[5:])
+    _, by_weight_C, by_bias_C = _mean_loss(log_BCT, label_B, np.exp(point[:5]), point[5:])
     expected = approx_fprime(point, loss, 1e-6)
     np.testing.assert_allclose(np.r_[by_weight_C, by_bias_C], expected, atol=1e-4)
 

@@ -57,9 +57,9 @@ def fit(
             truths or numbers that cannot be used.
     """
     head.check(terms)
-    rows = head.checked(rows, terms.sampling).with_draws(terms.seed)
+    rows = replace(head.checked(rows, terms.sampling).with_draws(terms.seed), check=check)
     if strange is not None:
-        strange = head.checked(strange, terms.sampling)
+        strange = replace(head.checked(strange, terms.sampling), check=check)
     parts = head.split(rows, terms)
     parted = Strange.of(strange, terms)
     scaled = head.scaled(rows, parts[splits.FIT], terms)
@@ -68,7 +68,7 @@ def fit(
         scaled = head.unscaled(rows, parts[splits.FIT], terms)
     fitted = scaled.promising(rows, parts[splits.CONFORMAL], terms)
     calibration = _decided(_flagged(fitted, rows, parts, parted, terms), rows, parts, terms)
-    calibration = _tried(calibration, made or {}, terms)
+    calibration = _tried(calibration, made or {}, terms, check)
     report = partial(
         judge_checked,
         head,
@@ -112,14 +112,16 @@ def _decided(
     return replace(calibration, policy=Policy.fit(terms.target, uncertainty_b, flag_b, is_wrong_b))
 
 
-def _tried(calibration: Calibration, made: Mapping[str, Sampled], terms: Terms) -> Calibration:
+def _tried(
+    calibration: Calibration, made: Mapping[str, Sampled], terms: Terms, check: Check
+) -> Calibration:
     """Return the calibration with the share that it flags of made rows."""
     if not made:
         return calibration
     head, shares = calibration.head, {}
     for kind, rows in made.items():
         try:
-            usable = head.checked(rows, terms.sampling)
+            usable = replace(head.checked(rows, terms.sampling), check=check)
         except InputError:  # the network overflows on them
             continue
         score_N = calibration.ood_scores(head.source(usable))

@@ -44,9 +44,9 @@ def judge(
     Raises:
         InputError: shapes, truths or numbers that cannot be used.
     """
-    rows = head.checked(rows, None)
+    rows = replace(head.checked(rows, None), check=check)
     if strange is not None:
-        strange = head.checked(strange, None)
+        strange = replace(head.checked(strange, None), check=check)
     if calibration is not None:
         rows = rows.with_draws(calibration.sampling.seed)
     return judge_checked(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubito.calibration.promises import draws
+from dubito.report import Check, no_check
 
 Floats: TypeAlias = NDArray[np.floating]
 Indices: TypeAlias = NDArray[np.int64]
@@ -29,12 +30,14 @@ class Sampled:
         truth: (B, ...) class indices or targets; None for out-of-distribution rows.
         features: (B, ...) features, where the score of the flag reads them.
         uniform: (B,) a number in [0, 1) per row, for randomised sets.
+        check: called as the passes are gone through; whatever it raises ends the work.
     """
 
     passes: tuple[Floats, ...]
     truth: Truths | None = None
     features: Floats | None = None
     uniform: NDArray[np.float64] | None = None
+    check: Check = no_check
 
     def __len__(self) -> int:
         """Return the number of rows, B."""
@@ -62,11 +65,13 @@ class Sampled:
 
     def take(self, rows_b: Indices) -> Sampled:
         """Return some of the rows."""
+        self.check()
         return Sampled(
             passes=tuple(values[:, rows_b] for values in self.passes),
             truth=None if self.truth is None else self.truth[rows_b],
             features=taken(self.features, rows_b),
             uniform=taken(self.uniform, rows_b),
+            check=self.check,
         )
 
     def with_draws(self, seed: int) -> Sampled:

@@ -132,7 +132,7 @@ def judge_scaling(
         label: (B,), or (B, P); -1: nobody has labelled it.
         fit_b: rows that it was fitted on.
         seed: of the folds.
-        check: called between them.
+        check: called between blocks of their rows; whatever it raises ends the work.
     """
     if name == "none":
         return JudgedFit(Verdict())
@@ -140,17 +140,17 @@ def judge_scaling(
     most = log(logits.shape[-1]) + limit(len(fit_b))
 
     def loss(scaling: Scaling, rows: Indices) -> Floats:
-        return bounded(label_nll(logits[:, rows], label[rows], scaling), most)
+        return bounded(label_nll(logits[:, rows], label[rows], scaling, check), most)
 
     def difference(known: Indices, held: Indices) -> Floats:
-        fitted = fit_scaling(name, logits[:, known], label[known])
+        fitted = fit_scaling(name, logits[:, known], label[known], check)
         return _by_row(loss(fitted, held) - loss(1.0, held), label[held])
 
     by_class = label if label.ndim == 1 else None
     verdict = _judge("none", difference, fit_b, seed, check, by_class)
     if name == "isotonic":  # shares of hits: no row counts for more than another
         return JudgedFit(verdict)
-    is_far_b = label_nll(logits[:, fit_b], label[fit_b], scaling) > most
+    is_far_b = label_nll(logits[:, fit_b], label[fit_b], scaling, check) > most
     rows = fit_b[is_far_b.reshape(len(fit_b), -1).any(axis=1)]
     return JudgedFit(verdict, _left_out(rows, len(fit_b), "labels"))
 
@@ -175,7 +175,7 @@ def judge_noise(
         target_BD: their targets; NaN at positions that nobody has measured.
         fit_b: rows that it was, or would be, fitted on.
         seed: of the folds.
-        check: called between them.
+        check: called between blocks of their rows; whatever it raises ends the work.
     """
 
     def log_variance(rows: Indices) -> Floats | None:
@@ -183,11 +183,11 @@ def judge_noise(
 
     def loss(noise: Noise, rows: Indices) -> Floats:
         return noise_losses(
-            noise, mean_TBD[:, rows], log_variance(rows), target_BD[rows], len(fit_b)
+            noise, mean_TBD[:, rows], log_variance(rows), target_BD[rows], len(fit_b), check
         )
 
     def difference(known: Indices, held: Indices) -> Floats:
-        fitted = fit_noise(mean_TBD[:, known], log_variance(known), target_BD[known])
+        fitted = fit_noise(mean_TBD[:, known], log_variance(known), target_BD[known], check)
         if is_given:
             return loss(noise, held) - loss(fitted, held)
         return loss(fitted, held) - loss(Noise.none(target_BD.shape[-1]), held)

@@ -14,6 +14,7 @@ among the out-of-distribution labels, no interval before a calibration) is None,
     number_positions.py    those of rows with numbers at every position
     quantiles.py    those of quantiles
     curves.py       what the pictures need
+    blocks.py       long arrays gone through with a check between blocks
     evaluation.py   figures, their intervals and curves
     likelihood.py   density of a mixture
     pictures.py words.py page.py   drawn, told, and as one HTML file
@@ -21,6 +22,7 @@ among the out-of-distribution labels, no interval before a calibration) is None,
 Dimensions: T samples, B rows, C classes, D outputs, N out-of-distribution rows.
 """
 
+from dubito.report.blocks import blocks
 from dubito.report.classes import classification_statistics, confusion
 from dubito.report.crps import mixture_crps
 from dubito.report.curves import Curves, class_curves, number_curves, score_counts
@@ -62,6 +64,7 @@ __all__ = [
     "Statistics",
     "adaptive_bins",
     "as_evaluation",
+    "blocks",
     "class_curves",
     "classification_statistics",
     "confusion",

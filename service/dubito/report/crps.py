@@ -76,7 +76,7 @@ def _spread(mean_Tn: Floats, deviation_Tn: Floats, num_nodes: float, check: Chec
     if not deviation_Tn.any():
         return _spread_of_points(mean_Tn)
     if num_nodes < len(mean_Tn) / 2:
-        return _spread_by_nodes(mean_Tn, deviation_Tn, int(num_nodes) + 2)
+        return _spread_by_nodes(mean_Tn, deviation_Tn, int(num_nodes) + 2, check)
     return _spread_by_pairs(mean_Tn, deviation_Tn, check)
 
 
@@ -87,13 +87,14 @@ def _spread_of_points(mean_Tn: Floats) -> Floats:
     return 2.0 * (weight_T @ np.sort(mean_Tn, axis=0)) / num_samples**2
 
 
-def _spread_by_nodes(mean_Tn: Floats, deviation_Tn: Floats, num_nodes: int) -> Floats:
+def _spread_by_nodes(mean_Tn: Floats, deviation_Tn: Floats, num_nodes: int, check: Check) -> Floats:
     """Return 2 ∫ F (1 - F) dx of each mixture."""
     margin_n = _TAIL * deviation_Tn.max(axis=0)
     lower_n, upper_n = mean_Tn.min(axis=0) - margin_n, mean_Tn.max(axis=0) + margin_n
     step_n = (upper_n - lower_n) / (num_nodes - 1)
     area_n = np.zeros(mean_Tn.shape[1])
     for node in range(num_nodes):
+        check()
         below_n = ndtr((lower_n + node * step_n - mean_Tn) / deviation_Tn).mean(axis=0)
         area_n += below_n * (1.0 - below_n)
     spread_n: Floats = 2.0 * step_n * area_n

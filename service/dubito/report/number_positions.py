@@ -114,7 +114,7 @@ def number_position_statistics(
     """
     square, nll, some = rows.mean_of(rows.error**2), None, rows.some()
     if (rows.variance > 0).all():
-        nll = rows.mean_of(mixture_nll(rows.mean, rows.variance, rows.target))
+        nll = rows.mean_of(mixture_nll(rows.mean, rows.variance, rows.target, check))
     check()
 
     statistics: dict[str, Statistic | None] = {

@@ -41,7 +41,7 @@ def regression_statistics(
     total_BD = mean_TBD.var(axis=0) + np.broadcast_to(variance_TBD, mean_TBD.shape).mean(axis=0)
     nll = None
     if (variance_TBD > 0).all():
-        nll = mean_of(mixture_nll(mean_TBD, variance_TBD, target_BD).mean(axis=-1))
+        nll = mean_of(mixture_nll(mean_TBD, variance_TBD, target_BD, check).mean(axis=-1))
     check()
     crps = mean_of(mixture_crps(mean_TBD, variance_TBD, target_BD, check).mean(axis=-1))
     return {

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubito.calibration.sampled import taken
+from dubito.report import Check, blocks, no_check
 
 Floats = NDArray[np.float64]
 Features = NDArray[np.floating]
@@ -41,16 +42,23 @@ class SampledSource:
         row_axis: axis of the rows in it: 0, or 1 after that of the passes.
         score: the plain score of a name.
         features: (B, ...) features of the rows, as the network has them or flat.
+        check: called between blocks of rows; whatever it raises ends the work.
     """
 
     values: NDArray[np.floating]
     row_axis: int
     score: Callable[[str, NDArray[np.floating]], Floats]
     features: Features | None = None
+    check: Check = no_check
 
     def plain(self, name: str) -> Floats:
         """Return the score of that name, which needs no fitting, of each row."""
-        return self.score(name, self.values)
+        num_rows = self.values.shape[self.row_axis]
+        score_B = np.empty(num_rows)
+        for rows in blocks(num_rows, self.values.size // max(num_rows, 1), self.check):
+            some = self.values[:, rows] if self.row_axis else self.values[rows]
+            score_B[rows] = self.score(name, some)
+        return score_B
 
     def take(self, rows_b: NDArray[np.int64]) -> SampledSource:
         """Return the source of some of the rows."""

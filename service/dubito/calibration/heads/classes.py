@@ -81,7 +81,7 @@ class ClassHead(LogitHead):
             return replace(self, scaling=scaling, set_rule=own)
         fit = rows.take(fit_b)
         assert fit.uniform is not None
-        mean_bC = scaling.mean(fit.passes[0])
+        mean_bC = scaling.mean(fit)
         rule = sets.choose_penalty(mean_bC, fit.labels, fit.uniform, terms.coverage)
         own = replace(own, penalty=rule.penalty, free_ranks=rule.free_ranks)
         return replace(self, scaling=scaling, set_rule=own)
@@ -89,7 +89,7 @@ class ClassHead(LogitHead):
     def promising(self, rows: Sampled, set_b: Indices, terms: Terms) -> ClassHead:
         some = rows.take(set_b)
         assert some.uniform is not None
-        held_out = self.set_rule.fit(self.scaling.mean(some.passes[0]), some.labels, some.uniform)
+        held_out = self.set_rule.fit(self.scaling.mean(some), some.labels, some.uniform)
         if self.set_rule.per_class:
             _check_rows_per_class(held_out, terms.coverage, terms.extra(rows))
         return replace(self, promise=Promise(terms.coverage, held_out))
@@ -105,7 +105,7 @@ class ClassHead(LogitHead):
 
     def doubts(self, rows: Sampled, some_b: Indices) -> tuple[Floats, NDArray[np.bool_]]:
         some = rows.take(some_b)
-        mean_bC = self.scaling.mean(some.passes[0])
+        mean_bC = self.scaling.mean(some)
         return class_uncertainty(mean_bC), ties.most_probable(mean_bC) != some.labels
 
     def sets(self, mean_BC: Floats, uniform_B: Floats, coverage: float | None) -> NDArray[np.bool_]:
@@ -115,7 +115,7 @@ class ClassHead(LogitHead):
         return self.set_rule.sets(self.promise.held_out, mean_BC, uniform_B, level)
 
     def judged(self, rows: Sampled, coverage: float | None, check: Check) -> Judged:
-        mean_BC, nll_B = self.scaling.mean(rows.passes[0]), self.scaling.nll(rows)
+        mean_BC, nll_B = self.scaling.mean(rows), self.scaling.nll(rows)
         sets_BC = None
         if self.promise is not None:
             assert rows.uniform is not None

@@ -81,7 +81,7 @@ class LogitScaling:
     def fit(cls, rows: Sampled, fit_b: Indices, terms: Terms) -> LogitScaling:
         """The scaling of the rows that fit it."""
         (logits,), name = rows.passes, terms.choices.scaling or "temperature"
-        return cls(name, fit_scaling(name, logits[:, fit_b], rows.labels[fit_b]))
+        return cls(name, fit_scaling(name, logits[:, fit_b], rows.labels[fit_b], rows.check))
 
     @classmethod
     def of_record(cls, record: Stored) -> LogitScaling:
@@ -109,13 +109,13 @@ class LogitScaling:
             "class_map": None if is_temperature else self.applied,
         }
 
-    def mean(self, logits: NDArray[np.floating]) -> Floats:
+    def mean(self, rows: Sampled) -> Floats:
         """The mean distribution over the passes, classes last."""
-        return mean_probabilities(logits, self.applied)
+        return mean_probabilities(rows.passes[0], self.applied, rows.check)
 
     def nll(self, rows: Sampled) -> Floats:
         """Negative log-likelihood of each label, in nats; that of no label is 0."""
-        return label_nll(rows.passes[0], rows.labels, self.applied)
+        return label_nll(rows.passes[0], rows.labels, self.applied, rows.check)
 
     def for_score(self, name: str, logits: NDArray[np.floating]) -> NDArray[np.floating]:
         """The logits that a score reads: of some as the network gives them."""
@@ -166,7 +166,7 @@ class LogitHead(Head):
         def score(name: str, logits: NDArray[np.floating]) -> Floats:
             return self.row_scores(name, self.scaling.for_score(name, logits))
 
-        return SampledSource(rows.passes[0], 1, score, rows.features)
+        return SampledSource(rows.passes[0], 1, score, rows.features, rows.check)
 
     def stored(self) -> dict[str, object]:
         return self.scaling.stored()

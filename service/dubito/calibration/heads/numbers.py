@@ -132,7 +132,7 @@ class NumberHead(HeadOfNumbers):
     def scaled(self, rows: Sampled, fit_b: Indices, terms: Terms) -> Self:
         precision = terms.choices.noise_precision
         fit = self.for_noise(rows, len(fit_b), terms.seed).take(fit_b)
-        noise = noise_of(precision, fit.means, fit.log_variances, fit.targets)
+        noise = noise_of(precision, fit.means, fit.log_variances, fit.targets, fit.check)
         if precision is not None:
             check_precision(precision, self.known(rows))
         return self._with(noise, rows, fit_b, terms)
@@ -152,7 +152,9 @@ class NumberHead(HeadOfNumbers):
 
     def promising(self, rows: Sampled, set_b: Indices, terms: Terms) -> Self:
         some, total_bD = rows.take(set_b), self.variance(rows)[set_b]
-        held_out = self.intervals.fit(self.mixture(some), total_bD, some.targets, terms.coverage)
+        held_out = self.intervals.fit(
+            self.mixture(some), total_bD, some.targets, terms.coverage, rows.check
+        )
         return replace(self, promise=Promise(terms.coverage, held_out))
 
     def verdict(self, rows: Sampled, fit_b: Indices, terms: Terms, check: Check) -> JudgedFit:
@@ -163,7 +165,7 @@ class NumberHead(HeadOfNumbers):
 
     def source(self, rows: Sampled) -> SampledSource:
         epistemic_BD = self.of_rows(rows.means.var(axis=0))
-        return SampledSource(epistemic_BD, 0, self.score, rows.features)
+        return SampledSource(epistemic_BD, 0, self.score, rows.features, rows.check)
 
     def doubts(self, rows: Sampled, some_b: Indices) -> tuple[Floats, None]:
         variance_bD = self.of_rows(self.variance(rows.take(some_b)))
@@ -174,7 +176,7 @@ class NumberHead(HeadOfNumbers):
         passes, ends, level = self.mixture(rows), None, coverage
         if self.promise is not None:
             level = self.promise.level(coverage)
-            ends = self.intervals.ends(self.promise, passes, level)
+            ends = self.intervals.ends(self.promise, passes, level, check)
         return Judged(
             regression_statistics(*passes, rows.targets, ends, level, check),
             number_curves(*passes, rows.targets, None),

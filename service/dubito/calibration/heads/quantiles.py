@@ -140,7 +140,7 @@ class QuantileHead(HeadOfNumbers):
         return JudgedFit(Verdict())
 
     def source(self, rows: Sampled) -> SampledSource:
-        return SampledSource(rows.means.var(axis=0), 0, self.score, rows.features)
+        return SampledSource(rows.means.var(axis=0), 0, self.score, rows.features, rows.check)
 
     def doubts(self, rows: Sampled, some_b: Indices) -> tuple[Floats, None]:
         some = rows.take(some_b)

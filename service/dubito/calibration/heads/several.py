@@ -115,7 +115,7 @@ class SeveralHead(LogitHead):
 
     def promising(self, rows: Sampled, set_b: Indices, terms: Terms) -> Self:
         some = rows.take(set_b)
-        score_b = self.positions.row_scores(self.scaling.mean(some.passes[0]), some.labels)
+        score_b = self.positions.row_scores(self.scaling.mean(some), some.labels)
         return replace(self, promise=Promise(terms.coverage, ConformalScores.of([score_b])))
 
     def row_scores(self, name: str, logits: NDArray[np.floating]) -> Floats:
@@ -127,7 +127,7 @@ class SeveralHead(LogitHead):
 
     def doubts(self, rows: Sampled, some_b: Indices) -> tuple[Floats, NDArray[np.bool_]]:
         some = rows.take(some_b)
-        mean_bPC, label_bP = self.scaling.mean(some.passes[0]), some.labels
+        mean_bPC, label_bP = self.scaling.mean(some), some.labels
         is_off_bP = (ties.most_probable(mean_bPC) != label_bP) & (label_bP != UNLABELLED)
         return self.positions.uncertainty(mean_bPC), is_off_bP.any(axis=1)
 
@@ -139,7 +139,7 @@ class SeveralHead(LogitHead):
 
     def judged(self, rows: Sampled, coverage: float | None, check: Check) -> Judged:
         """Figures of positions are means over the labelled ones; sets and areas those of rows."""
-        mean_BPC, nll_BP = self.scaling.mean(rows.passes[0]), self.scaling.nll(rows)
+        mean_BPC, nll_BP = self.scaling.mean(rows), self.scaling.nll(rows)
         is_known, sets_NC, is_covered_B = rows.labels != UNLABELLED, None, None
         if self.promise is not None:
             sets_BPC = self.sets(mean_BPC, coverage)

@@ -27,6 +27,7 @@ from dubito import ties
 from dubito.calibration.choices import IntervalsName
 from dubito.calibration.promises.conformal import ConformalScores, Promise
 from dubito.calibration.promises.mixture import quantiles
+from dubito.report import Check, no_check
 
 Floats = NDArray[np.float64]
 Ends = tuple[Floats, Floats]
@@ -41,7 +42,12 @@ class IntervalRule:
     kind: IntervalsName = "normalised"
 
     def fit(
-        self, passes: Passes, total_BD: Floats, target_BD: Floats, coverage: float
+        self,
+        passes: Passes,
+        total_BD: Floats,
+        target_BD: Floats,
+        coverage: float,
+        check: Check = no_check,
     ) -> ConformalScores:
         """The scores of held-out rows.
 
@@ -50,22 +56,31 @@ class IntervalRule:
             total_BD: variance of the mixture.
             target_BD: targets.
             coverage: of the quantiles of `cqr`.
+            check: called between blocks of rows; whatever it raises ends the work.
         """
         if self.kind == "normalised":
             return fit_normalised(passes[0].mean(axis=0), total_BD, target_BD)
-        return fit_quantiles(quantile_ends(*passes, coverage), target_BD)
+        return fit_quantiles(quantile_ends(*passes, coverage, check), target_BD)
 
-    def ends(self, promise: Promise, passes: Passes, coverage: float | None = None) -> Ends:
+    def ends(
+        self,
+        promise: Promise,
+        passes: Passes,
+        coverage: float | None = None,
+        check: Check = no_check,
+    ) -> Ends:
         """Lower and upper ends, each (B, D); infinite where the held-out rows are too few.
 
         Args:
             promise: of held-out rows.
             passes: means and calibrated variances of all passes.
             coverage: that of the promise where None.
+            check: called between blocks of rows; whatever it raises ends the work.
         """
         level = promise.level(coverage)
         if self.kind == "cqr":
-            return widened(promise.held_out, quantile_ends(*passes, promise.coverage), level)
+            ends = quantile_ends(*passes, promise.coverage, check)
+            return widened(promise.held_out, ends, level)
         mean_TBD, variance_TBD = passes
         total_BD = mean_TBD.var(axis=0) + variance_TBD.mean(axis=0)
         return normalised(promise.held_out, mean_TBD.mean(axis=0), total_BD, level)
@@ -114,10 +129,15 @@ def widened(held_out: ConformalScores, ends: Ends, coverage: float) -> Ends:
     )
 
 
-def quantile_ends(mean_TBD: Floats, variance_TBD: Floats, coverage: float) -> Ends:
+def quantile_ends(
+    mean_TBD: Floats, variance_TBD: Floats, coverage: float, check: Check = no_check
+) -> Ends:
     """The mixture's quantiles at (1 - c)/2 and (1 + c)/2, each (B, D), in target units."""
     lower, upper = (1 - coverage) / 2, (1 + coverage) / 2
-    return quantiles(mean_TBD, variance_TBD, lower), quantiles(mean_TBD, variance_TBD, upper)
+    return (
+        quantiles(mean_TBD, variance_TBD, lower, check),
+        quantiles(mean_TBD, variance_TBD, upper, check),
+    )
 
 
 def _positive(variance_BD: Floats) -> Floats:

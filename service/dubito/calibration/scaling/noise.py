@@ -36,6 +36,7 @@ JASA 90:928-934 (a prior that weighs one row).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import log
 
@@ -45,6 +46,7 @@ from scipy.special import logsumexp
 
 from dubito.calibration.scaling.bounded import bounded, limit
 from dubito.errors import InputError
+from dubito.report import Check, blocks, no_check
 from dubito.report.likelihood import nll_of_squares
 
 _FARTHEST = 1e12  # times that the noise variance may be off that of the targets
@@ -133,6 +135,7 @@ def noise_of(
     mean_TBD: NDArray[np.floating],
     log_variance_TBD: NDArray[np.floating] | None,
     target_BD: NDArray[np.float64],
+    check: Check = no_check,
 ) -> Noise:
     """The noise of a given precision, or where there is none, the fitted one.
 
@@ -140,7 +143,7 @@ def noise_of(
         InputError: the network has a noise of its own, or the precision is none.
     """
     if noise_precision is None:
-        return fit_noise(mean_TBD, log_variance_TBD, target_BD)
+        return fit_noise(mean_TBD, log_variance_TBD, target_BD, check)
     if log_variance_TBD is not None:
         raise InputError(
             "`noise_precision` expects a network that predicts means alone, got one with "
@@ -153,13 +156,20 @@ def fit_noise(
     mean_TBD: NDArray[np.floating],
     log_variance_TBD: NDArray[np.floating] | None,
     target_BD: NDArray[np.float64],
+    check: Check = no_check,
 ) -> Noise:
     """The noise of largest likelihood, each output on its own.
 
     NLL(v) = -1/B Σ_b log 1/T Σ_t N(y_b; m_tb, v), with v_tb = v, or scale · exp(s_tb), and each
     row's bounded beyond what it loses under a noise that suits itself
+
+    Args:
+        mean_TBD: means of the passes.
+        log_variance_TBD: their log-variances, or None.
+        target_BD: targets.
+        check: called between blocks of rows; whatever it raises ends the fit.
     """
-    rows_D = _outputs(mean_TBD, log_variance_TBD, target_BD)
+    rows_D = _outputs(mean_TBD, log_variance_TBD, target_BD, check)
     has_variance = log_variance_TBD is not None
     optima = [_fit_output(rows, has_variance) for rows in rows_D]
     value_D = tuple(value for value, _ in optima)
@@ -177,6 +187,7 @@ def noise_losses(
     log_variance_TBD: NDArray[np.floating] | None,
     target_BD: NDArray[np.float64],
     num_rows: int,
+    check: Check = no_check,
 ) -> NDArray[np.float64]:
     """What `fit_noise` minimises, row by row, shape (B,): the mean over the outputs.
 
@@ -186,9 +197,10 @@ def noise_losses(
         log_variance_TBD: their log-variances, or None.
         target_BD: targets.
         num_rows: of the fit.
+        check: called between blocks of rows; whatever it raises ends the work.
     """
     factor_D = noise.variance if log_variance_TBD is None else noise.scale
-    rows_D = _outputs(mean_TBD, log_variance_TBD, target_BD, num_rows)
+    rows_D = _outputs(mean_TBD, log_variance_TBD, target_BD, check, num_rows)
     losses_DB = [rows.of_rows(log(factor)) for rows, factor in zip(rows_D, factor_D, strict=True)]
     losses_B: NDArray[np.float64] = np.mean(losses_DB, axis=0)
     return losses_B
@@ -208,12 +220,18 @@ class _Rows:
         num_rows: int,
         target_B: NDArray[np.float64],
         row_B: NDArray[np.int64],
+        check: Check,
     ) -> None:
-        self._square_TB, self._log_variance_TB = square_TB, log_variance_TB
+        self._square_TB, self._check = square_TB, check
+        self._log_variance_TB = np.broadcast_to(
+            log_variance_TB, (len(log_variance_TB), len(target_B))
+        )
         self.target_B, self._row_B = target_B, row_B
-        with np.errstate(divide="ignore"):
-            log_square_TB = np.log(square_TB) - log_variance_TB
-        self.own_B = logsumexp(log_square_TB, axis=0) - log(len(square_TB))  # -inf: met exactly
+        self.own_B = np.empty(len(target_B))  # -inf: met exactly
+        for rows in self._blocks():
+            with np.errstate(divide="ignore"):
+                log_square_Tb = np.log(square_TB[:, rows]) - self._log_variance_TB[:, rows]
+            self.own_B[rows] = logsumexp(log_square_Tb, axis=0) - log(len(square_TB))
         self._most_B = self._nll(np.clip(self.own_B, *_LOG_RANGE)) + limit(num_rows)
 
     def losses(self, log_factor: float) -> NDArray[np.float64]:
@@ -237,13 +255,22 @@ class _Rows:
         return np.bincount(self._row_B, weights).astype(np.float64)
 
     def _nll(self, log_factor: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        return nll_of_squares(self._square_TB, self._log_variance_TB + log_factor)
+        factor_B = np.broadcast_to(log_factor, self.target_B.shape)
+        nll_B = np.empty(self.target_B.shape)
+        for rows in self._blocks():
+            log_variance_Tb = self._log_variance_TB[:, rows] + factor_B[rows]
+            nll_B[rows] = nll_of_squares(self._square_TB[:, rows], log_variance_Tb)
+        return nll_B
+
+    def _blocks(self) -> Iterator[slice]:
+        return blocks(len(self.target_B), len(self._square_TB), self._check)
 
 
 def _outputs(
     mean_TBD: NDArray[np.floating],
     log_variance_TBD: NDArray[np.floating] | None,
     target_BD: NDArray[np.float64],
+    check: Check,
     num_rows: int | None = None,
 ) -> list[_Rows]:
     rows_D = []
@@ -256,6 +283,7 @@ def _outputs(
         return of_output if is_every else of_output[..., is_known]
 
     for output in range(target_BD.shape[-1]):
+        check()
         mean_TB, target_B = of(output, mean_TBD), of(output, target_BD)
         square_TB = (target_B - mean_TB) ** 2
         rounding_TB = _RESOLUTION * np.maximum(np.abs(mean_TB), np.abs(target_B))
@@ -264,7 +292,7 @@ def _outputs(
             np.zeros((1, 1)) if log_variance_TBD is None else of(output, log_variance_TBD)
         )
         rows_D.append(
-            _Rows(square_TB, log_variance_TB, num_rows or len(target_BD), target_B, row_B)
+            _Rows(square_TB, log_variance_TB, num_rows or len(target_BD), target_B, row_B, check)
         )
     return rows_D
 
