@@ -238,12 +238,21 @@ def test_a_method_that_is_not_allowed_names_those_that_are(shared: httpx.Client)
     _check(shared.get("/v1/modles"), 404, "'/v1/modles'")
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "soon", "1e9", "999999999999", "\u00b2"])
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "1e9", "999999999999", "9" * 5000, "\u00b2"])
 def test_a_timeout_that_is_none_is_refused(shared: httpx.Client, text: str) -> None:
     reply = shared.post(
         PREDICT, json=GOOD, headers={b"X-Request-Timeout-Ms": text.encode("latin-1")}
     )
     _check(reply, 422, "X-Request-Timeout-Ms", "correct it")
+    _check_next(shared)
+
+
+def test_a_site_of_thousands_of_digits_names_none(shared: httpx.Client) -> None:
+    headers = {"Content-Type": "application/x-npy"}
+    reply = shared.post(
+        f"{PREDICT}?sites={'9' * 5000}", content=npy(np.zeros((1, 4), np.float32)), headers=headers
+    )
+    assert reply.status_code == 422
     _check_next(shared)
 
 

@@ -266,7 +266,10 @@ def test_a_mask_without_a_known_mean_is_refused_and_may_be_sampled(tmp_path: Pat
         (None, "got None: such as last"),
         ([True], "expects site numbers and patterns of module paths, got True"),
         ([1.5], "got 1.5: such as 3"),
-        ([2], "site numbers from 0 to 1 .*got 2, which names no site: choose among `2`, `5`"),
+        (
+            [2],
+            r"from 0 to 1 .*got 2, which names no site: choose among 0 \(`2`\), 1 \(`5`\); digits",
+        ),
         ([-1], "got -1, which names no site"),
         (["head.*"], "got `head.*`, which names no site"),
         ([0] * 1001, "got 1001 of them"),

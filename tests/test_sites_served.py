@@ -61,7 +61,11 @@ def test_a_choice_is_answered_alike_however_it_is_written(deep: httpx.Client) ->
         ({"sites": 1}, "`sites`: expected 'all' or 'last' or a list, got 1"),
         ({"sites": [1.5]}, "`sites.0`: expected a whole number or text, got 1.5"),
         ({"sites": []}, "`sites` expects `all`, `last`, or 1 to 1000 site numbers and patterns"),
-        ({"sites": [2]}, "got 2, which names no site: choose among `2`, `5`"),
+        (
+            {"sites": [2]},
+            "got 2, which names no site: choose among 0 (`2`), 1 (`5`); "
+            "digits are a number, and the module `2` is the pattern [2]",
+        ),
         ({"sites": ["head.*"]}, "got `head.*`, which names no site"),
         ({"sites": "last", "method": "point"}, "all masks stand at their means: leave one out"),
     ],

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 import struct
-import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -29,7 +28,6 @@ DAMAGE = (
 )
 """What zipfile lets through on damaged archives."""
 
-_BAD_HEADER = (SyntaxError, tokenize.TokenError)  # numpy's reader of headers lets them through
 _MAX_ENTRIES = 64
 _KINDS = "biufU"  # booleans, integers, floats, text
 _HEADERS = {
@@ -68,29 +66,57 @@ def load(file: IO[bytes]) -> NDArray[np.generic] | Arrays:
         return arrays
     except (OSError, DamagedArrayError):
         raise
-    except (*DAMAGE, *_BAD_HEADER) as error:
-        raise DamagedArrayError(str(error), name) from error
+    except Exception as error:  # numpy's reader of headers lets its tokenizer's errors through
+        raise DamagedArrayError(explained(error), name) from error
 
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     """Shape, whether in Fortran's order, and type of a `.npy` file, read up to its numbers.
 
     Raises:
-        Exception: of many kinds: the header is damaged, or of an unknown version.
+        DamagedArrayError: the header is damaged, or of an unknown version.
     """
-    shape, is_fortran, dtype = _HEADERS[npy.read_magic(file)](file)
+    try:
+        version = npy.read_magic(file)
+    except ValueError as error:
+        raise DamagedArrayError("it does not begin as one") from error
+    if version not in _HEADERS:
+        major, minor = version
+        raise DamagedArrayError(f"version {major}.{minor} of the format; known are 1.0 to 3.0")
+    try:
+        shape, is_fortran, dtype = _HEADERS[version](file)
+    except Exception as error:  # its tokenizer's errors too
+        raise DamagedArrayError("a header that cannot be read") from error
     return shape, is_fortran, dtype
+
+
+def explained(error: Exception) -> str:
+    """Why an array or archive cannot be read, in our words: those of libraries name their parts."""
+    match error:
+        case DamagedArrayError():
+            return str(error)
+        case NotImplementedError():
+            return "a compression that is not read here"
+        case RuntimeError():  # what zipfile raises of a password
+            return "an encrypted array"
+        case ValueError() if "Object arrays" in str(error):
+            return "Python objects, such as pandas' text"
+        case zipfile.BadZipFile():
+            return "no archive, or a damaged one"
+    return "damaged, or cut short"
 
 
 def check_size(shape: tuple[int, ...], dtype: np.dtype[np.generic], num_bytes: int) -> None:
     """Compare what a header promises with what is there.
 
     Raises:
-        ValueError: an array of that shape and type has another number of bytes.
+        DamagedArrayError: an array of that shape and type has another number of bytes.
     """
     expected = math.prod(shape) * dtype.itemsize
     if num_bytes != expected:
-        raise ValueError(f"shape {shape} of {dtype} needs {expected} bytes, {num_bytes} are there")
+        raise DamagedArrayError(
+            f"shape {shape} of {dtype} needs {expected} bytes, {num_bytes} are there"
+        )
 
 
 def read_npy(body: bytes, name: str = "body") -> NDArray[np.generic]:
@@ -107,16 +133,18 @@ def read_npy(body: bytes, name: str = "body") -> NDArray[np.generic]:
     try:
         shape, _, dtype = read_header(file)
         if dtype.hasobject:
-            raise ValueError("Python objects, such as pandas' text: convert them by .astype(str)")
+            raise DamagedArrayError(
+                "Python objects, such as pandas' text: convert them by .astype(str)"
+            )
         if dtype.kind not in _KINDS or any(size < 0 for size in shape):
-            raise ValueError(f"dtype {dtype}, shape {shape}")
+            raise DamagedArrayError(f"dtype {dtype}, shape {shape}")
         check_size(shape, dtype, len(body) - file.tell())
         file.seek(0)
         array: NDArray[np.generic] = np.load(file, allow_pickle=False)
-    except Exception as error:  # numpy's reader of headers lets its tokenizer's errors through too
+    except (*DAMAGE, MemoryError) as error:
         raise InputError(
             f"{name}: expected a .npy array of numbers or text, got something else "
-            f"({str(error)[:160]}): write it with numpy.save and allow_pickle=False"
+            f"({explained(error)[:160]}): write it with numpy.save and allow_pickle=False"
         ) from error
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
@@ -144,7 +172,7 @@ def read_npz(body: bytes, limit_bytes: int) -> Arrays:
             }
     except DAMAGE as error:
         raise InputError(
-            f"body: expected a .npz file, got something else ({str(error)[:160]}): "
+            f"body: expected a .npz file, got something else ({explained(error)}): "
             "write it with numpy.savez"
         ) from error
 

@@ -10,6 +10,7 @@ Flow: environment → cores that this process may use → variables of OpenMP �
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, MutableMapping
 from math import ceil
 from pathlib import Path
@@ -29,7 +30,7 @@ def prepare(environment: MutableMapping[str, str], *, is_server: bool) -> None:
         is_server: whether it serves; other commands keep what torch chooses.
     """
     asked = next((text for name, text in environment.items() if name.upper() == SETTING), "")
-    if asked.isascii() and asked.isdecimal() and int(asked) > 0:  # others the settings refuse
+    if re.fullmatch("[0-9]{1,9}", asked) and int(asked) > 0:  # others the settings refuse
         environment[_COUNT] = asked
     if is_server:
         environment.setdefault(_COUNT, str(max(1, cores() - 1)))

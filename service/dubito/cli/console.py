@@ -227,7 +227,7 @@ def read_arrays(path: Path) -> NDArray[np.generic] | Arrays:
             return load(file)
         except DamagedArrayError as error:
             where = f"{path}" if error.name is None else f"{path}: `{error.name}`"
-            is_object = "Object arrays" in str(error)
+            is_object = "Python objects" in str(error)
             got = (
                 "Python objects, such as pandas' text" if is_object else f"something else ({error})"
             )

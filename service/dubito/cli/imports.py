@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,7 +249,7 @@ def _free_dims(texts: Sequence[str]) -> dict[str, dict[int, str]] | None:
     for text in texts:
         dimension, _, label = text.partition("=")
         name, _, axis = dimension.rpartition(":")
-        if not name or not label or not axis.isdecimal():
+        if not name or not label or not re.fullmatch("[0-9]{1,9}", axis):
             raise InputError(
                 f"--free-dim {text}: expected INPUT:AXIS=NAME, such as tokens:1=length"
             )

@@ -14,7 +14,7 @@ from typing import IO
 
 import numpy as np
 
-from dubito.arrays import DAMAGE, check_size, read_header
+from dubito.arrays import DAMAGE, DamagedArrayError, check_size, explained, read_header
 from dubito.errors import InputError, TooLargeError
 from dubito.pools.stream import BLOCK_BYTES, KINDS, UNNAMED, Blocks, ColumnStream, block_rows
 from dubito.registry import ColumnFact
@@ -55,7 +55,7 @@ def open_npz(path: Path, limit_bytes: int) -> Iterator[list[ColumnStream]]:
             yield [_member(archive, member, path.parent) for member in members]
     except DAMAGE as error:
         raise InputError(
-            f"pool: expected a .npz file, got something else ({str(error)[:160]}): "
+            f"pool: expected a .npz file, got something else ({explained(error)}): "
             "write it with numpy.savez"
         ) from error
 
@@ -105,14 +105,14 @@ def _column(file: IO[bytes], name: str, size_bytes: int, shown: str, folder: Pat
     try:
         shape, is_fortran, dtype = read_header(file)
         if dtype.kind not in KINDS:
-            raise ValueError(f"values of type {dtype}")
+            raise DamagedArrayError(f"values of type {dtype}")
         if not shape or any(size < 0 for size in shape):
-            raise ValueError(f"shape {shape}")
+            raise DamagedArrayError(f"shape {shape}")
         check_size(shape, dtype, size_bytes - file.tell())
-    except Exception as error:  # numpy's reader of headers lets its tokenizer's errors through too
+    except DAMAGE as error:
         raise InputError(
             f"{shown}: expected a .npy array of numbers, rows first, got something else "
-            f"({str(error)[:160]}): write it with numpy.save and allow_pickle=False"
+            f"({explained(error)[:160]}): write it with numpy.save and allow_pickle=False"
         ) from error
     fact = ColumnFact(name, dtype.newbyteorder("=").str, tuple(shape[1:]))
     if is_fortran and len(shape) > 1:

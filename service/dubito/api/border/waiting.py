@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -59,7 +60,7 @@ def timeout_of(headers: Headers, settings: Settings) -> int:
     text = headers.get(_HEADER)
     if text is None:
         return settings.request_timeout_ms
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _LONGEST_MS):
+    if not (re.fullmatch("[0-9]{1,9}", text) and 0 < int(text) <= _LONGEST_MS):
         problem = f"expected milliseconds from 1 to {_LONGEST_MS}, got {text[:40]!r}: correct it"
         raise FieldsError([FieldProblem(_HEADER, problem)])
     return min(int(text), max(settings.max_request_timeout_ms, settings.request_timeout_ms))

@@ -7,6 +7,7 @@ bytes of all tensors with a `binary_data_size`, in their order.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from dubito.api.border.errors import FieldProblem, FieldsError
@@ -31,7 +32,7 @@ def split(body: bytes, length: str | None) -> tuple[bytes, memoryview]:
     """
     if length is None:
         return body, memoryview(b"")
-    if not (length.isascii() and length.isdecimal() and int(length) <= len(body)):
+    if not (re.fullmatch("[0-9]{1,18}", length) and int(length) <= len(body)):
         raise InputError(
             f"header {JSON_LENGTH}: expected the length of the JSON, at most {len(body)} bytes, "
             f"got {length[:40]!r}: correct it"

@@ -5,6 +5,7 @@ Its job: name T, seed, masks, draw, method, tolerance and sites once, check them
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -164,10 +165,14 @@ def as_sites(sites: object) -> Sites:
 
 
 def read_sites(text: str) -> str | list[int | str]:
-    """The sites that a text names: `all`, `last`, or numbers and patterns with commas."""
+    """The sites that a text names: `all`, `last`, or numbers and patterns with commas.
+
+    More digits than any number of a site has are a pattern, which names none.
+    """
     if text in get_args(SitesName):
         return text
-    return [int(part) if part.isascii() and part.isdigit() else part for part in text.split(",")]
+    parts = text.split(",")
+    return [int(part) if re.fullmatch("[0-9]{1,18}", part) else part for part in parts]
 
 
 def shown_sites(sites: Sites) -> str:

@@ -72,11 +72,13 @@ def _named(one: int | str, table: Sequence[Site]) -> list[int]:
         found = [one] if 0 <= one < len(table) else []
     if found:
         return found
-    paths = named_modules([f"`{path}`" for path in dict.fromkeys(s.module_path for s in table)])
+    listed = named_modules([f"{site.index} (`{site.module_path}`)" for site in table])
+    got, remedy = f"`{one[:80]}`" if isinstance(one, str) else str(one), ""
+    if isinstance(one, int) and any(site.module_path == got for site in table):
+        remedy = f"; digits are a number, and the module `{got}` is the pattern [{got[0]}]{got[1:]}"
     raise InputError(
         f"`sites` expects site numbers from 0 to {len(table) - 1} and patterns of module paths, got"
-        f" {f'`{one[:80]}`' if isinstance(one, str) else one}, which names no site: choose among"
-        f" {paths}"
+        f" {got}, which names no site: choose among {listed}{remedy}"
     )
 
 
