@@ -104,9 +104,10 @@ def test_every_field_of_an_order_is_an_option_or_comes_with_the_rows(
     fields = (
         {field.name for field in dataclasses.fields(order)}
         - NO_OPTIONS[command]
-        - {"model", "maximize"}
+        - {"model", "maximize", "preprocess"}  # which stand as a word of the opposite meaning
     )
     assert {f"--{name.replace('_', '-')}" for name in fields} <= words
+    assert "--tensors" in words
     assert {word for word in words if word.startswith("--no-")} <= {"--no-minimize"}
 
 

@@ -141,7 +141,7 @@ def test_a_whole_request_in_a_file_counts_as_over_http(
         code, err = asked(command, {"inputs": rows, **wrong})
         assert (code, told in err) == (1, True), err
     code, err = asked("predict", {"inputs": rows}, "--out", tmp_path / "all.npz")
-    assert (code, "--pool NAME with --out FILE" in err) == (1, True)
+    assert (code, "--out expects a .csv or .parquet file" in err) == (1, True)
     (tmp_path / "rows.json").write_text(json.dumps({"inputs": rows, "seed": 1}))
     code, err = asked("select", {"inputs": rows}, "--targets", tmp_path / "rows.json")
     assert (code, "expected rows alone, got inputs, seed" in err) == (1, True)
@@ -188,7 +188,7 @@ def test_an_empty_directory_says_what_to_do(
         (["predict", "nobody", "--inputs", "gone.npy"], "gone.npy"),
         (["predict", "nobody", "--inputs", "broken.npy"], "numpy.save"),
         (["predict", "nobody", "--inputs", "broken.json"], "JSON"),
-        (["predict", "nobody", "--inputs", "rows.csv"], ".csv"),
+        (["predict", "nobody", "--inputs", "rows.xlsx"], ".xlsx"),
         (["calibrate", "nobody", "--data", "rows.npy"], "numpy.savez"),
         (["calibrate", "nobody", "--data", "twice.npz"], "an array twice"),
         (["register", "broken.npy", "--model", "animals"], "readable bundle"),
@@ -208,7 +208,7 @@ def test_an_error_is_one_line_and_exit_code_1(
     np.savez("twice.npz", inputs=np.zeros(2))
     with zipfile.ZipFile("twice.npz", "a") as archive:
         archive.writestr("inputs", archive.read("inputs.npy"))
-    for name in ("broken.npy", "broken.json", "rows.csv"):
+    for name in ("broken.npy", "broken.json", "rows.xlsx"):
         Path(name).write_bytes(b"broken {")
     code, _, err = _run(capsys, monkeypatch, *words)
     assert code == 1

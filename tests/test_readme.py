@@ -19,13 +19,10 @@ from .http import agree
 from .processes import command, serving
 
 ROOT = Path(__file__).parent.parent
-README, CLIENT, HTTP, OPERATION, TUTORIAL = (
+README, CLIENT, HTTP, OPERATION, INPUTS, TUTORIAL = (
     (ROOT / page).read_text()
     for page in (
-        "README.md",
-        "docs/client.md",
-        "docs/http.md",
-        "docs/operation.md",
+        *("README.md", "docs/client.md", "docs/http.md", "docs/operation.md", "docs/inputs.md"),
         "docs/tutorial.md",
     )
 )
@@ -141,6 +138,21 @@ def test_the_tutorial_runs_from_its_first_line_to_its_last(run: Run) -> None:
     assert len(shown.split()) > 5  # of what `select` prints
     report = (Path(run("pwd").strip()) / "report.html").read_text()
     assert "What was promised, and what came" in report
+
+
+def test_a_table_goes_from_scikit_learn_to_curl(run: Run) -> None:
+    python, shell, curl = (
+        block(language, word, INPUTS)
+        for language, word in (("python", "from_sklearn"), ("bash", "register"), ("bash", "curl"))
+    )
+    run(f"'{sys.executable}' -W error - <<'PY'\n{python}PY")
+    shown = run(shell)
+    assert "calibration 1" in shown
+    assert "id,age,job,label,mean_no,mean_yes" in shown
+    first, second = map(json.loads, run(curl.replace("\ncurl", "\necho; curl")).split("\n"))
+    assert len(first["outputs"]["label"]) == 2
+    assert second["ids"] == [f"p{row}" for row in range(500, 505)]
+    assert set(second["outputs"]["decision"]) <= {"accept", "review", "reject"}
 
 
 def prints(run: Run, code: str, printed: str) -> None:

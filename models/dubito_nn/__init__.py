@@ -7,6 +7,7 @@ examining        what of a network is random, whether or not it can be exported
 export           from a trained network to a bundle
 lifting          its steps
 advice           what the literature warns of, looked for in the lifted graph
+preprocess       what is declared of inputs as people have them
 operators        the operators that a graph may name
 program          a graph as data, and its interpreter
 flow             where its draws meet its data
@@ -14,6 +15,7 @@ manifest         what a bundle says of itself
 manifest_reader  the same, read from a stranger
 tensors          its weights
 strict_json      its JSON
+strict_fields    fields of that JSON
 archive          the zip around it
 bundle           the file
 trial            whether it runs, before it is there

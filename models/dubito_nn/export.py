@@ -39,6 +39,7 @@ from dubito_nn.manifest import (
     Task,
     named_modules,
 )
+from dubito_nn.preprocess.given import Given, read_given
 from dubito_nn.program import Node, Program, pruned
 from dubito_nn.trial import refuse_unserved, takes_made_up_rows
 from dubito_nn.trial import trial_rows as kept_rows
@@ -62,6 +63,7 @@ def export(
     output_axis: int | None = None,
     quantile_levels: Iterable[float] | None = None,
     trial_rows: int = 4,
+    preprocess: Given = None,
 ) -> Bundle:
     """Write a network trained with dropout as a bundle, a pure function f(x, ω).
 
@@ -103,6 +105,9 @@ def export(
             keeps, readable by whoever has it, where the network fails on invented ones (boxes,
             spans, lengths); a server tries the network out with them. 0: none, and such a network
             is refused.
+        preprocess: what makes the inputs of rows as people have them: one part of
+            `dubito_nn.preprocess`, or several that make all inputs between them. Kept as data; the
+            service runs it, and takes raw rows then.
 
     Returns:
         The bundle, as read back from the file.
@@ -131,10 +136,11 @@ def export(
         declared, num_columns = checked_output(captured, declared)
         held_by = checked_ending(captured, (lifted, point), declared)
         names = class_names(classes, declared, num_columns)
+        inputs = _input_specs(captured)
         manifest = Manifest(
             task=task,
             output=output,
-            inputs=_input_specs(captured),
+            inputs=inputs,
             num_outputs=len(names) if names else num_columns,
             sites=tuple(lifted.sites),
             torch_version=str(torch.__version__),
@@ -146,6 +152,7 @@ def export(
             class_axis=declared.class_axis,
             output_axis=declared.output_axis,
             quantile_levels=declared.quantile_levels,
+            preprocess=read_given(preprocess, inputs, captured.inputs.given),
         )
         manifest = replace(manifest, warnings=_warnings(manifest, lifted, captured, held_by))
         content, bundle = _packed(manifest, lifted, point.program)

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
+from dubito_nn.preprocess.parts import Part
+
 FORMAT_VERSION = 1
 MAX_CLASSES = 100_000
 MAX_AXES = 16
@@ -49,7 +51,9 @@ _FAMILY_OF: dict[Task, Family] = {
     "regression": "regression",
 }
 _HEADS_WITH_POSITIONS: tuple[Head, ...] = ("multilabel", "dense", "dense_regression")
-WRITTEN_WHERE_USED = ("class_axis", "output_axis", "quantile_levels", "trial_rows")
+WRITTEN_WHERE_USED = (
+    *("class_axis", "output_axis", "quantile_levels", "trial_rows", "preprocess"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,8 @@ class Manifest:
             other head.
         trial_rows: rows of the inputs of integers and truth values to try the network with, by
             input, where it takes no made-up ones; as nested tuples, or None.
+        preprocess: what makes the inputs of rows as people have them; None: rows are sent as the
+            network reads them.
     """
 
     task: Task
@@ -156,6 +162,7 @@ class Manifest:
     output_axis: int | None = None
     quantile_levels: tuple[float, ...] | None = None
     trial_rows: Mapping[str, Nested] | None = None
+    preprocess: tuple[Part, ...] | None = None
 
     def to_json(self) -> dict[str, object]:
         """The manifest as plain JSON values; what later builds added only where it is used."""

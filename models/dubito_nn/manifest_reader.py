@@ -7,9 +7,8 @@ of `manifest.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import fields
-from typing import TypeVar, get_args
+from collections.abc import Sequence
+from typing import get_args
 
 import torch
 
@@ -32,14 +31,21 @@ from dubito_nn.manifest import (
     Task,
     are_levels,
 )
+from dubito_nn.preprocess.reader import read_preprocess
 from dubito_nn.program import DTYPES
+from dubito_nn.strict_fields import (
+    read_integer,
+    read_number,
+    read_one_of,
+    read_optional,
+    read_table,
+    read_text,
+    read_tuple,
+)
 
 MAX_SITES = 10_000
-MAX_TEXT = 10_000
 _ROWS = "(rows)"  # no name of a free dimension
-_NO_TEXT = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f\\ud800-\\udfff]")
 _SIZE = re.compile(r"[A-Za-z0-9_ ()+*/-]{1,200}")
-T = TypeVar("T")
 
 
 def manifest_from_json(raw: object) -> Manifest:
@@ -50,18 +56,18 @@ def manifest_from_json(raw: object) -> Manifest:
     """
     if isinstance(raw, dict):  # written only where they are used
         raw = {**dict.fromkeys(WRITTEN_WHERE_USED), **raw}
-    table = _table(raw, Manifest, "manifest")
+    table = read_table(raw, Manifest, "manifest")
     if table["format_version"] != FORMAT_VERSION:
         raise BundleError(
             f"manifest: expects format_version {FORMAT_VERSION}, got"
             f" {str(table['format_version'])[:20]}: export the network again with this version"
         )
-    task = _one_of(table["task"], get_args(Task), "manifest: task")
-    output = _one_of(table["output"], OUTPUTS_OF[task], "manifest: output")
+    task = read_one_of(table["task"], get_args(Task), "manifest: task")
+    output = read_one_of(table["output"], OUTPUTS_OF[task], "manifest: output")
     has_means = output in ("mean", "mean_and_log_variance")
-    num_outputs = _integer(table["num_outputs"], 1, MAX_CLASSES, "manifest: num_outputs")
-    inputs = _tuple(table["inputs"], _input_spec, 64, "manifest: inputs")
-    sites = _tuple(table["sites"], _site, MAX_SITES, "manifest: sites")
+    num_outputs = read_integer(table["num_outputs"], 1, MAX_CLASSES, "manifest: num_outputs")
+    inputs = read_tuple(table["inputs"], _input_spec, 64, "manifest: inputs")
+    sites = read_tuple(table["sites"], _site, MAX_SITES, "manifest: sites")
     if not inputs or len({spec.name for spec in inputs}) != len(inputs):
         raise BundleError("manifest: expects at least one input, each with a name of its own")
     if not sites:
@@ -74,18 +80,19 @@ def manifest_from_json(raw: object) -> Manifest:
         inputs=inputs,
         num_outputs=num_outputs,
         sites=sites,
-        torch_version=_text(table["torch_version"], "manifest: torch_version"),
+        torch_version=read_text(table["torch_version"], "manifest: torch_version"),
         classes=_classes(table["classes"], task, num_outputs),
         target_scale=_scale(table["target_scale"], num_outputs),
-        features=_optional(table["features"], _text, "manifest: features"),
-        injected=_tuple(table["injected"], _text, MAX_SITES, "manifest: injected"),
-        notes=_optional(table["notes"], _text, "manifest: notes"),
-        warnings=_tuple(table["warnings"], _text, 1000, "manifest: warnings"),
+        features=read_optional(table["features"], read_text, "manifest: features"),
+        injected=read_tuple(table["injected"], read_text, MAX_SITES, "manifest: injected"),
+        notes=read_optional(table["notes"], read_text, "manifest: notes"),
+        warnings=read_tuple(table["warnings"], read_text, 1000, "manifest: warnings"),
         digests=_digests(table["digests"]),
         class_axis=_axis(table["class_axis"], task == "classification", "class_axis", task),
         output_axis=_axis(table["output_axis"], has_means, "output_axis", output),
         quantile_levels=_levels(table["quantile_levels"], output),
         trial_rows=_trial_rows(table["trial_rows"], inputs),
+        preprocess=read_preprocess(table["preprocess"], inputs),
     )
 
 
@@ -125,13 +132,13 @@ def _nested(
         return tuple(_nested(part, tuple(rest), known, spec, where) for part in parts)
     dtype = DTYPES[spec.dtype]
     bounds = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
-    return _integer(raw, max(bounds[0], -(2**62)), min(bounds[1], 2**62), where)
+    return read_integer(raw, max(bounds[0], -(2**62)), min(bounds[1], 2**62), where)
 
 
 def _axis(raw: object, is_allowed: bool, name: str, declared: str) -> int | None:
     if raw is not None and not is_allowed:
         raise BundleError(f"manifest: {name} expects null for {declared}")
-    return _optional(raw, lambda v, at: _integer(v, 1, MAX_AXES, at), f"manifest: {name}")
+    return read_optional(raw, lambda v, at: read_integer(v, 1, MAX_AXES, at), f"manifest: {name}")
 
 
 def _levels(raw: object, output: str) -> tuple[float, ...] | None:
@@ -139,7 +146,7 @@ def _levels(raw: object, output: str) -> tuple[float, ...] | None:
         if raw is not None:
             raise BundleError(f"manifest: quantile_levels expects null for {output}")
         return None
-    levels = _tuple(raw, _number, MAX_LEVELS, "manifest: quantile_levels")
+    levels = read_tuple(raw, read_number, MAX_LEVELS, "manifest: quantile_levels")
     if not are_levels(levels):
         raise BundleError(
             f"manifest: quantile_levels expects {LEVELS}, got {str(list(levels))[:80]}"
@@ -152,7 +159,7 @@ def _classes(raw: object, task: str, num_outputs: int) -> tuple[str, ...] | None
         if raw is not None:
             raise BundleError("manifest: classes expects null for regression")
         return None
-    names = _tuple(raw, _text, MAX_CLASSES, "manifest: classes")
+    names = read_tuple(raw, read_text, MAX_CLASSES, "manifest: classes")
     if len(names) != num_outputs or len(set(names)) != len(names):
         raise BundleError(f"manifest: classes expects {num_outputs} different names")
     return names
@@ -161,7 +168,9 @@ def _classes(raw: object, task: str, num_outputs: int) -> tuple[str, ...] | None
 def _scale(raw: object, num_outputs: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     if raw is None:
         return None
-    halves = _tuple(raw, lambda part, at: _tuple(part, _number, MAX_CLASSES, at), 2, "target_scale")
+    halves = read_tuple(
+        raw, lambda part, at: read_tuple(part, read_number, MAX_CLASSES, at), 2, "target_scale"
+    )
     if len(halves) != 2 or any(len(half) != num_outputs for half in halves):
         raise BundleError(f"manifest: target_scale expects two lists of {num_outputs} numbers")
     if min(halves[1]) <= 0:
@@ -172,19 +181,19 @@ def _scale(raw: object, num_outputs: int) -> tuple[tuple[float, ...], tuple[floa
 def _digests(raw: object) -> dict[str, str]:
     if not isinstance(raw, dict) or len(raw) > 16:
         raise BundleError("manifest: digests expects an object of entry name to SHA-256")
-    return {_text(key, "digests"): _text(value, "digests") for key, value in raw.items()}
+    return {read_text(key, "digests"): read_text(value, "digests") for key, value in raw.items()}
 
 
 def _input_spec(raw: object, where: str) -> InputSpec:
-    table = _table(raw, InputSpec, where)
-    name = _text(table["name"], where)
+    table = read_table(raw, InputSpec, where)
+    name = read_text(table["name"], where)
     if not name:
         raise BundleError(f"{where}: expects a name")
-    dtype = _one_of(table["dtype"], tuple(DTYPES), where)
+    dtype = read_one_of(table["dtype"], tuple(DTYPES), where)
     return InputSpec(
         name,
         dtype,
-        _tuple(table["shape"], _input_size, 16, where),
+        read_tuple(table["shape"], _input_size, 16, where),
         *_bounds(table["low"], table["high"], DTYPES[dtype], where),
     )
 
@@ -198,8 +207,8 @@ def _bounds(
     if dtype.is_floating_point or dtype == torch.bool or low is None or high is None:
         raise BundleError(f"{where}: low and high expect an input of integers, and both numbers")
     least, most = torch.iinfo(dtype).min, torch.iinfo(dtype).max
-    first = _integer(low, max(least, -(2**62)), min(most, 2**62), f"{where}: low")
-    return first, _integer(high, first, min(most, 2**62), f"{where}: high, not below low,")
+    first = read_integer(low, max(least, -(2**62)), min(most, 2**62), f"{where}: low")
+    return first, read_integer(high, first, min(most, 2**62), f"{where}: high, not below low,")
 
 
 def _input_size(raw: object, where: str) -> int | str:
@@ -212,11 +221,11 @@ def _site(raw: object, where: str) -> Site:
     """Read one row of the site table."""
     if isinstance(raw, dict):  # bundles of earlier builds say nothing of it
         raw = {"keep_prob": None, **raw}
-    table = _table(raw, Site, where)
+    table = read_table(raw, Site, where)
     drop_prob, keep_prob = (
-        _optional(table[key], _number, where) for key in ("drop_prob", "keep_prob")
+        read_optional(table[key], read_number, where) for key in ("drop_prob", "keep_prob")
     )
-    distribution = _one_of(table["distribution"], get_args(Distribution), where)
+    distribution = read_one_of(table["distribution"], get_args(Distribution), where)
     for key, number in (("drop_prob", drop_prob), ("keep_prob", keep_prob)):
         if number is not None and not 0 <= number <= 1:
             raise BundleError(f"{where}: {key} expects a number in [0, 1], got {number}")
@@ -235,62 +244,20 @@ def _site(raw: object, where: str) -> Site:
         if not isinstance(table[key], bool):
             raise BundleError(f"{where}: {key} expects true or false")
     return Site(
-        index=_integer(table["index"], 0, MAX_SITES, where),
-        operator=_text(table["operator"], where),
+        index=read_integer(table["index"], 0, MAX_SITES, where),
+        operator=read_text(table["operator"], where),
         distribution=distribution,
         drop_prob=drop_prob,
         learned=table["learned"] is True,
-        shape=_tuple(table["shape"], _dimension, 16, where),
-        granularity=_one_of(table["granularity"], get_args(Granularity), where),
-        module_path=_text(table["module_path"], where),
-        batch_dim=_optional(table["batch_dim"], lambda v, at: _integer(v, 0, 16, at), where),
+        shape=read_tuple(table["shape"], _dimension, 16, where),
+        granularity=read_one_of(table["granularity"], get_args(Granularity), where),
+        module_path=read_text(table["module_path"], where),
+        batch_dim=read_optional(
+            table["batch_dim"], lambda v, at: read_integer(v, 0, 16, at), where
+        ),
         rows_outer=table["rows_outer"] is True,
         keep_prob=keep_prob,
     )
-
-
-def _table(raw: object, kind: type, where: str) -> dict[str, object]:
-    names = {field.name for field in fields(kind)}
-    if not isinstance(raw, dict) or set(raw) != names:
-        got = sorted(str(key)[:40] for key in raw)[:20] if isinstance(raw, dict) else type(raw)
-        raise BundleError(f"{where}: expects the fields {sorted(names)}, got {got}")
-    return raw
-
-
-def _tuple(raw: object, read: Callable[[object, str], T], limit: int, where: str) -> tuple[T, ...]:
-    if not isinstance(raw, (list, tuple)) or len(raw) > limit:
-        raise BundleError(f"{where}: expects a list of at most {limit} entries")
-    return tuple(read(item, f"{where}[{position}]") for position, item in enumerate(raw))
-
-
-def _optional(raw: object, read: Callable[[object, str], T], where: str) -> T | None:
-    return None if raw is None else read(raw, where)
-
-
-def _one_of(raw: object, allowed: Sequence[T], where: str) -> T:
-    if not isinstance(raw, str) or raw not in allowed:
-        raise BundleError(f"{where}: expects one of {list(allowed)}, got {str(raw)[:40]!r}")
-    return allowed[allowed.index(raw)]
-
-
-def _text(raw: object, where: str) -> str:
-    if not isinstance(raw, str) or len(raw) > MAX_TEXT:
-        raise BundleError(f"{where}: expects a text of at most {MAX_TEXT} characters")
-    if _NO_TEXT.search(raw):
-        raise BundleError(f"{where}: expects a text without control characters")
-    return raw
-
-
-def _integer(raw: object, low: int, high: int, where: str) -> int:
-    if isinstance(raw, bool) or not isinstance(raw, int) or not low <= raw <= high:
-        raise BundleError(f"{where}: expects an integer in [{low}, {high}], got {str(raw)[:40]}")
-    return raw
-
-
-def _number(raw: object, where: str) -> float:
-    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not abs(raw) < 1e300:
-        raise BundleError(f"{where}: expects a finite number, got {str(raw)[:40]}")
-    return float(raw)
 
 
 def _dimension(raw: object, where: str) -> int | str:
@@ -298,4 +265,4 @@ def _dimension(raw: object, where: str) -> int | str:
         if not _SIZE.fullmatch(raw):
             raise BundleError(f"{where}: expects a size or the name of one, got {raw[:40]!r}")
         return raw
-    return _integer(raw, 0, 2**40, where)
+    return read_integer(raw, 0, 2**40, where)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from dubito.acquisition import Choice
@@ -17,7 +17,8 @@ from dubito.report import Evaluation
 class PredictReply:
     """Columns of a prediction, and what they were made with; `members` for an ensemble alone.
 
-    `classes` names what the last axis of arrays stands for; None for a regression.
+    `classes` names what the last axis of arrays stands for; None for a regression. `ids` are the
+    cells of the column that was asked for, one for each row; None: none was.
     """
 
     model: str
@@ -28,6 +29,7 @@ class PredictReply:
     warnings: tuple[str, ...]
     outputs: Mapping[str, Column]
     classes: tuple[str, ...] | None = None
+    ids: Sequence[object] | None = None
 
     def head(self) -> dict[str, object]:
         """The reply as plain values, but for its columns."""
@@ -37,17 +39,19 @@ class PredictReply:
             **sampling_fields(self.sampling, self.members),
             "calibration": self.calibration,
             "warnings": self.warnings,
+            **({} if self.ids is None else {"ids": self.ids}),
         }
 
 
 @dataclass(frozen=True)
 class CalibrateReply:
-    """The number of the new calibration, and its record."""
+    """The number of the new calibration, its record, and what else the caller should know."""
 
     model: str
     version: int
     calibration: int
     record: Calibration
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,17 @@ class EvaluateReply:
 
 @dataclass(frozen=True)
 class SelectReply:
-    """The chosen rows, and what they were chosen with; `members` for an ensemble alone."""
+    """The chosen rows, and what they were chosen with; `members` for an ensemble alone.
+
+    `ids` are their cells in the column that was asked for; None: none was.
+    """
 
     model: str
     version: int
     members: tuple[int, ...] | None
     sampling: Sampling
     choice: Choice
+    ids: Sequence[object] | None = None
 
     def head(self) -> dict[str, object]:
         """The reply as plain values."""
@@ -121,6 +129,7 @@ class SelectReply:
             "candidates": self.choice.candidates,
             "indices": self.choice.indices,
             "scores": self.choice.scores,
+            **({} if self.ids is None else {"ids": self.ids}),
         }
 
 

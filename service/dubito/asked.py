@@ -14,18 +14,16 @@ by `serving.resolve` and by what reads the field, where all callers meet them.
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import fields
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from pydantic_core import CoreSchema, core_schema
 
 from dubito.acquisition import Acquisition
 from dubito.acquisition.order import DEFAULT_CANDIDATES
+from dubito.as_it_comes import ArrayField, MaybeRowsField, RowsField
 from dubito.calibration.choices import IntervalsName, ScalingName, SetsName
-from dubito.engine import Inputs
 from dubito.engine.calling.sampling import Draw, Masks, Method, SitesName
 from dubito.labels import LabelsAre
 from dubito.names import ANONYMOUS, DEFAULT_ALIAS
@@ -33,41 +31,6 @@ from dubito.names import ANONYMOUS, DEFAULT_ALIAS
 Order = TypeVar("Order", bound="SamplingOptions")
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
-_ARRAY: dict[str, object] = {"type": "array", "items": {}}
-
-
-class _AsItComes:
-    """A value that is not looked at here, however large: it is checked by who reads it.
-
-    Args:
-        schema: what JSON may say.
-    """
-
-    def __init__(self, schema: dict[str, object]) -> None:
-        self._schema = schema
-
-    def __get_pydantic_core_schema__(
-        self, source: object, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.any_schema()
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, object]:
-        return deepcopy(self._schema)  # what is returned is changed by pydantic
-
-
-_ROWS = _AsItComes(
-    {
-        "anyOf": [
-            {**_ARRAY, "description": "Nested lists, rows first."},
-            {"type": "object", "additionalProperties": _ARRAY},
-        ]
-    }
-)
-RowsField: TypeAlias = Annotated[Inputs, _ROWS]
-MaybeRowsField: TypeAlias = Annotated[Inputs | None, _ROWS]
-ArrayField: TypeAlias = Annotated[object, _AsItComes(_ARRAY)]
 TruthsField: TypeAlias = ArrayField
 SitesList: TypeAlias = Annotated[list[int | str], Field(fail_fast=True)]
 LabelsAreField: TypeAlias = Annotated[
@@ -113,6 +76,39 @@ class SamplingOptions:
         default=None,
         description="The sites that are sampled: `all`, `last` (from which no other site can be "
         "reached), or site numbers and patterns of module paths. The others stand at their means.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RowsOptions(SamplingOptions):
+    """How the rows are to be read, and how to sample."""
+
+    preprocess: bool | None = Field(
+        default=None,
+        description="`false`: the rows are what the network reads, although the version declares "
+        "how that is made of rows as people have them.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TableOptions(RowsOptions):
+    """A column of a table that the reply has beside its rows."""
+
+    id_column: str | None = Field(
+        default=None,
+        description="Column of a table whose cells the reply has as `ids`, one for each row.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TruthsOptions(RowsOptions):
+    """Columns of a table that hold the truths."""
+
+    label: list[str] | None = Field(
+        fail_fast=True,
+        default=None,
+        description="Columns of a table that hold the labels or targets, in place of `labels` or "
+        "`targets`.",
     )
 
 
@@ -172,7 +168,7 @@ class Addressed:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PredictOptions(CalibratedOptions):
+class PredictOptions(CalibratedOptions, TableOptions):
     """All fields of a prediction but its rows; query parameters of binary bodies."""
 
     outputs: list[str] | None = Field(
@@ -203,7 +199,7 @@ class PredictOrder(Addressed, PredictBody):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class CalibrateOptions(SamplingOptions):
+class CalibrateOptions(TruthsOptions):
     """All fields of a calibration but its rows; query parameters of binary bodies."""
 
     alpha: float = Field(default=0.05, description="False-alarm rate of the flag, in (0, 1).")
@@ -274,7 +270,7 @@ class CalibrateOrder(Addressed, CalibrateBody):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class EvaluateOptions(CalibratedOptions):
+class EvaluateOptions(CalibratedOptions, TruthsOptions):
     """All fields of an evaluation but its rows; query parameters of binary bodies."""
 
     labels_are: LabelsAreField = None
@@ -297,7 +293,7 @@ class EvaluateOrder(Addressed, EvaluateBody):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class SelectOptions(SamplingOptions):
+class SelectOptions(TableOptions):
     """All fields of a selection but its rows; query parameters of binary bodies."""
 
     strategy: str = Field(

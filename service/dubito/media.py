@@ -5,3 +5,8 @@ NPY = "application/x-npy"
 NPZ = "application/x-npz"
 PARQUET = "application/vnd.apache.parquet"
 OCTETS = "application/octet-stream"
+CSV = "text/csv"
+ARROW = "application/vnd.apache.arrow.stream"
+NDJSON = "application/x-ndjson"
+TABLES = (CSV, NDJSON, PARQUET, ARROW)
+"""Bodies of tables, for models that declare how their inputs are made."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 
-from dubito_nn import export
+from dubito_nn import export, preprocess
 
 Rows = Tensor | dict[str, Tensor]
 Make = Callable[[Path], Rows]
@@ -77,6 +77,15 @@ class TwoInputs(nn.Module):
 @good
 def two_inputs(path: Path) -> Rows:
     return _write(path, TwoInputs(), {"image": torch.randn(4, 2, 4), "age": torch.rand(4, 1)})
+
+
+@good
+def a_table_for_two_inputs(path: Path) -> Rows:
+    image = preprocess.ArrayInput(scale=1 / 255, input="image")
+    columns = (preprocess.Number("years", mean=40.0, scale=10.0, input="age"),)
+    declared = [image, preprocess.TableInput(columns)]
+    rows: Rows = {"image": torch.rand(4, 2, 4), "age": torch.rand(4, 1)}
+    return _write(path, TwoInputs(), rows, preprocess=declared)
 
 
 @good

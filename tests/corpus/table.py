@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import documents, files, graphs, sizes, weights
+from . import documents, files, graphs, preprocess, sizes, weights
 from .cases import CASES
 
-MODULES = (files, documents, weights, graphs, sizes)
+MODULES = (files, documents, preprocess, weights, graphs, sizes)
 
 __all__ = ["CASES", "MODULES"]

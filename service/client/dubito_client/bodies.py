@@ -12,7 +12,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import httpx
 import numpy as np
@@ -96,7 +96,9 @@ def body_of(
     """The body of a request.
 
     Args:
-        rows: by the name of the field (`inputs`, `labels`, ...); one that is None is left out.
+        rows: by the name of the field (`inputs`, `labels`, ...); one that is None is left out. A
+            DataFrame with columns of text, truth values or times is a table; one of numbers alone
+            is an array, unless `preprocess` is true.
         asked: all other fields; one that is None is left out.
         kinds: content types that the route reads beside JSON; one that reads `.npy` takes inputs
             alone, several of them in a `.npz` under their own names.
@@ -104,7 +106,12 @@ def body_of(
     Raises:
         InputError: what cannot be sent.
     """
-    given = {name: _prepared(name, value) for name, value in rows.items() if value is not None}
+    is_table = asked.get("preprocess") is True
+    given = {
+        name: _prepared(name, columns_of(value, is_table=is_table))
+        for name, value in rows.items()
+        if value is not None
+    }
     known = {name: _plain(value) for name, value in asked.items() if value is not None}
     arrays = dict(_arrays(given))
     query = {name: _text(value) for name, value in known.items()}
@@ -119,6 +126,36 @@ def body_of(
     if NPY in kinds:
         arrays = {name.removeprefix("inputs."): array for name, array in arrays.items()}
     return Body(to_npz(arrays), NPZ, query)
+
+
+def columns_of(value: Rows, *, is_table: bool) -> Rows:
+    """The columns of a DataFrame that is a table, an empty cell being None; else what it was.
+
+    Args:
+        value: of any kind.
+        is_table: whether one of numbers alone is a table as well.
+    """
+    names = getattr(value, "columns", None)
+    if names is None or not hasattr(value, "__arrow_c_stream__"):
+        return value
+    frame: Any = value
+    columns = {str(name): frame[name].to_numpy() for name in names}
+    if not is_table and all(column.dtype.kind in "iuf" for column in columns.values()):
+        return value
+    return {name: _cells(column) for name, column in columns.items()}
+
+
+def _cells(column: NDArray[Any]) -> list[object]:
+    """The cells of a column as JSON has them; an empty one is None, times are text."""
+    is_time = column.dtype.kind == "M"
+    cells = column.astype("datetime64[us]").tolist() if is_time else column.tolist()
+    return [_cell(cell) for cell in cells]
+
+
+def _cell(cell: Any) -> object:
+    if cell is None or type(cell).__name__ in ("NAType", "NaTType") or cell != cell:
+        return None
+    return cell.isoformat() if hasattr(cell, "isoformat") else cell
 
 
 def array_of(name: str, value: Value) -> NDArray[np.generic]:

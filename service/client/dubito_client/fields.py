@@ -23,7 +23,25 @@ class SamplingFields(TypedDict, total=False):
     sites: Literal["all", "last"] | Sequence[int | str] | None
 
 
-class PredictFields(SamplingFields, total=False):
+class RowsFields(SamplingFields, total=False):
+    """How rows are read, and how to sample."""
+
+    preprocess: bool | None
+
+
+class TableFields(RowsFields, total=False):
+    """Of a table whose reply names its rows."""
+
+    id_column: str | None
+
+
+class TruthsFields(RowsFields, total=False):
+    """Of a table that holds the truths."""
+
+    label: Sequence[str] | None
+
+
+class PredictFields(TableFields, total=False):
     """Of a prediction."""
 
     coverage: float | None
@@ -31,7 +49,7 @@ class PredictFields(SamplingFields, total=False):
     outputs: Sequence[str] | None
 
 
-class CalibrateFields(SamplingFields, total=False):
+class CalibrateFields(TruthsFields, total=False):
     """Of a calibration."""
 
     alpha: float
@@ -50,7 +68,7 @@ class CalibrateFields(SamplingFields, total=False):
     labels_are: Literal["names", "indices"] | None
 
 
-class EvaluateFields(SamplingFields, total=False):
+class EvaluateFields(TruthsFields, total=False):
     """Of an evaluation."""
 
     coverage: float | None
@@ -58,7 +76,7 @@ class EvaluateFields(SamplingFields, total=False):
     labels_are: Literal["names", "indices"] | None
 
 
-class SelectFields(SamplingFields, total=False):
+class SelectFields(TableFields, total=False):
     """Of a selection, beside its strategy and the number of rows."""
 
     exclude: Sequence[int]

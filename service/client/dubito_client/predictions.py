@@ -73,6 +73,7 @@ class Prediction:
     warnings: list[str] = field(default_factory=list)
     members: list[int] = field(default_factory=list)
     request_id: str | None = None
+    ids: list[Any] | None = None
     classes: list[str] | None = None
     arrays: Arrays = field(repr=False, default_factory=dict)
 
@@ -154,6 +155,7 @@ class Selection:
     sites: str | list[int | str] = "all"
     members: list[int] = field(default_factory=list)
     request_id: str | None = None
+    ids: list[Any] | None = None
 
 
 def predict(

@@ -6,6 +6,7 @@ pages/          what replies say
 intake.py       from a body to an answer
 shortcut.py     the short way to the routes that are asked most
 labelled.py     bodies of labelled rows
+tables.py       bodies of tables
 open_inference/  the Open Inference Protocol, which `/v2` speaks
 openapi.py      what `/openapi.json` says of a route, and routes with and without a version
 routes/         the paths

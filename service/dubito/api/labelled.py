@@ -1,4 +1,4 @@
-"""Bodies of labelled rows: JSON, or a `.npz` with the other fields as query parameters."""
+"""Bodies of labelled rows: JSON; or a `.npz` or a table, the other fields being the query."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TypeVar
 from dubito.api.border.bodies import parse_json
 from dubito.api.border.fields import ARRAYS, named, no_query, read_fields, read_query
 from dubito.api.intake import Received
+from dubito.api.tables import read_table
 from dubito.arrays import read_npz
 from dubito.asked import SamplingOptions
-from dubito.media import JSON, NPZ
+from dubito.media import JSON, NPZ, TABLES
 
 Options = TypeVar("Options", bound=SamplingOptions)
 
-KINDS = (JSON, NPZ)
+KINDS = (JSON, NPZ, *TABLES)
 
 
 def read_labelled(
@@ -25,7 +26,7 @@ def read_labelled(
     Args:
         received: the body.
         body: all fields as JSON.
-        options: the fields of the query beside a `.npz`.
+        options: the fields of the query beside a `.npz` or a table.
 
     Raises:
         FieldsError: a field or an array is wrong, unknown or missing.
@@ -35,4 +36,6 @@ def read_labelled(
         no_query(received.query)
         return read_fields(body, parse_json(received.body)), {}
     fields = read_query(options, received.query)
+    if received.kind in TABLES:
+        return fields, {"inputs": read_table(received)}
     return fields, named(read_npz(received.body, received.held.settings.max_body_bytes), ARRAYS)

@@ -21,6 +21,7 @@
     predict.py     predict
     running.py     predictions of the server that runs
     answers.py     predictions as a table
+    tables.py      files of tables, and of answers beside them
     calibrate.py   calibrate
     evaluate.py    evaluate
     labelled.py    labelled rows of a file, figures in a table

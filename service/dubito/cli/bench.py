@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, cast
@@ -30,7 +31,9 @@ from dubito.cli.console import messages, output, progress
 from dubito.cli.options import Chosen, request_options
 from dubito.engine import Engine, Inputs
 from dubito.errors import InputError
+from dubito.preprocess import TableFile
 from dubito.serving.labelled import LabelledRows
+from dubito.serving.rows import ReadRows, read_rows
 from dubito.settings import Settings
 
 _MEASURED = ("inputs", "num_samples", "seed", "masks", "draw")  # of a request
@@ -123,9 +126,8 @@ def _labelled(engine: Engine, path: Path | None, most: int) -> LabelledRows | No
         return None
     some = {name: _first(value, most) for name, value in fields.items()}
 
-    def read(rows: Inputs) -> tuple[dict[str, torch.Tensor], int]:
-        tensors = engine.read_inputs(rows)
-        return tensors, len(next(iter(tensors.values())))
+    def read(rows: Inputs | TableFile, beside: Sequence[str]) -> ReadRows:
+        return read_rows(engine, rows, sys.maxsize, beside=beside)
 
     order = read_fields(EvaluateOrder, {"model": "", **some})
     return LabelledRows.read(order, engine, read)

@@ -25,6 +25,7 @@ from dubito.cli.labelled import (
     warn,
 )
 from dubito.cli.options import Chosen, request_options
+from dubito.cli.tables import TensorsOption
 from dubito.columns import to_json
 from dubito.report import page
 
@@ -36,12 +37,18 @@ def calibrate(
     data: DataOption,
     chosen: Chosen,
     report: ReportOption = None,
+    tensors: TensorsOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
     """Fit a calibration on held-out rows and make it active, unless its fit is worse than none."""
     if report is not None:
         page.check_can_write(report)
-    fields = {**read_labelled(data), **chosen, "model": model, "actor": local_actor()}
+    fields = {
+        **read_labelled(data, tensors=tensors),
+        **chosen,
+        "model": model,
+        "actor": local_actor(),
+    }
     order = read_fields(CalibrateOrder, fields)
     with application() as running:
         reply = finish(running.ask(order), "calibrating")
@@ -68,4 +75,4 @@ def _print(reply: CalibrateReply) -> None:
     output().print(
         table({name: (figures, record.report.intervals[name]) for name, figures in reports.items()})
     )
-    warn(record.warnings)
+    warn((*reply.warnings, *record.warnings))

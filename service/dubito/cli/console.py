@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from dubito.arrays import Arrays, DamagedArrayError, load
+from dubito.cli.tables import SUFFIXES, read_table
 from dubito.errors import DubitoError, InputError
 from dubito.problems import read_problems
 
@@ -193,7 +194,7 @@ def finish(job: Job[T], title: str) -> T:
 
 
 def read_rows(path: Path) -> NDArray[np.generic] | Arrays | object:
-    """Rows from a `.npy`, `.npz` or `.json` file.
+    """Rows from a `.npy`, `.npz` or `.json` file, or from a table.
 
     Raises:
         InputError: another suffix, or not what the suffix says.
@@ -203,10 +204,12 @@ def read_rows(path: Path) -> NDArray[np.generic] | Arrays | object:
             return read_arrays(path)
         case ".json":
             return _read_json(path)
+        case suffix if suffix in SUFFIXES:
+            return read_table(path)
         case suffix:
             raise InputError(
                 f"{path}: expected a .npy, .npz or .json file, got {suffix or 'no suffix'}: "
-                "save the rows with numpy.save or as JSON"
+                f"save the rows with numpy.save or as JSON, or as a table ({', '.join(SUFFIXES)})"
             )
 
 

@@ -23,6 +23,7 @@ from dubito.cli.labelled import (
     warn,
 )
 from dubito.cli.options import Chosen, request_options
+from dubito.cli.tables import TensorsOption
 from dubito.columns import to_json
 from dubito.report import Evaluation, Intervals, Report, page
 
@@ -34,13 +35,14 @@ def evaluate(
     data: DataOption,
     chosen: Chosen,
     report: ReportOption = None,
+    tensors: TensorsOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Judge a version on labelled rows; nothing is changed."""
     if report is not None:
         page.check_can_write(report)
     compare = not as_json or report is not None
-    fields = {**read_labelled(data), **chosen, "model": model, "compare": compare}
+    fields = {**read_labelled(data, tensors=tensors), **chosen, "model": model, "compare": compare}
     order = read_fields(EvaluateOrder, fields)
     with application() as running:
         reply = finish(running.ask(order), "evaluating")

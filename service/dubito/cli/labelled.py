@@ -7,40 +7,49 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.table import Table
 
 from dubito import disk
 from dubito.api.border.errors import FieldsError
 from dubito.api.border.fields import ARRAYS, named
-from dubito.arrays import Arrays
 from dubito.cli.console import messages, read_arrays
+from dubito.cli.tables import SUFFIXES, read_table
 from dubito.errors import InputError
 from dubito.report import Intervals, Report
 
 ModelArgument = Annotated[str, typer.Argument(help="Name of the model.")]
 DataOption = Annotated[
     Path,
-    typer.Option(help="A .npz file with inputs, labels or targets, and optionally ood_inputs."),
+    typer.Option(
+        help="A .npz file with inputs, labels or targets, and optionally ood_inputs; or a table "
+        "with --label."
+    ),
 ]
 ReportOption = Annotated[
     Path | None, typer.Option(help="Write figures and pictures to this file, as one HTML page.")
 ]
-OTHERS = ("model", *ARRAYS)
+OTHERS = ("model", *ARRAYS, "preprocess")
 """Fields that are no options: the argument, and what the file holds."""
 
 
-def read_labelled(path: Path) -> dict[str, NDArray[np.generic] | Arrays]:
-    """The arrays of a `.npz` file of labelled rows, by field; several inputs by name.
+def read_labelled(path: Path, *, tensors: bool) -> Mapping[str, object]:
+    """The arrays of a `.npz` file of labelled rows, by field; several inputs by name; or a table.
+
+    Args:
+        path: the file.
+        tensors: whether the rows are what the network reads.
 
     Raises:
         InputError: it is none, has no inputs, or holds something else as well.
     """
+    beside = {"preprocess": False} if tensors else {}
+    if path.suffix in SUFFIXES:
+        return {"inputs": read_table(path), **beside}
     arrays = read_arrays(path)
     try:
-        return named(arrays if isinstance(arrays, dict) else {"one array": arrays}, ARRAYS)
+        fields = named(arrays if isinstance(arrays, dict) else {"one array": arrays}, ARRAYS)
+        return {**fields, **beside}
     except FieldsError as error:
         raise InputError(
             f"{path}: expected a .npz file, {error.detail}: write it with "

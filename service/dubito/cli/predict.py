@@ -13,50 +13,70 @@ from dubito.api.border.fields import read_fields, rows_or_pool
 from dubito.asked import PredictBody, PredictOrder, order_of
 from dubito.cli.answers import table_of
 from dubito.cli.bodies import others, overlay
-from dubito.cli.console import application, finish, local_caller, messages, output
+from dubito.cli.console import application, finish, kept, local_caller, messages, output
 from dubito.cli.jobs import follow, write_result
 from dubito.cli.options import Chosen, request_options
 from dubito.cli.running import predicted
+from dubito.cli.tables import TensorsOption, check_can_write, write_answers
 from dubito.columns import to_json
 from dubito.engine import Sampling
 from dubito.errors import InputError
 from dubito.jobs.results import check_format
+from dubito.preprocess import TableFile
 
 
-@request_options(PredictOrder, but=("model", "inputs", "format", "request_id"))
+@request_options(PredictOrder, but=("model", "inputs", "format", "request_id", "preprocess"))
 def predict(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
+    rows: Annotated[Path | None, typer.Argument(help="File of rows, as --inputs.")] = None,
     *,
     inputs: Annotated[
         Path | None,
-        typer.Option(help="Rows in a .npy, .npz or .json file, or a whole request as .json."),
+        typer.Option(
+            help="Rows in a .npy, .npz or .json file or a table (.csv, .parquet, .arrows, "
+            ".ndjson), or a whole request as .json."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="With --pool: file to write the result to, .npz or .parquet."),
+        typer.Option(
+            help="File to write the answers to, beside the columns of a table: .csv or .parquet. "
+            "With --pool: .npz or .parquet."
+        ),
     ] = None,
     chosen: Chosen,
+    tensors: TensorsOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
     """Predict the rows of a file, or of a stored pool, with their uncertainty."""
-    fields = overlay(PredictBody, inputs, chosen)
+    if rows is not None and inputs is not None:
+        raise InputError("expected one file of rows, got two: leave out --inputs")
+    file = rows or inputs
+    asked = {**chosen, **({"preprocess": False} if tensors else {})}
+    fields = overlay(PredictBody, file, asked)
     body = read_fields(PredictBody, fields)
-    if (body.inputs is None) == (body.pool is None) or (body.pool is None) != (out is None):
+    if (body.inputs is None) == (body.pool is None) or (body.pool is not None and out is None):
         raise InputError(
             "expected --inputs FILE, or --pool NAME with --out FILE, got another combination: "
             "choose one of them"
         )
     rows_or_pool(fields)
     order = order_of(PredictOrder, body, model=model, **others(PredictBody, chosen))
-    if out is not None:
+    if out is not None and body.pool is not None:
         _predict_pool(order, out)
         return
+    if out is not None:
+        check_can_write(out)
     page = predicted(model, chosen.get("version"), fields) or _predicted_here(order)
     if as_json:
         typer.echo(to_json(page))
         return
     plain = orjson.loads(to_json(page))
-    output().print(table_of(plain["outputs"]))
+    if out is None:
+        output().print(table_of(plain["outputs"]))
+    else:
+        write_answers(out, file, plain["outputs"], _classes(order))
+        messages().print(f"written to {out}")
     for warning in plain["warnings"]:
         messages().print(f"warning: {warning}")
 
@@ -68,9 +88,18 @@ def _predicted_here(order: PredictOrder) -> Mapping[str, object]:
     return {**reply.head(), "outputs": reply.outputs}
 
 
+def _classes(order: PredictOrder) -> list[str] | None:
+    """Names of the classes of a version."""
+    with kept() as known:
+        names = known.registry.version(order.model, order.version).manifest.get("classes")
+    return names if isinstance(names, list) else None
+
+
 def _size(order: PredictOrder) -> int:
     """Rows x samples of an order, about."""
     inputs = order.inputs
+    if isinstance(inputs, TableFile):
+        inputs = inputs.content.splitlines()
     arrays = inputs.values() if isinstance(inputs, Mapping) else (inputs,)
     rows = max((len(array) for array in arrays if isinstance(array, Sized)), default=1)
     return rows * (order.num_samples or Sampling().num_samples)

@@ -17,18 +17,22 @@ from dubito.cli.bodies import others, overlay, read_file
 from dubito.cli.console import application, finish, local_caller, output, read_rows
 from dubito.cli.jobs import follow
 from dubito.cli.options import Chosen, request_options
+from dubito.cli.tables import TensorsOption
 from dubito.columns import to_json
 from dubito.errors import InputError
 
 
-@request_options(SelectOrder, but=("model", "inputs", "targets", "exclude", "maximize"))
+@request_options(
+    SelectOrder, but=("model", "inputs", "targets", "exclude", "maximize", "preprocess")
+)
 def select(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     *,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Rows to choose from in a .npy, .npz or .json file, or a whole request as .json."
+            help="Rows to choose from in a .npy, .npz or .json file or a table, or a whole request "
+            "as .json."
         ),
     ] = None,
     targets: Annotated[
@@ -44,6 +48,7 @@ def select(
         bool | None, typer.Option(help="Optimisation: small values are good.")
     ] = None,
     chosen: Chosen,
+    tensors: TensorsOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
     """Choose the rows of a file to label next."""
@@ -52,6 +57,7 @@ def select(
         **({} if targets is None else {"targets": _rows_alone(targets)}),
         **({} if exclude is None else {"exclude": _indices(exclude)}),
         **({} if minimize is None else {"maximize": not minimize}),
+        **({"preprocess": False} if tensors else {}),
     }
     body = read_fields(SelectBody, overlay(SelectBody, data, options))
     if (body.inputs is None) == (body.pool is None):
@@ -66,9 +72,10 @@ def select(
     if as_json:
         typer.echo(to_json(head))
         return
-    table = Table("row", "score", title=f"{body.strategy}, {head['candidates']} candidates")
-    for index, score in zip(head["indices"], head["scores"], strict=True):
-        table.add_row(str(index), f"{score:.4g}")
+    ids = {} if body.id_column is None else {body.id_column: head["ids"]}
+    table = Table("row", "score", *ids, title=f"{body.strategy}, {head['candidates']} candidates")
+    for index, score, *own in zip(head["indices"], head["scores"], *ids.values(), strict=True):
+        table.add_row(str(index), f"{score:.4g}", *map(str, own))
     output().print(table)
 
 

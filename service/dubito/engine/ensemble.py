@@ -266,4 +266,5 @@ def _facts(other: Manifest, first: Manifest) -> list[tuple[str, object, object]]
         ("number of outputs", other.num_outputs, first.num_outputs),
         ("classes", other.classes, first.classes),
         ("inputs", inputs, first_inputs),
+        ("preprocess", other.preprocess, first.preprocess),
     ]

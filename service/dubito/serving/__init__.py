@@ -3,6 +3,7 @@
     asking.py       from an order to its reply
     resolve.py      order → version, networks, sampling, calibration
     bounds.py       rows of an order, checked against network and settings
+    rows.py         rows as the network reads them, made as its bundle declares
     admission.py    room for a request before its body is read
     passage.py      what requests wait for beside the device
     worker.py       one thread that owns the device, and its bounded queue

@@ -7,14 +7,20 @@ networks → figures, with the calibration → reply.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias, TypedDict, Unpack, overload
 
 from dubito.acquisition import ArrayPool
 from dubito.answered import CalibrateReply, EvaluateReply, PredictReply, SelectReply
-from dubito.asked import CalibrateOrder, EvaluateOrder, PredictOrder, SelectOrder
+from dubito.asked import (
+    CalibrateOrder,
+    EvaluateOrder,
+    PredictOrder,
+    SelectOrder,
+    TableOptions,
+)
 from dubito.calibration.cache import Calibrations
 from dubito.engine.network import num_values
 from dubito.models.library import Library
@@ -32,6 +38,7 @@ from dubito.serving.labelled import (
 )
 from dubito.serving.outputs import Computed, Outputs, check_outputs
 from dubito.serving.resolve import AnyOrder, Resolved, Resolver
+from dubito.serving.rows import ReadRows
 from dubito.serving.selecting import begin
 from dubito.serving.turns.rates import Kind
 from dubito.serving.worker import Check, Job, Joint, Reservation, Urgency, Worker
@@ -111,6 +118,8 @@ class Asking:
         asked = self._resolver.at_hand(order)
         if asked is None or asked.network.manifest.channel_axis is not None:
             return None
+        if asked.network.manifest.preprocess is not None:  # which takes its time
+            return None
         if asked.calibration is not None and self.calibrations.known(asked.calibration) is None:
             return None
         return self._queue(order, partial(self._predict, order, asked), queued)
@@ -153,7 +162,8 @@ class Asking:
     def _predict(self, order: PredictOrder, asked: Resolved, reservation: Reservation) -> Measured:
         network, sampling = asked.network, asked.sampling
         check_outputs(order.outputs, network.manifest, sampling)
-        inputs, rows = self._bounds.read(network, order.inputs)
+        read = self._bounds.read(network, order.inputs, order, _ids(order))
+        inputs, rows = read.inputs, read.num_rows
         values, limit = num_values(network, sampling, rows, inputs), self.settings.max_sample_values
         if order.outputs and "samples" in order.outputs:
             check_values(values, limit)
@@ -183,9 +193,10 @@ class Asking:
                 members=asked.numbers,
                 sampling=sampling,
                 calibration=None if fact is None or built.calibration is None else fact.number,
-                warnings=built.warnings,
+                warnings=(*read.warnings, *built.warnings),
                 outputs=built.outputs,
                 classes=network.manifest.classes,
+                ids=_ids_of(order, read),
             )
 
         row_values = sum(tensor.shape[1:].numel() for tensor in inputs.values())
@@ -216,7 +227,8 @@ class Asking:
                 is_active=record.is_worth_using,
                 actor=order.actor,
             )
-            return CalibrateReply(version.model, version.number, fact.number, record)
+            number = version.number
+            return CalibrateReply(version.model, number, fact.number, record, rows.warnings)
 
         return task, asked.kind("calibrate")
 
@@ -239,22 +251,28 @@ class Asking:
                 coverage=judged.coverage,
                 evaluation=judged.evaluation,
                 raw=judged.raw,
-                warnings=judged.warnings,
+                warnings=(*rows.warnings, *judged.warnings),
             )
 
         return task, asked.kind("evaluate")
 
     def _select(self, order: SelectOrder, reservation: Reservation) -> PlainMeasured:
         asked = self._resolver.resolve(order)
-        inputs, rows = self._bounds.read(asked.network, order.inputs)
-        limit = self.settings.max_calibration_values
-        search = begin(order, asked.network, asked.sampling, rows, limit)
+        network, limit = asked.network, self.settings.max_calibration_values
+        read = self._bounds.read(network, order.inputs, order, _ids(order))
+        if order.targets is not None and network.manifest.preprocess is not None:
+            order = replace(order, targets=self._bounds.read(network, order.targets, order).inputs)
+        search = begin(order, network, asked.sampling, read.num_rows, limit)
         reservation.resize(max(1, search.work) * asked.passes)
+        ids = _ids_of(order, read)
 
         def task(check: Check) -> SelectReply:
-            choice = search.run(ArrayPool(inputs), check)
+            choice = search.run(ArrayPool(read.inputs), check)
             version, sampling = asked.version, search.sampling
-            return SelectReply(version.model, version.number, asked.numbers, sampling, choice)
+            chosen = None if ids is None else [ids[index] for index in choice.indices]
+            return SelectReply(
+                version.model, version.number, asked.numbers, sampling, choice, chosen
+            )
 
         return task, asked.kind("select", order.strategy)
 
@@ -265,3 +283,12 @@ class Asking:
     @property
     def _resolver(self) -> Resolver:
         return Resolver(self.library, self.settings.max_num_samples)
+
+
+def _ids(order: TableOptions) -> tuple[str, ...]:
+    """The column of ids, where one is asked for."""
+    return () if order.id_column is None else (order.id_column,)
+
+
+def _ids_of(order: TableOptions, read: ReadRows) -> Sequence[object] | None:
+    return None if order.id_column is None else read.beside[order.id_column]

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
-from torch import Tensor
-
-from dubito.asked import CalibrateOrder, EvaluateOrder
+from dubito.asked import CalibrateOrder, EvaluateOrder, RowsOptions
 from dubito.engine import Inputs
 from dubito.engine.network import Network, num_values
 from dubito.errors import InputError
+from dubito.preprocess import TableFile
 from dubito.serving.labelled import LabelledRows
 from dubito.serving.resolve import Resolved
+from dubito.serving.rows import ReadRows, read_rows
 from dubito.serving.worker import Reservation
 from dubito.settings import Settings
 
@@ -31,8 +30,20 @@ class Bounds:
 
     settings: Settings
 
-    def read(self, engine: Network, inputs: Inputs) -> tuple[dict[str, Tensor], int]:
-        """Checked rows, and how many there are.
+    def read(
+        self,
+        engine: Network,
+        inputs: Inputs | TableFile,
+        order: RowsOptions,
+        beside: Sequence[str] = (),
+    ) -> ReadRows:
+        """Checked rows.
+
+        Args:
+            engine: that reads them.
+            inputs: as they were sent.
+            order: says whether they are what the network reads.
+            beside: columns of a table that are wanted as well.
 
         Raises:
             InputError: too many, or none that the network takes.
@@ -40,10 +51,10 @@ class Bounds:
         for rows in inputs.values() if isinstance(inputs, Mapping) else [inputs]:
             if isinstance(rows, Sequence):  # counted before millions of lists become an array
                 self._check_rows(len(rows))
-        tensors = engine.read_inputs(inputs)
-        num_rows = len(next(iter(tensors.values())))
-        self._check_rows(num_rows)
-        return tensors, num_rows
+        limit = self.settings.max_rows
+        read = read_rows(engine, inputs, limit, preprocess=order.preprocess, beside=beside)
+        self._check_rows(read.num_rows)
+        return read
 
     def read_labelled(
         self,
@@ -56,7 +67,11 @@ class Bounds:
         Raises:
             InputError: rows or truths that cannot be used, or too many of them.
         """
-        rows = LabelledRows.read(order, asked.network, partial(self.read, asked.network))
+
+        def read(inputs: Inputs | TableFile, beside: Sequence[str]) -> ReadRows:
+            return self.read(asked.network, inputs, order, beside)
+
+        rows = LabelledRows.read(order, asked.network, read)
         values = num_values(asked.network, asked.sampling, rows.num_rows, rows.inputs)
         check_values(values, self.settings.max_calibration_values)
         reservation.resize(rows.num_rows * asked.passes)

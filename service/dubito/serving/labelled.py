@@ -5,7 +5,7 @@ Dimensions: T samples, B labelled rows, N out-of-distribution rows, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -29,8 +29,10 @@ from dubito.calibration.terms import Terms
 from dubito.engine import Inputs, Sampling
 from dubito.engine.network import Network
 from dubito.errors import InputError
+from dubito.preprocess import TableFile
 from dubito.report import Check, Evaluation
 from dubito.serving.outputs import covering, draws_of, needs_features
+from dubito.serving.rows import ReadRows, truths_of
 from dubito_nn import Manifest
 
 
@@ -42,38 +44,48 @@ class LabelledRows:
     truths: Truths
     ood_inputs: dict[str, Tensor] | None
     num_rows: int
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def read(
         cls,
         order: CalibrateOrder | EvaluateOrder,
         network: Network,
-        read: Callable[[Inputs], tuple[dict[str, Tensor], int]],
+        read: Callable[[Inputs | TableFile, Sequence[str]], ReadRows],
     ) -> LabelledRows:
         """Check what an order holds.
 
         Args:
             order: the rows and truths.
             network: the version's, or several.
-            read: checks rows, and counts them.
+            read: checks rows, with columns of a table beside them.
 
         Raises:
             InputError: rows or truths that cannot be used.
         """
-        inputs, num_rows = read(order.inputs)
+        rows, head = read(order.inputs, order.label or ()), head_of(network.manifest)
+        labels, targets = order.labels, order.targets
+        if order.label is not None:
+            if not order.label or labels is not None or targets is not None:
+                raise InputError(
+                    "`label` names the columns of a table that hold the truths, got none, or "
+                    "`labels` or `targets` as well: give one of them"
+                )
+            labels, targets = truths_of(head.task, rows, order.label)
         written = Written(
             network.manifest,
-            num_rows,
-            partial(network.position_shape, inputs),
-            order.labels,
-            order.targets,
+            rows.num_rows,
+            partial(network.position_shape, rows.inputs),
+            labels,
+            targets,
             order.labels_are,
         )
-        truths = head_of(network.manifest).read(written)
+        truths = head.read(written)
         if order.ood_inputs is None:
-            return cls(inputs, truths, None, num_rows)
-        ood_inputs, num_strange = read(order.ood_inputs)
-        return cls(inputs, truths, ood_inputs, num_rows + num_strange)
+            return cls(rows.inputs, truths, None, rows.num_rows, rows.warnings)
+        strange = read(order.ood_inputs, ())
+        num_rows = rows.num_rows + strange.num_rows
+        return cls(rows.inputs, truths, strange.inputs, num_rows, rows.warnings)
 
 
 @dataclass(frozen=True)

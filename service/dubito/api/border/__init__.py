@@ -10,6 +10,7 @@ errors.py        the one error body
 bodies.py        reading a body within its limit
 encodings.py     gzip and zstd
 long_json.py     long JSON in pieces, numbers straight to arrays
+records.py       JSON line by line
 fields.py        the fields of a JSON body, a query or an archive, by a schema
 admitting.py     refusals by what waits for the device, before a body
 waiting.py       waiting for a job: deadline and disconnection

@@ -12,6 +12,8 @@ from starlette.types import Scope
 from dubito.application import Application
 from dubito.settings import Settings
 
+_PREPARERS = 2
+
 
 @dataclass(frozen=True)
 class Access:
@@ -23,6 +25,7 @@ class Access:
         is_ending: set once the server waits for its connections to close.
         decoders: threads that decode long bodies; more would wait for each other, and others for
             all of them.
+        preparers: threads that read tables.
         is_over: set once what is not answered yet gets a 503.
     """
 
@@ -30,6 +33,7 @@ class Access:
     settings: Settings
     is_ending: Event = field(default_factory=Event)
     decoders: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
+    preparers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_PREPARERS))
     is_over: Event = field(default_factory=Event)
 
 

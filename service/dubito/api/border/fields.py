@@ -23,7 +23,7 @@ ARRAYS = ("inputs", "labels", "targets", "ood_inputs")
 
 _MAX_UNKNOWN = 10
 _SMALL_BODY_BYTES = 4096
-_LISTS = ("outputs", "members", "exclude")
+_LISTS = ("outputs", "members", "exclude", "label")
 
 
 def read_fields(schema: type[Body], fields: Mapping[str, object]) -> Body:

@@ -80,6 +80,7 @@ class Inference:
             model=to.model,
             version=to.version,
             inputs=self.inputs,
+            preprocess=False,  # the protocol's tensors are those that its metadata describe
             outputs=list(groups) or None,
             request_id=observed_as,
         )

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
 from dubito.api.open_inference.datatypes import MAX_AXES, Datatype
-from dubito.asked import STRICT, ArrayField, CalibratedOptions
+from dubito.as_it_comes import ArrayField
+from dubito.asked import STRICT, CalibratedOptions
 
 _MAX_TENSORS = 64
 LISTS = ("members", "sites")

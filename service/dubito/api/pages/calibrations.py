@@ -200,4 +200,5 @@ def calibrated_page(reply: CalibrateReply) -> dict[str, object]:
         "calibration": reply.calibration,
         "active": reply.record.is_worth_using,
         **{name: summary[name] for name in _ANSWERED},
+        "warnings": [*reply.warnings, *reply.record.warnings],
     }

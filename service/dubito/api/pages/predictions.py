@@ -156,4 +156,7 @@ class PredictPage(DrawnPage, SamplingEntry):
         description="Number of the calibration that was applied; null: figures are raw."
     )
     warnings: list[str] = Field(description="What the caller should know.")
+    ids: list[str | int | float | bool | None] | None = Field(
+        default=None, description="Cells of the `id_column`, one for each row."
+    )
     outputs: OutputColumns = Field(description="The columns by name.")

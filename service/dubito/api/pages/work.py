@@ -107,3 +107,6 @@ class SelectPage(SelectedPage):
     """The rows to label next."""
 
     request_id: str = Field(description="Identifier of the request.")
+    ids: list[str | int | float | bool | None] | None = Field(
+        default=None, description="Cells of the `id_column` of the chosen rows."
+    )

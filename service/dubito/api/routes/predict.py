@@ -28,20 +28,21 @@ from dubito.api.openapi import (
     takes,
 )
 from dubito.api.pages.predictions import PredictPage
+from dubito.api.tables import read_table
 from dubito.arrays import read_npy, read_npz
 from dubito.asked import PredictBody, PredictOptions, PredictOrder, order_of
 from dubito.columns import num_entries
 from dubito.engine import Inputs
-from dubito.errors import UnsupportedMediaTypeError
 from dubito.keys import KeyScope
-from dubito.media import JSON, NPY, NPZ
+from dubito.media import JSON, NPY, NPZ, TABLES
+from dubito.preprocess import TableFile
 from dubito.registry import JobFact
 from dubito.serving.asking import Queued
 from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["predict"], route_class=GuardedRoute)
 
-_KINDS = (JSON, NPY, NPZ)
+_KINDS = (JSON, NPY, NPZ, *TABLES)
 _SHORT_ENTRIES = 10_000  # of an answer, which are written in a millisecond or two
 
 
@@ -51,7 +52,9 @@ _SHORT_ENTRIES = 10_000  # of an answer, which are written in a millisecond or t
     summary="Predict with uncertainty",
     response_model=PredictPage,
     responses={200: gives(NPY, NPZ), **ACCEPTED},
-    openapi_extra=takes(PredictBody, NPY, NPZ, query=PredictOptions, headers=(TIMEOUT, UNOBSERVED)),
+    openapi_extra=takes(
+        *(PredictBody, NPY, NPZ, *TABLES), query=PredictOptions, headers=(TIMEOUT, UNOBSERVED)
+    ),
 )
 @needs(KeyScope.PREDICT)
 async def predict(request: Request, model: ModelName) -> Response:
@@ -96,7 +99,7 @@ def _is_short(reply: PredictReply) -> bool:
 def _order(request: Request, model: str, version: str, received: Received) -> PredictOrder:
     """What a body asks."""
     options: PredictOptions
-    rows: dict[str, Inputs] = {}
+    rows: dict[str, Inputs | TableFile] = {}
     if received.kind == JSON:
         no_query(received.query)
         fields = parse_json(received.body)
@@ -104,8 +107,7 @@ def _order(request: Request, model: str, version: str, received: Received) -> Pr
         rows_or_pool(fields)
     else:
         options = read_query(PredictOptions, received.query)
-        limit_bytes = received.held.settings.max_body_bytes
-        rows["inputs"] = _read_arrays(received.kind, received.body, limit_bytes)
+        rows["inputs"] = _read_rows(received)
     # known only now: a digest of the body, where the caller names none
     is_observed = received.held.settings.monitoring and UNOBSERVED["name"] not in request.headers
     named = request_id(request) if is_observed else None
@@ -113,10 +115,10 @@ def _order(request: Request, model: str, version: str, received: Received) -> Pr
     return order_of(PredictOrder, options, **rows, **beside)
 
 
-def _read_arrays(kind: str, body: bytes, limit_bytes: int) -> Inputs:
-    if kind == NPY:
-        return read_npy(body)
-    if kind == NPZ:
-        arrays = read_npz(body, limit_bytes)
+def _read_rows(received: Received) -> Inputs | TableFile:
+    if received.kind == NPY:
+        return read_npy(received.body)
+    if received.kind == NPZ:
+        arrays = read_npz(received.body, received.held.settings.max_body_bytes)
         return arrays["inputs"] if list(arrays) == ["inputs"] else arrays
-    raise UnsupportedMediaTypeError(kind)
+    return read_table(received)

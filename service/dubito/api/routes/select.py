@@ -21,10 +21,11 @@ from dubito.api.border.replies import json_response
 from dubito.api.intake import Received, answered
 from dubito.api.openapi import ACCEPTED, TIMEOUT, ModelName, asked_version, both, takes
 from dubito.api.pages.work import SelectPage
+from dubito.api.tables import read_table
 from dubito.arrays import read_npz
 from dubito.asked import SelectBody, SelectOptions, SelectOrder, order_of
 from dubito.keys import KeyScope
-from dubito.media import JSON, NPZ
+from dubito.media import JSON, NPZ, TABLES
 from dubito.registry import JobFact
 from dubito.serving.worker import Job
 
@@ -39,7 +40,7 @@ _NAMES = ("inputs", "targets")
     summary="Choose rows to label",
     response_model=SelectPage,
     responses=ACCEPTED,
-    openapi_extra=takes(SelectBody, NPZ, query=SelectOptions, headers=(TIMEOUT,)),
+    openapi_extra=takes(SelectBody, NPZ, *TABLES, query=SelectOptions, headers=(TIMEOUT,)),
 )
 @needs(KeyScope.SELECT)
 async def select(request: Request, model: ModelName) -> Response:
@@ -52,7 +53,7 @@ async def select(request: Request, model: ModelName) -> Response:
         return json_response({"request_id": request_id(request), **reply.head()})
 
     start = partial(_start, model, asked_version(request))
-    return await answered(request, (JSON, NPZ), start, answer)
+    return await answered(request, (JSON, NPZ, *TABLES), start, answer)
 
 
 def _start(model: str, version: str, received: Received) -> Job[SelectReply] | JobFact:
@@ -66,9 +67,14 @@ def _start(model: str, version: str, received: Received) -> Job[SelectReply] | J
         rows_or_pool(fields)
     else:
         options = read_query(SelectOptions, received.query)
-        rows = named(read_npz(received.body, received.held.settings.max_body_bytes), _NAMES)
+        is_table = received.kind in TABLES
+        rows = {"inputs": read_table(received)} if is_table else _arrays(received)
     order = order_of(SelectOrder, options, **rows, model=model, version=version)
     application = received.held.application
     if order.pool is not None:
         return application.jobs.select(order, received.caller)
     return application.ask(order, reservation=received.reservation, deadline_s=received.deadline_s)
+
+
+def _arrays(received: Received) -> Mapping[str, object]:
+    return named(read_npz(received.body, received.held.settings.max_body_bytes), _NAMES)

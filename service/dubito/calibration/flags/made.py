@@ -77,6 +77,6 @@ def _noise(usual: Tensor, picked_N: Tensor, generator: torch.Generator) -> Tenso
 
 
 def _shuffled(usual: Tensor, picked_N: Tensor, generator: torch.Generator) -> Tensor:
-    flat = usual.flatten(1)
+    flat = usual.reshape(len(usual), -1)
     order = torch.rand((flat.shape[1], len(flat)), generator=generator).argsort(dim=1)
     return flat.gather(0, order[:, : len(picked_N)].T).reshape(len(picked_N), *usual.shape[1:])

@@ -90,4 +90,4 @@ def _of_rows(execution: Execution, before: Values, inputs: Mapping[str, Tensor])
         )
     if len(numbers) == 1:
         return numbers[0]
-    return torch.cat([tensor.flatten(1) for tensor in numbers], dim=1)
+    return torch.cat([tensor.reshape(len(tensor), -1) for tensor in numbers], dim=1)

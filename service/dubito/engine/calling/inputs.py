@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.errors import InputError
-from dubito_nn import InputSpec
+from dubito.preprocess import is_made, prepare
+from dubito_nn import InputSpec, Manifest
 from dubito_nn.program import DTYPES
 
 Rows: TypeAlias = NDArray[np.generic] | Tensor | Sequence[object]
@@ -54,6 +55,22 @@ def read_inputs(inputs: Inputs, specs: Sequence[InputSpec]) -> dict[str, Tensor]
     _check_rows({name: len(tensor) for name, tensor in tensors.items()})
     _check_free_dims(tensors, specs)
     return tensors
+
+
+def read_rows(inputs: Inputs, manifest: Manifest) -> dict[str, Tensor]:
+    """Check rows, made of what the manifest declares of them if it does.
+
+    Args:
+        inputs: as `read_inputs` takes them; with a declaration as `dubito.preprocess` does, but
+            for tensors of torch by input.
+        manifest: of the network.
+
+    Raises:
+        InputError: rows that cannot be used.
+    """
+    if manifest.preprocess is not None and not is_made(inputs):
+        inputs = prepare(inputs, manifest).arrays
+    return read_inputs(inputs, manifest.inputs)
 
 
 def _read(rows: Rows, spec: InputSpec) -> Tensor:

@@ -1,0 +1,81 @@
+"""What is given to `export` as `preprocess`: completed, and read as a bundle's reader reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dubito_nn.errors import BundleError, ExportError
+from dubito_nn.preprocess.parts import ArrayInput, Part, Seen, TableInput
+from dubito_nn.preprocess.reader import read_preprocess
+
+if TYPE_CHECKING:
+    from dubito_nn.manifest import InputSpec
+
+Given: TypeAlias = "Part | Sequence[Part] | None"
+
+
+def read_given(
+    given: Given, inputs: Sequence[InputSpec], example: Mapping[str, Tensor]
+) -> tuple[Part, ...] | None:
+    """The parts as the manifest states them.
+
+    Args:
+        given: one part, or several; a part that names no input makes the only one.
+        inputs: of the network.
+        example: the caller's own, whose range is kept for arrays.
+
+    Raises:
+        ExportError: the parts do not make the inputs, or a field of one is wrong.
+    """
+    if given is None:
+        return None
+    several = list(given) if isinstance(given, list | tuple) else [given]
+    only = inputs[0].name if len(inputs) == 1 else None
+    parts = [part for part in several if isinstance(part, TableInput | ArrayInput)]
+    if len(parts) < len(several):
+        raise ExportError(
+            f"preprocess expects parts of dubito_nn.preprocess, got {str(several)[:80]}: give a"
+            " TableInput, an ArrayInput, or a list of them"
+        )
+    try:
+        written = json.dumps([asdict(_named(part, only)) for part in parts], default=_plain)
+        read = read_preprocess(json.loads(written), inputs)
+    except (BundleError, TypeError, ValueError) as error:
+        raise ExportError(f"preprocess: {str(error).removeprefix('manifest: ')}") from error
+    assert read is not None
+    return tuple(
+        replace(part, seen=_range(example[str(part.input)]))
+        if isinstance(part, ArrayInput)
+        else part
+        for part in read
+    )
+
+
+def _named(part: Part, only: str | None) -> Part:
+    """A part that names its inputs."""
+    if isinstance(part, ArrayInput):
+        return replace(part, input=part.input or only)
+    columns = [replace(column, input=column.input or only) for column in part.columns]
+    return TableInput(tuple(columns))
+
+
+def _range(example: Tensor) -> Seen | None:
+    """Least and greatest numbers of an example, where it has several rows of numbers."""
+    if not example.is_floating_point() or len(example) < 2:
+        return None
+    rows = example.double() if example.ndim == 2 else example.double().reshape(-1, 1)
+    low, high = torch.aminmax(rows, dim=0)
+    return tuple(low.tolist()), tuple(high.tolist())
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"expected plain text, numbers and lists, got {type(value).__name__}")

@@ -1,0 +1,59 @@
+"""What the inputs of a network are made of; every input by one part, a table making several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from dubito_nn.preprocess.columns import Column
+
+Seen: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class TableInput:
+    """A table, whose columns are found by name.
+
+    The numbers of the columns that name an input stand in it side by side, in the order of the
+    columns: (rows, width), or (rows,) where the input has no further axis.
+
+    Args:
+        columns: at least one for every input that it makes.
+    """
+
+    columns: tuple[Column, ...]
+    kind: Literal["table"] = field(default="table", init=False)
+
+    @property
+    def inputs(self) -> tuple[str | None, ...]:
+        """The inputs that it makes."""
+        return tuple(dict.fromkeys(column.input for column in self.columns))
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayInput:
+    """Numbers of the input's own shape: x · scale + shift.
+
+    Args:
+        scale: one factor, or one for each place of the last axis.
+        shift: added then, likewise.
+        input: of the network; None: its only one.
+        seen: the least and the greatest values that the network was shown at export, of all
+            numbers, or at each place of the one axis of a row; `export` fills it in. Rows far
+            outside are answered with a warning.
+    """
+
+    scale: float | Sequence[float] = 1.0
+    shift: float | Sequence[float] = 0.0
+    input: str | None = None
+    seen: Seen | None = None
+    kind: Literal["array"] = field(default="array", init=False)
+
+    @property
+    def inputs(self) -> tuple[str | None, ...]:
+        """The inputs that it makes."""
+        return (self.input,)
+
+
+Part: TypeAlias = TableInput | ArrayInput

@@ -1,0 +1,22 @@
+"""Inputs as people have them: what a bundle declares of them, run on this server.
+
+preparing  what is sent → a frame → the parts that the bundle declares → arrays by input
+part       the protocol of a kind of part
+table      columns by name, to matrices and indices
+array      numbers of the input's own shape
+cells      the cells of one column, to numbers
+texts      the cells of a CSV, to what the column declares
+frames     columns by name, of records, columns or DataFrames
+files      the same, of files: CSV, Parquet, Arrow
+arrow      the same, of Arrow's tables
+wanted     the columns and rows that a table shall have
+untrusted  what is looked at before Arrow reads a stream
+
+Nothing here knows the engine, HTTP or a database. What is declared is data: no step runs code of
+a bundle.
+"""
+
+from dubito.preprocess.files import TableFile
+from dubito.preprocess.preparing import Prepared, is_made, prepare
+
+__all__ = ["Prepared", "TableFile", "is_made", "prepare"]

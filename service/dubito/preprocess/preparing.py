@@ -1,0 +1,122 @@
+"""From rows as people have them to the arrays that a network reads.
+
+Flow: what is sent → a frame of the columns that the parts need, and of those that are carried along
+→ each part makes its inputs → arrays, which are then checked as all rows are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from dubito.errors import InputError
+from dubito.preprocess.array import ArrayKind
+from dubito.preprocess.files import TableFile
+from dubito.preprocess.frames import Frame, read_frame
+from dubito.preprocess.part import PartKind, Rows
+from dubito.preprocess.table import TableKind
+from dubito.preprocess.wanted import Cells
+from dubito_nn import Manifest
+from dubito_nn.manifest import named_modules
+from dubito_nn.preprocess import ArrayInput, Part
+
+KINDS: dict[str, PartKind[Part]] = {
+    "table": TableKind(),  # type: ignore[dict-item]  # each is asked of its own parts alone
+    "array": ArrayKind(),  # type: ignore[dict-item]
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows that were prepared.
+
+    Args:
+        arrays: by input.
+        warnings: for the caller.
+        beside: the cells of columns that were carried along, by name.
+    """
+
+    arrays: Mapping[str, Rows]
+    warnings: tuple[str, ...] = ()
+    beside: Mapping[str, list[object]] = field(default_factory=dict)
+
+
+def is_made(inputs: object) -> bool:
+    """Whether rows are what a network reads already: tensors of torch by input."""
+    return (
+        isinstance(inputs, Mapping)
+        and bool(inputs)
+        and all(isinstance(rows, Tensor) for rows in inputs.values())
+    )
+
+
+def prepare(
+    inputs: object,
+    manifest: Manifest,
+    *,
+    beside: Sequence[str] = (),
+    most_rows: int | None = None,
+) -> Prepared:
+    """The inputs of a network that declares how they are made.
+
+    Args:
+        inputs: rows as people have them: records, columns, a DataFrame, a file, or arrays.
+        manifest: of the network.
+        beside: names of columns that are carried along.
+        most_rows: largest number of rows of a table; None: any.
+
+    Raises:
+        InputError: rows that cannot be used, with column, row and remedy.
+        TooLargeError: a file that becomes too large.
+    """
+    parts = manifest.preprocess
+    assert parts is not None
+    needed = [(part, KINDS[part.kind].needs(part)) for part in parts]
+    names = [*(name for _, columns in needed for name in columns), *beside]
+    if _is_alone(inputs, parts):
+        if beside:
+            raise InputError(
+                f"`{beside[0]}` expects a table with such a column, got an array: leave it out"
+            )
+        frame = Frame({names[0]: inputs}, (), 0)  # type: ignore[dict-item]
+    else:
+        _refuse_tensors(inputs, manifest, names)
+        frame = read_frame(inputs, names, most_rows)
+    warnings: list[str] = []
+    if frame.others:
+        others = named_modules([f"`{name[:60]}`" for name in frame.others])
+        warnings.append(f"columns that the model does not read: {others}")
+    specs = {spec.name: spec for spec in manifest.inputs}
+    arrays: dict[str, Rows] = {}
+    for part, columns in needed:
+        own = {name: frame.columns[name] for name in columns}
+        arrays |= KINDS[part.kind].make(part, own, specs, warnings)
+    carried = {name: _listed(frame.columns[name]) for name in beside}
+    return Prepared(arrays, tuple(warnings), carried)
+
+
+def _refuse_tensors(inputs: object, manifest: Manifest, names: Sequence[str]) -> None:
+    """Refuse what has the names of the inputs, where a table has others.
+
+    Raises:
+        InputError: it is sent as the network reads it.
+    """
+    own = [spec.name for spec in manifest.inputs]
+    if isinstance(inputs, Mapping) and {*inputs} == {*own} and not {*names} <= {*own}:
+        raise InputError(
+            f"`inputs` expects the columns that the bundle declares, got the network's own inputs "
+            f"{own}: tensors need `preprocess` false"
+        )
+
+
+def _is_alone(inputs: object, parts: Sequence[Part]) -> bool:
+    """Whether rows are those of the only input, without its name."""
+    is_named = isinstance(inputs, Mapping | TableFile)
+    return len(parts) == 1 and isinstance(parts[0], ArrayInput) and not is_named
+
+
+def _listed(cells: Cells) -> list[object]:
+    return list(cells.tolist() if isinstance(cells, np.ndarray) else cells)

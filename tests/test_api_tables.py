@@ -1,0 +1,217 @@
+"""Tables over HTTP: every form of body, truths and ids in columns, and tensors beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from dubito.settings import Settings
+
+from .conftest import Bundles, Server
+from .declared import as_declared
+from .http import npz, upload
+from .tables import ARROW, CSV, NDJSON, PARQUET, expected, exported, frame, records, written
+
+SICK = "/v1/models/sick"
+KINDS = (CSV, NDJSON, PARQUET, ARROW)
+ROWS = frame(5)
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory, bundles: Bundles) -> Iterator[httpx.Client]:
+    """A server with a model that declares a table, and one that declares nothing."""
+    folder = tmp_path_factory.mktemp("tables")
+    exported(folder / "sick.dubito")
+    server = Server(Settings(data_dir=folder / "data", num_samples=4, max_rows=500))
+    server.start()
+    hooks = {"response": [as_declared]}
+    with httpx.Client(base_url=server.url, timeout=60, event_hooks=hooks) as client:
+        upload(client, "sick", folder / "sick.dubito").raise_for_status()
+        upload(client, "animals", bundles("first")).raise_for_status()
+        yield client
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def known(client: httpx.Client) -> dict[str, Any]:
+    """What the model answers to `ROWS` as tensors."""
+    inputs = {name: array.tolist() for name, array in expected(ROWS).items()}
+    reply = client.post(f"{SICK}/predict", json={"inputs": inputs, "preprocess": False})
+    assert reply.status_code == 200, reply.text
+    outputs: dict[str, Any] = reply.json()["outputs"]
+    return outputs
+
+
+def sent(
+    client: httpx.Client, path: str, kind: str, content: bytes, **query: Any
+) -> httpx.Response:
+    return client.post(path, content=content, headers={"Content-Type": kind}, params=query)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_is_answered_as_its_tensors_are(
+    client: httpx.Client, known: dict[str, Any], kind: str
+) -> None:
+    reply = sent(client, f"{SICK}/predict", kind, written(ROWS, kind), id_column="id")
+    assert reply.status_code == 200, reply.text
+    page = reply.json()
+    np.testing.assert_allclose(page["outputs"]["mean"], known["mean"], atol=1e-6)
+    assert page["ids"] == ROWS["id"].tolist()
+    assert "columns that the model does not read: `sick`" in page["warnings"]
+
+
+def test_records_columns_and_arrays_of_columns_are_answered_alike(
+    client: httpx.Client, known: dict[str, Any]
+) -> None:
+    columns = {name: [row[name] for row in records(ROWS)] for name in ROWS}
+    for inputs in (records(ROWS), columns):
+        page = client.post(f"{SICK}/predict", json={"inputs": inputs, "id_column": "id"}).json()
+        np.testing.assert_allclose(page["outputs"]["mean"], known["mean"], atol=1e-6)
+        assert page["ids"] == ROWS["id"].tolist()
+    arrays = {name: np.array(ROWS[name].tolist()) for name in ROWS if name not in ("id", "sick")}
+    kind = {"Content-Type": "application/x-npz", "Accept": "application/x-npz"}
+    reply = client.post(f"{SICK}/predict", content=npz(**arrays), headers=kind)
+    assert reply.status_code == 200, reply.text
+
+
+def test_the_other_protocol_takes_the_tensors_that_it_describes(
+    client: httpx.Client, known: dict[str, Any]
+) -> None:
+    rows = expected(ROWS)
+    tensors = [
+        {"name": "numbers", "datatype": "FP32", "shape": [5, 5], "data": rows["numbers"].tolist()},
+        {"name": "job", "datatype": "INT64", "shape": [5], "data": rows["job"].tolist()},
+    ]
+    page = client.post("/v2/models/sick/infer", json={"inputs": tensors}).json()
+    (mean,) = [output for output in page["outputs"] if output["name"] == "mean"]
+    np.testing.assert_allclose(np.reshape(mean["data"], (5, 2)), known["mean"], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_truths_come_from_a_column_of_the_same_table(client: httpx.Client, kind: str) -> None:
+    table = frame(300, seed=3)
+    content = written(table, kind)
+    fitted = sent(client, f"{SICK}/calibrate", kind, content, label="sick")
+    assert fitted.status_code == 200, fitted.text
+    assert fitted.json()["num_rows"] == 300
+    assert "columns that the model does not read: `id`" in fitted.json()["warnings"]
+    judged = sent(client, f"{SICK}/evaluate", kind, content, label="sick")
+    assert judged.status_code == 200, judged.text
+    apart = {"inputs": records(table), "labels": table["sick"].tolist()}
+    same = client.post(f"{SICK}/evaluate", json=apart).json()
+    assert same["report"] == judged.json()["report"]
+    together = client.post(f"{SICK}/evaluate", json={"inputs": records(table), "label": ["sick"]})
+    assert together.json()["report"] == judged.json()["report"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_to_label_are_chosen_from_a_table(client: httpx.Client, kind: str) -> None:
+    table = frame(60, seed=4)
+    query = {"strategy": "bald", "k": 3, "id_column": "id"}
+    page = sent(client, f"{SICK}/select", kind, written(table, kind), **query).json()
+    assert page["ids"] == [table["id"][index] for index in page["indices"]]
+    assert len(page["ids"]) == 3
+    told = {"inputs": records(table), "targets": records(frame(9, seed=5)), "strategy": "epig"}
+    assert client.post(f"{SICK}/select", json={**told, "k": 2}).status_code == 200
+
+
+BAD: dict[str, tuple[str, dict[str, Any], str]] = {
+    "tensors": ("predict", {"inputs": {"numbers": [[1.0] * 5], "job": [1]}}, "`preprocess` false"),
+    "an array": ("predict", {"inputs": [[1.0] * 5]}, "`preprocess` false"),
+    "no such id": ("predict", {"inputs": records(ROWS), "id_column": "key"}, "add `key`"),
+    "ids of tensors": (
+        "predict",
+        {"inputs": {"numbers": [[1.0] * 5], "job": [1]}, "preprocess": False, "id_column": "id"},
+        "`id`",
+    ),
+    "a column that is missing": ("predict", {"inputs": [{"age": 3}]}, "add `smoker`"),
+    "a cell that is no number": (
+        "predict",
+        {"inputs": [records(ROWS)[0], {**records(ROWS)[1], "age": "old"}]},
+        "column `age`, row 1: expected a number, got 'old'",
+    ),
+    "too many records": ("predict", {"inputs": [records(ROWS)[0]] * 501}, "at most 500 rows"),
+    "truths twice": (
+        "evaluate",
+        {"inputs": records(ROWS), "label": ["sick"], "labels": ["no"] * 5},
+        "give one of them",
+    ),
+    "truths of no column": ("evaluate", {"inputs": records(ROWS), "label": ["ill"]}, "add `ill`"),
+    "truths of no class": ("evaluate", {"inputs": records(ROWS), "label": ["born"]}, "a name"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_used_is_refused_and_the_next_request_succeeds(
+    client: httpx.Client, name: str
+) -> None:
+    action, body, reason = BAD[name]
+    reply = client.post(f"{SICK}/{action}", json=body)
+    assert reply.status_code == 422, reply.text
+    assert reason in reply.json()["detail"]
+    assert client.post(f"{SICK}/predict", json={"inputs": records(ROWS)}).status_code == 200
+
+
+def test_hostile_tables_are_refused_and_the_next_request_succeeds(client: httpx.Client) -> None:
+    lines = written(ROWS, CSV)
+    wide = b",".join([b"a"] * 10**5) + b"\n" + b",".join([b"1"] * 10**5)
+    cases = [
+        (CSV, lines + b"p9,1,2\n", 422, "Row #7: Expected 7 columns, got 3"),
+        (CSV, lines.replace(b"p1", b"\xe9"), 422, "UTF-8"),
+        (CSV, wide, 422, "at most 10000 columns"),
+        (CSV, lines + lines.partition(b"\n")[2] * 200, 422, "at most 500 rows"),
+        (CSV, lines + b'"' + b"\n" * 10**6, 422, "something else"),
+        (NDJSON, b"{}\n" * 10**6, 422, "at most 500 lines"),
+        (NDJSON, b'{"age": 1}\n[1]', 422, "line 2 of the body: expected a JSON object"),
+        (PARQUET, b"PAR1" * 100, 422, "a Parquet file"),
+        (ARROW, b"\xff" * 100, 422, "an Arrow stream"),
+        ("text/plain", lines, 415, "text/csv"),
+    ]
+    for kind, content, status, reason in cases:
+        reply = sent(client, f"{SICK}/predict", kind, content)
+        assert reply.status_code == status, (reason, reply.text)
+        assert reason in reply.json()["detail"]
+        assert sent(client, f"{SICK}/predict", CSV, lines).status_code == 200
+
+
+def test_a_model_that_declares_nothing_takes_what_it_took(client: httpx.Client) -> None:
+    path = "/v1/models/animals/predict"
+    reply = sent(client, path, CSV, b"a,b,c,d\n1,2,3,4\n")
+    assert reply.status_code == 415
+    assert "declares no preprocess" in reply.json()["detail"]
+    rows = [[0.1, 0.2, 0.3, 0.4]]
+    plain = client.post(path, json={"inputs": rows})
+    for preprocess in (True, False):
+        again = client.post(path, json={"inputs": rows, "preprocess": preprocess})
+        assert again.json()["outputs"] == plain.json()["outputs"]
+    assert "ids" not in plain.json()
+    assert client.post(path, json={"inputs": rows, "id_column": "a"}).status_code == 422
+
+
+def test_the_manifest_says_what_is_declared(client: httpx.Client) -> None:
+    manifest = client.get(f"{SICK}/versions/1").json()["manifest"]
+    (table,) = manifest["preprocess"]
+    assert [column["name"] for column in table["columns"]] == [
+        *("age", "smoker", "insured", "born", "job")
+    ]
+    assert "preprocess" not in client.get("/v1/models/animals/versions/1").json()["manifest"]
+
+
+def test_long_bodies_of_records_and_columns_are_read_in_pieces(
+    client: httpx.Client, tmp_path: Path
+) -> None:
+    table = frame(500, seed=6).assign(note="x" * 1000)
+    columns = {name: [row[name] for row in records(table)] for name in table}
+    replies = [
+        client.post(f"{SICK}/predict", json={"inputs": inputs, "outputs": ["mean"]}).json()
+        for inputs in (records(table), columns)
+    ]
+    assert len(json.dumps(columns)) > 2**18
+    assert replies[0]["outputs"] == replies[1]["outputs"]
+    assert len(replies[0]["outputs"]["mean"]) == 500
