@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,6 +193,52 @@ def test_a_model_that_declares_nothing_takes_what_it_took(client: httpx.Client) 
         assert again.json()["outputs"] == plain.json()["outputs"]
     assert "ids" not in plain.json()
     assert client.post(path, json={"inputs": rows, "id_column": "a"}).status_code == 422
+
+
+def _pool(client: httpx.Client, kind: str, content: bytes) -> str:
+    reply = sent(client, "/v1/pools", kind, content)
+    assert reply.status_code == 201, reply.text
+    return str(reply.json()["pool"])
+
+
+def _result(client: httpx.Client, action: str, **fields: Any) -> bytes:
+    """The result of a job on a stored pool."""
+    reply = client.post(f"{SICK}/{action}", json=fields)
+    assert reply.status_code == 202, reply.text
+    job = reply.json()["job"]
+    with client.stream("GET", f"/v1/jobs/{job}/events") as events:
+        assert "succeeded" in "".join(events.iter_text())
+    return client.get(f"/v1/jobs/{job}/result").content
+
+
+def test_a_stored_table_is_worked_through_as_one_that_is_sent(client: httpx.Client) -> None:
+    table = frame(200, seed=7)
+    pool = _pool(client, PARQUET, written(table, PARQUET))
+    means = np.load(io.BytesIO(_result(client, "predict", pool=pool)))["mean"]
+    page = client.post(f"{SICK}/predict", json={"inputs": records(table)}).json()
+    np.testing.assert_allclose(means, page["outputs"]["mean"], atol=1e-6)
+    asked = {"strategy": "epig", "k": 3, "targets": records(frame(9, seed=5))}
+    chosen = json.loads(_result(client, "select", pool=pool, **asked))
+    same = client.post(f"{SICK}/select", json={"inputs": records(table), **asked}).json()
+    assert chosen["indices"] == same["indices"]
+
+
+def test_a_stored_pool_of_tensors_needs_the_word_that_it_is_one(client: httpx.Client) -> None:
+    table = frame(50, seed=8)
+    pool = _pool(client, "application/x-npz", npz(**expected(table)))
+    means = np.load(io.BytesIO(_result(client, "predict", pool=pool, preprocess=False)))["mean"]
+    page = client.post(f"{SICK}/predict", json={"inputs": records(table)}).json()
+    np.testing.assert_allclose(means, page["outputs"]["mean"], atol=1e-6)
+    asked = {"strategy": "bald", "k": 3, "pool": pool}
+    assert len(json.loads(_result(client, "select", **asked, preprocess=False))["indices"]) == 3
+    for fields, reason in (({}, "add `age`"), ({"id_column": "id"}, "expects rows in the request")):
+        reply = client.post(f"{SICK}/predict", json={"pool": pool, **fields})
+        assert (reply.status_code, reason in reply.json()["detail"]) == (422, True), reply.text
+    narrow = _pool(client, PARQUET, written(table[["id", "age"]], PARQUET))
+    reply = client.post(f"{SICK}/predict", json={"pool": narrow})
+    assert "add `smoker`" in reply.json()["detail"]
+    reply = client.post("/v1/models/animals/predict", json={"pool": narrow})
+    assert (reply.status_code, "the model takes" in reply.json()["detail"]) == (422, True)
 
 
 def test_the_manifest_says_what_is_declared(client: httpx.Client) -> None:

@@ -49,6 +49,12 @@ def test_a_table_goes_in_and_comes_out_with_the_answers(run, tmp_path: Path) -> 
     np.testing.assert_allclose(answers[0]["mean_no"] + answers[0]["mean_yes"], 1)
 
 
+def test_inspect_shows_what_the_inputs_are_made_of(run) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = run("inspect", "sick.dubito")
+    assert code == 0, err
+    assert "a table of age (number), smoker (category), insured (boolean), born (date)" in out
+
+
 def test_truths_and_rows_to_label_come_from_a_table(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "held_out.csv"
     path.write_bytes(written(frame(300, seed=2), CSV))

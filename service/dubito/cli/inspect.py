@@ -13,6 +13,8 @@ from dubito.engine import Engine
 from dubito.engine.cost import cost
 from dubito.engine.running.passes import Passes
 from dubito_nn import Manifest
+from dubito_nn.manifest import named_modules
+from dubito_nn.preprocess import Part, TableInput
 
 
 def inspect(
@@ -61,6 +63,7 @@ def _facts(manifest: Manifest, engine: Engine) -> Table:
             ", ".join(manifest.classes[:20]) if manifest.classes else None,
         ),
         ("inputs", inputs),
+        ("made of", "; ".join(map(_made_of, manifest.preprocess or ()))),
         ("weights", f"{sum(t.numel() for t in engine.bundle.weights.values()):,} numbers"),
         ("size", f"{engine.bundle.size_bytes / 2**20:.2f} MiB"),
         ("digest", engine.bundle.digest),
@@ -70,6 +73,14 @@ def _facts(manifest: Manifest, engine: Engine) -> Table:
         if value:
             table.add_row(name, value)
     return table
+
+
+def _made_of(part: Part) -> str:
+    """What people send for the inputs that a part makes."""
+    if isinstance(part, TableInput):
+        names = dict.fromkeys(f"{column.name} ({column.type})" for column in part.columns)
+        return f"a table of {named_modules(list(names), 12)}"
+    return f"an array for {part.input}, x {part.scale} + {part.shift}"
 
 
 def _task(manifest: Manifest) -> str:

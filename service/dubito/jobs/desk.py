@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,13 @@ from dubito.models.library import Library
 from dubito.models.members import predictor
 from dubito.pools import Shelf
 from dubito.pools.data import by_input
+from dubito.preprocess import check_columns, prepare
 from dubito.registry import JobFact, PoolFact
 from dubito.registry.jobs import JobStore, NewJob, new_id, unknown_job
 from dubito.registry.objects import Objects
 from dubito.serving.outputs import check_outputs
 from dubito.serving.resolve import Named, Resolver
+from dubito.serving.rows import read_rows
 from dubito.serving.selecting import begin
 from dubito.settings import Settings
 from dubito_nn import Manifest
@@ -90,7 +92,7 @@ class Desk:
             raise InputError(
                 "`samples` expects rows in the request, got a pool: leave it out of `outputs`"
             )
-        pool = self._fitting_pool(order.pool, manifest, caller)
+        pool = self._fitting_pool(order, manifest, caller)
         settled_order = settled(
             named.sampling, named.numbers, pool.format, active=named.active, **fields
         )
@@ -107,15 +109,20 @@ class Desk:
             DubitoError: of the class that names the reason.
         """
         named, manifest = self._named(order)
-        pool = self._fitting_pool(order.pool, manifest, caller)
+        pool = self._fitting_pool(order, manifest, caller)
         network = predictor(self._library, named.version, named.members)
         limit = self._settings.max_calibration_values
+        if order.targets is not None and manifest.preprocess is not None:
+            most = self._settings.max_rows
+            made = read_rows(network, order.targets, most, preprocess=order.preprocess)
+            order = replace(order, targets=made.inputs)
         search = begin(order, network, named.sampling, pool.num_rows, limit)
         job, targets = new_id(), None
         if search.targets is not None:
             targets = self._put(job, {k: rows.numpy() for k, rows in search.targets.items()})
         acquisition = asdict(search.acquisition)
-        chosen = {"acquisition": acquisition, "targets": targets}
+        said = {} if order.preprocess is None else {"preprocess": order.preprocess}
+        chosen = {"acquisition": acquisition, "targets": targets, **said}
         settled_order = settled(search.sampling, named.numbers, pool.format, **chosen)
         return self._accept(job, "select", named, pool, settled_order, caller.name)
 
@@ -187,19 +194,30 @@ class Desk:
         head_of(manifest).check_method(named.sampling.method)
         return named, manifest
 
-    def _fitting_pool(self, name: str | None, manifest: Manifest, caller: Caller) -> PoolFact:
+    def _fitting_pool(
+        self, order: PredictOrder | SelectOrder, manifest: Manifest, caller: Caller
+    ) -> PoolFact:
         """A pool whose rows the network takes.
 
         Raises:
             NotFoundError: no pool of that name.
             InputError: its arrays are of other names, shapes or types.
         """
+        name = order.pool
         assert name is not None  # else it is no job
+        if order.id_column is not None:
+            raise InputError("`id_column` expects rows in the request, got a pool: leave it out")
         pool = self._shelf.get(name, caller)
         rows = {column.name: np.zeros((1, *column.shape), column.dtype) for column in pool.columns}
         features = pool.columns[0].features
+        is_prepared = manifest.preprocess is not None and order.preprocess is not False
         try:
-            read_inputs(by_input(rows, features, manifest.inputs), manifest.inputs)
+            if is_prepared and check_columns(features or list(rows), manifest):
+                return pool
+            one = by_input(rows, features, manifest.inputs)
+            if is_prepared:
+                one = prepare(one, manifest).arrays
+            read_inputs(one, manifest.inputs)
         except InputError as error:
             columns = f"; its columns, pandas' index left out, are {named_modules(features, 12)}"
             raise InputError(

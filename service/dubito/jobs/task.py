@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import orjson
+import torch
 from torch import Tensor
 
 from dubito import disk
@@ -87,7 +88,10 @@ class Task:
         self._network = self._load()
         pool_format = str(self._fact.order["pool_format"])
         self._data = self._shelf.open(self._fact.pool_digest, pool_format)
-        self._data.read_for(self._network.manifest.inputs)
+        manifest, preprocess = self._network.manifest, None
+        if manifest.preprocess is not None:
+            preprocess = self._fact.order.get("preprocess") is not False
+        self._data.read_for(manifest.inputs, preprocess=preprocess)
         if self._fact.kind == "predict":
             self._predict()
         else:
@@ -162,7 +166,8 @@ class Task:
         digest = self._fact.order["targets"]
         if digest is None:
             return None
-        return self._arrays(str(digest))
+        arrays = self._arrays(str(digest))
+        return {name: torch.from_numpy(rows) for name, rows in arrays.items()}
 
     def _calibration(self) -> Calibration | None:
         number = self._fact.order["active"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -25,11 +25,15 @@ if TYPE_CHECKING:
 
 _HELD_BYTES = 64 * 2**20  # that may have been read before pages are let go
 
-PoolRows = NDArray[np.generic] | Mapping[str, NDArray[np.generic]]
+PoolRows = NDArray[np.generic] | Mapping[str, Any]
 
 
 def by_input(
-    rows: Mapping[str, NDArray[np.generic]], features: Sequence[str], inputs: Sequence[InputSpec]
+    rows: Mapping[str, NDArray[np.generic]],
+    features: Sequence[str],
+    inputs: Sequence[InputSpec],
+    *,
+    is_table: bool = False,
 ) -> PoolRows:
     """Rows as a network takes them: the columns of a table by name, where it has several inputs.
 
@@ -37,9 +41,12 @@ def by_input(
         rows: arrays of a pool, by name.
         features: names of the columns, where the pool is a table.
         inputs: of the network.
+        is_table: whether the network declares what it makes of a table.
     """
     if list(rows) != [UNNAMED]:
-        return rows
+        return {name: _cells(array) for name, array in rows.items()} if is_table else rows
+    if is_table and features:
+        return {name: rows[UNNAMED][:, column] for column, name in enumerate(features)}
     table, shape_of = rows[UNNAMED], {spec.name: spec.shape for spec in inputs}
     if not features or (len(inputs) < 2 and set(features) != set(shape_of)):
         return table
@@ -47,6 +54,13 @@ def by_input(
         name: table[:, column].reshape(-1, *(1 for _ in shape_of.get(name, ())))
         for column, name in enumerate(features)
     }
+
+
+def _cells(array: NDArray[np.generic]) -> NDArray[np.generic] | list[str | None]:
+    """The cells of a column; text that is empty is an empty cell."""
+    if array.dtype.kind != "S":
+        return array
+    return [cell.decode() or None for cell in array.tolist()]
 
 
 class PoolData:
@@ -66,6 +80,7 @@ class PoolData:
         self._arrays: dict[str, NDArray[np.generic]] = {}
         self._features = index["columns"][0].get("features", [])
         self._inputs: Sequence[InputSpec] = ()
+        self._preprocess: bool | None = None
         self._read_bytes = 0
         for number, column in enumerate(index["columns"]):
             path = folder / f"{number}.npy"
@@ -76,9 +91,16 @@ class PoolData:
     def __len__(self) -> int:
         return self._num_rows
 
-    def read_for(self, inputs: Sequence[InputSpec]) -> None:
-        """Hand out rows as a network takes them from now on; see `by_input`."""
+    def read_for(self, inputs: Sequence[InputSpec], *, preprocess: bool | None = None) -> None:
+        """Hand out rows as a network takes them from now on; see `by_input`.
+
+        Args:
+            inputs: of the network.
+            preprocess: whether it makes its inputs of the rows, or is to take them as they are,
+                which tensors tell it; None: it declares nothing.
+        """
         self._inputs = inputs
+        self._preprocess = preprocess
 
     def rows(self, start: int, stop: int) -> PoolRows:
         """Copies of neighbouring rows: an array, or arrays by name."""
@@ -97,7 +119,9 @@ class PoolData:
             self._read_bytes = 0
             for mapped in self._maps:
                 mapped.madvise(mmap.MADV_DONTNEED)
-        return by_input(copies, self._features, self._inputs)
+        is_table = self._preprocess is True
+        rows = by_input(copies, self._features, self._inputs, is_table=is_table)
+        return _as_tensors(rows, self._inputs) if self._preprocess is False else rows
 
     def _mapped(self, path: Path) -> NDArray[np.generic]:
         with path.open("rb") as file:
@@ -106,3 +130,13 @@ class PoolData:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._maps.append(mapped)
         return np.frombuffer(mapped, dtype, offset=offset).reshape(shape)
+
+
+def _as_tensors(rows: PoolRows, inputs: Sequence[InputSpec]) -> Mapping[str, Any]:
+    """Rows as tensors by input."""
+    import torch
+
+    named = rows if isinstance(rows, Mapping) else {inputs[0].name: rows}
+    if list(named) == [UNNAMED]:
+        named = {inputs[0].name: named[UNNAMED]}
+    return {name: torch.from_numpy(array) for name, array in named.items()}

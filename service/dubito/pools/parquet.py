@@ -1,8 +1,9 @@
 """`.parquet` files as streams of rows, by row groups, with pyarrow (the extra `dubito[parquet]`).
 
 A file of plain columns of numbers is one array, a column for every number of a row, in their
-order. A column of lists of equal length is an array of its own, under its name. The index of a
-DataFrame is no column: pandas says in the file which columns hold it.
+order. A column of lists of equal length is an array of its own, under its name. Where one is of
+text or times, the file is a table (`table.py`), each column for itself. The index of a DataFrame is
+no column: pandas says in the file which columns hold it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from dubito.errors import InputError, TooLargeError
 from dubito.pools.stream import KINDS, UNNAMED, Blocks, ColumnStream, block_rows
+from dubito.pools.table import column_stream, is_cell
 from dubito.registry import ColumnFact
 
 if TYPE_CHECKING:
@@ -51,12 +53,16 @@ def open_parquet(path: Path, limit_bytes: int) -> Iterator[list[ColumnStream]]:
             "pool: a .parquet file expects pyarrow, which is not installed here: "
             "pip install 'dubito[parquet]', or send .npy"
         ) from error
+    limits = {
+        "thrift_string_size_limit": _LARGEST_STRING,
+        "thrift_container_size_limit": _LARGEST_CONTAINER,
+    }
     try:
-        with pq.ParquetFile(
-            path,
-            thrift_string_size_limit=_LARGEST_STRING,
-            thrift_container_size_limit=_LARGEST_CONTAINER,
-        ) as file:
+        with pq.ParquetFile(path, **limits) as described:
+            schema = described.schema_arrow
+        texts = [name for name in schema.names if pa.types.is_string(schema.field(name).type)]
+        # a long text that stands in all rows is kept once
+        with pq.ParquetFile(path, read_dictionary=texts, **limits) as file:
             _check_size(file, limit_bytes)
             yield _streams(file)
     except (pa.ArrowException, OSError) as error:
@@ -91,11 +97,14 @@ def _streams(file: pq.ParquetFile) -> list[ColumnStream]:
     schema, num_rows = file.schema_arrow, file.metadata.num_rows
     if len(set(schema.names)) != len(schema.names):
         raise InputError("pool: expected each column once, got a name twice: rename one")
-    types = {name: _innermost(schema.field(name).type) for name in _without_index(schema)}
-    if not types:
+    names = _without_index(schema)
+    if not names:
         raise InputError("pool: expected columns beside pandas' index, got none: save the inputs")
     if num_rows == 0:
         raise InputError("pool: expected at least one row, got none")
+    if any(is_cell(schema.field(name).type) for name in names):
+        return [column_stream(file, name) for name in names]
+    types = {name: _innermost(schema.field(name).type) for name in names}
     depths = {depth for _, depth in types.values()}
     if depths == {0}:
         dtype = np.result_type(*(dtype for dtype, _ in types.values()))

@@ -25,11 +25,14 @@ class ColumnStream:
         fact: its name, type and the shape of a row.
         num_rows: N.
         blocks: its rows, some after the others; closing it closes the file beneath.
+        may_be_empty: whether a cell may be NaN: that of a table's column, for a model that declares
+            what stands there.
     """
 
     fact: ColumnFact
     num_rows: int
     blocks: Blocks
+    may_be_empty: bool = False
 
     @property
     def num_bytes(self) -> int:

@@ -102,7 +102,7 @@ def _write(stream: ColumnStream, path: Path) -> str:
     with closing(stream.blocks) as blocks, path.open("wb") as file:
         write_header(file, fact.dtype, (stream.num_rows, *fact.shape))
         for block in blocks:
-            _refuse_non_finite(block, fact, count)
+            _refuse_non_finite(block, fact, count, may_be_empty=stream.may_be_empty)
             count += len(block)
             if count > stream.num_rows:
                 break
@@ -114,10 +114,15 @@ def _write(stream: ColumnStream, path: Path) -> str:
     return disk.digest(path)
 
 
-def _refuse_non_finite(block: NDArray[np.generic], fact: ColumnFact, first: int) -> None:
+def _refuse_non_finite(
+    block: NDArray[np.generic], fact: ColumnFact, first: int, *, may_be_empty: bool
+) -> None:
     if block.dtype.kind != "f" or np.isfinite(block).all():
         return
-    cell = tuple(int(axis[0]) for axis in np.nonzero(~np.isfinite(block)))
+    is_wrong = np.isinf(block) if may_be_empty else ~np.isfinite(block)
+    if not is_wrong.any():
+        return
+    cell = tuple(int(axis[0]) for axis in np.nonzero(is_wrong))
     raise InputError(
         f"`{fact.name[:80]}`: expected finite numbers, got {block[cell]} in row "
         f"{first + cell[0]}: replace missing or overflowing values first"

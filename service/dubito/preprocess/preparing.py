@@ -18,7 +18,7 @@ from dubito.preprocess.files import TableFile
 from dubito.preprocess.frames import Frame, read_frame
 from dubito.preprocess.part import PartKind, Rows
 from dubito.preprocess.table import TableKind
-from dubito.preprocess.wanted import Cells
+from dubito.preprocess.wanted import Cells, check_names
 from dubito_nn import Manifest
 from dubito_nn.manifest import named_modules
 from dubito_nn.preprocess import ArrayInput, Part
@@ -51,6 +51,23 @@ def is_made(inputs: object) -> bool:
         and bool(inputs)
         and all(isinstance(rows, Tensor) for rows in inputs.values())
     )
+
+
+def check_columns(names: Sequence[str], manifest: Manifest) -> bool:
+    """Whether the manifest declares a table, whose columns must be among these.
+
+    Args:
+        names: of the columns, or arrays, that there are.
+        manifest: of a network that declares how its inputs are made.
+
+    Raises:
+        InputError: one is missing.
+    """
+    parts = manifest.preprocess or ()
+    if not any(part.kind == "table" for part in parts):
+        return False
+    check_names(names, [name for part in parts for name in KINDS[part.kind].needs(part)])
+    return True
 
 
 def prepare(
