@@ -195,6 +195,29 @@ def test_a_model_that_declares_nothing_takes_what_it_took(client: httpx.Client) 
     assert client.post(path, json={"inputs": rows, "id_column": "a"}).status_code == 422
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_outcomes_come_from_a_column_of_the_table_that_was_predicted(
+    client: httpx.Client, kind: str
+) -> None:
+    held_out = written(frame(300, seed=3), CSV)
+    sent(client, f"{SICK}/calibrate", CSV, held_out, label="sick").raise_for_status()
+    table = frame(8, seed=9)
+    page = sent(client, f"{SICK}/predict", kind, written(table, kind)).json()
+    table.loc[2, "sick"] = None
+    query = {"request_id": page["request_id"], "label": "sick"}
+    reply = sent(client, f"{SICK}/feedback", kind, written(table, kind), **query)
+    assert reply.status_code == 200, reply.text
+    (stored,) = reply.json()["stored"]
+    assert (stored["new"], stored["known"]) == (7, 0)
+    truth = {"request_id": page["request_id"], "rows": [{"row": 0, "label": table["sick"][0]}]}
+    (stored,) = client.post(f"{SICK}/feedback", json=truth).json()["stored"]
+    assert (stored["new"], stored["known"]) == (0, 1)
+    reply = sent(client, f"{SICK}/feedback", kind, written(table, kind), **{**query, "label": "no"})
+    assert (reply.status_code, "add `no`" in reply.json()["detail"]) == (422, True)
+    reply = sent(client, f"{SICK}/feedback", kind, written(table, kind), label="sick")
+    assert (reply.status_code, "query.request_id" in reply.text) == (422, True)
+
+
 def _pool(client: httpx.Client, kind: str, content: bytes) -> str:
     reply = sent(client, "/v1/pools", kind, content)
     assert reply.status_code == 201, reply.text

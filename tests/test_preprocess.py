@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,25 @@ def test_files_that_become_too_large_are_refused(bundle: Bundle) -> None:
             prepare(TableFile(kind, content), bundle.manifest, most_rows=1000)
         with pytest.raises(TooLargeError, match="once decoded"):
             prepare(TableFile(kind, content, limit_bytes=1000), bundle.manifest)
+
+
+def test_a_long_text_that_stands_in_all_rows_is_kept_once(bundle: Bundle) -> None:
+    """A few kilobytes of a file would else become a gigabyte."""
+    table = frame(1000).assign(job="j" * 10**6)
+    file = io.BytesIO()
+    names = [name for name in table if name != "job"]
+    whole = pa.Table.from_pandas(table[names]).append_column(
+        "job", pa.DictionaryArray.from_arrays(np.zeros(1000, np.int8), ["j" * 10**6])
+    )
+    parquet.write_table(
+        whole.cast(whole.schema.set(len(names), pa.field("job", pa.string()))), file
+    )
+    tracemalloc.start()
+    made = prepare(TableFile(PARQUET, file.getvalue()), bundle.manifest, most_rows=1000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert set(made.arrays["job"].tolist()) == {3}  # type: ignore[union-attr]
+    assert peak < 50 * 2**20
 
 
 def test_a_csv_may_have_a_mark_quotes_and_lines_within_cells(bundle: Bundle) -> None:

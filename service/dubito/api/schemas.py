@@ -57,6 +57,21 @@ class TruthBody(_Schema):
     )
 
 
+class FeedbackQuery(_Schema):
+    """Whose outcomes a table holds, and where."""
+
+    request_id: str = Field(
+        min_length=1, max_length=128, description="The `request_id` of the reply."
+    )
+    label: list[str] = Field(
+        fail_fast=True,
+        min_length=1,
+        description="Column of a table that holds the true class of each row, or columns of the "
+        "true values; where a cell is empty, nothing is known of the row.",
+    )
+    labels_are: LabelsAreField = None
+
+
 class FeedbackBody(_Schema):
     """True outcomes for an earlier prediction."""
 

@@ -17,6 +17,6 @@ a bundle.
 """
 
 from dubito.preprocess.files import TableFile
-from dubito.preprocess.preparing import Prepared, check_columns, is_made, prepare
+from dubito.preprocess.preparing import Prepared, check_columns, is_made, prepare, read_columns
 
-__all__ = ["Prepared", "TableFile", "check_columns", "is_made", "prepare"]
+__all__ = ["Prepared", "TableFile", "check_columns", "is_made", "prepare", "read_columns"]

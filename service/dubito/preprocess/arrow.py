@@ -64,7 +64,8 @@ def _cells(name: str, column: pa.ChunkedArray) -> Cells:
     import pyarrow as pa
     from pyarrow import types
 
-    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    is_dictionary = types.is_dictionary(column.type)
+    kind = column.type.value_type if is_dictionary else column.type
     if not any(is_kind(kind) for is_kind in _taken()):
         raise InputError(
             f"column `{name}` expects numbers, text, true or false, or times, got "
@@ -72,12 +73,14 @@ def _cells(name: str, column: pa.ChunkedArray) -> Cells:
         )
     is_plain = types.is_floating(kind) or types.is_integer(kind)
     try:
-        if is_plain and not column.null_count and kind is column.type:
+        if is_plain and not column.null_count and not is_dictionary:
             cells: Cells = column.to_numpy()
         elif types.is_timestamp(kind):  # of nanoseconds, which Python's times lack
             cells = column.cast(pa.timestamp("us", kind.tz), safe=False).to_pylist()
         elif types.is_decimal(kind):
             cells = column.cast(pa.float64()).to_pylist()
+        elif is_dictionary:
+            cells = _of_dictionaries(column)
         else:
             cells = column.to_pylist()
     except (pa.ArrowException, ValueError, OverflowError) as error:
@@ -85,6 +88,15 @@ def _cells(name: str, column: pa.ChunkedArray) -> Cells:
             f"column `{name}` expects cells that can be read, got others ({str(error)[:160]}): "
             "write the table again"
         ) from error
+    return cells
+
+
+def _of_dictionaries(column: pa.ChunkedArray) -> list[object]:
+    """The cells of a column whose values are kept once, each value made once."""
+    cells: list[object] = []
+    for chunk in column.chunks:
+        values = [*chunk.dictionary.to_pylist(), None]
+        cells += [values[index] for index in chunk.indices.fill_null(len(values) - 1).to_pylist()]
     return cells
 
 

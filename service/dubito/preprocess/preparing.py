@@ -18,6 +18,7 @@ from dubito.preprocess.files import TableFile
 from dubito.preprocess.frames import Frame, read_frame
 from dubito.preprocess.part import PartKind, Rows
 from dubito.preprocess.table import TableKind
+from dubito.preprocess.texts import Texts, guessed
 from dubito.preprocess.wanted import Cells, check_names
 from dubito_nn import Manifest
 from dubito_nn.manifest import named_modules
@@ -51,6 +52,21 @@ def is_made(inputs: object) -> bool:
         and bool(inputs)
         and all(isinstance(rows, Tensor) for rows in inputs.values())
     )
+
+
+def read_columns(rows: object, names: Sequence[str], most_rows: int) -> dict[str, list[object]]:
+    """Columns of a table of which nothing is declared, as they are.
+
+    Args:
+        rows: records, columns, a DataFrame or a file.
+        names: of the columns.
+        most_rows: largest number of rows.
+
+    Raises:
+        InputError: no such table.
+    """
+    columns = read_frame(rows, names, most_rows).columns
+    return {name: _listed(columns[name]) for name in names}
 
 
 def check_columns(names: Sequence[str], manifest: Manifest) -> bool:
@@ -136,4 +152,6 @@ def _is_alone(inputs: object, parts: Sequence[Part]) -> bool:
 
 
 def _listed(cells: Cells) -> list[object]:
+    if isinstance(cells, Texts):
+        return guessed(cells)
     return list(cells.tolist() if isinstance(cells, np.ndarray) else cells)

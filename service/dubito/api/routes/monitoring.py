@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from anyio import to_thread
@@ -12,15 +13,17 @@ from dubito.api.border.access import Access, access
 from dubito.api.border.auth import GuardedRoute, needs
 from dubito.api.border.bodies import LONG_BYTES, media_type, parse_json, read_body
 from dubito.api.border.context import request_id
-from dubito.api.border.fields import no_query, read_fields
+from dubito.api.border.fields import no_query, read_fields, read_query
 from dubito.api.border.replies import json_response
 from dubito.api.border.waiting import deadline
 from dubito.api.openapi import TIMEOUT, ModelName, asked_version, both, takes
 from dubito.api.pages.monitoring import FeedbackPage, MonitoringDetailsPage
-from dubito.api.schemas import FeedbackBody
+from dubito.api.schemas import FeedbackBody, FeedbackQuery
+from dubito.api.tables import table_of
 from dubito.keys import KeyScope
-from dubito.media import JSON
+from dubito.media import JSON, TABLES
 from dubito.monitoring.monitor import FeedbackOrder, Truth
+from dubito.preprocess import read_columns
 from dubito.registry.monitoring import Added
 
 router = APIRouter(prefix="/v1/models", tags=["monitoring"], route_class=GuardedRoute)
@@ -31,7 +34,7 @@ router = APIRouter(prefix="/v1/models", tags=["monitoring"], route_class=Guarded
     "feedback",
     summary="Send true outcomes",
     response_model=FeedbackPage,
-    openapi_extra=takes(FeedbackBody, headers=(TIMEOUT,)),
+    openapi_extra=takes(FeedbackBody, *TABLES, query=FeedbackQuery, headers=(TIMEOUT,)),
 )
 @needs(KeyScope.PREDICT)
 async def feedback(request: Request, model: ModelName) -> Response:
@@ -40,13 +43,15 @@ async def feedback(request: Request, model: ModelName) -> Response:
     With a version in the path it is refused where another one predicted.
     """
     held = access(request)
-    media_type(request, (JSON,))
+    kind = media_type(request, (JSON, *TABLES))
     async with deadline(request, held.settings):
         with held.application.admission.holding() as room:
             body = await read_body(request, held.settings.max_body_bytes, take=room.take)
-            no_query(request.query_params.multi_items())
-            store = partial(_store, held, model, asked_version(request), body)
+            query = request.query_params.multi_items()
+            read = _read_json if kind == JSON else partial(_read_table, held, kind)
+            store = partial(_store, held, partial(read, model, asked_version(request), body, query))
             limiter = held.decoders if len(body) > LONG_BYTES else None
+            limiter = held.preparers if kind in TABLES else limiter
             added = await to_thread.run_sync(store, limiter=limiter)
     return json_response(FeedbackPage.of_added(request_id(request), model, added))
 
@@ -64,8 +69,45 @@ def get_monitoring(request: Request, model: ModelName) -> Response:
     return json_response(MonitoringDetailsPage.of_state(page))
 
 
-def _store(held: Access, model: str, version: str, body: bytes) -> tuple[Added, ...]:
+def _store(held: Access, read: Callable[[], FeedbackOrder]) -> tuple[Added, ...]:
+    return held.application.monitoring.feedback(read())
+
+
+def _read_json(
+    model: str, version: str, body: bytes, query: list[tuple[str, str]]
+) -> FeedbackOrder:
+    no_query(query)
     sent = read_fields(FeedbackBody, parse_json(body))
     truths = tuple(Truth(outcome.row, outcome.label, outcome.target) for outcome in sent.rows)
-    order = FeedbackOrder(model, sent.request_id, truths, version, sent.labels_are)
-    return held.application.monitoring.feedback(order)
+    return FeedbackOrder(model, sent.request_id, truths, version, sent.labels_are)
+
+
+def _read_table(
+    held: Access, kind: str, model: str, version: str, body: bytes, query: list[tuple[str, str]]
+) -> FeedbackOrder:
+    """The outcomes in columns of a table, whose rows are those that were predicted."""
+    asked = read_query(FeedbackQuery, query)
+    rows = table_of(held, kind, body)
+    columns = read_columns(rows, asked.label, held.settings.max_rows)
+    cells = list(zip(*columns.values(), strict=True))
+    known = [(row, cell) for row, cell in enumerate(cells) if None not in cell]
+    manifest = held.application.library.version(model, version).manifest
+    truths = read_fields(
+        FeedbackBody,
+        {
+            "request_id": asked.request_id,
+            "rows": [{"row": row, **_truth(cell, manifest["task"])} for row, cell in known],
+        },
+    )
+    return FeedbackOrder(
+        model,
+        asked.request_id,
+        tuple(Truth(one.row, one.label, one.target) for one in truths.rows),
+        version,
+        asked.labels_are,
+    )
+
+
+def _truth(cell: tuple[object, ...], task: object) -> dict[str, object]:
+    name = "target" if task == "regression" else "label"
+    return {name: cell[0] if len(cell) == 1 else list(cell)}
