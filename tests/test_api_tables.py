@@ -10,9 +10,11 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 
 from dubito.settings import Settings
+from dubito_client import Client, InputError
 
 from .conftest import Bundles, Server
 from .declared import as_declared
@@ -37,6 +39,30 @@ def client(tmp_path_factory: pytest.TempPathFactory, bundles: Bundles) -> Iterat
         upload(client, "animals", bundles("first")).raise_for_status()
         yield client
     server.stop()
+
+
+def test_the_client_sends_a_frame_as_the_table_that_it_is(
+    client: httpx.Client, known: dict[str, Any]
+) -> None:
+    times = ROWS.assign(born=pd.to_datetime(ROWS["born"]))
+    ours = Client(str(client.base_url), http=client)
+    for table in (ROWS, times, records(ROWS)):
+        reply = ours.predict("sick", table, id_column="id")
+        np.testing.assert_allclose(reply.mean, known["mean"], atol=1e-6)
+        assert reply.ids == ROWS["id"].tolist()
+    chosen = ours.select("sick", ROWS, strategy="bald", k=2, id_column="id")
+    assert chosen.ids == [ROWS["id"][index] for index in chosen.indices]
+    people = frame(300, seed=3)
+    judged = [
+        ours.evaluate("sick", people, label=["sick"]),
+        ours.evaluate("sick", people, people["sick"].tolist()),
+    ]
+    assert judged[0].report == judged[1].report
+    numbers = ROWS[["age"]].fillna(1.0)
+    with pytest.raises(InputError, match="`preprocess` false"):
+        ours.predict("sick", numbers)
+    with pytest.raises(InputError, match="add `smoker`"):
+        ours.predict("sick", numbers, preprocess=True)
 
 
 @pytest.fixture(scope="module")

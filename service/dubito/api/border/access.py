@@ -12,7 +12,7 @@ from starlette.types import Scope
 from dubito.application import Application
 from dubito.settings import Settings
 
-_PREPARERS = 2
+_PREPARERS = 4
 
 
 @dataclass(frozen=True)
