@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,13 +144,13 @@ class Outputs:
         may_keep = may_keep_samples and sampling.tolerance is None
         return cls(order, network, sampling, applied, tuple(warnings), may_keep)
 
-    @property
+    @cached_property
     def keeps_samples(self) -> bool:
         """Whether every pass is returned as well."""
         is_asked = _ON_REQUEST in self._names
         return is_asked or (self.may_keep_samples and self._head.needs_passes(self._names))
 
-    @property
+    @cached_property
     def takes_features(self) -> bool:
         """Whether the features of the rows are returned as well."""
         is_scored = self._is_observed or not _SCORED.isdisjoint(self._names)
@@ -207,12 +207,12 @@ class Outputs:
         observed = observe(served, applied) if is_kept and applied is not None else None
         return Built(outputs, tuple(warnings), varies, applied, observed)
 
-    @property
+    @cached_property
     def _head(self) -> Head:
         applied = self.calibration
         return head_of(self.network.manifest) if applied is None else applied.head
 
-    @property
+    @cached_property
     def _names(self) -> tuple[str, ...]:
         return tuple(self.order.outputs or self._head.outputs)
 

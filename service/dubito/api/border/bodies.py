@@ -45,9 +45,11 @@ def media_type(
     Raises:
         UnsupportedMediaTypeError: another one, none, or a content encoding that is not read.
     """
-    message = Message()
-    message["content-type"] = request.headers.get("content-type", "")
-    kind = message.get_content_type() if message["content-type"] else ""
+    kind = request.headers.get("content-type", "")
+    if kind not in allowed:  # with parameters, or in capitals
+        message = Message()
+        message["content-type"] = kind
+        kind = message.get_content_type() if kind else ""
     if kind not in allowed:
         raise UnsupportedMediaTypeError(
             f"content type: expected {' or '.join(allowed)}, got {kind[:80] or 'none'}: {remedy}"

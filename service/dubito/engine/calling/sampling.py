@@ -17,6 +17,7 @@ from dubito.errors import InputError
 Masks = Literal["shared", "independent"]
 Draw = Literal["iid", "stratified"]
 Method = Literal["mc", "point", "moments", "ensemble"]
+_ALLOWED = (("masks", get_args(Masks)), ("draw", get_args(Draw)), ("method", get_args(Method)))
 SitesName = Literal["all", "last"]
 Sites: TypeAlias = SitesName | tuple[int | str, ...]
 
@@ -70,10 +71,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sites", as_sites(self.sites))
-        for name, allowed in (("masks", Masks), ("draw", Draw), ("method", Method)):
+        for name, allowed in _ALLOWED:
             value = getattr(self, name)
-            if value not in get_args(allowed):
-                choices = " or ".join(f"`{choice}`" for choice in get_args(allowed))
+            if value not in allowed:
+                choices = " or ".join(f"`{choice}`" for choice in allowed)
                 raise InputError(f"`{name}` expects {choices}, got `{value}`: choose one of them")
         fewest = 1 if self.method in ("point", "moments") else 2
         if not _is_integer(self.num_samples) or not fewest <= self.num_samples < SAMPLES_LIMIT:
