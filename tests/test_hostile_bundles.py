@@ -89,7 +89,8 @@ def test_an_unusual_but_sound_bundle_is_taken_and_answers(
         if isinstance(rows, torch.Tensor)
         else {k: v.tolist() for k, v in rows.items()}
     )
-    reply = client.post(f"/v1/models/{model}/predict", json={"inputs": inputs, "num_samples": 8})
+    body = {"inputs": inputs, "num_samples": 8, "preprocess": False}
+    reply = client.post(f"/v1/models/{model}/predict", json=body)
     assert reply.status_code == 200, reply.text
     assert len(reply.json()["outputs"]["mean"]) == 4 + 2 * (name == "truth values for inputs")
 

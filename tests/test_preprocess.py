@@ -23,6 +23,7 @@ from dubito.preprocess.cells import numbers_of
 from dubito_nn import Bundle, ExportError, export, load_bundle, preprocess
 from dubito_nn.preprocess import Boolean, Category, Column, Date, Number
 
+from .corpus.good import GOOD
 from .tables import ARROW, CSV, PARQUET, TABLE, expected, exported, frame, records, written
 
 FILES = (CSV, PARQUET, ARROW)
@@ -289,6 +290,18 @@ def test_an_array_is_scaled_and_looked_at_for_how_far_off_it_is(tmp_path: Path) 
         engine.read_inputs([[1.0, 2.0]])
     with pytest.raises(InputError, match="finite"):
         engine.read_inputs([[1.0, 2.0, 3.0, float("nan")]])
+
+
+def test_a_table_and_an_array_are_sent_side_by_side(tmp_path: Path) -> None:
+    path = tmp_path / "both.dubito"
+    GOOD["a table for two inputs"](path)
+    images = np.arange(24).reshape(3, 2, 4)
+    rows = {"image": images.tolist(), "years": [40, 50, 30.0]}
+    by_row = [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
+    for sent in (rows, by_row):
+        made = prepare(sent, load_bundle(path).manifest).arrays
+        np.testing.assert_allclose(made["image"], images / 255)
+        np.testing.assert_allclose(made["age"], [[0.0], [1.0], [-1.0]])
 
 
 def test_a_declaration_is_kept_and_covered_by_the_digest(tmp_path: Path, bundle: Bundle) -> None:
