@@ -164,8 +164,8 @@ def prints(run: Run, code: str, printed: str) -> None:
     assert [float(text) for text in number.findall(shown)] == pytest.approx(known, abs=TOLERANCE)
 
 
-def test_a_backup_made_while_the_server_runs_is_whole(run: Run) -> None:
-    assert "no problems, no orphans" in run(block("bash", "registry check", OPERATION))
+def test_a_backup_made_while_the_server_runs_is_whole_and_restored(run: Run) -> None:
+    assert run(block("bash", "backup create", OPERATION)).count("no problems, no orphans") == 2
 
 
 def test_the_demonstration_reaches_its_accuracy(run: Run) -> None:
