@@ -1,0 +1,104 @@
+"""One small network of many families of `timm`, with dropout and stochastic depth on.
+
+timm imports torchvision for its data, of which networks need nothing: empty stand-ins do where it
+is not installed. In an environment of its own: `pip install --no-deps timm==1.0.20`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+
+import torch
+from benchmarks.zoo.cases import Build, Case
+from torch import nn
+
+CLASSES, ROWS, SIDE = 3, 4, 64
+_NETWORKS = """
+resnet18 resnet26d resnext26ts skresnet18 resnetv2_50 resnetrs50 seresnet18 densenet121 dla34
+efficientnet_b0 mobilenetv3_small_050 mobilenetv4_conv_small_035 mnasnet_050 ghostnet_050
+lcnet_035 regnetx_002 regnety_002 nfnet_l0 dm_nfnet_f0 convnext_atto convnextv2_atto
+convnext_atto_ols inception_next_tiny edgenext_xx_small fastvit_t8 repvgg_a0 rexnet_100
+res2net50_26w_4s selecsls42 hrnet_w18_small vovnet39a darknet17 cspresnet50 hardcorenas_a
+tinynet_e xception41 vgg11_bn inception_v3 inception_resnet_v2 dpn48b senet154 hgnetv2_b0
+starnet_s1 repghostnet_050 vit_tiny_patch16_224 deit_tiny_patch16_224 beit_base_patch16_224
+eva02_tiny_patch14_224 cait_xxs24_224 xcit_nano_12_p16_224 swin_tiny_patch4_window7_224
+swinv2_tiny_window8_256 gcvit_xxtiny maxvit_pico_rw_256 coatnet_pico_rw_224 coat_lite_tiny
+convit_tiny crossvit_tiny_240 davit_tiny efficientformer_l1 efficientformerv2_s0 efficientvit_b0
+efficientvit_m0 focalnet_tiny_srf levit_128s mixer_s32_224 gmlp_ti16_224 resmlp_12_224
+mobilevit_xxs mobilevitv2_050 mvitv2_tiny nest_tiny pit_ti_224 poolformer_s12 caformer_s18
+pvt_v2_b0 repvit_m0_9 sequencer2d_s tiny_vit_5m_224 tnt_s_patch16_224 tresnet_m twins_svt_small
+visformer_tiny volo_d1_224 hiera_tiny_224 vitamin_small_224 mambaout_femto rdnet_tiny
+"""
+
+
+class _Names(type):
+    """Of a class of which every name is an attribute, and stands for itself."""
+
+    def __getattr__(cls, name: str) -> str:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return name
+
+
+class _Empty(ModuleType):
+    """A module in which every name is there, and nothing behind it."""
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Names(name, (nn.Module,), {})
+
+
+class _Finder(MetaPathFinder, Loader):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        own = name.partition(".")[0] == "torchvision"
+        return ModuleSpec(name, self, is_package=True) if own else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Empty(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        pass
+
+
+def networks() -> dict[str, Build]:
+    """What makes each network, by its name."""
+    finder = _Finder()
+    is_missing = find_spec("torchvision") is None
+    if is_missing:
+        sys.meta_path.append(finder)
+    import timm
+
+    if is_missing:  # so that nobody else finds them
+        sys.meta_path.remove(finder)
+        for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[module]
+    known = set(timm.list_models())
+    return {name: partial(_case, name) for name in _NETWORKS.split() if name in known}
+
+
+def _case(name: str) -> Case:
+    import timm
+
+    torch.manual_seed(0)
+    rates = [{"drop_rate": 0.2, "drop_path_rate": 0.2}, {"drop_rate": 0.2}, {}]
+    for given in [{"img_size": 96, **r} for r in rates] + rates:
+        try:
+            network = timm.create_model(name, num_classes=CLASSES, **given)
+            network.eval()(torch.randn(1, 3, size := given.get("img_size", SIDE), size))
+        except (TypeError, AssertionError, RuntimeError, ValueError):
+            continue
+        return Case(network, {"x": torch.randn(ROWS, 3, size, size)})
+    side = 224
+    return Case(
+        timm.create_model(name, num_classes=CLASSES, drop_rate=0.2),
+        {"x": torch.randn(ROWS, 3, side, side)},
+    )
