@@ -155,7 +155,7 @@ def test_what_waits_is_computed_once_and_answered_apart(
             answers = [future.result(WAIT_S) for future in asked]
         assert sorted(held.computed) == [1, 1, 1, 4, 15]
         again = [ask(place) for place in range(len(questions))]
-    agree(alone, answers, abs=1e-6)
+    agree(alone, answers, abs=1e-6, rel=1e-6)
     assert again == alone
 
 
@@ -193,7 +193,7 @@ def test_a_row_that_cannot_be_computed_fails_its_own_request_alone(
     assert held.computed[0] == 7
     assert [reply.status_code for reply in replies] == [200] * 6 + [422]
     assert "does not have" in replies[-1].json()["detail"]
-    agree(alone, [reply.json() for reply in replies[:6]], abs=1e-6)
+    agree(alone, [reply.json() for reply in replies[:6]], abs=1e-6, rel=1e-6)
 
 
 def test_clients_of_all_kinds_get_what_is_their_own(server: Server) -> None:
@@ -238,6 +238,6 @@ def test_clients_of_all_kinds_get_what_is_their_own(server: Server) -> None:
             assert all(future.result(WAIT_S) in codes for codes, future in others)
         health = client.get("/health/ready")
     for place, answer in zip(places, answers, strict=True):
-        agree(wanted[place], answer, abs=1e-6)
+        agree(wanted[place], answer, abs=1e-6, rel=1e-6)
     assert health.status_code == 200
     assert server.app.state.access.application.worker.queued_work == 0
