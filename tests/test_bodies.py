@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from dubito.api.border.bodies import parse_json
 from dubito.api.border.errors import FieldsError
-from dubito.api.border.fields import names_of, read_fields, read_query
+from dubito.api.border.fields import named, names_of, read_fields, read_query, unnamed
 from dubito.api.schemas import FeedbackBody
-from dubito.arrays import load, read_npy, read_npz, write_npz
+from dubito.arrays import Arrays, load, read_npy, read_npz, write_npz
 from dubito.asked import PredictBody, PredictOptions, SelectBody
 from dubito.cli.console import read_rows
 from dubito.errors import InputError
@@ -200,3 +200,30 @@ def test_no_message_is_in_pydantics_own_words(schema: type[object]) -> None:
                 told = error.detail
             assert "nput should" not in told
             assert "valid" not in told
+
+
+@pytest.mark.parametrize(
+    ("names", "rows"),
+    [
+        (["inputs"], None),
+        (["left", "right"], {"left", "right"}),
+        (["inputs.left", "inputs.right"], {"left", "right"}),
+        (["inputs", "mask"], {"inputs", "mask"}),
+    ],
+)
+def test_inputs_of_an_archive_are_named_alone_or_behind_inputs(
+    names: list[str], rows: set[str] | None
+) -> None:
+    arrays = {name: np.zeros(2) for name in names}
+    found = unnamed(arrays)
+    assert isinstance(found, np.ndarray) if rows is None else set(found) == rows
+    if names != ["inputs", "mask"]:
+        beside = named({**arrays, "labels": np.zeros(2)}, ("inputs", "labels"))
+        assert set(beside) == {"inputs", "labels"}
+        assert rows is None or set(beside["inputs"]) == rows
+
+
+@pytest.mark.parametrize("read", [unnamed, lambda arrays: named(arrays, ("inputs", "labels"))])
+def test_an_input_named_twice_is_refused(read: Callable[[Arrays], object]) -> None:
+    with pytest.raises(FieldsError, match="twice: leave one out"):
+        read({"left": np.zeros(2), "inputs.left": np.zeros(2)})

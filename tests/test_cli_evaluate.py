@@ -172,7 +172,7 @@ def test_without_matplotlib_a_report_is_refused_before_the_work(
         words = (command, "animals", "--data", data, "--report", "report.html")
         code, _, err = _run(capsys, monkeypatch, *words)
         assert code == 1
-        assert "install dubito[pictures]" in err
+        assert "pip install 'dubito[pictures]'" in err
 
 
 def test_calibrate_prints_the_reply_as_json(

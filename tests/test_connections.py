@@ -277,7 +277,7 @@ def test_a_pause_between_requests_is_not_a_slow_one(hurried: Server) -> None:
         quick.send(LIVE)
         assert quick.reply().startswith(b"HTTP/1.1 200")
         assert silent.rest() == b""  # longer than any request may take
-        quick.send(LIVE.replace(b"Host: a", b"Connection: close"))
+        quick.send(LIVE.replace(b"Host: a", b"Host: a\r\nConnection: close"))
         assert b"200 OK" in quick.rest()
 
 
@@ -309,7 +309,9 @@ def test_a_deadline_is_bounded_by_the_setting(
     short = {"max_request_timeout_ms": 100, "request_timeout_ms": 100}
     server = serve(settings.model_copy(update=short))
     with raw(server.url, 1) as (one,):
-        asked = (BODY % 10).replace(b"Host: a", b"X-Request-Timeout-Ms: 86000000\r\nExpect: x")
+        asked = (BODY % 10).replace(
+            b"Host: a", b"Host: a\r\nX-Request-Timeout-Ms: 86000000\r\nExpect: x"
+        )
         one.send(asked + b"{")
         assert one.socket.recv(2**16).startswith(b"HTTP/1.1 504")
 
@@ -347,3 +349,52 @@ def test_what_was_accepted_is_answered_at_the_end(ending: ServerProcess) -> None
             assert one.send(whole[-1:]).rest().split()[1] in (b"200", b"503")
         assert {one.rest() for one in kept} == {b""}
     assert ending.process.ended(PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        ("Host: a\r\nContent-Length: x", "a whole number as `Content-Length`"),
+        ("Host: a\r\nContent-Length: 1\r\nContent-Length: 1", "one `Content-Length`, got two"),
+        (
+            "Host: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked",
+            "`Content-Length` or `Transfer-Encoding`, got both",
+        ),
+        (
+            "Host: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1",
+            "`Content-Length` or `Transfer-Encoding`, got both",
+        ),
+        ("Host: a\r\nTransfer-Encoding: chunked\r\n\r\nzz", "size of a chunk"),
+        ("Host: a\0b", "a control character"),
+        ("Host: a\r\nA b: c", "names of headers"),
+        ("Accept: a", "one `Host`"),
+        ("Host: a\r\nHost: b", "one `Host`"),
+    ],
+)
+def test_what_is_no_http_is_told_what_is_wrong_with_it(
+    shared: httpx.Client, head: str, told: str
+) -> None:
+    request = f"POST {ANIMALS}/predict HTTP/1.1\r\n{head}\r\n\r\n"
+    with raw(str(shared.base_url).rstrip("/"), 1, request.encode()) as (one,):
+        status, page = refused(one.rest())
+    assert (status, told in page["detail"]) == (400, True), page["detail"]
+
+
+@pytest.mark.parametrize("size", [33_000, 40_000, 64_000])
+@pytest.mark.parametrize("part", ["path", "header", "headers"])
+def test_the_bound_on_the_bytes_of_headers_is_kept(
+    shared: httpx.Client, part: str, size: int
+) -> None:
+    path = f"/health/live?a={'a' * size}" if part == "path" else "/health/live"
+    count = {"path": 0, "header": 1, "headers": 40}[part]
+    lines = "".join(f"A{place}: {'b' * (size // count)}\r\n" for place in range(count))
+    request = f"GET {path} HTTP/1.1\r\nHost: a\r\n{lines}\r\n"
+    with raw(str(shared.base_url).rstrip("/"), 1, request.encode()) as (one,):
+        status, page = refused(one.rest())
+    assert (status, "at most 32768 bytes" in page["detail"]) == (431, True)
+    with raw(
+        str(shared.base_url).rstrip("/"),
+        1,
+        LIVE.replace(b"\r\n\r\n", b"\r\nA: " + b"b" * 32_000 + b"\r\n\r\n"),
+    ) as (one,):
+        assert b" 200 " in one.reply().partition(b"\r\n")[0]

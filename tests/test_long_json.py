@@ -133,10 +133,25 @@ BROKEN: dict[str, tuple[str, str]] = {
     "no name": (f"{{[{_numbers()}]}}", "without a name"),
     "in line 2": (f'{{"inputs":\n[{_numbers()}, x]}}', "line 2"),
     "a list": (f"[{_numbers()}]", "expected a JSON object, got list"),
-    "a text": (f'"{_numbers()}"', "more than"),
-    "blanks": (" " * LONG, "blanks"),
-    "deep": ("[" * LONG + "]" * LONG, "levels of long lists"),
+    "a text": (f'"{_numbers()}"', "expected a JSON object, got str"),
+    "blanks": (" " * LONG, "breaks at line 1"),
+    "deep": ("[" * LONG + "]" * LONG, "breaks at line 1"),
 }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"a": {" " * LONG} 1 {" " * LONG}}}',
+        f'{" " * LONG}{{"a": [1]}}',
+        f'{{"inputs": {"[" * 40}{_numbers()}{"]" * 40}}}',
+        f'{{"a": "{_numbers()}"}}',
+    ],
+)
+def test_long_json_may_be_as_short_json_may(text: str) -> None:
+    found = parse_json(text.encode())
+    for name, value in json.loads(text).items():
+        assert np.array_equal(found[name], value)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("name", BROKEN)

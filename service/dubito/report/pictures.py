@@ -50,8 +50,9 @@ def check_can_draw() -> None:
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError(
-            "a report with pictures expects matplotlib, which is not installed: install "
-            "dubito[pictures], or leave out --report"
+            "a report with pictures expects matplotlib, which is not installed: pip install "
+            "'dubito[pictures]' (in a clone: .venv/bin/pip install -e '.[pictures]'), or leave "
+            "out --report"
         )
 
 

@@ -124,6 +124,8 @@ def names_of(schema: type[object]) -> frozenset[str]:
 def named(arrays: Arrays, names: tuple[str, ...]) -> dict[str, NDArray[np.generic] | Arrays]:
     """Arrays by field; `inputs.NAME` and the like are gathered to one object.
 
+    What is no field is an input by its own name, where no array is called `inputs`.
+
     Args:
         arrays: of an archive.
         names: of the fields; `inputs`, the first, has to be there.
@@ -134,6 +136,8 @@ def named(arrays: Arrays, names: tuple[str, ...]) -> dict[str, NDArray[np.generi
     fields: dict[str, NDArray[np.generic] | Arrays] = {}
     for name, array in arrays.items():
         field, dot, part = name.partition(".")
+        if field not in names and names[0] not in arrays:  # an input by its own name
+            field, dot, part = names[0], ".", name
         if field not in names:
             raise FieldsError([FieldProblem(name[:80], f"unknown array: known are {names}")])
         if dot and field in arrays:
@@ -144,7 +148,27 @@ def named(arrays: Arrays, names: tuple[str, ...]) -> dict[str, NDArray[np.generi
         else:
             parts = fields.setdefault(field, {})
             assert isinstance(parts, dict)
+            if part in parts:
+                raise FieldsError(
+                    [FieldProblem(name[:80], "expected once, got it twice: leave one out")]
+                )
             parts[part] = array
     if "inputs" not in fields:
         raise FieldsError([FieldProblem("inputs", "expected rows, got nothing: add the array")])
     return fields
+
+
+def unnamed(arrays: Arrays) -> NDArray[np.generic] | Arrays:
+    """Rows of an archive that holds nothing else: `inputs`, or inputs as `NAME` or `inputs.NAME`.
+
+    Raises:
+        FieldsError: an input twice.
+    """
+    if list(arrays) == ["inputs"]:
+        return arrays["inputs"]
+    parts = {name.removeprefix("inputs."): array for name, array in arrays.items()}
+    if len(parts) < len(arrays):
+        raise FieldsError(
+            [FieldProblem("inputs", "expected each input once, got one twice: leave one out")]
+        )
+    return parts

@@ -26,6 +26,7 @@ from dubito.errors import DubitoError
 
 _PIECE_BYTES = 16 * 1024
 _LINGER_S = 2.0
+_BESIDE_BYTES = 4  # of a header: colon, blank and end of line
 
 
 class Phase(Enum):
@@ -67,7 +68,8 @@ class Connection(HttpToolsProtocol):
         self._reading_deadline_s: float | None = None  # of the other side's
         self._unsent_bytes = 0
         self._overhead_bytes = 0  # since the last head, or the last piece of a body
-        self._refused: DubitoError | None = None
+        self._head_bytes = 0  # of the path and the headers, as they are parsed
+        self._refused: DubitoError | str = ""
         self._is_lingering = False
         self.idle_since_s = 0.0
         self.has_served = False
@@ -96,8 +98,8 @@ class Connection(HttpToolsProtocol):
                 self.parser.feed_data(piece)
             except httptools.HttpParserUpgrade:  # to what is not spoken here: HTTP goes on
                 pass
-            except httptools.HttpParserError:
-                self._refuse(self._refused)
+            except httptools.HttpParserError as error:
+                self._refuse(self._refused or str(error))
                 return
             if self._overhead_bytes > self._limits.header_bytes:
                 self._refuse(refusals.too_long_headers(self._limits))
@@ -115,11 +117,18 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self._unset_keepalive_if_required()
         self._phase = Phase.HEAD
+        self._head_bytes = 0
         if self.has_served:  # of the first, the time runs since the connection
             self._deadline_s = self.loop.time() + self._limits.header_s
 
+    def on_url(self, url: bytes) -> None:
+        """A piece of the path."""
+        self._count(len(url))
+        super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or one trailer."""
+        self._count(len(name) + len(value) + _BESIDE_BYTES)
         if len(self.headers) >= self._limits.headers:
             self._stop(refusals.too_many_headers(self._limits))
         super().on_header(name, value)
@@ -127,6 +136,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole: a request begins."""
         self._overhead_bytes = 0
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            self._stop(refusals.HOST)
         self._phase = Phase.BODY
         self._deadline_s = self.loop.time() + self._limits.transfer_s
         if self._crowd.is_ending and not self._is_answering:
@@ -223,13 +235,18 @@ class Connection(HttpToolsProtocol):
         if self._is_answering:
             self.cycle.keep_alive = False
 
-    def _stop(self, error: DubitoError) -> None:
+    def _count(self, num_bytes: int) -> None:
+        self._head_bytes += num_bytes
+        if self._head_bytes > self._limits.header_bytes:
+            self._stop(refusals.too_long_headers(self._limits))
+
+    def _stop(self, error: DubitoError | str) -> None:
         """Refuse from within the parser."""
         self._refused = error
         raise _RefusedError
 
-    def _refuse(self, error: DubitoError | None) -> None:
-        """Answer with an error and linger; None: it is no HTTP.
+    def _refuse(self, error: DubitoError | str) -> None:
+        """Answer with an error and linger; a text: why it is no HTTP, as the parser says.
 
         A reply that waits for its turn goes first, and is the last; one that has begun is cut off.
         """

@@ -14,7 +14,7 @@ from dubito.answered import PredictReply
 from dubito.api.border.auth import GuardedRoute, needs
 from dubito.api.border.bodies import parse_json
 from dubito.api.border.context import request_id
-from dubito.api.border.fields import no_query, read_fields, read_query, rows_or_pool
+from dubito.api.border.fields import no_query, read_fields, read_query, rows_or_pool, unnamed
 from dubito.api.border.replies import columns_response, wanted_type
 from dubito.api.intake import AtOnce, Received, answered
 from dubito.api.openapi import (
@@ -119,6 +119,5 @@ def _read_rows(received: Received) -> Inputs | TableFile:
     if received.kind == NPY:
         return read_npy(received.body)
     if received.kind == NPZ:
-        arrays = read_npz(received.body, received.held.settings.max_body_bytes)
-        return arrays["inputs"] if list(arrays) == ["inputs"] else arrays
+        return unnamed(read_npz(received.body, received.held.settings.max_body_bytes))
     return read_table(received)
