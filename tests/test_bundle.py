@@ -99,6 +99,11 @@ def test_a_bundle_comes_back_as_it_was_from_bytes_and_from_a_path(bundle, tmp_pa
     assert written.manifest.to_json()["sites"]
 
 
+def test_a_bundle_is_shown_in_a_line(bundle):
+    shown = repr(bundle[0])
+    assert re.fullmatch(r"<Bundle classification of \w+\[4\]: 1 sites, \d+ bytes, \w{12}>", shown)
+
+
 def test_its_features_are_those_of_the_named_module(bundle):
     written, _ = bundle
     x, weights = torch.randn(2, 4), written.weights

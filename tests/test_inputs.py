@@ -24,3 +24,25 @@ def test_whole_numbers_out_of_range_are_refused_however_they_are_sent(
     inside = 2 ** (np.iinfo(dtype).bits - 2)
     (tensor,) = read_inputs(np.array([[inside, 0]], np.float64), [spec]).values()
     assert tensor.tolist() == [[inside, 0]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype", "told"),
+    [
+        ([[1.0, 2.0], [3.0, 4.5]], "int64", r"got 4.5 at position \[1, 1\]: send integers"),
+        ([[1, 300]], "uint8", "got 1 to 300: send numbers within"),
+        ([[1.0, None]], "float32", r"got values of another type at position \[0, 1\]: send an"),
+        ([["a", "b"]], "float32", "got values of another type: send an array"),
+        ([[]], "float32", "expects at least one row, got an empty one"),
+        ([], "float32", "expects at least one row, got none"),
+    ],
+)
+def test_a_refusal_says_where_and_what_to_do(rows: list[object], dtype: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        read_inputs(rows, [InputSpec("x", dtype, (2,))])
+
+
+def test_inputs_of_several_lengths_are_told_what_to_do() -> None:
+    specs = [InputSpec(name, "float32", (1,)) for name in ("x", "y")]
+    with pytest.raises(InputError, match="leave the rest out, or send what is missing"):
+        read_inputs({"x": [[1.0]], "y": [[1.0], [2.0]]}, specs)

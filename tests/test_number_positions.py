@@ -466,7 +466,7 @@ def test_targets_are_read_with_the_outputs_last(written: Any) -> None:
         ([[[["a", 1.0]] * 4] * 4] * 2, "got 'a': correct it"),
         ([[[[True, 1.0]] * 4] * 4] * 2, "got 'True': correct it"),
         ([[[[10**400, 1.0]] * 4] * 4] * 2, "a larger one"),
-        (np.full((2, SIDE, SIDE, 2), "a"), "expects numbers, got <U1"),
+        (np.full((2, SIDE, SIDE, 2), "a"), "expects numbers, got text"),
         (3, "got ragged lists"),
         (None, "expected `targets`, got none"),
     ],

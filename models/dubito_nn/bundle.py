@@ -64,6 +64,14 @@ class Bundle:
     digest: str
     size_bytes: int
 
+    def __repr__(self) -> str:
+        """Return the head, inputs and number of sites; graphs and weights would fill pages."""
+        inputs = ", ".join(f"{one.name}{list(one.shape)}" for one in self.manifest.inputs)
+        return (
+            f"<Bundle {self.manifest.head} of {inputs}: {len(self.sites)} sites, "
+            f"{self.size_bytes} bytes, {self.digest[:12]}>"
+        )
+
     @property
     def sites(self) -> tuple[Site, ...]:
         """The random operations, in order of execution."""

@@ -72,6 +72,8 @@ def _message(path: str, entries: list[Mapping[str, object]], known: Collection[s
 
 def _expected(entry: Mapping[str, object]) -> str:
     context = entry.get("ctx")
+    if isinstance(context, dict) and context.get("max_length") == 0:
+        return "nothing in it"
     words = _EXPECTED.get(str(entry["type"]), "something else")
     return words.format_map(context) if isinstance(context, dict) else words
 
@@ -92,8 +94,10 @@ def _shown(value: object) -> str:
 def _remedy(kind: str, value: object) -> str:
     if kind == "missing":
         return "add it"
+    if kind == "too_long" and isinstance(value, Mapping):
+        return f"leave `{str(next(iter(value)))[:_MOST_SHOWN]}` out"
     if kind in ("int_type", "float_type") and isinstance(value, str) and _NUMBER.fullmatch(value):
         return "write it without quotes"
     if kind in ("int_type", "int_from_float") and isinstance(value, float) and value.is_integer():
-        return f"write {value:.0f}" if abs(value) < 2**63 else f"send {2**63 - 1} at most"
+        return f"write {value:.0f}" if abs(value) < 2**63 else "send fewer digits"
     return "correct it"

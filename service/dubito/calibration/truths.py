@@ -302,7 +302,10 @@ def _samples(values: ArrayLike, name: str, sampling: Sampling | None) -> NDArray
 def _floats(values: ArrayLike, name: str) -> NDArray[np.floating]:
     array = np.asarray(values)
     if array.dtype.kind not in "fiu":
-        raise InputError(f"`{name}` expects numbers, got {array.dtype}: send a numeric array")
+        got = {"b": "booleans", "O": "null, or values of several types"}.get(
+            array.dtype.kind, "text"
+        )
+        raise InputError(f"`{name}` expects numbers, got {got}: send a numeric array")
     return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 

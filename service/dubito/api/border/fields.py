@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ ARRAYS = ("inputs", "labels", "targets", "ood_inputs")
 """Names of the arrays of labelled rows."""
 
 _MAX_UNKNOWN = 10
+_ODD_NUMBER = re.compile(r"\s+[+-]?[0-9].*|\+[0-9].*|[+-]?[0-9.]+\s+|-?[0-9]+(_[0-9]+)+", re.DOTALL)
 _SMALL_BODY_BYTES = 4096
 _LISTS = ("outputs", "members", "exclude", "label")
 
@@ -93,6 +95,9 @@ def read_query(schema: type[Body], items: list[tuple[str, str]]) -> Body:
                 [FieldProblem(f"query.{name}", "expected once, got it twice: leave one out")]
             )
         fields[name] = _in_query(name, text)
+        if _ODD_NUMBER.fullmatch(text):
+            problem = f"expected a number of digits, a point and an exponent, got {text[:80]!r}"
+            raise FieldsError([FieldProblem(f"query.{name}", f"{problem}: write it plainly")])
     try:
         return TypeAdapter(schema).validate_python(fields, strict=False)
     except ValidationError as error:

@@ -263,7 +263,7 @@ class Connection(HttpToolsProtocol):
         always = self.server_state.default_headers
         url, headers = getattr(self, "url", b""), self.headers or ()
         self.transport.write(refusals.written(error, url, headers, always))
-        self._crowd.tell("malformed" if error is None else error.kind)
+        self._crowd.tell("malformed" if isinstance(error, str) else error.kind)
         if self._is_answering:  # its route sees a caller that went away
             self.cycle.disconnected = True
             self.cycle.message_event.set()

@@ -77,7 +77,10 @@ def _read(rows: Rows, spec: InputSpec) -> Tensor:
     array = _as_array(rows, spec)
     expected = f"({', '.join(['rows', *map(str, spec.shape)])})"
     if array.size == 0:
-        raise InputError(f"input `{spec.name}` expects at least one row, got none: send {expected}")
+        none = "an empty one" if len(array) else "none"
+        raise InputError(
+            f"input `{spec.name}` expects at least one row, got {none}: send {expected}"
+        )
     fits = array.ndim == len(spec.shape) + 1 and all(
         isinstance(wanted, str) or wanted == size
         for wanted, size in zip(spec.shape, array.shape[1:], strict=True)
@@ -109,7 +112,8 @@ def _as_array(rows: Rows, spec: InputSpec) -> NDArray[np.generic]:
         ) from error
     if array.dtype.kind not in "fiub":
         raise InputError(
-            f"input `{spec.name}` expects numbers, got values of another type: send an array or"
+            f"input `{spec.name}` expects numbers, got values of another type{_where(array)}: send"
+            " an array or"
             " nested lists of plain numbers, without null or text"
         )
     if array.ndim == 0:
@@ -136,20 +140,40 @@ def _as_tensor(array: NDArray[np.generic], spec: InputSpec) -> Tensor:
             )
         return tensor
     if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.floor(array))).all():
-        raise InputError(f"input `{spec.name}` expects whole numbers ({spec.dtype}), got fractions")
+        is_whole = np.isfinite(array) & (array == np.floor(array))
+        position = np.argwhere(~is_whole)[0]
+        raise InputError(
+            f"input `{spec.name}` expects whole numbers ({spec.dtype}), got"
+            f" {array[tuple(position)]} at position {position.tolist()}: send integers"
+        )
     info = np.iinfo(spec.dtype) if spec.dtype != "bool" else np.iinfo(np.uint8)
     low, high = (info.min, info.max) if spec.dtype != "bool" else (0, 1)
     if int(array.min()) < low or int(array.max()) > high:  # exactly: 2**63 - 1 is no float64
         raise InputError(
             f"input `{spec.name}` expects {spec.dtype} in [{low}, {high}], got"
-            f" {array.min()} to {array.max()}"
+            f" {array.min()} to {array.max()}: send numbers within"
         )
     return torch.from_numpy(array.astype(spec.dtype, order="C"))
 
 
+def _where(array: NDArray[np.generic]) -> str:
+    """Where the first value is that is no number; nothing where numpy made text of all."""
+    if array.dtype.kind != "O":
+        return ""
+    places = (
+        place
+        for place, value in np.ndenumerate(array)
+        if not isinstance(value, int | float | np.number)
+    )
+    return f" at position {list(next(places, ()))}"
+
+
 def _check_rows(rows: Mapping[str, int]) -> None:
     if len(set(rows.values())) != 1:
-        raise InputError(f"all inputs expect the same number of rows, got {dict(rows)}")
+        raise InputError(
+            f"all inputs expect the same number of rows, got {dict(rows)}: leave the rest"
+            " out, or send what is missing"
+        )
 
 
 def _check_free_dims(tensors: Mapping[str, Tensor], specs: Sequence[InputSpec]) -> None:
