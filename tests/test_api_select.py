@@ -145,6 +145,9 @@ def test_arrays_of_unknown_names_and_another_type_of_body_are_refused(shared: ht
     params = {"strategy": "bald", "k": 1}
     reply = shared.post(SELECT, params=params, content=npz(rows=normals(3)), headers=NPZ)
     assert reply.status_code == 422
+    assert "send the rows as `inputs` alone" in reply.json()["detail"]
+    content = npz(inputs=normals(3), rows=normals(3))
+    reply = shared.post(SELECT, params=params, content=content, headers=NPZ)
     assert reply.json()["fields"][0]["path"] == "rows"
     reply = shared.post(SELECT, params=params, content=b"", headers={"Content-Type": "text/csv"})
     assert reply.status_code == 415
