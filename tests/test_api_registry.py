@@ -233,6 +233,7 @@ def test_openapi_lists_the_paths_and_the_docs_are_there(client: httpx.Client) ->
     assert set(paths) == {
         "/health/live",
         "/health/ready",
+        "/metrics",
         "/v1/models",
         "/v1/models/{model}",
         "/v1/models/{model}/versions",

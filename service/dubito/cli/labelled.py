@@ -46,14 +46,14 @@ def read_labelled(path: Path, *, tensors: bool) -> Mapping[str, object]:
     beside = {"preprocess": False} if tensors else {}
     if path.suffix in SUFFIXES:
         return {"inputs": read_table(path), **beside}
-    arrays = read_arrays(path)
+    arrays, remedy = read_arrays(path), "numpy.savez(path, inputs=..., labels=...)"
+    if not isinstance(arrays, dict):
+        raise InputError(f"{path}: expected a .npz file, got one array: write it with {remedy}")
     try:
-        fields = named(arrays if isinstance(arrays, dict) else {"one array": arrays}, ARRAYS)
-        return {**fields, **beside}
+        return {**named(arrays, ARRAYS), **beside}
     except FieldsError as error:
         raise InputError(
-            f"{path}: expected a .npz file, {error.detail}: write it with "
-            "numpy.savez(path, inputs=..., labels=...)"
+            f"{path}: expected a .npz file, {error.detail}: write it with {remedy}"
         ) from error
 
 
