@@ -37,6 +37,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import orjson
 import torch
 
 ROOT = Path(__file__).parent.parent
@@ -61,7 +62,7 @@ def main() -> None:
     result["machine"] = asdict(describe_machine(torch.device("cpu")))
     print(_table(result))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        options.json.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))  # nan is null
 
 
 def _options() -> argparse.Namespace:

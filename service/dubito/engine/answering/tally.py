@@ -123,7 +123,8 @@ class Tally:
         """Every column, by its name in a prediction."""
         columns = self.figures(on_host(self.sums.sums()))
         if self.is_lean:
-            columns |= {name: left_out(columns[name].shape) for name in self.head.spread_columns}
+            left = self.head.spread_columns.items()
+            columns |= {name: left_out(columns[like].shape) for name, like in left}
         for name, chunks in self._samples.items():
             columns[name] = torch.cat(chunks).cpu().numpy()
         return columns

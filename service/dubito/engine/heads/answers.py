@@ -25,8 +25,11 @@ LEAN_COLUMNS = frozenset(
     }
 )
 """What is said of classes without the spread of their probabilities over the passes."""
-SPREAD_COLUMNS = ("variance", "standard_error", "vote_share", "mutual_information_corrected")
-"""What needs it, or as much room."""
+SPREAD_COLUMNS = {
+    **dict.fromkeys(("variance", "standard_error", "vote_share"), "mean"),
+    "mutual_information_corrected": "mutual_information",
+}
+"""What needs it, or as much room, and a column of the same shape."""
 
 
 def answer(

@@ -13,7 +13,7 @@ Source: Daunizeau 2017, arXiv:1703.00091, for the softmax of a Gaussian.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -43,7 +43,7 @@ class ClassOutputs(OutputHead):
     """One distribution over the classes."""
 
     lean_columns: ClassVar[frozenset[str]] = LEAN_COLUMNS
-    spread_columns: ClassVar[tuple[str, ...]] = SPREAD_COLUMNS
+    spread_columns: ClassVar[Mapping[str, str]] = SPREAD_COLUMNS
 
     @property
     def is_curved(self) -> bool:

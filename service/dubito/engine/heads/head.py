@@ -15,8 +15,9 @@ Dimensions: T samples, B rows, P positions, C classes, D outputs, N fixed points
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Protocol, TypeAlias
 
 import torch
@@ -67,8 +68,8 @@ class OutputHead(ABC):
     """Columns that keep every pass, in the order of the parts; their first axis is T."""
     lean_columns: ClassVar[frozenset[str]] = frozenset()
     """Columns for which no spread over the passes is needed, by their names in a reply."""
-    spread_columns: ClassVar[tuple[str, ...]] = ()
-    """Those that are left out where only `lean_columns` are wanted, by their names."""
+    spread_columns: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Those that are left out where only `lean_columns` are wanted, with one of the same shape."""
     has_probabilities: ClassVar[bool] = True
     """Whether a tolerance is one of probabilities."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -88,7 +88,7 @@ class SeveralDistributions(OutputHead):
     lean_columns: ClassVar[frozenset[str]] = LEAN_COLUMNS | {
         f"position_{name}" for name in MEASURES if name in LEAN_COLUMNS
     }
-    spread_columns: ClassVar[tuple[str, ...]] = SPREAD_COLUMNS
+    spread_columns: ClassVar[Mapping[str, str]] = SPREAD_COLUMNS
 
     @abstractmethod
     def classes_last(self, raw: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import xlogy
 from torch import Tensor
 
-from dubito.engine.calling.columns import Column, Columns, Sums, left_out
+from dubito.engine.calling.columns import Column, Columns, Sums
 from dubito.engine.summing.compiled.class_state import State
 from dubito.engine.summing.compiled.classes import NO_GROUPS, CompiledClassSums
 from dubito.engine.summing.compiled.spread import no_spread
@@ -77,7 +77,7 @@ class LeanClassSums(CompiledClassSums):
 
 
 def figures(sums: Sums, draws: Draws) -> Columns:
-    """The columns of a classification; what would need the spread of the passes is left out.
+    """The columns of a classification that need no spread over the passes.
 
     Args:
         sums: as `LeanClassSums` names them, the means of which are overwritten.
@@ -106,8 +106,6 @@ def figures(sums: Sums, draws: Draws) -> Columns:
     }
     return {
         "mean": sums["mean"],
-        **{name: left_out(shape) for name in ("variance", "standard_error", "vote_share")},
-        "mutual_information_corrected": left_out(shape[:-1]),
         **{name: column.reshape(shape[:-1]) for name, column in each.items()},
         "energy": -sums["sizes"][:, 0],
         "energy_spread": np.sqrt(sums["size_squares"][:, 0] / count),
