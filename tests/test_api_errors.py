@@ -186,11 +186,12 @@ def test_what_a_killed_upload_left_is_removed_at_the_next_start(settings: Settin
 
 
 @pytest.mark.parametrize(
-    "kind", ["text/plain", "application/octet-stream", "application/x-pickle", None]
+    "kind", ["text/plain", "application/octet-stream", "application/x-pickle", "json", None]
 )
 def test_a_content_type_that_is_not_read_is_refused(shared: httpx.Client, kind: str | None) -> None:
     headers = {} if kind is None else {"Content-Type": kind}
-    _check(shared.post(PREDICT, content=b"{}", headers=headers), 415, "application/json")
+    reply = shared.post(PREDICT, content=b"{}", headers=headers)
+    _check(reply, 415, "application/json", f"got {kind or 'none'}: ")
     _check_next(shared)
 
 
@@ -372,6 +373,8 @@ CALIBRATE: dict[str, tuple[Fields, str]] = {
     "noise": ({"labels": [1], "noise_precision": 1.0}, "`noise_precision`"),
     "alpha": ({"labels": [1], "alpha": 1.5}, "such as 0.1"),
     "tolerance": ({"labels": [1], "tolerance": 0.1}, "predict with the same num_samples and no"),
+    "an alpha that no rows meet": ({"labels": [1], "alpha": 1e-300}, "ask for a higher one"),
+    "a coverage that no rows meet": ({"labels": [1], "coverage": 1 - 1e-16}, "ask for a lower"),
     "an unknown field": ({"labels": [1], "score": "energy"}, "`score`"),
     "strange rows of another shape": ({"labels": [1], "ood_inputs": [[1]]}, "4"),
 }

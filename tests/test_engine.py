@@ -492,8 +492,11 @@ def test_a_free_dimension_may_have_any_length(tmp_path: Path) -> None:
             free_dims={"tokens": {1: "length"}},
         )
     engine = Engine.load(bundle, num_samples=6)
-    with pytest.raises(InputError, match="looks up an entry"):
-        engine.sample(torch.full((1, 5), 20))
+    tokens = torch.randint(0, 20, (2, 5))
+    for wrong in (20, -1):
+        tokens[1, 3] = wrong
+        with pytest.raises(InputError, match=rf"from 0 to 19, .* got {wrong} at position \[1, 3\]"):
+            engine.sample(tokens)
     for length in (5, 11):
         tokens = torch.randint(0, 20, (3, length))
         got = engine.sample(tokens)

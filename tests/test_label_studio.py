@@ -281,7 +281,7 @@ def test_a_row_that_the_server_refuses_does_not_fail_the_others(
     kept = predict(client, tasks(given[::2])).json()["results"]
     assert results[::2] == kept
     refused = predict(client, tasks([[3, 99], [1.5, 2]])).json()["error"]
-    assert "task 10: Dubito: the network looks up an entry that it does not have" in refused
+    assert "task 10: Dubito: input `input` expects indices from 0 to 8" in refused
     assert "task 11: expected 2 whole numbers from -9223" in refused
 
 

@@ -19,6 +19,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import safetensors.torch
@@ -28,7 +29,7 @@ from dubito_nn.archive import read_archive
 from dubito_nn.errors import BundleError
 from dubito_nn.manifest import Manifest, Site
 from dubito_nn.manifest_reader import manifest_from_json
-from dubito_nn.program import Program, from_json, sites_in, to_json
+from dubito_nn.program import Program, Ref, from_json, sites_in, to_json
 from dubito_nn.strict_json import parse
 from dubito_nn.tensors import read_tensors
 
@@ -76,6 +77,21 @@ class Bundle:
     def sites(self) -> tuple[Site, ...]:
         """The random operations, in order of execution."""
         return self.manifest.sites
+
+    @cached_property
+    def table_sizes(self) -> Mapping[str, int]:
+        """Entries of the smallest table that an input indexes as it comes, by input name."""
+        inputs = {node.name: str(node.args[0]) for node in self.point.of_kind("input")}
+        keys = {node.name: str(node.args[0]) for node in self.point.of_kind("weight")}
+        sizes: dict[str, int] = {}
+        for node in self.point.of_kind("aten.embedding.default"):
+            table, index = node.args[:2]
+            if not (isinstance(table, Ref) and isinstance(index, Ref)):
+                continue
+            if index.name in inputs and table.name in keys:
+                name, size = inputs[index.name], len(self.weights[keys[table.name]])
+                sizes[name] = min(size, sizes.get(name, size))
+        return sizes
 
 
 def bundle_bytes(

@@ -28,6 +28,7 @@ SHARES = {FIT: 5, CONFORMAL: 4, OOD: 6, REPORT: 5}
 
 FEWEST_TO_FIT, FEWEST_TO_FIT_ISOTONIC = 10, 100
 _FEWEST_TO_REPORT = 10
+_MOST_ROWS = 10**9  # beyond it a number of rows is no advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,13 @@ def _check_enough(
         total = max(total, (need - 1) * sum(shares.values()) // shares[part])
     while any(size < needs[part][0] for part, size in sizes(total, shares).items()):
         total += 1
+    if total > _MOST_ROWS:
+        which = "coverage" if needs[CONFORMAL][0] > needs[OOD][0] else "alpha"
+        value, remedy = (coverage, "lower") if which == "coverage" else (alpha, "higher")
+        raise InputError(
+            f"`{which}` {value} expects more than {_MOST_ROWS:,} labelled rows, got {num_rows}: "
+            f"ask for a {remedy} one"
+        )
     if num_rows < total:
         dealt = " : ".join(str(share) for share in shares.values())
         reasons = ", ".join(f"{need} {reason}" for need, reason in needs.values())

@@ -27,6 +27,7 @@ from dubito.engine.answering.tally import Tally
 from dubito.engine.calling.arguments import Check, as_device, as_sampling, budget_bytes, check_load
 from dubito.engine.calling.columns import Columns, Figures
 from dubito.engine.calling.inputs import Inputs, read_rows
+from dubito.engine.calling.lookups import check_lookups
 from dubito.engine.calling.prediction import Prediction
 from dubito.engine.calling.sampling import Draw, Masks, Sampling, Sites
 from dubito.engine.findings import NOTHING_KEPT, Findings
@@ -146,7 +147,7 @@ class Engine:
 
     def read_inputs(self, inputs: Inputs) -> dict[str, Tensor]:
         """Check rows against the network's inputs; see `dubito.engine.calling.inputs`."""
-        return read_rows(inputs, self.manifest)
+        return check_lookups(read_rows(inputs, self.manifest), self.bundle)
 
     def position_shape(self, rows: Mapping[str, Tensor] | None = None) -> tuple[int, ...]:
         """The axes of positions of a row; of labels (L,), of one distribution per row ().

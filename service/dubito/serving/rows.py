@@ -75,10 +75,10 @@ def read_rows(
                 "is read, got arrays: leave it out"
             )
         is_plain = manifest.preprocess is None
-        tensors = network.read_inputs(inputs) if is_plain else read_inputs(inputs, manifest.inputs)
+        tensors = network.read_inputs(inputs if is_plain else read_inputs(inputs, manifest.inputs))
         return ReadRows(tensors, len(next(iter(tensors.values()))))
     made = prepare(inputs, manifest, beside=beside, most_rows=most_rows)
-    tensors = read_inputs(made.arrays, manifest.inputs)
+    tensors = network.read_inputs(read_inputs(made.arrays, manifest.inputs))
     return ReadRows(tensors, len(next(iter(tensors.values()))), made.warnings, made.beside)
 
 

@@ -45,14 +45,14 @@ def media_type(
     Raises:
         UnsupportedMediaTypeError: another one, none, or a content encoding that is not read.
     """
-    kind = request.headers.get("content-type", "")
+    sent = kind = request.headers.get("content-type", "")
     if kind not in allowed:  # with parameters, or in capitals
         message = Message()
         message["content-type"] = kind
         kind = message.get_content_type() if kind else ""
     if kind not in allowed:
         raise UnsupportedMediaTypeError(
-            f"content type: expected {' or '.join(allowed)}, got {kind[:80] or 'none'}: {remedy}"
+            f"content type: expected {' or '.join(allowed)}, got {sent[:80] or 'none'}: {remedy}"
         )
     decoder(request)  # refuses an encoding that is not read
     return kind

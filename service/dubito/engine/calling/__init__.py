@@ -1,6 +1,7 @@
 """What a call takes and what it gives back: the words that everything above uses.
 
 inputs      rows as they come, checked against the network
+lookups     indices among them, held to the tables that they are looked up in
 sampling    T, seed, masks, draw, method, tolerance
 arguments   what an engine is given, checked
 columns     arrays whose first axis is the row

@@ -18,8 +18,8 @@ def running(device: torch.device) -> Iterator[None]:
             yield
     except IndexError as error:
         raise InputError(
-            f"the network looks up an entry that it does not have ({error}): send indices"
-            " within its tables, for instance tokens below the size of the vocabulary"
+            "the network looks up an entry that it does not have, by an index that it computes of"
+            " the rows: send rows like those that it was trained with"
         ) from error
 
 
