@@ -30,6 +30,7 @@ from dubito.serving.vitals import Vitals
 from dubito.serving.worker import Worker
 from dubito.settings import Settings
 from dubito.telemetry import Telemetry
+from dubito.telemetry.starting import start_tracing
 
 
 class Application:
@@ -60,6 +61,7 @@ class Application:
         database, objects = open_database(settings), open_objects(settings)
         calibrations = Calibrations()
         self.telemetry = Telemetry(settings.max_batch_rows)
+        self._is_traced = settings.tracing
         self._drain_s = settings.drain_timeout_ms / 1000
         self.registry = Registry(database, objects)
         self.library = Library(self.registry, settings)
@@ -95,6 +97,8 @@ class Application:
 
     def serve(self) -> None:
         """Start as a server: follow what others change, and keep loaded what is pinned."""
+        if self._is_traced:
+            self.telemetry.tracing = start_tracing()
         self.library.facts.start()
         self.monitoring.start()
         self.start()
@@ -109,6 +113,8 @@ class Application:
         self._pins.close()
         self.library.facts.close()
         self.registry.close()
+        if self.telemetry.tracing is not None:
+            self.telemetry.tracing.close()
 
     @contextmanager
     def running(self) -> Iterator[Application]:

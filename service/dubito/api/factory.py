@@ -50,6 +50,7 @@ from dubito.application import Application
 from dubito.errors import DubitoError
 from dubito.media import JSON
 from dubito.settings import Settings
+from dubito.telemetry.starting import check_tracing
 
 _log = structlog.get_logger(__name__)
 
@@ -61,11 +62,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings: None reads them from the environment.
 
     Raises:
-        InputError: an open address without a key, or a port for gRPC without grpcio.
+        InputError: an open address without a key, or a port for gRPC without grpcio, or traces
+            without OpenTelemetry.
     """
     chosen = Settings() if settings is None else settings
     check_bind(chosen)
     check_rpc(chosen)
+    check_tracing(chosen.tracing)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

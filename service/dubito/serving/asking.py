@@ -6,7 +6,6 @@ networks → figures, with the calibration → reply.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -169,7 +168,7 @@ class Asking:
             check_values(values, limit)
         reservation.resize(rows * asked.passes)
 
-        fact, version, asked_s = asked.calibration, asked.version, time.monotonic()
+        fact, version, queued = asked.calibration, asked.version, self.telemetry.asked()
         outputs = Outputs.begin(
             order,
             network,
@@ -186,7 +185,7 @@ class Asking:
                 name = CalibrationName(version.model, version.number, fact.number)
                 request_id, kept = order.request_id or "", built.calibration
                 self.monitoring.observe(Observation(name, kept, request_id, built.observed))
-            self.telemetry.replied(version.model, rows, built.outputs, asked_s)
+            self.telemetry.replied(version.model, rows, built.outputs, queued)
             return PredictReply(
                 model=version.model,
                 version=version.number,

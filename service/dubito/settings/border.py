@@ -68,6 +68,11 @@ class BorderSettings(BaseSettings):
     log_requests: bool = Field(
         default=False, description="Log one line for every request that is answered."
     )
+    tracing: bool = Field(
+        default=False,
+        description="Trace requests by OpenTelemetry, whose own variables (OTEL_...) say where "
+        "spans go. It needs the extra `otel`.",
+    )
     request_timeout_ms: Positive = Field(
         default=60_000,
         description="Deadline of a request without X-Request-Timeout-Ms, in milliseconds.",

@@ -16,7 +16,7 @@ from collections import Counter as Count
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,11 @@ from prometheus_client.process_collector import ProcessCollector
 from dubito.columns import Flags
 from dubito.telemetry.histogram import BulkHistogram
 from dubito.telemetry.labels import ModelLabels
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+    from dubito.telemetry.tracing import Attributes, Tracing
 
 T = TypeVar("T")
 
@@ -50,6 +55,13 @@ _Reply: TypeAlias = tuple[str, int, object, object, "NDArray[np.bool_] | None"]
 """Model, B, entropies, information, flags; nothing else of a reply is held."""
 
 
+class Asked(NamedTuple):
+    """When work was queued, on the clock of `monotonic`, and the span of who asked for it."""
+
+    at_s: float
+    within: Context | None
+
+
 class Telemetry:
     """The counters of one server.
 
@@ -58,10 +70,12 @@ class Telemetry:
 
     Attributes:
         registry: all series; others are added to it.
+        tracing: makes spans of the same; None: there are none.
     """
 
     def __init__(self, most_rows: int) -> None:
         self.registry = CollectorRegistry()
+        self.tracing: Tracing | None = None
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each
         ProcessCollector(registry=self.registry)
         self._most_rows = most_rows
@@ -132,12 +146,12 @@ class Telemetry:
             task: about to be queued.
             action: what it does.
         """
-        asked_s = monotonic()
+        asked = self.asked()
 
         def run(*rest: Any) -> T:
             began_s = monotonic()
             result = task(*rest)
-            self._worked.append((action, began_s - asked_s, monotonic() - began_s))
+            self._work(action, asked, began_s, monotonic(), {})
             return result
 
         return run
@@ -159,8 +173,12 @@ class Telemetry:
 
         return counted
 
+    def asked(self) -> Asked:
+        """Work is queued now."""
+        return Asked(monotonic(), None if self.tracing is None else self.tracing.here())
+
     def replied(
-        self, model: str, num_rows: int, outputs: Mapping[str, object], asked_s: float
+        self, model: str, num_rows: int, outputs: Mapping[str, object], asked: Asked
     ) -> None:
         """Rows were answered, right after they were computed by what `batches` returned.
 
@@ -168,11 +186,13 @@ class Telemetry:
             model: its name.
             num_rows: B.
             outputs: columns, of which the entropies and the flag are counted where they are there.
-            asked_s: when they were queued, on the clock of `monotonic`.
+            asked: when they were queued, and for whom.
         """
-        took_s = self._took_s
-        waited_s = max(0.0, monotonic() - asked_s - took_s)
-        self._worked.append((_PREDICT, waited_s, took_s))
+        ended_s = monotonic()
+        began_s = max(asked.at_s, ended_s - self._took_s)
+        self._work(
+            _PREDICT, asked, began_s, ended_s, {"dubito.model": model, "dubito.rows": num_rows}
+        )
         entropy_B, information_B = map(outputs.get, ("predictive_entropy", "mutual_information"))
         label = self._models.of(model)
         self._replies.append((label, num_rows, entropy_B, information_B, _flags(outputs)))
@@ -183,6 +203,15 @@ class Telemetry:
         """All series, in the text format of Prometheus."""
         self._settle()
         return generate_latest(self.registry)
+
+    def _work(
+        self, action: str, asked: Asked, began_s: float, ended_s: float, attributes: Attributes
+    ) -> None:
+        """Work is done."""
+        self._worked.append((action, began_s - asked.at_s, ended_s - began_s))
+        if self.tracing is not None and asked.within is not None:
+            told = {"dubito.action": action, **attributes}
+            self.tracing.worked(asked.within, asked.at_s, began_s, ended_s, told)
 
     def _settle(self) -> None:
         """Sum what was told."""

@@ -11,6 +11,7 @@ import hashlib
 import re
 import time
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,9 +23,13 @@ from dubito.api.border.access import access_of
 from dubito.api.border.errors import error_response
 from dubito.errors import DubitoError, UnavailableError
 
+if TYPE_CHECKING:
+    from dubito.telemetry.tracing import RequestSpan
+
 _KEY = "dubito.context"
 _REASON = "dubito.reason"
 _VERSION = "dubito.version"
+_SPAN = "dubito.span"
 CALLER = "dubito.caller"  # set by `auth`
 OTHER_ROUTE = "(none)"
 CALLERS_ID = re.compile("[A-Za-z0-9._:-]{1,128}")
@@ -80,6 +85,7 @@ class ContextMiddleware:
             await self._app(scope, receive, send)
             return
         context = scope[_KEY] = RequestContext(scope)
+        _begin_span(scope)
         began_s, status = time.perf_counter(), 0
 
         async def receive_and_feed() -> Message:
@@ -147,25 +153,38 @@ def _tell(scope: Scope, status: int, seconds: float) -> None:
         telemetry.rejected(
             scope.get(_REASON) or HTTPStatus(status).phrase.lower().replace(" ", "-")
         )
-    if held.settings.log_requests:
-        _log_request(scope, template, status, seconds)
+    span: RequestSpan | None = scope.get(_SPAN)
+    is_logged = held.settings.log_requests
+    told = _told(scope) if is_logged or span is not None else {}
+    if span is not None:
+        known = {f"dubito.{name}": value for name, value in told.items()}
+        known |= {"http.request.method": scope["method"], "http.route": template}
+        span.end(f"{method} {template}", status, known)
+        told["trace_id"] = span.trace_id
+    if is_logged:
+        told |= {"method": scope["method"], "route": template, "status": status}
+        _log.info("request", **told, seconds=round(seconds, 6))
 
 
-def _log_request(scope: Scope, template: str, status: int, seconds: float) -> None:
+def _begin_span(scope: Scope) -> None:
+    """Trace a request, where traces are made."""
+    tracing = access_of(scope).application.telemetry.tracing
+    if tracing is not None:
+        scope[_SPAN] = tracing.begin(scope["method"], Headers(scope=scope))
+
+
+def _told(scope: Scope) -> dict[str, str | int]:
+    """What log and trace say of a request: its id, who asked, and of which version."""
     context: RequestContext = scope[_KEY]
     caller = scope.get(CALLER)
     parts = scope.get("path_params", {})
     told = {
         "request_id": context.request_id,
         "key": None if caller is None else caller.name,
-        "method": scope["method"],
-        "route": template,
         "model": parts.get("model"),
         "version": scope.get(_VERSION, parts.get("version")),
-        "status": status,
-        "seconds": round(seconds, 6),
     }
-    _log.info("request", **{name: value for name, value in told.items() if value is not None})
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def ending() -> DubitoError:

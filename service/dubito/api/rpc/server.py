@@ -161,6 +161,8 @@ def _framed(
         request_id = _request_id(name, content, sent.get("x-request-id", ""))
         context.send_initial_metadata((("x-request-id", request_id),))
         began_s, failure = time.perf_counter(), None
+        telemetry, path = application.telemetry, f"/{SERVICE}/{name}"
+        span = None if telemetry.tracing is None else telemetry.tracing.begin(path, sent)
         try:
             made = RemoteCall(
                 caller=_caller(application.keys, sent),
@@ -176,8 +178,10 @@ def _framed(
         except Exception:
             _log.exception("unforeseen error", request_id=request_id, method=name)
             failure = internal_error()
-        telemetry, status = application.telemetry, 200 if failure is None else failure.status
-        telemetry.request(f"/{SERVICE}/{name}", "POST", status, time.perf_counter() - began_s)
+        status = 200 if failure is None else failure.status
+        telemetry.request(path, "POST", status, time.perf_counter() - began_s)
+        if span is not None:
+            span.end(path, status, {"rpc.system": "grpc", "dubito.request_id": request_id})
         if failure is None:
             return message
         telemetry.rejected(failure.kind)
