@@ -45,6 +45,7 @@ PAGES = {
     versions.Uploaded: models.UploadedPage,
     versions.Change: models.ChangeEntry,
     versions.LoadedVersion: models.HealthEntry,
+    versions.ServedDevice: models.DeviceEntry,
     versions.Health: models.ReadyPage,
     outcomes.Stored: monitoring.StoredEntry,
     outcomes.Drift: monitoring.DriftEntry,

@@ -26,7 +26,7 @@ UNITS = ("seconds", "bytes", "rows", "nats", "ratio", "total", "info")
 UNITLESS = {"dubito_queue_work", "dubito_batch_work", "dubito_jobs", "dubito_loaded_versions"}
 UNITLESS |= {"dubito_ready", "dubito_alarm", "dubito_samples_vary", "dubito_live_outcomes"}
 UNITLESS |= {"dubito_drift_martingale", "dubito_drift_alarm_level", "dubito_http_requests"}
-UNITLESS |= {"dubito_rejected_requests"}
+UNITLESS |= {"dubito_rejected_requests", "dubito_running_devices"}
 
 
 def series(client: httpx.Client) -> Series:

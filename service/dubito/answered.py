@@ -172,14 +172,24 @@ class HealthLine:
 
 
 @dataclass(frozen=True)
+class HealthWorker:
+    """Whether the worker of a device runs, and how long ago it beat."""
+
+    device: str
+    is_running: bool
+    heartbeat_age_s: float
+
+
+@dataclass(frozen=True)
 class Health:
-    """Whether the device worker beats, drains, and what is loaded."""
+    """Whether the workers beat, the server drains, and what is loaded."""
 
     is_live: bool
     is_ready: bool
     is_draining: bool
     heartbeat_age_s: float
     lines: tuple[HealthLine, ...]
+    workers: tuple[HealthWorker, ...]
 
 
 def sampling_fields(sampling: Sampling, members: tuple[int, ...] | None) -> dict[str, object]:

@@ -44,7 +44,7 @@ class Application:
         library: versions, and which of them are loaded.
         keys: who may ask what.
         monitoring: what is kept of predictions, their outcomes, and the alarms.
-        worker: the thread that owns the device.
+        worker: the queue, and the threads that own the devices.
         admission: time and a place in its queue, before a body is read.
         ask: predictions, calibrations, evaluations and selections.
         inferences: how many there were, and how long they took.
@@ -73,6 +73,7 @@ class Application:
             max_wait_s=settings.max_queue_ms / 1000,
             weights=settings.shares,
             delay_s=settings.max_batch_delay_ms / 1000,
+            devices=settings.used_devices,
         )
         self.admission = Admission(self.worker, settings.max_pending_bytes)
         self.ask = Asking(
@@ -92,7 +93,7 @@ class Application:
         self.telemetry.registry.register(Gauges(self))
 
     def start(self) -> None:
-        """Start the device worker."""
+        """Start the workers of the devices."""
         self.worker.start()
 
     def serve(self) -> None:

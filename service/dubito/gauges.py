@@ -53,15 +53,17 @@ class Gauges(Collector):
         yield _gauge("dubito_ready", "Whether the server is ready.", health.is_ready)
         yield _gauge(
             "dubito_worker_heartbeat_age_seconds",
-            "Time since the device worker last showed that it lives.",
+            "Time since the workers of all devices have shown that they live.",
             worker.heartbeat_age_s,
         )
+        running = sum(state.is_running for state in worker.states)
+        yield _gauge("dubito_running_devices", "Devices whose workers take work.", running)
         yield _gauge(
-            "dubito_queue_rows", "Rows of predictions that wait for the device.", worker.queued_rows
+            "dubito_queue_rows", "Rows of predictions that wait for a device.", worker.queued_rows
         )
         yield _gauge(
             "dubito_queue_wait_seconds",
-            "Time that all that waits or is computed takes the device.",
+            "Time until all that waits or is computed is done.",
             worker.entrance.ahead_s(),
         )
         yield _gauge(

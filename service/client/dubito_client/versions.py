@@ -116,6 +116,15 @@ class LoadedVersion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServedDevice:
+    """A device of the server, and the worker that owns it."""
+
+    device: str
+    running: bool
+    heartbeat_age_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Health:
     """Whether predictions are taken."""
 
@@ -123,6 +132,7 @@ class Health:
     live: bool
     draining: bool
     models: list[LoadedVersion]
+    devices: list[ServedDevice]
 
 
 def models() -> Call[list[Model]]:

@@ -141,7 +141,7 @@ def _first(value: object, most: int) -> object:
 
 def _engine(bundle: Path, device: str | None, order: BenchOrder) -> Engine:
     settings = Settings()
-    name = device or settings.device
+    name = device or settings.used_devices[0]
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:

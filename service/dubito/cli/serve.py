@@ -1,4 +1,4 @@
-"""`dubito serve`: one process, one device worker, one address."""
+"""`dubito serve`: one process, one worker per device, one address."""
 
 from __future__ import annotations
 
@@ -40,6 +40,13 @@ def serve(
             max=65535,
         ),
     ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            help="Devices that the networks run on, separated by commas, such as cuda:0,cuda:1. "
+            "Default: DUBITO_DEVICES, else DUBITO_DEVICE."
+        ),
+    ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow an address other than loopback without a key.")
     ] = False,
@@ -60,7 +67,7 @@ def serve(
 ) -> None:
     """Serve the models of the data directory over HTTP."""
     chosen: dict[str, object] = {"host": host, "port": port, "insecure": insecure or None}
-    chosen |= {"tls_cert": tls_cert, "tls_key": tls_key}
+    chosen |= {"tls_cert": tls_cert, "tls_key": tls_key, "devices": devices}
     settings = Settings.model_validate(
         Settings().model_dump()
         | {name: value for name, value in chosen.items() if value is not None}

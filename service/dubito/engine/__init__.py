@@ -23,6 +23,7 @@ some_sites  the engines that sample some of the sites
 loading     a bundle proved and prepared at load
 engine      all of it together
 served      whether an exported bundle can be served
+replicas    one network on several devices, each call on that of its thread
 ensemble    several engines as one mixture
 network     one engine, or several: what can be asked
 pinning     an engine that computes the same bits in another process

@@ -111,7 +111,8 @@ class Plans:
             return
         planned, budget = self.pieces("shared", rows), self.memory_budget_bytes
         drawn = tuple(sites_in(self.bundle.sampling.nodes))
-        same = (self.bundle.digest, drawn, self.device, sampling, budget, torch.get_num_threads())
+        kind = tuple(arithmetic(self.device).items())  # devices of one kind take the same forms
+        same = (self.bundle.digest, drawn, kind, sampling, budget)
         if (known := _TIMINGS.get(same)) is None:
             known = self._timed(planned, rows, sampling, findings, limit_s)
             if known is None:

@@ -20,6 +20,7 @@ from dubito.answered import VersionPage
 from dubito.asked import SamplingOptions
 from dubito.engine import Engine, Sampling
 from dubito.engine.findings import Findings
+from dubito.engine.replicas import load_on, replicas
 from dubito.errors import ConflictError, DubitoError
 from dubito.models.catalogue import Catalogue
 from dubito.models.sampling import merge_sampling
@@ -39,7 +40,7 @@ class Library:
 
     Args:
         registry: where they are kept.
-        settings: the device, and the bounds of what is loaded.
+        settings: the devices, and the bounds of what is loaded.
     """
 
     def __init__(self, registry: Registry, settings: Settings) -> None:
@@ -78,7 +79,7 @@ class Library:
             defaults=asdict(sampling),
             prove=lambda bundle: Engine.load(
                 bundle,
-                device=settings.device,
+                device=settings.used_devices[0],
                 memory_budget_bytes=settings.memory_budget_bytes,
                 proof_limit_s=settings.proof_timeout_ms / 1000,
                 findings=self._findings,
@@ -223,18 +224,16 @@ class Library:
     def _load(self, version: VersionFact) -> Engine:
         limit = self._settings.max_num_samples
         sampling = merge_sampling(SamplingOptions(), version.defaults, max_num_samples=limit)
-        engine = Engine.load(
+        engine = load_on(
+            self._settings.used_devices,
             self._bundle(version),
-            device=self._settings.device,
-            num_samples=sampling.num_samples,
-            seed=sampling.seed,
-            masks=sampling.masks,
-            draw=sampling.draw,
+            defaults=sampling,
             memory_budget_bytes=self._settings.memory_budget_bytes,
             findings=self._findings,
             timing_limit_s=self._settings.timing_limit_ms / 1000,
         )
-        warm_up(engine, version, sampling, self._settings.warm_up_rows)
+        for replica in replicas(engine):
+            warm_up(replica, version, sampling, self._settings.warm_up_rows)
         self._unloaded.discard(version.digest)
         return engine
 

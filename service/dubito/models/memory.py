@@ -9,13 +9,15 @@ import sys
 import torch
 
 from dubito.engine import Engine
+from dubito.engine.replicas import replicas
 
 
 def weight_bytes(engine: Engine) -> int:
-    """Bytes of an engine's weights, in the bundle and on the device; shared ones once."""
+    """Bytes of an engine's weights, in the bundle and on its devices; shared ones once."""
     storages = {
         (storage.device, storage.data_ptr()): storage.nbytes()
-        for tensors in (engine.bundle.weights, engine.placed.weights)
+        for replica in replicas(engine)
+        for tensors in (replica.bundle.weights, replica.placed.weights)
         for storage in (tensor.untyped_storage() for tensor in tensors.values())
     }
     return sum(storages.values())

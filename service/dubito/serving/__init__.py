@@ -6,7 +6,8 @@
     rows.py         rows as the network reads them, made as its bundle declares
     admission.py    room for a request before its body is read
     passage.py      what requests wait for beside the device
-    worker.py       one thread that owns the device, and its bounded queue
+    worker.py       the bounded queue before the devices
+    device_worker.py  one thread that owns a device
     inferences.py   how many inferences a version made, and how long they took
     turns/          who has the device next, and what is computed there at once
     vitals.py       whether the server lives, and is ready

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dubito.answered import Health
+from dubito.answered import Health, HealthWorker
 from dubito.models.pins import Pins
 from dubito.serving.worker import Worker
 
@@ -14,7 +14,7 @@ class Vitals:
     """The state of a server.
 
     Args:
-        worker: owns the device.
+        worker: owns the devices.
         pins: what shall be loaded.
         limit_s: age of the heartbeat at which the worker counts as dead.
     """
@@ -24,12 +24,14 @@ class Vitals:
     limit_s: float
 
     def is_live(self) -> bool:
-        """Whether the device worker beats, or ended and is being replaced."""
-        is_there = self.worker.is_running or self.worker.is_lost
-        return is_there and self.worker.heartbeat_age_s < self.limit_s
+        """Whether the worker of every device beats, or ended and is being replaced."""
+        return all(
+            (state.is_running or state.is_lost) and state.heartbeat_age_s < self.limit_s
+            for state in self.worker.states
+        )
 
     def health(self) -> Health:
-        """The state of the worker and of every loaded version."""
+        """The state of every worker and of every loaded version."""
         is_live, is_draining = self.is_live(), self.worker.is_draining
         return Health(
             is_live=is_live,
@@ -39,4 +41,8 @@ class Vitals:
             is_draining=is_draining,
             heartbeat_age_s=self.worker.heartbeat_age_s,
             lines=self.pins.lines(),
+            workers=tuple(
+                HealthWorker(state.device, state.is_running, state.heartbeat_age_s)
+                for state in self.worker.states
+            ),
         )

@@ -1,31 +1,29 @@
-"""One thread that owns the device, and the bounded queue before it.
+"""The bounded queue before the devices, each of which a thread owns (`device_worker.py`).
 
 Flow: `reserve` a place (rows x samples) → decode the request → `resize` the place → `submit` a
-task, which is refused where it would wait too long (`turns/entrance.py`) → the thread runs it, with
-others like it → its future resolves and the place is free again. The task gets a `Check` to call
-between chunks: it beats the heart, gives way to what is more urgent, and ends work that nobody
-waits for any more. Whatever a task raises goes into its future; nothing that a task does ends the
-thread.
+task, which is refused where it would wait too long (`turns/entrance.py`) → the first thread that is
+free runs it, with others like it → its future resolves and the place is free again. The task gets a
+`Check` to call between chunks: it beats the heart, gives way to what is more urgent, and ends work
+that nobody waits for any more. Whatever a task raises goes into its future; nothing that a task
+does ends a thread.
 
 Behind the queue is a second lane for long work. Its tasks run when nothing else waits, and each
 `Check` that one calls first runs all that has come meanwhile: a request waits for what lies between
 two checks, whatever stands in that lane.
 
-Where the thread ends all the same, whatever runs or waits is turned away and another one takes its
-place.
+Where a thread ends all the same, what it ran is turned away and another one takes its place; what
+waits is turned away where no other thread is there for it.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import structlog
-
 from dubito.errors import DubitoError, InputError, QueueFullError, UnavailableError
-from dubito.serving.turns.backlog import Booking, WaitingLine
+from dubito.serving.device_worker import RESTART_S, DeviceWorker, WorkerState
+from dubito.serving.turns.backlog import Booking, Load, WaitingLine
 from dubito.serving.turns.entrance import Entrance, Expected
 from dubito.serving.turns.job import Check, Clock, Job, Joint, Urgency
 from dubito.serving.turns.rates import Kind
@@ -34,10 +32,6 @@ from dubito.serving.turns.schedule import Schedule
 __all__ = ["Check", "Job", "Joint", "Reservation", "Urgency", "Worker"]
 
 T = TypeVar("T")
-
-_IDLE_BEAT_S = 0.5
-_RESTART_S = 1.0
-_log = structlog.get_logger(__name__)
 
 
 class Reservation:
@@ -110,13 +104,14 @@ class Reservation:
 
 
 class Worker:
-    """The thread and its queue.
+    """The queue and its threads, one per device.
 
     Args:
         max_queued_work: most rows x samples that may wait or run at once.
-        max_wait_s: longest time that a request may wait for the device.
-        weights: shares of the device that models get while several wait; of others 1.
+        max_wait_s: longest time that a request may wait for a device.
+        weights: shares of the devices that models get while several wait; of others 1.
         delay_s: how long a request may wait for others like it.
+        devices: as torch names them.
         clock: seconds.
     """
 
@@ -127,64 +122,87 @@ class Worker:
         max_wait_s: float = 2.0,
         weights: Mapping[str, float] | None = None,
         delay_s: float = 0.0,
+        devices: Sequence[str] = ("cpu",),
         clock: Clock = time.monotonic,
     ) -> None:
         self._limit = max_queued_work
         self._work = 0
         self._clock = clock
-        self._schedule = Schedule(
-            clock,
-            beat=self._beat,
-            learn=lambda jobs, seconds: self.entrance.learn(jobs, seconds),
-            leaves=self._leaves,
-            weights=weights,
-            delay_s=delay_s,
-        )
-        self.entrance = Entrance(self._schedule.under_way, max_wait_s, weights or {}, clock)
-        self._changed = self._schedule.changed
         self._is_draining = False
-        self._is_lost = False
-        self._beat_s = clock()
-        self._thread = self._new_thread()
+        self._devices: list[DeviceWorker] = []
+
+        def schedule(beat: Callable[[], None]) -> Schedule:
+            return Schedule(
+                clock,
+                beat=beat,
+                learn=lambda jobs, seconds: self.entrance.learn(jobs, seconds),
+                leaves=self._leaves,
+                weights=weights,
+                delay_s=delay_s,
+                beside=self._devices[-1].schedule if self._devices else None,
+            )
+
+        for device in devices:
+            self._devices.append(
+                DeviceWorker(
+                    device,
+                    clock,
+                    schedule,
+                    is_draining=lambda: self._is_draining,
+                    is_alone=lambda: self._are_all_lost,
+                )
+            )
+        first = self._devices[0].schedule
+        self._queue, self._changed, self._put_job = first.queue, first.changed, first.put
+        self.entrance = Entrance(
+            self._under_way, max_wait_s, weights or {}, clock, len(self._devices)
+        )
 
     def start(self) -> None:
-        """Start the thread."""
-        self._beat()
-        self._thread.start()
+        """Start the threads."""
+        for device in self._devices:
+            device.start()
 
     def close(self, timeout_s: float) -> None:
-        """Take no more work, finish what waits, and end the thread.
+        """Take no more work, finish what waits, and end the threads.
 
         Args:
             timeout_s: time for the work that waits; what is left then is answered with 503.
         """
         with self._changed:
             self._is_draining = True
-            left = self._schedule.queue.clear(Urgency.BEHIND)
+            left = self._queue.clear(Urgency.BEHIND)
             self._changed.notify_all()
         self._turn_away(left)
-        if not self._thread.is_alive():
+        if not any(device.state.is_running for device in self._devices):
             return
-        self._thread.join(timeout_s)
+        ends_s = time.monotonic() + timeout_s
+        for device in self._devices:
+            device.join(max(0.0, ends_s - time.monotonic()))
         with self._changed:
-            left = [job for urgency in Urgency for job in self._schedule.queue.clear(urgency)]
+            left = [job for urgency in Urgency for job in self._queue.clear(urgency)]
             self._changed.notify_all()
         self._turn_away(left)
+
+    @property
+    def states(self) -> tuple[WorkerState, ...]:
+        """How the thread of each device is."""
+        return tuple(device.state for device in self._devices)
 
     @property
     def heartbeat_age_s(self) -> float:
-        """Seconds since the thread last showed that it lives."""
-        return self._clock() - self._beat_s
+        """Seconds since all threads have shown that they live."""
+        return max(state.heartbeat_age_s for state in self.states)
 
     @property
     def is_running(self) -> bool:
-        """Whether the thread lives and takes work."""
-        return self._thread.is_alive() and not self._is_lost
+        """Whether all threads live and take work."""
+        return all(state.is_running for state in self.states)
 
     @property
     def is_lost(self) -> bool:
-        """Whether the thread ended and another one has yet to take its place."""
-        return self._is_lost
+        """Whether a thread ended and another one has yet to take its place."""
+        return any(device.is_lost for device in self._devices)
 
     @property
     def is_draining(self) -> bool:
@@ -195,7 +213,7 @@ class Worker:
     def queued_rows(self) -> int:
         """Rows of predictions that wait, and are not computed yet."""
         with self._changed:
-            return self._schedule.queue.num_rows
+            return self._queue.num_rows
 
     @property
     def queued_work(self) -> int:
@@ -213,7 +231,7 @@ class Worker:
             QueueFullError: more than is free now.
             UnavailableError: the worker drains, or is being replaced.
         """
-        if self._is_draining or self._is_lost:
+        if self._is_draining or self._are_all_lost:
             raise self._unavailable()
         self._move(0, work)
         return Reservation(self, work)
@@ -262,54 +280,20 @@ class Worker:
 
     def _put(self, job: Job[T]) -> Job[T]:
         with self._changed:
-            if self._is_draining or self._is_lost:
+            if self._is_draining or self._are_all_lost:
                 raise self._unavailable()
-            self._schedule.put(job)
+            self._put_job(job)
         return job
 
-    def _new_thread(self) -> threading.Thread:
-        return threading.Thread(target=self._run, name="dubito-worker", daemon=True)
+    @property
+    def _are_all_lost(self) -> bool:
+        return all(device.is_lost for device in self._devices)
 
-    def _run(self) -> None:
-        self._beat()
-        self._is_lost = False
-        try:
-            while self._schedule.run_next() or self._waits():
-                pass
-        except BaseException:
-            self._is_lost = True
-            _log.exception("device worker ended", waiting=len(self._schedule.queue))
-            self._replace()
-
-    def _replace(self) -> None:
-        """Turn away what the thread leaves behind, and let another one take its place."""
-        error = UnavailableError(
-            "the device's worker ended before the answer was there, and another takes its place: "
-            "send the request again",
-            retry_after_s=_RESTART_S,
-        )
-        self._schedule.turn_away(error)
-        with self._changed:
-            if not self._is_draining:
-                self._thread = self._new_thread()
-                self._thread.start()
-
-    def _waits(self) -> bool:
-        """Wait a little for work; false where none will come any more."""
-        with self._changed:
-            self._beat()
-            wait_s = self._schedule.queue.ripens_in_s()
-            if self._is_draining:
-                return bool(self._schedule.queue)
-            if wait_s > 0:
-                self._changed.wait(min(wait_s, _IDLE_BEAT_S))
-        return True
+    def _under_way(self) -> list[Load]:
+        return [load for device in self._devices for load in device.schedule.under_way()]
 
     def _leaves(self) -> DubitoError | None:
         return self._unavailable() if self._is_draining else None
-
-    def _beat(self) -> None:
-        self._beat_s = self._clock()
 
     def _move(self, held: int, wanted: int) -> None:
         with self._changed:
@@ -335,7 +319,7 @@ class Worker:
         if not self._is_draining:
             return UnavailableError(
                 "the device's worker ended and another takes its place: try again",
-                retry_after_s=_RESTART_S,
+                retry_after_s=RESTART_S,
             )
         return UnavailableError(
             "the server is shutting down: send the request to another one or try again later",

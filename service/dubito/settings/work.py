@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings
 from dubito.names import NAME, NUMBER
 from dubito.settings.kinds import CONFIG, Counts, GiB, Listed, MiB, Positive
 
+_DEVICE = re.compile("cpu|cuda(:[0-9]{1,3})?")
 _PINNED = re.compile(f"{NAME}(@({NAME}|{NUMBER}))?")
 _WEIGHT = re.compile(rf"{NAME}=[0-9]{{1,6}}(\.[0-9]{{1,6}})?")
 
@@ -23,12 +24,19 @@ class WorkSettings(BaseSettings):
     device: str = Field(
         default="cpu", description="Device that the networks run on: cpu, cuda or cuda:1."
     )
+    devices: Listed = Field(
+        default=(),
+        max_length=64,
+        description="Devices that the networks run on, all of one kind, separated by commas, such "
+        "as cuda:0,cuda:1. Each has a worker of its own and a copy of every loaded network; what "
+        "waits goes to the first that is free. Empty: DUBITO_DEVICE alone.",
+    )
     threads: Positive | None = Field(
         default=None,
         le=1024,
-        description="Threads that compute on a CPU. Without it: a server takes OMP_NUM_THREADS, "
-        "else the cores that its container or its affinity allows less one, at least one; a "
-        "command takes what torch chooses.",
+        description="Threads that compute on a CPU, for each device. Without it: a server takes "
+        "OMP_NUM_THREADS, else the cores that its container or its affinity allows less one, at "
+        "least one; a command takes what torch chooses.",
     )
     num_samples: int = Field(
         default=64, ge=2, description="Default number T of masked passes for new versions."
@@ -169,6 +177,18 @@ class WorkSettings(BaseSettings):
         "milliseconds. Every 16 MiB of the bundle add a second.",
     )
 
+    @field_validator("devices")
+    @classmethod
+    def _devices_are_alike(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not _DEVICE.fullmatch(name):
+                raise ValueError(f"expected cpu, cuda or cuda:1, got {name[:80]!r}: correct it")
+        if len(kinds := sorted({name.partition(":")[0] for name in names})) > 1:
+            raise ValueError(
+                f"expected devices of one kind, got {' and '.join(kinds)}: name those of one alone"
+            )
+        return names
+
     @field_validator("pinned_models")
     @classmethod
     def _pins_are_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -184,6 +204,11 @@ class WorkSettings(BaseSettings):
             if not _WEIGHT.fullmatch(weight) or float(weight.partition("=")[2]) == 0:
                 raise ValueError(f"expected MODEL=NUMBER above 0, got {weight[:80]!r}: correct it")
         return weights
+
+    @property
+    def used_devices(self) -> tuple[str, ...]:
+        """The devices that the networks run on, at least one."""
+        return self.devices or (self.device,)
 
     @property
     def shares(self) -> dict[str, float]:

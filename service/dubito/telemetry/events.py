@@ -81,7 +81,7 @@ class Telemetry:
         self._most_rows = most_rows
         self._models = ModelLabels()
         self._lock = threading.Lock()
-        self._took_s = 0.0  # the last computation of predictions
+        self._last = threading.local()  # of each device's thread: how long its computation took
         self._asked: deque[tuple[str, str, int, float]] = deque(maxlen=_MOST_KEPT)
         self._worked: deque[tuple[str, float, float]] = deque(maxlen=_MOST_KEPT)
         self._computed: deque[tuple[int, int]] = deque(maxlen=_MOST_KEPT)
@@ -167,7 +167,7 @@ class Telemetry:
         def counted(rows: Mapping[str, Any], *rest: Any) -> T:
             began_s = monotonic()
             computed = compute(rows, *rest)
-            self._took_s = monotonic() - began_s
+            self._last.took_s = monotonic() - began_s
             self._computed.append((len(next(iter(rows.values()))), passes))
             return computed
 
@@ -189,7 +189,7 @@ class Telemetry:
             asked: when they were queued, and for whom.
         """
         ended_s = monotonic()
-        began_s = max(asked.at_s, ended_s - self._took_s)
+        began_s = max(asked.at_s, ended_s - getattr(self._last, "took_s", 0.0))
         self._work(
             _PREDICT, asked, began_s, ended_s, {"dubito.model": model, "dubito.rows": num_rows}
         )

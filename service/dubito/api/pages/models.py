@@ -157,7 +157,7 @@ class ChangesPage(JsonPage):
 class LivePage(JsonPage):
     """Whether the server works."""
 
-    live: bool = Field(description="Whether the event loop and the device worker beat.")
+    live: bool = Field(description="Whether the event loop and the worker of every device beat.")
 
 
 class HealthEntry(JsonPage):
@@ -175,10 +175,21 @@ class HealthEntry(JsonPage):
     )
 
 
+class DeviceEntry(JsonPage):
+    """A device, and the worker that owns it."""
+
+    device: str = Field(description="As torch names it.")
+    running: bool = Field(description="Whether its worker takes work.")
+    heartbeat_age_ms: float = Field(
+        description="Time since its worker last showed that it lives, in milliseconds."
+    )
+
+
 class ReadyPage(JsonPage):
     """Whether predictions are taken."""
 
     ready: bool = Field(description="Whether all pinned models are loaded and requests are taken.")
-    live: bool = Field(description="Whether the event loop and the device worker beat.")
+    live: bool = Field(description="Whether the event loop and the worker of every device beat.")
     draining: bool = Field(description="Whether the server ends and takes no more requests.")
     models: list[HealthEntry] = Field(description="Loaded versions and pinned models.")
+    devices: list[DeviceEntry] = Field(description="The devices, in the order of the setting.")

@@ -7,7 +7,7 @@ from fastapi.responses import Response
 
 from dubito.api.border.access import access
 from dubito.api.border.replies import json_response
-from dubito.api.pages.models import HealthEntry, LivePage, ReadyPage
+from dubito.api.pages.models import DeviceEntry, HealthEntry, LivePage, ReadyPage
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -21,7 +21,7 @@ _RETRY = {"Retry-After": "5"}
     responses={503: {"model": LivePage, "description": "One of them does not respond."}},
 )
 async def live(request: Request) -> Response:
-    """Answers 200 while the event loop and the device worker respond, else 503."""
+    """Answers 200 while the event loop and the worker of every device respond, else 503."""
     is_live = access(request).application.vitals.is_live()
     return _answer(LivePage(live=is_live), is_live)
 
@@ -40,7 +40,18 @@ async def ready(request: Request) -> Response:
         for line in health.lines
     ]
     page = ReadyPage(
-        ready=health.is_ready, live=health.is_live, draining=health.is_draining, models=entries
+        ready=health.is_ready,
+        live=health.is_live,
+        draining=health.is_draining,
+        models=entries,
+        devices=[
+            DeviceEntry(
+                device=worker.device,
+                running=worker.is_running,
+                heartbeat_age_ms=round(worker.heartbeat_age_s * 1000, 1),
+            )
+            for worker in health.workers
+        ],
     )
     return _answer(page, health.is_ready)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -25,13 +26,27 @@ def running(device: torch.device) -> Iterator[None]:
 
 def full_float32(device: torch.device) -> AbstractContextManager[None]:
     """No TF32 in cuDNN, whose other settings stay as they are."""
-    if device.type != "cuda":
-        return nullcontext()
+    return nullcontext() if device.type != "cuda" else _without_tf32()
+
+
+_lock = threading.Lock()
+_within = 0  # threads that need full float32 now: the setting is one of the whole process
+_was_allowed = False
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """The first thread that comes changes the setting, the last that leaves puts it back."""
+    global _within, _was_allowed
     cudnn = torch.backends.cudnn
-    held: AbstractContextManager[None] = cudnn.flags(
-        enabled=cudnn.enabled,
-        benchmark=cudnn.benchmark,
-        deterministic=cudnn.deterministic,
-        allow_tf32=False,
-    )
-    return held
+    with _lock:
+        if not _within:
+            _was_allowed, cudnn.allow_tf32 = cudnn.allow_tf32, False
+        _within += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _within -= 1
+            if not _within:
+                cudnn.allow_tf32 = _was_allowed

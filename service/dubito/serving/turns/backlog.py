@@ -1,7 +1,7 @@
 """The work that waits for the device, in seconds, and how much of it a newcomer would wait for.
 
 Flow: a job is booked with the seconds that it adds → the cells sum what waits → a newcomer waits
-for the cells that go before it, and for what is under way.
+for the cells that go before it, and for what is under way, until the first device is free.
 
 A job that joins likes adds its slope and its part of their call's fixed time, one that begins a
 call all of it. What is of a kind that has never run is booked with nothing, and with its seconds
@@ -11,8 +11,9 @@ once the first of its kind has run.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 from dubito.serving.turns.job import GIVEN, SHORTER, Urgency
@@ -34,13 +35,13 @@ class Load:
         line: where it stands.
         size: its rows x samples, rounded up to a power of 2, as the power.
         seconds: that it will take.
-        has_begun: whether it has the device, or gave way.
+        device: number of the one that it has, or gave way on; None: it waits.
     """
 
     line: WaitingLine
     size: int
     seconds: float
-    has_begun: bool
+    device: int | None
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,20 @@ class Backlog:
         rates: what work costs.
         weights: of models; of others 1.
         batch_s: that a call of several jobs shall take at most.
+        num_devices: that take from what waits.
     """
 
-    def __init__(self, rates: CallCosts, weights: Mapping[str, float], batch_s: float) -> None:
+    def __init__(
+        self,
+        rates: CallCosts,
+        weights: Mapping[str, float],
+        batch_s: float,
+        num_devices: int = 1,
+    ) -> None:
         self._rates = rates
         self._weights = weights
         self._batch_s = batch_s
+        self._num_devices = num_devices
         self._seconds: defaultdict[tuple[WaitingLine, int], float] = defaultdict(float)
         self._jobs: Counter[tuple[WaitingLine, int]] = Counter()
         self._alike: Counter[Hashable] = Counter()
@@ -152,8 +161,8 @@ class Backlog:
         return 0.0 if cost is None else cost.seconds(wanted.work)
 
     def total_s(self, under_way: Iterable[Load]) -> float:
-        """Seconds of all that waits or is under way, but for what is behind all requests."""
-        return sum(load.seconds for load in self._loads(under_way))
+        """Seconds until all that waits or is under way is done, but for jobs behind requests."""
+        return sum(load.seconds for load in self._loads(under_way)) / self._num_devices
 
     @property
     def num_jobs(self) -> int:
@@ -176,27 +185,30 @@ class Backlog:
             own_s: its seconds.
         """
         before = passed = 0.0
+        busy = [0.0] * self._num_devices
         turns: defaultdict[str, float] = defaultdict(float)
         for load in self._loads(under_way):
             urgency, model = load.line
             if urgency > line.urgency:
-                passed += load.seconds if load.has_begun else 0.0
+                passed += 0.0 if load.device is None else load.seconds
             elif urgency == line.urgency and is_passed(load.size, work):
                 passed += load.seconds
-            elif urgency < line.urgency or load.has_begun:
+            elif load.device is not None:
+                busy[load.device] += load.seconds
+            elif urgency < line.urgency:
                 before += load.seconds
             else:
                 turns[model] += load.seconds
         own_line = turns.pop(line.model, 0.0)
         share = (own_line + own_s) / self._weights.get(line.model, 1.0)
         others = (min(s, share * self._weights.get(model, 1.0)) for model, s in turns.items())
-        ahead = before + own_line + sum(others)
-        return ahead + min(passed, (ahead + own_s) / GIVEN)
+        ahead = free_in_s(busy, before + own_line + sum(others))
+        return ahead + min(passed / self._num_devices, (ahead + own_s) / GIVEN)
 
     def _loads(self, under_way: Iterable[Load]) -> Iterable[Load]:
         yield from (load for load in under_way if load.line.urgency is not Urgency.BEHIND)
         for (line, size), seconds in self._seconds.items():
-            yield Load(line, size, seconds, has_begun=False)
+            yield Load(line, size, seconds, None)
 
     def _seconds_of(self, wanted: JobWork, cost: CallCost) -> float:
         slope_s = cost.slope_s * wanted.work
@@ -217,6 +229,21 @@ class Backlog:
         self._jobs[cell] -= 1
         if not self._jobs[cell]:  # and no rounding is left
             del self._jobs[cell], self._seconds[cell]
+
+
+def free_in_s(busy: Sequence[float], work_s: float) -> float:
+    """Seconds until a device is free, when some work has gone to whichever was free first.
+
+    Args:
+        busy: seconds that each is busy already.
+        work_s: seconds of the work, in parts that are small beside it.
+    """
+    ascending = sorted(busy)
+    for count, next_s in enumerate([*ascending[1:], inf], start=1):
+        level_s = (sum(ascending[:count]) + work_s) / count
+        if level_s <= next_s:
+            break
+    return level_s
 
 
 def size_of(work: int) -> int:

@@ -68,6 +68,7 @@ class Entrance:
         longest_s: most seconds that a request may wait.
         weights: of models; of others 1.
         clock: seconds.
+        num_devices: that take from what waits.
 
     Attributes:
         refused: how many were refused, by the reason.
@@ -79,11 +80,12 @@ class Entrance:
         longest_s: float,
         weights: Mapping[str, float],
         clock: Clock,
+        num_devices: int = 1,
     ) -> None:
         self._under_way = under_way
         self._longest_s = longest_s
         self._clock = clock
-        self._backlog = Backlog(CallCosts(), weights, BATCH_S)
+        self._backlog = Backlog(CallCosts(), weights, BATCH_S, num_devices)
         self._usual: LRUCache[WaitingLine, _Usual] = LRUCache(_LINES)
         self._lock = threading.Lock()
         self.refused: Counter[str] = Counter()
@@ -152,7 +154,7 @@ class Entrance:
                 self._backlog.learn(kind, work, seconds)
 
     def ahead_s(self) -> float:
-        """Seconds of work that wait or are under way, but for jobs behind all requests."""
+        """Seconds until all that waits or is under way is done, but for jobs behind requests."""
         with self._lock:
             return self._backlog.total_s(self._under_way())
 

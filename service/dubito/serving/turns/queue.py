@@ -9,7 +9,7 @@ and makes the first ones wait for the last.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 
 from cachetools import LRUCache
@@ -88,9 +88,13 @@ class Queue:
         if not self._waits(model):
             self._shares.rest(model)
 
-    def ripens_in_s(self) -> float:
-        """Seconds until a job has waited long enough for likes; infinite where none waits."""
-        heads = (jobs[0] for lane in self._lanes.values() for jobs in lane.values())
+    def ripens_in_s(self, urgencies: Iterable[Urgency] = Urgency) -> float:
+        """Seconds until a job has waited long enough for likes; infinite where none waits.
+
+        Args:
+            urgencies: of the jobs that count.
+        """
+        heads = (jobs[0] for urgency in urgencies for jobs in self._lanes[urgency].values())
         return min((self._ripens_s(job) for job in heads), default=inf) - self._clock()
 
     def clear(self, urgency: Urgency) -> list[AnyJob]:

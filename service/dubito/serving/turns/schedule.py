@@ -1,4 +1,4 @@
-"""Batch after batch on the device, each giving way to what is more urgent at its checks.
+"""Batch after batch on a device, each giving way to what is more urgent at its checks.
 
 A batch gives way to what is more urgent and, of its own kind, to jobs of at most a quarter of its
 work: what is short passes what is long, and never waits for more than what lies between two checks.
@@ -6,6 +6,9 @@ So that long ones come to an end as well, a batch gives away at most `GIVEN` tim
 itself; a job behind all requests gives way to all.
 
 What gives way stays on the stack below what it gave way to.
+
+Several devices take from one queue: what comes next goes to the first of them that is free. Jobs
+behind all requests run on the first device alone, which gives them the same bits after a restart.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from dubito.serving.turns.queue import Queue
 
 _LEAST_CREDIT_S, _MOST_CREDIT_S = -0.25, 0.5
 _DEEPEST = 6  # batches on the stack
+_OF_REQUESTS = (Urgency.PREDICTIONS, Urgency.LABELLED)
 
 
 @dataclass(eq=False)
@@ -51,13 +55,13 @@ class _Running:
     def urgency(self) -> Urgency:
         return self.jobs[0].urgency
 
-    def load(self, now_s: float) -> Load:
+    def load(self, now_s: float, device: int) -> Load:
         """What is left of it; what is late is believed to take as long again as it is late."""
         since_s = self.since_s  # which its own thread moves
         used_s = self.own_s + (0.0 if since_s is None else now_s - since_s)
         left_s = abs(self.booked_s - used_s) if self.booked_s else 0.0
         line = WaitingLine(self.urgency, self.jobs[0].model)
-        return Load(line, size_of(self.longest), left_s, has_begun=True)
+        return Load(line, size_of(self.longest), left_s, device)
 
     def stops(self, now_s: float) -> None:
         """It stands still from now on."""
@@ -74,7 +78,7 @@ class _Running:
 
 
 class Schedule:
-    """The queue, and the batches that have the device.
+    """The queue, and the batches that have a device.
 
     Args:
         clock: seconds.
@@ -83,6 +87,12 @@ class Schedule:
         leaves: why a job behind shall end now; None: it may go on.
         weights: of models.
         delay_s: how long a job that is alone may wait for likes.
+        beside: that of the device before, with which it has one queue; None: it is the first.
+
+    Attributes:
+        changed: the lock of the queue, told of what comes.
+        queue: of all devices.
+        number: of its device.
     """
 
     def __init__(
@@ -94,9 +104,13 @@ class Schedule:
         leaves: Callable[[], DubitoError | None],
         weights: Mapping[str, float] | None = None,
         delay_s: float = 0.0,
+        beside: Schedule | None = None,
     ) -> None:
-        self.changed = threading.Condition()
-        self.queue = Queue(clock, weights, delay_s)
+        self.changed: threading.Condition = (
+            threading.Condition() if beside is None else beside.changed
+        )
+        self.queue: Queue = Queue(clock, weights, delay_s) if beside is None else beside.queue
+        self.number: int = 0 if beside is None else beside.number + 1
         self._clock = clock
         self._beat = beat
         self._learn = learn
@@ -106,7 +120,7 @@ class Schedule:
     def under_way(self) -> list[Load]:
         """What is left of the batches that have the device, or gave way; asked from any thread."""
         now_s = self._clock()
-        return [running.load(now_s) for running in list(self._running)]
+        return [running.load(now_s, self.number) for running in list(self._running)]
 
     def put(self, job: AnyJob) -> None:
         """Add a job; the caller holds `changed`."""
@@ -125,11 +139,22 @@ class Schedule:
             self._run(batch)
         return bool(batch)
 
-    def turn_away(self, error: BaseException) -> None:
-        """Resolve all that runs or waits to an error, since nobody will do it any more."""
+    def ripens_in_s(self) -> float:
+        """Seconds until something may run here, by what waits now; the caller holds `changed`."""
+        return self.queue.ripens_in_s(Urgency if self.number == 0 else _OF_REQUESTS)
+
+    def turn_away(self, error: BaseException, *, is_alone: bool = True) -> None:
+        """Resolve all that runs to an error, and what waits if nobody else will do it.
+
+        Args:
+            error: what is told.
+            is_alone: whether no other device takes from the queue.
+        """
         running, self._running = self._running, []
-        with self.changed:
-            left = [job for urgency in Urgency for job in self.queue.clear(urgency)]
+        left: list[AnyJob] = []
+        if is_alone:
+            with self.changed:
+                left = [job for urgency in Urgency for job in self.queue.clear(urgency)]
         for job in [job for batch in running for job in batch.jobs] + left:
             try:
                 job.turn_away(error)
@@ -175,6 +200,8 @@ class Schedule:
             raise reason
 
     def _may_run(self, job: AnyJob) -> bool:
+        if self.number and job.urgency is Urgency.BEHIND:
+            return False
         if not self._running:
             return True
         outer = self._running[-1]
