@@ -9,19 +9,23 @@ import socket
 import sys
 from importlib import import_module
 from pathlib import Path
+from threading import Timer
 from typing import Annotated
 
 import structlog
+import torch
 import typer
 import uvicorn
 
 from dubito.api import Server, check_bind, check_tls, create_app
 from dubito.cli.console import messages
 from dubito.cli.database import prepare_database
+from dubito.engine.summing.compiled import is_compiled, warm_up
 from dubito.errors import InputError
 from dubito.presence import announced
 from dubito.settings import Settings
 
+_COMPILING_IS_TOLD_AFTER_S = 3.0
 _OTHER_FILES = 512  # beside connections: the database, bundles, pools
 IMPORTED_LATE = (
     *("scipy.optimize", "scipy.stats", "sklearn.cluster", "sklearn.covariance"),
@@ -100,12 +104,26 @@ def _serve(settings: Settings, listening: socket.socket) -> None:
     shown = f"[{address}]" if ":" in address else address
     scheme = "http" if settings.tls_cert is None else "https"
     listens = f"{scheme}://{shown}:{bound_port}"
+    _compile_loops()
     messages().print(f"Dubito serves on {listens} (docs: /docs); Ctrl-C ends it")
     _set_modules_aside()
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
     url = f"{scheme}://{everywhere.get(address, shown)}:{bound_port}"
     with announced(settings.data_dir, url):
         Server(config, app).run(sockets=[listening])
+
+
+def _compile_loops() -> None:
+    """Compile what sums up the passes, once for an installation: no request shall wait for it."""
+    if not is_compiled(torch.device("cpu")):
+        return
+    note = "compiling the loops that sum up passes, once for this installation: up to a minute"
+    told = Timer(_COMPILING_IS_TOLD_AFTER_S, lambda: messages().print(note))
+    told.start()
+    try:
+        warm_up()
+    finally:
+        told.cancel()
 
 
 def raise_file_limit(max_connections: int) -> None:
