@@ -22,6 +22,12 @@ DATE: Json = {
     **{"missing": None, "input": "x", "type": "date"},
 }
 ARRAY: Json = {"scale": 1.0, "shift": 0.0, "input": "x", "seen": None, "kind": "array"}
+IMAGE: Json = {
+    **{"mode": "RGB", "size": [8, 8], "shorter_side": None, "longer_side": None},
+    **{"filter": "bilinear", "crop": None, "fill": 0, "background": [255, 255, 255]},
+    **{"scale": 1.0, "mean": 0.0, "std": 1.0, "layout": "CHW", "orient": True, "input": "x"},
+    **{"kind": "image"},
+}
 COLUMNS = [NUMBER, CATEGORY, BOOLEAN]
 """Which give the four numbers that the network reads."""
 
@@ -44,6 +50,10 @@ def _column(title: str, reason: str, known: Json, **fields: Any) -> None:
 
 def _array(title: str, reason: str, **fields: Any) -> None:
     _declares(title, f"preprocess.*{reason}", [{**ARRAY, **fields}])
+
+
+def _image(title: str, reason: str, **fields: Any) -> None:
+    _declares(title, f"preprocess.*{reason}", [{**IMAGE, **fields}])
 
 
 _declares("a declaration that is code", "expects a list", "__import__('os').system('id')")
@@ -90,3 +100,26 @@ _array("a shift that is infinite", "finite number", shift=10**400)
 _array("a range the wrong way round", "no least value above", seen=[[1.0], [0.0]])
 _array("a range of other places", "seen.*expects 4 numbers", seen=[[0.0] * 3, [1.0] * 3])
 _array("half a range", "two lists", seen=[[0.0]])
+_image("images for rows of numbers", r"shape \(3, 8, 8\), the network takes")
+_image("images with a field of their own", "expects the fields", plugin="os")
+_image("a mode nobody knows", "mode: expects one of", mode="CMYK; rm")
+_image("a filter that is code", "filter: expects one of", filter="__import__('os')")
+_image("a layout nobody knows", "layout: expects one of", layout="CWH")
+_image("a size of one side", "a height and a width", size=[8])
+_image("a size of no pixels", r"an integer in \[1, 16384\]", size=[0, 8])
+_image("a size of a terapixel", r"an integer in \[1, 16384\]", size=[10**6, 10**6])
+_image("a size of all memory", "at most 16777216 pixels", size=[16384, 16384])
+_image("a size that is true", r"an integer in \[1, 16384\]", size=[True, 8])
+_image("a side that is a fraction", "an integer in", size=None, shorter_side=8.5)
+_image("two ways to resize", "at most, got several", shorter_side=8)
+_image("a crop that is a text", "expects a list", crop="8x8")
+_image("a fill beyond a pixel", "at most 255", fill=256)
+_image("a background of four values", "at most 3", background=[0, 0, 0, 0])
+_image("a background beyond a pixel", r"an integer in \[0, 255\]", background=[0, 0, 256])
+_image("a std of nothing", "other than 0", std=[1.0, 0.0, 1.0])
+_image("a std so small that all is infinite", "other than 0", std=1e-320)
+_image("means for two channels", "each of 3 channels", mean=[0.0, 0.0])
+_image("a mean that is not finite", "finite number", mean=1e308)
+_image("a scale that is an object", "finite number", scale={"__reduce__": []})
+_image("colours without an axis", "layout expects channels", layout="HW")
+_image("a turn that is a number", "true or false", orient=1)

@@ -38,11 +38,11 @@ def read_given(
         return None
     several = list(given) if isinstance(given, list | tuple) else [given]
     only = inputs[0].name if len(inputs) == 1 else None
-    parts = [part for part in several if isinstance(part, TableInput | ArrayInput)]
+    parts = [part for part in several if isinstance(part, Part)]
     if len(parts) < len(several):
         raise ExportError(
             f"preprocess expects parts of dubito_nn.preprocess, got {str(several)[:80]}: give a"
-            " TableInput, an ArrayInput, or a list of them"
+            " TableInput, an ImageInput, an ArrayInput, or a list of them"
         )
     try:
         written = json.dumps([asdict(_named(part, only)) for part in parts], default=_plain)
@@ -60,7 +60,7 @@ def read_given(
 
 def _named(part: Part, only: str | None) -> Part:
     """A part that names its inputs."""
-    if isinstance(part, ArrayInput):
+    if not isinstance(part, TableInput):
         return replace(part, input=part.input or only)
     columns = [replace(column, input=column.input or only) for column in part.columns]
     return TableInput(tuple(columns))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from dubito_nn.preprocess.columns import Column
+from dubito_nn.preprocess.images import ImageInput
 
 Seen: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -56,4 +57,4 @@ class ArrayInput:
         return (self.input,)
 
 
-Part: TypeAlias = TableInput | ArrayInput
+Part: TypeAlias = TableInput | ArrayInput | ImageInput

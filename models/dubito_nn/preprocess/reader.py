@@ -22,6 +22,8 @@ from dubito_nn.preprocess.columns import (
     Unknown,
     Value,
 )
+from dubito_nn.preprocess.image_reader import check_image, read_image
+from dubito_nn.preprocess.images import ImageInput
 from dubito_nn.preprocess.parts import ArrayInput, Part, Seen, TableInput
 from dubito_nn.strict_fields import (
     read_number,
@@ -67,6 +69,8 @@ def read_preprocess(raw: object, inputs: Sequence[InputSpec]) -> tuple[Part, ...
     for part in parts:
         if isinstance(part, TableInput):
             _check_table(part, specs)
+        elif isinstance(part, ImageInput):
+            check_image(part, specs[str(part.input)], _WHERE)
         else:
             _check_array(part, specs[str(part.input)])
     return parts
@@ -95,7 +99,11 @@ def _array(raw: object, where: str) -> ArrayInput:
     )
 
 
-_PARTS: dict[str, Callable[[object, str], Part]] = {"table": _table, "array": _array}
+_PARTS: dict[str, Callable[[object, str], Part]] = {
+    "table": _table,
+    "array": _array,
+    "image": read_image,
+}
 
 
 def _column(raw: object, where: str) -> Column:

@@ -4,6 +4,7 @@ client.py        `Client` and `AsyncClient`, which send calls
 sending.py       when a call is sent again
 calls.py         a call, and how its answer becomes a dataclass
 bodies.py        what callers give, as a body
+images.py        images among it
 fields.py        what can be asked beside the rows
 predictions.py calibrations.py versions.py work.py outcomes.py   the calls, and what they answer
 errors.py        what can go wrong

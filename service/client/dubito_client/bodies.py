@@ -1,8 +1,8 @@
 """What callers give as rows and truths, as a body: `.npy` or `.npz` for numbers, else JSON.
 
 Arrays go as they are, bit by bit, whatever their byte order or layout. Lists of numbers become
-arrays; other lists (ragged, of text, records) go as JSON, and the server says what it makes of
-them. Equal requests have equal bytes, since the server tells requests apart by them.
+arrays; other lists (ragged, of text, records, images) go as JSON, and the server says what it makes
+of them. Equal requests have equal bytes, since the server tells requests apart by them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from dubito_client.calls import JSON, NPY, NPZ, Arrays, Call
 from dubito_client.errors import InputError
+from dubito_client.images import is_image, text_of
 
 T = TypeVar("T")
 _KINDS = "biufU"  # booleans, integers, floats, text
@@ -207,8 +208,11 @@ def _prepared(name: str, value: Rows) -> object:
     """Arrays of what has them, the rest as it is."""
     if isinstance(value, Mapping):
         return {key: _prepared(f"{name}.{key}", part) for key, part in value.items()}
+    if isinstance(value, list | tuple) and any(map(is_image, value)):
+        return [text_of(entry) if is_image(entry) else entry for entry in value]
     if not hasattr(value, "__array__"):
-        return _numbers(value)
+        is_rows = name.startswith("inputs") and isinstance(value, list | tuple)
+        return value if is_rows and _types(value) == {str} else _numbers(value)
     array = np.asarray(value)
     if name == "labels" and array.dtype == object and _types(array.tolist()) == {str}:
         return array.astype(str)  # pandas' columns of text

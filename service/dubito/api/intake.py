@@ -27,7 +27,7 @@ from dubito.api.border.replies import json_response
 from dubito.api.border.waiting import deadline, outcome
 from dubito.api.pages.work import AcceptedPage
 from dubito.keys import Caller
-from dubito.media import TABLES
+from dubito.media import ROWS
 from dubito.registry import JobFact
 from dubito.serving.worker import Job, Reservation
 
@@ -106,8 +106,8 @@ async def answered(
             job: Job[T] | JobFact | None = None
             if at_once is not None and len(body) <= PIECE_BYTES:
                 job = at_once.start(received)
-            if job is None and (kind in TABLES or len(body) > LONG_BYTES):
-                limiter = held.preparers if kind in TABLES else held.decoders
+            if job is None and (kind in ROWS or len(body) > LONG_BYTES):
+                limiter = held.preparers if kind in ROWS else held.decoders
                 job = await to_thread.run_sync(partial(start, received), limiter=limiter)
             elif job is None:
                 with passing():

@@ -11,11 +11,11 @@ from dubito.api.intake import Received
 from dubito.api.tables import read_table
 from dubito.arrays import read_npz
 from dubito.asked import SamplingOptions
-from dubito.media import JSON, NPZ, TABLES
+from dubito.media import JSON, NPZ, ROWS
 
 Options = TypeVar("Options", bound=SamplingOptions)
 
-KINDS = (JSON, NPZ, *TABLES)
+KINDS = (JSON, NPZ, *ROWS)
 
 
 def read_labelled(
@@ -36,6 +36,6 @@ def read_labelled(
         no_query(received.query)
         return read_fields(body, parse_json(received.body)), {}
     fields = read_query(options, received.query)
-    if received.kind in TABLES:
+    if received.kind in ROWS:
         return fields, {"inputs": read_table(received)}
     return fields, named(read_npz(received.body, received.held.settings.max_body_bytes), ARRAYS)

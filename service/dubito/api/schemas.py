@@ -28,9 +28,9 @@ class PoolAddressBody(PoolQuery):
 
     address: str = Field(
         description="Address of the file, s3://BUCKET/KEY or file:///PATH, below a prefix that the "
-        "operator allows."
+        "operator allows. With a slash at its end: a folder of images."
     )
-    format: Literal["npy", "npz", "parquet"] | None = Field(
+    format: Literal["npy", "npz", "parquet", "zip", "tar"] | None = Field(
         default=None, description="Format of the file. Default: by the ending of the address."
     )
 

@@ -23,7 +23,7 @@ def table_of(held: Access, kind: str, body: bytes) -> list[object] | TableFile:
 
     Args:
         held: the settings, which bound it.
-        kind: one of `TABLES`.
+        kind: one of `ROWS`.
         body: all of it.
 
     Raises:

@@ -22,6 +22,7 @@
     running.py     predictions of the server that runs
     answers.py     predictions as a table
     tables.py      files of tables, and of answers beside them
+    pictures.py    files, folders and archives of images
     calibrate.py   calibrate
     evaluate.py    evaluate
     labelled.py    labelled rows of a file, figures in a table

@@ -26,11 +26,12 @@ _OF_CLASSES = frozenset(("mean", "standard_error"))  # a number per class, which
 _FEW_NUMBERS, _FEW_NAMES, _FEW_CLASSES = 4, 8, 3
 
 
-def table_of(outputs: Mapping[str, object]) -> Table:
+def table_of(outputs: Mapping[str, object], ids: Sequence[object] | None = None) -> Table:
     """The table of a reply's outputs.
 
     Args:
         outputs: as JSON has them.
+        ids: of the rows; None: they have none.
 
     Raises:
         InputError: nothing of what was asked for fits a line.
@@ -47,11 +48,11 @@ def table_of(outputs: Mapping[str, object]) -> Table:
             f"a table has one line per row, got {', '.join(outputs)}, which no line holds: ask for "
             "--json"
         )
-    table = Table("row")
+    table = Table("row", *([] if ids is None else ["id"]))
     for name in shown:
         table.add_column(name.replace("_", " "), justify="right", overflow="fold")
     for row, cells in enumerate(zip(*shown.values(), strict=True)):
-        table.add_row(str(row), *cells)
+        table.add_row(str(row), *([] if ids is None else [str(ids[row])]), *cells)
     return table
 
 

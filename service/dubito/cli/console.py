@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from dubito.arrays import Arrays, DamagedArrayError, load
+from dubito.cli.pictures import is_pictures, read_pictures
 from dubito.cli.tables import SUFFIXES, read_table
 from dubito.errors import DubitoError, InputError
 from dubito.problems import read_problems
@@ -194,7 +195,7 @@ def finish(job: Job[T], title: str) -> T:
 
 
 def read_rows(path: Path) -> NDArray[np.generic] | Arrays | object:
-    """Rows from a `.npy`, `.npz` or `.json` file, or from a table.
+    """Rows from a `.npy`, `.npz` or `.json` file, from a table, or from images.
 
     Raises:
         InputError: another suffix, or not what the suffix says.
@@ -206,10 +207,13 @@ def read_rows(path: Path) -> NDArray[np.generic] | Arrays | object:
             return _read_json(path)
         case suffix if suffix in SUFFIXES:
             return read_table(path)
+        case _ if is_pictures(path):
+            return read_pictures([path])
         case suffix:
             raise InputError(
                 f"{path}: expected a .npy, .npz or .json file, got {suffix or 'no suffix'}: "
-                f"save the rows with numpy.save or as JSON, or as a table ({', '.join(SUFFIXES)})"
+                f"save the rows with numpy.save or as JSON, or as a table ({', '.join(SUFFIXES)}); "
+                "images are .png, .jpg, .webp or .tif, in a folder, .zip or .tar if there are many"
             )
 
 

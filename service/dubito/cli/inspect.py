@@ -14,7 +14,7 @@ from dubito.engine.cost import cost
 from dubito.engine.running.passes import Passes
 from dubito_nn import Manifest
 from dubito_nn.manifest import named_modules
-from dubito_nn.preprocess import Part, TableInput
+from dubito_nn.preprocess import ImageInput, Part, TableInput
 
 
 def inspect(
@@ -80,6 +80,9 @@ def _made_of(part: Part) -> str:
     if isinstance(part, TableInput):
         names = dict.fromkeys(f"{column.name} ({column.type})" for column in part.columns)
         return f"a table of {named_modules(list(names), 12)}"
+    if isinstance(part, ImageInput):
+        shape = " x ".join("any" if size is None else str(size) for size in part.shape)
+        return f"images for {part.input}, {part.mode} to {shape}"
     return f"an array for {part.input}, x {part.scale} + {part.shift}"
 
 

@@ -14,6 +14,7 @@ from dubito import disk
 from dubito.api.border.errors import FieldsError
 from dubito.api.border.fields import ARRAYS, named
 from dubito.cli.console import messages, read_arrays
+from dubito.cli.pictures import is_pictures, read_pictures
 from dubito.cli.tables import SUFFIXES, read_table
 from dubito.errors import InputError
 from dubito.report import Intervals, Report
@@ -22,8 +23,8 @@ ModelArgument = Annotated[str, typer.Argument(help="Name of the model.")]
 DataOption = Annotated[
     Path,
     typer.Option(
-        help="A .npz file with inputs, labels or targets, and optionally ood_inputs; or a table "
-        "with --label."
+        help="A .npz file with inputs, labels or targets, and optionally ood_inputs; a table with "
+        "--label; or a folder, .zip or .tar of images, in a folder for each label."
     ),
 ]
 ReportOption = Annotated[
@@ -34,7 +35,7 @@ OTHERS = ("model", *ARRAYS, "preprocess")
 
 
 def read_labelled(path: Path, *, tensors: bool) -> Mapping[str, object]:
-    """The arrays of a `.npz` file of labelled rows, by field; several inputs by name; or a table.
+    """The arrays of a `.npz` file of labelled rows, by field; or a table, or images.
 
     Args:
         path: the file.
@@ -46,6 +47,8 @@ def read_labelled(path: Path, *, tensors: bool) -> Mapping[str, object]:
     beside = {"preprocess": False} if tensors else {}
     if path.suffix in SUFFIXES:
         return {"inputs": read_table(path), **beside}
+    if is_pictures(path):
+        return {"inputs": read_pictures([path]), **beside}
     arrays, remedy = read_arrays(path), "numpy.savez(path, inputs=..., labels=...)"
     if not isinstance(arrays, dict):
         raise InputError(f"{path}: expected a .npz file, got one array: write it with {remedy}")
@@ -60,7 +63,7 @@ def read_labelled(path: Path, *, tensors: bool) -> Mapping[str, object]:
 def of_file(path: Path) -> dict[str, str]:
     """What a report says of its labelled rows and of itself: file, digest and date."""
     return {
-        "file": f"{path.name}, sha256 {disk.digest(path)}",
+        "file": path.name if path.is_dir() else f"{path.name}, sha256 {disk.digest(path)}",
         "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
 

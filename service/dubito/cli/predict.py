@@ -16,25 +16,28 @@ from dubito.cli.bodies import others, overlay
 from dubito.cli.console import application, finish, kept, local_caller, messages, output
 from dubito.cli.jobs import follow, write_result
 from dubito.cli.options import Chosen, request_options
+from dubito.cli.pictures import read_pictures
 from dubito.cli.running import predicted
 from dubito.cli.tables import TensorsOption, check_can_write, write_answers
 from dubito.columns import to_json
 from dubito.engine import Sampling
 from dubito.errors import InputError
 from dubito.jobs.results import check_format
-from dubito.preprocess import TableFile
+from dubito.preprocess import TableFile, is_archive
 
 
 @request_options(PredictOrder, but=("model", "inputs", "format", "request_id", "preprocess"))
 def predict(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
-    rows: Annotated[Path | None, typer.Argument(help="File of rows, as --inputs.")] = None,
+    rows: Annotated[
+        list[Path] | None, typer.Argument(help="File of rows, as --inputs; or several images.")
+    ] = None,
     *,
     inputs: Annotated[
         Path | None,
         typer.Option(
-            help="Rows in a .npy, .npz or .json file or a table (.csv, .parquet, .arrows, "
-            ".ndjson), or a whole request as .json."
+            help="Rows in a .npy, .npz or .json file, a table (.csv, .parquet, .arrows, .ndjson), "
+            "an image, a folder, .zip or .tar of images, or a whole request as .json."
         ),
     ] = None,
     out: Annotated[
@@ -49,11 +52,14 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
     """Predict the rows of a file, or of a stored pool, with their uncertainty."""
-    if rows is not None and inputs is not None:
+    if rows and inputs is not None:
         raise InputError("expected one file of rows, got two: leave out --inputs")
-    file = rows or inputs
+    files = rows or ([] if inputs is None else [inputs])
     asked = {**chosen, **({"preprocess": False} if tensors else {})}
+    file = files[0] if len(files) == 1 else None
     fields = overlay(PredictBody, file, asked)
+    if len(files) > 1:
+        fields = {"inputs": read_pictures(files), **fields}
     body = read_fields(PredictBody, fields)
     if (body.inputs is None) == (body.pool is None) or (body.pool is not None and out is None):
         raise InputError(
@@ -73,9 +79,10 @@ def predict(
         return
     plain = orjson.loads(to_json(page))
     if out is None:
-        output().print(table_of(plain["outputs"]))
+        output().print(table_of(plain["outputs"], plain.get("ids")))
     else:
-        write_answers(out, file, plain["outputs"], _classes(order))
+        names = plain.get("ids") if is_archive(order.inputs) else None
+        write_answers(out, file, plain["outputs"], _classes(order), names)
         messages().print(f"written to {out}")
     for warning in plain["warnings"]:
         messages().print(f"warning: {warning}")
@@ -98,6 +105,8 @@ def _classes(order: PredictOrder) -> list[str] | None:
 def _size(order: PredictOrder) -> int:
     """Rows x samples of an order, about."""
     inputs = order.inputs
+    if is_archive(inputs):
+        return order.num_samples or Sampling().num_samples  # images take longer than what is chosen
     if isinstance(inputs, TableFile):
         inputs = inputs.content.splitlines()
     arrays = inputs.values() if isinstance(inputs, Mapping) else (inputs,)

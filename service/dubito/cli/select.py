@@ -31,8 +31,8 @@ def select(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Rows to choose from in a .npy, .npz or .json file or a table, or a whole request "
-            "as .json."
+            help="Rows to choose from in a .npy, .npz or .json file, a table, a folder, .zip or "
+            ".tar of images, or a whole request as .json."
         ),
     ] = None,
     targets: Annotated[
@@ -72,7 +72,7 @@ def select(
     if as_json:
         typer.echo(to_json(head))
         return
-    ids = {} if body.id_column is None else {body.id_column: head["ids"]}
+    ids = {body.id_column or "file": head["ids"]} if "ids" in head else {}
     table = Table("row", "score", *ids, title=f"{body.strategy}, {head['candidates']} candidates")
     for index, score, *own in zip(head["indices"], head["scores"], *ids.values(), strict=True):
         table.add_row(str(index), f"{score:.4g}", *map(str, own))

@@ -66,7 +66,11 @@ def check_can_write(out: Path) -> None:
 
 
 def write_answers(
-    out: Path, rows: Path | None, outputs: Mapping[str, object], classes: Sequence[str] | None
+    out: Path,
+    rows: Path | None,
+    outputs: Mapping[str, object],
+    classes: Sequence[str] | None,
+    files: Sequence[object] | None = None,
 ) -> None:
     """Write a table with a line for each row: its own columns, and then the answers.
 
@@ -75,8 +79,11 @@ def write_answers(
         rows: file of the rows; one that is no table gives no columns.
         outputs: of the reply, as JSON has them.
         classes: of the network.
+        files: names of the rows, where they are images.
     """
     columns = _columns(rows) if rows is not None and rows.suffix in SUFFIXES else {}
+    if files is not None:
+        columns["file"] = files
     for name, cells in _answers(outputs, classes):
         columns[f"predicted_{name}" if name in columns else name] = cells
     if out.suffix == ".csv":

@@ -25,7 +25,8 @@ from dubito.models.library import Library
 from dubito.models.members import predictor
 from dubito.pools import Shelf
 from dubito.pools.data import by_input
-from dubito.preprocess import check_columns, prepare
+from dubito.pools.images import FORMATS as IMAGE_FORMATS
+from dubito.preprocess import check_columns, image_input, prepare
 from dubito.registry import JobFact, PoolFact
 from dubito.registry.jobs import JobStore, NewJob, new_id, unknown_job
 from dubito.registry.objects import Objects
@@ -208,6 +209,13 @@ class Desk:
         if order.id_column is not None:
             raise InputError("`id_column` expects rows in the request, got a pool: leave it out")
         pool = self._shelf.get(name, caller)
+        if pool.format in IMAGE_FORMATS:
+            if order.preprocess is False or image_input(manifest) is None:
+                raise InputError(
+                    f"pool `{name}` is of images, got a version that does not make its rows of one "
+                    "image each, or `preprocess` false: store what the network reads"
+                )
+            return pool
         rows = {column.name: np.zeros((1, *column.shape), column.dtype) for column in pool.columns}
         features = pool.columns[0].features
         is_prepared = manifest.preprocess is not None and order.preprocess is not False

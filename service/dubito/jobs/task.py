@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import orjson
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ from dubito.media import JSON
 from dubito.models.library import Library
 from dubito.models.members import predictor
 from dubito.pools import Shelf
+from dubito.preprocess import image_input
 from dubito.registry import JobFact, PartFact
 from dubito.serving.selecting import begin
 from dubito.settings import Settings
@@ -91,7 +93,8 @@ class Task:
         manifest, preprocess = self._network.manifest, None
         if manifest.preprocess is not None:
             preprocess = self._fact.order.get("preprocess") is not False
-        self._data.read_for(manifest.inputs, preprocess=preprocess)
+        image = image_input(manifest)
+        self._data.read_for(manifest.inputs, preprocess=preprocess, image=image)
         if self._fact.kind == "predict":
             self._predict()
         else:
@@ -157,7 +160,9 @@ class Task:
         self._scan(kind, plan, kind.rows_to_scan, lambda start, stop: {}, only_last=True)
         choice = kind.finish(self._lane)
         version, members = self._fact.version, members_of(self._fact)
-        reply = SelectReply(self._fact.model, version, members, free.sampling, choice)
+        names = self._data.names(np.asarray(choice.indices, np.int64))
+        ids = None if names is None else names.tolist()
+        reply = SelectReply(self._fact.model, version, members, free.sampling, choice, ids)
         with self._shelf.incoming() as path:
             path.write_bytes(orjson.dumps(reply.head(), option=orjson.OPT_SERIALIZE_NUMPY))
             self._succeed(path, JSON, ())
@@ -258,7 +263,8 @@ class Task:
     def _parts(self) -> Iterator[Arrays]:
         for part in self._store.parts(self._fact.id):
             self._lane.check()
-            yield self._arrays(part.digest)
+            names = self._data.names(slice(part.start, part.stop))
+            yield {**({} if names is None else {"ids": names}), **self._arrays(part.digest)}
 
     def _arrays(self, digest: str) -> Arrays:
         arrays = load(io.BytesIO(b"".join(self._objects.pieces(digest))))

@@ -4,6 +4,7 @@
     numpy_files.py  `.npy` and `.npz`, read as a stream
     parquet.py      `.parquet`, read by row groups (the extra `dubito[parquet]`)
     table.py        its columns of text, times and numbers, for models that declare a table
+    images.py       archives of images, `.zip` and `.tar`
     unpack.py       a file of any of these, verified and laid out as plain arrays
     data.py         those arrays, memory-mapped
     cache.py        a bounded folder of them, by digest

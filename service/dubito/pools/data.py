@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from dubito import disk
 from dubito.arrays import read_header
 from dubito.errors import DubitoError
+from dubito.pools.images import IMAGE, StoredFiles
 from dubito.pools.stream import UNNAMED
-from dubito.pools.unpack import INDEX
+from dubito.pools.unpack import ENDS, INDEX
+from dubito.preprocess import FILE
 
 if TYPE_CHECKING:
     from dubito_nn import InputSpec
@@ -87,29 +89,54 @@ class PoolData:
             if disk.digest(path) != column["sha256"]:
                 raise DubitoError(f"array {number} of the pool in {folder.name} is damaged")
             self._arrays[column["name"]] = self._mapped(path)
+        self._files: StoredFiles | None = None
+        self._image = IMAGE.name
+        if ENDS in self._arrays:
+            content, ends = self._arrays.pop(IMAGE.name), self._arrays.pop(ENDS)
+            self._files = StoredFiles(content, ends)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return self._num_rows
 
-    def read_for(self, inputs: Sequence[InputSpec], *, preprocess: bool | None = None) -> None:
+    def names(self, rows: slice | NDArray[np.int64]) -> NDArray[np.str_] | None:
+        """Names of the files of some rows; None where the pool has no files."""
+        if self._files is None:
+            return None
+        names = self._arrays[FILE]
+        texts = [name.decode() for name in names[rows].tolist()]
+        return np.array(texts, f"U{names.dtype.itemsize}")
+
+    def read_for(
+        self,
+        inputs: Sequence[InputSpec],
+        *,
+        preprocess: bool | None = None,
+        image: str | None = None,
+    ) -> None:
         """Hand out rows as a network takes them from now on; see `by_input`.
 
         Args:
             inputs: of the network.
             preprocess: whether it makes its inputs of the rows, or is to take them as they are,
                 which tensors tell it; None: it declares nothing.
+            image: the input that images make; None: none.
         """
         self._inputs = inputs
+        self._image = image or IMAGE.name
         self._preprocess = preprocess
 
     def rows(self, start: int, stop: int) -> PoolRows:
         """Copies of neighbouring rows: an array, or arrays by name."""
+        if self._files is not None:
+            return {self._image: self._files[start:stop]}
         return self._named({name: array[start:stop] for name, array in self._arrays.items()})
 
     def take(self, indices: NDArray[np.int64]) -> PoolRows:
         """Copies of some rows; see `rows`."""
         if len(indices) and (np.diff(indices) == 1).all():
             return self.rows(int(indices[0]), int(indices[-1]) + 1)
+        if self._files is not None:
+            return {self._image: self._files[indices]}
         return self._named({name: array[indices] for name, array in self._arrays.items()})
 
     def _named(self, views: dict[str, NDArray[np.generic]]) -> PoolRows:

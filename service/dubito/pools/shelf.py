@@ -14,10 +14,10 @@ from dubito import disk
 from dubito.errors import InputError
 from dubito.keys import NOBODY, Caller
 from dubito.names import ANONYMOUS
-from dubito.pools.addresses import check_address, pieces_of
+from dubito.pools.addresses import check_address, pack_folder, pieces_of
 from dubito.pools.cache import PoolCache
 from dubito.pools.data import PoolData
-from dubito.pools.unpack import FORMATS, unpack
+from dubito.pools.unpack import FORMATS, Contents, unpack
 from dubito.registry import PoolFact
 from dubito.registry.pools import NewPool, PoolStore, unknown_pool
 from dubito.settings import Settings
@@ -65,7 +65,7 @@ class Shelf:
         Args:
             name: of the pool; None: named by its digest.
             path: the file; nobody may write to it meanwhile.
-            format: `npy`, `npz` or `parquet`.
+            format: one of `FORMATS`.
             source: the address that it came from.
             actor: who brings it.
 
@@ -77,7 +77,7 @@ class Shelf:
         self.check_name(name)
         digest = disk.digest(path)
         with self._cache.room() as room:
-            contents = unpack(path, format, room, self._settings.max_pool_bytes)
+            contents = self._unpack(path, format, room)
             named = name or f"pool-{digest[:_NAMED_BY]}"
             rows, columns = contents.num_rows, contents.columns
             fact = self._store.add(
@@ -93,7 +93,8 @@ class Shelf:
 
         Args:
             name: of the pool; None: named by its digest.
-            address: `s3://BUCKET/KEY` or `file:///PATH`.
+            address: `s3://BUCKET/KEY` or `file:///PATH`; with a slash at its end a folder, whose
+                images are packed as a `.tar`.
             format: as of `add`; None: by the ending of the address.
             actor: who asks.
 
@@ -103,9 +104,11 @@ class Shelf:
         settings = self._settings
         check_address(address, settings.pool_addresses)
         self.check_name(name)
-        kind = format or format_of(address)
+        is_folder = address.endswith("/")
+        kind = "tar" if is_folder else format or format_of(address)
+        get = pack_folder if is_folder else pieces_of
         with self.incoming() as path:
-            pieces = pieces_of(
+            pieces = get(
                 address,
                 settings.pool_addresses,
                 settings.max_pool_bytes,
@@ -141,6 +144,10 @@ class Shelf:
         if gone is not None:
             self._cache.drop(gone)
 
+    def _unpack(self, path: Path, format: str, room: Path) -> Contents:
+        settings = self._settings
+        return unpack(path, format, room, settings.max_pool_bytes, settings.max_image_pixels)
+
     def open(self, digest: str, format: str) -> PoolData:
         """The rows of a pool, brought here and verified where they are not yet.
 
@@ -156,10 +163,15 @@ class Shelf:
             return data
         with self.incoming() as path, self._cache.room() as room:
             _write(path, self._store.pieces(digest))
-            unpack(path, format, room, self._settings.max_pool_bytes)
+            self._unpack(path, format, room)
             data = PoolData(room)  # readable to its end, whatever the cache does
             self._cache.keep(digest, room)
         return data
+
+
+def _endings() -> str:
+    *others, last = (f".{format}" for format in FORMATS)
+    return f"{', '.join(others)} or {last}"
 
 
 def format_of(name: str) -> str:
@@ -171,7 +183,7 @@ def format_of(name: str) -> str:
     ending = name.rpartition(".")[2].lower()
     if ending not in FORMATS:
         got = name.rpartition("/")[2][-80:]
-        raise InputError(f"pool: expected a .npy, .npz or .parquet file, got {got!r}: {CONVERT}")
+        raise InputError(f"pool: expected a {_endings()} file, got {got!r}: {CONVERT}")
     return ending
 
 

@@ -18,13 +18,17 @@ from numpy.typing import NDArray
 from dubito import disk
 from dubito.arrays import write_header
 from dubito.errors import InputError, TooLargeError
+from dubito.pools.images import FORMATS as IMAGE_FORMATS
+from dubito.pools.images import IMAGE, lay_out, open_images
 from dubito.pools.numpy_files import open_npy, open_npz
 from dubito.pools.parquet import open_parquet
 from dubito.pools.stream import ColumnStream
 from dubito.registry import ColumnFact
 
-FORMATS = ("npy", "npz", "parquet")
+FORMATS = ("npy", "npz", "parquet", *IMAGE_FORMATS)
 INDEX = "columns.json"
+ENDS = "ends"
+"""Where the files of images begin and end, in the index."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +40,23 @@ class Contents:
     size_bytes: int
 
 
-def unpack(path: Path, format: str, folder: Path, limit_bytes: int) -> Contents:
+def unpack(path: Path, format: str, folder: Path, limit_bytes: int, most_pixels: int) -> Contents:
     """Verify a file, and lay its arrays out in a folder.
 
     Args:
         path: the file.
-        format: `npy`, `npz` or `parquet`.
+        format: one of `FORMATS`.
         folder: empty.
         limit_bytes: most bytes of all arrays.
+        most_pixels: of an image.
 
     Raises:
         InputError: damaged, not rows of numbers, not finite, or arrays of different lengths.
         TooLargeError: longer than the limit.
         StorageFullError: no room is left for it.
     """
+    if format in IMAGE_FORMATS:
+        return _images(path, format, folder, limit_bytes, most_pixels)
     written = []
     with _opened(path, format, limit_bytes) as streams, disk.writing(folder.parent):
         _check(streams, limit_bytes)
@@ -64,6 +71,22 @@ def unpack(path: Path, format: str, folder: Path, limit_bytes: int) -> Contents:
     index = {"num_rows": contents.num_rows, "columns": written}
     (folder / INDEX).write_bytes(orjson.dumps(index))
     return contents
+
+
+def _images(path: Path, format: str, folder: Path, limit_bytes: int, most_pixels: int) -> Contents:
+    """Lay the images of an archive out; their bytes, beginnings and names are three arrays."""
+    paths = [folder / f"{number}.npy" for number in range(3)]
+    with open_images(path, format, limit_bytes) as members, disk.writing(folder.parent):
+        names = lay_out(members, paths, most_pixels)
+    facts = (IMAGE, ColumnFact(ENDS, "<i8", ()), names)
+    written = [
+        {**fact.to_json(), "sha256": disk.digest(own)}
+        for fact, own in zip(facts, paths, strict=True)
+    ]
+    index = {"num_rows": len(members), "columns": written}
+    (folder / INDEX).write_bytes(orjson.dumps(index))
+    size_bytes = sum(member.size for member in members)
+    return Contents(len(members), (IMAGE, names), size_bytes)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ preparing  what is sent → a frame → the parts that the bundle declares → a
 part       the protocol of a kind of part
 table      columns by name, to matrices and indices
 array      numbers of the input's own shape
+images     images, to their pixels as the network reads them
 cells      the cells of one column, to numbers
 texts      the cells of a CSV, to what the column declares
 frames     columns by name, of records, columns or DataFrames
@@ -17,6 +18,27 @@ a bundle.
 """
 
 from dubito.preprocess.files import TableFile
-from dubito.preprocess.preparing import Prepared, check_columns, is_made, prepare, read_columns
+from dubito.preprocess.images.bounds import ImageBounds
+from dubito.preprocess.images.files import FILE, LABEL, is_archive
+from dubito.preprocess.preparing import (
+    Prepared,
+    check_columns,
+    image_input,
+    is_made,
+    prepare,
+    read_columns,
+)
 
-__all__ = ["Prepared", "TableFile", "check_columns", "is_made", "prepare", "read_columns"]
+__all__ = [
+    "FILE",
+    "LABEL",
+    "ImageBounds",
+    "Prepared",
+    "TableFile",
+    "check_columns",
+    "image_input",
+    "is_archive",
+    "is_made",
+    "prepare",
+    "read_columns",
+]

@@ -37,7 +37,7 @@ class TableFile:
     """A file that is not read yet: which columns are wanted of it, its model says.
 
     Args:
-        kind: its media type, one of `TABLES`.
+        kind: its media type, one of `ROWS`.
         content: all of it.
         limit_bytes: most bytes of its columns, once they are decoded.
     """

@@ -12,8 +12,10 @@ import numpy as np
 from torch import Tensor
 
 from dubito.errors import InputError
+from dubito.media import PICTURES
 from dubito.preprocess.arrow import columns_of, table_of
 from dubito.preprocess.files import TableFile, read_file
+from dubito.preprocess.images.files import read_pictures
 from dubito.preprocess.wanted import Cells, check_count, check_names
 
 EXPECTED = 'records, [{"age": 31}, ...], or columns, {"age": [31, ...]}'
@@ -34,20 +36,28 @@ class Frame:
     num_rows: int
 
 
-def read_frame(rows: object, names: Iterable[str], most_rows: int | None = None) -> Frame:
+def read_frame(
+    rows: object,
+    names: Iterable[str],
+    most_rows: int | None = None,
+    images: Sequence[str] = (),
+) -> Frame:
     """The columns of a table.
 
     Args:
         rows: records, columns, a DataFrame of pandas or polars, a table of Arrow, or a file.
         names: of the columns that are wanted, all of which must be there.
         most_rows: largest number of rows; None: any.
+        images: columns that images are made of, where the rows are files of them.
 
     Raises:
         InputError: another form, a column that is missing, or too many rows.
         TooLargeError: a file that becomes too large.
     """
     wanted = tuple(dict.fromkeys(names))
-    if isinstance(rows, TableFile):
+    if isinstance(rows, TableFile) and rows.kind in PICTURES:
+        frame = Frame(*read_pictures(rows, wanted, most_rows, images))
+    elif isinstance(rows, TableFile):
         frame = Frame(*read_file(rows, wanted, most_rows))
     elif hasattr(rows, "__arrow_c_stream__"):
         frame = Frame(*columns_of(table_of(rows), wanted))

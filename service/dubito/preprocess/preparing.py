@@ -16,17 +16,20 @@ from dubito.errors import InputError
 from dubito.preprocess.array import ArrayKind
 from dubito.preprocess.files import TableFile
 from dubito.preprocess.frames import Frame, read_frame
+from dubito.preprocess.images.bounds import ImageBounds
+from dubito.preprocess.images.kind import ImageKind
 from dubito.preprocess.part import PartKind, Rows
 from dubito.preprocess.table import TableKind
 from dubito.preprocess.texts import Texts, guessed
 from dubito.preprocess.wanted import Cells, check_names
 from dubito_nn import Manifest
 from dubito_nn.manifest import named_modules
-from dubito_nn.preprocess import ArrayInput, Part
+from dubito_nn.preprocess import ImageInput, Part
 
 KINDS: dict[str, PartKind[Part]] = {
     "table": TableKind(),  # type: ignore[dict-item]  # each is asked of its own parts alone
     "array": ArrayKind(),  # type: ignore[dict-item]
+    "image": ImageKind(),  # type: ignore[dict-item]
 }
 
 
@@ -69,6 +72,14 @@ def read_columns(rows: object, names: Sequence[str], most_rows: int) -> dict[str
     return {name: _listed(columns[name]) for name in names}
 
 
+def image_input(manifest: Manifest) -> str | None:
+    """The input that is made of an image, and is the only one; None where there is none."""
+    match manifest.preprocess:
+        case (ImageInput() as part,):
+            return str(part.input)
+    return None
+
+
 def check_columns(names: Sequence[str], manifest: Manifest) -> bool:
     """Whether the manifest declares a table, whose columns must be among these.
 
@@ -92,6 +103,7 @@ def prepare(
     *,
     beside: Sequence[str] = (),
     most_rows: int | None = None,
+    bounds: ImageBounds | None = None,
 ) -> Prepared:
     """The inputs of a network that declares how they are made.
 
@@ -100,10 +112,11 @@ def prepare(
         manifest: of the network.
         beside: names of columns that are carried along.
         most_rows: largest number of rows of a table; None: any.
+        bounds: of images; None: those of Pillow.
 
     Raises:
         InputError: rows that cannot be used, with column, row and remedy.
-        TooLargeError: a file that becomes too large.
+        TooLargeError: a file, or an image, that becomes too large.
     """
     parts = manifest.preprocess
     assert parts is not None
@@ -117,7 +130,8 @@ def prepare(
         frame = Frame({names[0]: inputs}, (), 0)  # type: ignore[dict-item]
     else:
         _refuse_tensors(inputs, manifest, names)
-        frame = read_frame(inputs, names, most_rows)
+        images = [str(part.input) for part in parts if isinstance(part, ImageInput)]
+        frame = read_frame(inputs, names, most_rows, images)
     warnings: list[str] = []
     if frame.others:
         others = named_modules([f"`{name[:60]}`" for name in frame.others])
@@ -126,7 +140,10 @@ def prepare(
     arrays: dict[str, Rows] = {}
     for part, columns in needed:
         own = {name: frame.columns[name] for name in columns}
-        arrays |= KINDS[part.kind].make(part, own, specs, warnings)
+        kind: PartKind[Part] = KINDS[part.kind]
+        if bounds is not None and isinstance(part, ImageInput):
+            kind = ImageKind(bounds)  # type: ignore[assignment]
+        arrays |= kind.make(part, own, specs, warnings)
     carried = {name: _listed(frame.columns[name]) for name in beside}
     return Prepared(arrays, tuple(warnings), carried)
 
@@ -147,8 +164,9 @@ def _refuse_tensors(inputs: object, manifest: Manifest, names: Sequence[str]) ->
 
 def _is_alone(inputs: object, parts: Sequence[Part]) -> bool:
     """Whether rows are those of the only input, without its name."""
-    is_named = isinstance(inputs, Mapping | TableFile)
-    return len(parts) == 1 and isinstance(parts[0], ArrayInput) and not is_named
+    is_records = isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], Mapping)
+    is_named = isinstance(inputs, Mapping | TableFile) or is_records
+    return len(parts) == 1 and parts[0].kind != "table" and not is_named
 
 
 def _listed(cells: Cells) -> list[object]:

@@ -283,6 +283,43 @@ def read_address(
             raise InputError("address: expected an object there, got none: correct it") from error
 
 
+def list_below(
+    address: str,
+    most: int,
+    *,
+    allow_http: bool = False,
+    environment: Mapping[str, str] = os.environ,
+) -> list[str]:
+    """Names of the objects below a folder, relative to it; `most` of them.
+
+    Args:
+        address: as of `read_address`, with a slash at its end.
+        most: of which no more are looked for.
+        allow_http: as of `Objects.open`.
+        environment: as of `Objects.open`.
+
+    Raises:
+        InputError: no such folder.
+        UnavailableError: the store does not answer.
+    """
+    parts = urlsplit(address)
+    found: list[str] = []
+    with _reachable(f"{parts.scheme}://{parts.netloc}"):
+        store: LocalStore | S3Store
+        try:
+            if parts.scheme == "file":
+                store = LocalStore(parts.path)
+            else:
+                store = _bucket(parts.netloc, parts.path.strip("/"), allow_http, environment)
+            for batch in obstore.list(store):
+                found += [str(entry["path"]) for entry in batch]
+                if len(found) >= most:
+                    break
+        except FileNotFoundError as error:
+            raise InputError("address: expected a folder there, got none: correct it") from error
+    return found[:most]
+
+
 def _bucket(
     name: str, prefix: str | None, allow_http: bool, environment: Mapping[str, str]
 ) -> S3Store:

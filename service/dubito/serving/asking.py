@@ -25,6 +25,7 @@ from dubito.engine.network import num_values
 from dubito.models.library import Library
 from dubito.monitoring.monitor import Monitoring
 from dubito.monitoring.recorder import Observation
+from dubito.preprocess import FILE, is_archive
 from dubito.registry import Registry
 from dubito.registry.monitoring import CalibrationName
 from dubito.serving.bounds import Bounds, check_values
@@ -285,9 +286,12 @@ class Asking:
 
 
 def _ids(order: TableOptions) -> tuple[str, ...]:
-    """The column of ids, where one is asked for."""
-    return () if order.id_column is None else (order.id_column,)
+    """The column of ids, where one is asked for; that of an archive without asking."""
+    if order.id_column is not None:
+        return (order.id_column,)
+    inputs = order.inputs if isinstance(order, PredictOrder | SelectOrder) else None
+    return (FILE,) if is_archive(inputs) else ()
 
 
 def _ids_of(order: TableOptions, read: ReadRows) -> Sequence[object] | None:
-    return None if order.id_column is None else read.beside[order.id_column]
+    return next((read.beside[name] for name in _ids(order)), None)

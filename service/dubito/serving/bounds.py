@@ -12,7 +12,7 @@ from dubito.asked import CalibrateOrder, EvaluateOrder, RowsOptions
 from dubito.engine import Inputs
 from dubito.engine.network import Network, num_values
 from dubito.errors import InputError
-from dubito.preprocess import TableFile
+from dubito.preprocess import ImageBounds, TableFile
 from dubito.serving.labelled import LabelledRows
 from dubito.serving.resolve import Resolved
 from dubito.serving.rows import ReadRows, read_rows
@@ -49,10 +49,15 @@ class Bounds:
             InputError: too many, or none that the network takes.
         """
         for rows in inputs.values() if isinstance(inputs, Mapping) else [inputs]:
-            if isinstance(rows, Sequence):  # counted before millions of lists become an array
+            if isinstance(rows, Sequence) and not isinstance(
+                rows, str
+            ):  # counted before millions of lists become an array
                 self._check_rows(len(rows))
         limit = self.settings.max_rows
-        read = read_rows(engine, inputs, limit, preprocess=order.preprocess, beside=beside)
+        images = ImageBounds.of(self.settings.max_image_pixels, self.settings.max_body_bytes)
+        read = read_rows(
+            engine, inputs, limit, preprocess=order.preprocess, beside=beside, bounds=images
+        )
         self._check_rows(read.num_rows)
         return read
 

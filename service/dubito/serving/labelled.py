@@ -29,7 +29,7 @@ from dubito.calibration.terms import Terms
 from dubito.engine import Inputs, Sampling
 from dubito.engine.network import Network
 from dubito.errors import InputError
-from dubito.preprocess import TableFile
+from dubito.preprocess import LABEL, TableFile, is_archive
 from dubito.report import Check, Evaluation
 from dubito.serving.outputs import covering, draws_of, needs_features
 from dubito.serving.rows import ReadRows, truths_of
@@ -63,15 +63,17 @@ class LabelledRows:
         Raises:
             InputError: rows or truths that cannot be used.
         """
-        rows, head = read(order.inputs, order.label or ()), head_of(network.manifest)
-        labels, targets = order.labels, order.targets
-        if order.label is not None:
-            if not order.label or labels is not None or targets is not None:
+        labels, targets, columns = order.labels, order.targets, order.label
+        if columns is None and labels is None and targets is None and is_archive(order.inputs):
+            columns = [LABEL]
+        rows, head = read(order.inputs, columns or ()), head_of(network.manifest)
+        if columns is not None:
+            if not columns or labels is not None or targets is not None:
                 raise InputError(
                     "`label` names the columns of a table that hold the truths, got none, or "
                     "`labels` or `targets` as well: give one of them"
                 )
-            labels, targets = truths_of(head.task, rows, order.label)
+            labels, targets = truths_of(head.task, rows, columns)
         written = Written(
             network.manifest,
             rows.num_rows,

@@ -15,7 +15,7 @@ from dubito.engine import Inputs
 from dubito.engine.calling.inputs import read_inputs
 from dubito.engine.network import Network
 from dubito.errors import InputError, UnsupportedMediaTypeError
-from dubito.preprocess import TableFile, is_made, prepare
+from dubito.preprocess import ImageBounds, TableFile, is_made, prepare
 
 _TRUTHS = {"classification": "labels", "regression": "targets"}
 
@@ -44,6 +44,7 @@ def read_rows(
     *,
     preprocess: bool | None = None,
     beside: Sequence[str] = (),
+    bounds: ImageBounds | None = None,
 ) -> ReadRows:
     """Check rows, and make them as the bundle declares.
 
@@ -53,6 +54,7 @@ def read_rows(
         most_rows: largest number of rows.
         preprocess: false: they are what the network reads.
         beside: columns of a table that are wanted as well.
+        bounds: of images.
 
     Raises:
         InputError: rows that cannot be used, or a column of what is no table.
@@ -77,7 +79,7 @@ def read_rows(
         is_plain = manifest.preprocess is None
         tensors = network.read_inputs(inputs if is_plain else read_inputs(inputs, manifest.inputs))
         return ReadRows(tensors, len(next(iter(tensors.values()))))
-    made = prepare(inputs, manifest, beside=beside, most_rows=most_rows)
+    made = prepare(inputs, manifest, beside=beside, most_rows=most_rows, bounds=bounds)
     tensors = network.read_inputs(read_inputs(made.arrays, manifest.inputs))
     return ReadRows(tensors, len(next(iter(tensors.values()))), made.warnings, made.beside)
 

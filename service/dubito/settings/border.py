@@ -52,6 +52,11 @@ class BorderSettings(BaseSettings):
         default=64 * MiB,
         description="Maximum size of a request body in bytes, also after decompression.",
     )
+    max_image_pixels: Positive = Field(
+        default=25_000_000,
+        description="Maximum size of an image in pixels. All images of a request together may have "
+        "16 times as many.",
+    )
     max_bundle_bytes: Positive = Field(
         default=1 * GiB, description="Maximum size of an uploaded bundle in bytes."
     )

@@ -24,7 +24,9 @@ class PoolPage(JsonPage):
 
     pool: str = Field(description="Name of the pool.")
     num_rows: int = Field(description="Number of rows.")
-    format: Literal["npy", "npz", "parquet"] = Field(description="Format of what was stored.")
+    format: Literal["npy", "npz", "parquet", "zip", "tar"] = Field(
+        description="Format of what was stored."
+    )
     columns: list[ColumnEntry] = Field(description="Arrays of the pool.")
     sha256: str = Field(description="SHA-256 of what was stored, in hexadecimal.")
     size_bytes: int = Field(description="Size of what was stored, in bytes.")
@@ -101,12 +103,13 @@ class SelectedPage(DrawnPage):
     candidates: int = Field(description="Number of rows that the strategy compared.")
     indices: list[int] = Field(description="Chosen rows of the pool, from 0, the best first.")
     scores: list[float | None] = Field(description="What the strategy gave each of them.")
+    ids: list[str | int | float | bool | None] | None = Field(
+        default=None,
+        description="Cells of the `id_column` of the chosen rows, or names of their files.",
+    )
 
 
 class SelectPage(SelectedPage):
     """The rows to label next."""
 
     request_id: str = Field(description="Identifier of the request.")
-    ids: list[str | int | float | bool | None] | None = Field(
-        default=None, description="Cells of the `id_column` of the chosen rows."
-    )

@@ -26,7 +26,7 @@ from dubito.api.pages.calibrations import (
 from dubito.api.schemas import ActiveBody
 from dubito.asked import CalibrateBody, CalibrateOptions, CalibrateOrder, order_of
 from dubito.keys import KeyScope
-from dubito.media import NPZ, TABLES
+from dubito.media import NPZ, ROWS
 from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["calibration"], route_class=GuardedRoute)
@@ -39,7 +39,7 @@ _ACTIVE = CalibrationPage | NoCalibrationPage
     "calibrate",
     summary="Calibrate on held-out rows",
     response_model=CalibratePage,
-    openapi_extra=takes(CalibrateBody, NPZ, *TABLES, query=CalibrateOptions, headers=(TIMEOUT,)),
+    openapi_extra=takes(CalibrateBody, NPZ, *ROWS, query=CalibrateOptions, headers=(TIMEOUT,)),
 )
 @needs(KeyScope.CALIBRATE)
 async def calibrate(request: Request, model: ModelName) -> Response:

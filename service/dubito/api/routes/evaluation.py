@@ -16,7 +16,7 @@ from dubito.api.openapi import TIMEOUT, ModelName, asked_version, both, takes
 from dubito.api.pages.calibrations import EvaluatePage
 from dubito.asked import EvaluateBody, EvaluateOptions, EvaluateOrder, order_of
 from dubito.keys import KeyScope
-from dubito.media import NPZ, TABLES
+from dubito.media import NPZ, ROWS
 from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["calibration"], route_class=GuardedRoute)
@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/models", tags=["calibration"], route_class=Guarde
     "evaluate",
     summary="Judge on labelled rows",
     response_model=EvaluatePage,
-    openapi_extra=takes(EvaluateBody, NPZ, *TABLES, query=EvaluateOptions, headers=(TIMEOUT,)),
+    openapi_extra=takes(EvaluateBody, NPZ, *ROWS, query=EvaluateOptions, headers=(TIMEOUT,)),
 )
 @needs(KeyScope.CALIBRATE)
 async def evaluate(request: Request, model: ModelName) -> Response:

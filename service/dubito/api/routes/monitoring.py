@@ -21,12 +21,14 @@ from dubito.api.pages.monitoring import FeedbackPage, MonitoringDetailsPage
 from dubito.api.schemas import FeedbackBody, FeedbackQuery
 from dubito.api.tables import table_of
 from dubito.keys import KeyScope
-from dubito.media import JSON, TABLES
+from dubito.media import ARCHIVES, JSON, TABLES
 from dubito.monitoring.monitor import FeedbackOrder, Truth
 from dubito.preprocess import read_columns
 from dubito.registry.monitoring import Added
 
 router = APIRouter(prefix="/v1/models", tags=["monitoring"], route_class=GuardedRoute)
+
+_KINDS = (*TABLES, *ARCHIVES)
 
 
 @both(
@@ -34,7 +36,7 @@ router = APIRouter(prefix="/v1/models", tags=["monitoring"], route_class=Guarded
     "feedback",
     summary="Send true outcomes",
     response_model=FeedbackPage,
-    openapi_extra=takes(FeedbackBody, *TABLES, query=FeedbackQuery, headers=(TIMEOUT,)),
+    openapi_extra=takes(FeedbackBody, *_KINDS, query=FeedbackQuery, headers=(TIMEOUT,)),
 )
 @needs(KeyScope.PREDICT)
 async def feedback(request: Request, model: ModelName) -> Response:
@@ -43,7 +45,7 @@ async def feedback(request: Request, model: ModelName) -> Response:
     With a version in the path it is refused where another one predicted.
     """
     held = access(request)
-    kind = media_type(request, (JSON, *TABLES))
+    kind = media_type(request, (JSON, *_KINDS))
     async with deadline(request, held.settings):
         with held.application.admission.holding() as room:
             body = await read_body(request, held.settings.max_body_bytes, take=room.take)
@@ -51,7 +53,7 @@ async def feedback(request: Request, model: ModelName) -> Response:
             read = _read_json if kind == JSON else partial(_read_table, held, kind)
             store = partial(_store, held, partial(read, model, asked_version(request), body, query))
             limiter = held.decoders if len(body) > LONG_BYTES else None
-            limiter = held.preparers if kind in TABLES else limiter
+            limiter = held.preparers if kind in _KINDS else limiter
             added = await to_thread.run_sync(store, limiter=limiter)
     return json_response(FeedbackPage.of_added(request_id(request), model, added))
 

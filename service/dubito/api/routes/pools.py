@@ -17,13 +17,13 @@ from dubito.api.openapi import DELETED, PoolName, gives, takes
 from dubito.api.pages.work import PoolPage, PoolsPage
 from dubito.api.schemas import PoolAddressBody, PoolQuery
 from dubito.keys import KeyScope
-from dubito.media import JSON, NPY, NPZ, PARQUET
+from dubito.media import JSON, NPY, NPZ, PARQUET, TAR, ZIP
 from dubito.pools.shelf import CONVERT
 from dubito.registry import PoolFact
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"], route_class=GuardedRoute)
 
-_FORMATS = {NPY: "npy", NPZ: "npz", PARQUET: "parquet"}
+_FORMATS = {NPY: "npy", NPZ: "npz", PARQUET: "parquet", ZIP: "zip", TAR: "tar"}
 
 
 @router.post(

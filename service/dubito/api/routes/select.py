@@ -25,7 +25,7 @@ from dubito.api.tables import read_table
 from dubito.arrays import read_npz
 from dubito.asked import SelectBody, SelectOptions, SelectOrder, order_of
 from dubito.keys import KeyScope
-from dubito.media import JSON, NPZ, TABLES
+from dubito.media import JSON, NPZ, ROWS
 from dubito.registry import JobFact
 from dubito.serving.worker import Job
 
@@ -40,7 +40,7 @@ _NAMES = ("inputs", "targets")
     summary="Choose rows to label",
     response_model=SelectPage,
     responses=ACCEPTED,
-    openapi_extra=takes(SelectBody, NPZ, *TABLES, query=SelectOptions, headers=(TIMEOUT,)),
+    openapi_extra=takes(SelectBody, NPZ, *ROWS, query=SelectOptions, headers=(TIMEOUT,)),
 )
 @needs(KeyScope.SELECT)
 async def select(request: Request, model: ModelName) -> Response:
@@ -53,7 +53,7 @@ async def select(request: Request, model: ModelName) -> Response:
         return json_response({"request_id": request_id(request), **reply.head()})
 
     start = partial(_start, model, asked_version(request))
-    return await answered(request, (JSON, NPZ, *TABLES), start, answer)
+    return await answered(request, (JSON, NPZ, *ROWS), start, answer)
 
 
 def _start(model: str, version: str, received: Received) -> Job[SelectReply] | JobFact:
@@ -67,7 +67,7 @@ def _start(model: str, version: str, received: Received) -> Job[SelectReply] | J
         rows_or_pool(fields)
     else:
         options = read_query(SelectOptions, received.query)
-        is_table = received.kind in TABLES
+        is_table = received.kind in ROWS
         rows = {"inputs": read_table(received)} if is_table else _arrays(received)
     order = order_of(SelectOrder, options, **rows, model=model, version=version)
     application = received.held.application
