@@ -183,6 +183,14 @@ def test_where_nobody_listens_patience_ends() -> None:
         client.models()
 
 
+def test_a_key_that_no_header_can_hold_is_told_of_as_such() -> None:
+    with odd_server((200, {}, LIVE)) as (url, _), Client(url, key="two\nlines") as client:
+        with pytest.raises(UnreachableError, match="correct the key: no line breaks"):
+            client.models()
+        client._key = None  # so that the server has its request
+        assert client.models() == []
+
+
 @pytest.mark.parametrize("seconds", ["0", "Wed, 21 Oct 2026 07:28:00 GMT", "-1", "inf", "soon"])
 def test_503_of_a_proxy_is_waited_for_whatever_its_header_says(seconds: str) -> None:
     answers = (503, {**HTML, "Retry-After": seconds}, b"<h1>busy</h1>"), (200, {}, LIVE)

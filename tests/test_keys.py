@@ -36,7 +36,8 @@ from .shell import Run, run_command
 ADMIN = "the-key-of-the-settings"
 SCOPES = ("predict", "select", "calibrate", "admin")
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
-OPEN = {"/health/live", "/health/ready", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+OPEN = {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
+OPEN |= {"/docs", "/docs/oauth2-redirect", "/openapi.json"}
 NEEDED = {  # by API and path; what is not named needs `predict`
     "select": r"(GET|POST|DELETE) /v1/pools(/.*)?|POST .*/select",
     "calibrate": r"POST .*/(calibrate|evaluate)|PUT .*/calibration",
@@ -315,6 +316,7 @@ def test_keys_are_made_shown_once_listed_and_revoked(
     key = made.split()[-1]
     assert re.fullmatch(r"dubito_[A-Za-z0-9_-]{43}", key)
     assert "not shown again" in told
+    assert "no model a yet" in told
     with _store(database_url) as store:
         (fact,) = store.all()
     assert (fact.scope, fact.models) == ("predict", ("a", "b"))

@@ -50,7 +50,11 @@ def test_files_of_all_kinds_become_the_same_numbers(bundle: Bundle, kind: str) -
     made = prepare(TableFile(kind, written(table, kind)), bundle.manifest, beside=["id"])
     _agree(made.arrays, table)
     assert made.beside["id"] == table["id"].tolist()
-    assert made.warnings == ("columns that the model does not read: `sick`",)
+    others, smoker, job = made.warnings
+    assert others == "columns that the model does not read: `sick`"
+    count = int((table["smoker"] == "sometimes").sum())
+    assert smoker.startswith(f"column `smoker`: {count} of 200 rows have a category that")
+    assert job.endswith("such as 'pilot'")
 
 
 def test_frames_records_and_columns_become_the_same_numbers(engine: Engine) -> None:
@@ -59,6 +63,18 @@ def test_frames_records_and_columns_become_the_same_numbers(engine: Engine) -> N
     times = table.assign(born=pd.to_datetime(table["born"]))
     for rows in (table, times, records(table), columns, dict(table.items()), pa.table(table)):
         _agree(engine.read_inputs(rows), table)  # type: ignore[arg-type]
+
+
+def test_records_that_name_no_column_are_refused_and_gaps_are_told(bundle: Bundle) -> None:
+    whole = {**records(frame(1))[0], "smoker": "no", "job": "nurse"}
+    del whole["sick"]
+    (without,) = [{name: cell for name, cell in whole.items() if name not in ("age", "insured")}]
+    made = prepare([whole, without, whole], bundle.manifest, beside=["id"])
+    told = "columns that some rows do not name, taken as empty there: `age` in 1, `insured` in 1"
+    assert made.warnings == (told,)
+    for nothing in ({}, {"Age": 31}):
+        with pytest.raises(InputError, match="got none of them in row 1: name what is known"):
+            prepare([whole, nothing], bundle.manifest)
 
 
 def test_an_engine_predicts_a_frame_as_its_tensors(engine: Engine) -> None:
@@ -95,7 +111,7 @@ COLUMNS: list[tuple[Column, list[object], list[list[float]]]] = [
 def test_a_column_gives_what_it_declares(
     column: Column, cells: list[object], numbers: list[list[float]]
 ) -> None:
-    np.testing.assert_allclose(numbers_of(column, cells), numbers, atol=1e-12)
+    np.testing.assert_allclose(numbers_of(column, cells, []), numbers, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +138,7 @@ def test_a_cell_that_cannot_be_used_is_refused_with_its_row(
 ) -> None:
     good: dict[str, object] = {"number": 1, "category": "x", "boolean": True, "date": "2020-01-01"}
     with pytest.raises(InputError, match=reason) as refused:
-        numbers_of(column, [good[column.type], cell])
+        numbers_of(column, [good[column.type], cell], [])
     assert "column `a`, row 1" in refused.value.detail
 
 

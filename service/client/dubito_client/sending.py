@@ -61,7 +61,7 @@ class Attempts:
         error = (DeadlineError if is_late else UnreachableError)(
             f"{self._call.method} {self._call.path}: expected an answer, got none "
             f"({type(failure).__name__}: {failure}): "
-            + ("allow more time by `timeout_s`" if is_late else "check the address and the server")
+            + ("allow more time by `timeout_s`" if is_late else _remedy(failure))
         )
         if not isinstance(failure, _BROKEN if self._call.is_repeatable else _NOT_CONNECTED):
             raise error from failure
@@ -77,3 +77,12 @@ class Attempts:
         if time.monotonic() + wait_s > self._ends_s:
             raise error
         return wait_s
+
+
+def _remedy(failure: httpx.RequestError) -> str:
+    """What to do where no answer came."""
+    if isinstance(failure, httpx.LocalProtocolError):
+        return "correct the key: no line breaks, blanks or other characters that no header has"
+    if "CERTIFICATE_VERIFY_FAILED" in str(failure):
+        return "trust the server's certificate, by `http=httpx.Client(verify=...)`"
+    return "check the address and the server"

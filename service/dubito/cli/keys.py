@@ -44,6 +44,9 @@ def create(
             concurrency=concurrency,
             actor=local_actor(),
         )
+        there = {fact.name for fact in known.registry.models()}
+    for missing in sorted({*(models or ())} - there):
+        messages().print(f"note: there is no model {missing} yet", soft_wrap=True)
     messages().print(f"key {name} ({scope}); it is not shown again:", soft_wrap=True)
     output().print(key, soft_wrap=True)
 

@@ -40,9 +40,9 @@ def read_pictures(paths: Sequence[Path]) -> TableFile:
         got = others[0] if others else paths[0]
         raise InputError(f"expected several images, or one other file or folder, got {got} as well")
     if len(found) < len(paths) or not found:
-        got = "none" if not found else "two of one name"
+        what = "none" if not found else "two of one name"
         raise InputError(
-            f"{paths[0]}: expected files that end in {', '.join(_IMAGES)}, got {got}: name others"
+            f"{paths[0]}: expected files that end in {', '.join(_IMAGES)}, got {what}: name others"
         )
     packed = io.BytesIO()
     with tarfile.TarFile(fileobj=packed, mode="w") as archive:

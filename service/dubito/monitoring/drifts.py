@@ -78,7 +78,8 @@ class Drifts:
             version=name.version,
             calibration=name.number,
             score=followed.score,
-            martingale=state.martingale,
+            martingale=state.largest,  # which reached the level; the last row may have lost again
+            level=state.level,
             after_rows=state.alarm_after,
         )
 

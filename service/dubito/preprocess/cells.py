@@ -24,8 +24,13 @@ _NUMBERS = {int, float, bool, type(None)}
 _SHOWN = 8
 
 
-def numbers_of(column: Column, cells: Cells) -> Floats:
+def numbers_of(column: Column, cells: Cells, warnings: list[str]) -> Floats:
     """What a column gives for its cells, (B, width).
+
+    Args:
+        column: as it is declared.
+        cells: of all rows.
+        warnings: to add to.
 
     Raises:
         InputError: a cell of another kind, an unknown category, or an empty cell, where the column
@@ -35,7 +40,7 @@ def numbers_of(column: Column, cells: Cells) -> Floats:
         case Number():
             return _standardised(_of_numbers(column, cells), column.mean, column.scale)
         case Category():
-            return _of_categories(column, cells)
+            return _of_categories(column, cells, warnings)
         case Boolean():
             return _of_booleans(column, cells)
         case Date():
@@ -68,7 +73,7 @@ def _of_numbers(column: Number, cells: Cells) -> Floats:
     return filled_B
 
 
-def _of_categories(column: Category, cells: Cells) -> Floats:
+def _of_categories(column: Category, cells: Cells, warnings: list[str]) -> Floats:
     places = {value: place for place, value in enumerate(column.values)}
     is_text = isinstance(next(filter(_is_something, column.values), None), str)
     behind = len(column.values)
@@ -93,6 +98,12 @@ def _of_categories(column: Category, cells: Cells) -> Floats:
         shown = ", ".join(repr(value)[:40] for value in column.values[:_SHOWN])
         more = f" and {behind - _SHOWN} more" if behind > _SHOWN else ""
         raise _refused(column.name, row, f"one of {shown}{more}", listed[row])
+    elif num_unknown := int((place_B == other).sum()):
+        got = repr(listed[int((place_B == other).argmax())])[:60]
+        warnings.append(
+            f"column `{column.name}`: {num_unknown} of {len(listed)} rows have a category that the "
+            f"bundle does not name, such as {got}"
+        )
     if column.encoding == "index":
         code_P = np.arange(behind + 1, dtype=np.float64)
         if column.missing_code is not None and None in places:

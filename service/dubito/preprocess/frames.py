@@ -6,7 +6,7 @@ An empty cell is None or NaN. Nothing is converted here but what a library of ta
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
@@ -29,11 +29,13 @@ class Frame:
         columns: those that were asked for.
         others: names of those that were not.
         num_rows: B.
+        gaps: of those that were asked for, rows that do not name them, where others do.
     """
 
     columns: Mapping[str, Cells]
     others: tuple[str, ...]
     num_rows: int
+    gaps: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_frame(
@@ -108,8 +110,16 @@ def _of_records(rows: Sequence[object], wanted: Sequence[str], most_rows: int | 
     records: Sequence[Mapping[str, object]] = rows  # type: ignore[assignment]
     names = dict.fromkeys(name for record in records for name in record)
     check_names(names, wanted)
+    for index, record in enumerate(records):
+        if not record.keys() & {*wanted}:
+            raise InputError(
+                f"`inputs` expects records with the columns {', '.join(wanted)[:200]}, got none of "
+                f"them in row {index}: name what is known of it, or leave the row out"
+            )
     columns: dict[str, Cells] = {name: [record.get(name) for record in records] for name in wanted}
-    return Frame(columns, tuple(name for name in names if name not in columns), len(records))
+    gaps = {name: sum(name not in record for record in records) for name in wanted}
+    others = tuple(name for name in names if name not in columns)
+    return Frame(columns, others, len(records), {name: gaps[name] for name in wanted if gaps[name]})
 
 
 def _called(value: object) -> str:

@@ -136,6 +136,9 @@ def prepare(
     if frame.others:
         others = named_modules([f"`{name[:60]}`" for name in frame.others])
         warnings.append(f"columns that the model does not read: {others}")
+    if frame.gaps:
+        gaps = ", ".join(f"`{name[:60]}` in {count}" for name, count in frame.gaps.items())
+        warnings.append(f"columns that some rows do not name, taken as empty there: {gaps}"[:600])
     specs = {spec.name: spec for spec in manifest.inputs}
     arrays: dict[str, Rows] = {}
     for part, columns in needed:

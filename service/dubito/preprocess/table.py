@@ -33,7 +33,7 @@ class TableKind:
         for name in map(str, part.inputs):
             own = [column for column in part.columns if column.input == name]
             numbers_BW = np.concatenate(
-                [numbers_of(column, _cells(column, columns)) for column in own], axis=1
+                [numbers_of(column, _cells(column, columns), warnings) for column in own], axis=1
             )
             made[name] = numbers_BW if specs[name].shape else numbers_BW[:, 0]
         return made

@@ -30,7 +30,10 @@ Route = TypeVar("Route", bound=Callable[..., object])
 KEY_SCHEME = "key"  # as the document names it
 _NEEDS = "dubito_needs"
 _OPEN_PATHS = frozenset(
-    {"/health/live", "/health/ready", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+    {
+        *("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"),
+        *("/docs", "/docs/oauth2-redirect", "/openapi.json"),
+    }
 )
 _OPEN_FOLDER = "/static-offline-docs"  # scripts of the page of documentation
 

@@ -60,7 +60,6 @@ def server(request: Request) -> Response:
     response_model=ServerLivePage,
     responses={503: {"model": ServerLivePage, "description": "One of them does not respond."}},
 )
-@needs(KeyScope.PREDICT)
 async def live(request: Request) -> Response:
     """Answer 200 while the event loop and the device worker respond, else 503."""
     is_live = access(request).application.vitals.is_live()
@@ -73,7 +72,6 @@ async def live(request: Request) -> Response:
     response_model=ServerReadyPage,
     responses={503: {"model": ServerReadyPage, "description": "Not ready, or draining."}},
 )
-@needs(KeyScope.PREDICT)
 async def ready(request: Request) -> Response:
     """Answer 200 while requests are taken and all pinned models are loaded, else 503."""
     health = access(request).application.vitals.health()
