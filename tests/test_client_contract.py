@@ -54,6 +54,7 @@ PAGES = {
     outcomes.Monitoring: monitoring.MonitoringDetailsPage,
     client_work.Column: work.ColumnEntry,
     client_work.Pool: work.PoolPage,
+    client_work.PooledRows: work.PoolRowsPage,
     client_work.Job: work.JobPage,
 }
 
@@ -177,6 +178,7 @@ CALLS = [
     Client.add_pool(ROWS),
     Client.pools(),
     Client.pool("p"),
+    Client.pool_rows("p", [0]),
     Client.delete_pool("p"),
     Client.jobs(),
     Client.job("j"),

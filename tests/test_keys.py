@@ -37,7 +37,7 @@ ADMIN = "the-key-of-the-settings"
 SCOPES = ("predict", "select", "calibrate", "admin")
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
 OPEN = {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
-OPEN |= {"/docs", "/docs/oauth2-redirect", "/openapi.json"}
+OPEN |= {"/", "/page/main.js", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
 NEEDED = {  # by API and path; what is not named needs `predict`
     "select": r"(GET|POST|DELETE) /v1/pools(/.*)?|POST .*/select",
     "calibrate": r"POST .*/(calibrate|evaluate)|PUT .*/calibration",

@@ -310,6 +310,38 @@ def test_pools_and_jobs_in_a_bucket(serve: object, tmp_path: Path, s3: S3) -> No
         assert client.delete("/v1/pools/pool").status_code == 204
 
 
+def test_some_rows_of_a_pool_are_shown_as_they_were_stored(client: httpx.Client) -> None:
+    def shown(pool: str, indices: str) -> httpx.Response:
+        return client.get(f"/v1/pools/{pool}/rows", params={"indices": indices})
+
+    cells = {"x": [1.5, 2.5, 3.5], "city": ["Rome", None, "Pisa"]}
+    for name, content, kind in (
+        ("plain", npy(ROWS), NPY),
+        ("named", npz(a=ROWS, b=ROWS[:, :1]), NPZ),
+        ("numbers", parquet(COLUMNS), PARQUET),
+        ("cells", parquet(cells), PARQUET),
+    ):
+        send(client, content, kind, name).raise_for_status()
+    chosen = ROWS[[7, 3]].tolist()
+    assert shown("plain", "7,3").json() == {
+        "pool": "plain",
+        "indices": [7, 3],
+        "features": [],
+        "rows": chosen,
+    }
+    assert shown("named", "7,3").json()["rows"] == {"a": chosen, "b": ROWS[[7, 3], :1].tolist()}
+    numbers = shown("numbers", "7,3").json()
+    assert (numbers["rows"], numbers["features"]) == (chosen, list(COLUMNS))
+    assert shown("cells", "2,1").json()["rows"] == {"x": [3.5, 2.5], "city": ["Pisa", None]}
+    beyond = shown("plain", "0,50")
+    assert beyond.status_code == 422
+    assert "the rows 0 to 49, got 50" in beyond.json()["detail"]
+    for wrong in ("-1", "x", "1.5", "", ",".join(["1"] * 1001)):
+        assert shown("plain", wrong).status_code == 422, wrong
+    assert client.get("/v1/pools/plain/rows").status_code == 422
+    assert shown("nobody", "0").status_code == 404
+
+
 def test_a_pool_without_a_name_is_named_by_its_digest(client: httpx.Client) -> None:
     reply = client.post("/v1/pools", content=npy(ROWS), headers={"Content-Type": NPY})
     page = json.loads(reply.content)

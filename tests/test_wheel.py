@@ -24,6 +24,7 @@ import pytest
 from sklearn.datasets import load_diabetes
 
 import dubito
+from dubito.web.shell import DRAWING
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -124,6 +125,9 @@ def test_what_the_wheel_installs_serves_the_demonstration(
             outputs = reply.json()["outputs"]
             assert np.all(np.array(outputs["interval"]["lower"]) < np.array(outputs["mean"]))
             assert client.get("/docs").status_code == 200
+            assert client.get("/").status_code == 200
+            drawing = client.get("/page/drawing/uPlot.iife.min.js")
+            assert drawing.status_code == (200 if DRAWING.is_file() else 404)
     finally:
         served.terminate()
         served.communicate(timeout=60)

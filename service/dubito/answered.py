@@ -9,6 +9,7 @@ from dubito.acquisition import Choice
 from dubito.calibration.record import Calibration
 from dubito.columns import Column
 from dubito.engine import Sampling
+from dubito.engine.summary import PlanSummary
 from dubito.registry import CalibrationFact, VersionFact
 from dubito.report import Evaluation
 
@@ -142,12 +143,14 @@ class VersionPage:
         state: `available`, `loading`, `loaded`, `failed` or `retired`, on this server.
         reason: why it failed, or why it is retired.
         calibration: the active one.
+        plan: of its engine; None where it is not loaded.
     """
 
     version: VersionFact
     state: str
     reason: str | None
     calibration: CalibrationFact | None
+    plan: PlanSummary | None = None
 
 
 @dataclass(frozen=True)

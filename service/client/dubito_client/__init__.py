@@ -36,7 +36,7 @@ from dubito_client.errors import (
 from dubito_client.outcomes import Drift, Monitoring, Outcomes, Stored
 from dubito_client.predictions import Interval, OutOfDistribution, Prediction, Selection
 from dubito_client.versions import Alias, Change, Health, Model, Uploaded, Version, VersionDetails
-from dubito_client.work import Job, Pool
+from dubito_client.work import Job, Pool, PooledRows
 
 __all__ = [
     "Alias",
@@ -64,6 +64,7 @@ __all__ = [
     "OutOfDistribution",
     "Outcomes",
     "Pool",
+    "PooledRows",
     "PreconditionFailedError",
     "Prediction",
     "QueueFullError",

@@ -91,6 +91,7 @@ class _Shell(Generic[Http]):
     add_pool_from = Method(work.add_pool_from)
     pools = Method(work.pools)
     pool = Method(work.pool)
+    pool_rows = Method(work.pool_rows)
     delete_pool = Method(work.delete_pool)
     jobs = Method(work.jobs)
     job = Method(work.job)

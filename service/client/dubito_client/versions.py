@@ -71,6 +71,7 @@ class VersionDetails(Version):
     defaults: Document
     calibrations: list[int]
     active_calibration: Document | None = field(repr=False)
+    plan: Document | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -50,6 +50,19 @@ class Pool:
     address: str | None
     uploader: str
     created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledRows:
+    """Some rows of a pool: nested lists, or by the name of an array or of a table's column.
+
+    `features` names the columns that a row's numbers were stored as; none for arrays.
+    """
+
+    pool: str
+    indices: list[int]
+    features: list[str]
+    rows: list[Any] | dict[str, list[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +153,21 @@ def pools() -> Call[list[Pool]]:
 def pool(name: str) -> Call[Pool]:
     """One stored pool."""
     return Call(method="GET", path=path_of("pools", name), read=page(Pool))
+
+
+def pool_rows(name: str, indices: Sequence[int]) -> Call[PooledRows]:
+    """Some rows of a stored pool, such as those that a selection chose.
+
+    Args:
+        name: of the pool.
+        indices: rows of the pool, from 0; at most 1000.
+    """
+    return Call(
+        method="GET",
+        path=path_of("pools", name, "rows"),
+        read=page(PooledRows),
+        query={"indices": ",".join(str(int(index)) for index in indices)},
+    )
 
 
 def delete_pool(name: str) -> Call[None]:

@@ -22,7 +22,13 @@ from starlette.exceptions import HTTPException
 from dubito import __version__
 from dubito.api.border.access import Access
 from dubito.api.border.admitting import AdmissionMiddleware
-from dubito.api.border.auth import AuthMiddleware, GuardedRoute, check_bind, shut_undeclared
+from dubito.api.border.auth import (
+    AuthMiddleware,
+    GuardedRoute,
+    check_bind,
+    shut_undeclared,
+    wants_key,
+)
 from dubito.api.border.browsers import let_pages_ask
 from dubito.api.border.context import ContextMiddleware, refusal, request_id
 from dubito.api.border.draining import DrainingMiddleware
@@ -51,6 +57,7 @@ from dubito.errors import DubitoError
 from dubito.media import JSON
 from dubito.settings import Settings
 from dubito.telemetry.starting import check_tracing
+from dubito.web import add_page
 
 _log = structlog.get_logger(__name__)
 
@@ -102,6 +109,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     for routes in every:
         app.include_router(routes.router, responses=PROBLEMS)
+    add_page(app, wants_key)
     app.openapi = partial(described, app.openapi)  # type: ignore[method-assign]
     _write_document_once(app)
     app.add_exception_handler(DubitoError, _answer_error)

@@ -23,6 +23,14 @@ class PoolQuery(_Schema):
     name: str | None = Field(default=None, description="Name of the pool. Default: its digest.")
 
 
+class PoolRowsQuery(_Schema):
+    """Which rows of a pool are shown."""
+
+    indices: list[Annotated[int, Field(ge=0)]] = Field(
+        min_length=1, max_length=1000, description="Rows of the pool, from 0."
+    )
+
+
 class PoolAddressBody(PoolQuery):
     """The address of a pool's rows."""
 

@@ -12,6 +12,7 @@ from dubito.cli.console import output, progress
 from dubito.engine import Engine
 from dubito.engine.cost import cost
 from dubito.engine.running.passes import Passes
+from dubito.engine.summary import summary
 from dubito_nn import Manifest
 from dubito_nn.manifest import named_modules
 from dubito_nn.preprocess import ImageInput, Part, TableInput
@@ -114,16 +115,10 @@ def _sites(manifest: Manifest) -> Table:
 
 
 def _parts(pieces: Passes) -> Table:
-    plan = pieces.execution.plan
     table = Table("part", "runs", "operators", "bytes alive")
-    for name, runs, nodes, alive in (
-        ("static", "once", plan.static, None),
-        ("prefix", "once per row", plan.prefix, plan.prefix_row_bytes),
-        ("masks", "once per sample, then kept", plan.masks, None),
-        ("suffix", "once per row and sample", plan.suffix, plan.suffix_row_bytes),
-    ):
-        count = sum(node.op.startswith("aten.") for node in nodes)
-        table.add_row(name, runs, str(count), "" if alive is None else f"{alive:,}")
+    for part in summary(pieces).parts:
+        alive = "" if part.alive_bytes is None else f"{part.alive_bytes:,}"
+        table.add_row(part.name, part.runs, str(part.operators), alive)
     return table
 
 

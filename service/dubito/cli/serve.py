@@ -105,7 +105,7 @@ def _serve(settings: Settings, listening: socket.socket) -> None:
     scheme = "http" if settings.tls_cert is None else "https"
     listens = f"{scheme}://{shown}:{bound_port}"
     _compile_loops()
-    messages().print(f"Dubito serves on {listens} (docs: /docs); Ctrl-C ends it")
+    messages().print(f"Dubito serves on {listens} (page: /, docs: /docs); Ctrl-C ends it")
     _set_modules_aside()
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
     url = f"{scheme}://{everywhere.get(address, shown)}:{bound_port}"

@@ -28,6 +28,7 @@ ensemble    several engines as one mixture
 network     one engine, or several: what can be asked
 pinning     an engine that computes the same bits in another process
 cost        what a pass costs, for those who ask
+summary     a plan in few words
 """
 
 from dubito.engine.calling.inputs import Inputs

@@ -85,6 +85,12 @@ class Plans:
                 self._planned.pop(next(iter(self._planned)))
         return self._planned[key]
 
+    def known(self) -> Passes | None:
+        """The first plan of shared masks that is kept; None: there is none yet."""
+        return next(
+            (one for (masks, _), one in list(self._planned.items()) if masks == "shared"), None
+        )
+
     def only(self, masks: Masks, rows: Mapping[str, Tensor], passes: Passes) -> Plans:
         """Return the plans with one only, made elsewhere, for rows of that shape."""
         return replace(self, _planned={(masks, shapes(rows)): passes})

@@ -57,6 +57,11 @@ class Keyring:
         """Whether the keys are to be read before the next is looked for."""
         return self._seen != self._changes
 
+    @property
+    def is_locked(self) -> bool:
+        """Whether there is any key, so that who has none is refused; the keys are not stale."""
+        return self._is_locked
+
     def refresh(self) -> None:
         """Read the keys anew, where something has changed.
 

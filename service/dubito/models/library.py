@@ -21,6 +21,7 @@ from dubito.asked import SamplingOptions
 from dubito.engine import Engine, Sampling
 from dubito.engine.findings import Findings
 from dubito.engine.replicas import load_on, replicas
+from dubito.engine.summary import summary
 from dubito.errors import ConflictError, DubitoError
 from dubito.models.catalogue import Catalogue
 from dubito.models.sampling import merge_sampling
@@ -115,7 +116,10 @@ class Library:
         """One version with its state and active calibration."""
         version = self.version(model, reference)
         state, reason = self.state(version)
-        return VersionPage(version, state, reason, self.active_calibration(version))
+        engine = self.catalogue.at_hand(version)
+        passes = None if engine is None else engine.plans.known()
+        plan = None if passes is None else summary(passes)
+        return VersionPage(version, state, reason, self.active_calibration(version), plan)
 
     def state(self, version: VersionFact) -> tuple[str, str | None]:
         """`retired`, or where its engine is on this server; and the reason, if there is one."""

@@ -139,6 +139,18 @@ class PoolData:
             return {self._image: self._files[indices]}
         return self._named({name: array[indices] for name, array in self._arrays.items()})
 
+    def cells(self, indices: NDArray[np.int64]) -> PoolRows:
+        """Copies of some rows as they were stored: one array, or cells by the name of a column."""
+        copies = {name: array[indices] for name, array in self._arrays.items()}
+        if list(copies) == [UNNAMED]:
+            return copies[UNNAMED]
+        return {name: _cells(array) for name, array in copies.items()}
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the columns that one array was stored as; else none."""
+        return list(self._features)
+
     def _named(self, views: dict[str, NDArray[np.generic]]) -> PoolRows:
         copies = {name: np.array(array) for name, array in views.items()}
         self._read_bytes += sum(array.nbytes for array in copies.values())

@@ -6,9 +6,12 @@ cache. On a server that does not have them, or not any more, the object is unpac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+
+import numpy as np
 
 from dubito import disk
 from dubito.errors import InputError
@@ -16,7 +19,7 @@ from dubito.keys import NOBODY, Caller
 from dubito.names import ANONYMOUS
 from dubito.pools.addresses import check_address, pack_folder, pieces_of
 from dubito.pools.cache import PoolCache
-from dubito.pools.data import PoolData
+from dubito.pools.data import PoolData, PoolRows
 from dubito.pools.unpack import FORMATS, Contents, unpack
 from dubito.registry import PoolFact
 from dubito.registry.pools import NewPool, PoolStore, unknown_pool
@@ -26,6 +29,7 @@ CONVERT = (
     "convert it, a CSV by numpy.save('rows.npy', numpy.loadtxt('rows.csv', delimiter=',', "
     "skiprows=1)), and leave out columns that the network does not take"
 )
+_MAX_SHOWN = 1_000_000  # numbers of rows that are shown
 _NAMED_BY = 12  # digits of the digest in a name that nobody chose
 
 
@@ -131,6 +135,31 @@ class Shelf:
         if not caller.sees_pool(fact.uploader):
             raise unknown_pool(name)
         return fact
+
+    def cells(
+        self, name: str, indices: Sequence[int], caller: Caller = NOBODY
+    ) -> tuple[list[str], PoolRows]:
+        """Some rows of a pool as they were stored, behind the names of their columns.
+
+        Raises:
+            NotFoundError: no pool of that name that the caller sees.
+            InputError: an index beyond its rows, or more numbers than a reply holds.
+        """
+        fact = self.get(name, caller)
+        beyond = next((index for index in indices if index >= fact.num_rows), None)
+        if beyond is not None:
+            raise InputError(
+                f"indices: pool {name!r} has the rows 0 to {fact.num_rows - 1}, got {beyond}: "
+                "leave it out"
+            )
+        width = sum(math.prod(column.shape) for column in fact.columns)
+        if len(indices) * width > _MAX_SHOWN:
+            raise InputError(
+                f"indices: expected at most {_MAX_SHOWN:,} numbers in a reply, got {len(indices)} "
+                f"rows of {width:,}: ask for fewer at once"
+            )
+        data = self.open(fact.digest, fact.format)
+        return data.features, data.cells(np.array(indices, np.int64))
 
     def delete(self, name: str, caller: Caller = NOBODY) -> None:
         """Delete a pool that no job uses.

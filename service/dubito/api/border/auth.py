@@ -31,11 +31,11 @@ KEY_SCHEME = "key"  # as the document names it
 _NEEDS = "dubito_needs"
 _OPEN_PATHS = frozenset(
     {
-        *("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"),
+        *("/", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"),
         *("/docs", "/docs/oauth2-redirect", "/openapi.json"),
     }
 )
-_OPEN_FOLDER = "/static-offline-docs"  # scripts of the page of documentation
+_OPEN_FOLDERS = ("/page/", "/static-offline-docs/")  # what `/` and the documentation load
 
 
 def needs(scope: KeyScope) -> Callable[[Route], Route]:
@@ -67,7 +67,15 @@ def actor(connection: HTTPConnection) -> str:
 
 def is_open(path: str) -> bool:
     """Whether a path holds no data, and needs no key."""
-    return path in _OPEN_PATHS or path.startswith(f"{_OPEN_FOLDER}/") or path == _OPEN_FOLDER
+    return path in _OPEN_PATHS or f"{path}/".startswith(_OPEN_FOLDERS)
+
+
+def wants_key(request: HTTPConnection) -> bool:
+    """Whether there are keys, one of which every path that is not open wants."""
+    keys = access_of(request.scope).application.keys
+    if keys.is_stale:
+        keys.refresh()
+    return keys.is_locked
 
 
 def check_route(endpoint: object, scope: Scope) -> None:

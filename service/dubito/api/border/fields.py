@@ -25,7 +25,7 @@ ARRAYS = ("inputs", "labels", "targets", "ood_inputs")
 _MAX_UNKNOWN = 10
 _ODD_NUMBER = re.compile(r"\s+[+-]?[0-9].*|\+[0-9].*|[+-]?[0-9.]+\s+|-?[0-9]+(_[0-9]+)+", re.DOTALL)
 _SMALL_BODY_BYTES = 4096
-_LISTS = ("outputs", "members", "exclude", "label")
+_LISTS = ("outputs", "members", "exclude", "indices", "label")
 
 
 def read_fields(schema: type[Body], fields: Mapping[str, object]) -> Body:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Literal, Self
 
@@ -95,6 +96,32 @@ class UploadedPage(JsonPage):
     version: int = Field(description="Number of the new version.")
 
 
+class PlanPartEntry(JsonPage):
+    """The operators of a plan that run equally often."""
+
+    name: Literal["static", "prefix", "masks", "suffix"] = Field(description="Name of the part.")
+    runs: str = Field(description="How often it runs.")
+    operators: int = Field(description="Number of its operators.")
+    alive_bytes: int | None = Field(
+        description="Bytes of values alive at once: of a row, in the suffix of a row and sample."
+    )
+
+
+class PlanFormEntry(JsonPage):
+    """A form that may take the place of dense masks."""
+
+    name: str = Field(description="Name of the form.")
+    nodes: tuple[str, str] = Field(description="First and last node that it takes the place of.")
+    from_rows: int | None = Field(description="Rows from which it is used; null: never.")
+
+
+class PlanEntry(JsonPage):
+    """How often each part of the network runs."""
+
+    parts: list[PlanPartEntry] = Field(description="Parts in the order in which they run.")
+    forms: list[PlanFormEntry] = Field(description="Forms that were compared with dense masks.")
+
+
 class VersionDetailsPage(VersionEntry):
     """All that is known of a version."""
 
@@ -108,6 +135,9 @@ class VersionDetailsPage(VersionEntry):
     calibrations: list[int] = Field(description="Numbers of its calibrations.")
     active_calibration: RecordPage | None = Field(
         description="The active calibration, or null where there is none."
+    )
+    plan: PlanEntry | None = Field(
+        description="How often each part of the network runs; null where it is not loaded."
     )
 
 
@@ -129,6 +159,7 @@ def version_page(page: VersionPage) -> dict[str, object]:
         "defaults": fact.defaults,
         "calibrations": fact.calibrations,
         "active_calibration": active,
+        "plan": None if page.plan is None else asdict(page.plan),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -47,6 +47,19 @@ class PoolsPage(JsonPage):
     """All pools."""
 
     pools: list[PoolPage] = Field(description="Pools by name.")
+
+
+class PoolRowsPage(JsonPage):
+    """Some rows of a pool."""
+
+    pool: str = Field(description="Name of the pool.")
+    indices: list[int] = Field(description="Rows of the pool, as they were asked for.")
+    features: list[str] = Field(
+        description="Names of the columns that a row's numbers were stored as; none for arrays."
+    )
+    rows: list[Any] | dict[str, list[Any]] = Field(
+        description="The rows as nested lists, or by the name of an array or of a table's column."
+    )
 
 
 class AcceptedPage(JsonPage):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
+import numpy as np
 from anyio import open_file, to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from numpy.typing import NDArray
 
 from dubito.api.border.access import Access, access
 from dubito.api.border.auth import GuardedRoute, actor, caller_of, needs
@@ -14,8 +18,8 @@ from dubito.api.border.bodies import chunks_within, media_type
 from dubito.api.border.fields import no_query, read_query, read_small
 from dubito.api.border.replies import json_response
 from dubito.api.openapi import DELETED, PoolName, gives, takes
-from dubito.api.pages.work import PoolPage, PoolsPage
-from dubito.api.schemas import PoolAddressBody, PoolQuery
+from dubito.api.pages.work import PoolPage, PoolRowsPage, PoolsPage
+from dubito.api.schemas import PoolAddressBody, PoolQuery, PoolRowsQuery
 from dubito.keys import KeyScope
 from dubito.media import JSON, NPY, NPZ, PARQUET, TAR, ZIP
 from dubito.pools.shelf import CONVERT
@@ -62,12 +66,38 @@ def get_pool(request: Request, pool: PoolName) -> Response:
     return json_response(PoolPage.of_pool(fact))
 
 
+@router.get(
+    "/{pool}/rows",
+    summary="Some rows of a pool",
+    response_model=PoolRowsPage,
+    openapi_extra=takes(None, query=PoolRowsQuery),
+)
+@needs(KeyScope.SELECT)
+def pool_rows(request: Request, pool: PoolName) -> Response:
+    """Show some rows of a pool, such as those that a selection chose."""
+    indices = read_query(PoolRowsQuery, request.query_params.multi_items()).indices
+    pools = access(request).application.pools
+    features, cells = pools.cells(pool, indices, caller_of(request))
+    rows = (
+        {name: _listed(column) for name, column in cells.items()}
+        if isinstance(cells, Mapping)
+        else _listed(cells)
+    )
+    page = PoolRowsPage(pool=pool, indices=indices, features=features, rows=rows)
+    return json_response(page)
+
+
 @router.delete("/{pool}", summary="Delete a pool", **DELETED)
 @needs(KeyScope.SELECT)
 def delete_pool(request: Request, pool: PoolName) -> Response:
     """Delete a pool that no job uses."""
     access(request).application.pools.delete(pool, caller_of(request))
     return Response(status_code=204)
+
+
+def _listed(column: NDArray[np.generic] | list[str | None]) -> list[Any]:
+    rows: list[Any] = column.tolist() if isinstance(column, np.ndarray) else column
+    return rows
 
 
 async def _receive(request: Request, held: Access, format: str) -> PoolFact:
