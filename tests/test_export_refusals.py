@@ -86,10 +86,6 @@ def branching(network: nn.Module, x: Tensor) -> Tensor:
     return network.head(network.dropout(x if x.sum() > 0 else -x))
 
 
-def layer_drop_by_python(network: nn.Module, x: Tensor) -> Tensor:
-    return network.head(network.dropout(network.inner(x) if random.random() < 0.5 else x))
-
-
 def seeded_inside(network: nn.Module, x: Tensor) -> Tensor:
     torch.manual_seed(0)
     return network.head(network.dropout(x))
@@ -184,14 +180,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "boolean indexing": (
         lambda: Written(lambda n, x: n.head(n.dropout(x[x[:, 0] > 0]))),
         r"the network itself.*data-dependent.*torch.where or a mask",
-    ),
-    "dice of Python": (
-        lambda: Written(layer_drop_by_python),
-        r"Python's `random`.*torch.rand.*layerdrop=0",
-    ),
-    "a layer skipped by a drawn number": (
-        lambda: Written(lambda n, x: n.head(n.dropout(n.inner(x) if torch.rand([]) < 0.5 else x))),
-        r"data-dependent.*layerdrop=0",
     ),
     "a generator of Python": (lambda: Holding(random.Random(0)), r"Python's `random`.*torch.rand"),
     "a generator of NumPy": (

@@ -24,6 +24,7 @@ from dubito.engine.moments.maxima import greater
 from dubito.engine.moments.values import Spread
 from dubito.errors import InputError
 from dubito_nn import export
+from dubito_nn.bundle import load_bundle
 from dubito_nn.dropout import (
     ConcreteDropout,
     DropConnect,
@@ -170,6 +171,27 @@ class Shortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(x + self.drop(self.branch(x)))
+
+
+class SeedsOfBlocks(nn.Module):
+    """Draws with another number than the p that it states, as DropBlock does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.bernoulli(torch.full_like(x, 0.0), 0.8) if self.training else 0.8 * x
+
+
+def test_a_mask_that_is_drawn_with_another_number_than_its_p_is_exact(tmp_path: Path) -> None:
+    last = nn.Linear(6, 3)
+    engine = engine_of(nn.Sequential(SeedsOfBlocks(), last), tmp_path)
+    (site,) = load_bundle(tmp_path / "network.dubito").sites
+    assert (site.drop_prob, site.keep_prob) == (0.5, 0.8)
+    last.double()
+    mean, covariance = over_all_masks(lambda mask: last(rows(4).double() * mask), 6, 0.2)
+    check_exact(engine, rows(4), mean, covariance)
 
 
 def test_a_path_that_is_dropped_as_one_is_exact(tmp_path: Path) -> None:

@@ -19,12 +19,13 @@ from torch.export import ExportedProgram
 from dubito_nn.advice import advise
 from dubito_nn.bundle import Bundle, bundle_bytes, load_bundle
 from dubito_nn.errors import BundleError, ExportError
-from dubito_nn.lifting.capture import Captured, Mode, capture, isolated, unwrapped
+from dubito_nn.lifting.capture import Captured, Mode, capture, unwrapped
 from dubito_nn.lifting.declared import Declared, Scale, class_names, read_levels, read_scale
 from dubito_nn.lifting.example import Example, FreeDims, read_example
 from dubito_nn.lifting.explain import explain
 from dubito_nn.lifting.granularity import with_granularity
 from dubito_nn.lifting.inject import inject_dropout
+from dubito_nn.lifting.isolation import isolated
 from dubito_nn.lifting.lift import Lifted, lift, without_unserved
 from dubito_nn.lifting.lower import lower, refuse_as_recorded
 from dubito_nn.lifting.prove import prove, two_sizes

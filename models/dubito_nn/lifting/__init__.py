@@ -4,7 +4,9 @@ declared     what the caller says of the output
 example      the rows that all is recorded and proved with
 inject       dropout put where a network has none
 selected     the network with one output picked
+isolation    what is the process's own stays as it is
 capture      traced twice, as it samples and as it is evaluated
+branching    drawn numbers that decide what is computed
 counting     how many rows there are, as a symbol
 opaque       recurrent layers kept whole meanwhile
 respelled    calls written in another way meanwhile

@@ -12,27 +12,25 @@ from __future__ import annotations
 
 import copy
 import io
-import logging
-import random
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 from torch.export import Dim, ExportedProgram
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from dubito_nn.errors import ExportError
+from dubito_nn.lifting.branching.deciding import Deciding
+from dubito_nn.lifting.branching.python import drawn_by_torch
 from dubito_nn.lifting.counting import symbolic_counts
 from dubito_nn.lifting.declared import Declared
 from dubito_nn.lifting.example import BATCH, ROWS, Inputs
 from dubito_nn.lifting.explain import SKIPPED, explain, explain_rows, is_about_rows, reason
+from dubito_nn.lifting.isolation import own_generators, python_randomness
 from dubito_nn.lifting.known import known_values
 from dubito_nn.lifting.opaque import WholeRecurrence
 from dubito_nn.lifting.respelled import Respelled
@@ -41,7 +39,6 @@ from dubito_nn.lifting.selected import PREFIX, Selected
 Mode = Literal["sampling", "evaluation"]
 WHOLE = "(the network itself)"
 _MAX_ROWS = 2**31 - 1
-_SEED = 6_180_339_887  # one that no forward pass is likely to set itself
 _KEEPS_STATISTICS = (nn.modules.batchnorm._NormBase, _SpectralNorm)
 
 
@@ -89,6 +86,7 @@ class Captured:
     def run(self, inputs: Mapping[str, Tensor], mode: Mode) -> dict[str, Tensor]:
         """Run the eager network in a mode, without gradients."""
         set_mode(self.module, mode)
+        self.module.conditions = list
         with torch.no_grad(), self._watching():
             result = self.module(*(inputs[name].clone() for name in self.example))
         return {key: value.detach() for key, value in result.items()}
@@ -128,14 +126,46 @@ class Captured:
         return recorded
 
     def _record(self, mode: Mode, rows: object) -> ExportedProgram:
+        """The recording; where drawn numbers decide, of every way that the network may go."""
+        from dubito_nn.lifting.branching.merging import merged  # it reads paths, as named here
+
+        recorded, answers = self._record_way(mode, rows, ())
+        turned = [self._record_turned(mode, rows, number) for number in range(len(answers))]
+        return merged(recorded, turned, len(self.outputs), answers) if turned else recorded
+
+    def _record_turned(self, mode: Mode, rows: object, number: int) -> ExportedProgram:
+        """The recording in which one decision falls the other way."""
+        try:
+            return self._record_way(mode, rows, (number,))[0]
+        except Exception as error:
+            if is_about_rows(error):
+                raise
+            where = f"module `{self.running[-1]}`" if self.running else "the network"
+            raise ExportError(
+                f"{where} cannot be recorded where a drawn number decides the other way than"
+                f" usual: {reason(error)}. {SKIPPED}"
+            ) from error
+
+    def _record_way(
+        self, mode: Mode, rows: object, turned: Sequence[int]
+    ) -> tuple[ExportedProgram, list[bool]]:
+        """A recording in which some decisions are turned, and how all fell."""
         set_mode(self.module, mode)
         args = tuple(tensor.clone() for tensor in self.example.values())
         changing = [self.module.get_buffer(name) for name in self.changing]
         known = known_values([*args, *changing])
-        with self._watching(), WholeRecurrence(self.running), Respelled(), known as seen:
+        deciding = Deciding(turned, self.running)
+        self.module.conditions = lambda: deciding.conditions
+        with (
+            self._watching(as_tensors=True),
+            WholeRecurrence(self.running),
+            Respelled(),
+            deciding,
+            known as seen,
+        ):
             recorded = _export(self.module, args, self._shapes(rows))
-            self.has_looked = seen.looked
-            return recorded
+            self.has_looked = seen.looked or bool(turned and self.has_looked)
+            return recorded, deciding.answers
 
     def eager_reason(self, mode: Mode) -> str | None:
         """Why the network does not even run, where that is why it cannot be recorded."""
@@ -176,16 +206,16 @@ class Captured:
         )
 
     @contextmanager
-    def _watching(self) -> Iterator[None]:
+    def _watching(self, *, as_tensors: bool = False) -> Iterator[None]:
         """Keep the path of the module that is running, so that a refusal can name it."""
         hooks = []
         self.running.clear()
-        generators = _own_generators(self.module.network)
-        state, seed = _python_randomness(generators), torch.initial_seed()
+        generators = own_generators(self.module.network)
+        state, seed = python_randomness(generators), torch.initial_seed()
 
         def refuse_python_draws() -> None:
             where = self.running[-1] if self.running else WHOLE
-            if _python_randomness(generators) != state:
+            if python_randomness(generators) != state:
                 raise ExportError(
                     f"module `{where}` draws from Python's `random` or NumPy, which a graph cannot"
                     f" hold: draw with torch.rand in forward(). {SKIPPED}"
@@ -209,7 +239,8 @@ class Captured:
             hooks.append(module.register_forward_pre_hook(enter, prepend=True))
             hooks.append(module.register_forward_hook(leave))
         try:
-            yield
+            with drawn_by_torch(self.module.network, as_tensors=as_tensors):
+                yield
         finally:
             for hook in hooks:
                 hook.remove()
@@ -321,64 +352,3 @@ def _export(
     finally:
         text = said.getvalue()
         print(text if graph is None else text.replace(f"{graph}\n", ""), end="", file=sys.stderr)
-
-
-def _torch_handlers() -> list[logging.Handler]:
-    """What writes the log lines of torch itself, not those of whoever calls us."""
-    names = [name for name in logging.root.manager.loggerDict if f"{name}.".startswith("torch.")]
-    return [handler for name in names for handler in logging.getLogger(name).handlers]
-
-
-def _drop(record: logging.LogRecord) -> bool:
-    """No line of a log passes this filter."""
-    return False
-
-
-@contextmanager
-def isolated() -> Iterator[None]:
-    """Export as if alone: generators, gradient mode and warnings of the caller stay as they are.
-
-    The recorder's warnings and log lines speak of its inner life; what matters is raised. The fused
-    evaluation path of `nn.TransformerEncoder` is off, since no graph can hold it, and so are the
-    checks of `torch.distributions`, which decide by values.
-    """
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    validate = Distribution._validate_args
-    python_state = random.getstate()
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        stack.enter_context(torch.random.fork_rng(devices=[]))
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        warnings.simplefilter("ignore")
-        for handler in _torch_handlers():
-            handler.addFilter(_drop)
-            stack.callback(handler.removeFilter, _drop)
-        torch.manual_seed(_SEED)
-        torch.backends.mha.set_fastpath_enabled(False)
-        Distribution.set_default_validate_args(False)
-        try:
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast_path)
-            Distribution.set_default_validate_args(validate)
-            random.setstate(python_state)
-
-
-def _own_generators(network: nn.Module) -> list[random.Random | np.random.Generator]:
-    """Generators of Python and NumPy that modules hold."""
-    held = (value for module in network.modules() for value in vars(module).values())
-    return [value for value in held if isinstance(value, (random.Random, np.random.Generator))]
-
-
-def _python_randomness(
-    generators: Sequence[random.Random | np.random.Generator] = (),
-) -> tuple[object, ...]:
-    """The state of the generators that a graph cannot hold."""
-    held = [
-        g.getstate() if isinstance(g, random.Random) else str(g.bit_generator.state)
-        for g in generators
-    ]
-    state = np.random.get_state(legacy=False)  # noqa: NPY002 - it is read, not drawn from
-    assert isinstance(state, dict)
-    return random.getstate(), state["state"]["key"].tobytes(), state["state"]["pos"], *held

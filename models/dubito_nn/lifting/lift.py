@@ -58,6 +58,7 @@ class Lifted:
         paths: module path by node name.
         notices: what the user should know, such as sites that no served output reads.
         names: node name by name in the recorded graph.
+        conditions: names of the truth values by which drawn numbers choose.
     """
 
     program: Program
@@ -66,6 +67,7 @@ class Lifted:
     paths: dict[str, str]
     notices: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    conditions: tuple[str, ...] = ()
 
 
 def lift(program: ExportedProgram, captured: Captured, *, draw: bool) -> Lifted:
@@ -95,7 +97,8 @@ def lift(program: ExportedProgram, captured: Captured, *, draw: bool) -> Lifted:
     paths = {name: module_path(node) for node, name in lifter.names.items()}
     lifted = Program(tuple(lifter.nodes), lifter.outputs)
     names = {node.name: name for node, name in lifter.names.items()}
-    return Lifted(lifted, lifter.sites, lifter.weights, paths, tuple(lifter.notices), names)
+    notices, conditions = tuple(lifter.notices), tuple(map(lifter.names.__getitem__, lifter.asked))
+    return Lifted(lifted, lifter.sites, lifter.weights, paths, notices, names, conditions)
 
 
 def without_unserved(lifted: Lifted) -> Lifted:
@@ -138,6 +141,7 @@ class Lifter:
         count: nodes emitted that the recorded graph does not have.
         folding: the values that follow from weights alone.
         resting: the means of masks, where nothing is drawn.
+        asked: the conditions by which drawn numbers choose.
     """
 
     recorded: ExportedProgram
@@ -154,8 +158,11 @@ class Lifter:
     folding: Folding = field(init=False)
     resting: MaskMeans = field(default_factory=MaskMeans)
 
+    asked: list[fx.Node] = field(init=False)
+
     def __post_init__(self) -> None:
         self.folding = Folding(self.recorded)
+        self.asked = served_values(self.recorded)[len(self.captured.outputs) :]  # type: ignore[assignment]
 
     def take(self, node: fx.Node) -> None:
         """Carry one recorded node over."""

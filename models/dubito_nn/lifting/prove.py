@@ -8,16 +8,17 @@ another; see that every site alone changes the output, or take note of those tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from dubito_nn.errors import ExportError
+from dubito_nn.lifting.branching.outcomes import decisions, drawn_in, ways
 from dubito_nn.lifting.capture import WHOLE, Captured
 from dubito_nn.lifting.dead import REDRAWS, dead_sites
-from dubito_nn.lifting.draws import TOLERANCE, tolerance
+from dubito_nn.lifting.draws import TOLERANCE, random_draws, tolerance
 from dubito_nn.lifting.lift import Lifted, without_unserved
 from dubito_nn.lifting.recording import DrawRecorder
 from dubito_nn.lifting.rows import prove_rows
@@ -75,20 +76,49 @@ def _prove_beyond(captured: Captured, lifted: Lifted, point: Program) -> None:
 
 
 def _replay(captured: Captured, lifted: Lifted, inputs: Mapping[str, Tensor]) -> None:
-    """Feed eager draws to the lifted graph and compare the outputs."""
-    with DrawRecorder(captured.running) as recorder:
-        eager = captured.run(inputs, "sampling")["output"]
-    if len(recorder.draws) != len(lifted.sites):
-        paths = [site.module_path for site in lifted.sites]
-        odd = [path for path in recorder.paths if recorder.paths.count(path) != paths.count(path)]
+    """Feed eager draws to the lifted graph and compare the outputs, in every way it may go."""
+    found = decisions(lifted.program, lifted.conditions, inputs, lifted.weights, lifted.sites)
+    for way in ways(found):
+        drawn, told = drawn_in(found, way, lifted.sites)
+        _replay_way(captured, lifted, inputs, drawn, told)
+
+
+def _replay_way(
+    captured: Captured,
+    lifted: Lifted,
+    inputs: Mapping[str, Tensor],
+    drawn: Sequence[int],
+    told: Mapping[int, float],
+) -> None:
+    """Compare one pass.
+
+    Args:
+        captured: the eager network.
+        lifted: its graph.
+        inputs: to both.
+        drawn: the sites that the eager network draws at, in order.
+        told: what some of them are to draw.
+    """
+    places = {site: place for place, site in enumerate(drawn)}
+    by_place = {places[site]: number for site, number in told.items() if site in places}
+    with DrawRecorder(captured.running, by_place) as eager:
+        expected = captured.run(inputs, "sampling")["output"]
+    if len(eager.draws) != len(drawn):
+        paths = [lifted.sites[site].module_path for site in drawn]
+        odd = [path for path in eager.paths if eager.paths.count(path) != paths.count(path)]
         raise ExportError(
             f"module `{(odd or [WHOLE])[0]}` draws numbers that no output reads, or not in every"
-            f" pass ({len(recorder.draws)} draws, {len(lifted.sites)} of them in the graph): take"
+            f" pass ({len(eager.draws)} draws, {len(drawn)} of them in the graph): take"
             " the layer out, or make its draws depend on nothing but the input's shape"
         )
+    unread = random_draws(lifted.sites)
 
     def recorded(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        draw: Tensor = recorder.draws[index]
+        if index not in places:
+            return unread(index, size, dtype)
+        draw: Tensor = eager.draws[places[index]]
+        if index in told and draw.numel() == 1:
+            draw = draw.reshape(()).expand(size)
         if tuple(draw.shape) != size:
             path = lifted.sites[index].module_path
             raise ExportError(
@@ -98,7 +128,7 @@ def _replay(captured: Captured, lifted: Lifted, inputs: Mapping[str, Tensor]) ->
         return draw.to(dtype)
 
     graph: Tensor = lifted.program.run(inputs, lifted.weights, recorded)["output"]
-    _agree(eager, graph, "with the draws of the network itself, its graph", "sampling")
+    _agree(expected, graph, "with the draws of the network itself, its graph", "sampling")
 
 
 def _compare_point(

@@ -22,10 +22,14 @@ class DrawRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         running: paths of the modules whose forward pass is under way, kept by the caller.
+        told: what ω is to be, by the number of the draw.
     """
 
-    def __init__(self, running: Sequence[str] = ()) -> None:
+    def __init__(
+        self, running: Sequence[str] = (), told: Mapping[int, float] | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._told = told or {}
         self.draws: list[Tensor] = []
         self.paths: list[str] = []
         self._running = running
@@ -53,6 +57,9 @@ class DrawRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._keep(draw)
             return args[0].copy_(result) if name.endswith("_") else result  # type: ignore[attr-defined]
         result = func(*args, **kwargs)
+        told = self._told.get(len(self.draws))
+        if told is not None and base in _TOLD:
+            result.copy_(_TOLD[base](told, arguments))
         if base == "native_dropout":
             self._keep(result[1].to(result[0].dtype))
         elif base == "bernoulli":
@@ -72,6 +79,8 @@ class DrawRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         assert isinstance(like, Tensor)
         assert isinstance(probability, Tensor)
         uniform = torch.rand(like.shape, dtype=probability.dtype)
+        if len(self.draws) in self._told:
+            uniform.fill_(self._told[len(self.draws)])
         self._keep(uniform)
         result = (uniform < probability).to(like.dtype)
         return like.copy_(result) if in_place else result
@@ -99,6 +108,20 @@ def _floats(args: Sequence[object]) -> list[float]:
 
 def _as_drawn(result: Tensor, args: Sequence[object]) -> Tensor:
     return result
+
+
+def _between(told: float, args: Sequence[object]) -> Tensor:
+    low, high = _floats(args)[:2]
+    return torch.tensor(low + (high - low) * told, dtype=torch.float64)
+
+
+def _around(told: float, args: Sequence[object]) -> Tensor:
+    mean, deviation = _floats(args)[:2]
+    return torch.tensor(mean + deviation * told, dtype=torch.float64)
+
+
+def _itself(told: float, args: Sequence[object]) -> Tensor:
+    return torch.tensor(told, dtype=torch.float64)
 
 
 def _uniform(result: Tensor, args: Sequence[object]) -> Tensor:
@@ -175,6 +198,13 @@ _DRAWN_HERE: dict[str, Callable[[Sequence[object]], tuple[Tensor, Tensor]]] = {
     "randperm": _randperm,
 }
 """ω and the result, of operators whose result does not tell its ω."""
+
+_TOLD: dict[str, Callable[[float, Sequence[object]], Tensor]] = {
+    **dict.fromkeys(("rand", "rand_like", "randn", "randn_like", "bernoulli"), _itself),
+    "uniform": _between,
+    "normal": _around,
+}
+"""The result of an operator that is told its ω."""
 
 _INVERSES: dict[str, Callable[[Tensor, Sequence[object]], Tensor]] = {
     "rand": _as_drawn,

@@ -85,7 +85,7 @@ class MaskMeans:
             self.uniforms[node] = (low, high)
 
     def _compared(self, lifter: Lifter, node: fx.Node) -> Ref | None:
-        if node.target not in (*_SMALLER, *_GREATER) or not self._can_follow(node):
+        if node.target not in (*_SMALLER, *_GREATER) or not self._can_follow(lifter, node):
             return None
         draw, bound = node.args[:2]
         is_below = node.target in _SMALLER
@@ -133,13 +133,14 @@ class MaskMeans:
             self.masks.add(node)
         return None
 
-    def _can_follow(self, node: fx.Node) -> bool:
+    def _can_follow(self, lifter: Lifter, node: fx.Node) -> bool:
         """Whether all that reads a truth value also takes its mean."""
         return all(
-            user.target in (*_WHERE, *_SCALING)
+            (user.op == "output" and node in lifter.asked)
+            or user.target in (*_WHERE, *_SCALING)
             or (user.target in _CASTS and user.meta["val"].is_floating_point())
             or (user.target in _FILLED and _is_finite(user.args[2]))
-            or (user.target in (*_NOT, *_SHAPED) and self._can_follow(user))
+            or (user.target in (*_NOT, *_SHAPED) and self._can_follow(lifter, user))
             for user in node.users
         )
 

@@ -9,7 +9,7 @@ Dimensions: C classes, D outputs, Q quantiles, F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -46,12 +46,13 @@ class Selected(nn.Module):
         self._keywords = keywords
         self._declared = declared
         self._seen: list[Tensor] = []
+        self.conditions: Callable[[], Sequence[Tensor]] = list
         self.features = features
         if features is not None:
             _submodule(network, features).register_forward_hook(self._remember)
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """Run the network and return `output`, and `features` where asked."""
+        """Run the network: `output`, `features` where asked, and what drawn numbers decide by."""
         self._seen.clear()
         if self._keywords:
             returned = self.network(**dict(zip(self._keywords, inputs, strict=True)))
@@ -60,6 +61,8 @@ class Selected(nn.Module):
         result = {"output": self._shaped(self._picked(returned))}
         if self.features is not None:
             result["features"] = self._feature_rows(inputs[0].shape[0])
+        for number, condition in enumerate(self.conditions()):
+            result[f"condition_{number}"] = condition
         return result
 
     def _remember(self, module: nn.Module, args: object, result: object) -> None:

@@ -26,8 +26,8 @@ _LOGIT_END = 32.0  # beyond it lies 1e-14 of the uniform distribution
 def nodes_of(site: Site) -> tuple[Tensor, Tensor]:
     """Nodes ω_K and weights w_K of a site, in float64, each of shape (K,)."""
     if site.distribution == "bernoulli":
-        assert site.drop_prob is not None
-        return _double([0.0, 1.0]), _double([site.drop_prob, 1 - site.drop_prob])
+        mean = site.bernoulli_mean  # a layer may draw with another number than its p
+        return _double([0.0, 1.0]), _double([1 - mean, mean])
     return _normal() if site.distribution == "normal" else _uniform()
 
 

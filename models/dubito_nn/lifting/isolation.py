@@ -1,0 +1,81 @@
+"""Export as if alone: what is the process's own stays as it is.
+
+Its job: keep generators, gradient mode, warnings and log lines of the caller apart from a
+recording, and tell whether a network has drawn from generators that a graph cannot hold.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from torch.distributions import Distribution
+
+_SEED = 6_180_339_887  # one that no forward pass is likely to set itself
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Export as if alone: generators, gradient mode and warnings of the caller stay as they are.
+
+    The recorder's warnings and log lines speak of its inner life; what matters is raised. The fused
+    evaluation path of `nn.TransformerEncoder` is off, since no graph can hold it, and so are the
+    checks of `torch.distributions`, which decide by values.
+    """
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    validate = Distribution._validate_args
+    python_state = random.getstate()
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        warnings.simplefilter("ignore")
+        for handler in _torch_handlers():
+            handler.addFilter(_drop)
+            stack.callback(handler.removeFilter, _drop)
+        torch.manual_seed(_SEED)
+        torch.backends.mha.set_fastpath_enabled(False)
+        Distribution.set_default_validate_args(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast_path)
+            Distribution.set_default_validate_args(validate)
+            random.setstate(python_state)
+
+
+def own_generators(network: nn.Module) -> list[random.Random | np.random.Generator]:
+    """Generators of Python and NumPy that modules hold."""
+    held = (value for module in network.modules() for value in vars(module).values())
+    return [value for value in held if isinstance(value, (random.Random, np.random.Generator))]
+
+
+def python_randomness(
+    generators: Sequence[random.Random | np.random.Generator] = (),
+) -> tuple[object, ...]:
+    """The state of the generators that a graph cannot hold."""
+    held = [
+        g.getstate() if isinstance(g, random.Random) else str(g.bit_generator.state)
+        for g in generators
+    ]
+    state = np.random.get_state(legacy=False)  # noqa: NPY002 - it is read, not drawn from
+    assert isinstance(state, dict)
+    return random.getstate(), state["state"]["key"].tobytes(), state["state"]["pos"], *held
+
+
+def _torch_handlers() -> list[logging.Handler]:
+    """What writes the log lines of torch itself, not those of whoever calls us."""
+    names = [name for name in logging.root.manager.loggerDict if f"{name}.".startswith("torch.")]
+    return [handler for name in names for handler in logging.getLogger(name).handlers]
+
+
+def _drop(record: logging.LogRecord) -> bool:
+    """No line of a log passes this filter."""
+    return False
