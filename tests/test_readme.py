@@ -140,10 +140,27 @@ def test_the_tutorial_runs_from_its_first_line_to_its_last(run: Run) -> None:
     assert "What was promised, and what came" in report
 
 
+def test_sentences_go_from_a_tokenizer_to_curl(run: Run) -> None:
+    code, shell = (
+        block(language, word, INPUTS)
+        for language, word in (("python", "WordPieceTrainer"), ("bash", "register moods"))
+    )
+    run(f"'{sys.executable}' -W error - <<'PY'\n{code}PY")
+    shown = run(shell.replace("\ncurl", "\necho; curl"))
+    assert "predictive_entropy" in shown
+    two, one = (json.loads(line) for line in shown.splitlines() if line.startswith("{"))
+    assert two["outputs"]["label"] == ["good", "bad"]
+    assert one["outputs"]["label"] == ["bad"]
+
+
 def test_a_table_goes_from_scikit_learn_to_curl(run: Run) -> None:
     python, shell, curl = (
         block(language, word, INPUTS)
-        for language, word in (("python", "from_sklearn"), ("bash", "register"), ("bash", "curl"))
+        for language, word in (
+            ("python", "from_sklearn"),
+            ("bash", "register outcomes"),
+            ("bash", "id_column"),
+        )
     )
     run(f"'{sys.executable}' -W error - <<'PY'\n{python}PY")
     shown = run(shell)

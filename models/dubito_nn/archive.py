@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import BinaryIO
 
 from dubito_nn.errors import BundleError
@@ -45,7 +46,7 @@ class _Entry:
 
 
 def read_archive(
-    file: BinaryIO, size: int, limits: Mapping[str, int]
+    file: BinaryIO, size: int, limits: Mapping[str, int], *, optional: int = 0
 ) -> tuple[dict[str, bytes], str]:
     """The entries of a file, and the SHA-256 of the whole file.
 
@@ -53,12 +54,14 @@ def read_archive(
         file: open for reading.
         size: of the file, in bytes.
         limits: the names that must be there, in order, with the largest size of each in bytes.
+        optional: how many of the last of them may be missing.
 
     Raises:
         BundleError: where a byte of the file is not as the writer writes it.
     """
-    start, directory, end = _read_directory(file, size, len(limits))
-    entries = _parse_directory(directory, start, limits)
+    counts = range(len(limits) - optional, len(limits) + 1)
+    count, start, directory, end = _read_directory(file, size, counts)
+    entries = _parse_directory(directory, start, dict(islice(limits.items(), count)), counts[0])
     digest = hashlib.sha256()
     contents: dict[str, bytes] = {}
     file.seek(0)
@@ -76,8 +79,8 @@ def read_archive(
     return contents, digest.hexdigest()
 
 
-def _read_directory(file: BinaryIO, size: int, count: int) -> tuple[int, bytes, bytes]:
-    """Where the directory starts, its bytes, and the end record."""
+def _read_directory(file: BinaryIO, size: int, counts: range) -> tuple[int, int, bytes, bytes]:
+    """How many entries there are, where the directory starts, its bytes, and the end record."""
     if size > _MAX_BYTES:
         raise BundleError(f"the file expects at most 4 GiB, got {size} bytes: serve a smaller one")
     if size < _END.size:
@@ -91,15 +94,17 @@ def _read_directory(file: BinaryIO, size: int, count: int) -> tuple[int, bytes, 
         raise _unreadable("an end record with a comment, or of several disks")
     if start + length + _END.size != size:
         raise _unreadable("its directory does not end where the file ends")
-    if entries != count:
-        raise BundleError(f"a bundle expects {count} entries, got {entries}: export it again")
+    if entries not in counts:
+        raise _miscounted(counts[0], entries)
     if length > 4096:
         raise _unreadable("its directory is too long for its entries")
     file.seek(start)
-    return start, file.read(length), end
+    return entries, start, file.read(length), end
 
 
-def _parse_directory(directory: bytes, start: int, limits: Mapping[str, int]) -> list[_Entry]:
+def _parse_directory(
+    directory: bytes, start: int, limits: Mapping[str, int], required: int
+) -> list[_Entry]:
     """Read the entries of a zip directory, which must be those of a bundle, in order."""
     entries, at, offset = [], 0, 0
     for name, limit in limits.items():
@@ -110,6 +115,8 @@ def _parse_directory(directory: bytes, start: int, limits: Mapping[str, int]) ->
         flags, method, crc, stored, size = fields[5], fields[6], *fields[9:12]
         length, *further, _, attributes, header_offset = fields[12:]
         stored_name = directory[at + _DIRECTORY.size : at + _DIRECTORY.size + length]
+        if stored_name != name.encode() and len(entries) == required:
+            raise _miscounted(required, len(limits))
         if stored_name != name.encode():
             raise BundleError(
                 f"a bundle expects the entry `{name}` in this place, got"
@@ -153,6 +160,10 @@ def _check_local(header: bytes, entry: _Entry) -> None:
         raise _unreadable(f"entry `{entry.name}` has no header")
     if (*fields[3:5], *fields[7:]) != expected or header[_LOCAL.size :] != name:
         raise BundleError(f"entry `{entry.name}`: its two headers disagree")
+
+
+def _miscounted(expected: int, got: int) -> BundleError:
+    return BundleError(f"a bundle expects {expected} entries, got {got}: export it again")
 
 
 def _unreadable(reason: str) -> BundleError:

@@ -6,6 +6,7 @@ Its job: write `*.dubito`, and read it back without executing or evaluating anyt
     sampling.json          the lifted graph f(x, ω)
     point.json             the evaluation-mode graph (weight scaling, one pass)
     weights.safetensors    tensors that both graphs name
+    tokenizer.json         of a network that declares texts; others do not have it
 
 Every limit is checked before the thing it limits is read.
 """
@@ -29,19 +30,22 @@ from dubito_nn.archive import read_archive
 from dubito_nn.errors import BundleError
 from dubito_nn.manifest import Manifest, Site
 from dubito_nn.manifest_reader import manifest_from_json
+from dubito_nn.preprocess.parts import tokenizer_of, with_tokenizer
+from dubito_nn.preprocess.tokenizer import MAX_BYTES, read_tokenizer
 from dubito_nn.program import Program, Ref, from_json, sites_in, to_json
 from dubito_nn.strict_json import parse
 from dubito_nn.tensors import read_tensors
 
-MANIFEST, SAMPLING, POINT, WEIGHTS = (
+MANIFEST, SAMPLING, POINT, WEIGHTS, TOKENIZER = (
     "manifest.json",
     "sampling.json",
     "point.json",
     "weights.safetensors",
+    "tokenizer.json",
 )
-ENTRIES = (MANIFEST, SAMPLING, POINT, WEIGHTS)
+ENTRIES = (MANIFEST, SAMPLING, POINT, WEIGHTS, TOKENIZER)
 MAX_JSON_BYTES = 8 * 2**20
-_LIMITS = {name: MAX_JSON_BYTES for name in ENTRIES} | {WEIGHTS: 2**32}
+_LIMITS = {name: MAX_JSON_BYTES for name in ENTRIES} | {WEIGHTS: 2**32, TOKENIZER: MAX_BYTES}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # entries carry no time, so that equal networks give equal files
 
 
@@ -103,11 +107,14 @@ def bundle_bytes(
         POINT: _dump(to_json(point)),
         WEIGHTS: safetensors.torch.save({key: weights[key] for key in sorted(weights)}),
     }
+    tokenizer = tokenizer_of(manifest.preprocess)
+    if tokenizer is not None:
+        entries[TOKENIZER] = tokenizer.encode()
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in entries.items()}
     entries[MANIFEST] = _dump(replace(manifest, digests=digests).to_json())
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name in ENTRIES:
+        for name in (name for name in ENTRIES if name in entries):
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), entries[name])
     return file.getvalue()
 
@@ -121,6 +128,7 @@ def load_bundle(source: str | Path | bytes) -> Bundle:
     entries, digest, size = _read(source)
     manifest = manifest_from_json(parse(entries.pop(MANIFEST), MANIFEST))
     _check_digests(manifest, entries)
+    manifest = _with_tokenizer(manifest, entries.pop(TOKENIZER, None))
     sampling = from_json(parse(entries.pop(SAMPLING), SAMPLING), where=SAMPLING)
     point = from_json(parse(entries.pop(POINT), POINT), where=POINT)
     weights = read_tensors(entries.pop(WEIGHTS), WEIGHTS)
@@ -137,11 +145,11 @@ def load_bundle(source: str | Path | bytes) -> Bundle:
 def _read(source: str | Path | bytes) -> tuple[dict[str, bytes], str, int]:
     """The entries, the file's SHA-256 and its size."""
     if isinstance(source, bytes):
-        return *read_archive(io.BytesIO(source), len(source), _LIMITS), len(source)
+        return *read_archive(io.BytesIO(source), len(source), _LIMITS, optional=1), len(source)
     try:
         with open(source, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            return *read_archive(file, size, _LIMITS), size
+            return *read_archive(file, size, _LIMITS, optional=1), size
     except OSError as error:
         raise BundleError(f"cannot read `{source}`: {error.strerror or error}") from error
 
@@ -150,6 +158,23 @@ def _check_digests(manifest: Manifest, entries: Mapping[str, bytes]) -> None:
     for name, content in entries.items():
         if (manifest.digests or {}).get(name) != hashlib.sha256(content).hexdigest():
             raise BundleError(f"{name} does not have the SHA-256 that the manifest states")
+
+
+def _with_tokenizer(manifest: Manifest, content: bytes | None) -> Manifest:
+    """The manifest whose texts have the tokenizer of the bundle."""
+    digest = tokenizer_of(manifest.preprocess)
+    if (content is None) != (digest is None):
+        found = "lacks one" if content is None else "has one"
+        raise BundleError(
+            f"{TOKENIZER} belongs to a manifest that declares texts: the file {found}"
+        )
+    if content is None or manifest.preprocess is None:
+        return manifest
+    if digest != hashlib.sha256(content).hexdigest():
+        raise BundleError(f"{TOKENIZER} does not have the SHA-256 that the texts of it state")
+    return replace(
+        manifest, preprocess=with_tokenizer(manifest.preprocess, read_tokenizer(content))
+    )
 
 
 def _check_names(

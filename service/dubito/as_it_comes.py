@@ -38,7 +38,7 @@ class _AsItComes:
 _ROWS = _AsItComes(
     {
         "anyOf": [
-            {**_ARRAY, "description": "Nested lists, rows first; or records of a table."},
+            {**_ARRAY, "description": "Nested lists, rows first; records of a table; or texts."},
             {"type": "object", "additionalProperties": _ARRAY},
         ]
     }

@@ -8,6 +8,7 @@ OCTETS = "application/octet-stream"
 CSV = "text/csv"
 ARROW = "application/vnd.apache.arrow.stream"
 NDJSON = "application/x-ndjson"
+TEXT = "text/plain"
 TABLES = (CSV, NDJSON, PARQUET, ARROW)
 """Bodies of tables, for models that declare how their inputs are made."""
 IMAGES = ("image/png", "image/jpeg", "image/webp", "image/tiff")

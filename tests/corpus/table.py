@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import documents, files, graphs, preprocess, sizes, weights
+from . import documents, files, graphs, preprocess, sizes, tokenizers, weights
 from .cases import CASES
 
-MODULES = (files, documents, preprocess, weights, graphs, sizes)
+MODULES = (files, documents, preprocess, tokenizers, weights, graphs, sizes)
 
 __all__ = ["CASES", "MODULES"]

@@ -12,8 +12,17 @@ import torch
 from torch import Tensor
 
 from dubito_nn.errors import BundleError, ExportError
-from dubito_nn.preprocess.parts import ArrayInput, Part, Seen, TableInput
+from dubito_nn.preprocess.parts import (
+    ArrayInput,
+    Part,
+    Seen,
+    TableInput,
+    stated,
+    tokenizer_of,
+    with_tokenizer,
+)
 from dubito_nn.preprocess.reader import read_preprocess
+from dubito_nn.preprocess.text import IDS, TextInput, canonical
 
 if TYPE_CHECKING:
     from dubito_nn.manifest import InputSpec
@@ -37,19 +46,22 @@ def read_given(
     if given is None:
         return None
     several = list(given) if isinstance(given, list | tuple) else [given]
-    only = inputs[0].name if len(inputs) == 1 else None
     parts = [part for part in several if isinstance(part, Part)]
     if len(parts) < len(several):
         raise ExportError(
             f"preprocess expects parts of dubito_nn.preprocess, got {str(several)[:80]}: give a"
-            " TableInput, an ImageInput, an ArrayInput, or a list of them"
+            " TableInput, an ImageInput, a TextInput, an ArrayInput, or a list of them"
         )
+    parts = [_named(part, inputs) for part in parts]
     try:
-        written = json.dumps([asdict(_named(part, only)) for part in parts], default=_plain)
+        written = json.dumps([asdict(part) for part in stated(parts)], default=_plain)
         read = read_preprocess(json.loads(written), inputs)
     except (BundleError, TypeError, ValueError) as error:
         raise ExportError(f"preprocess: {str(error).removeprefix('manifest: ')}") from error
     assert read is not None
+    tokenizer = tokenizer_of(parts)
+    if tokenizer is not None:
+        read = with_tokenizer(read, tokenizer)
     return tuple(
         replace(part, seen=_range(example[str(part.input)]))
         if isinstance(part, ArrayInput)
@@ -58,12 +70,34 @@ def read_given(
     )
 
 
-def _named(part: Part, only: str | None) -> Part:
+def _named(part: Part, inputs: Sequence[InputSpec]) -> Part:
     """A part that names its inputs."""
+    only = inputs[0].name if len(inputs) == 1 else None
+    if isinstance(part, TextInput):
+        return _named_text(part, {spec.name: spec.shape for spec in inputs}, only)
     if not isinstance(part, TableInput):
         return replace(part, input=part.input or only)
     columns = [replace(column, input=column.input or only) for column in part.columns]
     return TableInput(tuple(columns))
+
+
+def _named_text(
+    part: TextInput, shapes: Mapping[str, tuple[int | str, ...]], only: str | None
+) -> TextInput:
+    """A text that makes what the network takes of it, of the length that it takes."""
+    ids = part.ids or only or IDS
+    size = shapes[ids][0] if len(shapes.get(ids, ())) == 1 else None
+    length = size if isinstance(size, int) and part.length is None else part.length
+    is_cut = isinstance(part.max_length, int) and isinstance(length, int)
+    return replace(
+        part,
+        tokenizer=canonical(part.tokenizer),
+        ids=ids,
+        mask=part.mask if part.mask in shapes else None,
+        type_ids=part.type_ids if part.type_ids in shapes else None,
+        length=length,
+        max_length=min(part.max_length, length) if is_cut and length else part.max_length,
+    )
 
 
 def _range(example: Tensor) -> Seen | None:

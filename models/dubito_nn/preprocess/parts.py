@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from dubito_nn.preprocess.columns import Column
 from dubito_nn.preprocess.images import ImageInput
+from dubito_nn.preprocess.text import TextInput
 
 Seen: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -57,4 +59,28 @@ class ArrayInput:
         return (self.input,)
 
 
-Part: TypeAlias = TableInput | ArrayInput | ImageInput
+Part: TypeAlias = TableInput | ArrayInput | ImageInput | TextInput
+_DIGEST = 64  # hexadecimal digits
+
+
+def tokenizer_of(parts: Sequence[Part] | None) -> str | None:
+    """The tokenizer that all parts of text share; None where there are none."""
+    return next((part.tokenizer for part in parts or () if isinstance(part, TextInput)), None)
+
+
+def stated(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Parts as a manifest states them: of a tokenizer the SHA-256 of its entry."""
+    return tuple(
+        replace(part, tokenizer=hashlib.sha256(part.tokenizer.encode()).hexdigest())
+        if isinstance(part, TextInput) and len(part.tokenizer) != _DIGEST
+        else part
+        for part in parts
+    )
+
+
+def with_tokenizer(parts: Sequence[Part], tokenizer: str) -> tuple[Part, ...]:
+    """Parts whose texts are cut by a tokenizer."""
+    return tuple(
+        replace(part, tokenizer=tokenizer) if isinstance(part, TextInput) else part
+        for part in parts
+    )

@@ -6,6 +6,7 @@ Its job: `read_preprocess`, which checks every field of parsed JSON before it ma
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, get_args
@@ -25,7 +26,9 @@ from dubito_nn.preprocess.columns import (
 from dubito_nn.preprocess.image_reader import check_image, read_image
 from dubito_nn.preprocess.images import ImageInput
 from dubito_nn.preprocess.parts import ArrayInput, Part, Seen, TableInput
+from dubito_nn.preprocess.text import Side, TextInput, Truncation
 from dubito_nn.strict_fields import (
+    read_integer,
     read_number,
     read_one_of,
     read_optional,
@@ -41,6 +44,9 @@ MAX_COLUMNS = 4096
 MAX_VALUES = 100_000
 """Most categories of one column."""
 MAX_PARTS = 64
+MAX_PIECES = 2**20
+"""Of a text."""
+_DIGEST = re.compile("[0-9a-f]{64}")
 _MAX_NAME = 200
 _WHERE = "manifest: preprocess"
 
@@ -66,8 +72,12 @@ def read_preprocess(raw: object, inputs: Sequence[InputSpec]) -> tuple[Part, ...
         )
     if sum(part.kind == "table" for part in parts) > 1:
         raise BundleError(f"{_WHERE} expects one table at most, got several: join their columns")
+    if len({part.tokenizer for part in parts if isinstance(part, TextInput)}) > 1:
+        raise BundleError(f"{_WHERE} expects one tokenizer for all texts, got several")
     for part in parts:
-        if isinstance(part, TableInput):
+        if isinstance(part, TextInput):
+            _check_text(part, specs)
+        elif isinstance(part, TableInput):
             _check_table(part, specs)
         elif isinstance(part, ImageInput):
             check_image(part, specs[str(part.input)], _WHERE)
@@ -99,9 +109,32 @@ def _array(raw: object, where: str) -> ArrayInput:
     )
 
 
+def _text(raw: object, where: str) -> TextInput:
+    table = read_table(raw, TextInput, where)
+    if not isinstance(table["special_tokens"], bool):
+        raise BundleError(f"{where}: special_tokens expects true or false")
+    return TextInput(
+        tokenizer=_sha256(table["tokenizer"], f"{where}: tokenizer"),
+        max_length=read_integer(table["max_length"], 1, MAX_PIECES, f"{where}: max_length"),
+        name=_name(table["name"], f"{where}: name"),
+        pair=read_optional(table["pair"], _name, f"{where}: pair"),
+        special_tokens=table["special_tokens"],
+        truncation=read_one_of(table["truncation"], get_args(Truncation), f"{where}: truncation"),
+        truncation_side=read_one_of(table["truncation_side"], get_args(Side), f"{where}: side"),
+        length=read_optional(table["length"], _length, f"{where}: length"),
+        padding_side=read_one_of(table["padding_side"], get_args(Side), f"{where}: padding_side"),
+        pad_id=read_integer(table["pad_id"], 0, 2**31 - 1, f"{where}: pad_id"),
+        pad_type_id=read_integer(table["pad_type_id"], 0, 255, f"{where}: pad_type_id"),
+        ids=read_optional(table["ids"], _name, f"{where}: ids"),
+        mask=read_optional(table["mask"], _name, f"{where}: mask"),
+        type_ids=read_optional(table["type_ids"], _name, f"{where}: type_ids"),
+    )
+
+
 _PARTS: dict[str, Callable[[object, str], Part]] = {
     "table": _table,
     "array": _array,
+    "text": _text,
     "image": read_image,
 }
 
@@ -219,6 +252,34 @@ def _check_array(part: ArrayInput, spec: InputSpec) -> None:
         places = 1 if len(spec.shape) != 1 else last
         if any(len(half) not in (1, places) for half in part.seen):
             raise BundleError(f"{_WHERE}: seen of input `{spec.name}` expects {places} numbers")
+
+
+def _check_text(part: TextInput, specs: Mapping[str, InputSpec]) -> None:
+    where, axes = f"{_WHERE}: the text `{part.name}`", set()
+    if part.pair == part.name or (part.pair is None and part.truncation == "only_second"):
+        raise BundleError(f"{where} expects two columns of a pair, got one")
+    for name in map(str, part.inputs):
+        if len(specs[name].shape) != 1:
+            raise BundleError(f"{where} gives rows of one axis, `{name}` takes {specs[name].shape}")
+        axes.add(specs[name].shape[0])
+    if not specs[str(part.ids)].dtype.startswith("int"):
+        raise BundleError(f"{where} gives whole numbers, `{part.ids}` takes other ones")
+    fixed = [size for size in axes if isinstance(size, int)]
+    if len(axes) > 1 or any(size != part.length for size in fixed):
+        raise BundleError(f"{where} expects the length that the inputs take, {sorted(axes)}")
+    if part.length is not None and part.max_length > part.length:
+        raise BundleError(f"{where} expects a max_length of at most its length, {part.length}")
+
+
+def _length(raw: object, where: str) -> int:
+    return read_integer(raw, 1, MAX_PIECES, where)
+
+
+def _sha256(raw: object, where: str) -> str:
+    text = read_text(raw, where)
+    if not _DIGEST.fullmatch(text):
+        raise BundleError(f"{where}: expects the SHA-256 of the entry")
+    return text
 
 
 def _seen(raw: object, where: str) -> Seen:

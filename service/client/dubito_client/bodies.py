@@ -210,19 +210,21 @@ def _prepared(name: str, value: Rows) -> object:
         return {key: _prepared(f"{name}.{key}", part) for key, part in value.items()}
     if isinstance(value, list | tuple) and any(map(is_image, value)):
         return [text_of(entry) if is_image(entry) else entry for entry in value]
+    is_truth = name == "labels"
     if not hasattr(value, "__array__"):
-        is_rows = name.startswith("inputs") and isinstance(value, list | tuple)
-        return value if is_rows and _types(value) == {str} else _numbers(value)
+        return _numbers(value, is_truth=is_truth)
     array = np.asarray(value)
+    if not is_truth and array.dtype.kind in "UO" and _types(array.tolist()) == {str}:
+        return array.tolist()  # texts, which the server reads as JSON
     if name == "labels" and array.dtype == object and _types(array.tolist()) == {str}:
         return array.astype(str)  # pandas' columns of text
     return array_of(name, value)
 
 
-def _numbers(value: object) -> object:
+def _numbers(value: object, *, is_truth: bool) -> object:
     """A list as an array where that means the same, and as it is where types are mixed in it."""
     types = _types(value) if isinstance(value, list | tuple) else set()
-    is_text = types in ({str}, {np.str_})
+    is_text = is_truth and types in ({str}, {np.str_})
     is_numpys = all(issubclass(kind, np.ndarray | np.number) for kind in types)
     if not types or not (is_text or is_numpys or types <= {int, float}):
         return value

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from dubito.arrays import Arrays, DamagedArrayError, load
 from dubito.cli.pictures import is_pictures, read_pictures
-from dubito.cli.tables import SUFFIXES, read_table
+from dubito.cli.tables import SUFFIXES, lines_of, read_table
 from dubito.errors import DubitoError, InputError
 from dubito.problems import read_problems
 
@@ -47,6 +47,7 @@ _COMMANDS = (
 )
 """What stands in the shell for a route that an error names."""
 
+STANDARD_INPUT = Path("-")
 _WIDEST = 100_000  # characters of a line that nobody sees on a screen
 
 
@@ -195,11 +196,13 @@ def finish(job: Job[T], title: str) -> T:
 
 
 def read_rows(path: Path) -> NDArray[np.generic] | Arrays | object:
-    """Rows from a `.npy`, `.npz` or `.json` file, from a table, or from images.
+    """Rows from a `.npy`, `.npz` or `.json` file, a table, images, or lines of text from `-`.
 
     Raises:
         InputError: another suffix, or not what the suffix says.
     """
+    if path == STANDARD_INPUT:
+        return lines_of(sys.stdin.buffer.read())
     match path.suffix:
         case ".npy" | ".npz":
             return read_arrays(path)

@@ -15,7 +15,7 @@ from dubito.engine.running.passes import Passes
 from dubito.engine.summary import summary
 from dubito_nn import Manifest
 from dubito_nn.manifest import named_modules
-from dubito_nn.preprocess import ImageInput, Part, TableInput
+from dubito_nn.preprocess import ImageInput, Part, TableInput, TextInput
 
 
 def inspect(
@@ -84,6 +84,9 @@ def _made_of(part: Part) -> str:
     if isinstance(part, ImageInput):
         shape = " x ".join("any" if size is None else str(size) for size in part.shape)
         return f"images for {part.input}, {part.mode} to {shape}"
+    if isinstance(part, TextInput):
+        pair = "" if part.pair is None else f" and {part.pair}"
+        return f"a text {part.name}{pair}, of at most {part.max_length} tokens"
     return f"an array for {part.input}, x {part.scale} + {part.shift}"
 
 

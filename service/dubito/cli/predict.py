@@ -30,14 +30,19 @@ from dubito.preprocess import TableFile, is_archive
 def predict(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     rows: Annotated[
-        list[Path] | None, typer.Argument(help="File of rows, as --inputs; or several images.")
+        list[Path] | None,
+        typer.Argument(
+            help="File of rows, as --inputs; or several images; - reads a text from each line that "
+            "comes in."
+        ),
     ] = None,
     *,
     inputs: Annotated[
         Path | None,
         typer.Option(
             help="Rows in a .npy, .npz or .json file, a table (.csv, .parquet, .arrows, .ndjson), "
-            "an image, a folder, .zip or .tar of images, or a whole request as .json."
+            "a .txt with a text in each line, an image, a folder, .zip or .tar of images, or a "
+            "whole request as .json."
         ),
     ] = None,
     out: Annotated[

@@ -12,7 +12,7 @@ import orjson
 import typer
 
 from dubito.errors import InputError
-from dubito.media import ARROW, CSV, NDJSON, PARQUET
+from dubito.media import ARROW, CSV, NDJSON, PARQUET, TEXT
 
 if TYPE_CHECKING:  # which imports torch
     from dubito.preprocess import TableFile
@@ -23,8 +23,9 @@ SUFFIXES = {
     ".arrows": ARROW,
     ".ndjson": NDJSON,
     ".jsonl": NDJSON,
+    ".txt": TEXT,
 }
-"""Endings of files of tables, with their media types."""
+"""Endings of files of tables, with their media types; `.txt` is a text in each line."""
 
 WRITTEN = (".csv", ".parquet")
 TensorsOption = Annotated[
@@ -41,16 +42,33 @@ def read_table(path: Path) -> TableFile | list[Any]:
     """The rows of a file, which become numbers once their model is known.
 
     Raises:
-        InputError: a line of JSON that is none.
+        InputError: a line of JSON that is none, or no text.
     """
     from dubito.api.border.records import read_records
     from dubito.preprocess import TableFile
 
     kind, content = SUFFIXES[path.suffix], path.read_bytes()
     try:
+        if kind == TEXT:
+            return lines_of(content)
         return read_records(content) if kind == NDJSON else TableFile(kind, content)
     except InputError as error:
         raise InputError(f"{path}: {error.detail}") from error
+
+
+def lines_of(content: bytes) -> list[Any]:
+    """The lines of a text, each of which is a row.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    try:
+        *lines, last = content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"expected text in UTF-8, got something else ({error}): save it so"
+        ) from error
+    return [*lines, last] if last else lines
 
 
 def check_can_write(out: Path) -> None:
@@ -105,6 +123,8 @@ def _columns(rows: Path) -> Columns:
         lines = csv.reader(io.StringIO(rows.read_text(encoding="utf-8-sig"), newline=""))
         names, *cells = [line for line in lines if line]
         return dict(zip(names, map(list, zip(*cells, strict=True)), strict=True))
+    if kind == TEXT:
+        return {"text": lines_of(rows.read_bytes())}
     if kind == NDJSON:
         records = read_table(rows)
         assert isinstance(records, list)

@@ -20,7 +20,8 @@ from dubito.engine.plans import Plans, allowed_bytes
 from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.sizes import GraphLimits
 from dubito.engine.running.fold import repeated_each
-from dubito.errors import BundleRefusedError
+from dubito.errors import BundleRefusedError, InputError
+from dubito.preprocess import ready
 from dubito_nn import Bundle, BundleError, load_bundle
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ def proved(
     clock = Clock(proof_limit_s, bundle.size_bytes)
     limits = GraphLimits(allowed_bytes(budget_bytes), clock)
     free = proof.fitting_size(bundle, limits) if known is None else known
+    try:
+        ready(bundle.manifest)
+    except InputError as error:
+        raise BundleRefusedError(str(error)) from error
     with proof.refusing():
         programs = placed(bundle, device)
         plans = Plans(bundle, programs, device, defaults, budget_bytes, clock)

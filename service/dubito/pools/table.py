@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow import parquet as pq
 
-_MAX_BYTES = 1000  # of a cell
+_MAX_BYTES = 20_000  # of a cell, as which all cells of its column are kept
 _AT_ONCE = 65_536  # rows
 
 

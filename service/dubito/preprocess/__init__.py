@@ -5,6 +5,7 @@ part       the protocol of a kind of part
 table      columns by name, to matrices and indices
 array      numbers of the input's own shape
 images     images, to their pixels as the network reads them
+text       texts, to the numbers of their pieces
 cells      the cells of one column, to numbers
 texts      the cells of a CSV, to what the column declares
 frames     columns by name, of records, columns or DataFrames
@@ -27,6 +28,7 @@ from dubito.preprocess.preparing import (
     is_made,
     prepare,
     read_columns,
+    ready,
 )
 
 __all__ = [
@@ -41,4 +43,5 @@ __all__ = [
     "is_made",
     "prepare",
     "read_columns",
+    "ready",
 ]

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from dubito.errors import InputError
+from dubito.errors import InputError, UnsupportedMediaTypeError
+from dubito.media import JSON, TABLES, TEXT
 from dubito.preprocess.array import ArrayKind
 from dubito.preprocess.files import TableFile
 from dubito.preprocess.frames import Frame, read_frame
@@ -20,17 +21,23 @@ from dubito.preprocess.images.bounds import ImageBounds
 from dubito.preprocess.images.kind import ImageKind
 from dubito.preprocess.part import PartKind, Rows
 from dubito.preprocess.table import TableKind
+from dubito.preprocess.text import TextKind
 from dubito.preprocess.texts import Texts, guessed
 from dubito.preprocess.wanted import Cells, check_names
 from dubito_nn import Manifest
 from dubito_nn.manifest import named_modules
-from dubito_nn.preprocess import ImageInput, Part
+from dubito_nn.preprocess import ImageInput, Part, TextInput
 
+_TEXTS = TextKind()
 KINDS: dict[str, PartKind[Part]] = {
     "table": TableKind(),  # type: ignore[dict-item]  # each is asked of its own parts alone
     "array": ArrayKind(),  # type: ignore[dict-item]
     "image": ImageKind(),  # type: ignore[dict-item]
+    "text": _TEXTS,  # type: ignore[dict-item]
 }
+
+
+_BY_COLUMN = ("table", "text")
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,17 @@ class Prepared:
     arrays: Mapping[str, Rows]
     warnings: tuple[str, ...] = ()
     beside: Mapping[str, list[object]] = field(default_factory=dict)
+
+
+def ready(manifest: Manifest) -> None:
+    """Make now what the first rows would else wait for.
+
+    Raises:
+        InputError: what a bundle holds for it cannot be used.
+    """
+    for part in manifest.preprocess or ():
+        if isinstance(part, TextInput):
+            _TEXTS.ready(part)
 
 
 def is_made(inputs: object) -> bool:
@@ -81,7 +99,7 @@ def image_input(manifest: Manifest) -> str | None:
 
 
 def check_columns(names: Sequence[str], manifest: Manifest) -> bool:
-    """Whether the manifest declares a table, whose columns must be among these.
+    """Whether the manifest declares columns of a table, or of texts, which must be among these.
 
     Args:
         names: of the columns, or arrays, that there are.
@@ -91,7 +109,7 @@ def check_columns(names: Sequence[str], manifest: Manifest) -> bool:
         InputError: one is missing.
     """
     parts = manifest.preprocess or ()
-    if not any(part.kind == "table" for part in parts):
+    if not any(part.kind in _BY_COLUMN for part in parts):
         return False
     check_names(names, [name for part in parts for name in KINDS[part.kind].needs(part)])
     return True
@@ -122,13 +140,19 @@ def prepare(
     assert parts is not None
     needed = [(part, KINDS[part.kind].needs(part)) for part in parts]
     names = [*(name for _, columns in needed for name in columns), *beside]
-    if _is_alone(inputs, parts):
+    alone = _rows_alone(inputs, parts)
+    if alone is not None:
         if beside:
             raise InputError(
-                f"`{beside[0]}` expects a table with such a column, got an array: leave it out"
+                f"`{beside[0]}` expects a table with such a column, got rows alone: leave it out"
             )
-        frame = Frame({names[0]: inputs}, (), 0)  # type: ignore[dict-item]
+        frame = Frame(alone, (), 0)
     else:
+        if isinstance(inputs, TableFile) and inputs.kind == TEXT:
+            raise UnsupportedMediaTypeError(
+                f"content type: expected {' or '.join((JSON, *TABLES))}, got {TEXT}: this version "
+                "reads more than one text"
+            )
         _refuse_tensors(inputs, manifest, names)
         images = [str(part.input) for part in parts if isinstance(part, ImageInput)]
         frame = read_frame(inputs, names, most_rows, images)
@@ -165,11 +189,17 @@ def _refuse_tensors(inputs: object, manifest: Manifest, names: Sequence[str]) ->
         )
 
 
-def _is_alone(inputs: object, parts: Sequence[Part]) -> bool:
-    """Whether rows are those of the only input, without its name."""
+def _rows_alone(inputs: object, parts: Sequence[Part]) -> Mapping[str, Cells] | None:
+    """Rows of the only part, without its name; None where they are a table, or named."""
+    part = parts[0]
+    if len(parts) > 1 or isinstance(inputs, Mapping):
+        return None
+    if isinstance(part, TextInput):
+        return _TEXTS.rows_alone(part, inputs)
     is_records = isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], Mapping)
-    is_named = isinstance(inputs, Mapping | TableFile) or is_records
-    return len(parts) == 1 and parts[0].kind != "table" and not is_named
+    if part.kind == "table" or is_records or isinstance(inputs, TableFile):
+        return None
+    return {KINDS[part.kind].needs(part)[0]: inputs}  # type: ignore[dict-item]
 
 
 def _listed(cells: Cells) -> list[object]:

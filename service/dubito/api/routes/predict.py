@@ -34,7 +34,7 @@ from dubito.asked import PredictBody, PredictOptions, PredictOrder, order_of
 from dubito.columns import num_entries
 from dubito.engine import Inputs
 from dubito.keys import KeyScope
-from dubito.media import JSON, NPY, NPZ, ROWS
+from dubito.media import JSON, NPY, NPZ, ROWS, TEXT
 from dubito.preprocess import TableFile
 from dubito.registry import JobFact
 from dubito.serving.asking import Queued
@@ -42,7 +42,7 @@ from dubito.serving.worker import Job
 
 router = APIRouter(prefix="/v1/models", tags=["predict"], route_class=GuardedRoute)
 
-_KINDS = (JSON, NPY, NPZ, *ROWS)
+_KINDS = (JSON, NPY, NPZ, *ROWS, TEXT)
 _SHORT_ENTRIES = 10_000  # of an answer, which are written in a millisecond or two
 
 
@@ -53,7 +53,7 @@ _SHORT_ENTRIES = 10_000  # of an answer, which are written in a millisecond or t
     response_model=PredictPage,
     responses={200: gives(NPY, NPZ), **ACCEPTED},
     openapi_extra=takes(
-        *(PredictBody, NPY, NPZ, *ROWS), query=PredictOptions, headers=(TIMEOUT, UNOBSERVED)
+        *(PredictBody, NPY, NPZ, *ROWS, TEXT), query=PredictOptions, headers=(TIMEOUT, UNOBSERVED)
     ),
 )
 @needs(KeyScope.PREDICT)
