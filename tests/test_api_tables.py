@@ -260,16 +260,21 @@ def _result(client: httpx.Client, action: str, **fields: Any) -> bytes:
     return client.get(f"/v1/jobs/{job}/result").content
 
 
-def test_a_stored_table_is_worked_through_as_one_that_is_sent(client: httpx.Client) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stored_table_is_worked_through_as_one_that_is_sent(
+    client: httpx.Client, kind: str
+) -> None:
     table = frame(200, seed=7)
-    pool = _pool(client, PARQUET, written(table, PARQUET))
-    means = np.load(io.BytesIO(_result(client, "predict", pool=pool)))["mean"]
+    pool = _pool(client, kind, written(table, kind))
+    result = np.load(io.BytesIO(_result(client, "predict", pool=pool, id_column="id")))
     page = client.post(f"{SICK}/predict", json={"inputs": records(table)}).json()
-    np.testing.assert_allclose(means, page["outputs"]["mean"], atol=1e-6)
-    asked = {"strategy": "epig", "k": 3, "targets": records(frame(9, seed=5))}
+    np.testing.assert_allclose(result["mean"], page["outputs"]["mean"], atol=1e-6)
+    assert result["ids"].tolist() == table["id"].tolist()
+    asked = {"strategy": "epig", "k": 3, "targets": records(frame(9, seed=5)), "id_column": "id"}
     chosen = json.loads(_result(client, "select", pool=pool, **asked))
     same = client.post(f"{SICK}/select", json={"inputs": records(table), **asked}).json()
     assert chosen["indices"] == same["indices"]
+    assert chosen["ids"] == same["ids"]
 
 
 def test_a_stored_pool_of_tensors_needs_the_word_that_it_is_one(client: httpx.Client) -> None:
@@ -280,8 +285,21 @@ def test_a_stored_pool_of_tensors_needs_the_word_that_it_is_one(client: httpx.Cl
     np.testing.assert_allclose(means, page["outputs"]["mean"], atol=1e-6)
     asked = {"strategy": "bald", "k": 3, "pool": pool}
     assert len(json.loads(_result(client, "select", **asked, preprocess=False))["indices"]) == 3
-    for fields, reason in (({}, "add `age`"), ({"id_column": "id"}, "expects rows in the request")):
+    for fields, reason in (
+        ({}, "add `age`"),
+        ({"preprocess": False, "id_column": "id"}, "expects a pool that is a table"),
+    ):
         reply = client.post(f"{SICK}/predict", json={"pool": pool, **fields})
+        assert (reply.status_code, reason in reply.json()["detail"]) == (422, True), reply.text
+    broken = {
+        (CSV, b"a,b\n1\n"): "Expected 2 columns",
+        (CSV, b"a,a\n1,2\n"): "a name twice",
+        (NDJSON, b"{}\n[1]\n"): "expected NDJSON",
+        (ARROW, b"\xff" * 100): "an Arrow stream",
+        (CSV, ("\n".join(["a", *["1"] * 3]) + "\n\xe9,").encode("latin-1")): "expected CSV",
+    }
+    for (kind, content), reason in broken.items():
+        reply = sent(client, "/v1/pools", kind, content)
         assert (reply.status_code, reason in reply.json()["detail"]) == (422, True), reply.text
     narrow = _pool(client, PARQUET, written(table[["id", "age"]], PARQUET))
     reply = client.post(f"{SICK}/predict", json={"pool": narrow})

@@ -258,6 +258,8 @@ def prediction_of(content: bytes) -> Prediction:
     arrays = read_npz(content)
     reply = json.loads(arrays.pop("reply").tobytes())
     classes = arrays.pop("classes", None)
+    if "ids" in arrays:  # of a job
+        reply["ids"] = arrays.pop("ids").tolist()
     columns: dict[str, object] = {**arrays}
     for name in [name for name in arrays if "." in name]:
         whole, _, part = name.partition(".")

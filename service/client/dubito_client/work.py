@@ -24,7 +24,11 @@ from dubito_client.errors import InputError
 from dubito_client.predictions import Prediction, Selection, prediction_of
 
 T = TypeVar("T")
-_KINDS = {"npy": NPY, "npz": NPZ, "parquet": "application/vnd.apache.parquet"}
+_KINDS = {
+    **{"npy": NPY, "npz": NPZ, "parquet": "application/vnd.apache.parquet", "csv": "text/csv"},
+    **dict.fromkeys(("ndjson", "jsonl"), "application/x-ndjson"),
+    "arrows": "application/vnd.apache.arrow.stream",
+}
 _FINISHED = ("succeeded", "failed", "cancelled")
 
 
@@ -101,8 +105,8 @@ def add_pool(rows: Rows | Path, name: str | None = None) -> Call[Pool]:
     """Store rows as a pool.
 
     Args:
-        rows: an array, an object of input name → array, or the path of a `.npy`, `.npz` or
-            `.parquet` file, which is sent piece by piece.
+        rows: an array, an object of input name → array, or the path of a `.npy`, `.npz`,
+            `.parquet`, `.csv`, `.ndjson` or `.arrows` file, which is sent piece by piece.
         name: of the pool; None: named by its digest.
 
     Raises:
@@ -113,8 +117,8 @@ def add_pool(rows: Rows | Path, name: str | None = None) -> Call[Pool]:
         ending = rows.suffix.lower().removeprefix(".")
         if ending not in _KINDS:
             raise InputError(
-                f"pool: expected a .npy, .npz or .parquet file, got {rows.name!r}: convert it, "
-                "with numpy.save for instance"
+                f"pool: expected a file .{', .'.join(_KINDS)}, got {rows.name!r}: convert it, with "
+                "numpy.save for instance"
             )
         body, kind = File(rows, os.stat(rows).st_size), _KINDS[ending]
     else:
@@ -138,7 +142,7 @@ def add_pool_from(
     Args:
         address: `s3://BUCKET/KEY` or `file:///PATH`.
         name: of the pool; None: named by its digest.
-        format: `npy`, `npz` or `parquet`; None: by the ending of the address.
+        format: the ending of such a file; None: by the ending of the address.
     """
     asked = {"address": address, "name": name, "format": format}
     said = {key: value for key, value in asked.items() if value is not None}

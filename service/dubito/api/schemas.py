@@ -38,8 +38,10 @@ class PoolAddressBody(PoolQuery):
         description="Address of the file, s3://BUCKET/KEY or file:///PATH, below a prefix that the "
         "operator allows. With a slash at its end: a folder of images."
     )
-    format: Literal["npy", "npz", "parquet", "zip", "tar"] | None = Field(
-        default=None, description="Format of the file. Default: by the ending of the address."
+    format: Literal["npy", "npz", "parquet", "csv", "ndjson", "arrows", "zip", "tar"] | None = (
+        Field(
+            default=None, description="Format of the file. Default: by the ending of the address."
+        )
     )
 
 

@@ -21,7 +21,10 @@ Name = Annotated[str, typer.Argument(help="Name of the pool.")]
 @pool.command()
 def add(
     source: Annotated[
-        str, typer.Argument(help="A .npy, .npz or .parquet file, or an allowed address.")
+        str,
+        typer.Argument(
+            help="A .npy, .npz, .parquet, .csv, .ndjson or .arrows file, or an allowed address."
+        ),
     ],
     name: Annotated[str | None, typer.Option(help="Name of the pool. Default: its digest.")] = None,
 ) -> None:

@@ -7,7 +7,7 @@ calibration that was active, every choice of the sampling. What moves later does
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -27,6 +27,7 @@ from dubito.pools import Shelf
 from dubito.pools.data import by_input
 from dubito.pools.images import FORMATS as IMAGE_FORMATS
 from dubito.preprocess import check_columns, image_input, prepare
+from dubito.preprocess.wanted import check_names
 from dubito.registry import JobFact, PoolFact
 from dubito.registry.jobs import JobStore, NewJob, new_id, unknown_job
 from dubito.registry.objects import Objects
@@ -122,7 +123,11 @@ class Desk:
         if search.targets is not None:
             targets = self._put(job, {k: rows.numpy() for k, rows in search.targets.items()})
         acquisition = asdict(search.acquisition)
-        said = {} if order.preprocess is None else {"preprocess": order.preprocess}
+        said = {
+            name: value
+            for name, value in (("preprocess", order.preprocess), ("id_column", order.id_column))
+            if value is not None
+        }
         chosen = {"acquisition": acquisition, "targets": targets, **said}
         settled_order = settled(search.sampling, named.numbers, pool.format, **chosen)
         return self._accept(job, "select", named, pool, settled_order, caller.name)
@@ -206,8 +211,6 @@ class Desk:
         """
         name = order.pool
         assert name is not None  # else it is no job
-        if order.id_column is not None:
-            raise InputError("`id_column` expects rows in the request, got a pool: leave it out")
         pool = self._shelf.get(name, caller)
         if pool.format in IMAGE_FORMATS:
             if order.preprocess is False or image_input(manifest) is None:
@@ -220,7 +223,10 @@ class Desk:
         features = pool.columns[0].features
         is_prepared = manifest.preprocess is not None and order.preprocess is not False
         try:
-            if is_prepared and check_columns(features or list(rows), manifest):
+            is_table = is_prepared and check_columns(features or list(rows), manifest)
+            if order.id_column is not None:
+                _check_ids(order.id_column, features or list(rows), is_table=is_table)
+            if is_table:
                 return pool
             one = by_input(rows, features, manifest.inputs)
             if is_prepared:
@@ -256,3 +262,14 @@ class Desk:
     def _tell(self, job: str) -> None:
         for listener in self._listeners:
             listener(job)
+
+
+def _check_ids(id_column: str, columns: Sequence[str], *, is_table: bool) -> None:
+    """Refuse a column of ids that a pool does not have.
+
+    Raises:
+        InputError: there is none, or the pool is no table.
+    """
+    if not is_table:
+        raise InputError("`id_column` expects a pool that is a table, got arrays: leave it out")
+    check_names(columns, [id_column])

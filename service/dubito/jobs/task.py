@@ -95,6 +95,9 @@ class Task:
             preprocess = self._fact.order.get("preprocess") is not False
         image = image_input(manifest)
         self._data.read_for(manifest.inputs, preprocess=preprocess, image=image)
+        id_column = self._fact.order.get("id_column")
+        if id_column is not None:
+            self._data.name_by(str(id_column))
         if self._fact.kind == "predict":
             self._predict()
         else:

@@ -3,6 +3,7 @@
     stream.py       what every format is read as: named columns, block by block
     numpy_files.py  `.npy` and `.npz`, read as a stream
     parquet.py      `.parquet`, read by row groups (the extra `dubito[parquet]`)
+    converted.py    CSV, NDJSON and Arrow's streams, made a `.parquet`
     table.py        its columns of text, times and numbers, for models that declare a table
     images.py       archives of images, `.zip` and `.tar`
     unpack.py       a file of any of these, verified and laid out as plain arrays

@@ -21,6 +21,7 @@ from dubito.pools.images import IMAGE, StoredFiles
 from dubito.pools.stream import UNNAMED
 from dubito.pools.unpack import ENDS, INDEX
 from dubito.preprocess import FILE
+from dubito.preprocess.texts import Texts
 
 if TYPE_CHECKING:
     from dubito_nn import InputSpec
@@ -58,11 +59,11 @@ def by_input(
     }
 
 
-def _cells(array: NDArray[np.generic]) -> NDArray[np.generic] | list[str | None]:
-    """The cells of a column; text that is empty is an empty cell."""
+def _cells(array: NDArray[np.generic]) -> NDArray[np.generic] | Texts:
+    """The cells of a column; text, which is what the model declares, empty where a cell is."""
     if array.dtype.kind != "S":
         return array
-    return [cell.decode() or None for cell in array.tolist()]
+    return Texts(cell.decode() or None for cell in array.tolist())
 
 
 class PoolData:
@@ -83,6 +84,7 @@ class PoolData:
         self._features = index["columns"][0].get("features", [])
         self._inputs: Sequence[InputSpec] = ()
         self._preprocess: bool | None = None
+        self._ids: NDArray[np.generic] | None = None
         self._read_bytes = 0
         for number, column in enumerate(index["columns"]):
             path = folder / f"{number}.npy"
@@ -98,10 +100,10 @@ class PoolData:
     def __len__(self) -> int:
         return self._num_rows
 
-    def names(self, rows: slice | NDArray[np.int64]) -> NDArray[np.str_] | None:
-        """Names of the files of some rows; None where the pool has no files."""
-        if self._files is None:
-            return None
+    def names(self, rows: slice | NDArray[np.int64]) -> NDArray[np.generic] | None:
+        """What tells some rows apart: a column of ids, or the names of files; None without."""
+        if self._ids is not None or self._files is None:
+            return None if self._ids is None else self._ids[rows]
         names = self._arrays[FILE]
         texts = [name.decode() for name in names[rows].tolist()]
         return np.array(texts, f"U{names.dtype.itemsize}")
@@ -124,6 +126,18 @@ class PoolData:
         self._inputs = inputs
         self._image = image or IMAGE.name
         self._preprocess = preprocess
+
+    def name_by(self, name: str) -> None:
+        """Tell rows apart by a column: of text, whole numbers where all are, or numbers."""
+        if name in self._features:
+            column = self._arrays[UNNAMED][:, self._features.index(name)]
+        else:
+            column = self._arrays[name]
+        if column.dtype.kind == "S":
+            self._ids = np.char.decode(np.array(column), "utf-8")
+        else:
+            is_whole = np.isfinite(column) & (column == np.floor(column))
+            self._ids = column.astype(np.int64) if is_whole.all() else np.array(column)
 
     def rows(self, start: int, stop: int) -> PoolRows:
         """Copies of neighbouring rows: an array, or arrays by name."""

@@ -25,10 +25,8 @@ from dubito.registry import PoolFact
 from dubito.registry.pools import NewPool, PoolStore, unknown_pool
 from dubito.settings import Settings
 
-CONVERT = (
-    "convert it, a CSV by numpy.save('rows.npy', numpy.loadtxt('rows.csv', delimiter=',', "
-    "skiprows=1)), and leave out columns that the network does not take"
-)
+CONVERT = "save it as one of these, a DataFrame by df.to_parquet('rows.parquet', index=False)"
+_ENDINGS = {"jsonl": "ndjson"}
 _MAX_SHOWN = 1_000_000  # numbers of rows that are shown
 _NAMED_BY = 12  # digits of the digest in a name that nobody chose
 
@@ -210,6 +208,7 @@ def format_of(name: str) -> str:
         InputError: it says none.
     """
     ending = name.rpartition(".")[2].lower()
+    ending = _ENDINGS.get(ending, ending)
     if ending not in FORMATS:
         got = name.rpartition("/")[2][-80:]
         raise InputError(f"pool: expected a {_endings()} file, got {got!r}: {CONVERT}")

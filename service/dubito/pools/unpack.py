@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dubito import disk
 from dubito.arrays import write_header
 from dubito.errors import InputError, TooLargeError
+from dubito.pools.converted import CONVERTED, as_parquet
 from dubito.pools.images import FORMATS as IMAGE_FORMATS
 from dubito.pools.images import IMAGE, lay_out, open_images
 from dubito.pools.numpy_files import open_npy, open_npz
@@ -25,7 +26,7 @@ from dubito.pools.parquet import open_parquet
 from dubito.pools.stream import ColumnStream
 from dubito.registry import ColumnFact
 
-FORMATS = ("npy", "npz", "parquet", *IMAGE_FORMATS)
+FORMATS = ("npy", "npz", "parquet", *CONVERTED, *IMAGE_FORMATS)
 INDEX = "columns.json"
 ENDS = "ends"
 """Where the files of images begin and end, in the index."""
@@ -100,6 +101,12 @@ def _opened(path: Path, format: str, limit_bytes: int) -> Iterator[list[ColumnSt
                 yield streams
         case "parquet":
             with open_parquet(path, limit_bytes) as streams:
+                yield streams
+        case _ if format in CONVERTED:
+            with (
+                as_parquet(path, format, limit_bytes) as made,
+                open_parquet(made, limit_bytes) as streams,
+            ):
                 yield streams
         case _:
             raise InputError(f"pool: expected a format of {FORMATS}, got {format[:40]!r}")

@@ -83,8 +83,8 @@ def _of_categories(column: Category, cells: Cells, warnings: list[str]) -> Float
     def place_of(cell: object) -> int:
         if cell is None or cell != cell:  # NaN
             cell = column.missing
-        if is_text and type(cell) is int:
-            cell = str(cell)
+        if is_text and (type(cell) is int or (type(cell) is float and cell.is_integer())):
+            cell = str(int(cell))  # as pools have what CSV writes
         return places.get(cast("str | None", cell), other)
 
     listed = _listed(cells)

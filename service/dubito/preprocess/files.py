@@ -29,7 +29,7 @@ MAX_COLUMNS = 10_000
 _HEAD_BYTES = 2**20  # that hold the line of names
 _BLOCK_BYTES = 2**20  # of a CSV that are parsed at once
 _LARGEST_STRING, _LARGEST_CONTAINER = 2**20, 10**6  # of a Parquet file's own description
-_BOM = codecs.BOM_UTF8
+BOM = codecs.BOM_UTF8
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _csv(file: TableFile, wanted: Sequence[str], most_rows: int | None) -> Found
     import pyarrow as pa
     from pyarrow import csv as pa_csv
 
-    content = file.content.removeprefix(_BOM)
+    content = file.content.removeprefix(BOM)
     names = header_of(content)
     check_names(names, wanted)
     reader = pa_csv.open_csv(

@@ -24,7 +24,7 @@ class PoolPage(JsonPage):
 
     pool: str = Field(description="Name of the pool.")
     num_rows: int = Field(description="Number of rows.")
-    format: Literal["npy", "npz", "parquet", "zip", "tar"] = Field(
+    format: Literal["npy", "npz", "parquet", "csv", "ndjson", "arrows", "zip", "tar"] = Field(
         description="Format of what was stored."
     )
     columns: list[ColumnEntry] = Field(description="Arrays of the pool.")

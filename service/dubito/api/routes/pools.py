@@ -21,13 +21,17 @@ from dubito.api.openapi import DELETED, PoolName, gives, takes
 from dubito.api.pages.work import PoolPage, PoolRowsPage, PoolsPage
 from dubito.api.schemas import PoolAddressBody, PoolQuery, PoolRowsQuery
 from dubito.keys import KeyScope
-from dubito.media import JSON, NPY, NPZ, PARQUET, TAR, ZIP
+from dubito.media import ARROW, CSV, JSON, NDJSON, NPY, NPZ, PARQUET, TAR, ZIP
 from dubito.pools.shelf import CONVERT
 from dubito.registry import PoolFact
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"], route_class=GuardedRoute)
 
-_FORMATS = {NPY: "npy", NPZ: "npz", PARQUET: "parquet", ZIP: "zip", TAR: "tar"}
+_FORMATS = {
+    **{NPY: "npy", NPZ: "npz", PARQUET: "parquet"},
+    **{CSV: "csv", NDJSON: "ndjson", ARROW: "arrows"},
+    **{ZIP: "zip", TAR: "tar"},
+}
 
 
 @router.post(
