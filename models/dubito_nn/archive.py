@@ -106,7 +106,8 @@ def _parse_directory(
     directory: bytes, start: int, limits: Mapping[str, int], required: int
 ) -> list[_Entry]:
     """Read the entries of a zip directory, which must be those of a bundle, in order."""
-    entries, at, offset = [], 0, 0
+    entries: list[_Entry] = []
+    at = offset = 0
     for name, limit in limits.items():
         head = directory[at : at + _DIRECTORY.size]
         if len(head) != _DIRECTORY.size or not head.startswith(b"PK\x01\x02"):
