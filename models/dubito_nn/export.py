@@ -26,12 +26,13 @@ from dubito_nn.lifting.explain import explain
 from dubito_nn.lifting.granularity import with_granularity
 from dubito_nn.lifting.inject import inject_dropout
 from dubito_nn.lifting.isolation import isolated
-from dubito_nn.lifting.lift import Lifted, lift, without_unserved
+from dubito_nn.lifting.lift import Lifted, lift
 from dubito_nn.lifting.lower import lower, refuse_as_recorded
 from dubito_nn.lifting.prove import prove, two_sizes
 from dubito_nn.lifting.resting import with_means
 from dubito_nn.lifting.returned import checked_ending, checked_output
 from dubito_nn.lifting.rules import is_random
+from dubito_nn.lifting.unserved import without_unserved
 from dubito_nn.manifest import (
     MAX_TRIAL_ROWS,
     InputSpec,

@@ -19,6 +19,7 @@ sites        a random operator as a row of the site table
 resting      means of masks, where evaluation mode rolls dice
 scratch      what a network remembers, and what it only scribbles on
 lift         the graph as f(x, ω), of allowed operators
+unserved     what no output depends on, left out
 draws        draws to try it out with
 recording    what the eager network draws, as draws of the sites
 observe      what the eager network does

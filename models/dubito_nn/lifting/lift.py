@@ -33,7 +33,7 @@ from dubito_nn.lifting.selected import PREFIX
 from dubito_nn.lifting.sites import Symbols, describe
 from dubito_nn.manifest import Distribution, Site
 from dubito_nn.operators import ALLOWED, name_of
-from dubito_nn.program import Argument, Node, OnDevice, Program, Ref, pruned, sites_in
+from dubito_nn.program import Argument, Node, OnDevice, Program, Ref
 
 aten = torch.ops.aten
 _IGNORED = ("aten._assert", "aten.sym_constrain", "aten._assert_tensor_metadata")
@@ -99,28 +99,6 @@ def lift(program: ExportedProgram, captured: Captured, *, draw: bool) -> Lifted:
     names = {node.name: name for node, name in lifter.names.items()}
     notices, conditions = tuple(lifter.notices), tuple(map(lifter.names.__getitem__, lifter.asked))
     return Lifted(lifted, lifter.sites, lifter.weights, paths, notices, names, conditions)
-
-
-def without_unserved(lifted: Lifted) -> Lifted:
-    """Drop what no output depends on, and number the sites that are left."""
-    program = pruned(lifted.program)
-    new = {old: position for position, old in enumerate(sites_in(program.nodes))}
-    nodes = tuple(
-        replace(node, args=(new[int(str(node.args[0]))], *node.args[1:]))
-        if node.op == "site"
-        else node
-        for node in program.nodes
-    )
-    sites = [replace(lifted.sites[old], index=position) for old, position in new.items()]
-    kept = {site.module_path for site in sites}
-    gone = dict.fromkeys(
-        f"{'a draw of ' * (site.module_path in kept)}module `{site.module_path}` feeds no served"
-        " output: left out"
-        for site in lifted.sites
-        if site.index not in new
-    )
-    program = Program(nodes, program.outputs)
-    return replace(lifted, program=program, sites=sites, notices=(*lifted.notices, *gone))
 
 
 @dataclass

@@ -19,9 +19,10 @@ from dubito_nn.lifting.branching.outcomes import decisions, drawn_in, ways
 from dubito_nn.lifting.capture import WHOLE, Captured
 from dubito_nn.lifting.dead import REDRAWS, dead_sites
 from dubito_nn.lifting.draws import TOLERANCE, random_draws, tolerance
-from dubito_nn.lifting.lift import Lifted, without_unserved
+from dubito_nn.lifting.lift import Lifted
 from dubito_nn.lifting.recording import DrawRecorder
 from dubito_nn.lifting.rows import prove_rows
+from dubito_nn.lifting.unserved import without_unserved
 from dubito_nn.manifest import named_modules
 from dubito_nn.program import Program
 

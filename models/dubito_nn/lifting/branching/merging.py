@@ -23,7 +23,7 @@ from torch.export.graph_signature import TensorArgument
 from torch.fx.node import map_arg
 
 from dubito_nn.errors import ExportError
-from dubito_nn.lifting.branching.parting import ApartError, Choice, Parting
+from dubito_nn.lifting.branching.parting import ApartError, Parting, TwoVersions
 from dubito_nn.lifting.explain import SKIPPED
 from dubito_nn.lifting.rules import module_path
 
@@ -151,7 +151,7 @@ def _write(base: ExportedProgram, parting: Parting, is_true: bool) -> list[fx.No
 
 
 def _chosen(
-    emit: _Emitter, mask: fx.Node, choice: Choice, parting: Parting, is_true: bool
+    emit: _Emitter, mask: fx.Node, choice: TwoVersions, parting: Parting, is_true: bool
 ) -> fx.Node:
     turned = parting.mine(choice.of_turned)
     order = (choice.of_base, turned) if is_true else (turned, choice.of_base)

@@ -27,7 +27,7 @@ class ApartError(Exception):
 
 
 @dataclass
-class Choice:
+class TwoVersions:
     """One value that the two recordings have in different versions.
 
     Args:
@@ -68,7 +68,7 @@ class Parting:
     sizes: dict[object, fx.Node] = field(default_factory=dict)
     firsts: dict[fx.Node, fx.Node] = field(default_factory=dict)
     start: fx.Node = field(init=False)
-    choices: list[Choice] = field(default_factory=list)
+    choices: list[TwoVersions] = field(default_factory=list)
     copied: list[fx.Node] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -145,7 +145,7 @@ class Parting:
 
     def _choose(self, suffix: list[tuple[fx.Node, fx.Node]], own: set[fx.Node]) -> None:
         """Find the values that the suffix reads in different versions."""
-        found: dict[tuple[fx.Node, fx.Node], Choice] = {}
+        found: dict[tuple[fx.Node, fx.Node], TwoVersions] = {}
         after = {mine for mine, _ in suffix}
         for mine, other in suffix:
             for a, b in _pairs(mine, other):
@@ -153,7 +153,7 @@ class Parting:
                     continue
                 if a in after or not _are_alike(a, b):
                     raise ApartError(f"one returns {_shape(b)} and the other {_shape(a)}")
-                choice = found.setdefault((a, b), Choice(a, b, [], a in own))
+                choice = found.setdefault((a, b), TwoVersions(a, b, [], a in own))
                 choice.readers.append(mine)
         made = [choice.of_base for choice in found.values() if choice.is_own]
         if len(set(made)) != len(made):
