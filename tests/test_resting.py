@@ -79,8 +79,16 @@ def test_a_mask_that_is_drawn_in_evaluation_mode_stands_at_its_mean(name, tmp_pa
     assert not any("evaluation mode" in warning for warning in bundle.manifest.warnings)
 
 
-def test_where_the_mean_is_not_known_the_bundle_says_so(tmp_path):
-    network = Noisy(lambda x: x * torch.rand_like(x) ** (5 * torch.rand_like(x)))
+@pytest.mark.parametrize(
+    "noise",
+    [
+        lambda x: x * torch.rand_like(x) ** (5 * torch.rand_like(x)),
+        lambda x: x * RATES[torch.multinomial(x.softmax(1), 8, replacement=True)],
+    ],
+    ids=["two draws", "classes by the data"],
+)
+def test_where_the_mean_is_not_known_the_bundle_says_so(noise, tmp_path):
+    network = Noisy(noise)
     bundle = export(
         network, torch.randn(4, 8), tmp_path / "x.dubito", task="regression", output="mean"
     )

@@ -42,6 +42,7 @@ _SHAPED = (
 )
 _CASTS = (aten._to_copy.default, aten.to.dtype, aten.type_as.default)
 _SCALING = (aten.mul.Tensor, aten.div.Tensor, aten.mul.Scalar, aten.div.Scalar)
+_CLASSES = frozenset(("sum", "operator.getitem"))  # what makes classes of a draw
 _DRAWS = 256
 _ROUNDING = 1e-3
 _GRID = 1024
@@ -199,8 +200,18 @@ def with_means(
             grid = _grid(sampled.sites[min(sites)].distribution)
             mean = sum(drawn(_even(number))[name].double() for number in grid) / len(grid)
             point = _with_mean(point, ends[name], torch.as_tensor(mean))
-    off = _off(seen, point, ends, inputs)
-    return point, sorted({sampled.paths[name] for name in off})
+    off = {sampled.paths[name] for name in _off(seen, point, ends, inputs)}
+    return point, sorted(off | _chosen_by_data(sampled, flow))
+
+
+def _chosen_by_data(sampled: Lifted, flow: Flow) -> set[str]:
+    """Modules that draw a class by chances that follow from the data: a class has no mean."""
+    return {
+        site.module_path
+        for site in sampled.sites
+        if site.operator == "aten.multinomial.default"
+        and _CLASSES.isdisjoint(flow.made_by.get(site.index, ()))
+    }
 
 
 @dataclass
