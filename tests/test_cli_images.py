@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -11,13 +12,20 @@ from .pictures import ZIP, archive, exported, folder
 from .shell import run_command
 
 
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("digit") / "digit.dubito"
+    exported(path)
+    return path
+
+
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):  # type: ignore[no-untyped-def]
+def run(tmp_path, monkeypatch, capsys, bundle):  # type: ignore[no-untyped-def]
     """Runs commands on a data folder that has the model `digit`, beside a folder of images."""
     monkeypatch.setenv("DUBITO_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("DUBITO_NUM_SAMPLES", "4")
     monkeypatch.chdir(tmp_path)
-    exported(tmp_path / "digit.dubito")
+    shutil.copy(bundle, tmp_path)
     for name, content in folder(120, 1000).items():
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(content)

@@ -165,8 +165,12 @@ def test_processors_that_resize_otherwise_are_refused_by_name() -> None:
         given.image_processor = given
         with pytest.raises(ExportError, match=reason):
             preprocess.from_transformers(given)
-    with pytest.raises(ExportError, match="expects an image processor, got int"):
+    with pytest.raises(ExportError, match=r"or an image processor, got builtins\.int"):
         preprocess.from_transformers(3)
+    with pytest.raises(ExportError, match="expects fields of mode, size"):
+        preprocess.from_transformers(PROCESSORS["vit"], sharpen=True)
+    named = preprocess.from_transformers(PROCESSORS["vit"], input="x", background=None)
+    assert (named.input, named.background) == ("x", None)
     padded = ViTImageProcessorPil(do_pad=True)
     with pytest.raises(ExportError, match="without `do_pad`"):
         preprocess.from_transformers(padded)
@@ -356,7 +360,7 @@ def test_what_is_no_image_is_refused(engine: Engine, name: str) -> None:
         engine.predict(rows)  # type: ignore[arg-type]
 
 
-def _linked(kind: str) -> bytes:
+def linked(kind: str) -> bytes:
     import tarfile
 
     out = io.BytesIO()
@@ -373,7 +377,7 @@ def _linked(kind: str) -> bytes:
     return out.getvalue()
 
 
-def _entries(count: int) -> bytes:
+def entries(count: int) -> bytes:
     """A ZIP archive of nothing but its directory."""
     one = b"PK\x01\x02" + bytes(24) + struct.pack("<H", 5) + bytes(16) + b"a.png"
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(one) * count, 0, 0)
@@ -393,12 +397,12 @@ def test_hostile_archives_are_refused(bundle: Bundle) -> None:
         (TAR, archive({"../a.png": image}, TAR), "names below it"),
         (ZIP, archive({"/a.png": image}, ZIP), "names below it"),
         (ZIP, archive({"b\\a.png": image}, ZIP), "names below it"),
-        (ZIP, _linked(ZIP), "a link"),
-        (TAR, _linked(TAR), "a link"),
+        (ZIP, linked(ZIP), "a link"),
+        (TAR, linked(TAR), "a link"),
         (ZIP, archive({"b.zip": good}, ZIP), "'b.zip'"),
         (ZIP, archive({"a.gif": image}, ZIP), "'a.gif'"),
         (ZIP, archive({".a": image}, ZIP), "got none"),
-        (ZIP, _entries(600_000), "at most 100000 files"),
+        (ZIP, entries(600_000), "at most 1003 files"),
         (ZIP, good + b"PK", "without a comment"),
         (ZIP, good[:-30], "without a comment"),
         (ZIP, bytes(flipped), "something else"),
@@ -415,7 +419,7 @@ def test_hostile_archives_are_refused(bundle: Bundle) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as written:
         written.writestr("a.png", bytes(10**7))
-    with pytest.raises(TooLargeError, match="1000000 bytes together"):
+    with pytest.raises(TooLargeError, match="files of at most 1000000 bytes together"):
         prepare(TableFile(ZIP, packed.getvalue(), 10**6), bundle.manifest)
 
 

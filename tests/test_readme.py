@@ -172,6 +172,17 @@ def test_a_table_goes_from_scikit_learn_to_curl(run: Run) -> None:
     assert set(second["outputs"]["decision"]) <= {"accept", "review", "reject"}
 
 
+def test_a_processor_of_transformers_is_served_with_its_network(run: Run) -> None:
+    run(
+        f"'{sys.executable}' -W error - <<'PY'\n{block('python', 'ViTImageProcessorPil', INPUTS)}PY"
+    )
+    shown = run(block("bash", "register photos", INPUTS).replace("\ncurl", "\necho; curl"))
+    assert shown.count(".jpg") == 2
+    one, both = (json.loads(line) for line in shown.split("\n") if line.startswith("{"))
+    assert one["outputs"]["label"] == both["outputs"]["label"][1:]
+    assert len(both["outputs"]["label"]) == 2
+
+
 def prints(run: Run, code: str, printed: str) -> None:
     """Code prints what stands beside it, its numbers roughly."""
     number = re.compile(r"\d+\.\d*(?:e[+-]\d+)?")

@@ -22,20 +22,15 @@ def from_transformers(
         processor: a fast tokenizer; or an image processor on Pillow, such as
             `ViTImageProcessorPil`, or what holds one.
         input: of the network, for the image, or the numbers of the pieces; None: its only one.
-        options: of a tokenizer, fields of `TextInput` in the place of those that are read off it:
-            `max_length`, `length`, `pair`, the names of the inputs.
+        options: fields of `TextInput`, or `ImageInput`, in the place of those that are read off
+            it: `max_length`, `length`, `pair`, the names of the inputs; `background`.
 
     Raises:
         ExportError: naming what it is, or the component of it that has no declaration.
     """
     kinds = [kind.__name__ for kind in type(processor).__mro__]
     if "ImageProcessingMixin" in kinds or hasattr(processor, "image_processor"):
-        if options:
-            raise ExportError(
-                f"from_transformers expects of an image processor `input` alone, got"
-                f" {', '.join(options)}: leave it out"
-            )
-        return image_of(processor, input=input)
+        return image_of(processor, options if input is None else {"input": input, **options})
     if hasattr(processor, "model_input_names") and hasattr(processor, "convert_ids_to_tokens"):
         return _of_tokenizer(processor, options if input is None else {"ids": input, **options})
     raise ExportError(

@@ -8,6 +8,7 @@ refused, but for ConvNeXT's, whose way has a declaration.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, TypeAlias
 
 from dubito_nn.errors import ExportError
@@ -26,12 +27,12 @@ _AS_ALL = ("BeitImageProcessorPil", _CONVNEXT)  # whose own steps do what is dec
 _WARPED = 384  # side from which ConvNeXT's processor crops no more
 
 
-def image_of(processor: object, *, input: str | None = None) -> ImageInput:
+def image_of(processor: object, options: Mapping[str, Any]) -> ImageInput:
     """Declare the images that a processor of transformers makes tensors of.
 
     Args:
         processor: an image processor on Pillow, or what holds one as `image_processor`.
-        input: of the network, which reads the tensors; None: its only one.
+        options: fields in the place of those that are read off it.
 
     Raises:
         ExportError: naming the processor that runs on torchvision, which resizes otherwise, or has
@@ -44,14 +45,18 @@ def image_of(processor: object, *, input: str | None = None) -> ImageInput:
         for key in ("image_mean", "image_std")
     )
     factor = float(own.rescale_factor) if _does(own, "rescale") else 1.0
-    return ImageInput(
+    read = {
         **_resizing(own),
-        filter=_filter(own),
-        scale=factor,
-        mean=channels_mean,
-        std=channels_std,
-        input=input,
-    )
+        "filter": _filter(own),
+        "scale": factor,
+        "mean": channels_mean,
+        "std": channels_std,
+    }
+    try:
+        return ImageInput(**{**read, **options})
+    except TypeError as error:
+        known = ", ".join(field.name for field in fields(ImageInput) if field.init)
+        raise ExportError(f"from_transformers expects fields of {known}: {error}") from error
 
 
 def _check(processor: _Processor) -> None:
@@ -60,7 +65,7 @@ def _check(processor: _Processor) -> None:
     if "TorchvisionBackend" in lineage or getattr(processor, "backend", "pil") != "pil":
         raise ExportError(
             f"from_transformers expects an image processor on Pillow, got {kind} on torchvision,"
-            " which resizes otherwise, by up to some 2 % of the range: load it with backend='pil'"
+            " whose resize differs by up to 4 of 255 levels: load it with backend='pil'"
         )
     common = lineage.get("PilBackend")
     if common is None:

@@ -35,7 +35,7 @@ def read_pictures(paths: Sequence[Path]) -> TableFile:
     if len(paths) == 1 and paths[0].suffix.lower() in _ARCHIVES:
         return TableFile(_ARCHIVES[paths[0].suffix.lower()], paths[0].read_bytes())
     found = dict(_below(paths[0])) if paths[0].is_dir() else dict(map(_named, paths))
-    others = [path for path in paths[1:] if path.suffix.lower() not in _IMAGES]
+    others = [one for one in paths[1:] if one.suffix.lower() not in _IMAGES]
     if others or (paths[0].is_dir() and len(paths) > 1):
         got = others[0] if others else paths[0]
         raise InputError(f"expected several images, or one other file or folder, got {got} as well")
@@ -46,8 +46,8 @@ def read_pictures(paths: Sequence[Path]) -> TableFile:
         )
     packed = io.BytesIO()
     with tarfile.TarFile(fileobj=packed, mode="w") as archive:
-        for name, path in found.items():
-            content = path.read_bytes()
+        for name, image in found.items():
+            content = image.read_bytes()
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))

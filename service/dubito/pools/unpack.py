@@ -24,9 +24,11 @@ from dubito.pools.images import IMAGE, lay_out, open_images
 from dubito.pools.numpy_files import open_npy, open_npz
 from dubito.pools.parquet import open_parquet
 from dubito.pools.stream import ColumnStream
+from dubito.preprocess import ImageBounds
 from dubito.registry import ColumnFact
 
 FORMATS = ("npy", "npz", "parquet", *CONVERTED, *IMAGE_FORMATS)
+_PIXELS = ImageBounds().pixels
 INDEX = "columns.json"
 ENDS = "ends"
 """Where the files of images begin and end, in the index."""
@@ -41,7 +43,9 @@ class Contents:
     size_bytes: int
 
 
-def unpack(path: Path, format: str, folder: Path, limit_bytes: int, most_pixels: int) -> Contents:
+def unpack(
+    path: Path, format: str, folder: Path, limit_bytes: int, most_pixels: int = _PIXELS
+) -> Contents:
     """Verify a file, and lay its arrays out in a folder.
 
     Args:

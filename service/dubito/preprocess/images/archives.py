@@ -54,13 +54,16 @@ class Member:
     read: Callable[[], bytes]
 
 
-def members_of(file: IO[bytes], kind: str, limit_bytes: int) -> list[Member]:
+def members_of(
+    file: IO[bytes], kind: str, limit_bytes: int, most_files: int = MAX_FILES
+) -> list[Member]:
     """The images of an archive, by name, and its table of them; they are read while `file` is open.
 
     Args:
         file: that can be sought in.
         kind: `ZIP` or `TAR`.
         limit_bytes: most bytes of all of them.
+        most_files: that it may have, with those that are passed over.
 
     Raises:
         InputError: damaged, or a file in it that is none of these.
@@ -69,15 +72,15 @@ def members_of(file: IO[bytes], kind: str, limit_bytes: int) -> list[Member]:
     found: dict[str, Member] = {}
     total = 0
     try:
-        for member in _READERS[kind](file):
+        for member in _READERS[kind](file, most_files):
             if member.name in found:
                 raise InputError(f"archive: expected each file once, got {member.name!r} twice")
             found[member.name] = member
             total += member.size
-            if len(found) > MAX_FILES or total > limit_bytes:
+            if total > limit_bytes:
                 raise TooLargeError(
-                    f"archive: expected at most {MAX_FILES} files of {limit_bytes} bytes together, "
-                    "got more: send them in several"
+                    f"archive: expected files of at most {limit_bytes} bytes together, got more: "
+                    "send them in several"
                 )
     except DAMAGE as error:
         raise damaged(error, kind) from error
@@ -96,8 +99,8 @@ def damaged(error: Exception, kind: str) -> InputError:
     )
 
 
-def _zip(file: IO[bytes]) -> Iterator[Member]:
-    _check_directory(file)
+def _zip(file: IO[bytes], most_files: int) -> Iterator[Member]:
+    _check_directory(file, most_files)
     archive = zipfile.ZipFile(file)
     for info in archive.infolist():
         if info.is_dir() or not _is_wanted(info.filename):
@@ -113,7 +116,7 @@ def _zip(file: IO[bytes]) -> Iterator[Member]:
         yield Member(info.filename, info.file_size, partial(archive.read, info))
 
 
-def _check_directory(file: IO[bytes]) -> None:
+def _check_directory(file: IO[bytes], most_files: int) -> None:
     """Refuse a directory that would take long to read, by its own bytes.
 
     The records at the end are looked for where zipfile looks first; they may have no comment.
@@ -131,24 +134,24 @@ def _check_directory(file: IO[bytes]) -> None:
             raise InputError("archive: expected a ZIP archive, got one whose end is damaged")
         num_bytes = struct.unpack_from("<Q", record, 40)[0]
     if num_bytes > _DIRECTORY_BYTES:
-        raise _too_many()
+        raise _too_many(most_files)
     file.seek(max(0, size - num_bytes - _ENDS_BYTES))
-    if file.read().count(_DIRECTORY_ENTRY) > MAX_FILES:
-        raise _too_many()
+    if file.read().count(_DIRECTORY_ENTRY) > most_files:
+        raise _too_many(most_files)
 
 
-def _too_many() -> TooLargeError:
-    return TooLargeError(f"archive: expected at most {MAX_FILES} files, got more: send several")
+def _too_many(most_files: int) -> TooLargeError:
+    return TooLargeError(f"archive: expected at most {most_files} files, got more: send several")
 
 
-def _tar(file: IO[bytes]) -> Iterator[Member]:
+def _tar(file: IO[bytes], most_files: int) -> Iterator[Member]:
     archive = tarfile.TarFile(fileobj=_Bounded(file), errorlevel=2)  # type: ignore[arg-type]
     count = 0
     while (info := archive.next()) is not None:
         archive.members = []  # type: ignore[attr-defined]  # else all are kept
         count += 1
-        if count > MAX_FILES:
-            raise _too_many()
+        if count > most_files:
+            raise _too_many(most_files)
         if info.isdir() or (info.isreg() and not _is_wanted(info.name)):
             continue
         if not info.isreg() or info.issparse():
@@ -197,4 +200,4 @@ def _is_wanted(name: str) -> bool:
     )
 
 
-_READERS: dict[str, Callable[[IO[bytes]], Iterator[Member]]] = {ZIP: _zip, TAR: _tar}
+_READERS: dict[str, Callable[[IO[bytes], int], Iterator[Member]]] = {ZIP: _zip, TAR: _tar}

@@ -15,12 +15,20 @@ from dubito.errors import InputError
 from dubito.media import ARCHIVES
 from dubito.preprocess.arrow import Found
 from dubito.preprocess.files import TableFile
-from dubito.preprocess.images.archives import DAMAGE, METADATA, Member, damaged, members_of
+from dubito.preprocess.images.archives import (
+    DAMAGE,
+    MAX_FILES,
+    METADATA,
+    Member,
+    damaged,
+    members_of,
+)
 from dubito.preprocess.texts import Texts
 from dubito.preprocess.wanted import Cells, check_most, check_names
 
 FILE, LABEL = "file", "label"
 _FILE_NAME = "file_name"
+_OTHERS = 1000  # folders, and files that are passed over
 
 
 def is_archive(rows: object) -> bool:
@@ -52,7 +60,8 @@ def read_pictures(
         check_names(images, wanted)
         return {name: [body.content] for name in images}, (), 1
     with io.BytesIO(body.content) as file:
-        members = members_of(file, body.kind, body.limit_bytes)
+        most_files = MAX_FILES if most_rows is None else most_rows + _OTHERS
+        members = members_of(file, body.kind, body.limit_bytes, min(MAX_FILES, most_files))
         columns = columns_of(members, wanted, images)
         check_most(len(files_of(members)), most_rows)
         try:
