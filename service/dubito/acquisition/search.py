@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +31,13 @@ from dubito.acquisition.top import TopK
 from dubito.engine import Inputs, Prediction, Sampling
 from dubito.engine.calling.arguments import Check
 from dubito.engine.network import Network
+from dubito_nn import Manifest
 
 MAX_VALUES = 64_000_000
 _CHUNK_VALUES = 2_000_000  # numbers of kept passes in a chunk of rows
 _CHUNK_ROWS = 4096
+NUMBERS_AT_ONCE = 2**24
+"""Most numbers of the rows that are read at once, such as the pixels of images."""
 
 
 @dataclass(eq=False)
@@ -222,7 +226,8 @@ class Search:
     def chunk_rows(self) -> int:
         """Rows of a chunk that is looked at."""
         per_row = self.context.num_samples * self.network.numbers_per_row()
-        return max(1, min(_CHUNK_ROWS, _CHUNK_VALUES // per_row))
+        at_once = NUMBERS_AT_ONCE // numbers_read(self.network.manifest)
+        return max(1, min(_CHUNK_ROWS, _CHUNK_VALUES // per_row, at_once))
 
     def _predict_targets(self, check: Check | None) -> None:
         if self.targets is not None and self.context.targets is None:
@@ -314,3 +319,9 @@ def select(
         max_values=max_values,
     )
     return search.run(pool, check)
+
+
+def numbers_read(manifest: Manifest) -> int:
+    """Numbers that a network reads of one row; an axis without a size counts once."""
+    shapes = [[size for size in spec.shape if isinstance(size, int)] for spec in manifest.inputs]
+    return max(1, sum(prod(shape) for shape in shapes))

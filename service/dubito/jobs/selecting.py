@@ -6,11 +6,15 @@ Dimensions: N rows of the pool, B of a block.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.acquisition import Choice, Search
 from dubito.arrays import Arrays, write_npz
+from dubito.engine import Inputs
 from dubito.engine.network import Behind
 from dubito.jobs.lane import Lane
 from dubito.pools import PoolData
@@ -40,8 +44,15 @@ class Selecting:
         self._search.restore(state)
 
     def predict(self, block: Mapping[str, Tensor], start: int, check: Check) -> Arrays:
-        """On the device's thread: the next rows are looked at, which the search reads itself."""
-        self._search.step(self._data, check)
+        """On the device's thread: the next rows are looked at.
+
+        Args:
+            block: rows that were made already; empty: the search reads them itself.
+            start: the first of them.
+            check: gives way to what is more urgent.
+        """
+        pool = _Made(self._data, block, start) if block else self._data
+        self._search.step(pool, check)
         return self._search.state()
 
     def keep(self, start: int, stop: int, computed: Arrays) -> None:
@@ -61,3 +72,21 @@ class Selecting:
     def warnings(self) -> tuple[str, ...]:
         """A selection has none."""
         return ()
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A pool of which some rows were made already, off the device's thread."""
+
+    data: PoolData
+    block: Mapping[str, Tensor]
+    start: int
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def take(self, indices: NDArray[np.int64]) -> Inputs:
+        """Some rows."""
+        count = len(next(iter(self.block.values())))
+        is_block = np.array_equal(indices, np.arange(self.start, self.start + count))
+        return self.block if is_block else self.data.take(indices)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dubito import disk
 from dubito.acquisition import Search
+from dubito.acquisition.search import NUMBERS_AT_ONCE, numbers_read
 from dubito.answered import SelectReply, sampling_fields
 from dubito.arrays import Arrays, load
 from dubito.calibration.promises.policy import DECISIONS
@@ -124,7 +125,7 @@ class Task:
         plan = self._plan(
             lambda network, block, check: keeping(lambda *_: network).predict(block, 0, check),
             least_rows=1,
-            most_rows=max(1, limit // per_row),
+            most_rows=max(1, min(limit // per_row, self._rows_at_once())),
         )
         kind = keeping(
             lambda block, start: fixed(self._network, self._sampling, plan, block, start),
@@ -136,6 +137,12 @@ class Task:
             classes = self._network.manifest.classes
             write_result(self._parts(), self._head(kind), format, self._fact.total, path, classes)
             self._succeed(path, MEDIA_TYPES[format], kind.warnings)
+
+    def _rows_at_once(self) -> int:
+        """Rows of a block, by what they become; of images alone, since arrays lie there already."""
+        if not self._data.has_files:
+            return MAX_BLOCK_ROWS
+        return max(1, NUMBERS_AT_ONCE // numbers_read(self._network.manifest))
 
     def _select(self) -> None:
         order = select_order(self._fact, self._targets())
@@ -160,7 +167,8 @@ class Task:
         parts = self._store.parts(self._fact.id) if self._done else ()
         if parts:
             kind.restore(self._arrays(parts[-1].digest))
-        self._scan(kind, plan, kind.rows_to_scan, lambda start, stop: {}, only_last=True)
+        read = self._read if self._data.has_files else lambda start, stop: {}  # decoding takes long
+        self._scan(kind, plan, kind.rows_to_scan, read, only_last=True)
         choice = kind.finish(self._lane)
         version, members = self._fact.version, members_of(self._fact)
         names = self._data.names(np.asarray(choice.indices, np.int64))

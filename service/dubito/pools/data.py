@@ -100,6 +100,11 @@ class PoolData:
     def __len__(self) -> int:
         return self._num_rows
 
+    @property
+    def has_files(self) -> bool:
+        """Whether rows are files of images."""
+        return self._files is not None
+
     def names(self, rows: slice | NDArray[np.int64]) -> NDArray[np.generic] | None:
         """What tells some rows apart: a column of ids, or the names of files; None without."""
         if self._ids is not None or self._files is None:

@@ -54,6 +54,7 @@ class BorderSettings(BaseSettings):
     )
     max_image_pixels: Positive = Field(
         default=25_000_000,
+        le=178_956_970,  # beyond which Pillow opens nothing
         description="Maximum size of an image in pixels. All images of a request together may have "
         "16 times as many.",
     )

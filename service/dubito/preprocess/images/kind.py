@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _MOST_THREADS = 8
 _FLOAT_BYTES = 4
-_OF_PILLOW = ImageBounds()
+_OF_PILLOW, _STORED = ImageBounds(), ImageBounds(pixels=2**31)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ImageKind:
         cells = _listed(columns[name], name)
         if not cells:
             return {name: cells}  # refused by who checks rows
-        bounds = _OF_PILLOW if isinstance(cells, StoredImages) else self.bounds
+        bounds = _STORED if isinstance(cells, StoredImages) else self.bounds
         _check_made(part, len(cells), name, bounds)
         images, pixels = {}, 0
         for row, cell in enumerate(cells):
