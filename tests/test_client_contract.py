@@ -17,13 +17,23 @@ import pytest
 import dubito
 import dubito.errors
 import dubito_client
-from dubito import asked
+from dubito import asked, asked_fits
 from dubito.api import create_app
 from dubito.api.pages import calibrations as calibration_pages
+from dubito.api.pages import fits as fit_pages
 from dubito.api.pages import models, monitoring, work
 from dubito.api.pages.predictions import OutputColumns, PredictPage
 from dubito.settings import Settings
-from dubito_client import AsyncClient, Client, calibrations, errors, outcomes, predictions, versions
+from dubito_client import (
+    AsyncClient,
+    Client,
+    calibrations,
+    errors,
+    fits,
+    outcomes,
+    predictions,
+    versions,
+)
 from dubito_client import fields as client_fields
 from dubito_client import work as client_work
 from dubito_client.calls import Call
@@ -37,6 +47,9 @@ PAGES = {
     calibrations.Reports: calibration_pages.ReportsEntry,
     calibrations.Calibration: calibration_pages.CalibrationPage,
     calibrations.Evaluation: calibration_pages.EvaluatePage,
+    fits.StoredFit: fit_pages.FitEntry,
+    fits.VersionFits: fit_pages.FitsPage,
+    fits.MadeFit: fit_pages.MadeFitPage,
     versions.Alias: models.AliasPage,
     versions.AliasTarget: models.AliasEntry,
     versions.Version: models.VersionEntry,
@@ -66,6 +79,8 @@ PAGES = {
         (predictions.predict_pool, client_fields.PredictFields, asked.PredictBody),
         (calibrations.calibrate, client_fields.CalibrateFields, asked.CalibrateBody),
         (calibrations.evaluate, client_fields.EvaluateFields, asked.EvaluateBody),
+        (fits.fit, client_fields.FitFields, asked_fits.FitBody),
+        (fits.fit_pool, client_fields.FitFields, asked_fits.FitBody),
         (predictions.select, client_fields.SelectFields, asked.SelectBody),
         (predictions.select_pool, client_fields.SelectFields, asked.SelectBody),
     ],
@@ -196,6 +211,9 @@ for number in (None, 1):
         Client.evaluate("m", ROWS, version=number),
         Client.calibration("m", version=number),
         Client.activate("m", 1, version=number),
+        Client.fit("m", ROWS, version=number),
+        Client.fits("m", version=number),
+        Client.activate_fits("m", {"laplace": 1}, version=number),
         Client.feedback("m", "id", [0], version=number),
         Client.monitoring("m", version=number),
     ]

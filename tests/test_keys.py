@@ -40,7 +40,7 @@ OPEN = {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
 OPEN |= {"/", "/page/main.js", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
 NEEDED = {  # by API and path; what is not named needs `predict`
     "select": r"(GET|POST|DELETE) /v1/pools(/.*)?|POST .*/select",
-    "calibrate": r"POST .*/(calibrate|evaluate)|PUT .*/calibration",
+    "calibrate": r"POST .*/(calibrate|evaluate|fit)|PUT .*/(calibration|fits)",
     "admin": r"POST /v1/models/{model}/versions|DELETE /v1/models/.*|PUT .*/aliases/{alias}"
     r"|POST .*/(load|unload|retire|restore)",
 }

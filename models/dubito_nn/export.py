@@ -66,6 +66,7 @@ def export(
     quantile_levels: Iterable[float] | None = None,
     trial_rows: int = 4,
     preprocess: Given = None,
+    deterministic: bool = False,
 ) -> Bundle:
     """Write a network trained with dropout as a bundle, a pure function f(x, ω).
 
@@ -110,6 +111,8 @@ def export(
         preprocess: what makes the inputs of rows as people have them: one part of
             `dubito_nn.preprocess`, or several that make all inputs between them. Kept as data; the
             service runs it, and takes raw rows then.
+        deterministic: that the network has no randomness, which is else refused. The bundle says
+            so, and is asked with method `point` until a fit of `laplace` gives it a spread.
 
     Returns:
         The bundle, as read back from the file.
@@ -133,7 +136,7 @@ def export(
             features=features,
         )
         injected = inject_dropout(captured, {} if drop_prob is None else drop_prob)
-        lifted, point = lift_and_prove(captured)
+        lifted, point = lift_and_prove(captured, deterministic=deterministic)
         injected.refuse_silent()
         declared, num_columns = checked_output(captured, declared)
         held_by = checked_ending(captured, (lifted, point), declared)
@@ -155,6 +158,7 @@ def export(
             output_axis=declared.output_axis,
             quantile_levels=declared.quantile_levels,
             preprocess=read_given(preprocess, inputs, captured.inputs.given),
+            deterministic=True if deterministic else None,
         )
         manifest = replace(manifest, warnings=_warnings(manifest, lifted, captured, held_by))
         content, bundle = _packed(manifest, lifted, point.program)
@@ -166,10 +170,10 @@ def export(
         return bundle
 
 
-def lift_and_prove(captured: Captured) -> tuple[Lifted, Lifted]:
+def lift_and_prove(captured: Captured, *, deterministic: bool = False) -> tuple[Lifted, Lifted]:
     """The lifted graph without what no output needs, and the point graph."""
     try:
-        lifted, point = _lifted_and_point(captured)
+        lifted, point = _lifted_and_point(captured, deterministic)
         lifted = without_unserved(prove(captured, lifted, point.program))
         return with_granularity(lifted, captured.example), point
     except ExportError:
@@ -179,15 +183,10 @@ def lift_and_prove(captured: Captured) -> tuple[Lifted, Lifted]:
         raise ExportError(captured.eager_reason("sampling") or explain(error, where)) from error
 
 
-def _lifted_and_point(captured: Captured) -> tuple[Lifted, Lifted]:
+def _lifted_and_point(captured: Captured, deterministic: bool = False) -> tuple[Lifted, Lifted]:
     """The lifted graph with all its nodes, and the evaluation-mode graph; they share weights."""
     lifted = lift(_recorded(captured, "sampling"), captured, draw=True)
-    if not lifted.sites:
-        raise ExportError(
-            "the network has no random operation that is active in training mode, so all its"
-            " samples would be equal: train it with dropout (p > 0), or name modules in"
-            " drop_prob={pattern: p} to put dropout behind them"
-        )
+    _check_randomness([site.module_path for site in lifted.sites], deterministic)
     recorded = _recorded(captured, "evaluation")
     evaluated = lift(recorded, captured, draw=False)
     if any(map(is_random, recorded.graph.nodes)):
@@ -201,6 +200,23 @@ def _lifted_and_point(captured: Captured) -> tuple[Lifted, Lifted]:
     point = pruned(_with_weight_names(evaluated.program, renamed))
     evaluated = replace(evaluated, program=point, weights=tensors)
     return replace(lifted, program=sampling, weights=tensors), evaluated
+
+
+def _check_randomness(paths: Sequence[str], deterministic: bool) -> None:
+    """Refuse a network without randomness, unless it is said to be one; and the other way round."""
+    if not paths and not deterministic:
+        raise ExportError(
+            "the network has no random operation that is active in training mode, so all its"
+            " samples would be equal: train it with dropout (p > 0), name modules in"
+            " drop_prob={pattern: p} to put dropout behind them, or say deterministic=True and"
+            " give the version a fit of `laplace` once it is served"
+        )
+    if paths and deterministic:
+        named = named_modules([f"`{path}`" for path in dict.fromkeys(paths)])
+        raise ExportError(
+            f"deterministic=True expects a network without randomness, got random operations in"
+            f" {named}: leave it out, and they are sampled"
+        )
 
 
 def _with_doubts(lifted: Lifted, paths: Sequence[str]) -> Lifted:
@@ -260,6 +276,8 @@ def _warnings(
     manifest: Manifest, lifted: Lifted, captured: Captured, held_by: str | None
 ) -> tuple[str, ...]:
     """What was injected, what the lifting left out, and what the literature warns of."""
+    if manifest.deterministic:
+        return lifted.notices
     advice = advise(
         lifted.program,
         tuple(lifted.sites),

@@ -53,6 +53,7 @@ _FAMILY_OF: dict[Task, Family] = {
 _HEADS_WITH_POSITIONS: tuple[Head, ...] = ("multilabel", "dense", "dense_regression")
 WRITTEN_WHERE_USED = (
     *("class_axis", "output_axis", "quantile_levels", "trial_rows", "preprocess"),
+    "deterministic",
 )
 
 
@@ -163,6 +164,7 @@ class Manifest:
     quantile_levels: tuple[float, ...] | None = None
     trial_rows: Mapping[str, Nested] | None = None
     preprocess: tuple[Part, ...] | None = None
+    deterministic: Literal[True] | None = None
 
     def to_json(self) -> dict[str, object]:
         """The manifest as plain JSON values; what later builds added only where it is used."""
@@ -205,6 +207,21 @@ class Manifest:
         pair, as in the mean alone.
         """
         return self.class_axis if self.output_axis is None else self.output_axis
+
+    @property
+    def default_method(self) -> Literal["mc", "point"]:
+        """How it is asked where nobody says how: `point` where nothing in it is random."""
+        return "point" if self.deterministic else "mc"
+
+    @property
+    def certainty_warning(self) -> str | None:
+        """What a reader of method `point` must know where nothing in the network is random."""
+        if not self.deterministic:
+            return None
+        return (
+            "the network was exported as deterministic: one pass, whose figures hold no epistemic"
+            " uncertainty; a fit of `laplace` gives it one"
+        )
 
     @property
     def injection_warning(self) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 
@@ -70,8 +70,7 @@ def manifest_from_json(raw: object) -> Manifest:
     sites = read_tuple(table["sites"], _site, MAX_SITES, "manifest: sites")
     if not inputs or len({spec.name for spec in inputs}) != len(inputs):
         raise BundleError("manifest: expects at least one input, each with a name of its own")
-    if not sites:
-        raise BundleError("manifest: expects at least one site, or all samples would be equal")
+    deterministic = _deterministic(table["deterministic"], len(sites))
     if [site.index for site in sites] != list(range(len(sites))):
         raise BundleError("manifest: sites expects the indices 0, 1, 2, ... in order")
     return Manifest(
@@ -93,7 +92,19 @@ def manifest_from_json(raw: object) -> Manifest:
         quantile_levels=_levels(table["quantile_levels"], output),
         trial_rows=_trial_rows(table["trial_rows"], inputs),
         preprocess=read_preprocess(table["preprocess"], inputs),
+        deterministic=deterministic,
     )
+
+
+def _deterministic(raw: object, num_sites: int) -> Literal[True] | None:
+    """Whether it says that nothing in it is random, which its sites must bear out."""
+    if raw is not None and raw is not True:
+        raise BundleError("manifest: deterministic expects true, or is left out")
+    if raw is None and not num_sites:
+        raise BundleError("manifest: expects at least one site, or all samples would be equal")
+    if raw is True and num_sites:
+        raise BundleError(f"manifest: deterministic expects no sites, got {num_sites}")
+    return raw
 
 
 def _trial_rows(raw: object, inputs: Sequence[InputSpec]) -> dict[str, Nested] | None:

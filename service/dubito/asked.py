@@ -60,7 +60,8 @@ class SamplingOptions:
         default=None,
         description="`mc`: T masked passes. `point`: one pass with weight scaling. `moments`: mean "
         "and variance are propagated in one pass, without sampling. `ensemble`: T "
-        "masked passes of each of `members`.",
+        "masked passes of each of `members`. `laplace`: T last linear maps drawn from the active "
+        "fit.",
     )
     members: list[int | str] | None = Field(
         fail_fast=True,

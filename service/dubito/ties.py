@@ -54,6 +54,7 @@ LEAST_OF: Mapping[str, float] = {
     "knn": 1e-6,  # of 2
     "mahalanobis": 1e-5,  # squared deviations
     "relative_mahalanobis": 1e-5,
+    "gaussian_density": 1e-5,  # nats
     "outside": 1e-5,  # squared length
     "profile": 1e-5,  # squared deviations
     "combined": 1e-6,  # nats

@@ -6,7 +6,7 @@ calls.py         a call, and how its answer becomes a dataclass
 bodies.py        what callers give, as a body
 images.py        images among it
 fields.py        what can be asked beside the rows
-predictions.py calibrations.py versions.py work.py outcomes.py   the calls, and what they answer
+predictions.py calibrations.py fits.py versions.py work.py outcomes.py   calls, and their answers
 errors.py        what can go wrong
 """
 
@@ -33,6 +33,7 @@ from dubito_client.errors import (
     UnreachableError,
     UnsupportedMediaTypeError,
 )
+from dubito_client.fits import MadeFit, StoredFit, VersionFits
 from dubito_client.outcomes import Drift, Monitoring, Outcomes, Stored
 from dubito_client.predictions import Interval, OutOfDistribution, Prediction, Selection
 from dubito_client.versions import Alias, Change, Health, Model, Uploaded, Version, VersionDetails
@@ -58,6 +59,7 @@ __all__ = [
     "Interval",
     "Job",
     "KeyLimitError",
+    "MadeFit",
     "Model",
     "Monitoring",
     "NotFoundError",
@@ -74,6 +76,7 @@ __all__ = [
     "SlowRequestError",
     "StorageFullError",
     "Stored",
+    "StoredFit",
     "TooLargeError",
     "UnauthorizedError",
     "UnavailableError",
@@ -82,6 +85,7 @@ __all__ = [
     "Uploaded",
     "Version",
     "VersionDetails",
+    "VersionFits",
 ]
 
 __version__ = "0.1.0"

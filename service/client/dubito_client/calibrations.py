@@ -100,6 +100,7 @@ class Evaluation:
     warnings: list[str]
     curves: Document = field(repr=False)
     sites: str | list[int | str] = "all"
+    fit: int | None = None
     members: list[int] = field(default_factory=list)
 
 

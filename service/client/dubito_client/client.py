@@ -1,7 +1,8 @@
 """`Client` and `AsyncClient`: the two shells that send calls, wait, and read answers.
 
-Every method is a function of `predictions`, `calibrations`, `versions`, `work` or `outcomes` that
-makes a `Call`, listed once; `Method` makes it a method of both shells with the same arguments.
+Every method is a function of `predictions`, `calibrations`, `fits`, `versions`, `work` or
+`outcomes` that makes a `Call`, listed once; `Method` makes it a method of both shells with the same
+arguments.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 import httpx
 
 from dubito_client import calibrations, outcomes, predictions, versions, work
+from dubito_client import fits as fit_calls
 from dubito_client.calls import Call, File
 from dubito_client.errors import InputError
 from dubito_client.sending import Attempts
@@ -70,6 +72,10 @@ class _Shell(Generic[Http]):
     evaluate = Method(calibrations.evaluate)
     calibration = Method(calibrations.calibration)
     activate = Method(calibrations.activate)
+    fit = Method(fit_calls.fit)
+    fit_pool = Method(fit_calls.fit_pool)
+    fits = Method(fit_calls.fits)
+    activate_fits = Method(fit_calls.activate_fits)
     feedback = Method(outcomes.feedback)
     monitoring = Method(outcomes.monitoring)
     models = Method(versions.models)
@@ -98,6 +104,7 @@ class _Shell(Generic[Http]):
     cancel = Method(work.cancel)
     job_prediction = Method(work.job_prediction)
     job_selection = Method(work.job_selection)
+    job_fit = Method(fit_calls.job_fit)
     job_result = Method(work.job_result)
 
     def __init__(

@@ -76,6 +76,16 @@ class EvaluateFields(TruthsFields, total=False):
     labels_are: Literal["names", "indices"] | None
 
 
+class FitFields(TypedDict, total=False):
+    """Of a fit, beside its method."""
+
+    num_training_rows: int | None
+    prior: Literal["marginal_likelihood", "held_out"] | None
+    prior_precision: float | None
+    labels_are: Literal["names", "indices"] | None
+    preprocess: bool | None
+
+
 class SelectFields(TableFields, total=False):
     """Of a selection, beside its strategy and the number of rows."""
 

@@ -69,6 +69,7 @@ class Prediction:
     method: str
     tolerance: float | None = None
     sites: str | list[int | str] = "all"
+    fit: int | None = None
     calibration: int | None = None
     warnings: list[str] = field(default_factory=list)
     members: list[int] = field(default_factory=list)
@@ -153,6 +154,7 @@ class Selection:
     indices: Integers
     scores: Floats
     sites: str | list[int | str] = "all"
+    fit: int | None = None
     members: list[int] = field(default_factory=list)
     request_id: str | None = None
     ids: list[Any] | None = None

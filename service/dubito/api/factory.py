@@ -39,6 +39,7 @@ from dubito.api.routes import (
     aliases,
     calibration,
     evaluation,
+    fits,
     health,
     inference,
     jobs,
@@ -104,7 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.router.route_class = GuardedRoute  # of routes that are added to the application itself
     app.include_router(health.router, responses=PROBLEMS)
     every = (
-        *(models, aliases, predict, calibration, evaluation, monitoring, select, pools, jobs),
+        *(models, aliases, predict, calibration, evaluation, fits, monitoring, select, pools, jobs),
         *(inference, repository, metrics),
     )
     for routes in every:

@@ -10,10 +10,9 @@ from dubito.api.border.fields import ARRAYS, named, no_query, read_fields, read_
 from dubito.api.intake import Received
 from dubito.api.tables import read_table
 from dubito.arrays import read_npz
-from dubito.asked import SamplingOptions
 from dubito.media import JSON, NPZ, ROWS
 
-Options = TypeVar("Options", bound=SamplingOptions)
+Options = TypeVar("Options")
 
 KINDS = (JSON, NPZ, *ROWS)
 

@@ -115,3 +115,13 @@ class ActiveBody(_Schema):
     """The calibration to make active."""
 
     active: int | None = Field(ge=1, description="Number of a calibration, or null for none.")
+
+
+class ActiveFitsBody(_Schema):
+    """The fits to make active."""
+
+    active: dict[str, Annotated[int, Field(ge=1)] | None] = Field(
+        min_length=1,
+        max_length=16,
+        description="Number of a fit for each method named, or null for none.",
+    )

@@ -170,7 +170,11 @@ class Stored:
 
 
 _WRITTEN_WHERE_USED = ("quantile_levels", "made_rows")
-_WRITTEN_WHERE_TRUE = {"set_rule": "never_empty", "verdict": "is_left_out"}
+_WRITTEN_WHERE_TRUE = {
+    "set_rule": "never_empty",
+    "verdict": "is_left_out",
+    "ood_fitted": "densities",
+}
 ABSENT = dict.fromkeys(("temperature", "noise_variance", "variance_scale", "ood_reference"))
 """Fields that stand in every record, null for the heads that have none."""
 

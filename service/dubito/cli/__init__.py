@@ -25,6 +25,7 @@
     pictures.py    files, folders and archives of images
     calibrate.py   calibrate
     evaluate.py    evaluate
+    fit.py         fit
     labelled.py    labelled rows of a file, figures in a table
     monitor.py     monitor
     select.py      select
@@ -65,6 +66,7 @@ _MODULES = {
     "predict": "predict",
     "calibrate": "calibrate",
     "evaluate": "evaluate",
+    "fit": "fit",
     "monitor": "monitor",
     "select": "select",
     "alias": "lifecycle",

@@ -95,6 +95,9 @@ class Declaration:
         str | None,
         typer.Option(help="Levels of quantiles in ascending order, .5 among them: 0.1,0.5,0.9."),
     ] = None
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The network has no randomness.")
+    ] = False
 
 
 @declared_options(Declaration)
@@ -142,10 +145,11 @@ def import_(
     declaration = Declaration(**chosen)
     example_rows = read_example(example) if example else None
     tell("note", f"reading {source} runs code from it on this machine: import only what you trust")
+    may_be_still = bool(declaration.drop_prob) or declaration.deterministic
     if source.endswith(".pt2"):
-        imported = read_program(Path(source), is_injected=bool(declaration.drop_prob))
+        imported = read_program(Path(source), is_injected=may_be_still)
     else:
-        imported = read_mlflow(source, is_injected=bool(declaration.drop_prob))
+        imported = read_mlflow(source, is_injected=may_be_still)
     rows = example_rows if example_rows is not None else imported.example
     if rows is None:
         raise InputError(
@@ -178,6 +182,7 @@ def _write(
                 class_axis=declaration.class_axis,
                 output_axis=declaration.output_axis,
                 quantile_levels=_levels(declaration.quantile_levels),
+                deterministic=declaration.deterministic,
             )
     except ExportError as error:
         raise InputError(str(error)) from error

@@ -79,7 +79,7 @@ def print_report(report: CheckReport) -> None:
     for problem in report.problems:
         line(f"problem: {problem}")
     for orphan in report.orphans:
-        done = "removed" if orphan.is_removed else "not named by any version or pool"
+        done = "removed" if orphan.is_removed else "not named by any version, pool or fit"
         size = f"{orphan.size_bytes} bytes, {orphan.age_s / 60:.0f} minutes old"
         line(f"orphan: {orphan.name} ({size}): {done}")
     line(

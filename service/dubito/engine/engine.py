@@ -9,7 +9,7 @@ Dimensions: T samples, B rows, C classes, D outputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from dubito.engine import loading, proof
-from dubito.engine.additivity import left_over
+from dubito.engine.additivity import CURVED, left_over
 from dubito.engine.answering.call import EngineCall
 from dubito.engine.answering.features import features, of_tile
+from dubito.engine.answering.passing import passes, propagated, tally_of, tiles
 from dubito.engine.answering.recording import Recordings, filled_rows
 from dubito.engine.answering.streaming import joined, until
-from dubito.engine.answering.tally import Tally
 from dubito.engine.calling.arguments import Check, as_device, as_sampling, budget_bytes, check_load
 from dubito.engine.calling.columns import Columns, Figures
 from dubito.engine.calling.inputs import Inputs, read_rows
@@ -34,14 +34,13 @@ from dubito.engine.findings import NOTHING_KEPT, Findings
 from dubito.engine.heads import OutputHead, head_of
 from dubito.engine.heads.scaling import Scaling
 from dubito.engine.kernels.precision import running
-from dubito.engine.kernels.products import run
-from dubito.engine.moments import OutputMoments, Propagation
+from dubito.engine.laplace import Fits
+from dubito.engine.moments import Propagation
 from dubito.engine.planning.placement import Placed, on_device
 from dubito.engine.plans import Plans, shapes
-from dubito.engine.running.passes import Passes, Tile
+from dubito.engine.running.passes import Passes
 from dubito.engine.some_sites import SomeSites
 from dubito.engine.summing.sheet import Sheet
-from dubito.errors import InputError
 from dubito_nn import Bundle, Manifest
 from dubito_nn.program import sites_in
 from dubito_nn.trial import made_up_rows
@@ -111,6 +110,7 @@ class Engine:
         budget = budget_bytes(on) if memory_budget_bytes is None else memory_budget_bytes
         check_load(source, budget, proof_limit_s)
         bundle = source if isinstance(source, Bundle) else loading.read(source)
+        defaults = replace(defaults, method=bundle.manifest.default_method)
         engine = loading.proved(cls, bundle, on, defaults, budget, findings, proof_limit_s)
         if proof_limit_s is None:
             loading.prepare(engine, findings, timing_limit_s)
@@ -186,7 +186,7 @@ class Engine:
         rows = self.read_inputs(inputs)
         call = EngineCall(rows, sampling, check, outputs=self.fitting_outputs(rows))
         with running(self.device):
-            by_rows = [torch.cat([raw.cpu() for raw in passes]) for passes in engine._passes(call)]
+            by_rows = [torch.cat([raw.cpu() for raw in block]) for block in passes(engine, call)]
         return torch.cat(by_rows, dim=1)
 
     def predict(
@@ -304,8 +304,8 @@ class Engine:
 
         def answer(rows: Mapping[str, Tensor]) -> tuple[Sheet, Figures]:
             with running(self.device):
-                (passes,) = self._passes(replace(call, rows=rows, check=None, seen=None))
-                tally = self._tally(call, passes)
+                (block,) = passes(self, replace(call, rows=rows, check=None, seen=None))
+                tally = tally_of(self, call, block)
                 return tally.sheet(), tally.figures
 
         kind = shapes(call.rows), call.sampling, call.scaling
@@ -321,62 +321,28 @@ class Engine:
         sampling = call.sampling
         if sampling.method == "moments":
             assert self.head.moments is not None
-            for moments in self._moments(call):
+            for moments in propagated(self, call):
                 columns = self.head.moments.columns(
                     moments, call.scaling, keep_nodes=call.keep_samples
                 )
                 yield {name: column.cpu().numpy() for name, column in columns.items()}
         elif sampling.tolerance is not None:
-            for tile in self._tiles(call):
-                yield until(tile, self._tally(call), sampling.num_samples, sampling.tolerance)
+            for tile in tiles(self, call):
+                yield until(tile, tally_of(self, call), sampling.num_samples, sampling.tolerance)
         else:
-            for passes in self._passes(call):
-                yield self._tally(call, passes).columns()
-
-    def _tally(self, call: EngineCall, passes: Iterable[Tensor] = ()) -> Tally:
-        """Return a tally of some passes, to which more may be added."""
-        is_stratified = call.sampling.draw == "stratified" and call.sampling.method == "mc"
-        left = self.left if is_stratified else None
-        tally = Tally(self.head, call.scaling, left, call.keep_samples, call.is_lean(self.head))
-        for raw in passes:
-            tally.add(raw)
-            del raw  # else it would lie beside the next
-        return tally
-
-    def _passes(self, call: EngineCall) -> Iterator[Iterator[Tensor]]:
-        """Yield, block of rows by block, the raw outputs of its passes in order of t."""
-        method = call.sampling.method
-        if method == "ensemble":
-            raise InputError("method `ensemble` expects several networks, got one: use `Ensemble`")
-        if method == "moments":
-            assert self.head.moments is not None
-            for moments in self._moments(call):
-                yield iter([self.head.moments.passes(moments)])
-            return
-        if method == "mc":
-            for tile in self._tiles(call):
-                yield tile.passes(range(call.sampling.num_samples))
-            return
-        for rows in self.pieces(call.sampling.masks, call.rows).rows(call.rows):
-            if call.check is not None:
-                call.check()
-            yield iter([run(self.placed.point, rows, self.placed.weights, self.device)[None]])
-
-    def _tiles(self, call: EngineCall) -> Iterator[Tile]:
-        pieces = self.pieces(call.sampling.masks, call.rows)
-        if call.is_lean(self.head):
-            pieces = pieces.lean()
-        for tile in pieces.tiles(call.rows, call.sampling, call.check):
-            if call.seen is not None:
-                call.seen(tile)
-            yield tile
-
-    def _moments(self, call: EngineCall) -> Iterator[OutputMoments]:
-        self.pieces("shared", call.rows)  # checks the sizes
-        return self._propagation.blocks(call.rows, self.memory_budget_bytes, call.check)
+            for block in passes(self, call):
+                yield tally_of(self, call, block).columns()
 
     @cached_property
-    def _propagation(self) -> Propagation:
+    def fits(self) -> Fits:
+        """What method `laplace` draws from."""
+        if self.whole is not None:
+            return self.whole.fits
+        return Fits(self.placed, self.manifest, self.device, self.memory_budget_bytes)
+
+    @cached_property
+    def propagation(self) -> Propagation:
+        """What method `moments` walks the graph with."""
         bundle, output = self.bundle, self.manifest.output
         weights = on_device((bundle.sampling,), bundle.weights, self.device)
         return Propagation(bundle.sampling, bundle.sites, output, weights, self.device)
@@ -390,6 +356,13 @@ class Engine:
         """What a stratified draw leaves of a nearly normal output, measured once."""
         rows = {name: tensor.to(self.device) for name, tensor in self.made_up_rows().items()}
         return left_over(self.bundle, self.placed, self.device, rows)
+
+    def left_of(self, sampling: Sampling) -> float | None:
+        """What a stratified draw leaves of the outputs; None where nothing is drawn so."""
+        if sampling.draw == "stratified" and sampling.method == "laplace":  # sums of normals
+            left = self.fits.drawn_maps(sampling.fit).left
+            return 1 - (1 - left) * (1 - CURVED * self.head.is_curved)
+        return self.left if (sampling.draw, sampling.method) == ("stratified", "mc") else None
 
     def fitting_outputs(self, rows: Mapping[str, Tensor]) -> Collection[str] | None:
         """What to ask for where nothing is read: all columns, or where they do not fit none."""

@@ -69,7 +69,7 @@ class Ensemble:
 
     def drawn(self, sampling: Sampling) -> list[tuple[Engine, Sampling]]:
         """Return every member with its own sampling."""
-        return [(member, of_member(sampling, k)) for k, member in enumerate(self.members)]
+        return [(member, _of_engine(member, sampling, k)) for k, member in enumerate(self.members)]
 
     def with_members(self, members: Sequence[Engine]) -> Ensemble:
         """Return an ensemble of other engines."""
@@ -203,6 +203,14 @@ def _no_features() -> InputError:
 def of_member(sampling: Sampling, k: int) -> Sampling:
     """How member k of an ensemble is drawn, counted from 0."""
     return replace(sampling, method="mc", seed=(sampling.seed + k) % SEED_LIMIT)
+
+
+def _of_engine(member: Engine, sampling: Sampling, k: int) -> Sampling:
+    """How it is drawn; one without randomness goes through its one pass."""
+    drawn = of_member(sampling, k)
+    if member.manifest.deterministic:
+        return replace(drawn, method="point", num_samples=1, sites="all")
+    return drawn
 
 
 def check_members(members: Sequence[int]) -> None:

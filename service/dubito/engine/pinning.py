@@ -51,7 +51,7 @@ def choose(engine: Engine, rows: Mapping[str, Tensor], sampling: Sampling) -> Fo
         rows: by input name, as many as a call will have.
         sampling: of the calls.
     """
-    if sampling.method == "moments":
+    if sampling.method in ("moments", "laplace"):
         return FormChoice((), 1.0)
     passes = engine.of_sites(sampling.sites).pieces(sampling.masks, rows)
     total = len(next(iter(rows.values())))
@@ -79,7 +79,7 @@ def pinned(
         choice: as `choose` gave it, here or elsewhere.
         first: place of the first row, by which `independent` masks are keyed.
     """
-    if sampling.method == "moments":
+    if sampling.method in ("moments", "laplace"):
         return engine
     engine = engine.of_sites(sampling.sites)
     passes = engine.pieces(sampling.masks, rows)

@@ -113,7 +113,7 @@ class Plans:
             limit_s: on the wall; 0: nothing is timed, but what is kept counts; None: no limit.
         """
         sampling = replace(self.defaults, num_samples=min(self.defaults.num_samples, _TIMED))
-        if sampling.num_samples < 2:
+        if sampling.num_samples < 2 or sampling.method != "mc":
             return
         planned, budget = self.pieces("shared", rows), self.memory_budget_bytes
         drawn = tuple(sites_in(self.bundle.sampling.nodes))

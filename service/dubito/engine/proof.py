@@ -130,7 +130,7 @@ def try_out(engine: Engine, rows: Mapping[str, Tensor]) -> None:
         made = point.run(three, weights, device=engine.device, watch=engine.plans.watch)
     check_output(made["output"], engine.head, rows=3)
     check_features(made.get("features"), rows=3)
-    two = Sampling(2, engine.defaults.seed)
+    two = Sampling.fewest(engine.manifest.default_method, engine.defaults.seed)
     raw = engine.sample(rows, sampling=two)
     check_output(raw[0], engine.head, rows=2)
     each = ({name: tensor[at : at + 1] for name, tensor in rows.items()} for at in (0, 1))

@@ -24,6 +24,7 @@ from dubito.engine.calling.sampling import Masks, Sampling, Sites
 from dubito.engine.engine import Engine
 from dubito.engine.findings import NOTHING_KEPT, Findings
 from dubito.engine.heads.scaling import Scaling
+from dubito.engine.laplace import Fits
 from dubito.engine.running.passes import Passes
 from dubito_nn import Bundle
 
@@ -109,6 +110,11 @@ class ReplicatedEngine(Engine):
     def here(self) -> Engine:
         """The engine on the device of this thread."""
         return self.replicas[getattr(_own, "number", 0)]
+
+    @property
+    def fits(self) -> Fits:
+        """What method `laplace` draws from here."""
+        return self.here.fits
 
     def of_sites(self, sites: Sites) -> Engine:
         """The engine here that samples some sites."""

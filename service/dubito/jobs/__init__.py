@@ -1,4 +1,4 @@
-"""Long work that survives a restart: predictions of a stored pool, and selections from one.
+"""Long work that survives a restart: predictions of a stored pool, selections from one, fits.
 
     orders.py      what was asked, as a record keeps it
     desk.py        jobs asked for, looked at, cancelled; their results
@@ -9,6 +9,8 @@
     scan.py        a pool through the network, block by block, with checkpoints
     predicting.py  what a prediction keeps of every block
     selecting.py   what a selection keeps
+    fit_orders.py  a fit that is asked for, checked
+    fitting.py     what a fit keeps, and the fit
     results.py     parts to one `.npz` or `.parquet`
 
 Flow: order → checked and settled → record → taken by a server → blocks of rows → parts → result.

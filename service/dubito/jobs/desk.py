@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dubito.arrays import write_npz
 from dubito.asked import PredictOrder, SelectOrder
+from dubito.asked_fits import FitOrder
 from dubito.engine.calling.inputs import read_inputs
 from dubito.engine.heads import head_of
 from dubito.errors import ConflictError, DubitoError, InputError
+from dubito.jobs.fit_orders import AskedFit
 from dubito.jobs.orders import predict_fields, settled
 from dubito.jobs.results import check_format
 from dubito.keys import NOBODY, Caller
@@ -94,7 +97,7 @@ class Desk:
             raise InputError(
                 "`samples` expects rows in the request, got a pool: leave it out of `outputs`"
             )
-        pool = self._fitting_pool(order, manifest, caller)
+        pool = self._pool_of(order, manifest, caller)
         settled_order = settled(
             named.sampling, named.numbers, pool.format, active=named.active, **fields
         )
@@ -111,7 +114,7 @@ class Desk:
             DubitoError: of the class that names the reason.
         """
         named, manifest = self._named(order)
-        pool = self._fitting_pool(order, manifest, caller)
+        pool = self._pool_of(order, manifest, caller)
         network = predictor(self._library, named.version, named.members)
         limit = self._settings.max_calibration_values
         if order.targets is not None and manifest.preprocess is not None:
@@ -131,6 +134,35 @@ class Desk:
         chosen = {"acquisition": acquisition, "targets": targets, **said}
         settled_order = settled(search.sampling, named.numbers, pool.format, **chosen)
         return self._accept(job, "select", named, pool, settled_order, caller.name)
+
+    def fit(self, order: FitOrder, caller: Caller = NOBODY) -> JobFact:
+        """Accept a fit to a stored pool, or to rows of the order.
+
+        Args:
+            order: what is asked.
+            caller: who asks.
+
+        Raises:
+            DubitoError: of the class that names the reason.
+        """
+        version = self._library.version(order.model, order.version)
+        engine = self._library.engine(version)
+        pool = None
+        if order.pool is not None:
+            pool = self._fitting_pool(order.pool, order.preprocess, engine.manifest, caller)
+        asked = AskedFit.read(order, engine, pool, self._settings.max_rows)
+        job = new_id()
+        try:
+            if asked.rows is not None:
+                rows = {name: tensor.numpy() for name, tensor in asked.rows.items()}
+                pool = asked.pool(self._put(job, rows))
+            assert pool is not None
+            settled_order = asked.settled(pool.format, partial(self._put, job))
+            named = Named(version, engine.defaults, (), None)
+            return self._accept(job, "fit", named, pool, settled_order, caller.name)
+        except DubitoError:
+            self.clear(job)
+            raise
 
     def get(self, job: str, caller: Caller = NOBODY) -> JobFact:
         """Return one job.
@@ -200,8 +232,22 @@ class Desk:
         head_of(manifest).check_method(named.sampling.method)
         return named, manifest
 
-    def _fitting_pool(
+    def _pool_of(
         self, order: PredictOrder | SelectOrder, manifest: Manifest, caller: Caller
+    ) -> PoolFact:
+        assert order.pool is not None  # else it is no job
+        return self._fitting_pool(
+            order.pool, order.preprocess, manifest, caller, id_column=order.id_column
+        )
+
+    def _fitting_pool(
+        self,
+        name: str,
+        preprocess: bool | None,
+        manifest: Manifest,
+        caller: Caller,
+        *,
+        id_column: str | None = None,
     ) -> PoolFact:
         """A pool whose rows the network takes.
 
@@ -209,11 +255,9 @@ class Desk:
             NotFoundError: no pool of that name.
             InputError: its arrays are of other names, shapes or types.
         """
-        name = order.pool
-        assert name is not None  # else it is no job
         pool = self._shelf.get(name, caller)
         if pool.format in IMAGE_FORMATS:
-            if order.preprocess is False or image_input(manifest) is None:
+            if preprocess is False or image_input(manifest) is None:
                 raise InputError(
                     f"pool `{name}` is of images, got a version that does not make its rows of one "
                     "image each, or `preprocess` false: store what the network reads"
@@ -221,11 +265,11 @@ class Desk:
             return pool
         rows = {column.name: np.zeros((1, *column.shape), column.dtype) for column in pool.columns}
         features = pool.columns[0].features
-        is_prepared = manifest.preprocess is not None and order.preprocess is not False
+        is_prepared = manifest.preprocess is not None and preprocess is not False
         try:
             is_table = is_prepared and check_columns(features or list(rows), manifest)
-            if order.id_column is not None:
-                _check_ids(order.id_column, features or list(rows), is_table=is_table)
+            if id_column is not None:
+                _check_ids(id_column, features or list(rows), is_table=is_table)
             if is_table:
                 return pool
             one = by_input(rows, features, manifest.inputs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +28,7 @@ from dubito.calibration.record import Calibration
 from dubito.engine import Inputs
 from dubito.engine.network import Network, num_values
 from dubito.jobs.desk import Desk
+from dubito.jobs.fitting import Fitting, KeptRows, in_network_units, new_fit
 from dubito.jobs.lane import Lane, StoppedError
 from dubito.jobs.orders import members_of, predict_order, sampling_of, select_order
 from dubito.jobs.plan import MAX_BLOCK_ROWS, JobPlan, Predict, fixed, machine, make_plan
@@ -37,7 +39,7 @@ from dubito.jobs.selecting import Selecting
 from dubito.media import JSON
 from dubito.models.library import Library
 from dubito.models.members import predictor
-from dubito.pools import Shelf
+from dubito.pools import PoolData, Shelf
 from dubito.preprocess import image_input
 from dubito.registry import JobFact, PartFact
 from dubito.serving.selecting import begin
@@ -80,6 +82,7 @@ class Task:
         self._settings = settings
         self._lane = lane
         self._sampling = sampling_of(fact)
+        self._data: PoolData | KeptRows
 
     def run(self) -> None:
         """Do what is left of the job, and write down its end.
@@ -89,27 +92,69 @@ class Task:
             DubitoError: it failed, for the reason that the error names.
         """
         self._network = self._load()
-        pool_format = str(self._fact.order["pool_format"])
-        self._data = self._shelf.open(self._fact.pool_digest, pool_format)
-        manifest, preprocess = self._network.manifest, None
-        if manifest.preprocess is not None:
-            preprocess = self._fact.order.get("preprocess") is not False
-        image = image_input(manifest)
-        self._data.read_for(manifest.inputs, preprocess=preprocess, image=image)
-        id_column = self._fact.order.get("id_column")
-        if id_column is not None:
-            self._data.name_by(str(id_column))
+        if self._fact.kind == "fit":
+            self._fit()
+            return
+        self._data = self._opened()
         if self._fact.kind == "predict":
             self._predict()
         else:
             self._select()
+
+    @property
+    def _pool(self) -> PoolData:
+        assert isinstance(self._data, PoolData)
+        return self._data
+
+    def _opened(self) -> PoolData:
+        """The pool, as the network reads it."""
+        pool_format = str(self._fact.order["pool_format"])
+        data = self._shelf.open(self._fact.pool_digest, pool_format)
+        manifest, preprocess = self._network.manifest, None
+        if manifest.preprocess is not None:
+            preprocess = self._fact.order.get("preprocess") is not False
+        data.read_for(manifest.inputs, preprocess=preprocess, image=image_input(manifest))
+        id_column = self._fact.order.get("id_column")
+        if id_column is not None:
+            data.name_by(str(id_column))
+        return data
+
+    def _fit(self) -> None:
+        fact, order = self._fact, self._fact.order
+        (engine,) = self._network.members
+        has_own = order["rows"] is True
+        self._data = KeptRows(self._arrays(fact.pool_digest)) if has_own else self._opened()
+        truths = None
+        if order["truths"] is not None:
+            truths = in_network_units(self._arrays(str(order["truths"]))["truths"], engine)
+        fitting = Fitting(engine, order, truths, self._settings.max_calibration_values)
+        plan = self._plan(
+            lambda network, block, check: fitting.predict(block, 0, check),
+            least_rows=1,
+            most_rows=MAX_BLOCK_ROWS,
+        )
+        if self._done:
+            fitting.restore(self._arrays(self._store.parts(fact.id)[-1].digest))
+        self._scan(fitting, plan, len(self._data), self._read, only_last=True)
+        result = fitting.finish(self._lane)
+        method = str(order["method"])
+        about = {"num_rows": len(self._data), "num_training_rows": order["num_training_rows"]}
+        version = self._library.version(fact.model, str(fact.version))
+        new = new_fit(result, method, about, fact.id)
+        kept = self._library.keep_fit(version, replace(new, actor=fact.actor))
+        reply = {"model": fact.model, "version": fact.version, "fit": kept.number, "method": method}
+        with self._shelf.incoming() as path:
+            path.write_bytes(orjson.dumps(reply | dict(kept.document)))
+            self._succeed(path, JSON, result.warnings)
 
     def _load(self) -> Network:
         fact, members = self._fact, self._fact.order["members"]
         assert members is None or isinstance(members, list)
         version = self._library.version(fact.model, str(fact.version))
         versions = [self._library.version(fact.model, str(number)) for number in members or ()]
-        return predictor(self._library, version, versions)
+        network = predictor(self._library, version, versions)
+        self._library.bring_fit(version, self._sampling.fit, network)
+        return network
 
     def _predict(self) -> None:
         limit = self._settings.max_sample_values
@@ -140,7 +185,7 @@ class Task:
 
     def _rows_at_once(self) -> int:
         """Rows of a block, by what they become; of images alone, since arrays lie there already."""
-        if not self._data.has_files:
+        if not self._pool.has_files:
             return MAX_BLOCK_ROWS
         return max(1, NUMBERS_AT_ONCE // numbers_read(self._network.manifest))
 
@@ -163,15 +208,15 @@ class Task:
             most_rows=rows,
         )
         pinned = fixed(self._network, free.sampling, plan, self._read(0, rows), 0)
-        kind = Selecting(search(pinned), self._data)
+        kind = Selecting(search(pinned), self._pool)
         parts = self._store.parts(self._fact.id) if self._done else ()
         if parts:
             kind.restore(self._arrays(parts[-1].digest))
-        read = self._read if self._data.has_files else lambda start, stop: {}  # decoding takes long
+        read = self._read if self._pool.has_files else lambda start, stop: {}  # decoding takes long
         self._scan(kind, plan, kind.rows_to_scan, read, only_last=True)
         choice = kind.finish(self._lane)
         version, members = self._fact.version, members_of(self._fact)
-        names = self._data.names(np.asarray(choice.indices, np.int64))
+        names = self._pool.names(np.asarray(choice.indices, np.int64))
         ids = None if names is None else names.tolist()
         reply = SelectReply(self._fact.model, version, members, free.sampling, choice, ids)
         with self._shelf.incoming() as path:
@@ -274,7 +319,7 @@ class Task:
     def _parts(self) -> Iterator[Arrays]:
         for part in self._store.parts(self._fact.id):
             self._lane.check()
-            names = self._data.names(slice(part.start, part.stop))
+            names = self._pool.names(slice(part.start, part.stop))
             yield {**({} if names is None else {"ids": names}), **self._arrays(part.digest)}
 
     def _arrays(self, digest: str) -> Arrays:

@@ -9,17 +9,21 @@ leaves everything as it was.
 
 from __future__ import annotations
 
+import io
 import time
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 from dubito import disk
 from dubito.answered import VersionPage
+from dubito.arrays import load
 from dubito.asked import SamplingOptions
 from dubito.engine import Engine, Sampling
 from dubito.engine.findings import Findings
+from dubito.engine.laplace import Posterior
+from dubito.engine.network import Network
 from dubito.engine.replicas import load_on, replicas
 from dubito.engine.summary import summary
 from dubito.errors import ConflictError, DubitoError
@@ -28,6 +32,7 @@ from dubito.models.sampling import merge_sampling
 from dubito.models.warming import warm_up
 from dubito.names import ANONYMOUS, DEFAULT_ALIAS
 from dubito.registry import AliasFact, CalibrationFact, Registry, VersionFact
+from dubito.registry.fits import FitFact, NewFit
 from dubito.registry.following import Following
 from dubito.registry.noting import Change
 from dubito.registry.revisions import Expected
@@ -77,7 +82,7 @@ class Library:
         return self._registry.register(
             model,
             path,
-            defaults=asdict(sampling),
+            defaults={k: v for k, v in asdict(sampling).items() if k != "fit"},
             prove=lambda bundle: Engine.load(
                 bundle,
                 device=settings.used_devices[0],
@@ -219,6 +224,34 @@ class Library:
         assert fact is not None  # a number was named
         return fact
 
+    def bring_fit(self, version: VersionFact, number: int | None, network: Network) -> None:
+        """Have a fit of a version on the device, where a sampling names one.
+
+        Raises:
+            NotFoundError: it does not exist.
+        """
+        if number is None:
+            return
+        (engine,) = network.members
+        if number not in engine.fits:
+            fits = self._registry.fits
+            stored = load(io.BytesIO(fits.content(self.fit(version, number).digest)))
+            assert isinstance(stored, dict)  # as the job wrote it
+            for replica in replicas(engine):
+                replica.fits.put(number, Posterior.from_arrays(stored))
+
+    def fit(self, version: VersionFact, number: int) -> FitFact:
+        """One fit of a version.
+
+        Raises:
+            NotFoundError: it does not exist.
+        """
+        return self._registry.fits.get(version.model, str(version.number), number)
+
+    def keep_fit(self, version: VersionFact, new: NewFit) -> FitFact:
+        """Store a fit of a version, and make it active for its method."""
+        return self._registry.fits.add(version.model, str(version.number), new)
+
     def _hear(self, change: Change) -> None:
         """Forget all facts, so that the next request sees what was changed."""
         self.facts.forget()
@@ -231,11 +264,13 @@ class Library:
         engine = load_on(
             self._settings.used_devices,
             self._bundle(version),
-            defaults=sampling,
+            defaults=replace(sampling, num_samples=max(2, sampling.num_samples)),
             memory_budget_bytes=self._settings.memory_budget_bytes,
             findings=self._findings,
             timing_limit_s=self._settings.timing_limit_ms / 1000,
         )
+        if sampling.method == "laplace":  # whose fit is brought by who asks
+            sampling = replace(sampling, method=engine.manifest.default_method)
         for replica in replicas(engine):
             warm_up(replica, version, sampling, self._settings.warm_up_rows)
         self._unloaded.discard(version.digest)

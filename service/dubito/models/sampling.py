@@ -10,7 +10,7 @@ from dubito.asked import SamplingOptions
 from dubito.engine import Sampling
 from dubito.errors import InputError
 
-_DEFAULTS = MappingProxyType(asdict(Sampling()))
+_DEFAULTS = MappingProxyType({k: v for k, v in asdict(Sampling()).items() if k != "fit"})
 
 
 def merge_sampling(
@@ -38,7 +38,7 @@ def merge_sampling(
         chosen["tolerance"] = order.tolerance
     if chosen["method"] in ("point", "moments"):
         chosen["num_samples"] = 1  # one pass is all there is to them
-    if chosen["method"] == "point":  # nor are sites of the version's own
+    if chosen["method"] in ("point", "laplace"):  # nor are sites of the version's own
         chosen["sites"] = order.sites or "all"
     sampling = Sampling(**chosen)
     if sampling.num_samples > max_num_samples:

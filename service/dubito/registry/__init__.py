@@ -14,6 +14,7 @@
     registry.py    the operations on models
     monitoring.py  predictions that wait for their truth, and outcomes
     pools.py       stored pools
+    fits.py        what further methods learned of versions
     jobs.py        long work, and which server has it
     keys.py        keys, by their hashes
     check.py       whether it is all whole
@@ -35,6 +36,7 @@ from dubito.registry.facts import (
     PoolFact,
     VersionFact,
 )
+from dubito.registry.fits import FitFact
 from dubito.registry.registry import Registry
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "AuditFact",
     "CalibrationFact",
     "ColumnFact",
+    "FitFact",
     "JobFact",
     "KeyFact",
     "ModelFact",

@@ -36,7 +36,7 @@ def back_up(database: Database, objects: Objects, folder: Path) -> CheckReport:
 
     Args:
         database: SQLite.
-        objects: of its bundles; pools and results of jobs lie beside them.
+        objects: of its bundles; pools, fits and results of jobs lie beside them.
         folder: that is made; it may be there and empty.
 
     Raises:
@@ -129,7 +129,9 @@ def _copy_objects(named_by: Path, source: Objects, target: Objects, folder: Path
     """Copy every object that a database names; false where one has been deleted meanwhile."""
     with _opened(named_by) as database:
         named = named_objects(database)
+    fits = (source.beside("fits"), target.beside("fits"))
     kinds = [
+        *((*fits, digest) for digest in named.fits),
         *((source, target, digest) for digest in named.bundles),
         *((source.beside("pools"), target.beside("pools"), digest) for digest in named.pools),
         *(

@@ -17,6 +17,7 @@ from sqlalchemy import Exists, exists, select
 from dubito.errors import DubitoError, UnavailableError
 from dubito.names import DEFAULT_ALIAS
 from dubito.registry.database import Database
+from dubito.registry.fits import naming as naming_fit
 from dubito.registry.objects import Objects, StoredObject
 from dubito.registry.orphans import drop_unnamed
 from dubito.registry.records import all_models
@@ -48,7 +49,7 @@ class CheckReport:
 
     Args:
         num_models, num_versions, num_pools, num_results, num_objects: how much was looked at;
-            results are those of finished jobs, objects those of bundles and pools.
+            results are those of finished jobs, objects those of bundles, pools and fits.
         problems: what is not whole, a line each.
         orphans: what takes room for nothing; no problem.
     """
@@ -69,7 +70,7 @@ def check(
 
     Args:
         database: the records.
-        objects: the bundles; pools and results of jobs lie beside them.
+        objects: the bundles; pools, fits and results of jobs lie beside them.
         fix: remove orphans.
         min_age_s: of the orphans that are removed; younger ones may be uploads on their way.
 
@@ -79,13 +80,14 @@ def check(
     kinds = (
         _Kind(objects, lambda digest: exists().where(VersionRecord.digest == digest)),
         _Kind(objects.beside("pools"), lambda digest: exists().where(PoolRecord.digest == digest)),
+        _Kind(objects.beside("fits"), naming_fit),
     )
     stored = [tuple(kind.objects.stored()) for kind in kinds]
     records = named_objects(database)
     problems = list(records.problems)
     orphans: list[Orphan] = []
     fix_from_s = min_age_s if fix else None
-    for kind, named, listed in zip(kinds, (records.bundles, records.pools), stored, strict=True):
+    for kind, named, listed in zip(kinds, records.kinds, stored, strict=True):
         for digest, what in named.items():
             problems += _object_problems(database, kind.objects, digest, what, kind.naming(digest))
         orphans += [
@@ -117,7 +119,7 @@ class _Kind:
 
 @dataclass(frozen=True)
 class NamedObjects:
-    """The digests that records name: of bundles and pools, described, and of results by job."""
+    """The digests that records name: of bundles, pools, fits, described, and of results by job."""
 
     num_models: int
     num_versions: int
@@ -126,18 +128,27 @@ class NamedObjects:
     bundles: Mapping[str, str]
     pools: Mapping[str, str]
     results: Mapping[str, str]
+    fits: Mapping[str, str]
+
+    @property
+    def kinds(self) -> tuple[Mapping[str, str], ...]:
+        """Those whose objects lie together: of bundles, pools and fits."""
+        return self.bundles, self.pools, self.fits
 
 
 def named_objects(database: Database) -> NamedObjects:
     """What the records name, and what is wrong with them."""
     problems: list[str] = []
     bundles: dict[str, str] = {}
+    fits: dict[str, str] = {}
     with database.reading() as session:
         models = all_models(session)
         for model in models:
             problems += _model_problems(model)
             for version in model.versions:
                 bundles[version.digest] = f"a bundle of {version.size_bytes} bytes"
+                for fit in version.fits:
+                    fits[fit.digest] = f"the numbers of a fit of `{fit.method}`"
         pools = session.scalars(select(PoolRecord).order_by(PoolRecord.name)).all()
         jobs = session.scalars(select(JobRecord).order_by(JobRecord.id)).all()
         return NamedObjects(
@@ -148,6 +159,7 @@ def named_objects(database: Database) -> NamedObjects:
             bundles,
             {pool.digest: f"pool `{pool.name}` of {pool.size_bytes} bytes" for pool in pools},
             {job.id: str(job.result["digest"]) for job in jobs if job.result is not None},
+            fits,
         )
 
 
@@ -175,6 +187,16 @@ def _model_problems(model: ModelRecord) -> Iterator[str]:
             and version.active_calibration not in calibrations
         ):
             yield f"{shown}: calibration {version.active_calibration} is active and not there"
+        yield from _fit_problems(version, shown)
+
+
+def _fit_problems(version: VersionRecord, shown: str) -> Iterator[str]:
+    fits = {fit.number: fit.method for fit in version.fits}
+    if list(fits) != list(range(1, len(fits) + 1)):
+        yield f"{shown}: expected fits from 1 without gaps, got {list(fits)}"
+    for method, number in (version.active_fits or {}).items():
+        if fits.get(number) != method:
+            yield f"{shown}: fit {number} of `{method}` is active and not there"
 
 
 def _object_problems(

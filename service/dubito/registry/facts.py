@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 
@@ -35,6 +35,7 @@ class VersionFact:
     `digest` is the SHA-256 of the bundle in hexadecimal, `size_bytes` its size; `manifest` is the
     bundle's own, with the site table; `defaults` are the sampling choices of requests that make
     none; `calibrations` lists the numbers that exist. `uploader` says whose key it came with.
+    `active_fits` names the fit that each further method answers with.
     A version that is retired, at `retired_at` and for `retired_reason`, answers no requests.
     """
 
@@ -51,6 +52,7 @@ class VersionFact:
     uploader: str
     retired_at: datetime | None
     retired_reason: str | None
+    active_fits: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,9 @@ class PoolFact:
 
 @dataclass(frozen=True)
 class JobFact:
-    """A job: a prediction or selection of a stored pool.
+    """A job: a prediction or selection of a stored pool, or a fit to it or to rows of its own.
 
-    `kind` is `predict` or `select`; `state` `queued`, `running`, `succeeded`, `failed` or
+    `kind` is `predict`, `select` or `fit`; `state` `queued`, `running`, `succeeded`, `failed` or
     `cancelled`. `order` and `versions` were settled when it was accepted, `plan` when it first
     ran. `total` and `done` are in rows, `rate` in rows per second. `result` names the object that
     holds the result; `reason` says why it failed.

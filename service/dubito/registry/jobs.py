@@ -35,7 +35,7 @@ class NewJob:
 
     Args:
         id: from `new_id`.
-        kind: `predict` or `select`.
+        kind: `predict`, `select` or `fit`.
         model: name of the model.
         version: number that was meant when it was asked for.
         versions: all that it needs: that one, or the members of an ensemble too.
@@ -85,7 +85,8 @@ class JobStore:
                     "raise DUBITO_MAX_JOBS",
                     retry_after_s=_RETRY_AFTER_S,
                 )
-            find_pool(session, new.pool.name)
+            if new.pool.name:  # else its rows came with it
+                find_pool(session, new.pool.name)
             for number in new.versions:
                 records.find_version(session, new.model, str(number))
             record = JobRecord(

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
-from dubito.errors import NotFoundError
+from dubito.errors import ConflictError, NotFoundError
 from dubito.names import version_number
 from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
 from dubito.registry.tables import (
@@ -25,6 +25,7 @@ WHOLE = (
     selectinload(ModelRecord.aliases),
     selectinload(ModelRecord.versions).selectinload(VersionRecord.aliases),
     selectinload(ModelRecord.versions).selectinload(VersionRecord.calibrations),
+    selectinload(ModelRecord.versions).selectinload(VersionRecord.fits),
 )
 
 
@@ -103,6 +104,20 @@ def find_alias(session: Session, model: str, name: str) -> AliasRecord:
     return record
 
 
+def refuse_aliased(version: VersionRecord) -> None:
+    """Refuse a version that an alias names.
+
+    Raises:
+        ConflictError: naming the aliases.
+    """
+    if version.aliases:
+        names = ", ".join(f"`{alias.name}`" for alias in version.aliases)
+        raise ConflictError(
+            f"version {version.number} of `{version.model.name}`: expected one that no alias "
+            f"names, got one named by {names}: move the alias to another version first"
+        )
+
+
 def find_calibration(version: VersionRecord, number: int) -> CalibrationRecord:
     """The record of a calibration.
 
@@ -137,7 +152,7 @@ def version_fact(record: VersionRecord) -> VersionFact:
         digest=record.digest,
         size_bytes=record.size_bytes,
         manifest=record.manifest,
-        defaults=record.defaults,
+        defaults={**record.defaults, **_default_method(record)},
         active_calibration=record.active_calibration,
         calibrations=tuple(calibration.number for calibration in record.calibrations),
         aliases=tuple(alias.name for alias in record.aliases),
@@ -145,7 +160,15 @@ def version_fact(record: VersionRecord) -> VersionFact:
         uploader=record.uploader,
         retired_at=None if record.retired_at is None else utc(record.retired_at),
         retired_reason=record.retired_reason,
+        active_fits=record.active_fits or {},
     )
+
+
+def _default_method(record: VersionRecord) -> dict[str, object]:
+    """How a version is asked that nothing in it makes random."""
+    if not record.manifest.get("deterministic"):
+        return {}
+    return {"method": "laplace" if "laplace" in (record.active_fits or {}) else "point"}
 
 
 def alias_fact(record: AliasRecord) -> AliasFact:

@@ -22,6 +22,7 @@ from dubito.names import ANONYMOUS, DEFAULT_ALIAS, check_name
 from dubito.registry import records
 from dubito.registry.database import Database
 from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
+from dubito.registry.fits import FitStore
 from dubito.registry.jobs import refuse_needed
 from dubito.registry.monitoring import Journal
 from dubito.registry.noting import Change, Noting, note
@@ -53,6 +54,7 @@ class Registry:
         self._database.prepare()
         self.noting = Noting(database)
         self.journal = Journal(database)
+        self.fits = FitStore(self.noting, database, objects)
 
     def close(self) -> None:
         """Close the connections."""
@@ -149,7 +151,7 @@ class Registry:
         return self._objects.get(digest)
 
     def delete_version(self, model: str, reference: str, *, actor: str = ANONYMOUS) -> None:
-        """Delete a version, its calibrations, and its bundle where no other version has it.
+        """Delete a version, its calibrations and fits, and its bundle where no other has it.
 
         Raises:
             NotFoundError: no such model or version.
@@ -157,10 +159,12 @@ class Registry:
         """
         with self.noting.writing() as session:
             version = records.find_version(session, model, reference)
-            _refuse_aliased(version)
+            records.refuse_aliased(version)
             refuse_needed(session, version)
             change = note(session, actor, "delete", version, digest=version.digest)
+            fits = tuple(fit.digest for fit in version.fits)
             session.delete(version)
+        self.fits.drop(fits)
         if drop_unnamed(self._database, self._objects, change.digest, _naming(change.digest)):
             self.noting.tell(replace(change, action="drop"))
 
@@ -181,7 +185,7 @@ class Registry:
         """
         with self.noting.writing() as session:
             version = records.find_version(session, model, reference)
-            _refuse_aliased(version)
+            records.refuse_aliased(version)
             version.retired_at = datetime.now(UTC)
             version.retired_reason = reason
             note(session, actor, "retire", version, reason=reason)
@@ -389,12 +393,3 @@ def _check_move(
             f"is ({target.retired_reason}): restore it first, or choose another"
         )
     return target, record
-
-
-def _refuse_aliased(version: VersionRecord) -> None:
-    if version.aliases:
-        names = ", ".join(f"`{alias.name}`" for alias in version.aliases)
-        raise ConflictError(
-            f"version {version.number} of `{version.model.name}`: expected one that no alias "
-            f"names, got one named by {names}: move the alias to another version first"
-        )

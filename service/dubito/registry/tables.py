@@ -74,6 +74,7 @@ class VersionRecord(Table):
     uploader: Mapped[str] = mapped_column(String(64), server_default="anonymous")
     retired_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     retired_reason: Mapped[str | None] = mapped_column(String(500))
+    active_fits: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
 
     model: Mapped[ModelRecord] = relationship(back_populates="versions")
     aliases: Mapped[list[AliasRecord]] = relationship(
@@ -82,6 +83,12 @@ class VersionRecord(Table):
     calibrations: Mapped[list[CalibrationRecord]] = relationship(
         back_populates="version",
         order_by="CalibrationRecord.number",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+    )
+    fits: Mapped[list[FitRecord]] = relationship(
+        back_populates="version",
+        order_by="FitRecord.number",
         cascade="all, delete-orphan",
         passive_deletes=True,
     )
@@ -116,6 +123,24 @@ class CalibrationRecord(Table):
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
 
     version: Mapped[VersionRecord] = relationship(back_populates="calibrations")
+
+
+class FitRecord(Table):
+    """What a further method learned of one version; it never changes. One job makes one."""
+
+    __tablename__ = "fits"
+    __table_args__ = (UniqueConstraint("version_id", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    method: Mapped[str] = mapped_column(String(16))
+    digest: Mapped[str] = mapped_column(String(64), index=True)
+    job: Mapped[str] = mapped_column(String(32), unique=True)
+    document: Mapped[dict[str, object]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+
+    version: Mapped[VersionRecord] = relationship(back_populates="fits")
 
 
 class ChangesRecord(Table):

@@ -296,12 +296,12 @@ def _takes_features(
     Raises:
         InputError: a distance is asked of a network without features, or with too many.
     """
-    if score not in (scorer.AUTO, scorer.COMBINED, scorer.OVERALL, *scorer.DISTANCES):
+    if score not in (scorer.AUTO, scorer.COMBINED, scorer.OVERALL, *scorer.OF_FEATURES):
         return False
     try:
         _check_features(network, rows, None)
     except InputError:
-        if score in (scorer.OVERALL, *scorer.DISTANCES):
+        if score in (scorer.OVERALL, *scorer.OF_FEATURES):
             raise
         return False
     _check_features(network, rows, max_values)

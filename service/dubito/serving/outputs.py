@@ -138,8 +138,11 @@ class Outputs:
             calibration: the active one, if it shall be used.
             may_keep_samples: whether all passes are few enough to keep them for `quantiles`.
         """
-        injected = [member.manifest.injection_warning for member in network.members]
-        warnings = list(dict.fromkeys(line for line in injected if line is not None))
+        manifests = [member.manifest for member in network.members]
+        lines = [one.injection_warning for one in manifests]
+        if sampling.method == "point":
+            lines += [one.certainty_warning for one in manifests]
+        warnings = list(dict.fromkeys(line for line in lines if line is not None))
         applied = covering(order.calibration, sampling, calibration, warnings)
         may_keep = may_keep_samples and sampling.tolerance is None
         return cls(order, network, sampling, applied, tuple(warnings), may_keep)

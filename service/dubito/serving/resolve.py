@@ -17,9 +17,10 @@ from dubito.asked import (
     SelectOrder,
 )
 from dubito.engine import Sampling
+from dubito.engine.heads import head_of as output_head
 from dubito.engine.network import Network
 from dubito.engine.sites.chosen import settled
-from dubito.errors import InputError
+from dubito.errors import ConflictError, InputError
 from dubito.models.library import Library
 from dubito.models.members import find_members, predictor
 from dubito.models.sampling import merge_sampling
@@ -120,6 +121,8 @@ class Resolver:
             _check_share("alpha", order.alpha)
         if isinstance(order, CalibrateOptions | CalibratedOptions):
             _check_share("coverage", order.coverage)
+        if sampling.method == "laplace":
+            sampling = replace(sampling, fit=_active_fit(version))
         is_raw = not isinstance(order, CalibratedOptions) or order.calibration == "none"
         members = find_members(self.library, order.model, order.members)
         if sampling.sites != "all":
@@ -135,6 +138,7 @@ class Resolver:
         """
         named = self.name(order, allow)
         network = predictor(self.library, named.version, named.members)
+        self.library.bring_fit(named.version, named.sampling.fit, network)
         fact = None
         if named.active is not None:
             fact = self.library.calibration(named.version, named.active)
@@ -155,6 +159,9 @@ class Resolver:
         version, engine, active = held
         named = self._named(order, version)
         fact = None if named.active is None else active
+        fit = named.sampling.fit
+        if fit is not None and fit not in engine.fits:
+            return None
         return Resolved(**vars(named), network=engine, calibration=fact)
 
 
@@ -167,6 +174,26 @@ def _settled(sampling: Sampling, versions: Sequence[VersionFact]) -> Sampling:
     tables = [manifest_from_json(version.manifest).sites for version in versions]
     ways = [settled(sampling.sites, table) for table in tables]
     return replace(sampling, sites=ways[0]) if len(ways) == 1 else sampling
+
+
+def _active_fit(version: VersionFact) -> int:
+    """The fit that method `laplace` draws from.
+
+    Raises:
+        InputError: the head makes nothing of one.
+        ConflictError: there is none.
+    """
+    output_head(manifest_from_json(version.manifest)).check_method("laplace")
+    number = version.active_fits.get("laplace")
+    if number is None:
+        at = f"/v1/models/{version.model}/versions/{version.number}/fit"
+        raise ConflictError(
+            f"method `laplace` expects an active fit of version {version.number} of"
+            f' `{version.model}`, got none: POST {{"method": "laplace", "inputs": [...]}} to {at},'
+            f" or run `dubito fit {version.model} --data rows.npy --method laplace`; PUT to its"
+            " `fits` makes an earlier one active"
+        )
+    return number
 
 
 def _check_share(name: str, value: float | None) -> None:

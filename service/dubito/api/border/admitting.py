@@ -23,7 +23,7 @@ from dubito.serving.worker import Urgency
 
 _KEY = "dubito.line"
 _PATH = re.compile(
-    "/v[12]/models/([^/]+)(?:/versions/[^/]+)?/(predict|infer|calibrate|evaluate|select)"
+    "/v[12]/models/([^/]+)(?:/versions/[^/]+)?/(predict|infer|calibrate|evaluate|fit|select)"
 )
 _PREDICTIONS = frozenset({"predict", "infer"})
 

@@ -5,6 +5,7 @@
     predictions.py   columns of a prediction; what was drawn
     calibrations.py  records, evaluations and their reports
     curves.py        curves of reports
+    fits.py          fits of further methods
     work.py          pools, jobs, selections
     monitoring.py    outcomes, drift, alarms
 

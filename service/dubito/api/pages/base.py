@@ -43,6 +43,10 @@ class DrawnEntry(JsonPage):
         description="The sites that were sampled: `last`, or by number, while the others stood at "
         "their means; left out with all.",
     )
+    fit: int | None = Field(
+        default=None,
+        description="Number of the fit that method `laplace` drew from; left out with others.",
+    )
 
 
 class SamplingEntry(DrawnEntry):

@@ -72,14 +72,14 @@ class JobPage(JsonPage):
     """A job: what was asked, and how far it is."""
 
     job: str = Field(description="Identifier of the job.")
-    kind: Literal["predict", "select"] = Field(description="What it does.")
+    kind: Literal["predict", "select", "fit"] = Field(description="What it does.")
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"] = Field(
         description="How it stands."
     )
     reason: str | None = Field(description="Why it failed.")
     model: str = Field(description="Name of the model.")
     version: int = Field(description="Number of the version.")
-    pool: str = Field(description="Name of the pool.")
+    pool: str = Field(description="Name of the pool; empty where the rows came with the order.")
     done: int = Field(description="Number of rows that are done.")
     total: int = Field(description="Number of rows in all.")
     rate_per_s: float | None = Field(description="Rows per second.")

@@ -15,6 +15,7 @@ from dubito.api.border.access import Access, access
 from dubito.api.border.auth import GuardedRoute, caller_of, needs
 from dubito.api.border.replies import json_response, unchanged
 from dubito.api.openapi import NOT_MODIFIED, UNLESS_MATCH, JobName, event_schema, gives, takes
+from dubito.api.pages.fits import MadeFitPage
 from dubito.api.pages.work import JobPage, JobsPage, SelectedPage
 from dubito.columns import to_json
 from dubito.errors import DubitoError
@@ -72,13 +73,13 @@ async def job_events(request: Request, job: JobName) -> Response:
 @router.get(
     "/{job}/result",
     summary="The result of a job",
-    response_model=SelectedPage,
+    response_model=SelectedPage | MadeFitPage,
     responses={200: gives(*_ENDINGS, headers={"ETag": "Digest of the result."}), **NOT_MODIFIED},
     openapi_extra=takes(None, headers=(UNLESS_MATCH,)),
 )
 @needs(KeyScope.PREDICT)
 def job_result(request: Request, job: JobName) -> Response:
-    """Fetch the result: `.npz` or `.parquet` of a prediction, JSON of a selection."""
+    """Fetch the result: `.npz` or `.parquet` of a prediction, JSON of a selection or fit."""
     fact, pieces = access(request).application.jobs.result(job, caller_of(request))
     assert fact.result is not None
     kind, digest = str(fact.result["media_type"]), str(fact.result["digest"])

@@ -3,6 +3,7 @@
 source     what a score may read: the passes at the fit, a prediction's columns at serving
 scores     those that need no fitting
 distances  of features, to held-out rows
+densities  of features, under a Gaussian of each class
 combined   several scores as one
 made       rows made up to see what a flag is blind to
 scorer     all of them by name, for classes and for numbers

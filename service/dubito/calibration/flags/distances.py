@@ -186,6 +186,11 @@ class FeatureBank:
         score_B: Floats = np.square(row_BF - row_BP @ self.projection.array()).sum(axis=1)
         return score_B
 
+    def white(self, feature_BF: NDArray[np.floating]) -> Floats:
+        """Features of which the covariance within classes is the unit matrix, (B, P)."""
+        white_BP: Floats = self._projected(feature_BF) @ self.whitening.array().T
+        return white_BP
+
     def without_rows(self) -> FeatureBank:
         """The bank without the kept rows but one: enough for all scores but `knn`."""
         return replace(

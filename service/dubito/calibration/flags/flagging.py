@@ -25,7 +25,8 @@ from dubito.calibration.flags.detector import Detector
 from dubito.calibration.flags.scorer import (
     AUTO,
     COMBINED,
-    DISTANCES,
+    DENSITY,
+    OF_FEATURES,
     OVERALL,
     FittedScore,
     ScoreFamily,
@@ -40,7 +41,7 @@ _FEWEST_OF_TAILS = 10
 def extra_parts(score: str | None, *, has_features: bool) -> dict[str, splits.Share]:
     """Parts of the labelled rows that a score takes: for distances, and to compare or combine."""
     parts = {}
-    if has_features and score in (AUTO, COMBINED, *DISTANCES):
+    if has_features and score in (AUTO, COMBINED, *OF_FEATURES):
         reason = "for distances between features"
         parts[splits.FEATURES] = splits.Share(5, _FEWEST_TO_SET_ASIDE, reason)
     if score in (AUTO, COMBINED):
@@ -105,7 +106,10 @@ class Flagging:
         if name == OVERALL:
             bank_b, tail_b = _overall_parts(parts)
             fitted = scorer.fit_overall(self.family, rows, label_B, bank_b, rows.take(tail_b))
-        if splits.FEATURES in parts:
+        if name == DENSITY:
+            rows_b = parts.get(splits.FEATURES, np.arange(0))
+            fitted = scorer.fit_density(rows, label_B, rows_b, self.seed)
+        elif splits.FEATURES in parts:
             bank = scorer.fit_bank(rows, label_B, parts[splits.FEATURES], self.seed)
             fitted = FittedScore(bank=bank)
         if splits.CHOICE in parts:

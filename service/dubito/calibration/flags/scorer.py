@@ -5,6 +5,7 @@ Flow: rows set aside → `fit` of what a score needs → `FittedScore`, kept wit
 
     plain      need no fitting: `scores.CLASSIFICATION`, `scores.REGRESSION`
     distances  of features: `knn`, `mahalanobis`, `relative_mahalanobis` (classes only)
+    density    of features: `gaussian_density` (classes only), which `auto` does not compare
     combined   of some of the others, see `OF_CLASSES` and `OF_NUMBERS`
     overall    the default where there are features: of the outputs' default, `mahalanobis`,
                `outside` (what 128 directions leave out) and `profile` (of the means along the axes)
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from dubito import ties
 from dubito.calibration.flags import scores
 from dubito.calibration.flags.combined import Tail
+from dubito.calibration.flags.densities import ClassDensities
 from dubito.calibration.flags.distances import FeatureBank
 from dubito.calibration.flags.source import Source
 from dubito.errors import InputError
@@ -30,6 +32,9 @@ from dubito.errors import InputError
 AUTO, COMBINED, OVERALL = "auto", "combined", "overall"
 OUTSIDE, PROFILE = "outside", "profile"
 DISTANCES = ("knn", "mahalanobis", "relative_mahalanobis")
+DENSITY = "gaussian_density"
+OF_FEATURES = (*DISTANCES, DENSITY)
+"""Scores that are asked for by name, and read features."""
 Floats = NDArray[np.float64]
 
 
@@ -43,12 +48,14 @@ class FittedScore:
         compared: area under the ROC curve of each score on strange rows of their own, where the
             score was chosen by it; in the order of preference where they tie.
         profile: what the score `profile` is taken to.
+        densities: what the score `gaussian_density` is taken under.
     """
 
     bank: FeatureBank | None = None
     tails: tuple[Tail, ...] = ()
     compared: dict[str, float] | None = None
     profile: FeatureBank | None = None
+    densities: ClassDensities | None = None
 
     def score(self, name: str, source: Source) -> Floats:
         """The named score of each row.
@@ -60,14 +67,14 @@ class FittedScore:
             parts = [tail.surprise(self.score(tail.score, source)) for tail in self.tails]
             total_B: Floats = np.sum(parts, axis=0)
             return total_B
-        if name in (*DISTANCES, OUTSIDE, PROFILE):
+        if name in (*OF_FEATURES, OUTSIDE, PROFILE):
             return self._distance(name, source)
         return source.plain(name)
 
     def needs_features(self, name: str) -> bool:
         """Whether the named score reads features."""
         parts = [tail.score for tail in self.tails] if name in (COMBINED, OVERALL) else [name]
-        return any(part in (*DISTANCES, OUTSIDE, PROFILE) for part in parts)
+        return any(part in (*OF_FEATURES, OUTSIDE, PROFILE) for part in parts)
 
     def summary(self) -> dict[str, object]:
         """What it is made of, for a reader: sizes in place of the numbers."""
@@ -96,6 +103,8 @@ class FittedScore:
     def _of_bank(self, bank: FeatureBank, name: str, features: NDArray[np.floating]) -> Floats:
         if name == PROFILE and self.profile is not None:
             return self.profile.mahalanobis(profiles(features))
+        if name == DENSITY and self.densities is not None:
+            return self.densities.score(bank.white(flat(features)))
         by_name = {
             "knn": bank.knn,
             "mahalanobis": bank.mahalanobis,
@@ -114,12 +123,14 @@ class ScoreFamily:
         plain: scores that need no fitting, the default first.
         distances: of features.
         joined: what `combined` is made of.
+        by_name: further scores, which are asked for by name alone.
     """
 
     task: str
     plain: tuple[str, ...]
     distances: tuple[str, ...]
     joined: tuple[str, ...]
+    by_name: tuple[str, ...] = ()
 
     @property
     def default(self) -> str:
@@ -134,7 +145,7 @@ class ScoreFamily:
     @property
     def named(self) -> tuple[str, ...]:
         """Names of all scores that may be asked for, the default of the outputs first."""
-        return (*self.known(has_features=True), OVERALL)
+        return (*self.known(has_features=True), OVERALL, *self.by_name)
 
     def parts(self, *, has_features: bool) -> tuple[str, ...]:
         """Names of the parts of the combined score."""
@@ -166,6 +177,7 @@ OF_CLASSES = ScoreFamily(
     plain=tuple(scores.CLASSIFICATION),
     distances=DISTANCES,
     joined=("predictive_entropy", "mahalanobis"),
+    by_name=(DENSITY,),
 )
 OF_NUMBERS = ScoreFamily(
     "regression",
@@ -189,6 +201,24 @@ def fit_bank(
         return None
     label_b = None if label_B is None else label_B[rows_b]
     return FeatureBank.fit(flat(source.features[rows_b]), label_b, seed=seed)
+
+
+def fit_density(
+    source: Source, label_B: NDArray[np.int64] | None, rows_b: NDArray[np.int64], seed: int
+) -> FittedScore:
+    """What `gaussian_density` needs, of the rows set aside for it.
+
+    Raises:
+        InputError: there are no features, or no classes that they are of.
+    """
+    bank = fit_bank(source, label_B, rows_b, seed)
+    if bank is None or label_B is None or source.features is None:
+        raise InputError(
+            f"`ood_score` `{DENSITY}` expects features of rows with a class each, got none: export "
+            "with features=, or name another score"
+        )
+    white_bP = bank.white(flat(source.features[rows_b]))
+    return FittedScore(bank.without_rows(), densities=ClassDensities.fit(white_bP, label_B[rows_b]))
 
 
 def fit_overall(

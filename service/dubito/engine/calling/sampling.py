@@ -1,6 +1,6 @@
-"""What one prediction is drawn with: the seven settings that a calibration is bound to.
+"""What one prediction is drawn with: the eight settings that a calibration is bound to.
 
-Its job: name T, seed, masks, draw, method, tolerance and sites once, check them, and compare them.
+Its job: name T, seed, masks, draw, method, tolerance, sites and fit once, check and compare them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dubito.errors import InputError
 
 Masks = Literal["shared", "independent"]
 Draw = Literal["iid", "stratified"]
-Method = Literal["mc", "point", "moments", "ensemble"]
+Method = Literal["mc", "point", "moments", "ensemble", "laplace"]
 _ALLOWED = (("masks", get_args(Masks)), ("draw", get_args(Draw)), ("method", get_args(Method)))
 SitesName = Literal["all", "last"]
 Sites: TypeAlias = SitesName | tuple[int | str, ...]
@@ -51,11 +51,13 @@ class Sampling:
         masks: `shared` (one ω_t for all rows) or `independent` (keyed by the row's place too).
         draw: `stratified`, spread evenly in blocks of 16, or `iid`, T independent draws.
         method: `mc` (Monte Carlo), `point` (weight scaling, one pass), `moments` (mean and
-            variance propagated in one pass) or `ensemble` (T passes of each of several networks).
+            variance propagated in one pass), `ensemble` (T passes of each of several networks) or
+            `laplace` (one pass, then T last linear maps drawn from what was fitted).
         tolerance: a row stops when the standard error of all its outputs is at most this, with T
             the most; in probabilities or in target units; None: every row takes T samples.
         sites: that are sampled: `all`, `last` (from which no other site can be reached), or site
             numbers and patterns of module paths; the masks of the others stand at their means.
+        fit: number of the fit that method `laplace` draws from; else None.
 
     Raises:
         InputError: where a setting is out of its bounds.
@@ -68,6 +70,7 @@ class Sampling:
     method: Method = "mc"
     tolerance: float | None = None
     sites: Sites = "all"
+    fit: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sites", as_sites(self.sites))
@@ -88,10 +91,19 @@ class Sampling:
                 " it"
             )
         self._check_tolerance()
-        if self.sites != "all" and self.method == "point":
+        if self.sites != "all" and self.method in ("point", "laplace"):
             raise InputError(
-                "`sites` expects a method that samples or propagates draws, got `point`, in which"
-                " all masks stand at their means: leave one out"
+                "`sites` expects a method that samples or propagates draws, got"
+                f" `{self.method}`, in which all masks stand at their means: leave one out"
+            )
+        if self.masks != "shared" and self.method == "laplace":
+            raise InputError(
+                "method `laplace` expects masks `shared`, got `independent`: all rows see the same"
+                " drawn maps, so ask for `shared` or leave it out"
+            )
+        if self.fit is not None and self.method != "laplace":
+            raise InputError(
+                f"`fit` expects method `laplace`, got `{self.method}`: leave one of them out"
             )
 
     def _check_tolerance(self) -> None:
@@ -109,17 +121,24 @@ class Sampling:
                 f"`tolerance` expects method `mc`, got `{self.method}`, {why}: leave one out"
             )
 
+    @classmethod
+    def fewest(cls, method: Method, seed: int) -> Sampling:
+        """The fewest passes that show that a network runs: two, or one where all are equal."""
+        return cls(2 if method == "mc" else 1, seed, method=method)
+
     @property
     def key(self) -> Key:
         """What the draws depend on beside t and place."""
         return Key(self.seed, self.draw)
 
     def to_json(self) -> dict[str, object]:
-        """The settings as plain JSON values; sites only where they are not all.
+        """The settings as plain JSON values; sites only where they are not all, a fit where it is.
 
         Records of builds that sampled all sites are so, and are read as those.
         """
         values = {name: getattr(self, name) for name in self.__slots__}
+        if self.fit is None:
+            del values["fit"]
         if self.sites == "all":
             del values["sites"]
         elif isinstance(self.sites, tuple):

@@ -27,6 +27,7 @@ from dubito.engine.calling.columns import Columns, Sums
 from dubito.engine.calling.prediction import Prediction
 from dubito.engine.calling.sampling import Sampling
 from dubito.engine.heads.scaling import Scaling, check_scaling
+from dubito.engine.laplace.last_map import check_head
 from dubito.engine.moments import OutputMoments
 from dubito.engine.summing.figures import Draws
 from dubito.engine.summing.statistics import RunningSums
@@ -115,11 +116,19 @@ class OutputHead(ABC):
         return 0
 
     def check_method(self, method: str) -> None:
-        """Refuse `moments` where the head makes nothing of them.
+        """Refuse a method of which the head makes nothing, and masks where there are none.
 
         Raises:
             InputError: naming the remedy.
         """
+        if self.manifest.deterministic and method in ("mc", "moments"):
+            raise InputError(
+                f"method `{method}` expects a network with randomness, got one that was exported as"
+                " deterministic: fit `laplace` and ask for that, export again with dropout injected"
+                " (drop_prob={pattern: p}), or name several versions as `members` of an `ensemble`"
+            )
+        if method == "laplace":
+            check_head(self.manifest)
         if method == "moments" and self.moments is None:
             raise InputError(
                 f"method `moments` expects a head that is made of mean and variance, got a"

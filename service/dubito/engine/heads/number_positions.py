@@ -69,6 +69,7 @@ class NumberPositionOutputs(NumberOutputs):
 
     def check_method(self, method: str) -> None:
         refuse_moments(method, self.manifest.head)
+        super().check_method(method)
 
     def before_link(self, raw: Tensor) -> Tensor:
         return super().before_link(outputs_last(raw, self.manifest))

@@ -109,6 +109,7 @@ class SeveralDistributions(OutputHead):
 
     def check_method(self, method: str) -> None:
         refuse_moments(method, self.manifest.head)
+        super().check_method(method)
 
     def before_link(self, raw: Tensor) -> Tensor:
         return logits(raw, self.manifest.output)

@@ -78,15 +78,25 @@ def run(
     device: torch.device,
 ) -> Tensor:
     """The declared output of a program without draws."""
+    return outputs_of(program, inputs, weights, device)["output"]
+
+
+def outputs_of(
+    program: Program,
+    inputs: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """All outputs of a program without draws, by name."""
     values: dict[str, Value] = {}
     dying = program.last_uses()
     for position, node in enumerate(program.nodes):
         values[node.name] = compute(node, values, inputs, weights, None, device)
         for name in dying.get(position, ()):
             del values[name]
-    output = values[program.outputs["output"]]
-    assert isinstance(output, Tensor)
-    return output
+    made = {key: values[name] for key, name in program.outputs.items()}
+    assert all(isinstance(value, Tensor) for value in made.values())
+    return made  # type: ignore[return-value]
 
 
 @cache

@@ -1,0 +1,84 @@
+"""What is asked of a fit: the fields of a request, declared once, as in `asked.py`.
+
+FitOptions  all fields but the rows: the query beside a binary body, options of the command
+FitBody     with the rows, or the name of a stored pool: a JSON body
+FitOrder    with what stands beside the body: model and version of the path, who asks
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from dubito.asked import STRICT, Addressed, LabelsAreField, PoolBody, TruthsField, own_fields
+from dubito.names import ANONYMOUS
+
+FitMethod = Literal["laplace"]
+PriorName = Literal["marginal_likelihood", "held_out"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FitOptions:
+    """All fields of a fit but its rows; query parameters of binary bodies."""
+
+    method: FitMethod = Field(
+        description="Method that the fit is for. `laplace`: a Gaussian over the weights of the last"
+        " linear map."
+    )
+    num_training_rows: int | None = Field(
+        default=None,
+        description="Number of rows that the network was trained on. Default: those given.",
+    )
+    prior: PriorName | None = Field(
+        default=None,
+        description="Classification: what the prior precision is chosen by, `marginal_likelihood` "
+        "(no labels needed) or `held_out`, the likelihood of the labelled rows. Default: "
+        "`marginal_likelihood`.",
+    )
+    prior_precision: float | None = Field(
+        default=None, description="Classification: the prior precision, in place of `prior`."
+    )
+    labels_are: LabelsAreField = None
+    preprocess: bool | None = Field(
+        default=None,
+        description="`false`: the rows are what the network reads, although the version declares "
+        "how that is made of rows as people have them.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FitBody(PoolBody, FitOptions):
+    """A fit to rows or to a stored pool, as JSON."""
+
+    labels: TruthsField = Field(
+        default=None, description="Class indices or names, one per row, for `held_out`."
+    )
+    targets: TruthsField = Field(
+        default=None, description="Regression: true values, (B,) or (B, D), which are needed."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FitOrder(Addressed, FitBody):
+    """A fit that is asked for.
+
+    Args:
+        actor: who asks, for the audit.
+    """
+
+    actor: str = ANONYMOUS
+
+
+def fit_order(options: FitOptions, **beside: object) -> FitOrder:
+    """An order of the fields that were read, and of what stands beside them.
+
+    Args:
+        options: options or a body.
+        beside: model, version and others by name; the rows where the options are without them.
+
+    Raises:
+        ValidationError: a field is missing or of another type.
+    """
+    return FitOrder(**{**own_fields(options), **beside})  # type: ignore[arg-type]

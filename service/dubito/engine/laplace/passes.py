@@ -1,0 +1,123 @@
+"""Rows through the network once, and through T drawn last maps.
+
+Its job: hold the posteriors that were fitted to a network on a device, by number, and make passes.
+
+Dimensions: T samples, B rows, C outputs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from cachetools import LRUCache
+from torch import Tensor
+
+from dubito.engine.calling.arguments import Check
+from dubito.engine.calling.sampling import Sampling
+from dubito.engine.kernels.precision import running
+from dubito.engine.laplace.drawn_maps import DrawnMaps
+from dubito.engine.laplace.last_map import LastMap
+from dubito.engine.laplace.posterior import Posterior
+from dubito.engine.laplace.rows_at_map import RowsAtMap
+from dubito.engine.planning.placement import Placed
+from dubito.errors import InputError
+from dubito_nn import Manifest
+
+_MOST_KEPT = 4  # fits of one network that are on the device at once
+_BUDGET_PARTS = 4
+
+
+@dataclass(eq=False)
+class Fits:
+    """What was fitted to a network.
+
+    Args:
+        placed: its graphs and weights on the device.
+        manifest: what it declares.
+        device: where it runs.
+        memory_budget_bytes: of one call.
+    """
+
+    placed: Placed
+    manifest: Manifest
+    device: torch.device
+    memory_budget_bytes: int
+    _drawn: LRUCache[int, DrawnMaps] = field(default_factory=lambda: LRUCache(_MOST_KEPT))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def put(self, number: int, posterior: Posterior) -> None:
+        """Take in a fit under its number."""
+        budget = self.memory_budget_bytes // _BUDGET_PARTS
+        with self._lock:
+            self._drawn[number] = DrawnMaps(posterior, self.device, budget)
+
+    def __contains__(self, number: object) -> bool:
+        """Whether a fit of that number is here."""
+        with self._lock:
+            return number in self._drawn
+
+    @cached_property
+    def last_map(self) -> LastMap:
+        """The network's last linear map.
+
+        Raises:
+            InputError: there is none.
+        """
+        return LastMap.of(self.placed, self.manifest, self.device)
+
+    def drawn_maps(self, number: int | None) -> DrawnMaps:
+        """The draws of a fit.
+
+        Raises:
+            InputError: it is not here.
+        """
+        with self._lock:
+            found = None if number is None else self._drawn.get(number)
+        if found is None:
+            raise InputError(
+                f"method `laplace` expects a fit of the network, got {number or 'none'}, which is"
+                " not loaded: fit one, and name it in `fit`"
+            )
+        return found
+
+    def look(
+        self, blocks: Iterable[Mapping[str, Tensor]], *, keeps_rows: bool, check: Check
+    ) -> RowsAtMap:
+        """What rows say that a fit needs.
+
+        Args:
+            blocks: rows on the device, some after the others; at least one block.
+            keeps_rows: whether the rows are needed one by one.
+            check: called between blocks; whatever it raises ends the pass.
+        """
+        total: RowsAtMap | None = None
+        is_classes = self.last_map.is_of_classes
+        with running(self.device):
+            for rows in blocks:
+                check()
+                features, scores = self.last_map.run(rows)
+                seen = RowsAtMap.of(features, scores, is_classes=is_classes, keeps_rows=keeps_rows)
+                total = seen if total is None else total.with_more(seen)
+        assert total is not None
+        return total
+
+    def passes(
+        self, rows: Mapping[str, Tensor], sampling: Sampling, check: Check | None = None
+    ) -> Iterator[Tensor]:
+        """The declared outputs of T samples of some rows: some (t, B, C) after the others.
+
+        Args:
+            rows: on the device.
+            sampling: how many samples, of which fit.
+            check: called between chunks; whatever it raises ends the passes.
+        """
+        last, maps = self.last_map, self.drawn_maps(sampling.fit)
+        features_BF, scores_BC = last.run(rows)
+        for noise_TBC in maps.noise(features_BF, sampling.num_samples, sampling.key):
+            if check is not None:
+                check()
+            yield last.declared(noise_TBC + scores_BC)

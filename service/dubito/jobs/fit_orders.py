@@ -1,0 +1,145 @@
+"""A fit that is asked for: checked, and written down as a job.
+
+Rows and truths that come with the order are kept beside the job, and go when it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dubito.asked_fits import FitOrder
+from dubito.calibration.heads import head_of
+from dubito.calibration.reading import Written
+from dubito.engine import Engine, Sampling
+from dubito.engine.laplace.fitting import LEAST_ROWS
+from dubito.errors import InputError
+from dubito.jobs.orders import settled
+from dubito.registry import PoolFact
+from dubito.serving.rows import read_rows
+
+Put = Callable[[Mapping[str, NDArray[np.generic]]], str]
+
+
+@dataclass(frozen=True)
+class AskedFit:
+    """A fit, checked.
+
+    Args:
+        order: what is asked.
+        engine: of the version.
+        rows: that came with it, checked; None: those of a pool.
+        num_rows: how many rows there are.
+        truths: class of each row, or target values; None: unlabelled.
+    """
+
+    order: FitOrder
+    engine: Engine
+    rows: Mapping[str, Tensor] | None
+    num_rows: int
+    truths: NDArray[np.generic] | None
+
+    @classmethod
+    def read(
+        cls, order: FitOrder, engine: Engine, pool: PoolFact | None, most_rows: int
+    ) -> AskedFit:
+        """Check what an order says.
+
+        Args:
+            order: what is asked.
+            engine: of the version.
+            pool: that it names; None: it has rows of its own.
+            most_rows: that may come with it.
+
+        Raises:
+            InputError: naming the field.
+        """
+        engine.fits.last_map  # noqa: B018  refused now, with the node
+        _check_options(order, engine)
+        rows, num_rows = None, 0 if pool is None else pool.num_rows
+        if pool is None:
+            made = read_rows(engine, order.inputs, most_rows, preprocess=order.preprocess)
+            rows, num_rows = made.inputs, made.num_rows
+        if num_rows < LEAST_ROWS:
+            raise InputError(
+                f"a fit of `{order.method}` expects at least {LEAST_ROWS} rows, got {num_rows}: "
+                "give more, a thousand or so"
+            )
+        return cls(order, engine, rows, num_rows, _truths(order, engine, num_rows))
+
+    def pool(self, digest: str) -> PoolFact:
+        """The rows that came with it, as those of a pool without a name."""
+        return PoolFact("", digest, 0, "npz", self.num_rows, (), None, "", datetime.now(UTC))
+
+    def settled(self, pool_format: str, put: Put) -> dict[str, object]:
+        """The order as the record of its job keeps it.
+
+        Args:
+            pool_format: of the pool's object.
+            put: keeps arrays beside the job, and returns their digest.
+        """
+        order, truths = self.order, self.truths
+        chosen = {
+            name: getattr(order, name)
+            for name in ("method", "num_training_rows", "prior", "prior_precision", "actor")
+        }
+        said = {} if order.preprocess is None else {"preprocess": order.preprocess}
+        return settled(
+            Sampling.fewest("point", 0),
+            None,
+            pool_format,
+            **chosen,
+            **said,
+            rows=self.rows is not None,
+            truths=None if truths is None else put({"truths": truths}),
+        )
+
+
+def _check_options(order: FitOrder, engine: Engine) -> None:
+    is_regression = not engine.fits.last_map.is_of_classes
+    for name, least in (("num_training_rows", 1), ("prior_precision", 1e-12)):
+        value = getattr(order, name)
+        if value is not None and not least <= value < 1e15:
+            raise InputError(f"`{name}` expects a number of at least {least}, got {value}")
+    if is_regression and (order.prior is not None or order.prior_precision is not None):
+        raise InputError(
+            "`prior` and `prior_precision` belong to a classification, got a regression, whose "
+            "spread is fitted to `targets`: leave them out"
+        )
+    if order.prior is not None and order.prior_precision is not None:
+        raise InputError("`prior` chooses a `prior_precision`, got both: leave one of them out")
+    if is_regression and order.targets is None:
+        raise InputError(
+            "a fit of `laplace` to a regression expects the `targets` of its rows, got none: give "
+            "rows that the network was not trained on, with their true values"
+        )
+    if order.prior == "held_out" and order.labels is None:
+        raise InputError(
+            "`prior` `held_out` expects the `labels` of the rows, got none: give them, or take "
+            "`marginal_likelihood`, which needs none"
+        )
+
+
+def _truths(order: FitOrder, engine: Engine, num_rows: int) -> NDArray[np.generic] | None:
+    if order.labels is None and order.targets is None:
+        return None
+    written = Written(
+        engine.manifest,
+        num_rows,
+        engine.position_shape,
+        order.labels,
+        order.targets,
+        order.labels_are,
+    )
+    truths = head_of(engine.manifest).read(written)
+    if engine.fits.last_map.is_of_classes and len(np.unique(truths)) < 2:
+        raise InputError(
+            f"`labels` expects rows of several classes, got {num_rows} of one: give rows of all "
+            "classes"
+        )
+    return truths

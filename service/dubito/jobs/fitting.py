@@ -1,0 +1,168 @@
+"""A fit to a stored pool, or to rows that came with the order: sums over all rows, then the fit.
+
+The sums are what a part holds, so that a job that was cut short goes on where it stood.
+
+Dimensions: N rows, B of a block, F features, C outputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dubito.arrays import Arrays, write_npz
+from dubito.engine import Engine, Inputs
+from dubito.engine.laplace import (
+    FitResult,
+    Labelled,
+    RowsAtMap,
+    fit_classes,
+    fit_numbers,
+)
+from dubito.errors import InputError
+from dubito.jobs.lane import Lane
+from dubito.registry.fits import NewFit
+from dubito.serving.worker import Check
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """Rows that came with an order, as a pool has them.
+
+    Args:
+        arrays: by input name.
+    """
+
+    arrays: Arrays
+
+    def __len__(self) -> int:
+        """Return the number of rows, N."""
+        return len(next(iter(self.arrays.values())))
+
+    def rows(self, start: int, stop: int) -> Inputs:
+        """Some of the rows."""
+        return {name: torch.from_numpy(rows[start:stop]) for name, rows in self.arrays.items()}
+
+
+class Fitting:
+    """A fit as a kind of job: it keeps the sums so far, and what labelled rows are at the end.
+
+    Args:
+        engine: of the version.
+        order: the job's, settled.
+        truths: of all rows, as the network gives them; None: unlabelled.
+        max_values: most numbers that labelled rows may be at the last map.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        order: Mapping[str, object],
+        truths: Tensor | None,
+        max_values: int,
+    ) -> None:
+        self._engine = engine
+        self._order = order
+        self._truths = truths
+        self._max_values = max_values
+        self._looked: RowsAtMap | None = None
+
+    def restore(self, state: Arrays) -> None:
+        """Go on from the last part."""
+        self._looked = RowsAtMap.from_arrays(state)
+
+    def predict(self, block: Mapping[str, Tensor], start: int, check: Check) -> RowsAtMap:
+        """On the device's thread: what a block says."""
+        engine = self._engine
+        pieces = engine.pieces("shared", block).rows(block)
+        return engine.fits.look(pieces, keeps_rows=self._truths is not None, check=check)
+
+    def keep(self, start: int, stop: int, computed: RowsAtMap) -> None:
+        """Take in what was computed of rows `start` to `stop`."""
+        self._looked = computed if self._looked is None else self._looked.with_more(computed)
+        values = self._looked.features.size + self._looked.scores.size
+        if values > self._max_values:
+            raise InputError(
+                f"labelled rows of a fit expect at most {self._max_values} numbers at the last "
+                f"linear map, got {values} after {stop} rows: give fewer, or leave the labels out"
+            )
+
+    def part(self) -> bytes:
+        """The sums so far."""
+        assert self._looked is not None
+        return write_npz(self._looked.arrays())
+
+    def finish(self, lane: Lane) -> FitResult:
+        """The fit of all rows.
+
+        Raises:
+            InputError: the rows are too few, or say nothing.
+        """
+        looked, fits = self._looked, self._engine.fits
+        assert looked is not None
+        given = self._order["num_training_rows"]
+        count = int(looked.seen.count) if given is None else int(str(given))
+        has_bias = fits.last_map.has_bias
+        labelled = None
+        if self._truths is not None:
+            features, scores = map(torch.from_numpy, (looked.features, looked.scores))
+            labelled = Labelled(features, scores, self._truths)
+        if not fits.last_map.is_of_classes:
+            assert labelled is not None
+            result = fit_numbers(looked.seen, labelled, num_training_rows=count, has_bias=has_bias)
+        else:
+            prior = self._order["prior_precision"]
+            rows = self._engine.made_up_rows()
+            result = fit_classes(
+                looked.seen,
+                num_training_rows=count,
+                has_bias=has_bias,
+                squared_norm=lane.run(lambda check: fits.last_map.squared_norm(rows)),
+                prior_precision=None if prior is None else float(str(prior)),
+                held_out=labelled,
+            )
+        return (
+            result
+            if given is not None
+            else result.with_warning(
+                f"`num_training_rows` was left out: the {count} rows given count as all that the "
+                "network was trained on, and the spread is too wide where these were more"
+            )
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """None before the end."""
+        return ()
+
+
+def new_fit(result: FitResult, method: str, about: Mapping[str, object], job: str) -> NewFit:
+    """What is kept of a fit.
+
+    Args:
+        result: posterior, report, warnings.
+        method: that it is for.
+        about: how it was asked for.
+        job: its id.
+    """
+    content = write_npz(result.posterior.arrays())
+    document = {**about, "report": dict(result.report), "warnings": list(result.warnings)}
+    return NewFit(method, hashlib.sha256(content).hexdigest(), content, document, job)
+
+
+def in_network_units(truths: np.ndarray, engine: Engine) -> Tensor:
+    """True values as the network gives them, before they are taken back to target units."""
+    values = torch.from_numpy(truths)
+    if engine.fits.last_map.is_of_classes:
+        return values
+    values = values.double().reshape(len(values), -1)
+    scale = engine.manifest.target_scale
+    if scale is None:
+        return values
+    shift, factor = (torch.tensor(part, dtype=torch.float64) for part in scale)
+    return (values - shift) / factor
