@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 
 from dubito.settings import Settings
@@ -46,10 +47,14 @@ def test_the_client_sends_a_frame_as_the_table_that_it_is(
 ) -> None:
     times = ROWS.assign(born=pd.to_datetime(ROWS["born"]))
     ours = Client(str(client.base_url), http=client)
-    for table in (ROWS, times, records(ROWS)):
+    for table in (ROWS, times, records(ROWS), pl.from_pandas(ROWS), pl.from_pandas(times)):
         reply = ours.predict("sick", table, id_column="id")
         np.testing.assert_allclose(reply.mean, known["mean"], atol=1e-6)
         assert reply.ids == ROWS["id"].tolist()
+        found = reply.to_pandas()
+        assert found["id"].tolist() == ROWS["id"].tolist()
+        np.testing.assert_array_equal(found[["mean_no", "mean_yes"]].to_numpy(), reply.mean)
+        assert found["label"].tolist() == reply.label
     chosen = ours.select("sick", ROWS, strategy="bald", k=2, id_column="id")
     assert chosen.ids == [ROWS["id"][index] for index in chosen.indices]
     people = frame(300, seed=3)

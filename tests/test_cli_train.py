@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from dubito.engine import Engine, Sampling
 from dubito.errors import InputError
 from dubito.recipes import read_config, run
 from dubito.recipes.rows import split_rows
+from dubito.recipes.table import read_table
+from dubito_nn import load_bundle
 
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., tuple[int, str, str]]
@@ -144,7 +147,8 @@ def test_the_documented_configuration_is_complete_and_runs(tmp_path: Path) -> No
     path.write_text(block.replace("epochs = 100", "epochs = 2"))
     config = read_config(path)
     given = tomllib.loads(block)
-    assert set(given) == set(type(config).model_fields)
+    of_tables = {"label", "target", "columns"}
+    assert set(given) == set(type(config).model_fields) - of_tables
     assert set(given["training"]) == set(type(config.training).model_fields)
     trained = run(config, _arrays())
     assert trained.search is not None
@@ -320,3 +324,66 @@ def test_a_network_trained_on_a_gpu_leaves_a_bundle(
     trained = run(read_config(write(MLP + QUICK + 'device = "cuda"\n')), _arrays())
     assert trained.gap is not None
     assert (tmp_path / "made.dubito").exists()
+
+
+def _people(path: Path) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "id": [f"p{row}" for row in range(200)],
+            "age": random.normal(40, 12, 200).round(1),
+            "job": random.choice(["nurse", "clerk"], 200),
+            "smokes": random.choice([True, False], 200),
+        }
+    )
+    table["outcome"] = np.where((table["age"] > 40) ^ (table["job"] == "nurse"), "yes", "no")
+    table.loc[::9, "age"] = np.nan
+    table.to_csv(path / "people.csv", index=False)
+    table.to_parquet(path / "people.parquet")
+    return table
+
+
+def test_a_table_leaves_a_bundle_that_predicts_the_table(dubito: Run, tmp_path: Path) -> None:
+    table = _people(tmp_path)
+    manifests = []
+    for kind in ("csv", "parquet"):
+        config = tmp_path / f"{kind}.toml"
+        config.write_text(
+            f'data = "people.{kind}"\nbundle = "{kind}.dubito"\nlabel = ["outcome"]\n'
+            'columns = ["age", "job", "smokes"]\nnetwork.kind = "mlp"\n'
+            "network.hidden = [16]\ntraining.epochs = 30\ntraining.learning_rate = 0.02"
+        )
+        code, _, err = dubito("train", config)
+        assert code == 0, err
+        manifests.append(load_bundle(tmp_path / f"{kind}.dubito").manifest)
+    assert manifests[0].preprocess == manifests[1].preprocess
+    assert manifests[0].classes == ("no", "yes")
+    age, job, smokes = manifests[0].preprocess[0].columns  # type: ignore[index, union-attr]
+    np.testing.assert_allclose((age.mean, age.missing), table["age"].mean())
+    np.testing.assert_allclose(age.scale, table["age"].std(ddof=0))
+    assert (job.values, smokes.missing) == (("clerk", "nurse"), None)
+    engine = Engine.load(tmp_path / "csv.dubito", num_samples=16)
+    found = engine.predict(table).to_pandas()  # type: ignore[arg-type]
+    assert (found["label"] == table["outcome"]).mean() > 0.8
+    np.testing.assert_allclose(found["mean_no"] + found["mean_yes"], 1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ("", "expected `label` or `target`"),
+        ('label = ["outcome"]\ntarget = ["age"]', "expected `label` or `target`"),
+        ('label = ["outcome"]', "column `id` expects .*200 different texts"),
+        ('label = ["sick"]', "add `sick`"),
+        ('label = ["outcome"]\ncolumns = ["outcome"]', "beside the truths"),
+        ('target = ["job"]\ncolumns = ["age"]', "columns of numbers"),
+        ('target = ["age"]\ncolumns = ["job"]', "got none in row 0"),
+    ],
+)
+def test_a_table_that_cannot_be_used_says_so(tmp_path: Path, keys: str, reason: str) -> None:
+    _people(tmp_path)
+    path = tmp_path / "config.toml"
+    start = 'data = "people.csv"\nbundle = "made.dubito"'
+    path.write_text(f'{start}\n{keys}\nnetwork.kind = "mlp"')
+    with pytest.raises(InputError, match=reason):
+        read_table(read_config(path))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 import torch
@@ -61,7 +62,12 @@ def test_frames_records_and_columns_become_the_same_numbers(engine: Engine) -> N
     table = frame(200)
     columns = {name: [row[name] for row in records(table)] for name in table}
     times = table.assign(born=pd.to_datetime(table["born"]))
-    for rows in (table, times, records(table), columns, dict(table.items()), pa.table(table)):
+    polars = (
+        pl.from_pandas(table),
+        pl.from_pandas(times.assign(job=table["job"].astype("category"))),
+    )
+    frames = (table, times, *polars, pa.table(table))
+    for rows in (*frames, records(table), columns, dict(table.items())):
         _agree(engine.read_inputs(rows), table)  # type: ignore[arg-type]
 
 

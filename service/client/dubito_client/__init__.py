@@ -7,6 +7,7 @@ bodies.py        what callers give, as a body
 images.py        images among it
 fields.py        what can be asked beside the rows
 predictions.py calibrations.py fits.py versions.py work.py outcomes.py   calls, and their answers
+frames.py        a prediction as a DataFrame
 errors.py        what can go wrong
 """
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,10 @@ from dubito_client.calls import (
     read_npz,
 )
 from dubito_client.fields import PredictFields, SelectFields
+from dubito_client.frames import frame_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,14 @@ class Prediction:
         """`accept`, `review` or `reject` for each row."""
         array = self.arrays.get("decision")
         return None if array is None else _texts(array)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The columns side by side, with the ids of the rows: a DataFrame of a line for each row.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return frame_of(self)
 
     def _sets(self, name: str) -> list[Any] | None:
         """Nested lists of names, for a column that says of each class whether it is in."""

@@ -15,7 +15,9 @@ from dubito.errors import InputError
 from dubito.names import check_name
 from dubito.recipes import TrainConfig, Trained, read_config, run
 from dubito.recipes.rows import Arrays
+from dubito.recipes.table import SUFFIXES, read_table
 from dubito_nn import training
+from dubito_nn.preprocess import TableInput
 
 _COLUMNS = (
     SpinnerColumn(),
@@ -33,17 +35,11 @@ def train(
         str | None, typer.Option(help="Store the bundle as the next version of this model.")
     ] = None,
 ) -> None:
-    """Train a network with dropout on a .npz file and write its bundle."""
+    """Train a network with dropout on a .npz file or a table and write its bundle."""
     if register is not None:
         check_name("model", register)
     configuration = read_config(config)
-    arrays = read_arrays(configuration.data)
-    if not isinstance(arrays, dict):
-        raise InputError(
-            f"{configuration.data}: expected a .npz file, got one array: "
-            "write it with numpy.savez(path, inputs=..., labels=...)"
-        )
-    trained = _with_bar(configuration, arrays)
+    trained = _with_bar(configuration, *_rows(configuration))
     _report(trained)
     output().print(f"bundle: {configuration.bundle}", soft_wrap=True)
     if register is None:
@@ -54,7 +50,25 @@ def train(
     output().print(f"registered: {fact.model} version {fact.number}")
 
 
-def _with_bar(config: TrainConfig, arrays: Arrays) -> Trained:
+def _rows(config: TrainConfig) -> tuple[Arrays, TableInput | None]:
+    """The arrays of the file, and how they are made of a table where it is one."""
+    if config.data.suffix in SUFFIXES:
+        return read_table(config)
+    if config.label or config.target or config.columns:
+        raise InputError(
+            f"{config.data}: expected a table ({', '.join(SUFFIXES)}) for `label`, `target` and "
+            "`columns`, got arrays, which have names of their own: leave these out"
+        )
+    arrays = read_arrays(config.data)
+    if not isinstance(arrays, dict):
+        raise InputError(
+            f"{config.data}: expected a .npz file, got one array: "
+            "write it with numpy.savez(path, inputs=..., labels=...)"
+        )
+    return arrays, None
+
+
+def _with_bar(config: TrainConfig, arrays: Arrays, declared: TableInput | None) -> Trained:
     epochs = config.training.epochs
     with Progress(*_COLUMNS, console=messages()) as bar:
         tasks: dict[float | None, TaskID] = {}
@@ -65,7 +79,7 @@ def _with_bar(config: TrainConfig, arrays: Arrays) -> Trained:
                 tasks[tried] = bar.add_task(title, total=epochs, note="")
             bar.update(tasks[tried], completed=at.epoch, note=_note(at))
 
-        return run(config, arrays, show)
+        return run(config, arrays, show, declared)
 
 
 def _note(at: training.Progress) -> str:

@@ -66,6 +66,25 @@ def read_file(file: TableFile, wanted: Sequence[str], most_rows: int | None) -> 
         ) from error
 
 
+def names_in(file: TableFile) -> list[str]:
+    """The names of the columns of a CSV or Parquet file, pandas' index left out.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    if file.kind == CSV:
+        return header_of(file.content.removeprefix(BOM))
+    need_pyarrow("a Parquet file")
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+    try:
+        names = pq.read_schema(pa.BufferReader(file.content)).names
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"expected a Parquet file, got something else ({error})") from error
+    return [name for name in names if not name.startswith("__index_level_")]
+
+
 def header_of(content: bytes) -> list[str]:
     """The names in the first line of a CSV.
 

@@ -2,6 +2,7 @@
 
 config   the TOML file, read strictly
 rows     the `.npz` file as tensors
+table    the same of a CSV or Parquet file, and what the bundle declares of it
 build    the network
 run      all of it, and the bundle
 demo/    the demonstration: three networks on data that scikit-learn carries

@@ -217,6 +217,9 @@ class TrainConfig(TomlTable):
     bundle: Path
     classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     labels_are: LabelsAre | None = None
+    label: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    target: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    columns: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     notes: str | None = None
     network: AnyNetworkTable
     dropout: DropoutTable = StandardTable()

@@ -19,6 +19,7 @@ from dubito.recipes.build import build_network, output_of
 from dubito.recipes.config import ConcreteTable, TokenTable, TrainConfig
 from dubito.recipes.rows import Arrays, TrainingRows, split_rows
 from dubito_nn import Bundle
+from dubito_nn.preprocess import TableInput
 from dubito_nn.training import (
     Advice,
     Augmentation,
@@ -70,19 +71,29 @@ class Trained:
     bundle: Bundle
 
 
-def run(config: TrainConfig, arrays: Arrays, on_epoch: OnEpoch | None = None) -> Trained:
+def run(
+    config: TrainConfig,
+    arrays: Arrays,
+    on_epoch: OnEpoch | None = None,
+    declared: TableInput | None = None,
+) -> Trained:
     """Train a network by its configuration and write its bundle.
 
     Args:
         config: As read.
         arrays: Of the file of rows.
         on_epoch: Called after each epoch; what it raises ends the training.
+        declared: The table that the inputs were made of, which the bundle keeps; it has scaled
+            them, so the network does not.
 
     Raises:
         InputError: rows and configuration do not fit, the network has no dropout, the loss is not
             finite, or the bundle cannot be written.
     """
     table = config.training
+    if declared is not None and hasattr(config.network, "standardise"):
+        network_table = config.network.model_copy(update={"standardise": False})
+        config = config.model_copy(update={"network": network_table})
     if not config.bundle.parent.is_dir():
         raise InputError(f"bundle: expected a folder {config.bundle.parent}, got none: make it")
     rows = split_rows(
@@ -104,7 +115,7 @@ def run(config: TrainConfig, arrays: Arrays, on_epoch: OnEpoch | None = None) ->
             gap = measure_gap(
                 network, (rows.inputs, rows.targets), rows.validation, loss, seed=table.seed
             )
-        bundle = _export(config, rows, network.cpu())
+        bundle = _export(config, rows, network.cpu(), declared)
     except (ValueError, FloatingPointError) as error:  # ExportError is a ValueError
         raise InputError(str(error)) from error
     advice = None if gap is None else advise(gap)
@@ -225,7 +236,9 @@ def _plain_loss(config: TrainConfig, rows: TrainingRows) -> Loss:
     return losses[output_of(config, rows)]
 
 
-def _export(config: TrainConfig, rows: TrainingRows, network: nn.Module) -> Bundle:
+def _export(
+    config: TrainConfig, rows: TrainingRows, network: nn.Module, declared: TableInput | None
+) -> Bundle:
     with warnings.catch_warnings():
         # torch.export of torch 2.13 copies objects of a class that it deprecates itself.
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
@@ -238,4 +251,5 @@ def _export(config: TrainConfig, rows: TrainingRows, network: nn.Module) -> Bund
             classes=rows.classes,
             target_scale=rows.target_scale,
             notes=config.notes,
+            preprocess=declared,
         )

@@ -6,5 +6,6 @@ sampling    T, seed, masks, draw, method, tolerance
 arguments   what an engine is given, checked
 columns     arrays whose first axis is the row
 prediction  the frozen columns of an answer
+frames      a prediction as a DataFrame
 cutting     predictions of neighbouring rows: some of them, and several as one
 """

@@ -7,13 +7,17 @@ API.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dubito.engine.calling.columns import Column
+from dubito.engine.calling.frames import frame_of
 from dubito.engine.calling.sampling import Sampling
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +90,14 @@ class Classification:
     samples: Column | None = None
     positions: PositionMeasures | None = None
 
+    def to_pandas(self) -> pd.DataFrame:
+        """The columns side by side: a DataFrame of a line for each row.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return frame_of(self)
+
 
 @dataclass(frozen=True, eq=False)
 class NumberMeasures:
@@ -144,6 +156,14 @@ class Regression:
     def quantiles(self) -> Column | None:
         """The levels in ascending order, (B, D, Q)."""
         return None if self.levels is None else in_order(self.levels)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The columns side by side: a DataFrame of a line for each row.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return frame_of(self)
 
 
 Prediction: TypeAlias = Classification | Regression
