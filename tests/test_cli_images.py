@@ -29,7 +29,7 @@ def run(tmp_path, monkeypatch, capsys, bundle):  # type: ignore[no-untyped-def]
     for name, content in folder(120, 1000).items():
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(content)
-    (tmp_path / "photos" / "notes.txt").write_text("not an image")
+    (tmp_path / "photos" / "notes.md").write_text("not an image")
 
     def command(*words: object) -> tuple[int, str, str]:
         return run_command(capsys, monkeypatch, *words)
@@ -60,7 +60,7 @@ def test_images_go_in_and_their_names_come_out_with_the_answers(run, tmp_path: P
         (("photos", *files), "as well"),
         ((files[0], "photos.zip"), "as well"),
         ((files[0], files[0]), "two of one name"),
-        (("photos/notes.txt",), "images are .png"),
+        (("photos/notes.md",), "images are .png"),
     ):
         code, _, err = run("predict", "digit", *words)
         assert (code, reason in err) == (1, True), err

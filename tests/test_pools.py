@@ -24,6 +24,7 @@ from dubito_nn import InputSpec
 
 from .conftest import Server
 from .http import npy
+from .pictures import png
 from .s3 import S3
 
 NPY, NPZ, PARQUET = "application/x-npy", "application/x-npz", "application/vnd.apache.parquet"
@@ -308,6 +309,14 @@ def test_pools_and_jobs_in_a_bucket(serve: object, tmp_path: Path, s3: S3) -> No
         missing = {"address": f"s3://{bucket}/given/none.npy"}
         assert client.post("/v1/pools", json=missing).status_code == 422
         assert client.delete("/v1/pools/pool").status_code == 204
+        for name, shade in (("b/two", 2), ("one", 1)):
+            s3.put(f"{bucket}/given/photos/{name}.png", png(np.full((8, 8), shade, np.uint8)))
+        photos = {"name": "photos", "address": f"s3://{bucket}/given/photos/"}
+        assert client.post("/v1/pools", json=photos).json()["num_rows"] == 2
+        shown = client.get("/v1/pools/photos/rows", params={"indices": "0,1"}).json()
+        assert shown["rows"] == {"file": ["b/two.png", "one.png"]}
+        empty = {"address": f"s3://{bucket}/given/none/"}
+        assert client.post("/v1/pools", json=empty).status_code == 422
 
 
 def test_some_rows_of_a_pool_are_shown_as_they_were_stored(client: httpx.Client) -> None:
