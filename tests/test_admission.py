@@ -12,9 +12,13 @@ import httpx
 import pytest
 from torch import Tensor
 
+from dubito.api.border.lag import LoopLag
+from dubito.errors import QueueFullError
+from dubito.serving.admission import Admission
 from dubito.serving.outputs import Computed, Outputs
 from dubito.serving.passage import Passage
-from dubito.serving.worker import Check
+from dubito.serving.turns.backlog import WaitingLine
+from dubito.serving.worker import Check, Urgency, Worker
 from dubito.settings import Settings
 
 from .conftest import Bundles, Server
@@ -41,6 +45,44 @@ def test_what_is_decoded_and_written_is_measured_as_one_after_the_other() -> Non
         now_s += 100.0  # the machine stood still
     with passage.passing():
         assert passage.ahead_s == pytest.approx(1.6 / 14, rel=0.05)
+
+
+def test_a_loop_that_is_late_twice_is_waited_for_and_one_late_turn_is_not() -> None:
+    lag = LoopLag()
+    for late_s, ahead_s in (
+        (3.0, 0.0),
+        (0.001, 0.0),
+        (0.5, 0.0),
+        (0.8, 1.0),
+        (0.3, 0.6),
+        (0.0, 0.0),
+    ):
+        lag.note(late_s)
+        assert lag.ahead_s == ahead_s
+
+
+def test_a_loop_that_is_waited_for_too_long_lets_nobody_in() -> None:
+    worker = Worker(100, max_wait_s=2.0)
+    admission, line = Admission(worker, 100), WaitingLine(Urgency.PREDICTIONS, "model")
+    admission.look(line, None, border_s=1.9)
+    with pytest.raises(QueueFullError, match=r"at most 2\.0 s, got 2\.1 s"):
+        admission.look(line, None, border_s=2.1)
+    admission.look(line, None)
+
+
+def test_memory_goes_back_after_large_bodies_once_none_is_held() -> None:
+    worker = Worker(100)
+    admission = Admission(worker, 2**30)
+    with admission.holding() as small:
+        small.take(2**20)
+    assert not admission.give_back()
+    with admission.holding() as other:
+        other.take(1)
+        with admission.holding() as large:
+            large.take(2**25)
+        assert not admission.give_back()
+    assert admission.give_back()
+    assert not admission.give_back()
 
 
 class SlowDevice:

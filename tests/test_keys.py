@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from dubito.api.border.auth import needs
+from dubito.api.border.lag import LoopLag
 from dubito.errors import ConflictError, InputError, KeyLimitError
 from dubito.keys import KeyScope
 from dubito.keys.allowance import Allowance
@@ -187,6 +188,25 @@ def test_a_route_that_declares_no_scope_opens_to_nobody(locked: Locked, path: st
     reply = locked.ask("settings", "GET", path)
     assert reply.status_code == 403
     assert "declares none" in reply.json()["detail"]
+
+
+def test_under_load_a_key_is_told_what_it_never_opens_and_not_to_come_again(
+    locked: Locked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(key: str) -> dict[str, int]:
+        path = "/v1/models/animals"
+        actions = ("predict", "select", "calibrate", "evaluate")
+        return {
+            action: locked.ask(key, "POST", f"{path}/{action}").status_code for action in actions
+        }
+
+    with monkeypatch.context() as busy:
+        busy.setattr(LoopLag, "ahead_s", 100.0)
+        assert asked("predict") == dict(predict=429, select=403, calibrate=403, evaluate=403)
+        assert asked("select") == dict(predict=429, select=429, calibrate=403, evaluate=403)
+        assert set(asked("restricted").values()) == {429}
+        assert set(asked("elsewhere").values()) == {403}
+    assert asked("predict") == dict(predict=415, select=403, calibrate=403, evaluate=403)
 
 
 def test_the_document_names_the_scope_of_every_route(locked: Locked) -> None:

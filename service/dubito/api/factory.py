@@ -6,6 +6,7 @@ router → scope → routes; from there and the scope straight to the routes tha
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache, partial
@@ -60,6 +61,7 @@ from dubito.settings import Settings
 from dubito.telemetry.starting import check_tracing
 from dubito.web import add_page
 
+_GIVE_BACK_S = 5.0  # between two looks
 _log = structlog.get_logger(__name__)
 
 
@@ -83,12 +85,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         shut_undeclared(app)
         application = await to_thread.run_sync(Application, chosen)
         await to_thread.run_sync(application.serve)
-        app.state.access = Access(application, chosen)
+        access = app.state.access = Access(application, chosen)
+        watches = [asyncio.create_task(access.lag.watch()), asyncio.create_task(_give_back(access))]
         rpc = None
         try:
             rpc = app.state.rpc = start_rpc(app.state.access)
             yield
         finally:
+            for watch in watches:
+                watch.cancel()
             if rpc is not None:
                 await to_thread.run_sync(rpc.close, chosen.drain_timeout_ms / 1000)
             await to_thread.run_sync(application.close)
@@ -124,6 +129,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(HeadersOnlyMiddleware)
     let_pages_ask(app, chosen)
     return app
+
+
+async def _give_back(access: Access) -> None:
+    """Return memory to the system after large bodies, until this is cancelled."""
+    while True:
+        await asyncio.sleep(_GIVE_BACK_S)
+        await to_thread.run_sync(access.application.admission.give_back)
 
 
 def _write_document_once(app: FastAPI) -> None:

@@ -27,7 +27,12 @@ def give_back() -> None:
     """Free what nothing refers to any more, and return it to the device and to the system."""
     gc.collect()
     torch.cuda.empty_cache()  # does nothing where no GPU is in use
+    trim()
+
+
+def trim() -> None:
+    """Return freed pages to the system, which glibc keeps otherwise."""
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed pages otherwise
-        if trim is not None:
-            trim(0)
+        malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if malloc_trim is not None:
+            malloc_trim(0)

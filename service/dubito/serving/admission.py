@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dubito.errors import QueueFullError
+from dubito.models.memory import trim
 from dubito.serving.passage import Passage
 from dubito.serving.turns.backlog import WaitingLine
 from dubito.serving.worker import Reservation, Worker
 
 _RETRY_AFTER_S = 1.0
+_MUCH_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Admission:
         self._worker = worker
         self._limit = max_pending_bytes
         self.passage = Passage(time.monotonic)
-        self._held = 0
+        self._held = self._freed = 0
         self._lock = threading.Lock()
 
     @property
@@ -106,17 +108,18 @@ class Admission:
         work = self._worker.queued_work
         return QueueState(entrance.ahead_s(), work, self._held, dict(entrance.refused))
 
-    def look(self, line: WaitingLine, deadline_s: float | None) -> None:
+    def look(self, line: WaitingLine, deadline_s: float | None, border_s: float = 0.0) -> None:
         """See that there is time for a request, before its body is read.
 
         Args:
             line: where it will stand.
             deadline_s: when it has to be answered, on the clock of `time.monotonic`; None: never.
+            border_s: seconds that it waits for whoever receives and sends.
 
         Raises:
             QueueFullError: it would wait too long.
         """
-        self._worker.entrance.look(line, deadline_s, self.passage.ahead_s)
+        self._worker.entrance.look(line, deadline_s, self.passage.ahead_s + border_s)
 
     @contextmanager
     def holding(self) -> Iterator[Held]:
@@ -134,6 +137,22 @@ class Admission:
             reservation.release()
             with self._lock:
                 self._held -= held.num_bytes
+                self._freed += held.num_bytes
+
+    def give_back(self) -> bool:
+        """Return the memory of past bodies to the system, once none is held and there were many.
+
+        It takes some milliseconds, in which nothing is held up; call it in a thread, now and then.
+
+        Returns:
+            Whether there was some.
+        """
+        with self._lock:
+            if self._held or self._freed < _MUCH_BYTES:
+                return False
+            self._freed = 0
+        trim()
+        return True
 
     def _take(self, num_bytes: int, *, beside: int) -> None:
         with self._lock:

@@ -12,7 +12,8 @@ encodings.py     gzip and zstd
 long_json.py     long JSON in pieces, numbers straight to arrays
 records.py       JSON line by line
 fields.py        the fields of a JSON body, a query or an archive, by a schema
-admitting.py     refusals by what waits for the device, before a body
+admitting.py     refusals by what waits, before a body
+lag.py           how late the event loop is
 waiting.py       waiting for a job: deadline and disconnection
 replies.py       JSON and arrays out
 """

@@ -9,6 +9,7 @@ from anyio import CapacityLimiter
 from starlette.requests import Request
 from starlette.types import Scope
 
+from dubito.api.border.lag import LoopLag
 from dubito.application import Application
 from dubito.settings import Settings
 
@@ -26,6 +27,7 @@ class Access:
         decoders: threads that decode long bodies; more would wait for each other, and others for
             all of them.
         preparers: threads that read tables.
+        lag: how late the event loop is.
         is_over: set once what is not answered yet gets a 503.
     """
 
@@ -34,6 +36,7 @@ class Access:
     is_ending: Event = field(default_factory=Event)
     decoders: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     preparers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_PREPARERS))
+    lag: LoopLag = field(default_factory=LoopLag)
     is_over: Event = field(default_factory=Event)
 
 

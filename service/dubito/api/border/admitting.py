@@ -1,7 +1,8 @@
-"""Refusals by what waits for the device: before the router, and before anything of a body is read.
+"""Refusals by what waits: before the router, and before anything of a body is read.
 
 So that a server under load far above what it can do has time for what it does. What has no line,
-or a deadline that is no number, goes on to its route.
+or a deadline that is no number, goes on to its route. A key that does not open the route is told
+so, and not to come again.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dubito.api.border.access import access_of
-from dubito.api.border.context import refusal
+from dubito.api.border.context import CALLER, refusal
 from dubito.api.border.errors import FieldsError
 from dubito.api.border.waiting import timeout_of
-from dubito.errors import QueueFullError
+from dubito.errors import DubitoError, ForbiddenError, QueueFullError
+from dubito.keys import KeyScope
 from dubito.serving.turns.backlog import WaitingLine
 from dubito.serving.worker import Urgency
 
@@ -26,6 +28,13 @@ _PATH = re.compile(
     "/v[12]/models/([^/]+)(?:/versions/[^/]+)?/(predict|infer|calibrate|evaluate|fit|select)"
 )
 _PREDICTIONS = frozenset({"predict", "infer"})
+_NEEDS = {
+    "predict": KeyScope.PREDICT,
+    "infer": KeyScope.PREDICT,
+    "select": KeyScope.SELECT,
+    "calibrate": KeyScope.CALIBRATE,
+    "evaluate": KeyScope.CALIBRATE,
+}
 
 
 class AdmissionMiddleware:
@@ -44,7 +53,8 @@ class AdmissionMiddleware:
                 scope[_KEY] = WaitingLine(urgency, model)
                 try:
                     _look(scope)
-                except QueueFullError as error:
+                except QueueFullError as full:
+                    error = _forbidden(scope, _NEEDS[action], model) or full
                     await refusal(scope, error)(scope, receive, send)
                     return
         await self._app(scope, receive, send)
@@ -62,4 +72,14 @@ def _look(scope: Scope) -> None:
         timeout_ms = timeout_of(Headers(scope=scope), held.settings)
     except FieldsError:
         return
-    held.application.admission.look(scope[_KEY], time.monotonic() + timeout_ms / 1000)
+    deadline_s = time.monotonic() + timeout_ms / 1000
+    held.application.admission.look(scope[_KEY], deadline_s, held.lag.ahead_s)
+
+
+def _forbidden(scope: Scope, needed: KeyScope, model: str) -> DubitoError | None:
+    """Why the caller would be refused at any time; None where it would not."""
+    try:
+        scope[CALLER].check(needed, model)
+    except ForbiddenError as error:
+        return error
+    return None

@@ -34,6 +34,9 @@ CALLER = "dubito.caller"  # set by `auth`
 OTHER_ROUTE = "(none)"
 CALLERS_ID = re.compile("[A-Za-z0-9._:-]{1,128}")
 _DIGEST_BYTES = 12
+_HELD_BYTES = 2047
+"""Digested at once: beyond it, hashlib lets go of the interpreter, and waits to get it back."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -50,7 +53,9 @@ class RequestContext:
     def feed(self, message: Message) -> None:
         """Take in one message of the body."""
         if message["type"] == "http.request" and self._id is None:
-            self._body.update(message.get("body", b""))
+            body: bytes = message.get("body", b"")
+            for start in range(0, len(body), _HELD_BYTES):
+                self._body.update(body[start : start + _HELD_BYTES])
             self._is_complete = not message.get("more_body", False)
 
     @property

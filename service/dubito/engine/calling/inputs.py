@@ -20,6 +20,12 @@ from dubito.preprocess import is_made, prepare
 from dubito_nn import InputSpec, Manifest
 from dubito_nn.program import DTYPES
 
+_SMALL = 8192
+"""Numbers that are copied without letting other threads in between."""
+
+_HELD = 500
+"""Numbers at once, with which numpy keeps the interpreter."""
+
 Rows: TypeAlias = NDArray[np.generic] | Tensor | Sequence[object]
 Inputs: TypeAlias = Rows | Mapping[str, Rows]
 
@@ -125,6 +131,8 @@ def _as_array(rows: Rows, spec: InputSpec) -> NDArray[np.generic]:
 
 def _as_tensor(array: NDArray[np.generic], spec: InputSpec) -> Tensor:
     dtype = DTYPES[spec.dtype]
+    if dtype is torch.float32 and array.size <= _SMALL and (held := _as_float32(array)) is not None:
+        return torch.from_numpy(held)
     if dtype.is_floating_point:
         # a copy, which the caller may not change while a pass of it runs, laid out row by row:
         # the same numbers are answered with the same bits
@@ -154,6 +162,25 @@ def _as_tensor(array: NDArray[np.generic], spec: InputSpec) -> Tensor:
             f" {array.min()} to {array.max()}: send numbers within"
         )
     return torch.from_numpy(array.astype(spec.dtype, order="C"))
+
+
+def _as_float32(array: NDArray[np.generic]) -> NDArray[np.float32] | None:
+    """A copy, row by row, in pieces so short that no other thread gets the interpreter meanwhile.
+
+    Beside a thread that computes, every time that it is let go costs a turn to get it back.
+
+    Returns:
+        None where a number is not finite.
+    """
+    numbers = np.empty(array.shape, np.float32)
+    source, target = array.reshape(-1), numbers.reshape(-1)
+    with np.errstate(over="ignore"):
+        for start in range(0, len(source), _HELD):
+            piece = target[start : start + _HELD]
+            piece[...] = source[start : start + _HELD].astype(np.float64, copy=False)
+            if not np.isfinite(piece).all():
+                return None
+    return numbers
 
 
 def _where(array: NDArray[np.generic]) -> str:
