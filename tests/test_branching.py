@@ -1,7 +1,9 @@
 """Drawn numbers that decide what a network computes: every way is in the graph, with its chance."""
 
 import random
+import threading
 from itertools import product
+from random import random as drawn_alone
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from dubito.engine import Engine, Sampling
 from dubito_nn import ExportError, export
+from dubito_nn.lifting.branching.python import drawn_by_torch
 
 CHANCES = (0.3, 0.4, 0.25, 0.5)  # of a turn, in the order of `Turning`
 PASSES = 2048
@@ -29,7 +32,7 @@ class Turning(nn.Module):
             return list(self.told)
         return [
             torch.rand([]) < CHANCES[0],
-            random.random() < CHANCES[1],
+            drawn_alone() < CHANCES[1],
             not np.random.uniform(0, 1) > CHANCES[2],  # noqa: NPY002 - as libraries do
             torch.rand(1).item() < CHANCES[3],
         ]
@@ -94,6 +97,18 @@ def test_a_decision_of_evaluation_mode_stands_at_its_mean_in_the_point_graph(tmp
         mean = network.head(0.3 * network.inner(rows) + 0.7 * network.other(rows))
     point = bundle.point.run({"x": rows}, bundle.weights)["output"]
     torch.testing.assert_close(point, mean, atol=1e-5, rtol=1e-5)
+
+
+def test_other_threads_draw_from_python_as_ever_meanwhile():
+    inside, outside = [], []
+    with drawn_by_torch(Turning(), as_tensors=True):
+        inside.append(random.random())
+        thread = threading.Thread(target=lambda: outside.append(random.random()))
+        thread.start()
+        thread.join()
+    assert isinstance(inside[0], Tensor)
+    assert isinstance(outside[0], float)
+    assert isinstance(drawn_alone(), float)
 
 
 def nested(network: nn.Module, x: Tensor) -> Tensor:

@@ -2,13 +2,15 @@
 
 Its job: while it is active, `random.random()`, `random.uniform(a, b)`, `np.random.rand()`,
 `np.random.random()` and `np.random.uniform(a, b)` draw one number with `torch.rand`, which a graph
-can hold. What draws arrays, integers or choices is left as it is, and so are the generators.
+can hold. What draws arrays, integers or choices is left as it is, and so are the generators and
+whatever other threads draw.
 """
 
 from __future__ import annotations
 
 import random
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TypeAlias
@@ -37,21 +39,24 @@ def drawn_by_torch(network: nn.Module, *, as_tensors: bool) -> Iterator[None]:
     with ExitStack() as stack:
         for (space, name), stand_in in _stand_ins(unit).items():
             stack.enter_context(patch.object(space, name, stand_in))
-            for held, own in _held_as(getattr(space, name), stand_in, network):
-                stack.enter_context(patch.dict(held, own))
+            for held, key in _held_as(stand_in.__wrapped__, network):  # type: ignore[attr-defined]
+                stack.callback(held.__setitem__, key, held[key])
+                held[key] = stand_in
         yield
 
 
 def _stand_ins(unit: Callable[[], Number]) -> dict[tuple[object, str], Callable[..., object]]:
-    """By place and name: what stands for a function that draws one number."""
+    """By place and name: what stands for a function that draws one number, in this thread."""
     found: dict[tuple[object, str], Callable[..., object]] = {}
+    own = threading.get_ident()
 
     def add(space: object, name: str, drawing: Callable[..., object]) -> None:
         original = getattr(space, name)
 
         def draw(*args: object, **kwargs: object) -> object:
             is_one = kwargs.get("size") is None and not kwargs.keys() - {"low", "high", "size"}
-            drawn = drawing(*args, **kwargs) if is_one else None
+            is_asked = is_one and threading.get_ident() == own
+            drawn = drawing(*args, **kwargs) if is_asked else None
             return original(*args, **kwargs) if drawn is None else drawn
 
         draw.__wrapped__ = original  # type: ignore[attr-defined]
@@ -75,16 +80,8 @@ def _stand_ins(unit: Callable[[], Number]) -> dict[tuple[object, str], Callable[
     return found
 
 
-def _held_as(
-    stand_in: object, drawing: object, network: nn.Module
-) -> list[tuple[dict[str, object], dict[str, object]]]:
-    """The names under which the network's own files hold a function, with another in its place."""
-    original = getattr(stand_in, "__wrapped__", stand_in)
+def _held_as(original: object, network: nn.Module) -> list[tuple[dict[str, object], str]]:
+    """Where the network's own files hold a function under a name of theirs."""
     kinds = {kind.__module__ for part in network.modules() for kind in type(part).__mro__}
     spaces = [vars(sys.modules[name]) for name in kinds if name in sys.modules]
-    result = []
-    for space in spaces:
-        own = {key: drawing for key, value in space.items() if value is original}
-        if own:
-            result.append((space, own))
-    return result
+    return [(space, key) for space in spaces for key, held in space.items() if held is original]
