@@ -106,17 +106,19 @@ def _speed(client: httpx.Client, pid: int, repeats: int) -> dict[str, float]:
     headers = {"Content-Type": "application/json"}
     client.post(ASK, content=body, headers=headers).raise_for_status()
     waits: list[float] = []
+    before: list[float] = []
     is_over = threading.Event()
 
-    def ask() -> None:
+    def ask(into: list[float], most: float) -> None:
         with httpx.Client(base_url=client.base_url) as other:
-            while not is_over.is_set():
+            while not is_over.is_set() and len(into) < most:
                 start = time.perf_counter()
                 other.get("/health/live").raise_for_status()
-                waits.append(1000 * (time.perf_counter() - start))
+                into.append(1000 * (time.perf_counter() - start))
                 time.sleep(0.005)
 
-    asking = threading.Thread(target=ask)
+    ask(before, 300)
+    asking = threading.Thread(target=ask, args=(waits, float("inf")))
     asking.start()
     times, cores = [], []
     for _ in range(repeats):
@@ -130,10 +132,15 @@ def _speed(client: httpx.Client, pid: int, repeats: int) -> dict[str, float]:
         "body_bytes": len(body),
         "seconds_median": statistics.median(times),
         "cores_median": statistics.median(cores),
-        "health_ms_median": statistics.median(waits),
-        "health_ms_largest": max(waits),
         "health_asked": len(waits),
+        **{f"health_ms_{name}": value for name, value in _spread(waits).items()},
+        **{f"health_alone_ms_{name}": value for name, value in _spread(before).items()},
     }
+
+
+def _spread(waits: list[float]) -> dict[str, float]:
+    median, most = statistics.median(waits), statistics.quantiles(waits, n=100)[-1]
+    return {"median": median, "99_percent": most, "largest": max(waits)}
 
 
 def _all(client: httpx.Client, pid: int) -> dict[str, dict[str, float]]:
