@@ -244,6 +244,23 @@ def test_a_regression_gets_intervals_that_grow_where_rows_are_strange(
     assert 0.2 < spread[0] / error < 5
 
 
+def test_the_open_inference_protocol_takes_the_method(
+    served: httpx.Client, first: dict[str, Any]
+) -> None:
+    rows = rows_of(3, seed=17)
+    tensor = {
+        "name": "input",
+        "shape": [3, WIDTH],
+        "datatype": "FP32",
+        "data": rows.ravel().tolist(),
+    }
+    body = {"inputs": [tensor], "parameters": {"method": "laplace", "num_samples": 16}}
+    reply = served.post("/v2/models/plain/infer", json=body)
+    assert reply.status_code == 200, reply.text
+    found = {one["name"]: one["data"] for one in reply.json()["outputs"]}
+    assert min(found["mutual_information"]) > 0
+
+
 BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "too few rows": (PLAIN, {"inputs": rows_of(7).tolist()}, "at least 30 rows, got 7"),
     "no rows": (PLAIN, {}, "inputs"),

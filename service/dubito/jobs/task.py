@@ -131,7 +131,7 @@ class Task:
         plan = self._plan(
             lambda network, block, check: fitting.predict(block, 0, check),
             least_rows=1,
-            most_rows=MAX_BLOCK_ROWS,
+            most_rows=MAX_BLOCK_ROWS if has_own else self._rows_at_once(),
         )
         if self._done:
             fitting.restore(self._arrays(self._store.parts(fact.id)[-1].digest))
