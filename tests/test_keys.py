@@ -195,18 +195,22 @@ def test_under_load_a_key_is_told_what_it_never_opens_and_not_to_come_again(
 ) -> None:
     def asked(key: str) -> dict[str, int]:
         path = "/v1/models/animals"
-        actions = ("predict", "select", "calibrate", "evaluate")
+        actions = ("predict", "select", "calibrate", "evaluate", "fit")
         return {
             action: locked.ask(key, "POST", f"{path}/{action}").status_code for action in actions
         }
 
     with monkeypatch.context() as busy:
         busy.setattr(LoopLag, "ahead_s", 100.0)
-        assert asked("predict") == dict(predict=429, select=403, calibrate=403, evaluate=403)
-        assert asked("select") == dict(predict=429, select=429, calibrate=403, evaluate=403)
+        assert asked("predict") == dict(
+            predict=429, select=403, calibrate=403, evaluate=403, fit=403
+        )
+        assert asked("select") == dict(
+            predict=429, select=429, calibrate=403, evaluate=403, fit=403
+        )
         assert set(asked("restricted").values()) == {429}
         assert set(asked("elsewhere").values()) == {403}
-    assert asked("predict") == dict(predict=415, select=403, calibrate=403, evaluate=403)
+    assert asked("predict") == dict(predict=415, select=403, calibrate=403, evaluate=403, fit=403)
 
 
 def test_the_document_names_the_scope_of_every_route(locked: Locked) -> None:

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dubito.api import create_app
+from dubito.api.border.lag import LoopLag
 from dubito.errors import InputError
 from dubito.settings import Settings
 
@@ -231,7 +232,9 @@ def test_the_server_says_what_it_is_and_that_it_is_well(asked: httpx.Client) -> 
     assert asked.get("/v2/health/ready").json() == {"live": True, "ready": True}
 
 
-def test_statistics_count_what_was_answered_and_what_was_not(asked: httpx.Client) -> None:
+def test_statistics_count_what_was_answered_and_what_was_not(
+    asked: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stats() -> Json:
         (entry,) = asked.get("/v2/models/animals/versions/2/stats").json()["model_stats"]
         return dict(entry)
@@ -239,12 +242,17 @@ def test_statistics_count_what_was_answered_and_what_was_not(asked: httpx.Client
     before = stats()
     assert infer(asked, {"inputs": [tensor()]}, to="animals/versions/2").status_code == 200
     assert infer(asked, {"inputs": []}, to="animals/versions/2").status_code == 400
+    with monkeypatch.context() as busy:
+        busy.setattr(LoopLag, "ahead_s", 100.0)
+        assert infer(asked, {"inputs": [tensor()]}, to="animals/versions/2").status_code == 429
     after = stats()
     assert after["execution_count"] - before["execution_count"] == 1
     assert after["inference_count"] - before["inference_count"] == len(ROWS)
     spent, past = after["inference_stats"], before["inference_stats"]
-    assert spent["fail"]["count"] - past["fail"]["count"] == 1
-    parts = ("compute_input", "compute_infer", "compute_output")
+    assert spent["fail"]["count"] - past["fail"]["count"] == 2
+    assert spent["queue"]["count"] - past["queue"]["count"] == 1
+    assert spent["queue"]["ns"] > past["queue"]["ns"]
+    parts = ("queue", "compute_input", "compute_infer", "compute_output")
     assert sum(spent[part]["ns"] for part in parts) == spent["success"]["ns"] > 0
     named = [entry["name"] for entry in asked.get("/v2/models/stats").json()["model_stats"]]
     assert named == ["animals", "animals", "numbers"]

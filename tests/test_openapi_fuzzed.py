@@ -7,6 +7,7 @@ border, names in paths and some fields of bodies are often put in that the serve
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,7 +40,9 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-NUM_EXAMPLES = 12
+NUM_EXAMPLES = int(os.environ.get("DUBITO_TEST_EXAMPLES", "12"))
+"""Cases of each route; some hundreds make it an examination of an hour."""
+
 LAST = ("DELETE", "retire", "unload", "PUT")  # what takes something away from the others
 
 ROWS, LABELS = normals(120), ["ant", "bee", "cat"] * 40

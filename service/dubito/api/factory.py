@@ -35,6 +35,7 @@ from dubito.api.border.context import ContextMiddleware, refusal, request_id
 from dubito.api.border.draining import DrainingMiddleware
 from dubito.api.border.errors import fields_error, status_response
 from dubito.api.border.headers_only import HeadersOnlyMiddleware
+from dubito.api.open_inference.statistics import count_refusal
 from dubito.api.openapi import PROBLEMS, described
 from dubito.api.routes import (
     aliases,
@@ -122,7 +123,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _answer_fields)
     app.add_exception_handler(HTTPException, _answer_status)
     app.add_middleware(ShortcutMiddleware, routes=predict.router.routes, answer_error=_answer_error)
-    app.add_middleware(AdmissionMiddleware)
+    app.add_middleware(AdmissionMiddleware, count_refusal=count_refusal)
     app.add_middleware(AuthMiddleware)
     app.add_middleware(ContextMiddleware)
     app.add_middleware(DrainingMiddleware)

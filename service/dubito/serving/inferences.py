@@ -34,7 +34,8 @@ class InferenceTally:
         success: inferences that were answered, from body to reply.
         fail: those that were not.
         reading: rows from bytes.
-        running: waiting for the device, and its work.
+        waiting: for the device.
+        running: the work of the device.
         writing: the reply.
     """
 
@@ -43,14 +44,20 @@ class InferenceTally:
     success: Spent = Spent()
     fail: Spent = Spent()
     reading: Spent = Spent()
+    waiting: Spent = Spent()
     running: Spent = Spent()
     writing: Spent = Spent()
 
 
 @dataclass
 class Course:
-    """The times of one inference: of its start, and of what it was marked with."""
+    """The times of one inference: of its start, and of what it was marked with.
 
+    Attributes:
+        waited_s: for the device.
+    """
+
+    waited_s: float = 0.0
     marks: list[int] = field(default_factory=lambda: [time.perf_counter_ns()])
 
     def mark(self) -> None:
@@ -68,6 +75,7 @@ class Inferences:
     def succeeded(self, model: str, number: int, course: Course, num_rows: int) -> None:
         """Count an inference that was answered; its course has all three marks."""
         began, read, ran, written = course.marks
+        waited = min(int(course.waited_s * 1e9), ran - read)
         with self._lock:
             past = self._tallies[model, number]
             self._tallies[model, number] = replace(
@@ -76,7 +84,8 @@ class Inferences:
                 num_rows=past.num_rows + num_rows,
                 success=past.success.plus(written - began),
                 reading=past.reading.plus(read - began),
-                running=past.running.plus(ran - read),
+                waiting=past.waiting.plus(waited),
+                running=past.running.plus(ran - read - waited),
                 writing=past.writing.plus(written - ran),
             )
 

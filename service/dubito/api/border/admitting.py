@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -18,15 +19,14 @@ from dubito.api.border.access import access_of
 from dubito.api.border.context import CALLER, refusal
 from dubito.api.border.errors import FieldsError
 from dubito.api.border.waiting import timeout_of
+from dubito.application import Application
 from dubito.errors import DubitoError, ForbiddenError, QueueFullError
 from dubito.keys import KeyScope
+from dubito.names import DEFAULT_ALIAS
 from dubito.serving.turns.backlog import WaitingLine
 from dubito.serving.worker import Urgency
 
 _KEY = "dubito.line"
-_PATH = re.compile(
-    "/v[12]/models/([^/]+)(?:/versions/[^/]+)?/(predict|infer|calibrate|evaluate|fit|select)"
-)
 _PREDICTIONS = frozenset({"predict", "infer"})
 _NEEDS = {
     "predict": KeyScope.PREDICT,
@@ -34,27 +34,40 @@ _NEEDS = {
     "select": KeyScope.SELECT,
     "calibrate": KeyScope.CALIBRATE,
     "evaluate": KeyScope.CALIBRATE,
+    "fit": KeyScope.CALIBRATE,
 }
+_PATH = re.compile(rf"/v[12]/models/([^/]+)(?:/versions/([^/]+))?/({'|'.join(_NEEDS)})")
 
 
 class AdmissionMiddleware:
-    """Answers 429 where a request would wait too long, and lets all others through."""
+    """Answers 429 where a request would wait too long, and lets all others through.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: what answers them.
+        count_refusal: told the model and the version of an inference that is refused.
+    """
+
+    def __init__(
+        self, app: ASGIApp, count_refusal: Callable[[Application, str, str], None]
+    ) -> None:
         self._app = app
+        self._count_refusal = count_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one request."""
         if scope["type"] == "http" and scope["method"] == "POST":
             found = _PATH.fullmatch(scope["path"])
             if found is not None:
-                model, action = found.groups()
+                model, version, action = found.groups()
                 urgency = Urgency.PREDICTIONS if action in _PREDICTIONS else Urgency.LABELLED
                 scope[_KEY] = WaitingLine(urgency, model)
                 try:
                     _look(scope)
                 except QueueFullError as full:
                     error = _forbidden(scope, _NEEDS[action], model) or full
+                    if action == "infer" and error is full:
+                        application = access_of(scope).application
+                        self._count_refusal(application, model, version or DEFAULT_ALIAS)
                     await refusal(scope, error)(scope, receive, send)
                     return
         await self._app(scope, receive, send)

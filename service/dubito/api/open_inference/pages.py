@@ -150,9 +150,9 @@ class InferStatisticsEntry(JsonPage):
 
     success: DurationEntry = Field(description="Answered ones, from their body to their reply.")
     fail: DurationEntry = Field(description="Those that were refused or failed.")
-    queue: DurationEntry = Field(description="Always 0: waiting counts as `compute_infer`.")
+    queue: DurationEntry = Field(description="Waiting for the device.")
     compute_input: DurationEntry = Field(description="Reading rows.")
-    compute_infer: DurationEntry = Field(description="Waiting for the device, and its work.")
+    compute_infer: DurationEntry = Field(description="The work of the device.")
     compute_output: DurationEntry = Field(description="Writing replies.")
     cache_hit: DurationEntry = Field(description="Always 0: there is no cache of replies.")
     cache_miss: DurationEntry = Field(description="Always 0: there is no cache of replies.")
@@ -182,7 +182,7 @@ class ModelStatisticsEntry(JsonPage):
         spent = {
             "success": tally.success,
             "fail": tally.fail,
-            "queue": none,
+            "queue": tally.waiting,
             "compute_input": tally.reading,
             "compute_infer": tally.running,
             "compute_output": tally.writing,

@@ -43,6 +43,13 @@ def count_failure(application: Application, to: Addressee, course: Course) -> No
         application.inferences.failed(version.model, version.number, course)
 
 
+def count_refusal(application: Application, model: str, reference: str) -> None:
+    """Count an inference that was refused before its body, by what is in memory alone."""
+    held = application.library.at_hand(model, reference)
+    if held is not None:
+        application.inferences.failed(model, held[0].number, Course())
+
+
 def _versions(
     application: Application, model: str | None, reference: str | None
 ) -> tuple[VersionFact, ...]:

@@ -151,6 +151,7 @@ class _Asking:
         self._to = to
         self._course = Course()
         self._asked: Inference | None = None
+        self._job: Job[PredictReply] | None = None
 
     def start(self, received: Received) -> Job[PredictReply]:
         """Decode a body and queue what it asks."""
@@ -163,7 +164,7 @@ class _Asking:
             received.held.settings.monitoring and UNOBSERVED["name"] not in self._request.headers
         )
         order = self._asked.order(self._to, request_id(self._request) if is_observed else None)
-        job = self._application.ask(
+        job = self._job = self._application.ask(
             order,
             reservation=received.reservation,
             deadline_s=self._asked.deadline_s(received.deadline_s),
@@ -175,6 +176,8 @@ class _Asking:
         """Write the outputs that were asked for."""
         self._course.mark()
         assert self._asked is not None
+        assert self._job is not None
+        self._course.waited_s = self._job.waited_s
         answer = inferred(self._asked, reply, request_id(self._request))
         body, json_length = written(answer, self._asked)
         self._course.mark()

@@ -209,6 +209,7 @@ class Methods:
                 course.mark()
                 call.when_gone(job.abandon)
                 reply = _outcome(job, until_s)
+                course.waited_s = job.waited_s
                 course.mark()
                 with application.admission.passage.passing():
                     answer = inferred(asked, reply, call.request_id)

@@ -115,6 +115,7 @@ class Job(Generic[T]):
     kind: Kind | None = None
     future: Future[T] = field(default_factory=Future)
     arrived_s: float = field(init=False)
+    began_s: float | None = field(init=False, default=None)
     _is_abandoned: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -124,6 +125,11 @@ class Job(Generic[T]):
     def work(self) -> int:
         """Rows x samples."""
         return self.reservation.work
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds from its arrival until the device had it; 0 before."""
+        return 0.0 if self.began_s is None else self.began_s - self.arrived_s
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more: drop it, or end it at its next check."""
@@ -148,6 +154,7 @@ class Job(Generic[T]):
 
     def begin(self) -> bool:
         """Whether it is to be done: not if it was cancelled, or is late, which it is told."""
+        self.began_s = self.clock()
         if not self.future.set_running_or_notify_cancel():
             self.reservation.release()
             return False
