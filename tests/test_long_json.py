@@ -190,6 +190,25 @@ def test_a_name_twice_in_long_json_is_refused(write: Callable[[str], str]) -> No
         parse_json(write(_numbers()).encode())
 
 
+@pytest.mark.parametrize("write", ['{"inputs": [%s]}', '{"inputs": {"x": [%s]}}'])
+def test_rows_are_counted_before_they_are_all_read(write: str) -> None:
+    pieces: list[bytes] = []
+
+    def parse(piece: bytes) -> object:
+        pieces.append(piece)
+        return orjson.loads(piece)
+
+    body = (write % ", ".join(["{}"] * 200_000)).encode()
+    with pytest.raises(InputError, match=r"at most 1000 rows, got \d+ or more: send them in"):
+        parse_long(body, parse, 1000)
+    assert sum(map(len, pieces)) < len(body) / 5
+    nested = (write % f"[{', '.join(['1'] * 200_000)}]").encode()
+    read = parse_long(nested, parse, 1)
+    assert isinstance(read, dict)
+    rows = read["inputs"]
+    assert np.shape(rows["x"] if isinstance(rows, dict) else rows) == (1, 200_000)
+
+
 def test_a_long_body_is_answered_as_its_rows_are_in_short_ones(ready: httpx.Client) -> None:
     rows = normals(6000)
     answer = predicted(ready, rows, num_samples=2, outputs=["mean"])

@@ -33,7 +33,7 @@ def read_labelled(
     """
     if received.kind == JSON:
         no_query(received.query)
-        return read_fields(body, parse_json(received.body)), {}
+        return read_fields(body, parse_json(received.body, received.held.settings.max_rows)), {}
     fields = read_query(options, received.query)
     if received.kind in ROWS:
         return fields, {"inputs": read_table(received)}

@@ -131,15 +131,19 @@ async def read_body(
     return await to_thread.run_sync(b"".join, chunks)
 
 
-def parse_json(body: bytes) -> Mapping[str, object]:
+def parse_json(body: bytes, most_rows: int | None = None) -> Mapping[str, object]:
     """The JSON object of a body; rows of a long one are arrays (`long_json`).
 
+    Args:
+        body: all of it.
+        most_rows: beyond which the rows of a long one are not read; None: all are.
+
     Raises:
-        InputError: it is not JSON, holds NaN or an infinity, or is no object.
+        InputError: it is not JSON, holds NaN or an infinity, is no object, or has too many rows.
         FieldsError: a key stands twice in one object.
     """
     try:
-        parsed = parse_long(body, _parse) if len(body) > LONG_BYTES else _parse(body)
+        parsed = parse_long(body, _parse, most_rows) if len(body) > LONG_BYTES else _parse(body)
     except orjson.JSONDecodeError as error:
         raise InputError(
             f"body: expected JSON, got something that breaks at line {error.lineno}, "

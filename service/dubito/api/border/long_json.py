@@ -61,23 +61,24 @@ class _Span:
         return self.end - self.start
 
 
-def parse_long(body: bytes, parse: Parse) -> object:
+def parse_long(body: bytes, parse: Parse, most_rows: int | None = None) -> object:
     """The value of a long body.
 
     Args:
         body: all of it.
         parse: reads a short piece.
+        most_rows: largest number of elements of a list of rows; what is more is not read.
 
     Returns:
         What `parse` would return of all, but with arrays in the members that `ROWS` names where
         their numbers make a rectangle.
 
     Raises:
-        InputError: it is no JSON, or its rows have several lengths.
+        InputError: it is no JSON, or its rows have several lengths or are too many.
         FieldsError: a name stands twice in one object.
     """
     try:
-        return _Reader(body, parse).value(_Span(0, len(body)), (), 0)
+        return _Reader(body, parse, most_rows).value(_Span(0, len(body)), (), 0)
     except _BrokenError as error:
         before = body[: error.place]
         line = before.count(b"\n") + 1
@@ -91,8 +92,9 @@ def parse_long(body: bytes, parse: Parse) -> object:
 class _Reader:
     """Reads spans of one body."""
 
-    def __init__(self, body: bytes, parse: Parse) -> None:
+    def __init__(self, body: bytes, parse: Parse, most_rows: int | None = None) -> None:
         self._body = body
+        self._most_rows = most_rows
         self._bytes = np.frombuffer(body, dtype=np.uint8)
         self._parse = parse
 
@@ -109,8 +111,18 @@ class _Reader:
         inner = _Span(span.start + 1, span.end - 1)
         if opening == ord("{"):
             return self._object(inner, path, level)
-        parts = list(self._elements(inner, path, level))
-        return _joined(parts, path) if path and path[0] in ROWS else _listed(parts)
+        if not (path and path[0] in ROWS):
+            return _listed(list(self._elements(inner, path, level)))
+        parts, num_rows = [], 0
+        for part in self._elements(inner, path, level):
+            parts.append(part)
+            num_rows += len(part)
+            if level == len(path) and self._most_rows is not None and num_rows > self._most_rows:
+                raise InputError(
+                    f"`{path[0]}` expects at most {self._most_rows} rows, got {num_rows} or more: "
+                    "send them in several requests"
+                )
+        return _joined(parts, path)
 
     def _object(self, inner: _Span, path: tuple[str, ...], level: int) -> dict[str, object]:
         found: dict[str, object] = {}

@@ -102,7 +102,7 @@ def _order(request: Request, model: str, version: str, received: Received) -> Pr
     rows: dict[str, Inputs | TableFile] = {}
     if received.kind == JSON:
         no_query(received.query)
-        fields = parse_json(received.body)
+        fields = parse_json(received.body, received.held.settings.max_rows)
         options = read_fields(PredictBody, fields)
         rows_or_pool(fields)
     else:

@@ -62,7 +62,7 @@ def _start(model: str, version: str, received: Received) -> Job[SelectReply] | J
     rows: Mapping[str, object] = {}
     if received.kind == JSON:
         no_query(received.query)
-        fields = parse_json(received.body)
+        fields = parse_json(received.body, received.held.settings.max_rows)
         options = read_fields(SelectBody, fields)
         rows_or_pool(fields)
     else:
