@@ -20,6 +20,9 @@ ARG EXTRAS="postgres"
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
+# The build of the package fetches what draws on the page by npm, from the registry of npm.
+COPY --from=node:24-trixie-slim /usr/local /opt/node
+ENV PATH=/opt/node/bin:$PATH
 RUN python -m venv --without-pip /opt/dubito && mkdir /data
 WORKDIR /build
 # torch goes first and alone: it is large, and nothing else may draw another build of it.
@@ -28,6 +31,7 @@ RUN pip --python /opt/dubito/bin/python install --no-deps -c constraints.txt ${T
 COPY pyproject.toml README.md LICENSE ./
 COPY service/dubito service/dubito
 COPY models models
+COPY scripts/hatch_build.py scripts/
 RUN pip --python /opt/dubito/bin/python install -c constraints.txt ".[$EXTRAS]"
 
 FROM python:${PYTHON} AS base

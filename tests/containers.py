@@ -2,8 +2,9 @@
 
 One folder is the root of the stage that is being made, so that the paths that a stage writes down
 hold in the next: a stage that is done is put aside, and the next begins with an empty root.
-Absolute paths below `TOPS` mean that root; programs and the interpreter are the machine's. Pip's
-settings come from the environment, as a container has its proxies from its daemon.
+Absolute paths below `TOPS` mean that root; programs and the interpreter are the machine's, and so
+is what is copied from other images. Settings of pip and npm come from the environment, as a
+container has its proxies from its daemon.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from string import Template
 
 TOPS = ("opt", "data", "build", "tmp")
 _ABSOLUTE = re.compile(rf"(?<![\w./-])/(?=(?:{'|'.join(TOPS)})\b)")
+_SETTINGS = ("PIP_", "npm_config_")
 _FLAG = re.compile(r"--([a-z-]+)=(\S+) +")
 
 
@@ -153,11 +155,11 @@ class Builder:
         self._arguments[name] = self._given.get(name, default.strip('"'))
 
     def _run(self, image: Image, command: str) -> None:
-        of_pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+        of_daemon = {name: os.environ[name] for name in os.environ if name.startswith(_SETTINGS)}
         done = subprocess.run(
             ["/bin/sh", "-ec", self.inside(command)],
             cwd=self.inside(image.folder) if image.folder != "/" else self.root,
-            env=of_pip | self._arguments | self.environment(image),
+            env=of_daemon | self._arguments | self.environment(image),
             capture_output=True,
             text=True,
         )
@@ -166,6 +168,8 @@ class Builder:
 
     def _copied(self, image: Image, rest: str) -> Image:
         flags = dict(_FLAG.findall(rest))
+        if ":" in flags.get("from", ""):  # another image
+            return image
         *sources, to = _FLAG.sub("", rest).split()
         above = self._folder / flags["from"] if "from" in flags else self._context
         target = Path(self.inside(to) if to[0] == "/" else self.inside(f"{image.folder}/{to}"))

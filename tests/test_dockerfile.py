@@ -48,6 +48,7 @@ def image(builder: Builder) -> Iterator[Image]:
     with pytest.MonkeyPatch.context() as patch:
         if not IS_FULL:
             patch.setenv("PIP_NO_INDEX", "1")
+            patch.setenv("npm_config_offline", "true")
             patch.setenv("PIP_NO_BUILD_ISOLATION", "0")  # which means: without it
         yield builder.build(TEXT, list(stages(TEXT))[-1])
 
@@ -89,6 +90,7 @@ def test_the_image_is_for_a_user_without_rights_and_has_what_it_was_built_with_n
     assert (image.volume, image.port) == ("/data", "8000")
     assert image.labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert sorted(path.name for path in builder.root.iterdir()) == ["data", "opt", "tmp"]
+    assert [path.name for path in (builder.root / "opt").iterdir()] == ["dubito"]
     assert not list(builder.root.glob("opt/dubito/bin/pip*"))
     assert not list(builder.root.glob("data/*"))
 
@@ -110,8 +112,12 @@ def test_the_command_serves_and_writes_to_data_and_tmp_alone(
     )
     try:
         assert served.stderr is not None
-        address = re.search(r"http://\S+:(\d+)", served.stderr.readline())
-        assert address is not None
+        address, said_first = None, []  # that loops are compiled, where none were brought
+        for line in served.stderr:
+            said_first.append(line)
+            if address := re.search(r"http://\S+:(\d+)", line):
+                break
+        assert address is not None, said_first
         port = address[1]
         _becomes_healthy(builder, image, environment | {"DUBITO_PORT": port})
         headers = {"Authorization": f"Bearer {KEY}"}
