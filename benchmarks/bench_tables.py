@@ -2,7 +2,7 @@
 
     python benchmarks/bench_tables.py [--rows 100000] [--repeats 3] [--json FILE]
 
-A server process gets two bundles of one perceptron of 64 inputs, of which one declares a table
+A server process gets two bundles of one perceptron 64-128-128-10, of which one declares a table
 of 64 columns of numbers. The rows are stored as a pool, a CSV for the one and a `.npy` for the
 other; measured is the time from asking for the job to its result being fetched, `.parquet` for
 both, and apart from it the time in which the pool is taken. The pairs take turns; medians are
@@ -99,8 +99,8 @@ def _job(client: httpx.Client, kind: str, seed: int) -> float:
 def _export(path: Path, *, is_table: bool) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(
-        *(nn.Linear(WIDTH, 256), nn.ReLU(), nn.Dropout(0.3)),
-        *(nn.Linear(256, 256), nn.ReLU(), nn.Dropout(0.3), nn.Linear(256, 10)),
+        *(nn.Linear(WIDTH, 128), nn.ReLU(), nn.Dropout(0.3)),
+        *(nn.Linear(128, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, 10)),
     )
     columns = tuple(preprocess.Number(f"x{index}") for index in range(WIDTH))
     declared = preprocess.TableInput(columns) if is_table else None

@@ -166,3 +166,7 @@ def test_a_csv_of_numbers_is_a_pool_as_it_is(tmp_path: Path) -> None:
     (column,) = unpack(tmp_path / "rows.csv", "csv", tmp_path, 10**6, 10**6).columns
     assert (column.shape, column.features) == ((2,), ("a", "b"))
     assert not (tmp_path / "rows.csv.parquet").exists()
+    late = "\n".join(["a,b", *["1,2"] * 300_000, "3,none"])
+    (tmp_path / "rows.csv").write_text(late)
+    columns = unpack(tmp_path / "rows.csv", "csv", tmp_path, 10**8, 10**6).columns
+    assert [(column.name, column.dtype) for column in columns] == [("a", "<f8"), ("b", "|S4")]

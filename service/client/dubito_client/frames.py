@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 from dubito_client.errors import InputError
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from pandas import DataFrame
 
     from dubito_client.predictions import Prediction
+else:
+    DataFrame = "pandas.DataFrame"
+
+__all__ = ["DataFrame", "frame_of"]
 
 _NAMED = ("label", "prediction_set", "certain_set", "decision")  # lists of names, not arrays
 
 
-def frame_of(prediction: Prediction) -> pd.DataFrame:
+def frame_of(prediction: Prediction) -> DataFrame:
     """The columns of a prediction side by side, with the ids of its rows where it has any.
 
     A column of a number for each class is one column for each, `mean_no`, `mean_yes`; of several

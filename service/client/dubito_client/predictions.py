@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,7 @@ from dubito_client.calls import (
     read_npz,
 )
 from dubito_client.fields import PredictFields, SelectFields
-from dubito_client.frames import frame_of
-
-if TYPE_CHECKING:
-    import pandas as pd
+from dubito_client.frames import DataFrame, frame_of
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ class Prediction:
         array = self.arrays.get("decision")
         return None if array is None else _texts(array)
 
-    def to_pandas(self) -> pd.DataFrame:
+    def to_pandas(self) -> DataFrame:
         """The columns side by side, with the ids of the rows: a DataFrame of a line for each row.
 
         Raises:

@@ -6,8 +6,9 @@ becomes what the model declares. Nothing is kept in memory but a block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,10 @@ def as_parquet(path: Path, format: str, limit_bytes: int) -> Iterator[Path]:
     made = path.with_name(f"{path.name}.parquet")
     try:
         try:
-            _write(_batches(path, format), made, limit_bytes)
+            if format == "csv":
+                _write_csv(path, made, limit_bytes)
+            else:
+                _write((_ndjson if format == "ndjson" else _arrow)(path), made, limit_bytes)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(
                 f"pool: expected {_NAMES[format]}, got something else "
@@ -56,18 +60,8 @@ def as_parquet(path: Path, format: str, limit_bytes: int) -> Iterator[Path]:
         made.unlink(missing_ok=True)
 
 
-def _batches(path: Path, format: str) -> Iterator[pa.RecordBatch]:
-    match format:
-        case "csv":
-            return _csv(path)
-        case "ndjson":
-            return _ndjson(path)
-        case _:
-            return _arrow(path)
-
-
 def _write(batches: Iterator[pa.RecordBatch], path: Path, limit_bytes: int) -> None:
-    from pyarrow import parquet
+    from pyarrow import parquet, types
 
     writer: parquet.ParquetWriter | None = None
     num_bytes = 0
@@ -81,7 +75,9 @@ def _write(batches: Iterator[pa.RecordBatch], path: Path, limit_bytes: int) -> N
                 )
             batch.validate(full=True)  # offsets of strangers lead anywhere
             if writer is None:
-                writer = parquet.ParquetWriter(path, batch.schema)
+                texts = [field.name for field in batch.schema if types.is_string(field.type)]
+                options = {"use_dictionary": texts or False, "compression": "none"}
+                writer = parquet.ParquetWriter(path, batch.schema, **options)
             writer.write_batch(batch)
     finally:
         if writer is not None:
@@ -90,7 +86,7 @@ def _write(batches: Iterator[pa.RecordBatch], path: Path, limit_bytes: int) -> N
         raise InputError("pool: expected at least one row, got none")
 
 
-def _csv(path: Path) -> Iterator[pa.RecordBatch]:
+def _write_csv(path: Path, made: Path, limit_bytes: int) -> None:
     import pyarrow as pa
 
     with path.open("rb") as file:
@@ -98,11 +94,22 @@ def _csv(path: Path) -> Iterator[pa.RecordBatch]:
     names, start = header_of(head), len(BOM) if head.startswith(BOM) else 0
     if len(set(names)) < len(names):
         raise InputError("pool: expected each column once, got a name twice: rename one")
-    numbers = set(names)
-    for batch in _csv_blocks(path, start, dict.fromkeys(names, pa.string())):
-        numbers -= {name for name in numbers if not _are_numbers(batch.column(name))}
-    types = {name: pa.float64() if name in numbers else pa.string() for name in names}
-    yield from _csv_blocks(path, start, types)
+    texts = dict.fromkeys(names, pa.string())
+    numbers = dict.fromkeys(_numbers(islice(_csv_blocks(path, start, texts), 1)), pa.float64())
+    try:
+        _write(_csv_blocks(path, start, texts | numbers), made, limit_bytes)
+    except pa.ArrowInvalid:  # a later cell is none; or the file is damaged, which is told then
+        numbers = dict.fromkeys(_numbers(_csv_blocks(path, start, texts)), pa.float64())
+        _write(_csv_blocks(path, start, texts | numbers), made, limit_bytes)
+
+
+def _numbers(batches: Iterable[pa.RecordBatch]) -> set[str]:
+    """The columns of which every cell is a number."""
+    numbers: set[str] | None = None
+    for batch in batches:
+        among = batch.schema.names if numbers is None else numbers
+        numbers = {name for name in among if _are_numbers(batch.column(name))}
+    return numbers or set()
 
 
 def _are_numbers(cells: pa.Array) -> bool:

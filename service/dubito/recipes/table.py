@@ -55,8 +55,9 @@ def read_table(config: TrainConfig) -> tuple[Arrays, TableInput]:
         columns = tuple(_declared(name, cells[name]) for name in names)
     except InputError as error:
         raise InputError(f"{path}: {error.detail}") from error
-    made = [numbers_of(column, cells[column.name], []) for column in columns]  # all are declared
-    matrix = np.concatenate(made, axis=1)
+    matrix = np.concatenate(
+        [numbers_of(column, cells[column.name], []) for column in columns], axis=1
+    )
     arrays = {"inputs": matrix, **_truths(config, [cells[name] for name in truths])}
     return arrays, TableInput(columns)
 
