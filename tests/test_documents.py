@@ -109,6 +109,14 @@ def test_every_page_is_listed_and_can_be_reached_from_the_readme() -> None:
     assert "](docs/README.md)" in (ROOT / "README.md").read_text()
 
 
+def test_the_list_of_networks_is_that_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.zoo.__main__ import RESULTS, read
+    from benchmarks.zoo.page import PAGE, page
+
+    assert PAGE.read_text() == page(read(RESULTS)), "run python -m benchmarks.zoo page"
+
+
 def test_every_promise_of_security_names_a_test_that_exists() -> None:
     named = re.findall(r"`(tests/test_\w+\.py)(?:::(\w+))?`", (ROOT / "SECURITY.md").read_text())
     assert len(named) > 20

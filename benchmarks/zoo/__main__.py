@@ -2,6 +2,7 @@
 
 python -m benchmarks.zoo run transformers [WORD ...]
 python -m benchmarks.zoo table
+python -m benchmarks.zoo page
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ import json
 import re
 from collections import Counter
 from importlib import import_module
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.zoo.cases import Build
 from benchmarks.zoo.judge import judged
+from benchmarks.zoo.page import PAGE, page
 
 SOURCES = {
     "transformers": "benchmarks.zoo.of_transformers",
     "timm": "benchmarks.zoo.of_timm",
+    "libraries": "benchmarks.zoo.of_libraries",
 }
-_OUT = Path(__file__).parent.parent / "results" / "zoo.jsonl"
+RESULTS = Path(__file__).parent.parent / "results" / "zoo.jsonl"
 _STATES = (
     *("equal", "unequal", "not answered", "not loaded", "refused rightly", "refused wrongly"),
     *("crashed", "not built"),
@@ -34,26 +38,29 @@ _RIGHTLY = re.compile(  # nothing that a graph f(x, ω) could stand for
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo")
-    parser.add_argument("command", choices=["run", "table"])
+    parser.add_argument("command", choices=["run", "table", "page"])
     parser.add_argument("source", nargs="?", choices=list(SOURCES))
     parser.add_argument("words", nargs="*", help="of names; all where none is given")
-    parser.add_argument("--out", type=Path, default=_OUT)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--again", action="store_true", help="also those that were tried before")
     parser.add_argument("--limit-s", type=float, default=180.0, help="for one network")
     asked = parser.parse_args()
     if asked.command == "table":
-        print(table(_read(asked.out)))
+        print(table(read(asked.out)))
+    elif asked.command == "page":
+        PAGE.write_text(page(read(asked.out)))
     else:
         run(asked.source, asked.words, asked.out, asked.again, asked.limit_s)
 
 
 def run(source: str, words: list[str], out: Path, again: bool, limit_s: float) -> None:
     """Try every network that was not tried yet, and keep a line of each."""
-    done = {} if again else _read(out)
+    done = {} if again else read(out)
     for name, build in import_module(SOURCES[source]).networks().items():
         if (source, name) in done or (words and not any(word in name for word in words)):
             continue
         line = {"source": source, "name": name, **_apart(build, limit_s)}
+        line["version"] = _version(source, name)
         with out.open("a") as file:
             file.write(json.dumps(line) + "\n")
         print(f"{name:60} {line['state']:12} {str(line.get('why', ''))[:160]}", flush=True)
@@ -73,7 +80,13 @@ def _apart(build: Build, limit_s: float) -> dict[str, object]:
     return said
 
 
-def _read(out: Path) -> dict[tuple[str, str], dict[str, object]]:
+def _version(source: str, name: str) -> str:
+    """The library that a network is of, with its version."""
+    package = name.partition(":")[0] if source == "libraries" else source
+    return f"{package} {version(package.replace('_', '-'))}"
+
+
+def read(out: Path) -> dict[tuple[str, str], dict[str, object]]:
     """The last line of every network."""
     lines = out.read_text().splitlines() if out.exists() else []
     found = [json.loads(line) for line in lines]

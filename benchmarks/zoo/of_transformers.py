@@ -68,7 +68,10 @@ _SMALL: dict[str, object] = {
     "num_mel_bins": 16,
 }
 _SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
-_OFF = {"layerdrop": 0.0, "apply_spec_augment": False}  # which draw with NumPy
+_SET = {  # the last hides input by arrays that NumPy draws
+    **dict.fromkeys(("layerdrop", "encoder_layerdrop", "decoder_layerdrop"), 0.2),
+    "apply_spec_augment": False,
+}
 _RATES = ("dropout", "drop_prob", "pdrop", "drop_path_rate", "stochastic_depth_prob")
 _OF: dict[str, dict[str, object]] = {
     "swin": {"depths": [2, 2], "num_heads": [2, 4], "embed_dim": 16, "window_size": 2,
@@ -187,8 +190,8 @@ def _shrink(config: object) -> None:
         elif key == "layer_types" and isinstance(value, (list, tuple)):
             kinds = list(dict.fromkeys(value))
             setattr(config, key, [kinds[0], kinds[-1]])
-        elif key in _OFF:
-            setattr(config, key, _OFF[key])
+        elif key in _SET:
+            setattr(config, key, _SET[key])
 
 
 def _text(kind: str, config: hf.PreTrainedConfig) -> dict[str, Tensor]:
