@@ -24,19 +24,15 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import orjson
 import torch
@@ -44,12 +40,11 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "service"), str(ROOT / "models")]
 
-from benchmarks.networks import perceptron  # noqa: E402
+from benchmarks.served import FEATURES, Served, perceptron_server  # noqa: E402
 
 from dubito.bench.machine import describe_machine  # noqa: E402
-from dubito_nn import export  # noqa: E402
 
-FEATURES, CLIENTS, WANTED_PER_S = 784, 64, 100
+CLIENTS, WANTED_PER_S = 64, 100
 SETTLING_S, PAUSE_S, WINDOW_S, HEALTHY, CALM = 5.0, 3.0, 0.5, 4, 0.8
 RESULT = ROOT / "benchmarks" / "results" / "bench_overload.json"
 PREDICT = "/v1/models/mlp/predict"
@@ -58,7 +53,10 @@ PREDICT = "/v1/models/mlp/predict"
 def main() -> None:
     options = _options()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name, _server(Path(name), options.code) as server:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        perceptron_server(Path(name), options.code) as server,
+    ):
         result = asyncio.run(_measured(server, options))
     result["machine"] = asdict(describe_machine(torch.device("cpu")))
     print(_table(result))
@@ -74,65 +72,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--code", type=Path, default=ROOT, help="the checkout that serves")
     parser.add_argument("--json", type=Path, help=f"where figures go, such as {RESULT}")
     return parser.parse_args()
-
-
-@dataclass(frozen=True)
-class Served:
-    """A server: where it answers, and its process."""
-
-    url: str
-    pid: int
-
-    @property
-    def memory_mb(self) -> float:
-        """Resident memory."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-    @property
-    def processor_s(self) -> float:
-        """Processor time so far, of all threads."""
-        stat = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
-
-
-@contextmanager
-def _server(folder: Path, code: Path) -> Iterator[Served]:
-    bundle = _bundle(folder / "mlp.dubito")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dubito", "serve", "--port", "0"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(str(code / part) for part in ("service", "models")),
-            "OMP_NUM_THREADS": "1",
-            "DUBITO_DATA_DIR": str(folder / "data"),
-        },
-    )
-    try:
-        assert process.stderr is not None
-        found = None
-        while found is None:
-            found = re.search(r"http://[\d.]+:\d+", process.stderr.readline())
-        threading.Thread(target=process.stderr.read, daemon=True).start()
-        with httpx.Client(base_url=found[0], timeout=600) as client:
-            octets = {"Content-Type": "application/octet-stream"}
-            sent = client.post("/v1/models/mlp/versions", content=bundle, headers=octets)
-            sent.raise_for_status()
-        yield Served(found[0], process.pid)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _bundle(path: Path) -> bytes:
-    torch.manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        rows = torch.randn(3, FEATURES)
-        export(perceptron(), rows, path, task="classification", output="logits")
-    return path.read_bytes()
 
 
 @dataclass
