@@ -74,6 +74,17 @@ def known(client: httpx.Client) -> Any:
     return reply.json()["outputs"]
 
 
+def test_images_of_a_pool_are_shown_as_text_that_can_be_predicted(
+    client: httpx.Client, known: Any
+) -> None:
+    sent(client, "/v1/pools", ZIP, archive(FILES, ZIP), name="shown").raise_for_status()
+    page = client.get("/v1/pools/shown/rows?indices=3,0").json()
+    starts = {row.partition(",")[0] for row in page["rows"]}
+    assert starts == {"data:image/png;base64"}
+    reply = client.post(f"{DIGIT}/predict", json={"inputs": page["rows"]}).json()
+    np.testing.assert_allclose(reply["outputs"]["mean"], [known["mean"][row] for row in (3, 0)])
+
+
 def test_base64_is_answered_as_its_tensors_are(client: httpx.Client, known: Any) -> None:
     rows = [base64_of(FILES[name]) for name in NAMES]
     for inputs in (rows, {"image": rows}, [{"image": row} for row in rows]):

@@ -114,7 +114,8 @@ def test_what_the_wheel_installs_serves_the_demonstration(
     )
     try:
         assert served.stderr is not None
-        address = re.search(r"http://\S+:\d+", served.stderr.readline())
+        told = iter(served.stderr.readline, "")  # that loops are compiled comes first
+        address = next(filter(None, (re.search(r"http://\S+:\d+", line) for line in told)), None)
         assert address is not None
         rows = load_diabetes(scaled=False).data[:2].tolist()
         with httpx.Client(base_url=address[0], timeout=120) as client:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from dubito import disk
 from dubito.arrays import read_header
-from dubito.errors import DubitoError
-from dubito.pools.images import IMAGE, StoredFiles
+from dubito.errors import DubitoError, InputError
+from dubito.pools.images import IMAGE, StoredFiles, data_url
 from dubito.pools.stream import UNNAMED
 from dubito.pools.unpack import ENDS, INDEX
 from dubito.preprocess import FILE
@@ -26,6 +26,7 @@ from dubito.preprocess.texts import Texts
 if TYPE_CHECKING:
     from dubito_nn import InputSpec
 
+_SHOWN_BYTES = 32 * 2**20  # of images in a reply
 _HELD_BYTES = 64 * 2**20  # that may have been read before pages are let go
 
 PoolRows = NDArray[np.generic] | Mapping[str, Any]
@@ -158,8 +159,20 @@ class PoolData:
             return {self._image: self._files[indices]}
         return self._named({name: array[indices] for name, array in self._arrays.items()})
 
-    def cells(self, indices: NDArray[np.int64]) -> PoolRows:
-        """Copies of some rows as they were stored: one array, or cells by the name of a column."""
+    def cells(self, indices: NDArray[np.int64]) -> PoolRows | list[str]:
+        """Copies of some rows as they were stored: one array, cells by column, images as text.
+
+        Raises:
+            InputError: images too large for a reply.
+        """
+        if self._files is not None:
+            size = self._files.num_bytes(indices)
+            if size > _SHOWN_BYTES:
+                raise InputError(
+                    f"indices: expected images of {_SHOWN_BYTES:,} bytes at most in a reply, got "
+                    f"{len(indices)} of {size:,} together: ask for fewer at once"
+                )
+            return [data_url(content) for content in self._files[indices]]
         copies = {name: array[indices] for name, array in self._arrays.items()}
         if list(copies) == [UNNAMED]:
             return copies[UNNAMED]

@@ -5,6 +5,7 @@ Size and format of every image are looked at here; its pixels are decoded when a
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from dubito.registry import ColumnFact
 FORMATS = {"zip": ZIP, "tar": TAR}
 IMAGE = ColumnFact("image", "|O", ())
 """The files, in the list of a pool's arrays."""
+_MARKS = {"png": b"\x89PNG", "jpeg": b"\xff\xd8", "webp": b"RIFF"}
 
 
 class StoredFiles:
@@ -38,10 +40,20 @@ class StoredFiles:
         self._content = content
         self._ends = ends
 
+    def num_bytes(self, rows: NDArray[np.int64]) -> int:
+        """Size of some files together."""
+        return int(np.diff(self._ends)[rows].sum())
+
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> StoredImages:
         """Copies of some files."""
         spans = zip(self._ends[:-1][rows].tolist(), self._ends[1:][rows].tolist(), strict=True)
         return StoredImages(self._content[start:stop].tobytes() for start, stop in spans)
+
+
+def data_url(content: bytes) -> str:
+    """A file of an image as text, as predictions take it and browsers show it."""
+    kind = next((kind for kind, mark in _MARKS.items() if content.startswith(mark)), "tiff")
+    return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
 @contextmanager

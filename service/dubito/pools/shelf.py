@@ -136,12 +136,12 @@ class Shelf:
 
     def cells(
         self, name: str, indices: Sequence[int], caller: Caller = NOBODY
-    ) -> tuple[list[str], PoolRows]:
+    ) -> tuple[list[str], PoolRows | list[str]]:
         """Some rows of a pool as they were stored, behind the names of their columns.
 
         Raises:
             NotFoundError: no pool of that name that the caller sees.
-            InputError: an index beyond its rows, or more numbers than a reply holds.
+            InputError: an index beyond its rows, or more than a reply holds.
         """
         fact = self.get(name, caller)
         beyond = next((index for index in indices if index >= fact.num_rows), None)

@@ -58,7 +58,8 @@ class PoolRowsPage(JsonPage):
         description="Names of the columns that a row's numbers were stored as; none for arrays."
     )
     rows: list[Any] | dict[str, list[Any]] = Field(
-        description="The rows as nested lists, or by the name of an array or of a table's column."
+        description="The rows as nested lists, images as data URLs, or all by the name of an array "
+        "or of a table's column."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -99,8 +99,8 @@ def delete_pool(request: Request, pool: PoolName) -> Response:
     return Response(status_code=204)
 
 
-def _listed(column: NDArray[np.generic] | list[str | None]) -> list[Any]:
-    rows: list[Any] = column.tolist() if isinstance(column, np.ndarray) else column
+def _listed(column: NDArray[np.generic] | Sequence[str | None]) -> list[Any]:
+    rows: list[Any] = column.tolist() if isinstance(column, np.ndarray) else list(column)
     return rows
 
 

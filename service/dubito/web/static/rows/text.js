@@ -1,10 +1,11 @@
-// Rows that were typed or pasted: JSON, or a row of numbers in each line.
+// Rows that were typed or pasted: JSON, or a row in each line, of numbers or of words.
 
-/** The rows of a text; `shape` is that of one row. */
-export function rowsOf(text, shape) {
+/** The rows of a text; `shape` is that of one row, `kinds` what the bundle declares of inputs. */
+export function rowsOf(text, { shape, kinds }) {
   const trimmed = text.trim();
   if (!trimmed) throw new Error("There are no rows yet: paste numbers, drop a file, or draw.");
   if (/^[[{"]/.test(trimmed)) return fromJson(trimmed);
+  if (kinds.includes("text")) return trimmed.split("\n").filter((line) => line.trim());
   const size = shape.reduce((product, length) => product * length, 1);
   return trimmed.split("\n").filter((line) => line.trim()).map((line, place) => {
     const numbers = line.trim().split(/[\s,;]+/).filter(Boolean).map(Number);

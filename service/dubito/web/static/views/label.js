@@ -155,6 +155,7 @@ function numberForm(value, answer) {
 }
 
 function shownRow(row, details) {
+  if (typeof row === "string" && row.startsWith("data:image/")) return make("img", { class: "thumb", src: row, alt: "The row as a picture" });
   const side = Array.isArray(row) ? sideOf(details.manifest.inputs[0].shape) : null;
   if (side === null) return make("pre", { class: "small" }, JSON.stringify(row, null, 1).slice(0, 2000));
   const canvas = make("canvas", { class: "thumb", role: "img", "aria-label": "The row as a picture" });

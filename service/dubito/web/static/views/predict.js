@@ -41,7 +41,7 @@ function predicted({ model, version, details, count, given, signal }) {
   const body = given.bytes ?? JSON.stringify({ inputs: given.rows });
   const outputs = [...(details.task === "classification" ? OF_CLASSES : OF_NUMBERS)];
   const length = given.bytes?.size ?? body.length;
-  if (length <= SAMPLES_BELOW) outputs.push("samples");
+  if (length <= SAMPLES_BELOW || given.type?.startsWith("image/")) outputs.push("samples");
   const headers = { "X-Unobserved": "1" };
   if (!given.bytes) return tell(path, { inputs: given.rows, num_samples: count, outputs }, { headers, signal });
   const query = new URLSearchParams({ num_samples: count, outputs: outputs.join(",") });
