@@ -147,7 +147,7 @@ def test_sentences_go_from_a_tokenizer_to_curl(run: Run) -> None:
     )
     run(f"'{sys.executable}' -W error - <<'PY'\n{code}PY")
     shown = run(shell.replace("\ncurl", "\necho; curl"))
-    assert "predictive_entropy" in shown
+    assert "predictive entropy" in shown
     two, one = (json.loads(line) for line in shown.splitlines() if line.startswith("{"))
     assert two["outputs"]["label"] == ["good", "bad"]
     assert one["outputs"]["label"] == ["bad"]
