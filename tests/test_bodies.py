@@ -34,6 +34,8 @@ TWICE = {
     ("POST", f"{MODEL}/select"): (ROWS + '"strategy": "bald", "k": 1, "k": 1}', "k"),
     ("POST", f"{MODEL}/calibrate"): (ROWS + '"labels": [0], "labels": [1]}', "labels"),
     ("POST", f"{MODEL}/evaluate"): (ROWS + '"labels": ["a:{"], "labels": [1]}', "labels"),
+    ("POST", f"{MODEL}/fit"): (ROWS + '"method": "laplace", "method": "laplace"}', "method"),
+    ("PUT", f"{MODEL}/fits"): ('{"active": {"laplace": 1, "laplace": null}}', "laplace"),
     ("POST", f"{MODEL}/feedback"): (
         *('{"request_id": "a", "rows": [{"row": 0, "label": 1}, {"row": 1, "row": 2}]}', "row"),
     ),
