@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dubito.engine import Engine
 from dubito.engine.answering.call import EngineCall
+from dubito.engine.answering.passing import passes
 from dubito.engine.answering.tally import Tally
 from dubito.engine.heads.logits import to_sum
 from dubito.engine.kernels.precision import running
@@ -102,9 +103,9 @@ def counts(engine: Engine, rows: Tensor) -> dict[str, Counter[str]]:
     }
     found = {}
     with running(engine.device):
-        list(next(engine._passes(call)))  # masks are drawn
+        list(next(passes(engine, call)))  # masks are drawn
         with counting() as of_passes:
-            parts = list(next(engine._passes(call)))
+            parts = list(next(passes(engine, call)))
         raw = torch.cat(parts)
         found["passes"] = of_passes
         for name, sums in forms.items():

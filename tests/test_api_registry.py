@@ -223,7 +223,17 @@ def test_a_worker_whose_heart_is_old_is_not_live(
         assert (ready.status_code, ready.headers["Retry-After"]) == (503, "5")
 
 
-ACTIONS = ("predict", "calibrate", "calibration", "evaluate", "select", "feedback", "monitoring")
+ACTIONS = (
+    "predict",
+    "calibrate",
+    "calibration",
+    "evaluate",
+    "fit",
+    "fits",
+    "select",
+    "feedback",
+    "monitoring",
+)
 
 
 def test_openapi_lists_the_paths_and_the_docs_are_there(client: httpx.Client) -> None:
@@ -243,7 +253,7 @@ def test_openapi_lists_the_paths_and_the_docs_are_there(client: httpx.Client) ->
         "/v1/models/{model}/aliases/{alias}",
         *(f"{of}/{action}" for action in ACTIONS for of in ("/v1/models/{model}", one)),
         *(f"/v1/jobs{rest}" for rest in ("", "/{job}", "/{job}/events", "/{job}/result")),
-        *("/v1/pools", "/v1/pools/{pool}"),
+        *("/v1/pools", "/v1/pools/{pool}", "/v1/pools/{pool}/rows"),
     }
     assert client.get("/docs").status_code == 200
 

@@ -79,7 +79,7 @@ def test_a_budget_that_nothing_meets_is_said(bench: Bench) -> None:
         (["--samples", "8,x"], "`samples` expects whole numbers with commas, got '8,x'"),
         (["--samples", "1"], "`samples` expects numbers of at least 2, got 1"),
         (["--batch", "0"], "`batch` expects numbers of at least 1, got 0"),
-        (["--inputs", "rows.txt"], "expected a .npy, .npz or .json file"),
+        (["--inputs", "rows.dat"], "expected a .npy, .npz or .json file"),
         (["--device", "nothing"], "`device` expects one that torch finds, got nothing"),
         (["--masks", "none"], "`masks`: expected 'shared' or 'independent'"),
     ],

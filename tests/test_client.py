@@ -326,8 +326,8 @@ def test_pools_come_from_files_of_any_kind_and_are_what_was_sent(
         asked.add_pool(rows, pool.pool)
     with pytest.raises(InputError, match=r"DUBITO_POOL_ADDRESSES|address"):
         asked.add_pool_from("file:///etc/rows.npy")
-    with pytest.raises(InputError, match=r"rows\.csv"):
-        asked.add_pool(tmp_path / "rows.csv")
+    with pytest.raises(InputError, match=r"rows\.txt"):
+        asked.add_pool(tmp_path / "rows.txt")
 
 
 def test_a_job_is_cancelled(animals: Asked, kind: Kind) -> None:

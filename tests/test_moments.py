@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from dubito.engine import Classification, Engine, Regression, Sampling
 from dubito.engine.answering.call import EngineCall
+from dubito.engine.answering.passing import propagated
 from dubito.engine.kernels.precision import running
 from dubito.engine.moments import OutputMoments
 from dubito.engine.moments.activations import ACTIVATIONS, activated, moments
@@ -42,7 +43,7 @@ def output_moments(engine: Engine, inputs: Tensor) -> OutputMoments:
     """Mean and variance of the declared outputs, which the method `moments` goes by."""
     call = EngineCall(engine.read_inputs(inputs), engine.defaults)
     with running(engine.device):
-        return OutputMoments.joined(list(engine._moments(call)))
+        return OutputMoments.joined(list(propagated(engine, call)))
 
 
 def engine_of(

@@ -18,18 +18,23 @@ Nothing here knows the engine, HTTP or a database. What is declared is data: no 
 a bundle.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from dubito.preprocess.files import TableFile
 from dubito.preprocess.images.bounds import ImageBounds
 from dubito.preprocess.images.files import FILE, LABEL, is_archive
-from dubito.preprocess.preparing import (
-    Prepared,
-    check_columns,
-    image_input,
-    is_made,
-    prepare,
-    read_columns,
-    ready,
-)
+
+if TYPE_CHECKING:
+    from dubito.preprocess.preparing import (
+        Prepared,
+        check_columns,
+        image_input,
+        is_made,
+        prepare,
+        read_columns,
+        ready,
+    )
 
 __all__ = [
     "FILE",
@@ -45,3 +50,10 @@ __all__ = [
     "read_columns",
     "ready",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """What runs a declaration, which needs torch: files and archives are read without it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("dubito.preprocess.preparing"), name)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dubito.errors import InputError
-from dubito_nn.preprocess import Boolean, Category, Column, Number
+
+if TYPE_CHECKING:
+    from dubito_nn.preprocess import Column
 
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False}
 
@@ -20,6 +23,8 @@ def typed(column: Column, cells: Texts) -> Sequence[object]:
     Raises:
         InputError: a cell of a column of numbers is none.
     """
+    from dubito_nn.preprocess import Boolean, Category, Number
+
     match column:
         case Number():
             return [_number(column.name, row, cell) for row, cell in enumerate(cells)]

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubito.errors import InputError
-from dubito_nn.manifest import named_modules
+
+_SHOWN = 12
 
 Cells: TypeAlias = NDArray[np.generic] | Sequence[object]
 """The cells of a column; an empty one is None or NaN."""
@@ -62,4 +63,7 @@ def check_most(num_rows: int, most_rows: int | None) -> None:
 
 
 def _shown(names: Sequence[str]) -> str:
-    return named_modules([f"`{name[:60]}`" for name in names[:100]], 12) if names else "none"
+    if not names:
+        return "none"
+    rest = len(names) - _SHOWN
+    return ", ".join(f"`{name[:60]}`" for name in names[:_SHOWN]) + f" and {rest} more" * (rest > 0)

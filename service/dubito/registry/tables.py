@@ -137,7 +137,7 @@ class FitRecord(Table):
     method: Mapped[str] = mapped_column(String(16))
     digest: Mapped[str] = mapped_column(String(64), index=True)
     job: Mapped[str] = mapped_column(String(32), unique=True)
-    document: Mapped[dict[str, object]] = mapped_column(JSON)
+    document: Mapped[dict[str, object]] = mapped_column(JSON, deferred=True)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
 
     version: Mapped[VersionRecord] = relationship(back_populates="fits")

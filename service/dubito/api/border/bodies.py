@@ -49,7 +49,7 @@ def media_type(
     if kind not in allowed:  # with parameters, or in capitals
         message = Message()
         message["content-type"] = kind
-        kind = message.get_content_type() if kind else ""
+        kind = message.get_content_type() if "/" in kind else ""  # else it would be text/plain
     if kind not in allowed:
         raise UnsupportedMediaTypeError(
             f"content type: expected {' or '.join(allowed)}, got {sent[:80] or 'none'}: {remedy}"
