@@ -26,10 +26,6 @@ from dubito.presence import announced
 from dubito.settings import Settings
 
 _COMPILING_IS_TOLD_AFTER_S = 3.0
-
-_TURN_S = 0.0005
-"""Time for which a thread keeps the interpreter from others that wait: all requests wait for it."""
-
 _OTHER_FILES = 512  # beside connections: the database, bundles, pools
 IMPORTED_LATE = (
     *("scipy.optimize", "scipy.stats", "sklearn.cluster", "sklearn.covariance"),
@@ -111,7 +107,6 @@ def _serve(settings: Settings, listening: socket.socket) -> None:
     _compile_loops()
     messages().print(f"Dubito serves on {listens} (page: /, docs: /docs); Ctrl-C ends it")
     _set_modules_aside()
-    sys.setswitchinterval(_TURN_S)
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
     url = f"{scheme}://{everywhere.get(address, shown)}:{bound_port}"
     with announced(settings.data_dir, url):
