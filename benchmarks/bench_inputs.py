@@ -3,10 +3,11 @@
     python benchmarks/bench_inputs.py [--json FILE]
 
 A server process gets a small network of images of 224 x 224. A request holds 64 JPEGs of 640 x 480
-in base64; processor time by wall time says how many cores were in use, and `/health/live` is asked
-every 5 ms meanwhile. Each hostile file then comes as base64 and in an archive: its status, time and
-the peak of the server's memory beyond that before it, after which a good image is asked. It ends
-with 1 where one is not refused, or takes 2 s or 200 MB, or where a good request fails.
+in base64; processor time by wall time says how many cores were in use, in the whole request and
+while the files are decoded alone, and `/health/live` is asked every 5 ms meanwhile. Each hostile
+file then comes as base64 and in an archive: its status, time and the peak of the server's memory
+beyond that before it, after which a good image is asked. It ends with 1 where one is not refused,
+or takes 2 s or 200 MB, or where a good request fails.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import tempfile
 import threading
 import time
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import httpx
@@ -39,11 +40,13 @@ from tests.processes import serving  # noqa: E402
 from tests.test_images import HOSTILE, entries, linked  # noqa: E402
 
 from dubito.bench.machine import describe_machine  # noqa: E402
+from dubito.preprocess.images.kind import ImageKind  # noqa: E402
 from dubito_nn import export, preprocess  # noqa: E402
 
 LIMIT_S, LIMIT_BYTES = 2.0, 200 * 10**6
 COUNT, SIDE = 64, 224
 ASK = "/v1/models/photos/predict"
+PART = preprocess.ImageInput(shorter_side=256, crop=(SIDE, SIDE))
 
 
 def main() -> int:
@@ -60,7 +63,8 @@ def main() -> int:
         ):
             upload(client, "photos", folder / "photos.dubito").raise_for_status()
             pid = server.process.pid
-            result = {"speed": _speed(client, pid, options.repeats), "hostile": _all(client, pid)}
+            speed = _decoding(options.repeats) | _speed(client, pid, options.repeats)
+            result = {"speed": speed, "hostile": _all(client, pid)}
     result["machine"] = asdict(describe_machine(torch.device("cpu")))
     bad = [
         name
@@ -94,15 +98,33 @@ def _export(path: Path) -> None:
             task="classification",
             output="logits",
             classes=["a", "b"],
-            preprocess=preprocess.ImageInput(shorter_side=256, crop=(SIDE, SIDE)),
+            preprocess=PART,
         )
 
 
-def _speed(client: httpx.Client, pid: int, repeats: int) -> dict[str, float]:
+def _files() -> list[bytes]:
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (COUNT, 60, 80, 3), dtype=np.uint8)
-    files = [encoded(Image.fromarray(one).resize((640, 480)), "JPEG", quality=90) for one in coarse]
-    body = json.dumps({"inputs": [base64_of(file) for file in files], "outputs": ["label"]})
+    return [encoded(Image.fromarray(one).resize((640, 480)), "JPEG", quality=90) for one in coarse]
+
+
+def _decoding(repeats: int) -> dict[str, float]:
+    """Files to numbers alone, in this process, as a request does it."""
+    part, files = replace(PART, input="x"), _files()
+    times, cores = [], []
+    for _ in range(repeats):
+        used, start = time.process_time(), time.perf_counter()
+        ImageKind().make(part, {"x": files}, {}, [])
+        times.append(time.perf_counter() - start)
+        cores.append((time.process_time() - used) / times[-1])
+    return {
+        "decoding_seconds_median": statistics.median(times),
+        "decoding_cores_median": statistics.median(cores),
+    }
+
+
+def _speed(client: httpx.Client, pid: int, repeats: int) -> dict[str, float]:
+    body = json.dumps({"inputs": list(map(base64_of, _files())), "outputs": ["label"]})
     headers = {"Content-Type": "application/json"}
     client.post(ASK, content=body, headers=headers).raise_for_status()
     waits: list[float] = []

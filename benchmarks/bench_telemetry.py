@@ -7,7 +7,9 @@ its application, so that there is nothing to hide behind. The network is as smal
 (4 inputs, 16 units, 3 classes, T = 64). Blocks of requests with telemetry and without it take
 turns, in an order that changes, and count with the processor time of the whole process; each side
 counts with the tenth of its blocks that were fastest. Without: the methods of `Telemetry` do
-nothing. Beside it stands the same for a line in the log (`DUBITO_LOG_REQUESTS`).
+nothing. Beside it stands the same for a line in the log (`DUBITO_LOG_REQUESTS`), and for traces
+(`DUBITO_TRACING`) of every request and of one in ten, handed over in batches to an exporter that
+drops them.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
 import torch
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from torch import nn
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +38,7 @@ sys.path[:0] = [str(ROOT / "service"), str(ROOT / "models")]
 
 from dubito.api import create_app  # noqa: E402
 from dubito.settings import Settings  # noqa: E402
+from dubito.telemetry.tracing import Tracing  # noqa: E402
 from dubito_nn import export  # noqa: E402
 
 FEATURES = 4
@@ -43,6 +49,13 @@ SILENT: dict[str, Callable[..., Any]] = {
     "replied": lambda *told: None,
     "batches": lambda compute, passes: compute,
 }
+
+
+class Dropping(SpanExporter):
+    """Takes spans, and sends them nowhere."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return SpanExportResult.SUCCESS
 
 
 def main() -> None:
@@ -70,9 +83,16 @@ async def _measure(folder: Path, pairs: int, requests: int) -> None:
             for name in SILENT:
                 vars(telemetry).pop(name, None)
             object.__setattr__(held, "settings", settings)
+            telemetry.tracing = None
 
         def be_silent() -> None:
             vars(telemetry).update(SILENT)
+
+        def trace(share: float) -> Callable[[], None]:
+            provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(share)))
+            provider.add_span_processor(BatchSpanProcessor(Dropping()))
+            tracing = Tracing(provider)
+            return lambda: setattr(telemetry, "tracing", tracing)
 
         def log() -> None:
             logging = settings.model_copy(update={"log_requests": True})
@@ -81,6 +101,8 @@ async def _measure(folder: Path, pairs: int, requests: int) -> None:
         for name, with_it, without in (
             ("telemetry", speak, be_silent),
             ("a line in the log", log, speak),
+            ("traces of all requests", trace(1.0), speak),
+            ("traces of one in ten", trace(0.1), speak),
         ):
             spent: dict[Any, list[float]] = {with_it: [], without: []}
             await _block(app, requests)

@@ -199,6 +199,27 @@ def test_a_digit_is_predicted_and_noise_is_flagged(look: Callable[..., Seen]) ->
 
 
 @pytest.mark.browser
+def test_classes_that_it_cannot_tell_apart_are_named(
+    look: Callable[..., Seen], api: httpx.Client
+) -> None:
+    images = load_digits().images[1400:].reshape(-1, 64) / 16
+    asked = {"inputs": images.tolist(), "outputs": ["mean", "decision"]}
+    outputs = api.post("/v1/models/digits/predict", json=asked).json()["outputs"]
+    decided, means = np.array(outputs["decision"]), np.array(outputs["mean"])
+    runners_up = np.sort(means, -1)[:, -2]
+    row = int(np.where(decided == "review", runners_up, -1).argmax())
+    assert runners_up[row] >= 0.1
+    page = look().go("predict/digits")
+    page.get_by_label("Rows", exact=True).fill(" ".join(map(str, images[row])))
+    page.get_by_role("button", name="Predict").click()
+    page.locator(".verdict").get_by_text("review").wait_for()
+    words = page.locator(".words").inner_text()
+    named = re.search(r"cannot tell (\d) \(\S+ ?%\).* from (\d) \(\S+ ?%\); ask somebody", words)
+    assert named is not None, words
+    assert {int(digit) for digit in named.groups()} <= set(np.flatnonzero(means[row] >= 0.1))
+
+
+@pytest.mark.browser
 def test_numbers_and_files_are_predicted_and_refusals_are_told(
     look: Callable[..., Seen], tmp_path: Path
 ) -> None:

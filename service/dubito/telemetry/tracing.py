@@ -61,7 +61,9 @@ class Tracing:
     def worked(
         self, within: Context, asked_s: float, began_s: float, ended_s: float, told: Attributes
     ) -> None:
-        """The spans `queue` and `compute` of work that is done, where who asked for it has one.
+        """The spans `queue` and `compute` of work that is done, where who asked has one.
+
+        There are none below a span that a sampler passed over, so that it costs next to nothing.
 
         Args:
             within: what it was a part of.
@@ -70,7 +72,7 @@ class Tracing:
             ended_s: when it ended, on the same clock.
             told: attributes of both.
         """
-        if not trace.get_current_span(within).get_span_context().is_valid:
+        if not trace.get_current_span(within).get_span_context().trace_flags.sampled:
             return
         offset_ns = time.time_ns() - time.monotonic_ns()
         asked, began, ended = (offset_ns + int(at * 1e9) for at in (asked_s, began_s, ended_s))

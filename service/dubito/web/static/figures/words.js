@@ -7,8 +7,17 @@ export function listed(names, last = "and") {
   return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} ${last} ${names.at(-1)}`;
 }
 
-/** One sentence or two on a row: {decision, label, set, flag, pValue, interval}. */
-export function advice({ decision, label, set, flag, pValue, interval }) {
+const RIVAL = 0.1; // probability from which another class is named
+
+/** The likeliest class and its rivals with their probabilities, likeliest first; none without a rival. */
+export function rivals(classes, probabilities) {
+  const ranked = classes.map((name, index) => [name, probabilities[index]]).sort((one, other) => other[1] - one[1]);
+  const named = ranked.filter(([, probability], rank) => rank === 0 || probability >= RIVAL);
+  return named.length > 1 ? named.map(([name, probability]) => `${name} (${percent(probability)})`) : [];
+}
+
+/** One sentence or two on a row: {decision, label, set, flag, pValue, interval, open}, `open` as `rivals` names them. */
+export function advice({ decision, label, set, flag, pValue, interval, open = [] }) {
   if (decision === null || decision === undefined) {
     return "No calibration covers this request, so nothing is promised: the figures are the network's own.";
   }
@@ -16,6 +25,7 @@ export function advice({ decision, label, set, flag, pValue, interval }) {
     return `It has not seen the like: of the rows it was calibrated on, ${percent(pValue)} looked as strange or stranger. Do not act on the answer; ask somebody.`;
   }
   if (set?.length > 1) return `It ${set.length > 3 ? `leaves ${set.length} classes open: ${listed(set, "or")}` : `cannot tell ${listed(set, "from")}`}; ask somebody.`;
+  if (decision === "review" && open.length) return `It cannot tell ${listed(open, "from")}; ask somebody.`;
   if (decision === "review") return `It is too unsure of ${label ?? "this"} to be taken at its word; ask somebody.`;
   if (interval) return `The truth lies between ${number(interval[0])} and ${number(interval[1])}, as far as it was promised; it can be acted on.`;
   return `It says ${label}, and leaves nothing else open; it can be acted on.`;

@@ -2,7 +2,7 @@
 
 import { make, percent, warnings } from "../dom.js";
 import { classPicture, numberPicture, splitPicture } from "../figures/predictions.js";
-import { advice, listed } from "../figures/words.js";
+import { advice, listed, rivals } from "../figures/words.js";
 import { source, takes } from "../rows/source.js";
 import { action, ask, tell } from "../server/ask.js";
 import { chosen, modelsOr } from "./choosing.js";
@@ -75,12 +75,13 @@ export function oneRow(outputs, row, details) {
   const isPlain = Array.isArray(outputs.mean[row]) && typeof outputs.mean[row][0] === "number";
   const set = outputs.prediction_set?.[row] ?? null;
   const interval = isPlain && outputs.interval ? [outputs.interval.lower[row][0], outputs.interval.upper[row][0]] : null;
+  const open = isPlain && details.task === "classification" ? rivals(details.manifest.classes, outputs.mean[row]) : [];
   const isSet = Array.isArray(set) && set.every((name) => typeof name === "string");
   return [
     make("div", { class: "verdict" }, make("span", { class: "answer" }, named(outputs, row)),
       decision ? make("span", { class: `chip ${decision}` }, decision) : null,
       flag ? make("span", { class: "chip reject" }, "flagged: strange") : null),
-    make("p", { class: "words" }, advice({ decision, label: named(outputs, row), set: isSet ? set : null, flag, pValue: outputs.ood?.p_value?.[row], interval })),
+    make("p", { class: "words" }, advice({ decision, label: named(outputs, row), set: isSet ? set : null, flag, pValue: outputs.ood?.p_value?.[row], interval, open })),
     isSet && set.length ? make("p", {}, `Set: ${listed(set)}. `, outputs.ood ? make("span", { class: "quiet" }, `Strangeness p = ${percent(outputs.ood.p_value[row])}.`) : null) : null,
     ...(isPlain ? pictures(outputs, row, details, interval) : [make("p", { class: "quiet" }, "Figures at every position are not drawn here: ask the API for the maps.")]),
   ].filter(Boolean);
