@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ _TEXT = (
     "▁ Ġ ##s"
 )
 WORDS = _TEXT.split(" ")
-KINDS = ("WordPiece", "BPE", "Unigram")
+KINDS = ("WordPiece", "BPE", "Unigram", "SentencePiece")
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:
@@ -49,6 +50,8 @@ def sentences(count: int, seed: int = 0) -> list[str]:
 @cache
 def trained(kind: str) -> str:
     """The `tokenizer.json` of one kind, trained on the words."""
+    if kind == "SentencePiece":
+        return _of_sentencepiece()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     # iterating as sentences do: the same words in other orders
     corpus = [" ".join(np.random.default_rng(seed).permutation(WORDS)) for seed in range(40)]
@@ -73,13 +76,58 @@ def trained(kind: str) -> str:
             vocab_size=400, special_tokens=special, unk_token="[UNK]", show_progress=False
         )
     tokenizer.train_from_iterator(corpus, trainer)
-    ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     if kind == "BPE":
+        ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
         tokenizer.post_processor = processors.RobertaProcessing(ends[1], ends[0])
     else:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
-        )
+        tokenizer.post_processor = _between(tokenizer)
+    return str(tokenizer.to_str())
+
+
+def _between(tokenizer: Any) -> Any:
+    ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    return processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+    )
+
+
+@cache
+def sentencepiece_model() -> bytes:
+    """What SentencePiece trains on the words, with its map of characters nmt_nfkc."""
+    import sentencepiece
+
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(WORDS * 20),
+        model_writer=written,
+        vocab_size=200,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        control_symbols=["[PAD]", "[CLS]", "[SEP]"],
+        unk_piece="[UNK]",
+        minloglevel=2,
+    )
+    return written.getvalue()
+
+
+def _of_sentencepiece() -> str:
+    """The tokenizer of XLM-R and its like: pieces, scores and the map as SentencePiece has them."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto.FromString(sentencepiece_model())
+    scored = [(piece.piece, piece.score) for piece in model.pieces]
+    unknown = model.trainer_spec.unk_id
+    tokenizer: Any = Tokenizer(models.Unigram(scored, unk_id=unknown))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap),
+            normalizers.Strip(),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
+    tokenizer.post_processor = _between(tokenizer)
     return str(tokenizer.to_str())
 
 

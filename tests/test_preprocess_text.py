@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from dubito.engine import Engine
 from dubito.errors import InputError
@@ -24,11 +25,12 @@ from dubito.preprocess.text import MAX_CHARACTERS, TextKind
 from dubito_nn import Bundle, BundleError, ExportError, load_bundle, preprocess
 from dubito_nn.manifest import InputSpec
 from dubito_nn.preprocess import TextInput
+from dubito_nn.preprocess.charsmap import read_charsmap
 from dubito_nn.preprocess.given import read_given
 from dubito_nn.preprocess.text import canonical
 from dubito_nn.preprocess.tokenizer import MAX_BYTES, read_tokenizer
 
-from .sentences import KINDS, exported, fast, sentences, trained
+from .sentences import KINDS, exported, fast, sentencepiece_model, sentences, trained
 
 TEXTS = sentences(1000)
 
@@ -226,6 +228,39 @@ def test_expressions_of_well_known_tokenizers_are_taken() -> None:
     for expression in (gpt2, llama3, PRETOKENIZE_REGEX):
         part = preprocess.from_transformers(_with_expression(expression), ids="input_ids")
         assert len(_made(part, TEXTS[:50])["input_ids"]) == 50
+
+
+def test_pieces_of_sentencepiece_are_its_own() -> None:
+    import sentencepiece
+
+    own = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model())
+    part = preprocess.from_transformers(fast("SentencePiece"), ids="input_ids")
+    plain = [text for text in TEXTS if text.strip() and not {*"[</▁\x00"} & {*text}]
+    assert len(plain) > 300
+    for text in plain[:200]:
+        made = _made(replace(part, special_tokens=False, max_length=4000), [text])["input_ids"]
+        assert made[0].tolist() == own.encode(text), text
+
+
+def test_a_damaged_map_of_characters_is_refused_or_walked_without_a_fault() -> None:
+    whole = json.loads(trained("SentencePiece"))["normalizer"]["normalizers"][0]
+    content = bytearray(base64.b64decode(whole["precompiled_charsmap"]))
+    random, fates = np.random.default_rng(0), []
+    for _ in range(60):
+        damaged = bytearray(content)
+        for place in random.integers(0, len(content), 3):
+            damaged[place] = random.integers(256)
+        raw = base64.b64encode(damaged).decode()
+        try:
+            read_charsmap(raw, "map")
+        except BundleError:
+            fates.append("refused")
+            continue
+        normalizer = normalizers.Precompiled(bytes(damaged))
+        for text in TEXTS[:100]:
+            normalizer.normalize_str(text)
+        fates.append("walked")
+    assert set(fates) == {"refused", "walked"}
 
 
 def test_pieces_that_native_code_gives_up_on_are_refused() -> None:

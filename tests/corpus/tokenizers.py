@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import struct
+from collections.abc import Sequence
 from typing import Any
 
 from .cases import hostile
@@ -80,6 +83,19 @@ def _model(title: str, reason: str, known: Json, **fields: Any) -> None:
     _holds(title, f"model.*{reason}", model={**known, **fields})
 
 
+def charsmap(units: Sequence[int] = (), texts: str = "\0", size: int | None = None) -> str:
+    """A map of characters with these first units, as many as make a block where there are few."""
+    filled = [*units, *[0] * (-len(units) % 256 if len(units) < 128 else 0)]
+    trie = struct.pack(f"<{len(filled)}I", *filled)
+    head = struct.pack("<I", len(trie) if size is None else size)
+    return base64.b64encode(head + trie + texts.encode()).decode()
+
+
+def _maps(title: str, reason: str, content: str) -> None:
+    step = {"type": "Precompiled", "precompiled_charsmap": content}
+    _holds(title, f"normalizer.*{reason}", normalizer=step)
+
+
 @hostile("belongs to a manifest that declares texts")
 def a_tokenizer_that_nothing_declares(parts: Parts) -> bytes:
     entries = parts.entries()
@@ -113,11 +129,17 @@ _holds("a tokenizer that decodes", "decoder: expects null", decoder={"type": "Fu
 _holds("twenty thousand added tokens and one", "at most 20000", added_tokens=[ADDED] * 20_001)
 _holds("an added token without letters", "1 to 512", added_tokens=[{**ADDED, "content": ""}])
 _holds("an added token of a megabyte", "1 to 512", added_tokens=[{**ADDED, "content": "a" * 2**20}])
-_holds(
-    "a normaliser nobody knows",
-    "normalizer: type: expects one of",
-    normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"},
-)
+_holds("a normaliser nobody knows", "normalizer: type: expects one of", normalizer={"type": "Mine"})
+_maps("a map of no bytes", "in base64", "AAAA")
+_maps("a map that is no base64", "in base64", "ä")
+_maps("a map of four megabytes", "at most 4194304 bytes", "A" * (4 * 2**20 + 4))
+_maps("a map whose trie is longer than the map", "whole blocks", charsmap(size=2**31))
+_maps("a map of half a block", "whole blocks", charsmap([0] * 128))
+_maps("a map that leads out of itself", "lead out of itself", charsmap([1 << 30 | 1 << 9]))
+_maps("a map with a leaf behind its texts", "whole characters", charsmap([1 << 8 | 1 << 10, 99]))
+_maps("a map with a leaf within a character", "whole char", charsmap([1 << 8 | 1 << 10, 1], "ä\0"))
+_maps("a map of texts without an end", "ended by a zero", charsmap([0], "a"))
+_maps("a map that makes a kilobyte of a character", "at most 128", charsmap([0], "a" * 1024 + "\0"))
 _holds(
     "replacements that make sixteen of one again and again",
     "at most 8 characters of one",

@@ -7,6 +7,7 @@ parts              what the inputs of a network are made of: a table, images, te
 reader             the same, read from a stranger and held against the inputs
 image_reader       the same of images
 tokenizer          a tokenizer.json, read from a stranger
+charsmap           SentencePiece's map of characters in it, the same
 patterns           the regular expressions that it may have
 given              the same, given to `export`
 sklearn_pipeline   the same, of a fitted pipeline of scikit-learn

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from dubito_nn.errors import BundleError
+from dubito_nn.preprocess.charsmap import read_charsmap
 from dubito_nn.preprocess.patterns import REPLACED, SPLITS
 from dubito_nn.strict_fields import read_integer, read_one_of, read_text, read_tuple
 from dubito_nn.strict_json import parse
@@ -83,6 +84,7 @@ class _Steps:
             },
             **_plain("NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents"),
             "ByteLevel": {},
+            "Precompiled": {"precompiled_charsmap": read_charsmap},
             "Strip": {"strip_left": _truth, "strip_right": _truth},
             "Prepend": {"prepend": _token},
             "Replace": replace,
