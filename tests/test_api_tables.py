@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
+from torch import nn
 
 from dubito.settings import Settings
 from dubito_client import Client, InputError
+from dubito_nn import export, preprocess
 
 from .conftest import Bundles, Server
 from .declared import as_declared
@@ -219,8 +222,8 @@ def test_a_model_that_declares_nothing_takes_what_it_took(client: httpx.Client) 
     assert "declares no preprocess" in reply.json()["detail"]
     rows = [[0.1, 0.2, 0.3, 0.4]]
     plain = client.post(path, json={"inputs": rows})
-    for preprocess in (True, False):
-        again = client.post(path, json={"inputs": rows, "preprocess": preprocess})
+    for is_made in (True, False):
+        again = client.post(path, json={"inputs": rows, "preprocess": is_made})
         assert again.json()["outputs"] == plain.json()["outputs"]
     assert "ids" not in plain.json()
     assert client.post(path, json={"inputs": rows, "id_column": "a"}).status_code == 422
@@ -334,3 +337,26 @@ def test_long_bodies_of_records_and_columns_are_read_in_pieces(
     assert len(json.dumps(columns)) > 2**18
     assert replies[0]["outputs"] == replies[1]["outputs"]
     assert len(replies[0]["outputs"]["mean"]) == 500
+
+
+def test_a_calibration_widens_the_range_that_is_known(client: httpx.Client, tmp_path: Path) -> None:
+    path = tmp_path / "narrow.dubito"
+    network = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+    declared: Any = {"output": "logits", "preprocess": preprocess.ArrayInput()}
+    export(network, torch.rand(6, 4), path, task="classification", **declared)
+    upload(client, "narrow", path).raise_for_status()
+    rows = 30 * np.random.default_rng(0).random((120, 4))
+    far, farther = (30 * np.ones((1, 4))).tolist(), (900 * np.ones((1, 4))).tolist()
+
+    def warned(inputs: object) -> list[str]:
+        reply = client.post("/v1/models/narrow/predict", json={"inputs": inputs}).json()
+        return [text for text in reply["warnings"] if "far outside" in text]
+
+    assert "was shown at export, such as 30 in row 0" in warned(far)[0]
+    labels = (rows.sum(1) > 60).astype(int).tolist()
+    asked = {"inputs": rows.tolist(), "labels": labels, "coverage": 0.8, "alpha": 0.2}
+    made = client.post("/v1/models/narrow/calibrate", json=asked)
+    assert made.is_success, made.text
+    client.put("/v1/models/narrow/calibration", json={"active": 1}).raise_for_status()
+    assert warned(far) == []
+    assert "was shown at export and calibration, such as 900 in row 0" in warned(farther)[0]

@@ -63,7 +63,7 @@ def read_given(
     if tokenizer is not None:
         read = with_tokenizer(read, tokenizer)
     return tuple(
-        replace(part, seen=_range(example[str(part.input)]))
+        replace(part, seen=seen_range(example[str(part.input)]))
         if isinstance(part, ArrayInput)
         else part
         for part in read
@@ -100,8 +100,12 @@ def _named_text(
     )
 
 
-def _range(example: Tensor) -> Seen | None:
-    """Least and greatest numbers of an example, where it has several rows of numbers."""
+def seen_range(example: Tensor) -> Seen | None:
+    """Least and greatest numbers of rows, where there are several, of numbers.
+
+    Args:
+        example: (B, ...); each place of the last axis has its own range where a row is a vector.
+    """
     if not example.is_floating_point() or len(example) < 2:
         return None
     rows = example.double() if example.ndim == 2 else example.double().reshape(-1, 1)

@@ -27,6 +27,7 @@ from dubito.calibration.stored import ABSENT, Reports, Stored
 from dubito.calibration.verdict import Verdict
 from dubito.engine.calling.sampling import Sampling, shown_sites
 from dubito.report import Curves, ReliabilityBin
+from dubito_nn.preprocess.parts import Seen
 
 Floats = NDArray[np.float64]
 
@@ -51,6 +52,8 @@ class Calibration:
             earlier build has none.
         verdict: whether the scaling or noise is worth having; None in a record of an earlier build.
         made_rows: share that is flagged of each kind of made rows; None where none were tried.
+        seen: least and greatest numbers of the rows, of each input whose range the bundle declares;
+            None where it declares none.
     """
 
     head: Head
@@ -67,6 +70,7 @@ class Calibration:
     curves: dict[str, Curves] = field(default_factory=dict)
     verdict: Verdict | None = None
     made_rows: dict[str, float] | None = None
+    seen: dict[str, Seen] | None = None
 
     @property
     def promise(self) -> Promise:
@@ -144,6 +148,7 @@ class Calibration:
         made = self.made_rows
         tried = {} if made is None else {"made_rows": made, "blind_to": blind_to(made)}
         record = self.to_json()
+        record.pop("seen", None)  # as long as a row
         record.pop("made_rows", None)  # beside the score that flags them
         return record | {
             "verdict": " ".join(sentences(self)) or None,

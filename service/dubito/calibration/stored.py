@@ -30,6 +30,7 @@ from dubito.engine.heads.scaling import ClassMap
 from dubito.errors import InputError
 from dubito.problems import read_problems
 from dubito.report import Curves, Intervals, ReliabilityBin, Report
+from dubito_nn.preprocess.parts import Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Stored:
         quantile_levels: of a head of quantiles; left out of a record that has none.
         verdict: whether the scaling or noise is worth having; None in a record of an earlier build.
         made_rows: share that is flagged of each kind of made rows; left out where none were tried.
+        seen: ranges of the inputs; left out where the bundle declares none.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -110,6 +112,7 @@ class Stored:
     quantile_levels: tuple[float, ...] | None = None
     verdict: Verdict | None = None
     made_rows: dict[str, float] | None = None
+    seen: dict[str, Seen] | None = None
 
     def __post_init__(self) -> None:
         """Refuse rates and held-out scores that are none."""
@@ -169,7 +172,7 @@ class Stored:
             ) from error
 
 
-_WRITTEN_WHERE_USED = ("quantile_levels", "made_rows")
+_WRITTEN_WHERE_USED = ("quantile_levels", "made_rows", "seen")
 _WRITTEN_WHERE_TRUE = {
     "set_rule": "never_empty",
     "verdict": "is_left_out",

@@ -12,13 +12,21 @@ from dubito.preprocess.part import Rows
 from dubito.preprocess.wanted import Cells
 from dubito_nn import InputSpec
 from dubito_nn.preprocess import ArrayInput
+from dubito_nn.preprocess.parts import Seen
 
 FAR = 10.0
 """Widths of the range that was seen, beyond which a number lies far outside of it."""
 
 
 class ArrayKind:
-    """Runs arrays."""
+    """Runs arrays.
+
+    Args:
+        seen: ranges that were seen besides the example of the export, by input.
+    """
+
+    def __init__(self, seen: Mapping[str, Seen] | None = None) -> None:
+        self._seen = seen or {}
 
     def needs(self, part: ArrayInput) -> tuple[str, ...]:
         """The input's own name."""
@@ -42,7 +50,8 @@ class ArrayKind:
             with np.errstate(over="ignore", invalid="ignore"):  # refused by who checks rows
                 array = array.astype(np.float64) * np.array(part.scale) + np.array(part.shift)
         if part.seen is not None:
-            warning = _far(name, array, *map(np.array, part.seen))
+            also = self._seen.get(name)
+            warning = _far(name, array, *_wider(part.seen, also), calibrated=also is not None)
             warnings += [] if warning is None else [warning]
         return {name: array}
 
@@ -61,6 +70,14 @@ def _last(spec: InputSpec, array: NDArray[np.generic]) -> int:
     return size if isinstance(size, int) else array.shape[-1]
 
 
+def _wider(seen: Seen, also: Seen | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Low and high of both together; (K,) or (1,) each."""
+    low, high = map(np.array, seen)
+    if also is None or len(also[0]) != len(low):
+        return low, high
+    return np.minimum(low, also[0]), np.maximum(high, also[1])
+
+
 def _is_identity(part: ArrayInput) -> bool:
     return part.scale == 1.0 and part.shift == 0.0
 
@@ -70,6 +87,8 @@ def _far(
     array: NDArray[np.generic],
     low: NDArray[np.float64],
     high: NDArray[np.float64],
+    *,
+    calibrated: bool,
 ) -> str | None:
     """A warning where numbers lie far outside of what was seen; where one was seen, none is."""
     rows_BK = array.reshape(len(array), -1).astype(np.float64, copy=False)
@@ -79,8 +98,9 @@ def _far(
         return None
     row, place = (int(index[0]) for index in np.nonzero(is_far_BK))
     at = place if len(low) > 1 else 0
+    when = "at export and calibration" if calibrated else "at export"
     return (
         f"input `{name}`: {int(is_far_BK.any(axis=1).sum())} of {len(array)} rows lie far outside"
-        f" what the network was shown at export, such as {rows_BK[row, place]:.4g} in row {row}"
+        f" what the network was shown {when}, such as {rows_BK[row, place]:.4g} in row {row}"
         f" where it was shown {low[at]:.4g} to {high[at]:.4g}: check units and scale"
     )

@@ -26,7 +26,8 @@ from dubito.preprocess.texts import Texts, guessed
 from dubito.preprocess.wanted import Cells, check_names
 from dubito_nn import Manifest
 from dubito_nn.manifest import named_modules
-from dubito_nn.preprocess import ImageInput, Part, TextInput
+from dubito_nn.preprocess import ArrayInput, ImageInput, Part, TextInput
+from dubito_nn.preprocess.parts import Seen
 
 _TEXTS = TextKind()
 KINDS: dict[str, PartKind[Part]] = {
@@ -122,6 +123,7 @@ def prepare(
     beside: Sequence[str] = (),
     most_rows: int | None = None,
     bounds: ImageBounds | None = None,
+    seen: Mapping[str, Seen] | None = None,
 ) -> Prepared:
     """The inputs of a network that declares how they are made.
 
@@ -131,6 +133,7 @@ def prepare(
         beside: names of columns that are carried along.
         most_rows: largest number of rows of a table; None: any.
         bounds: of images; None: those of Pillow.
+        seen: ranges of arrays that were seen besides the example of the export, by input.
 
     Raises:
         InputError: rows that cannot be used, with column, row and remedy.
@@ -170,6 +173,8 @@ def prepare(
         kind: PartKind[Part] = KINDS[part.kind]
         if bounds is not None and isinstance(part, ImageInput):
             kind = ImageKind(bounds)  # type: ignore[assignment]
+        if seen and isinstance(part, ArrayInput):
+            kind = ArrayKind(seen)  # type: ignore[assignment]
         arrays |= kind.make(part, own, specs, warnings)
     carried = {name: _listed(frame.columns[name]) for name in beside}
     return Prepared(arrays, tuple(warnings), carried)

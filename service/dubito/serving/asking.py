@@ -162,19 +162,22 @@ class Asking:
     def _predict(self, order: PredictOrder, asked: Resolved, reservation: Reservation) -> Measured:
         network, sampling = asked.network, asked.sampling
         check_outputs(order.outputs, network.manifest, sampling)
-        read = self._bounds.read(network, order.inputs, order, _ids(order))
+        fact, version = asked.calibration, asked.version
+        calibration = None if fact is None else self.calibrations.of(fact)
+        seen = None if calibration is None else calibration.seen
+        read = self._bounds.read(network, order.inputs, order, _ids(order), seen)
         inputs, rows = read.inputs, read.num_rows
         values, limit = num_values(network, sampling, rows, inputs), self.settings.max_sample_values
         if order.outputs and "samples" in order.outputs:
             check_values(values, limit)
         reservation.resize(rows * asked.passes)
 
-        fact, version, queued = asked.calibration, asked.version, self.telemetry.asked()
+        queued = self.telemetry.asked()
         outputs = Outputs.begin(
             order,
             network,
             sampling,
-            None if fact is None else self.calibrations.of(fact),
+            calibration,
             may_keep_samples=values <= limit,
         )
 

@@ -18,6 +18,7 @@ from dubito.serving.resolve import Resolved
 from dubito.serving.rows import ReadRows, read_rows
 from dubito.serving.worker import Reservation
 from dubito.settings import Settings
+from dubito_nn.preprocess.parts import Seen
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Bounds:
         inputs: Inputs | TableFile,
         order: RowsOptions,
         beside: Sequence[str] = (),
+        seen: Mapping[str, Seen] | None = None,
     ) -> ReadRows:
         """Checked rows.
 
@@ -44,6 +46,7 @@ class Bounds:
             inputs: as they were sent.
             order: says whether they are what the network reads.
             beside: columns of a table that are wanted as well.
+            seen: ranges of arrays that a calibration saw, by input.
 
         Raises:
             InputError: too many, or none that the network takes.
@@ -56,7 +59,11 @@ class Bounds:
         limit = self.settings.max_rows
         images = ImageBounds.of(self.settings.max_image_pixels, self.settings.max_body_bytes)
         read = read_rows(
-            engine, inputs, limit, preprocess=order.preprocess, beside=beside, bounds=images
+            *(engine, inputs, limit),
+            preprocess=order.preprocess,
+            beside=beside,
+            bounds=images,
+            seen=seen,
         )
         self._check_rows(read.num_rows)
         return read

@@ -34,6 +34,9 @@ from dubito.report import Check, Evaluation
 from dubito.serving.outputs import covering, draws_of, needs_features
 from dubito.serving.rows import ReadRows, truths_of
 from dubito_nn import Manifest
+from dubito_nn.preprocess import ArrayInput
+from dubito_nn.preprocess.given import seen_range
+from dubito_nn.preprocess.parts import Seen
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,17 @@ def calibrate(
     sampled, strange = take.all(rows)
     made = {kind: take.of(some, None) for kind, some in made_rows(rows.inputs, terms.seed).items()}
     record = fit(head_of(network.manifest), sampled, terms, strange=strange, made=made, check=check)
-    return replace(record, warnings=(*record.warnings, *warnings))
+    return replace(record, warnings=(*record.warnings, *warnings), seen=_seen(network, rows))
+
+
+def _seen(network: Network, rows: LabelledRows) -> dict[str, Seen] | None:
+    """Ranges of the inputs that the bundle declares as arrays; None where there are none."""
+    found = {
+        str(part.input): seen_range(rows.inputs[str(part.input)])
+        for part in network.manifest.preprocess or ()
+        if isinstance(part, ArrayInput)
+    }
+    return {name: seen for name, seen in found.items() if seen is not None} or None
 
 
 def evaluate(

@@ -16,6 +16,7 @@ from dubito.engine.calling.inputs import read_inputs
 from dubito.engine.network import Network
 from dubito.errors import InputError, UnsupportedMediaTypeError
 from dubito.preprocess import ImageBounds, TableFile, is_made, prepare
+from dubito_nn.preprocess.parts import Seen
 
 _TRUTHS = {"classification": "labels", "regression": "targets"}
 
@@ -45,6 +46,7 @@ def read_rows(
     preprocess: bool | None = None,
     beside: Sequence[str] = (),
     bounds: ImageBounds | None = None,
+    seen: Mapping[str, Seen] | None = None,
 ) -> ReadRows:
     """Check rows, and make them as the bundle declares.
 
@@ -55,6 +57,7 @@ def read_rows(
         preprocess: false: they are what the network reads.
         beside: columns of a table that are wanted as well.
         bounds: of images.
+        seen: ranges of arrays that a calibration saw, by input.
 
     Raises:
         InputError: rows that cannot be used, or a column of what is no table.
@@ -79,7 +82,7 @@ def read_rows(
         is_plain = manifest.preprocess is None
         tensors = network.read_inputs(inputs if is_plain else read_inputs(inputs, manifest.inputs))
         return ReadRows(tensors, len(next(iter(tensors.values()))))
-    made = prepare(inputs, manifest, beside=beside, most_rows=most_rows, bounds=bounds)
+    made = prepare(inputs, manifest, beside=beside, most_rows=most_rows, bounds=bounds, seen=seen)
     tensors = network.read_inputs(read_inputs(made.arrays, manifest.inputs))
     return ReadRows(tensors, len(next(iter(tensors.values()))), made.warnings, made.beside)
 
