@@ -6,11 +6,11 @@ Its job: frozen records and their JSON, which `manifest_reader.py` reads and tru
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
-from dubito_nn.preprocess.parts import Part, stated
+from dubito_nn.preprocess.parts import Part, written
 
 FORMAT_VERSION = 1
 MAX_CLASSES = 100_000
@@ -168,10 +168,10 @@ class Manifest:
 
     def to_json(self) -> dict[str, object]:
         """The manifest as plain JSON values; what later builds added only where it is used."""
-        parts = None if self.preprocess is None else stated(self.preprocess)
+        parts = None if self.preprocess is None else written(self.preprocess)
         return {
             key: value
-            for key, value in asdict(replace(self, preprocess=parts)).items()
+            for key, value in {**asdict(self), "preprocess": parts}.items()
             if value is not None or key not in WRITTEN_WHERE_USED
         }
 

@@ -12,10 +12,12 @@ patterns           the regular expressions that it may have
 given              the same, given to `export`
 sklearn_pipeline   the same, of a fitted pipeline of scikit-learn
 from_transformers  the same, of what transformers has: a fast tokenizer, an image processor
+from_torchvision   the same, of transforms of torchvision
 image_processor    the same of one for images
 """
 
 from dubito_nn.preprocess.columns import Boolean, Category, Column, Date, Number
+from dubito_nn.preprocess.from_torchvision import from_torchvision
 from dubito_nn.preprocess.from_transformers import from_transformers
 from dubito_nn.preprocess.images import ImageInput
 from dubito_nn.preprocess.parts import ArrayInput, Part, TableInput
@@ -34,5 +36,6 @@ __all__ = [
     "TableInput",
     "TextInput",
     "from_sklearn",
+    "from_torchvision",
     "from_transformers",
 ]

@@ -6,7 +6,14 @@ import math
 from typing import TYPE_CHECKING, get_args
 
 from dubito_nn.errors import BundleError
-from dubito_nn.preprocess.images import CHANNELS, Filter, ImageInput, ImageMode, Layout
+from dubito_nn.preprocess.images import (
+    CHANNELS,
+    CropRounding,
+    Filter,
+    ImageInput,
+    ImageMode,
+    Layout,
+)
 from dubito_nn.strict_fields import (
     read_integer,
     read_number,
@@ -33,7 +40,8 @@ def read_image(raw: object, where: str) -> ImageInput:
     Raises:
         BundleError: naming the first field that breaks a rule.
     """
-    table = read_table(raw, ImageInput, where)
+    later = {"crop_rounding": "down"}  # which earlier builds do not write
+    table = read_table(later | raw if isinstance(raw, dict) else raw, ImageInput, where)
     part = ImageInput(
         mode=read_one_of(table["mode"], get_args(ImageMode), f"{where}: mode"),
         size=read_optional(table["size"], _size, f"{where}: size"),
@@ -49,6 +57,9 @@ def read_image(raw: object, where: str) -> ImageInput:
         layout=read_one_of(table["layout"], get_args(Layout), f"{where}: layout"),
         orient=_boolean(table["orient"], f"{where}: orient"),
         input=read_optional(table["input"], read_text, f"{where}: input"),
+        crop_rounding=read_one_of(
+            table["crop_rounding"], get_args(CropRounding), f"{where}: crop_rounding"
+        ),
     )
     _check(part, where)
     return part

@@ -13,6 +13,7 @@ from typing import Literal
 ImageMode = Literal["RGB", "BGR", "L", "I;16"]
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Layout = Literal["CHW", "HWC", "HW"]
+CropRounding = Literal["down", "even"]
 
 CHANNELS: dict[ImageMode, int] = {"RGB": 3, "BGR": 3, "L": 1, "I;16": 1}
 
@@ -33,6 +34,8 @@ class ImageInput:
         filter: with which is resized, by Pillow, over an area that grows with the reduction.
         crop: (height, width) that are cut out of the middle then; where the image is smaller,
             `fill` stands around it.
+        crop_rounding: where one more pixel lies on one side than on the other: `down` begins
+            at the place rounded down, `even` at the even one, as torchvision does.
         fill: a value of pixels before they are standardised.
         background: red, green and blue that shine through where an image is transparent; None:
             transparency is passed over.
@@ -58,6 +61,7 @@ class ImageInput:
     layout: Layout = "CHW"
     orient: bool = True
     input: str | None = None
+    crop_rounding: CropRounding = "down"
     kind: Literal["image"] = field(default="image", init=False)
 
     @property

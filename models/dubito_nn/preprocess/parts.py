@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from dubito_nn.preprocess.columns import Column
@@ -76,6 +76,15 @@ def stated(parts: Sequence[Part]) -> tuple[Part, ...]:
         else part
         for part in parts
     )
+
+
+def written(parts: Sequence[Part]) -> list[dict[str, object]]:
+    """Parts as JSON of a manifest; what later builds added only where it is used."""
+    values = [asdict(part) for part in stated(parts)]
+    for value in values:
+        if value.get("crop_rounding") == "down":
+            del value["crop_rounding"]
+    return values
 
 
 def with_tokenizer(parts: Sequence[Part], tokenizer: str) -> tuple[Part, ...]:

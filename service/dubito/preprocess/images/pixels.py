@@ -5,6 +5,7 @@ Dimensions: H, W of an image, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +14,16 @@ from numpy.typing import NDArray
 from dubito.errors import InputError
 from dubito_nn.preprocess import ImageInput
 from dubito_nn.preprocess.image_reader import MAX_PIXELS
+from dubito_nn.preprocess.images import CropRounding
 
 if TYPE_CHECKING:
     from PIL import Image
 
+_START: dict[CropRounding, Callable[[int], int]] = {
+    "down": lambda more: more // 2,
+    "even": lambda more: round(more / 2) if more > 0 else -(-more // 2),
+}
+"""Where a crop begins, by how much longer a side is than what is cut out of it."""
 _LEVELS = 257  # of 16 bits for one of 8
 _WHOLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La", "RGBa")
 
@@ -41,7 +48,7 @@ def numbers_of(image: Image.Image, part: ImageInput, where: str) -> NDArray[np.g
     if part.mode == "BGR":
         x_HWC = x_HWC[:, :, ::-1]
     if part.crop is not None:
-        x_HWC = _cropped(x_HWC, part.crop, part.fill)
+        x_HWC = _cropped(x_HWC, part.crop, part)
     x_HWC = _standardised(x_HWC, part)
     if part.layout == "HW":
         return x_HWC[:, :, 0]
@@ -102,16 +109,19 @@ def _sides(height: int, width: int, part: ImageInput) -> tuple[int, int]:
     return (short, long) if height <= width else (long, short)
 
 
-def _cropped(x_HWC: NDArray[np.generic], size: tuple[int, int], fill: int) -> NDArray[np.generic]:
+def _cropped(
+    x_HWC: NDArray[np.generic], size: tuple[int, int], part: ImageInput
+) -> NDArray[np.generic]:
     """The middle of an image, (height, width); where it is smaller, `fill` stands around it."""
-    starts = [(have - want) // 2 for have, want in zip(x_HWC.shape, size, strict=False)]
+    start_of = _START[part.crop_rounding]
+    starts = [start_of(have - want) for have, want in zip(x_HWC.shape, size, strict=False)]
     taken = tuple(
         slice(max(0, start), max(0, start) + want) for start, want in zip(starts, size, strict=True)
     )
     middle = x_HWC[taken]
     if middle.shape[:2] == size:
         return middle
-    made = np.full((*size, x_HWC.shape[2]), fill, x_HWC.dtype)
+    made = np.full((*size, x_HWC.shape[2]), part.fill, x_HWC.dtype)
     top, left = (max(0, -start) for start in starts)
     made[top : top + middle.shape[0], left : left + middle.shape[1]] = middle
     return made
