@@ -123,7 +123,7 @@ def test_every_field_of_a_reply_can_be_read_and_no_other(kind: type) -> None:
     known = {field.name for field in fields(kind)}
     if kind is predictions.Prediction:
         served = served - {"outputs"} | {*OutputColumns.model_fields}
-        lazy = {"label", "prediction_set", "certain_set", "decision"}
+        lazy = {"label", "prediction_set", "certain_set", "decision", "method_used"}
         known = known - {"arrays", "classes"} | (lazy & {*dir(kind)})
     assert known == served
 

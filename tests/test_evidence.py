@@ -29,7 +29,7 @@ SCRIPTS = (
 )
 MODULES = (
     *("data", "record", "doubters", "garments", "side_by_side", "uci"),
-    *("plain_networks", "strangers"),
+    *("plain_networks", "strangers", "methods_distilled"),
     *("active_learning", "learning_curves", "near_copies"),
     *SCRIPTS,
 )

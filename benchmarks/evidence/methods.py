@@ -1,11 +1,13 @@
-"""Last-layer Laplace: against laplace-torch, at a thousand classes, and on Fashion-MNIST and UCI.
+"""Methods that are fitted: last-layer Laplace and distilled passes, each against its reference.
 
-Four parts, each of which `--only` names:
+Six parts, each of which `--only` names:
 
     reference  the numbers of laplace-torch in `tests/data/laplace`: variances, probit, best prior
     large      1,000 classes of 512 features: memory and time a row
     fashion    LeNet-5 without dropout: NLL, ECE, and AUROC of MNIST by mutual information
     uci        sets of UCI, one hidden layer of 50 units without dropout, by LLPR
+    distilled  a network of garments with dropout: a head against T = 256 (`methods_distilled`)
+    swapped    the same for a network of digits
 
 The network sees all but the last 5,000 training rows, which choose the prior where `held_out` says
 so; 10,000 training rows without labels make the curvature. Test rows are only judged.
@@ -26,6 +28,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from data import Digits, mnist
+from garments import Learns
+from methods_distilled import distilled
 from numpy.typing import NDArray
 from record import parser, print_table, training_bar, write
 from sklearn.metrics import roc_auc_score
@@ -45,11 +49,12 @@ from dubito.engine.laplace.posterior import probit
 from dubito_nn import export
 from dubito_nn.training import cross_entropy, seeded, train
 
-PARTS = ("reference", "large", "fashion", "uci")
+PARTS = ("reference", "large", "fashion", "uci", "distilled", "swapped")
 REFERENCE = Path(__file__).parents[2] / "tests/data/laplace/kron_last_layer.npz"
 SETS = ("boston", "concrete", "energy", "yacht")
 _HELD_OUT, _CURVATURE = 5000, 10_000
 _BINS = 15
+_WIDE = 8  # columns of a table
 _SEED = 0
 
 Figures = dict[str, float]
@@ -60,6 +65,9 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     made = parser(__doc__)
     made.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
     made.add_argument("--epochs", type=int, default=15, help="of LeNet-5")
+    made.add_argument("--dropout-epochs", type=int, default=18, help="of the network with dropout")
+    made.add_argument("--rows", type=int, default=10_000, help="that a head is distilled from")
+    made.add_argument("--kept", type=Path, default=None, help="folder of the networks with dropout")
     made.add_argument("--splits", type=int, default=5, help="of each set of UCI")
     asked = made.parse_args(arguments)
     torch.set_num_threads(asked.threads)
@@ -74,6 +82,10 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     if "uci" in asked.only:
         sets, splits = (("yacht",), 1) if asked.quick else (SETS, asked.splits)
         figures["uci"] = {name: uci(asked.data, name, splits, asked.quick) for name in sets}
+    parts: dict[str, Learns] = {"distilled": "garments", "swapped": "digits"}
+    for part in (name for name in parts if name in asked.only):
+        data, epochs = (asked.data, parts[part]), (asked.dropout_epochs, asked.rows)
+        figures[part] = distilled(*data, *epochs, kept=asked.kept, is_quick=asked.quick)
     for part, found in figures.items():
         _show(part, found)
     settings = {"epochs": asked.epochs, "splits": asked.splits, "seed": _SEED, "only": asked.only}
@@ -341,6 +353,10 @@ def _show(part: str, found: object) -> None:
         print_table(part, ("figure", "here"), list(found.items()))
         return
     names = list(dict.fromkeys(name for figures in nested.values() for name in figures))
+    if len(names) > _WIDE:
+        for key, figures in nested.items():
+            print_table(f"{part}: {key}", ("figure", "here"), list(figures.items()))
+        return
     rows = [(key, *(figures.get(name, "") for name in names)) for key, figures in nested.items()]
     print_table(part, ("", *names), rows)
 

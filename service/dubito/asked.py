@@ -61,7 +61,7 @@ class SamplingOptions:
         description="`mc`: T masked passes. `point`: one pass with weight scaling. `moments`: mean "
         "and variance are propagated in one pass, without sampling. `ensemble`: T "
         "masked passes of each of `members`. `laplace`: T last linear maps drawn from the active "
-        "fit.",
+        "fit. `distilled`: one pass, and a head that has learned what T passes say.",
     )
     members: list[int | str] | None = Field(
         fail_fast=True,
@@ -77,6 +77,11 @@ class SamplingOptions:
         default=None,
         description="The sites that are sampled: `all`, `last` (from which no other site can be "
         "reached), or site numbers and patterns of module paths. The others stand at their means.",
+    )
+    fallback: float | None = Field(
+        default=None,
+        description="`distilled`: share of rows like those of its fit that `mc` answers in its "
+        "place, the strangest ones, and with them all stranger rows, in (0, 1). Default: none.",
     )
 
 

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from dubito.asked import STRICT, Addressed, LabelsAreField, PoolBody, TruthsField, own_fields
 from dubito.names import ANONYMOUS
 
-FitMethod = Literal["laplace"]
+FitMethod = Literal["laplace", "distilled"]
 PriorName = Literal["marginal_likelihood", "held_out"]
 
 
@@ -25,11 +25,21 @@ class FitOptions:
 
     method: FitMethod = Field(
         description="Method that the fit is for. `laplace`: a Gaussian over the weights of the last"
-        " linear map."
+        " linear map. `distilled`: a head that learns what the masked passes say."
+    )
+    num_samples: int | None = Field(
+        default=None,
+        description="`distilled`: T, the masked passes per row that it learns from. Default: 64.",
+    )
+    seed: int | None = Field(
+        default=None,
+        description="`distilled`: seed of these passes, of the copies of rows that it learns from "
+        "too, and of what it learns. Default: 0.",
     )
     num_training_rows: int | None = Field(
         default=None,
-        description="Number of rows that the network was trained on. Default: those given.",
+        description="`laplace`: number of rows that the network was trained on. Default: those "
+        "given.",
     )
     prior: PriorName | None = Field(
         default=None,
@@ -53,10 +63,14 @@ class FitBody(PoolBody, FitOptions):
     """A fit to rows or to a stored pool, as JSON."""
 
     labels: TruthsField = Field(
-        default=None, description="Class indices or names, one per row, for `held_out`."
+        default=None,
+        description="Class indices or names, one per row, for `held_out`; of `distilled` for the "
+        "certificate.",
     )
     targets: TruthsField = Field(
-        default=None, description="Regression: true values, (B,) or (B, D), which are needed."
+        default=None,
+        description="Regression: true values, (B,) or (B, D), which `laplace` needs; of "
+        "`distilled` for the certificate.",
     )
 
 

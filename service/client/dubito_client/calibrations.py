@@ -101,6 +101,7 @@ class Evaluation:
     curves: Document = field(repr=False)
     sites: str | list[int | str] = "all"
     fit: int | None = None
+    fallback: float | None = None
     members: list[int] = field(default_factory=list)
 
 

@@ -21,6 +21,7 @@ class SamplingFields(TypedDict, total=False):
     members: Sequence[int | str] | None
     tolerance: float | None
     sites: Literal["all", "last"] | Sequence[int | str] | None
+    fallback: float | None
 
 
 class RowsFields(SamplingFields, total=False):
@@ -79,6 +80,8 @@ class EvaluateFields(TruthsFields, total=False):
 class FitFields(TypedDict, total=False):
     """Of a fit, beside its method."""
 
+    num_samples: int | None
+    seed: int | None
     num_training_rows: int | None
     prior: Literal["marginal_likelihood", "held_out"] | None
     prior_precision: float | None

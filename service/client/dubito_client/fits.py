@@ -16,7 +16,7 @@ from dubito_client.fields import FitFields
 
 @dataclass(frozen=True, kw_only=True)
 class StoredFit:
-    """A fit of a version; `report` says what was found, such as `prior_precision`."""
+    """A fit of a version; `report` says what was found, such as `certificate`."""
 
     fit: int
     method: str
@@ -66,7 +66,7 @@ def fit(
     Args:
         model: its name.
         inputs: rows, a thousand or so.
-        labels: of a classification, for `prior="held_out"`; none are needed else.
+        labels: of a classification, for `prior="held_out"` or a certificate; none are needed else.
         targets: of a regression, true values of rows that training has not seen.
         method: that is fitted.
         version: number or alias; None: the alias `default`.

@@ -71,6 +71,7 @@ class Prediction:
     tolerance: float | None = None
     sites: str | list[int | str] = "all"
     fit: int | None = None
+    fallback: float | None = None
     calibration: int | None = None
     warnings: list[str] = field(default_factory=list)
     members: list[int] = field(default_factory=list)
@@ -126,6 +127,12 @@ class Prediction:
         array = self.arrays.get("decision")
         return None if array is None else _texts(array)
 
+    @cached_property
+    def method_used(self) -> list[str | None] | None:
+        """Of method `distilled`: `distilled` or `mc`, which answered each row."""
+        array = self.arrays.get("method_used")
+        return None if array is None else _texts(array)
+
     def to_pandas(self) -> DataFrame:
         """The columns side by side, with the ids of the rows: a DataFrame of a line for each row.
 
@@ -164,6 +171,7 @@ class Selection:
     scores: Floats
     sites: str | list[int | str] = "all"
     fit: int | None = None
+    fallback: float | None = None
     members: list[int] = field(default_factory=list)
     request_id: str | None = None
     ids: list[Any] | None = None

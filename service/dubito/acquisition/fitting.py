@@ -25,9 +25,9 @@ def check_sampling(strategy: Strategy, sampling: Sampling) -> None:
         raise InputError(f"`{name}` expects passes that differ, got method `point`: use `mc`")
     if not strategy.keeps_samples:
         return
-    if method == "moments":
+    if method in ("moments", "distilled"):
         raise InputError(
-            f"`{name}` expects the same thinned networks for all rows, got method `moments`, which"
+            f"`{name}` expects the same thinned networks for all rows, got method `{method}`, which"
             " has none: use `mc`"
         )
     if sampling.masks == "independent":

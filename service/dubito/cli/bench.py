@@ -46,7 +46,9 @@ _COLUMNS = (
 )
 
 
-@request_options(BenchOrder, but=("num_samples", "method", "members", "tolerance", "sites"))
+@request_options(
+    BenchOrder, but=("num_samples", "method", "members", "tolerance", "sites", "fallback")
+)
 def bench(
     bundle: Annotated[Path, typer.Argument(help="The bundle, a .dubito file.")],
     *,

@@ -53,9 +53,31 @@ def fit(
         f"{result['model']} version {result['version']}: fit {result['fit']} of"
         f" {result['method']}, active"
     )
-    for name, value in result["report"].items():
-        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        output().print(f"{name}: {shown}", soft_wrap=True)
+    report = dict(result["report"])
+    certificate = report.pop("certificate", None)
+    for name, value in report.items():
+        output().print(f"{name}: {_shown(value)}", soft_wrap=True)
+    if certificate is not None:
+        _print_certificate(certificate)
+    for warning in result["warnings"]:
+        output().print(warning, soft_wrap=True)
+
+
+def _print_certificate(certificate: dict[str, object]) -> None:
+    """How far the head and the passes agree: a line for each kind of rows."""
+    rows = {kind: found for kind, found in certificate.items() if isinstance(found, dict)}
+    output().print(
+        f"agreement with T = {certificate['num_samples']} on {certificate['num_rows']} held-out"
+        " rows and on corrupted copies of them:",
+        soft_wrap=True,
+    )
+    for kind, found in rows.items():
+        figures = ", ".join(f"{name} {_shown(value)}" for name, value in found.items())
+        output().print(f"  {kind}: {figures}", soft_wrap=True)
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _rows(path: Path, tensors: bool) -> dict[str, object]:

@@ -12,6 +12,7 @@ forms       cheaper ways to compute parts of a pass
 summing     sums over the passes
 moments     mean and variance in one pass, without sampling
 laplace     a Gaussian over the last linear map
+distilled   a head that has learned what the passes say
 sites       which sites are sampled, and the others at their means
 heads       what the outputs mean: raw passes → parts → sums → figures
 answering   from passes to answers

@@ -21,6 +21,7 @@ from dubito.engine import loading, proof
 from dubito.engine.additivity import CURVED, left_over
 from dubito.engine.answering.call import EngineCall
 from dubito.engine.answering.features import features, of_tile
+from dubito.engine.answering.learned import learned_columns
 from dubito.engine.answering.passing import passes, propagated, tally_of, tiles
 from dubito.engine.answering.recording import Recordings, filled_rows
 from dubito.engine.answering.streaming import joined, until
@@ -30,6 +31,7 @@ from dubito.engine.calling.inputs import Inputs, read_rows
 from dubito.engine.calling.lookups import check_lookups
 from dubito.engine.calling.prediction import Prediction
 from dubito.engine.calling.sampling import Draw, Masks, Sampling, Sites
+from dubito.engine.distilled import Students
 from dubito.engine.findings import NOTHING_KEPT, Findings
 from dubito.engine.heads import OutputHead, head_of
 from dubito.engine.heads.scaling import Scaling
@@ -179,7 +181,7 @@ class Engine:
 
         Returns:
             Shape (T, B, C) or (T, B, D), for `mean_and_log_variance` (T, B, 2, D), on the CPU. With
-            method `moments` T fixed points that have the moments of the outputs.
+            methods `moments` and `distilled` T fixed points with the moments of the outputs.
         """
         sampling = self._sampling(sampling)
         engine = self.of_sites(sampling.sites)
@@ -274,7 +276,7 @@ class Engine:
         columns = engine._recorded(call)
         if columns is None:
             with running(self.device):
-                columns = joined(list(engine._columns(call)), self.head.sample_names)
+                columns = joined(list(engine.columns_of(call)), self.head.sample_names)
         return self.head.prediction(columns, call.sampling)
 
     def _makes_features(self, call: EngineCall) -> bool:
@@ -316,10 +318,16 @@ class Engine:
     def _recordings(self) -> Recordings | None:
         return Recordings(self.device) if self.device.type == "cuda" else None
 
-    def _columns(self, call: EngineCall) -> Iterator[Columns]:
-        """The columns of some rows after the others."""
+    def passes_of(self, call: EngineCall) -> Iterator[Iterator[Tensor]]:
+        """The raw passes of a call, block of rows by block."""
+        return passes(self, call)
+
+    def columns_of(self, call: EngineCall) -> Iterator[Columns]:
+        """The columns of a call, of some rows after the others."""
         sampling = call.sampling
-        if sampling.method == "moments":
+        if sampling.method == "distilled":
+            yield learned_columns(self, call)
+        elif sampling.method == "moments":
             assert self.head.moments is not None
             for moments in propagated(self, call):
                 columns = self.head.moments.columns(
@@ -339,6 +347,21 @@ class Engine:
         if self.whole is not None:
             return self.whole.fits
         return Fits(self.placed, self.manifest, self.device, self.memory_budget_bytes)
+
+    @cached_property
+    def students(self) -> Students:
+        """What method `distilled` answers by."""
+        if self.whole is not None:
+            return self.whole.students
+        return Students(self.placed, self.manifest, self.device, self.made_up_rows)
+
+    def fits_of(self, method: str) -> Fits | Students:
+        """What was fitted for a method."""
+        return self.students if method == "distilled" else self.fits
+
+    def has_fit(self, number: int) -> bool:
+        """Whether a fit of that number is on the device."""
+        return number in self.fits or number in self.students
 
     @cached_property
     def propagation(self) -> Propagation:

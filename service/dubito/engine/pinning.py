@@ -51,7 +51,7 @@ def choose(engine: Engine, rows: Mapping[str, Tensor], sampling: Sampling) -> Fo
         rows: by input name, as many as a call will have.
         sampling: of the calls.
     """
-    if sampling.method in ("moments", "laplace"):
+    if _has_no_choice(sampling):
         return FormChoice((), 1.0)
     passes = engine.of_sites(sampling.sites).pieces(sampling.masks, rows)
     total = len(next(iter(rows.values())))
@@ -79,7 +79,7 @@ def pinned(
         choice: as `choose` gave it, here or elsewhere.
         first: place of the first row, by which `independent` masks are keyed.
     """
-    if sampling.method in ("moments", "laplace"):
+    if _has_no_choice(sampling):
         return engine
     engine = engine.of_sites(sampling.sites)
     passes = engine.pieces(sampling.masks, rows)
@@ -94,4 +94,12 @@ def pinned(
     )
     made = replace(engine, plans=engine.plans.only(sampling.masks, rows, fixed))
     made.__dict__["left"] = engine.left  # measured once
+    if sampling.method == "distilled":
+        made.__dict__["students"] = engine.students  # with the heads that it holds
     return made
+
+
+def _has_no_choice(sampling: Sampling) -> bool:
+    """Whether no pass is sampled."""
+    is_learned = sampling.method == "distilled" and sampling.fallback is None
+    return is_learned or sampling.method in ("moments", "laplace")

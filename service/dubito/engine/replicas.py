@@ -21,6 +21,7 @@ from dubito.engine.calling.arguments import Check
 from dubito.engine.calling.inputs import Inputs
 from dubito.engine.calling.prediction import Prediction
 from dubito.engine.calling.sampling import Masks, Sampling, Sites
+from dubito.engine.distilled import Students
 from dubito.engine.engine import Engine
 from dubito.engine.findings import NOTHING_KEPT, Findings
 from dubito.engine.heads.scaling import Scaling
@@ -115,6 +116,11 @@ class ReplicatedEngine(Engine):
     def fits(self) -> Fits:
         """What method `laplace` draws from here."""
         return self.here.fits
+
+    @property
+    def students(self) -> Students:
+        """What method `distilled` answers by here."""
+        return self.here.students
 
     def of_sites(self, sites: Sites) -> Engine:
         """The engine here that samples some sites."""

@@ -10,7 +10,8 @@
     predicting.py  what a prediction keeps of every block
     selecting.py   what a selection keeps
     fit_orders.py  a fit that is asked for, checked
-    fitting.py     what a fit keeps, and the fit
+    fitting.py     what a fit of `laplace` keeps, and the fit
+    distilling.py  what a fit of `distilled` keeps, and the fit
     results.py     parts to one `.npz` or `.parquet`
 
 Flow: order → checked and settled → record → taken by a server → blocks of rows → parts → result.

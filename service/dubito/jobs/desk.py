@@ -150,7 +150,8 @@ class Desk:
         pool = None
         if order.pool is not None:
             pool = self._fitting_pool(order.pool, order.preprocess, engine.manifest, caller)
-        asked = AskedFit.read(order, engine, pool, self._settings.max_rows)
+        settings = self._settings
+        asked = AskedFit.read(order, engine, pool, settings.max_rows, settings.max_num_samples)
         job = new_id()
         try:
             if asked.rows is not None:

@@ -17,12 +17,19 @@ from dubito.asked_fits import FitOrder
 from dubito.calibration.heads import head_of
 from dubito.calibration.reading import Written
 from dubito.engine import Engine, Sampling
+from dubito.engine.distilled.teaching import LEAST_ROWS as LEAST_TO_DISTIL
 from dubito.engine.laplace.fitting import LEAST_ROWS
 from dubito.errors import InputError
 from dubito.jobs.orders import settled
 from dubito.registry import PoolFact
 from dubito.serving.rows import read_rows
 
+_LEAST = {"laplace": (LEAST_ROWS, "a thousand"), "distilled": (LEAST_TO_DISTIL, "five thousand")}
+_FOREIGN = {
+    "laplace": ("num_samples", "seed"),
+    "distilled": ("num_training_rows", "prior", "prior_precision"),
+}
+_PASSES = 64
 Put = Callable[[Mapping[str, NDArray[np.generic]]], str]
 
 
@@ -46,7 +53,12 @@ class AskedFit:
 
     @classmethod
     def read(
-        cls, order: FitOrder, engine: Engine, pool: PoolFact | None, most_rows: int
+        cls,
+        order: FitOrder,
+        engine: Engine,
+        pool: PoolFact | None,
+        most_rows: int,
+        most_samples: int,
     ) -> AskedFit:
         """Check what an order says.
 
@@ -55,20 +67,21 @@ class AskedFit:
             engine: of the version.
             pool: that it names; None: it has rows of its own.
             most_rows: that may come with it.
+            most_samples: passes of a row.
 
         Raises:
             InputError: naming the field.
         """
-        engine.fits.last_map  # noqa: B018  refused now, with the node
-        _check_options(order, engine)
+        _check_options(order, engine, most_samples)
         rows, num_rows = None, 0 if pool is None else pool.num_rows
         if pool is None:
             made = read_rows(engine, order.inputs, most_rows, preprocess=order.preprocess)
             rows, num_rows = made.inputs, made.num_rows
-        if num_rows < LEAST_ROWS:
+        least, usual = _LEAST[order.method]
+        if num_rows < least:
             raise InputError(
-                f"a fit of `{order.method}` expects at least {LEAST_ROWS} rows, got {num_rows}: "
-                "give more, a thousand or so"
+                f"a fit of `{order.method}` expects at least {least} rows, got {num_rows}: "
+                f"give more, {usual} or so"
             )
         return cls(order, engine, rows, num_rows, _truths(order, engine, num_rows))
 
@@ -88,9 +101,12 @@ class AskedFit:
             name: getattr(order, name)
             for name in ("method", "num_training_rows", "prior", "prior_precision", "actor")
         }
+        sampling = Sampling.fewest("point", 0)
+        if order.method == "distilled":
+            sampling = sampling_of_passes(order)
         said = {} if order.preprocess is None else {"preprocess": order.preprocess}
         return settled(
-            Sampling.fewest("point", 0),
+            sampling,
             None,
             pool_format,
             **chosen,
@@ -100,8 +116,40 @@ class AskedFit:
         )
 
 
-def _check_options(order: FitOrder, engine: Engine) -> None:
-    is_regression = not engine.fits.last_map.is_of_classes
+def sampling_of_passes(order: FitOrder) -> Sampling:
+    """How the passes are drawn that a head is distilled from.
+
+    Each row has masks of its own: what T shared masks leave to chance all rows would have in
+    common, and the head would learn it.
+
+    Raises:
+        InputError: a choice is out of its bounds.
+    """
+    num_samples = _PASSES if order.num_samples is None else order.num_samples
+    return Sampling(num_samples, order.seed or 0, masks="independent")
+
+
+def _check_options(order: FitOrder, engine: Engine, most_samples: int) -> None:
+    """Refuse options of another method, or without a meaning; and a network that has no last map.
+
+    Raises:
+        InputError: naming the field, or the node.
+    """
+    foreign = _FOREIGN[order.method]
+    for name in foreign:
+        if getattr(order, name) is not None:
+            raise InputError(f"`{name}` is no option of a fit of `{order.method}`: leave it out")
+    if order.method == "distilled":
+        engine.head.check_method("distilled")
+        engine.students.trunk  # noqa: B018  refused now, with the node
+        num_samples = sampling_of_passes(order).num_samples
+        if num_samples > most_samples:
+            raise InputError(
+                f"`num_samples` expects at most {most_samples}, got {num_samples}: ask for fewer"
+                " masked passes"
+            )
+        return
+    is_regression = not engine.fits.last_map.is_of_classes  # refused now, with the node
     for name, least in (("num_training_rows", 1), ("prior_precision", 1e-12)):
         value = getattr(order, name)
         if value is not None and not least <= value < 1e15:
@@ -137,7 +185,7 @@ def _truths(order: FitOrder, engine: Engine, num_rows: int) -> NDArray[np.generi
         order.labels_are,
     )
     truths = head_of(engine.manifest).read(written)
-    if engine.fits.last_map.is_of_classes and len(np.unique(truths)) < 2:
+    if order.method == "laplace" and order.labels is not None and len(np.unique(truths)) < 2:
         raise InputError(
             f"`labels` expects rows of several classes, got {num_rows} of one: give rows of all "
             "classes"

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.arrays import Arrays, write_npz
 from dubito.engine import Engine, Inputs
 from dubito.engine.laplace import (
-    FitResult,
     Labelled,
     RowsAtMap,
     fit_classes,
@@ -47,6 +47,39 @@ class KeptRows:
     def rows(self, start: int, stop: int) -> Inputs:
         """Some of the rows."""
         return {name: torch.from_numpy(rows[start:stop]) for name, rows in self.arrays.items()}
+
+    def take(self, indices: NDArray[np.int64]) -> Inputs:
+        """Some of the rows, by their places."""
+        return {name: torch.from_numpy(rows[indices]) for name, rows in self.arrays.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class MadeFit:
+    """What a job made.
+
+    Args:
+        arrays: that are stored of it, by name.
+        report: figures, as plain values.
+        warnings: what a reader should know.
+    """
+
+    arrays: Mapping[str, NDArray[np.generic]]
+    report: Mapping[str, object]
+    warnings: tuple[str, ...] = ()
+
+    def new(self, method: str, about: Mapping[str, object], job: str, actor: str) -> NewFit:
+        """What is kept of it.
+
+        Args:
+            method: that it is for.
+            about: how it was asked for.
+            job: its id.
+            actor: who asked.
+        """
+        content = write_npz(self.arrays)
+        document = {**about, "report": dict(self.report), "warnings": list(self.warnings)}
+        digest = hashlib.sha256(content).hexdigest()
+        return NewFit(method, digest, content, document, job, actor)
 
 
 class Fitting:
@@ -97,7 +130,7 @@ class Fitting:
         assert self._looked is not None
         return write_npz(self._looked.arrays())
 
-    def finish(self, lane: Lane) -> FitResult:
+    def finish(self, lane: Lane) -> MadeFit:
         """The fit of all rows.
 
         Raises:
@@ -126,14 +159,12 @@ class Fitting:
                 prior_precision=None if prior is None else float(str(prior)),
                 held_out=labelled,
             )
-        return (
-            result
-            if given is not None
-            else result.with_warning(
+        if given is None:
+            result = result.with_warning(
                 f"`num_training_rows` was left out: the {count} rows given count as all that the "
                 "network was trained on, and the spread is too wide where these were more"
             )
-        )
+        return MadeFit(result.posterior.arrays(), result.report, result.warnings)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -141,24 +172,10 @@ class Fitting:
         return ()
 
 
-def new_fit(result: FitResult, method: str, about: Mapping[str, object], job: str) -> NewFit:
-    """What is kept of a fit.
-
-    Args:
-        result: posterior, report, warnings.
-        method: that it is for.
-        about: how it was asked for.
-        job: its id.
-    """
-    content = write_npz(result.posterior.arrays())
-    document = {**about, "report": dict(result.report), "warnings": list(result.warnings)}
-    return NewFit(method, hashlib.sha256(content).hexdigest(), content, document, job)
-
-
 def in_network_units(truths: np.ndarray, engine: Engine) -> Tensor:
     """True values as the network gives them, before they are taken back to target units."""
     values = torch.from_numpy(truths)
-    if engine.fits.last_map.is_of_classes:
+    if engine.head.has_probabilities:
         return values
     values = values.double().reshape(len(values), -1)
     scale = engine.manifest.target_scale

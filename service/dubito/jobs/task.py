@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -25,10 +24,12 @@ from dubito.answered import SelectReply, sampling_fields
 from dubito.arrays import Arrays, load
 from dubito.calibration.promises.policy import DECISIONS
 from dubito.calibration.record import Calibration
-from dubito.engine import Inputs
+from dubito.engine import Engine, Inputs
+from dubito.engine.calling.sampling import FITTED
 from dubito.engine.network import Network, num_values
 from dubito.jobs.desk import Desk
-from dubito.jobs.fitting import Fitting, KeptRows, in_network_units, new_fit
+from dubito.jobs.distilling import Distilling, Picked
+from dubito.jobs.fitting import Fitting, KeptRows, MadeFit, in_network_units
 from dubito.jobs.lane import Lane, StoppedError
 from dubito.jobs.orders import members_of, predict_order, sampling_of, select_order
 from dubito.jobs.plan import MAX_BLOCK_ROWS, JobPlan, Predict, fixed, machine, make_plan
@@ -127,25 +128,56 @@ class Task:
         truths = None
         if order["truths"] is not None:
             truths = in_network_units(self._arrays(str(order["truths"]))["truths"], engine)
-        fitting = Fitting(engine, order, truths, self._settings.max_calibration_values)
-        plan = self._plan(
-            lambda network, block, check: fitting.predict(block, 0, check),
-            least_rows=1,
-            most_rows=MAX_BLOCK_ROWS if has_own else self._rows_at_once(),
-        )
-        if self._done:
-            fitting.restore(self._arrays(self._store.parts(fact.id)[-1].digest))
-        self._scan(fitting, plan, len(self._data), self._read, only_last=True)
-        result = fitting.finish(self._lane)
+        most = MAX_BLOCK_ROWS if has_own else self._rows_at_once()
         method = str(order["method"])
+        made = self._distilled if method == "distilled" else self._posterior
+        result = made(engine, truths, most)
         about = {"num_rows": len(self._data), "num_training_rows": order["num_training_rows"]}
         version = self._library.version(fact.model, str(fact.version))
-        new = new_fit(result, method, about, fact.id)
-        kept = self._library.keep_fit(version, replace(new, actor=fact.actor))
+        kept = self._library.keep_fit(version, result.new(method, about, fact.id, fact.actor))
         reply = {"model": fact.model, "version": fact.version, "fit": kept.number, "method": method}
         with self._shelf.incoming() as path:
             path.write_bytes(orjson.dumps(reply | dict(kept.document)))
             self._succeed(path, JSON, result.warnings)
+
+    def _posterior(self, engine: Engine, truths: Tensor | None, most: int) -> MadeFit:
+        """A fit of `laplace`, which keeps sums."""
+        limit = self._settings.max_calibration_values
+        fitting = Fitting(engine, self._fact.order, truths, limit)
+        plan = self._plan(
+            lambda network, block, check: fitting.predict(block, 0, check),
+            least_rows=1,
+            most_rows=most,
+        )
+        if self._done:
+            fitting.restore(self._arrays(self._store.parts(self._fact.id)[-1].digest))
+        self._scan(fitting, plan, len(self._data), self._read, only_last=True)
+        return fitting.finish(self._lane)
+
+    def _distilled(self, engine: Engine, truths: Tensor | None, most: int) -> MadeFit:
+        """A fit of `distilled`, which keeps what the passes said of some rows."""
+        per_row = engine.students.widths.num_kept
+        picked = Picked.of(len(self._data), per_row, self._settings.max_calibration_values)
+
+        def read(start: int, stop: int) -> dict[str, Tensor]:
+            return self._network.read_inputs(self._data.take(picked.places[start:stop]))
+
+        bank = self._network.read_inputs(self._data.take(picked.bank))
+        keeping = partial(Distilling, engine, self._sampling, picked, bank)
+        plan = self._plan(
+            lambda network, block, check: keeping(lambda *_: network).predict(block, 0, check),
+            least_rows=picked.held_out_every,
+            most_rows=min(most, len(picked)),
+            read=read,
+        )
+        kind = keeping(
+            lambda block, start: fixed(self._network, self._sampling, plan, block, start)
+        )
+        if self._done:
+            parts = self._store.parts(self._fact.id)
+            kind.restore([self._arrays(part.digest) for part in parts])
+        self._scan(kind, plan, len(picked), read)
+        return kind.finish(self._lane, truths)
 
     def _load(self) -> Network:
         fact, members = self._fact, self._fact.order["members"]
@@ -165,7 +197,7 @@ class Task:
             self._sampling,
             self._calibration(),
             may_keep_samples=per_row <= limit,
-            width=max(map(len, (*(self._network.manifest.classes or ()), *DECISIONS))),
+            width=max(map(len, (*(self._network.manifest.classes or ()), *DECISIONS, *FITTED))),
         )
         plan = self._plan(
             lambda network, block, check: keeping(lambda *_: network).predict(block, 0, check),
@@ -248,8 +280,11 @@ class Task:
             "warnings": kind.warnings,
         }
 
-    def _plan(self, predict: Predict, *, least_rows: int, most_rows: int) -> JobPlan:
+    def _plan(
+        self, predict: Predict, *, least_rows: int, most_rows: int, read: ReadRows | None = None
+    ) -> JobPlan:
         """The plan that the job began with; a new one where it has none, or not of this machine."""
+        first = read or self._read
         this_machine = machine(self._network)
         if self._fact.plan is not None:
             plan = JobPlan.from_json(self._fact.plan)
@@ -258,7 +293,7 @@ class Task:
         made = self._same_plan(this_machine) or make_plan(
             self._network,
             self._sampling,
-            lambda count: self._read(0, count),
+            lambda count: first(0, count),
             predict,
             self._lane,
             least_rows=least_rows,

@@ -21,8 +21,8 @@ from dubito.answered import VersionPage
 from dubito.arrays import load
 from dubito.asked import SamplingOptions
 from dubito.engine import Engine, Sampling
+from dubito.engine.calling.sampling import FITTED, OF_A_CALL
 from dubito.engine.findings import Findings
-from dubito.engine.laplace import Posterior
 from dubito.engine.network import Network
 from dubito.engine.replicas import load_on, replicas
 from dubito.engine.summary import summary
@@ -82,7 +82,7 @@ class Library:
         return self._registry.register(
             model,
             path,
-            defaults={k: v for k, v in asdict(sampling).items() if k != "fit"},
+            defaults={k: v for k, v in asdict(sampling).items() if k not in OF_A_CALL},
             prove=lambda bundle: Engine.load(
                 bundle,
                 device=settings.used_devices[0],
@@ -233,12 +233,13 @@ class Library:
         if number is None:
             return
         (engine,) = network.members
-        if number not in engine.fits:
-            fits = self._registry.fits
-            stored = load(io.BytesIO(fits.content(self.fit(version, number).digest)))
-            assert isinstance(stored, dict)  # as the job wrote it
-            for replica in replicas(engine):
-                replica.fits.put(number, Posterior.from_arrays(stored))
+        if engine.has_fit(number):
+            return
+        fact = self.fit(version, number)
+        stored = load(io.BytesIO(self._registry.fits.content(fact.digest)))
+        assert isinstance(stored, dict)  # as the job wrote it
+        for replica in replicas(engine):
+            replica.fits_of(fact.method).take_in(number, stored)
 
     def fit(self, version: VersionFact, number: int) -> FitFact:
         """One fit of a version.
@@ -269,7 +270,7 @@ class Library:
             findings=self._findings,
             timing_limit_s=self._settings.timing_limit_ms / 1000,
         )
-        if sampling.method == "laplace":  # whose fit is brought by who asks
+        if sampling.method in FITTED:  # whose fit is brought by who asks
             sampling = replace(sampling, method=engine.manifest.default_method)
         for replica in replicas(engine):
             warm_up(replica, version, sampling, self._settings.warm_up_rows)

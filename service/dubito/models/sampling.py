@@ -8,9 +8,12 @@ from types import MappingProxyType
 
 from dubito.asked import SamplingOptions
 from dubito.engine import Sampling
+from dubito.engine.calling.sampling import FITTED, OF_A_CALL
 from dubito.errors import InputError
 
-_DEFAULTS = MappingProxyType({k: v for k, v in asdict(Sampling()).items() if k != "fit"})
+_DEFAULTS = MappingProxyType(
+    {name: value for name, value in asdict(Sampling()).items() if name not in OF_A_CALL}
+)
 
 
 def merge_sampling(
@@ -26,7 +29,7 @@ def merge_sampling(
     Raises:
         InputError: out of bounds or unknown.
     """
-    asked = {name: getattr(order, name) for name in _DEFAULTS}
+    asked = {name: getattr(order, name) for name in (*_DEFAULTS, "fallback")}
     asked = {name: value for name, value in asked.items() if value is not None}
     chosen = {**_DEFAULTS, **defaults, **asked}
     if (chosen["method"] == "ensemble") != (order.members is not None):
@@ -36,9 +39,10 @@ def merge_sampling(
         )
     if chosen["method"] != "mc":  # a tolerance of the version's own is no choice of the request
         chosen["tolerance"] = order.tolerance
-    if chosen["method"] in ("point", "moments"):
+    is_learned = chosen["method"] == "distilled" and order.fallback is None
+    if is_learned or chosen["method"] in ("point", "moments"):
         chosen["num_samples"] = 1  # one pass is all there is to them
-    if chosen["method"] in ("point", "laplace"):  # nor are sites of the version's own
+    if chosen["method"] in ("point", *FITTED):  # nor are sites of the version's own
         chosen["sites"] = order.sites or "all"
     sampling = Sampling(**chosen)
     if sampling.num_samples > max_num_samples:

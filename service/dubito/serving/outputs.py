@@ -37,6 +37,8 @@ from dubito.serving.worker import Check
 from dubito_nn import Manifest
 
 _ON_REQUEST = "samples"
+_WHOSE = "method_used"
+_STRANGE, _MOST = 0.05, 0.5
 _SCORED = frozenset({"ood", "decision"})
 
 
@@ -60,9 +62,12 @@ def check_outputs(names: Sequence[str] | None, manifest: Manifest, sampling: Sam
     Raises:
         InputError: a name is unknown, or the list is empty.
     """
-    if _ON_REQUEST in (names or ()) and sampling.method == "moments":
-        raise InputError("method `moments` makes no masked passes: for `samples` use method `mc`")
-    known = (*head_of(manifest).outputs, _ON_REQUEST)
+    if _ON_REQUEST in (names or ()) and sampling.method in ("moments", "distilled"):
+        raise InputError(
+            f"method `{sampling.method}` makes no masked passes: for `samples` use method `mc`"
+        )
+    whose = (_WHOSE,) if sampling.method == "distilled" else ()
+    known = (*head_of(manifest).outputs, *whose, _ON_REQUEST)
     unknown = [name for name in names or () if name not in known]
     if unknown or (names is not None and not names):
         raise InputError(
@@ -203,7 +208,10 @@ class Outputs:
         request = Request(self.order.coverage, computed.features, uniform_B, warnings)
         served = head.served(prediction, request)
         columns = served.columns() | _shared_columns(prediction, served, applied)
-        outputs = {name: columns[name]() for name in self._names}
+        outputs = {name: columns[name]() for name in self._names if name != _WHOSE}
+        if sampling.method == "distilled":
+            outputs[_WHOSE] = _methods(prediction)
+            warnings.extend(_unlike(prediction, sampling))
         warn_of_overflow({"mean": prediction.mean, **outputs}, warnings)
         varies = served.varies if sampling.method == "mc" else None
         is_kept = applied is not None and self._is_observed
@@ -273,6 +281,26 @@ def needs_features(calibration: Calibration | None, network: Network) -> bool:
 def draws_of(inputs: Mapping[str, Tensor], seed: int) -> NDArray[np.float64]:
     """A number in [0, 1) per row, for randomised sets, from its content."""
     return draws.by_content({name: tensor.numpy() for name, tensor in inputs.items()}, seed)
+
+
+def _methods(prediction: Prediction) -> Column:
+    """Which method answered each row: passes were taken by `mc` alone."""
+    return ["mc" if used > 1 else "distilled" for used in prediction.num_samples_used.tolist()]
+
+
+def _unlike(prediction: Prediction, sampling: Sampling) -> list[str]:
+    """A warning where most rows are none of those that the head has learned from."""
+    p_value_B = prediction.fit_p_value
+    if p_value_B is None or sampling.fallback is not None:
+        return []
+    count = int((p_value_B <= _STRANGE).sum())
+    if count <= _MOST * len(p_value_B):
+        return []
+    return [
+        f"{count} of {len(p_value_B)} rows are unlike those that fit {sampling.fit} of `distilled`"
+        " learned from, and its figures for them may be far from those of the passes: ask for a"
+        " `fallback`, by which `mc` answers such rows, or fit it to rows like these"
+    ]
 
 
 def _shared_columns(

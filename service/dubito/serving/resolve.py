@@ -17,6 +17,7 @@ from dubito.asked import (
     SelectOrder,
 )
 from dubito.engine import Sampling
+from dubito.engine.calling.sampling import FITTED
 from dubito.engine.heads import head_of as output_head
 from dubito.engine.network import Network
 from dubito.engine.sites.chosen import settled
@@ -79,7 +80,8 @@ class Resolved(Named):
         """
         version, sampling = self.version, self.sampling
         drawn = sampling.method, sampling.masks, sampling.tolerance, sampling.sites
-        return (action, version.model, version.number, self.numbers), (*drawn, *how)
+        of_model = action, version.model, version.number, self.numbers
+        return of_model, (*drawn, sampling.fallback, *how)
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,8 @@ class Resolver:
             _check_share("alpha", order.alpha)
         if isinstance(order, CalibrateOptions | CalibratedOptions):
             _check_share("coverage", order.coverage)
-        if sampling.method == "laplace":
-            sampling = replace(sampling, fit=_active_fit(version))
+        if sampling.method in FITTED:
+            sampling = replace(sampling, fit=_active_fit(version, sampling.method))
         is_raw = not isinstance(order, CalibratedOptions) or order.calibration == "none"
         members = find_members(self.library, order.model, order.members)
         if sampling.sites != "all":
@@ -160,7 +162,7 @@ class Resolver:
         named = self._named(order, version)
         fact = None if named.active is None else active
         fit = named.sampling.fit
-        if fit is not None and fit not in engine.fits:
+        if fit is not None and not engine.has_fit(fit):
             return None
         return Resolved(**vars(named), network=engine, calibration=fact)
 
@@ -176,21 +178,21 @@ def _settled(sampling: Sampling, versions: Sequence[VersionFact]) -> Sampling:
     return replace(sampling, sites=ways[0]) if len(ways) == 1 else sampling
 
 
-def _active_fit(version: VersionFact) -> int:
-    """The fit that method `laplace` draws from.
+def _active_fit(version: VersionFact, method: str) -> int:
+    """The fit that a method answers from.
 
     Raises:
         InputError: the head makes nothing of one.
         ConflictError: there is none.
     """
-    output_head(manifest_from_json(version.manifest)).check_method("laplace")
-    number = version.active_fits.get("laplace")
+    output_head(manifest_from_json(version.manifest)).check_method(method)
+    number = version.active_fits.get(method)
     if number is None:
         at = f"/v1/models/{version.model}/versions/{version.number}/fit"
         raise ConflictError(
-            f"method `laplace` expects an active fit of version {version.number} of"
-            f' `{version.model}`, got none: POST {{"method": "laplace", "inputs": [...]}} to {at},'
-            f" or run `dubito fit {version.model} --data rows.npy --method laplace`; PUT to its"
+            f"method `{method}` expects an active fit of version {version.number} of"
+            f' `{version.model}`, got none: POST {{"method": "{method}", "inputs": [...]}} to {at},'
+            f" or run `dubito fit {version.model} --data rows.npy --method {method}`; PUT to its"
             " `fits` makes an earlier one active"
         )
     return number

@@ -253,7 +253,12 @@ class InferParametersPage(JsonPage):
     method: str = Field(description="How the uncertainty was computed.")
     tolerance: float | None = Field(default=None, description="Error at which a row stopped.")
     sites: str | None = Field(default=None, description="Sampled sites, with commas.")
-    fit: int | None = Field(default=None, description="The fit that `laplace` drew from.")
+    fit: int | None = Field(
+        default=None, description="The fit that `laplace` or `distilled` answered from."
+    )
+    fallback: float | None = Field(
+        default=None, description="Share of usual rows that `mc` answers in place of `distilled`."
+    )
     members: str | None = Field(default=None, description="Versions of the ensemble, with commas.")
     calibration: int | None = Field(default=None, description="The calibration that was applied.")
     warnings: str | None = Field(default=None, description="What to know, a line for each.")

@@ -45,7 +45,13 @@ class DrawnEntry(JsonPage):
     )
     fit: int | None = Field(
         default=None,
-        description="Number of the fit that method `laplace` drew from; left out with others.",
+        description="Number of the fit that methods `laplace` and `distilled` answered from; left "
+        "out with others.",
+    )
+    fallback: float | None = Field(
+        default=None,
+        description="`distilled`: share of usual rows that `mc` answers in its place; left out "
+        "where none was asked for.",
     )
 
 

@@ -20,7 +20,10 @@ class FitEntry(JsonPage):
     num_training_rows: int | None = Field(
         description="Number of rows that the network was trained on, as it was given."
     )
-    report: Document = Field(description="What was found, such as `prior_precision`.")
+    report: Document = Field(
+        description="What was found: of `laplace` such as `prior_precision`, of `distilled` its "
+        "`certificate` of agreement with the passes."
+    )
     warnings: list[str] = Field(description="What the caller should know.")
     created_at: datetime = Field(description="When it was made.")
 
@@ -50,5 +53,8 @@ class MadeFitPage(JsonPage):
     num_training_rows: int | None = Field(
         description="Number of rows that the network was trained on, as it was given."
     )
-    report: Document = Field(description="What was found, such as `prior_precision`.")
+    report: Document = Field(
+        description="What was found: of `laplace` such as `prior_precision`, of `distilled` its "
+        "`certificate` of agreement with the passes."
+    )
     warnings: list[str] = Field(description="What the caller should know.")

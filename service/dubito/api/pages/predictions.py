@@ -64,6 +64,10 @@ class OutputColumns(JsonPage):
     num_samples_used: list[int] | None = Field(
         default=None, description="Number of passes that each row took; fewer with a tolerance."
     )
+    method_used: list[str] | None = Field(
+        default=None,
+        description="Method `distilled`: which method answered each row, it or `mc`.",
+    )
     predictive_entropy: Numbers | None = Field(
         default=None, description="Entropy of the mean probabilities, in nats: the total doubt."
     )

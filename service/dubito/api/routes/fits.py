@@ -39,7 +39,7 @@ router = APIRouter(prefix="/v1/models", tags=["calibration"], route_class=Guarde
 )
 @needs(KeyScope.CALIBRATE)
 async def fit(request: Request, model: ModelName) -> Response:
-    """Fit `laplace` to rows or to a stored pool, by a job, and make the result active.
+    """Fit `laplace` or `distilled` to rows or to a pool, by a job, and make the result active.
 
     Without a version in the path, the alias `default` names it.
     """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from dubito.engine.answering.call import EngineCall
+from dubito.engine.answering.learned import learned_passes
 from dubito.engine.answering.tally import Tally
 from dubito.engine.kernels.products import run
 from dubito.engine.moments import OutputMoments
@@ -30,6 +31,9 @@ def passes(engine: Engine, call: EngineCall) -> Iterator[Iterator[Tensor]]:
         assert engine.head.moments is not None
         for moments in propagated(engine, call):
             yield iter([engine.head.moments.passes(moments)])
+        return
+    if sampling.method == "distilled":
+        yield from learned_passes(engine, call)
         return
     if sampling.method == "mc":
         for tile in tiles(engine, call):

@@ -69,6 +69,8 @@ class Classification:
         max_logit: (B,) mean over the passes of the largest logit.
         samples: (T, B, C) or (T, B, P, C) probabilities of every pass, where asked for.
         positions: the figures of every label or position; None for one distribution per row.
+        fit_p_value: (B,) how many of the rows that a distilled head was held against are as strange
+            to it; None of other methods.
     """
 
     sampling: Sampling
@@ -89,6 +91,7 @@ class Classification:
     max_logit: Column
     samples: Column | None = None
     positions: PositionMeasures | None = None
+    fit_p_value: Column | None = None
 
     def to_pandas(self) -> pd.DataFrame:
         """The columns side by side: a DataFrame of a line for each row.
@@ -138,6 +141,8 @@ class Regression:
         levels: (B, D, Q) quantiles, level by level the mean over the passes, which may cross; None
             of a network that returns none. `mean` is then the level .5, and `aleatoric_variance`
             that of the normal through the outermost pair of `quantiles`.
+        fit_p_value: (B,) how many of the rows that a distilled head was held against are as strange
+            to it; None of other methods.
     """
 
     sampling: Sampling
@@ -151,6 +156,7 @@ class Regression:
     noise_samples: Column | None = None
     positions: NumberMeasures | None = None
     levels: Column | None = None
+    fit_p_value: Column | None = None
 
     @property
     def quantiles(self) -> Column | None:

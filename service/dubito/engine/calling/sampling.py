@@ -1,14 +1,16 @@
-"""What one prediction is drawn with: the eight settings that a calibration is bound to.
+"""What one prediction is drawn with: the nine settings that a calibration is bound to.
 
-Its job: name T, seed, masks, draw, method, tolerance, sites and fit once, check and compare them.
+Its job: name T, seed, masks, draw, method, tolerance, sites, fit and fallback once, check and
+compare them.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Literal, TypeAlias, get_args
 
@@ -16,7 +18,7 @@ from dubito.errors import InputError
 
 Masks = Literal["shared", "independent"]
 Draw = Literal["iid", "stratified"]
-Method = Literal["mc", "point", "moments", "ensemble", "laplace"]
+Method = Literal["mc", "point", "moments", "ensemble", "laplace", "distilled"]
 _ALLOWED = (("masks", get_args(Masks)), ("draw", get_args(Draw)), ("method", get_args(Method)))
 SitesName = Literal["all", "last"]
 Sites: TypeAlias = SitesName | tuple[int | str, ...]
@@ -26,6 +28,12 @@ SAMPLES_LIMIT = 2**31
 MAX_NAMED_SITES = 1000
 NUM_NODES = 256
 """Fixed points that stand in for passes with method `moments`."""
+NUM_LEARNED = 64
+"""Fixed points that stand in for passes with method `distilled`."""
+FITTED: tuple[Method, ...] = ("laplace", "distilled")
+"""Methods that answer from a fit."""
+OF_A_CALL = frozenset({"fit", "fallback"})
+"""Settings that no version has a default of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +59,16 @@ class Sampling:
         masks: `shared` (one ω_t for all rows) or `independent` (keyed by the row's place too).
         draw: `stratified`, spread evenly in blocks of 16, or `iid`, T independent draws.
         method: `mc` (Monte Carlo), `point` (weight scaling, one pass), `moments` (mean and
-            variance propagated in one pass), `ensemble` (T passes of each of several networks) or
-            `laplace` (one pass, then T last linear maps drawn from what was fitted).
+            variance propagated in one pass), `ensemble` (T passes of each of several networks),
+            `laplace` (one pass, then T last linear maps drawn from what was fitted) or `distilled`
+            (one pass, and a small head that has learned what T passes say).
         tolerance: a row stops when the standard error of all its outputs is at most this, with T
             the most; in probabilities or in target units; None: every row takes T samples.
         sites: that are sampled: `all`, `last` (from which no other site can be reached), or site
             numbers and patterns of module paths; the masks of the others stand at their means.
-        fit: number of the fit that method `laplace` draws from; else None.
+        fit: number of the fit that methods `laplace` and `distilled` answer from; else None.
+        fallback: share of rows like those that `distilled` has learned from which `mc` answers in
+            its place, the strangest ones, and with them all rows that are stranger; None: no row.
 
     Raises:
         InputError: where a setting is out of its bounds.
@@ -71,6 +82,7 @@ class Sampling:
     tolerance: float | None = None
     sites: Sites = "all"
     fit: int | None = None
+    fallback: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sites", as_sites(self.sites))
@@ -79,7 +91,7 @@ class Sampling:
             if value not in allowed:
                 choices = " or ".join(f"`{choice}`" for choice in allowed)
                 raise InputError(f"`{name}` expects {choices}, got `{value}`: choose one of them")
-        fewest = 1 if self.method in ("point", "moments") else 2
+        fewest = 1 if self._is_one_pass else 2
         if not _is_integer(self.num_samples) or not fewest <= self.num_samples < SAMPLES_LIMIT:
             raise InputError(
                 f"`num_samples` expects an integer of at least {fewest} and below 2**31 for method"
@@ -91,19 +103,34 @@ class Sampling:
                 " it"
             )
         self._check_tolerance()
-        if self.sites != "all" and self.method in ("point", "laplace"):
+        if self.sites != "all" and self.method in ("point", *FITTED):
             raise InputError(
                 "`sites` expects a method that samples or propagates draws, got"
                 f" `{self.method}`, in which all masks stand at their means: leave one out"
             )
-        if self.masks != "shared" and self.method == "laplace":
+        self._check_fitted()
+
+    def _check_fitted(self) -> None:
+        if self.masks != "shared" and self.method in FITTED:
             raise InputError(
-                "method `laplace` expects masks `shared`, got `independent`: all rows see the same"
-                " drawn maps, so ask for `shared` or leave it out"
+                f"method `{self.method}` expects masks `shared`, got `independent`: all rows are"
+                " answered from the same fit, so ask for `shared` or leave it out"
             )
-        if self.fit is not None and self.method != "laplace":
+        if self.fit is not None and self.method not in FITTED:
             raise InputError(
-                f"`fit` expects method `laplace`, got `{self.method}`: leave one of them out"
+                f"`fit` expects method `laplace` or `distilled`, got `{self.method}`: leave one of"
+                " them out"
+            )
+        if self.fallback is None:
+            return
+        if self.method != "distilled":
+            raise InputError(
+                f"`fallback` expects method `distilled`, got `{self.method}`: leave one of them out"
+            )
+        if not _is_real(self.fallback) or not 0 < self.fallback < 1:
+            raise InputError(
+                f"`fallback` expects a share of rows between 0 and 1, got {_shown(self.fallback)}:"
+                " such as 0.05"
             )
 
     def _check_tolerance(self) -> None:
@@ -137,8 +164,9 @@ class Sampling:
         Records of builds that sampled all sites are so, and are read as those.
         """
         values = {name: getattr(self, name) for name in self.__slots__}
-        if self.fit is None:
-            del values["fit"]
+        for name in OF_A_CALL:
+            if values[name] is None:
+                del values[name]
         if self.sites == "all":
             del values["sites"]
         elif isinstance(self.sites, tuple):
@@ -152,13 +180,28 @@ class Sampling:
 
     @property
     def passes(self) -> int:
-        """How often each row goes through the network, or through each of an ensemble's."""
-        return 1 if self.method in ("point", "moments") else self.num_samples
+        """How often a row goes through the network at most, or through each of an ensemble's."""
+        return 1 if self._is_one_pass else self.num_samples
 
     @property
     def num_returned(self) -> int:
-        """Samples that `Engine.sample` returns: the passes, or the fixed points of `moments`."""
+        """Samples that `Engine.sample` returns: the passes, or the fixed points in their place.
+
+        Where some rows have passes and others fixed points, each as often as makes both equal.
+        """
+        if self.method == "distilled":
+            return NUM_LEARNED if self.fallback is None else math.lcm(NUM_LEARNED, self.num_samples)
         return NUM_NODES if self.method == "moments" else self.passes
+
+    @property
+    def in_its_place(self) -> Sampling:
+        """How `mc` answers the rows that `distilled` leaves to it."""
+        return replace(self, method="mc", fit=None, fallback=None)
+
+    @property
+    def _is_one_pass(self) -> bool:
+        is_learned = self.method == "distilled" and self.fallback is None
+        return is_learned or self.method in ("point", "moments")
 
 
 def as_sites(sites: object) -> Sites:

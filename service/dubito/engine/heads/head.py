@@ -121,14 +121,14 @@ class OutputHead(ABC):
         Raises:
             InputError: naming the remedy.
         """
-        if self.manifest.deterministic and method in ("mc", "moments"):
+        if self.manifest.deterministic and method in ("mc", "moments", "distilled"):
             raise InputError(
                 f"method `{method}` expects a network with randomness, got one that was exported as"
                 " deterministic: fit `laplace` and ask for that, export again with dropout injected"
                 " (drop_prob={pattern: p}), or name several versions as `members` of an `ensemble`"
             )
-        if method == "laplace":
-            check_head(self.manifest)
+        if method in ("laplace", "distilled"):
+            check_head(self.manifest, method)
         if method == "moments" and self.moments is None:
             raise InputError(
                 f"method `moments` expects a head that is made of mean and variance, got a"

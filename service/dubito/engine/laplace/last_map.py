@@ -35,9 +35,17 @@ _LINKS: Mapping[str, frozenset[str]] = {
     "log_probs": frozenset({"aten.log_softmax.int", "aten._log_softmax.default"}),
     "probs": frozenset({"aten.softmax.int", "aten._softmax.default"}),
 }
+_OF_CLASSES = ("logits", "log_probs", "probs", "sigmoid_logits")
 _TAKEN = {
-    "classification": ("logits", "log_probs", "probs", "sigmoid_logits"),
-    "regression": ("mean",),
+    "laplace": {"classification": _OF_CLASSES, "regression": ("mean",)},
+    "distilled": {
+        "classification": _OF_CLASSES,
+        "regression": ("mean", "mean_and_log_variance"),
+    },
+}
+_EXPECTED = {
+    "laplace": "one class a row, or numbers without a variance of their own",
+    "distilled": "one class a row, or numbers of a row",
 }
 
 
@@ -73,8 +81,8 @@ class LastMap:
         Raises:
             InputError: the head has no such map, or something else comes last, which is named.
         """
-        check_head(manifest)
-        node = _found(placed.point, manifest.output)
+        check_head(manifest, "laplace")
+        node = last_linear(placed.point, placed.point.outputs["output"], manifest.output, "laplace")
         arguments = [part.name for part in node.args if isinstance(part, Ref)]
         names = dict(zip(("features", "weight", "bias"), arguments, strict=False))
         outputs = {**names, "output": node.name}
@@ -117,34 +125,61 @@ class LastMap:
         return scores.softmax(-1) if self.output == "probs" else scores
 
 
-def check_head(manifest: Manifest) -> None:
-    """Refuse a network whose outputs `laplace` makes nothing of.
+def check_head(manifest: Manifest, method: str) -> None:
+    """Refuse a network whose outputs a method that is fitted makes nothing of.
+
+    Args:
+        manifest: what the network declares.
+        method: `laplace` or `distilled`.
 
     Raises:
         InputError: naming the remedy.
     """
-    head, taken = manifest.head, _TAKEN.get(manifest.head, ())
+    head, taken = manifest.head, _TAKEN[method].get(manifest.head, ())
     if manifest.output not in taken:
         raise InputError(
-            "method `laplace` expects one class a row, or numbers without a variance of their own,"
+            f"method `{method}` expects {_EXPECTED[method]},"
             f" got `{manifest.output}` of a {head} head: use `mc`, or an ensemble"
         )
     if manifest.num_outputs > MAX_OUTPUTS:
         raise InputError(
-            f"method `laplace` expects at most {MAX_OUTPUTS} outputs, got {manifest.num_outputs}:"
+            f"method `{method}` expects at most {MAX_OUTPUTS} outputs, got {manifest.num_outputs}:"
             " use `mc` with injected dropout, or an ensemble"
         )
 
 
-def _found(program: Program, output: str) -> Node:
+def in_front(program: Program, name: str, links: frozenset[str] = frozenset()) -> Node:
+    """The node behind which nothing changes a number, or is the declared link.
+
+    Args:
+        program: a graph without draws.
+        name: of the value from which to walk back.
+        links: operators of the declared link, each of which is passed once.
+    """
     nodes = {node.name: node for node in program.nodes}
-    node, links = nodes[program.outputs["output"]], _LINKS.get(output, frozenset())
+    node = nodes[name]
     while node.op in _SAME_NUMBERS or node.op in links:
         links = links - {node.op}
         node = nodes[next(node.references())]
+    return node
+
+
+def last_linear(program: Program, name: str, output: str, method: str) -> Node:
+    """The linear map from which a value comes.
+
+    Args:
+        program: the point graph.
+        name: of the value.
+        output: what the bundle declares of it.
+        method: that needs it.
+
+    Raises:
+        InputError: something else comes last, which is named.
+    """
+    node = in_front(program, name, _LINKS.get(output, frozenset()))
     if node.op != _LINEAR:
         raise InputError(
-            f"method `laplace` expects a linear map as the network's last step, got `{node.op}` at"
+            f"method `{method}` expects a linear map as the network's last step, got `{node.op}` at"
             f" node `{node.name}`: export the network so that it ends in its linear map and declare"
             " what that gives, or use `mc` or an ensemble"
         )

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
 from cachetools import LRUCache
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.engine.calling.arguments import Check
@@ -54,6 +56,10 @@ class Fits:
         budget = self.memory_budget_bytes // _BUDGET_PARTS
         with self._lock:
             self._drawn[number] = DrawnMaps(posterior, self.device, budget)
+
+    def take_in(self, number: int, stored: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take in what was stored of a fit."""
+        self.put(number, Posterior.from_arrays(stored))
 
     def __contains__(self, number: object) -> bool:
         """Whether a fit of that number is here."""

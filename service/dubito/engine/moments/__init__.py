@@ -25,7 +25,7 @@ et al. 2019, arXiv:1908.00598; Frey and Hinton 1999, Variational learning in non
 belief networks; Clark 1961, The greatest of a finite set of random variables.
 """
 
-from dubito.engine.moments.outputs import OutputMoments
+from dubito.engine.moments.outputs import OutputMoments, fixed_points
 from dubito.engine.moments.walk import Propagation
 
-__all__ = ["OutputMoments", "Propagation"]
+__all__ = ["OutputMoments", "Propagation", "fixed_points"]

@@ -2,9 +2,10 @@
 
 What a head says of its outputs is an average over 256 points z_n = m + Σ^½ ξ_n, where the ξ_n are
 Sobol points through Φ⁻¹, whitened, so that the mean of the z_n is m and their covariance is Σ. It
-is full for up to 128 outputs of a last linear map, else diagonal.
+is full for up to 128 outputs of a last linear map, else diagonal. Where Σ = L Lᵀ is given by its
+factor L of few directions, z_n = m + L ξ_n at 64 points.
 
-Dimensions: N nodes, B rows, C classes, D outputs.
+Dimensions: N nodes, B rows, C classes, D outputs, R directions.
 Source: Sobol' 1967; Owen 2003, Quasi-Monte Carlo sampling.
 """
 
@@ -18,7 +19,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-from dubito.engine.calling.sampling import NUM_NODES
+from dubito.engine.calling.sampling import NUM_LEARNED, NUM_NODES
 from dubito.engine.moments.values import Spread
 from dubito.errors import InputError
 
@@ -34,11 +35,13 @@ class OutputMoments:
         mean: (B, C), or (B, 2, D) for a pair of heads.
         variance: the same shape.
         covariance: (B, C, C) of the outputs of a last linear map; None: they count as independent.
+        factors: L, (B, C, R), of outputs in one axis, in place of a covariance.
     """
 
     mean: Tensor
     variance: Tensor
     covariance: Tensor | None
+    factors: Tensor | None = None
 
     @classmethod
     def of(cls, value: Spread) -> OutputMoments:
@@ -64,12 +67,15 @@ class OutputMoments:
 
     def at_nodes(self) -> Tensor:
         """Points with these moments, (N, B, ...), in float64."""
-        return self.nodes_inside().permute(2, 0, 1).reshape(NUM_NODES, *self.mean.shape)
+        return self.nodes_inside().double().permute(2, 0, 1).reshape(-1, *self.mean.shape)
 
     def nodes_inside(self) -> Tensor:
         """Return the fixed points of outputs in one axis, nodes last, (B, D, N)."""
+        if self.factors is not None:
+            at_NR = fixed_points(self.factors.shape[-1], NUM_LEARNED).to(self.factors)
+            return self.factors @ at_NR.T + self.mean.flatten(1).unsqueeze(-1)
         mean_BD = self.mean.double().flatten(1)
-        off_DN = _points(mean_BD.shape[1]).to(mean_BD.device).T
+        off_DN = fixed_points(mean_BD.shape[1]).to(mean_BD.device).T
         if self.covariance is None or mean_BD.shape[1] == 1:
             noise_BDN = self.variance.double().flatten(1).sqrt().unsqueeze(-1) * off_DN
         else:
@@ -78,8 +84,12 @@ class OutputMoments:
 
 
 @lru_cache(maxsize=16)
-def _points(dims: int) -> Tensor:
+def fixed_points(dims: int, count: int = NUM_NODES) -> Tensor:
     """N points with mean 0 and covariance I, (N, dims), in float64.
+
+    Args:
+        dims: of a point.
+        count: N, a power of two.
 
     Raises:
         InputError: more dimensions than the Sobol sequence has.
@@ -90,12 +100,12 @@ def _points(dims: int) -> Tensor:
         raise InputError(
             f"method `moments` takes at most {qmc.Sobol.MAXDIM} outputs, got {dims}: use `mc`"
         )
-    uniform = qmc.Sobol(dims, scramble=True, rng=_SEED).random(NUM_NODES)
+    uniform = qmc.Sobol(dims, scramble=True, rng=_SEED).random(count)
     normal = torch.from_numpy(ndtri(uniform))
     normal = normal - normal.mean(0)
     if dims > MAX_JOINT:
         return normal / normal.square().mean(0).sqrt()
-    root: Tensor = torch.linalg.cholesky(normal.T @ normal / NUM_NODES)
+    root: Tensor = torch.linalg.cholesky(normal.T @ normal / count)
     white: Tensor = torch.linalg.solve_triangular(root, normal.T, upper=False).T
     return white.contiguous()
 
