@@ -14,11 +14,12 @@ from functools import cache, partial
 import orjson
 import structlog
 from anyio import to_thread
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
 
 from dubito import __version__
 from dubito.api.border.access import Access
@@ -109,13 +110,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = chosen
     app.router.route_class = GuardedRoute  # of routes that are added to the application itself
-    app.include_router(health.router, responses=PROBLEMS)
-    every = (
-        *(models, aliases, predict, calibration, evaluation, fits, monitoring, select, pools, jobs),
-        *(inference, repository, metrics),
-    )
-    for routes in every:
-        app.include_router(routes.router, responses=PROBLEMS)
+    app.router.routes.extend(_routes())
     add_page(app, wants_key)
     app.openapi = partial(described, app.openapi)  # type: ignore[method-assign]
     _write_document_once(app)
@@ -130,6 +125,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(HeadersOnlyMiddleware)
     let_pages_ask(app, chosen)
     return app
+
+
+@cache
+def _routes() -> tuple[BaseRoute, ...]:
+    """Those of every application: FastAPI works out once what they read and answer."""
+    every = (
+        *(health, models, aliases, predict, calibration, evaluation, fits, monitoring, select),
+        *(pools, jobs, inference, repository, metrics),
+    )
+    together = APIRouter()
+    for routes in every:
+        together.include_router(routes.router, responses=PROBLEMS)
+    return tuple(together.routes)
 
 
 async def _give_back(access: Access) -> None:
