@@ -33,7 +33,7 @@ from dubito.engine.summing.statistics import (
     RegressionSums,
     RunningSums,
 )
-from dubito_nn import export, load_bundle
+from dubito_nn import load_bundle
 
 from .conftest import Bundles
 
@@ -304,16 +304,14 @@ print(total.stats.cache_path if hasattr(total.stats, "cache_path") else "")
         assert bool(list(folder.glob("loops-*/*/*.nbc"))) == is_kept
 
 
-def head(folder: str) -> OutputHead:
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Dropout(0.5))
-    path = f"{folder}/network.dubito"
-    bundle = export(network, torch.randn(4, 5), path, task="classification", output="logits")
-    return head_of(bundle.manifest)
+@pytest.fixture(scope="module")
+def head(bundles: Bundles) -> OutputHead:
+    """That of logits, for however many classes."""
+    return head_of(load_bundle(bundles("first")).manifest)
 
 
-def test_passes_that_wait_are_copied_and_stay_as_they_were(tmp_path: str) -> None:
-    tally, raw = Tally(head(str(tmp_path))), logits(12)
+def test_passes_that_wait_are_copied_and_stay_as_they_were(head: OutputHead) -> None:
+    tally, raw = Tally(head), logits(12)
     before = raw.clone()
     for chunk in raw.split(3):
         tally.add(chunk)
@@ -323,8 +321,8 @@ def test_passes_that_wait_are_copied_and_stay_as_they_were(tmp_path: str) -> Non
 
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 0.7])
 @pytest.mark.parametrize("count", [2, 50, 100])
-def test_equal_passes_have_no_spread_at_all(tmp_path: str, value: float, count: int) -> None:
-    tally = Tally(head(str(tmp_path)), left=0.2)
+def test_equal_passes_have_no_spread_at_all(head: OutputHead, value: float, count: int) -> None:
+    tally = Tally(head, left=0.2)
     for chunk in torch.full((count, 2, 4), value).split(17):
         tally.add(chunk)
     found = tally.columns()
@@ -333,8 +331,8 @@ def test_equal_passes_have_no_spread_at_all(tmp_path: str, value: float, count: 
     assert not found["mutual_information"].any()
 
 
-def test_an_overflow_is_nan_and_its_neighbour_is_not(tmp_path: str) -> None:
-    tally, raw = Tally(head(str(tmp_path)), left=0.2), logits(40)
+def test_an_overflow_is_nan_and_its_neighbour_is_not(head: OutputHead) -> None:
+    tally, raw = Tally(head, left=0.2), logits(40)
     raw[3, 1, 2] = float("inf")
     tally.add(raw)
     found = tally.columns()
@@ -362,9 +360,9 @@ def test_a_log_variance_is_known_where_its_variance_is_0_or_infinite(
 
 
 @pytest.mark.parametrize("classes", [2, 4, 11])
-def test_a_row_has_the_same_bits_alone_and_among_few(tmp_path: str, classes: int) -> None:
+def test_a_row_has_the_same_bits_alone_and_among_few(head: OutputHead, classes: int) -> None:
     raw = logits(50, rows=5, classes=classes)
-    among = Tally(head(str(tmp_path)), left=0.2)
+    among = Tally(head, left=0.2)
     among.add(raw)
     every = among.columns()
     for row in range(5):
