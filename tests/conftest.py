@@ -269,25 +269,58 @@ def s3(s3_session: s3_server.S3, monkeypatch: pytest.MonkeyPatch) -> s3_server.S
     return s3_session
 
 
-@pytest.fixture
-def postgres_url(postgres: postgres_server.Postgres) -> Iterator[str]:
-    """The URL of a fresh database on PostgreSQL."""
+@pytest.fixture(scope="session")
+def _migrated_postgres(postgres: postgres_server.Postgres) -> Iterator[str]:
+    """The name of a database on PostgreSQL that has the tables and is copied."""
     with postgres.fresh() as url:
+        database = Database(url)
+        database.upgrade()
+        database.close()
+        yield url.rpartition("/")[2]
+
+
+@pytest.fixture
+def postgres_url(postgres: postgres_server.Postgres, _migrated_postgres: str) -> Iterator[str]:
+    """The URL of a database on PostgreSQL with tables and nothing in them."""
+    with postgres.fresh(_migrated_postgres) as url:
         yield url
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+BOTH = ("sqlite", pytest.param("postgres", marks=pytest.mark.postgres))
+
+
+@pytest.fixture(params=BOTH)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a fresh database, on SQLite and on PostgreSQL."""
+    """The URL of a database with tables and nothing in them, on SQLite and on PostgreSQL."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'registry.sqlite3'}"
+        return f"sqlite:///{with_tables(tmp_path) / 'dubito.sqlite3'}"
     url: str = request.getfixturevalue("postgres_url")
     return url
 
 
+@pytest.fixture(params=BOTH)
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database without tables, on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'registry.sqlite3'}"
+        return
+    server: postgres_server.Postgres = request.getfixturevalue("postgres")
+    with server.fresh() as url:
+        yield url
+
+
+def with_tables(folder: Path) -> Path:
+    """Make a data folder with the SQLite database of a first start, as a copy; the folder.
+
+    Migrations take five times as long, and `test_database` makes them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dubito.sqlite3").write_bytes(_migrated())
+    return folder
+
+
 @cache
 def _migrated() -> bytes:
-    """The SQLite database that a first start makes: as a copy it takes a fifth of the time."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "dubito.sqlite3"
         database = Database(f"sqlite:///{path}")
@@ -304,8 +337,7 @@ class Server:
         from dubito.api import create_app
 
         if settings.database_url is None and not settings.data_dir.exists():
-            settings.data_dir.mkdir(parents=True)
-            (settings.data_dir / "dubito.sqlite3").write_bytes(_migrated())
+            with_tables(settings.data_dir)
         self.app = create_app(settings)
         self.settings = settings
         config = uvicorn.Config(

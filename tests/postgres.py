@@ -38,13 +38,13 @@ class Postgres:
         return f"postgresql://dubito@127.0.0.1:{self._port}/{database}"
 
     @contextmanager
-    def fresh(self) -> Iterator[str]:
-        """The URL of a new database, dropped at the end."""
+    def fresh(self, like: str = "template1") -> Iterator[str]:
+        """The URL of a new database, a copy of the one of that name; dropped at the end."""
         import psycopg
 
         name = f"test_{uuid.uuid4().hex}"
         with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"'.encode())
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{like}"'.encode())
             yield self.url(name)
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
 

@@ -325,7 +325,6 @@ def test_the_command_shows_how_things_stand(
 
 def test_rows_of_a_calibration_that_is_gone_are_left_out_of_a_batch(database_url: str) -> None:
     database = Database(database_url)
-    database.upgrade()
     gone = PredictionFact(CalibrationName("nobody", 1, 1), "x", 4, b"")
     before = database.changes()
     assert Journal(database).write([gone]) == 4

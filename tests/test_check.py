@@ -28,7 +28,6 @@ DIGEST = hashlib.sha256(ORPHAN).hexdigest()
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     opened = Database(database_url)
-    opened.upgrade()
     yield opened
     opened.close()
 

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from .conftest import CLASSES, NUM_FEATURES, Bundles
+from .conftest import CLASSES, NUM_FEATURES, Bundles, with_tables
 from .shell import run_command as _run
 
 
@@ -45,7 +45,7 @@ def test_a_file_that_holds_no_labelled_rows_is_told_what_to_do(
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Labelled rows, and strange ones, in a folder of their own."""
-    monkeypatch.setenv("DUBITO_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("DUBITO_DATA_DIR", str(with_tables(tmp_path / "data")))
     monkeypatch.setenv("DUBITO_NUM_SAMPLES", "16")
     monkeypatch.setenv("COLUMNS", "160")
     generator = np.random.default_rng(0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from .conftest import with_tables
 from .pictures import ZIP, archive, exported, folder
 from .shell import run_command
 
@@ -22,7 +23,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys, bundle):  # type: ignore[no-untyped-def]
     """Runs commands on a data folder that has the model `digit`, beside a folder of images."""
-    monkeypatch.setenv("DUBITO_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("DUBITO_DATA_DIR", str(with_tables(tmp_path / "data")))
     monkeypatch.setenv("DUBITO_NUM_SAMPLES", "4")
     monkeypatch.chdir(tmp_path)
     shutil.copy(bundle, tmp_path)

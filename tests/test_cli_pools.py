@@ -16,14 +16,14 @@ from dubito.pools.shelf import format_of
 from dubito.pools.unpack import unpack
 from dubito_nn import export
 
-from .conftest import NUM_FEATURES, Bundles
+from .conftest import NUM_FEATURES, Bundles, with_tables
 from .shell import Run
 from .shell import run_command as _run
 
 
 @pytest.fixture(autouse=True)
 def _data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DUBITO_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("DUBITO_DATA_DIR", str(with_tables(tmp_path / "data")))
     monkeypatch.setenv("DUBITO_NUM_SAMPLES", "16")
     monkeypatch.setenv("DUBITO_POLL_MS", "20")
     monkeypatch.setenv("COLUMNS", "200")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from .conftest import with_tables
 from .shell import run_command
 from .tables import ARROW, CSV, NDJSON, PARQUET, exported, frame, written
 
@@ -17,7 +18,7 @@ ENDINGS = {".csv": CSV, ".parquet": PARQUET, ".arrows": ARROW, ".ndjson": NDJSON
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):  # type: ignore[no-untyped-def]
     """Runs commands on a data folder that has the model `sick`."""
-    monkeypatch.setenv("DUBITO_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("DUBITO_DATA_DIR", str(with_tables(tmp_path / "data")))
     monkeypatch.setenv("DUBITO_NUM_SAMPLES", "4")
     monkeypatch.chdir(tmp_path)
     exported(tmp_path / "sick.dubito")

@@ -91,7 +91,6 @@ def test_after_a_hundred_kills_every_acknowledged_change_is_there_and_nothing_by
     settings = {"DUBITO_DATABASE_URL": database_url, "DUBITO_WARM_UP_ROWS": ""}
     variables = environment(tmp_path / "data", settings)
     database = Database(database_url)
-    database.upgrade()
     objects = Objects.local(tmp_path / "data" / "objects")
     truth, draw = Truth(), random.Random(0)
     num_orphans = 0

@@ -17,8 +17,8 @@ from dubito.registry.tables import Table
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    opened = Database(database_url)
+def database(empty_database_url: str) -> Iterator[Database]:
+    opened = Database(empty_database_url)
     yield opened
     opened.close()
 

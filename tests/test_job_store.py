@@ -22,7 +22,6 @@ from .conftest import Bundles
 def store(database_url: str, tmp_path: Path, bundles: Bundles) -> Iterator[JobStore]:
     """On a database with one model and one pool."""
     database = Database(database_url)
-    database.upgrade()
     objects = Objects.local(tmp_path / "objects")
     Registry(database, objects).register("animals", bundles("first"))
     (tmp_path / "file").write_bytes(b"rows")

@@ -12,8 +12,6 @@ import httpx
 import numpy as np
 import pytest
 
-from dubito.registry.database import Database
-
 from .conftest import NUM_FEATURES, Bundles
 from .http import upload
 from .processes import serving
@@ -55,10 +53,6 @@ def _until_it_is_held(client: httpx.Client, job: str, *, is_whole: bool = False)
 def test_a_job_goes_on_after_kill_9_and_gives_the_same_bits(
     tmp_path: Path, bundles: Bundles, database_url: str, asked: tuple[str, dict[str, object]]
 ) -> None:
-    if database_url.startswith("postgresql"):
-        database = Database(database_url)
-        database.upgrade()
-        database.close()
     settings = {**SETTINGS, "DUBITO_DATABASE_URL": database_url}
     data = tmp_path / "data"
     with (
@@ -89,9 +83,6 @@ def test_a_job_goes_on_after_kill_9_and_gives_the_same_bits(
 def test_another_server_takes_a_job_over(
     tmp_path: Path, bundles: Bundles, postgres_url: str
 ) -> None:
-    database = Database(postgres_url)
-    database.upgrade()
-    database.close()
     settings = {
         **SETTINGS,
         "DUBITO_JOB_LEASE_MS": "5000",  # on a busy machine a beat may be late, not dead

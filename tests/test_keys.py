@@ -330,9 +330,6 @@ def test_names_of_keys_are_names_and_never_given_twice(locked: Locked, name: str
 def test_keys_are_made_shown_once_listed_and_revoked(
     database_url: str, tmp_path: Path, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database = Database(database_url)
-    database.upgrade()
-    database.close()
     monkeypatch.setenv("DUBITO_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("DUBITO_DATABASE_URL", database_url)
     words = "keys create ci --scope predict --model a --model b --rate 2.5 --concurrency 3"

@@ -12,8 +12,6 @@ import httpx
 import numpy as np
 import pytest
 
-from dubito.registry.database import Database
-
 from .conftest import CLASSES, NUM_FEATURES, Bundles
 from .http import upload
 from .processes import serving
@@ -48,9 +46,6 @@ def _outcomes(client: httpx.Client) -> Any:
 
 @pytest.fixture
 def pair(postgres_url: str, tmp_path: Path) -> Iterator[list[httpx.Client]]:
-    database = Database(postgres_url)
-    database.upgrade()
-    database.close()
     settings = {
         "DUBITO_DATABASE_URL": postgres_url,
         "DUBITO_OBJECT_STORE_URL": (tmp_path / "objects").as_uri(),

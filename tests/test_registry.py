@@ -27,9 +27,7 @@ from .conftest import Bundles
 
 
 def _open(url: str, folder: Path) -> Registry:
-    database = Database(url)
-    database.upgrade()
-    return Registry(database, Objects.local(folder / "objects"))
+    return Registry(Database(url), Objects.local(folder / "objects"))
 
 
 @pytest.fixture
@@ -308,7 +306,6 @@ def test_a_model_of_many_versions_is_read_in_a_handful_of_queries(
     database_url: str, bundles: Bundles, tmp_path: Path
 ) -> None:
     database = Database(database_url)
-    database.upgrade()
     registry = Registry(database, Objects.local(tmp_path / "objects"))
     queries: list[str] = []
 

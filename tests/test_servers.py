@@ -50,7 +50,6 @@ def pair(postgres_url: str, s3: S3, tmp_path: Path) -> Iterator[Pair]:
         "DUBITO_OBJECT_STORE_ALLOW_HTTP": "true",
     }
     database = Database(postgres_url)
-    database.upgrade()
     cache = BundleCache(tmp_path / "cache", 10**9)
     objects = Objects.open(settings["DUBITO_OBJECT_STORE_URL"], cache, allow_http=True)
     with ExitStack() as stack:
