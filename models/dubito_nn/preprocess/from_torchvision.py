@@ -22,8 +22,8 @@ _TO_FLOAT = ("ConvertImageDtype", "ToDtype", "ConvertDtype")
 _SAYS_NOTHING = ("Identity", "RGB", "ToPILImage")
 _OF_TENSORS = (
     "from_torchvision: a resize behind {step} is torchvision's own, of which Pillow's, which the"
-    " server takes, differs by a level of 255 here and there, in bicubic by up to 4: put the resize in front of"
-    " it, and evaluate the network once with the bundle's images"
+    " server takes, differs by a level of 255 here and there, in bicubic by up to 4: put the resize"
+    " in front of it, and evaluate the network once with the bundle's images"
 )
 
 
