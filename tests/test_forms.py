@@ -203,6 +203,44 @@ def test_skipped_branches_answer_as_dense_masked_ones(
     torch.testing.assert_close(got, reference(bundle, inputs, sampling), atol=1e-4, rtol=1e-4)
 
 
+class Skipping(nn.Module):
+    """Layers that a drawn number skips, with dropout of units inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Dropout(p)) for p in (0.3, 0.2, 0.3, 0.2)
+        )
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number, layer in enumerate(self.layers):
+            if number in (1, 2):
+                x = layer(x) if torch.rand([]) < 0.4 else x
+            elif not torch.rand([]) < 0.3:
+                x = layer(x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_layers_that_a_drawn_number_skips_are_not_computed_and_answer_as_if(
+    skipping: Engine, seed: int
+) -> None:
+    inputs, sampling = torch.randn(3, 4), Sampling(7, seed)
+    got = with_forms(skipping, inputs, sampling, Skipped)
+    dense = replace(skipping.pieces("shared", {"x": inputs}), forced=())
+    assert [option.form.where for option in dense.options] == [False, True, True, False]
+    (tile,) = dense.tiles({"x": inputs}, sampling, None)
+    torch.testing.assert_close(got, torch.cat(list(tile.passes(range(7)))), atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def skipping(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("skipping")
+    return Engine.load(exported(Skipping(), (4,), path), timing_limit_s=0)
+
+
 class Windows(nn.Module):
     """Residual attention in windows, which lie on the axis of the rows, around stochastic depth."""
 

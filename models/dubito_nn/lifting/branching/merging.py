@@ -5,8 +5,9 @@ Its job: put a choice where a turned recording and the base meet again,
     y = where(c_k, value of the one, value of the other)
 
 A value of the prefix is chosen in the place of the suffix that reads another value now; a value of
-the base's own steps wherever it is read afterwards, so that choices follow each other. The draw of
-a condition becomes one number per row where values have rows, as is the draw of a layer.
+the base's own steps wherever it is read afterwards, so that choices follow each other. Layers that
+only a draw lets in all choose in the place of one value, one after the other. The draw of a
+condition becomes one number per row where values have rows, as is the draw of a layer.
 """
 
 from __future__ import annotations
@@ -55,14 +56,18 @@ def merged(
     """
     conditions = returned(base)[num_outputs:]
     partings = [_parting(base, other, number, num_outputs) for number, other in enumerate(turned)]
+    recorded = set(base.graph.nodes)
     written = [
         _write(base, parting, is_true) for parting, is_true in zip(partings, answers, strict=True)
     ]
+    chosen: dict[fx.Node, fx.Node] = {}  # so far, by the value of the base
     for parting, results in zip(partings, written, strict=True):
         later = _from(parting.start)
         for choice, result in zip(parting.choices, results, strict=True):
-            readers = later if choice.is_own else set(choice.readers)
-            choice.of_base.replace_all_uses_with(result, readers.__contains__)
+            readers = later if choice.is_own else {*choice.readers, *(later - recorded)}
+            before = chosen.get(choice.of_base, choice.of_base)
+            before.replace_all_uses_with(result, readers.__contains__)
+            chosen[choice.of_base] = result
     for condition in conditions:
         _drop_unread(condition)
     _rename_outputs(base)

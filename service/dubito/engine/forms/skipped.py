@@ -5,7 +5,9 @@ it,
 
     y = x + m_t · branch(x)
 
-the branch is computed for the samples with m_t ≠ 0 alone.
+the branch is computed for the samples with m_t ≠ 0 alone; and so where a drawn number exchanges it,
+
+    y = branch(x) where c_t, else x
 
 Source: Huang et al. 2016, arXiv:1603.09382 (stochastic depth), whose training saves that time.
 """
@@ -13,10 +15,11 @@ Source: Huang et al. 2016, arXiv:1603.09382 (stochastic depth), whose training s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from dubito.engine.forms.about import About
@@ -36,7 +39,7 @@ class _Going:
     Args:
         positions: in the chunk.
         index: (S,) the same on the device.
-        scale: (S,) their masks.
+        scale: (S,) their masks; of a choice, nothing.
     """
 
     positions: tuple[int, ...]
@@ -46,14 +49,15 @@ class _Going:
 
 @dataclass(frozen=True, eq=False)
 class Skipped:
-    """A sum of a path and a branch times a mask.
+    """A sum of a path and a branch times a mask, or a choice between them.
 
     Args:
         around: name of the path around the branch.
         mask: name of the mask, one number per sample.
         branch: what makes the branch, in order.
-        nodes: names of all whose place it takes, in order: branch, product, sum.
+        nodes: names of all whose place it takes, in order: branch, product, sum; branch, choice.
         reads: names of the values that it needs.
+        where: the truth value of the mask by which the branch is chosen; None of a sum.
     """
 
     wants_all_samples: ClassVar[bool] = False
@@ -63,6 +67,7 @@ class Skipped:
     branch: Steps
     nodes: tuple[str, ...]
     reads: tuple[str, ...]
+    where: bool | None = None
 
     def run(self, fold: Fold) -> Tensor:
         """Return the sum for every sample and row, in folded form."""
@@ -72,6 +77,8 @@ class Skipped:
             return around
         branch = fold.of_some(going.positions, going.index, self.reads).run(self.branch)
         samples, rows = len(fold.chunk.samples), len(fold.chunk.rows)
+        if self.where is not None:
+            return _exchanged(around, branch, going, (samples, rows))
         scale = repeated_each(going.scale, rows, 0).view(-1, *(1,) * (branch.ndim - 1))
         scaled = branch * scale
         if len(going.positions) == samples:
@@ -86,6 +93,7 @@ class Skipped:
         going = fold.packs.get(key)
         if not isinstance(going, _Going):
             mask_T = as_tensor(fold.of_samples[self.mask]).flatten()
+            mask_T = mask_T if self.where is None else mask_T == self.where
             index_S = mask_T.nonzero().squeeze(1)
             going = _Going(tuple(index_S.tolist()), index_S, mask_T[index_S])
             fold.packs[key] = going
@@ -104,6 +112,7 @@ class Skipped:
                     flops += 2 * numbers * math.prod(weight.shape[1:])
             moved += 8 * numbers
         share, folded = about.density(self.mask), num_samples * rows
+        share = 1 - share if self.where is False else share
         around = 4 * math.prod(about.layouts.shape[self.around][1:])
         return (
             Work(folded * flops, folded * moved, len(self.nodes)),
@@ -113,6 +122,18 @@ class Skipped:
                 len(self.nodes) + 6,
             ),
         )
+
+
+def _exchanged(around: Tensor, branch: Tensor, going: _Going, sizes: tuple[int, int]) -> Tensor:
+    """The branch for the samples that take it, and the path for the others."""
+    samples, rows = sizes
+    if len(going.positions) == samples:
+        return branch
+    result = unfolded(
+        around.to(torch.promote_types(around.dtype, branch.dtype), copy=True), 0, sizes
+    )
+    some = unfolded(branch.to(result.dtype), 0, (len(going.positions), rows))
+    return result.index_copy_(0, going.index, some).flatten(0, 1)
 
 
 def branches(
@@ -132,15 +153,18 @@ def branches(
     apart = _apart(nodes, plan, layouts, sites)
     skipped, taken = list[Skipped](), set[str]()
     for node in nodes:
-        for around, product in _sums(node, by_name):
-            operand = _switched(product, plan, layouts)
-            if operand is None or readers[product.name] != [node] or product.name == output:
+        for found in (
+            *_sums(node, by_name, plan, layouts),
+            *_choices(node, by_name, plan, layouts),
+        ):
+            around, product, branch = found.around, found.product, found.branch
+            if readers[product.name] != [node] or product.name == output:
                 continue
             if not has_rows_first(layouts, around) or not _alike(layouts, around, product.name):
                 continue
-            branch, mask = operand
             inside = _inside(product.name, nodes, readers, layouts)
-            names = (*inside, product.name, node.name)
+            inside = (*inside, branch) if found.where is not None else inside
+            names = tuple(dict.fromkeys((*inside, product.name, node.name)))
             if not inside or around in inside or taken & set(names):
                 continue
             steps = steps_with([by_name[name] for name in inside], (), branch)
@@ -148,7 +172,8 @@ def branches(
             needed = {name for name in needed if not isinstance(layouts.of[name], Size)}
             if not needed <= apart:
                 continue
-            skipped.append(Skipped(around, mask, steps, names, (around, mask, *sorted(needed))))
+            reads = (around, found.mask, *sorted(needed))
+            skipped.append(Skipped(around, found.mask, steps, names, reads, found.where))
             taken.update(names)
             break
     return skipped
@@ -173,16 +198,56 @@ def _alike(layouts: Layouts, *names: str) -> bool:
     return len({layouts.shape[name] for name in names}) == 1
 
 
-def _sums(node: Node, by_name: Mapping[str, Node]) -> list[tuple[str, Node]]:
-    """(path, product) for either reading of a sum of two values."""
+@dataclass(frozen=True)
+class _Reading:
+    """One reading of a node as a path and a switched branch.
+
+    Args:
+        around: name of the path.
+        product: the node that the sum or the choice reads: the branch by its mask, or the branch.
+        branch: name of the branch.
+        mask: name of the mask.
+        where: as of `Skipped`.
+    """
+
+    around: str
+    product: Node
+    branch: str
+    mask: str
+    where: bool | None
+
+
+def _sums(
+    node: Node, by_name: Mapping[str, Node], plan: Plan, layouts: Layouts
+) -> Iterator[_Reading]:
+    """Either reading of a sum of two values."""
     names = [part.name for part in node.args if isinstance(part, Ref)]
     if node.op != "aten.add.Tensor" or node.kwargs or len(names) != 2:
-        return []
-    return [
-        (names[1 - at], by_name[name])
-        for at, name in enumerate(names)
-        if name in by_name and by_name[name].op == "aten.mul.Tensor"
-    ]
+        return
+    for at, name in enumerate(names):
+        product = by_name.get(name)
+        if product is None or product.op != "aten.mul.Tensor":
+            continue
+        operand = _switched(product, plan, layouts)
+        if operand is not None:
+            yield _Reading(names[1 - at], product, *operand, None)
+
+
+def _choices(
+    node: Node, by_name: Mapping[str, Node], plan: Plan, layouts: Layouts
+) -> Iterator[_Reading]:
+    """Either reading of a choice between two values."""
+    names = [part.name for part in node.args if isinstance(part, Ref)]
+    if node.op != "aten.where.self" or len(names) != 3:
+        return
+    mask, chosen, other = names
+    for where, branch, around in ((True, chosen, other), (False, other, chosen)):
+        if (
+            branch in by_name
+            and _switches(mask, branch, plan, layouts)
+            and _alike(layouts, branch, node.name)
+        ):
+            yield _Reading(around, by_name[branch], branch, mask, where)
 
 
 def _switched(product: Node, plan: Plan, layouts: Layouts) -> tuple[str, str] | None:
@@ -191,18 +256,22 @@ def _switched(product: Node, plan: Plan, layouts: Layouts) -> tuple[str, str] | 
     if len(names) != 2:
         return None
     for branch, mask in (names, names[::-1]):
-        shape = layouts.shape[mask]
-        if (
-            mask in plan.from_masks
-            and branch not in plan.from_masks
-            and has_rows_first(layouts, mask)
-            and has_rows_first(layouts, branch)
-            and _alike(layouts, branch, product.name)
-            and len(shape) == len(layouts.shape[branch])
-            and all(size == 1 for size in shape[1:])
-        ):
+        if _switches(mask, branch, plan, layouts) and _alike(layouts, branch, product.name):
             return branch, mask
     return None
+
+
+def _switches(mask: str, branch: str, plan: Plan, layouts: Layouts) -> bool:
+    """Whether a mask has one number per sample for a branch."""
+    shape = layouts.shape.get(mask, ())
+    return (
+        mask in plan.from_masks
+        and branch not in plan.from_masks
+        and has_rows_first(layouts, mask)
+        and has_rows_first(layouts, branch)
+        and len(shape) == len(layouts.shape[branch])
+        and all(size == 1 for size in shape[1:])
+    )
 
 
 def _inside(
