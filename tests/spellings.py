@@ -32,6 +32,13 @@ def _set(index: object, value: object) -> Step:
     return _written(lambda y: y.__setitem__(index, value))
 
 
+def _filled_in_parts(y: Tensor) -> Tensor:
+    """Memory that is written before it is read."""
+    whole = y.new_empty(y.shape[0], 9)
+    whole[:, :8], whole[:, 8:] = y, y[:, :1]
+    return whole
+
+
 def _maps(y: Tensor) -> Tensor:
     """Two channels of 4 x 4."""
     return torch.cat([y, y * 0.5, y + 0.1, -y], dim=1).view(-1, 2, 4, 4)
@@ -74,6 +81,7 @@ STEPS: dict[str, Step] = {
     "a diagonal in place": lambda y: _written(lambda z: z.diagonal(0, 1, 2).fill_(3.0))(
         _squares(y)
     ),
+    "new_empty in parts": _filled_in_parts,
     "clamp_": _written(lambda y: y.clamp_(0.2, 0.8)),
     "relu_": _written(lambda y: y.relu_()),
     "exp_": _written(lambda y: y.exp_()),
@@ -409,7 +417,15 @@ REFUSED = frozenset(
 
 MIXED = frozenset(
     [
-        *("y[:, 0] = 1.0", "fill_", "a diagonal in place", "index_copy", "scatter_reduce", "rot90"),
+        *(
+            "y[:, 0] = 1.0",
+            "fill_",
+            "new_empty in parts",
+            "a diagonal in place",
+            "index_copy",
+            "scatter_reduce",
+            "rot90",
+        ),
         *("heaviside", "log_ndtr", "median", "nanmean", "take_along_dim", "cdist", "searchsorted"),
         *("linalg.multi_dot", "cross", "inv", "cholesky_solve", "inverse of constants", "stft"),
         *("filter in frequencies", "fft2", "view_as_complex", "conj", "embedding_bag padded"),

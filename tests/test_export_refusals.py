@@ -200,6 +200,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         ),
         r"module `\(the network itself\)`.*statistics of the batch.*nn.LayerNorm",
     ),
+    "unwritten memory": (
+        lambda: Written(lambda n, x: n.head(n.dropout(x)) + x.new_empty(3)),
+        r"returns NaN",
+    ),
     "a buffer written": (lambda: Written(counted), r"writes to its buffer `count`.*outside"),
     "a fixed batch size": (
         lambda: Written(lambda n, x: n.head(n.dropout(x).view(4, -1))),

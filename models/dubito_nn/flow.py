@@ -135,7 +135,7 @@ class Flow:
 
     def above(self, starts: Iterable[str], stop: Stop) -> tuple[list[str], list[str]]:
         """Walk up the data: the values passed, and those where an operator of `stop` ended it."""
-        return self._walk(starts, lambda name: self.data[name], stop)
+        return self._walk(starts, lambda name: self.data.get(name, ()), stop)
 
     def below(self, starts: Iterable[str], stop: Stop) -> tuple[list[str], list[str]]:
         """Walk down the data, nearest first: the values passed, and those where it ended."""

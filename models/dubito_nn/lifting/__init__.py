@@ -13,7 +13,9 @@ respelled    calls written in another way meanwhile
 known        the numbers of weights and constants, for a network that looks at them
 explain      why it could not be recorded, in the user's words
 lower        hidden randomness brought into the open
+pooled       fractional pooling by gathers
 rules        how a random operator's result follows from its draw
+tabulated    draws of distributions that tables of quantiles stand for
 folding      what follows from weights alone, computed
 sites        a random operator as a row of the site table
 resting      means of masks, where evaluation mode rolls dice

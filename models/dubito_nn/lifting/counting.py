@@ -1,20 +1,23 @@
 """Let code that asks for the number of rows as an integer get the symbol that stands for it.
 
 Its job: while a network is recorded, `len(x)` and `int(x.shape[0])` in its own modules mean
-`x.shape[0]`. Python makes an integer of both, which ties the recording to the rows of the example.
-Only the names `len` and `int` of the files that define the network's classes are replaced, and only
-where a first recording has failed.
+`x.shape[0]`, and `range(len(x))`, as an index, `torch.arange(x.shape[0])`. Python makes integers of
+them, which ties the recording to the rows of the example. Only the names `len`, `int` and `range`
+of the files that define the network's classes are replaced, and only where a first recording has
+failed. `x.split(n)` along the rows is x itself there, as it is of up to n rows.
 """
 
 from __future__ import annotations
 
 import builtins
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 _NOT_ITS_OWN = ("torch", "builtins", "dubito_nn")
 
@@ -42,18 +45,45 @@ def _length(value: object) -> object:
     return value.shape[0] if isinstance(value, Tensor) and value.ndim else builtins.len(value)  # type: ignore[arg-type]
 
 
+def _range(*bounds: object) -> object:
+    is_of_rows = len(bounds) == 1 and isinstance(bounds[0], torch.SymInt)
+    return torch.arange(bounds[0]) if is_of_rows else builtins.range(*bounds)  # type: ignore[call-overload]
+
+
+class _Undivided(TorchFunctionMode):
+    """While active, a split along the rows leaves them together."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        """Return one part of all rows; call everything else."""
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") == "split" and isinstance(args[0], Tensor):
+            size = (*args, kwargs.get("split_size_or_sections", kwargs.get("split_size")))[1]
+            rows = args[0].shape[(*args[2:], kwargs.get("dim", 0))[0]]
+            is_of_rows = isinstance(rows, torch.SymInt) and isinstance(size, int)
+            if is_of_rows and rows <= size:  # asking sets the bound of the recording
+                return (args[0],)
+        return func(*args, **kwargs)
+
+
 @contextmanager
 def symbolic_counts(network: nn.Module) -> Iterator[None]:
     """While active, the network's own code counts rows without making an integer of them."""
     names = {kind.__module__ for part in network.modules() for kind in type(part).__mro__}
     own = [name for name in names if name.partition(".")[0] not in _NOT_ITS_OWN]
     held = [vars(sys.modules[name]) for name in own if name in sys.modules]
-    replaced = {"len": _length, "int": _Integer}
+    replaced = {"len": _length, "int": _Integer, "range": _range}
     before = [{key: space[key] for key in replaced if key in space} for space in held]
     for space in held:
         space.update({key: value for key, value in replaced.items() if key not in space})
     try:
-        yield
+        with _Undivided():
+            yield
     finally:
         for space, old in zip(held, before, strict=True):
             for key in replaced.keys() - old.keys():

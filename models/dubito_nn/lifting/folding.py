@@ -8,7 +8,7 @@ windows, the places of true values in a mask.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -20,6 +20,10 @@ from dubito_nn.lifting.rules import EMPTY, is_random
 
 aten = torch.ops.aten
 _TRUTHS = (torch.bool, torch.uint8)
+_LIKE = (
+    *(aten.full_like.default, aten.ones_like.default, aten.zeros_like.default),
+    *(aten.new_full.default, aten.new_ones.default, aten.new_zeros.default),
+)
 
 
 @dataclass
@@ -29,10 +33,12 @@ class Folding:
     Args:
         recorded: the graph.
         values: found so far, by node; None of those that are not known.
+        with_sizes: whether sizes of the example count as known.
     """
 
     recorded: ExportedProgram
     values: dict[fx.Node, object] = field(default_factory=dict)
+    with_sizes: bool = False
 
     def value(self, node: fx.Node) -> object:
         """The value of a node, or None where it depends on an input, a draw or a changing buffer.
@@ -47,6 +53,23 @@ class Folding:
         """The value of a node, where it is a known tensor."""
         value = self.value(node) if isinstance(node, fx.Node) else None
         return value if isinstance(value, Tensor) else None
+
+    def alike_in_rows(self, node: fx.Node) -> Tensor | None:
+        """The value of a node that is the same for any number of rows, with 1 along free axes.
+
+        So where a constant is repeated for the rows. None where numbers of an input or a draw are
+        in it, or where it differs along such an axis.
+        """
+        value = replace(self, values={}, with_sizes=True).tensor(node)
+        if value is None:
+            return None
+        for axis, size in enumerate(node.meta["val"].shape):
+            if isinstance(size, torch.SymInt):
+                first = value.narrow(axis, 0, 1)
+                if not torch.equal(value, first.expand_as(value)):
+                    return None
+                value = first
+        return value
 
     def places(self, node: fx.Node) -> tuple[object, ...] | None:
         """The indices of a node that reads where a mask is true, all of them numbers instead.
@@ -78,7 +101,11 @@ class Folding:
     def _found(self, node: fx.Node) -> object:
         if node.op == "placeholder":
             return self._held(node.name)
+        if self.with_sizes and isinstance(node.meta.get("val"), torch.SymInt):
+            return int(node.meta["val"].node.hint)
         is_step = node.op == "call_function" and not is_random(node) and node.target not in EMPTY
+        if self.with_sizes and is_step and node.target in _LIKE:
+            return self._like(node)
         if not is_step or any(self.values[read] is None for read in node.all_input_nodes):
             return None
         if any(isinstance(a, torch.SymInt) for a in tree_leaves(node.meta.get("val"))):
@@ -86,6 +113,17 @@ class Folding:
         args, kwargs = tree_map_only(fx.Node, self.values.get, (node.args, dict(node.kwargs)))
         with torch.no_grad():
             return cast("Callable[..., object]", node.target)(*args, **kwargs)
+
+    def _like(self, node: fx.Node) -> object:
+        """Numbers alone in the size of another tensor, whatever that holds."""
+        source, *rest = node.args
+        like = cast("fx.Node", source).meta["val"]
+        sizes = [getattr(size, "node", size) for size in like.shape]
+        whole = torch.zeros([getattr(size, "hint", size) for size in sizes], dtype=like.dtype)
+        args, kwargs = tree_map_only(fx.Node, self.values.get, (tuple(rest), dict(node.kwargs)))
+        if any(isinstance(leaf, Tensor) or leaf is None for leaf in tree_leaves(args)):
+            return None
+        return cast("Callable[..., object]", node.target)(whole, *args, **kwargs)
 
     def _held(self, name: str) -> Tensor | None:
         """A weight, a constant, or a buffer that the network does not change."""

@@ -32,6 +32,12 @@ _LIKE_A_TENSOR = "full_like new_full new_ones new_zeros ones_like zeros_like"
 _FACTORIES = frozenset(_MADE_OF_NUMBERS.split())
 _LIKE_ANOTHER = frozenset(_LIKE_A_TENSOR.split())  # they read a type and a size alone
 
+_SHAPED_AS: dict[object, torch._ops.OpOverload] = {
+    torch.ops.aten._sample_dirichlet.default: torch.ops.aten.clone.default,
+    torch.ops.aten.binomial.default: torch.ops.aten.add.Tensor,
+}
+"""Operators by random ones without a kernel for shapes, whose results have the same."""
+
 
 class Looked:
     """Whether a network has looked at a known value.
@@ -73,6 +79,8 @@ def known_values(unknown: Collection[Tensor]) -> Iterator[Looked]:
         tags = getattr(func, "tags", ())
         if torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags:
             seen.looked = True
+        if func in _SHAPED_AS:  # which torch cannot record
+            func, args, kwargs = _SHAPED_AS[func], [a for a in args if isinstance(a, Tensor)], {}
         result = dispatch(self, func, types, args, kwargs)
         if isinstance(result, FakeTensor):
             _learn(self.fake_tensor_converter, func, args, kwargs or {}, result)

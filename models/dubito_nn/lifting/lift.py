@@ -6,6 +6,7 @@ input, check every other operator against the allow-list, and name the weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -324,6 +325,8 @@ class Lifter:
         return self.emit("aten.complex.default", *halves)
 
     def _name(self, node: fx.Node) -> str:
+        if node not in self.names and node.target in EMPTY and _value(node).is_floating_point():
+            self.names[node] = self.constant(node, math.nan).name  # which no output may show
         if node not in self.names:
             raise ExportError(
                 f"module `{module_path(node)}` reads memory that nobody has written"

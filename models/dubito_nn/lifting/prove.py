@@ -157,6 +157,11 @@ def _agree(eager: Tensor, graph: Tensor, what: str, mode: str) -> None:
             f"{what} returns the shape {tuple(graph.shape)}, the network in {mode} mode"
             f" {tuple(eager.shape)}: keep the rows first"
         )
+    if graph.isnan().any():
+        raise ExportError(
+            f"{what} returns NaN, which the network in {mode} mode does not, as where it reads"
+            " memory that nobody has written (torch.empty): start from torch.zeros or torch.full"
+        )
     difference = float((eager.double() - graph.double()).abs().max())
     if not difference <= tolerance(eager):
         raise ExportError(

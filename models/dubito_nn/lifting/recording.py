@@ -14,6 +14,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dubito_nn.lifting.capture import WHOLE
+from dubito_nn.lifting.tabulated import (
+    QuantileTable,
+    binomial_table,
+    count_of,
+    gamma_of,
+    gamma_table,
+    poisson_table,
+)
 from dubito_nn.operators import name_of
 
 
@@ -192,10 +200,45 @@ def _randperm(args: Sequence[object]) -> tuple[Tensor, Tensor]:
     return draw, draw.argsort()
 
 
+def _gamma(args: Sequence[object]) -> tuple[Tensor, Tensor]:
+    draw, log, like = _log_gamma(args)
+    return draw, log.exp().clamp_min(torch.finfo(like.dtype).tiny).to(like.dtype)
+
+
+def _dirichlet(args: Sequence[object]) -> tuple[Tensor, Tensor]:
+    draw, log, like = _log_gamma(args)
+    kind = torch.finfo(like.dtype)
+    return draw, log.softmax(-1).clamp(kind.tiny, 1 - kind.eps).to(like.dtype)
+
+
+def _log_gamma(args: Sequence[object]) -> tuple[Tensor, Tensor, Tensor]:
+    (concentration,) = [part for part in args if isinstance(part, Tensor)]
+    draw = torch.randn(concentration.shape, dtype=torch.float64)
+    return draw, gamma_of(gamma_table(concentration), draw), concentration
+
+
+def _poisson(args: Sequence[object]) -> tuple[Tensor, Tensor]:
+    return _counted(poisson_table, args)
+
+
+def _binomial(args: Sequence[object]) -> tuple[Tensor, Tensor]:
+    return _counted(binomial_table, args)
+
+
+def _counted(make: Callable[..., QuantileTable], args: Sequence[object]) -> tuple[Tensor, Tensor]:
+    given = [part for part in args if isinstance(part, Tensor)]
+    draw = torch.rand(sum(given).shape, dtype=torch.float64)  # type: ignore[union-attr]
+    return draw, count_of(make(*given), draw).to(given[0].dtype)
+
+
 _DRAWN_HERE: dict[str, Callable[[Sequence[object]], tuple[Tensor, Tensor]]] = {
     "geometric": _geometric,
     "multinomial": _multinomial,
     "randperm": _randperm,
+    "_standard_gamma": _gamma,
+    "_sample_dirichlet": _dirichlet,
+    "poisson": _poisson,
+    "binomial": _binomial,
 }
 """ω and the result, of operators whose result does not tell its ω."""
 

@@ -8,20 +8,27 @@ for a number of their own.
     multi_dot([a, b, c])          (a b) c, from the left
     take_along_dim(x, i, axis)    gather
     cdist(x, y) of matrices       of a batch of one-row matrices
+    fractional_max_pool2d(x, ...) windows that are gathered, and their maxima
     x.data                        x.detach(), whose writes the recorder sees
+    law.sample((x.shape[0],))     with the rows in the shape as a symbol
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial, reduce
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+from dubito_nn.lifting.pooled import fractional_pool
 
 Call = Callable[..., object]
 
@@ -43,6 +50,20 @@ class Respelled(TorchFunctionMode):
             if result is not None:
                 return result
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def sampled_by_rows() -> Iterator[None]:
+    """While active, `torch.distributions` takes the number of rows for a sample's shape."""
+    whole: Callable[..., Any] = Distribution._extended_shape
+
+    def extended(self: Distribution, sample_shape: Sequence[Any] = ()) -> Sequence[Any]:
+        if any(isinstance(size, torch.SymInt) for size in sample_shape):
+            return (*sample_shape, *self._batch_shape, *self._event_shape)
+        return whole(self, sample_shape)  # type: ignore[no-any-return]
+
+    with patch.object(Distribution, "_extended_shape", extended):
+        yield
 
 
 def _embedding_bag(*args: object, **kwargs: object) -> object:
@@ -114,5 +135,9 @@ _SPELLINGS: dict[object, Call] = {
     torch.linalg.multi_dot: _multi_dot,
     **dict.fromkeys((torch.take_along_dim, Tensor.take_along_dim), _take_along_dim),
     torch.cdist: _cdist,
+    functional.fractional_max_pool2d: partial(fractional_pool, 2, False),
+    functional.fractional_max_pool3d: partial(fractional_pool, 3, False),
+    functional.fractional_max_pool2d_with_indices: partial(fractional_pool, 2, True),
+    functional.fractional_max_pool3d_with_indices: partial(fractional_pool, 3, True),
     Tensor.data.__get__: Tensor.detach,  # type: ignore[attr-defined]
 }

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx
 
-from dubito_nn.flow import Flow
+from dubito_nn.flow import Flow, base
 from dubito_nn.lifting.draws import random_draws
 from dubito_nn.program import Argument, Node, Program, Ref, SiteSource, pruned
 
@@ -43,6 +43,7 @@ _SHAPED = (
 _CASTS = (aten._to_copy.default, aten.to.dtype, aten.type_as.default)
 _SCALING = (aten.mul.Tensor, aten.div.Tensor, aten.mul.Scalar, aten.div.Scalar)
 _CLASSES = frozenset(("sum", "operator.getitem"))  # what makes classes of a draw
+_BY_PLACE = frozenset(("gather", "index", "index_select", "embedding", "scatter", "scatter_add"))
 _DRAWS = 256
 _ROUNDING = 1e-3
 _GRID = 1024
@@ -186,19 +187,28 @@ def with_means(
     }
     noise = pruned(Program(sampled.program.nodes, {name: name for name in ends}))
 
-    def drawn(draws: SiteSource) -> dict[str, Tensor]:
+    def drawn(draws: SiteSource, program: Program = noise) -> dict[str, Tensor]:
         with torch.no_grad():
-            return noise.run(inputs, sampled.weights, draws)
+            return program.run(inputs, sampled.weights, draws)
 
     seen = {name: _Seen() for name in ends}
     for _ in range(_DRAWS if ends else 0):
         for name, value in drawn(random_draws(sampled.sites)).items():
             seen[name].add(value.double())
+    places = {
+        name
+        for node in sampled.program.nodes
+        if base(node) in _BY_PLACE
+        for name in node.references()
+    }
     for name in _off(seen, point, ends, inputs):
         sites = {draw.site for draw in flow.noise[name]}
+        one = pruned(Program(sampled.program.nodes, {name: name}))
+        if name in places and not drawn(_even(0.5), one)[name].is_floating_point():
+            continue  # there is nothing halfway between two places
         if len(sites) == 1:
             grid = _grid(sampled.sites[min(sites)].distribution)
-            mean = sum(drawn(_even(number))[name].double() for number in grid) / len(grid)
+            mean = sum(drawn(_even(number), one)[name].double() for number in grid) / len(grid)
             point = _with_mean(point, ends[name], torch.as_tensor(mean))
     off = {sampled.paths[name] for name in _off(seen, point, ends, inputs)}
     return point, sorted(off | _chosen_by_data(sampled, flow))

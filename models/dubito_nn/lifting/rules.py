@@ -14,21 +14,25 @@ rrelu(x; a, b)            x, or x (a + (b - a) ω)   ω ~ Uniform[0, 1), where x
 multinomial(P)            #{c: Σ_{j ≤ c} P_j ≤ ω Σ P} ω ~ Uniform[0, 1), one number a choice
 the same, n different     the n largest of P_c^(-1 / log ω_c), as log P_c - log(-log ω_c)
 randperm(n)               the order of ω_1 ... ω_n  ω ~ Uniform[0, 1)
+gamma(a), Dirichlet(a)    exp y_a(ω), its share     ω ~ Normal(0, 1), y_a from a table
+poisson(λ), binomial(n,p) #{k: F(k) ≤ ω}            ω ~ Uniform[0, 1), F from a table
 
-Source of the last but one: Efraimidis and Spirakis 2006, https://doi.org/10.1016/j.ipl.2005.11.003.
+The last two take parameters that follow from weights and numbers alone (`tabulated`). Source of
+several different classes: Efraimidis and Spirakis 2006, https://doi.org/10.1016/j.ipl.2005.11.003.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import fx
 
 from dubito_nn.errors import ExportError
 from dubito_nn.lifting.capture import WHOLE, clean_path
+from dubito_nn.lifting.tabulated import TableError, count_rule, dirichlet_rule, gamma_rule
 from dubito_nn.manifest import Distribution
 from dubito_nn.operators import name_of
 from dubito_nn.program import Ref
@@ -36,6 +40,7 @@ from dubito_nn.program import Ref
 if TYPE_CHECKING:
     from dubito_nn.lifting.lift import Lifter
 
+Rule: TypeAlias = "Callable[[Lifter, fx.Node], None]"
 aten = torch.ops.aten
 _RNNS = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
 EMPTY = (aten.empty_like.default, aten.new_empty.default, aten.empty.memory_format)
@@ -284,7 +289,21 @@ def _randperm(lifter: Lifter, node: fx.Node) -> None:
     lifter.names[node] = result.name
 
 
-RULES: dict[str, Callable[[Lifter, fx.Node], None]] = {
+def _from_table(rule: Rule) -> Rule:
+    """A rule whose refusal names the module."""
+
+    def named(lifter: Lifter, node: fx.Node) -> None:
+        try:
+            rule(lifter, node)
+        except TableError as error:
+            raise ExportError(
+                f"module `{module_path(node)}` rolls dice with `{operator_called(node)}`, {error}"
+            ) from error
+
+    return named
+
+
+RULES: dict[str, Rule] = {
     "aten.native_dropout.default": _native_dropout,
     "aten.bernoulli.p": _bernoulli_p,
     "aten.bernoulli.Tensor": _bernoulli_p,
@@ -310,6 +329,10 @@ RULES: dict[str, Callable[[Lifter, fx.Node], None]] = {
     "aten.rrelu_with_noise_functional.default": _rrelu,
     "aten.multinomial.default": _multinomial,
     "aten.randperm.default": _randperm,
+    "aten._standard_gamma.default": _from_table(gamma_rule),
+    "aten._sample_dirichlet.default": _from_table(dirichlet_rule),
+    "aten.poisson.default": _from_table(count_rule),
+    "aten.binomial.default": _from_table(count_rule),
     "aten.rand.generator": _rand,
     "aten.randn.generator": _randn,
 }
