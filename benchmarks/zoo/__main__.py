@@ -12,7 +12,7 @@ import json
 import re
 from collections import Counter
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,6 +24,7 @@ SOURCES = {
     "transformers": "benchmarks.zoo.of_transformers",
     "timm": "benchmarks.zoo.of_timm",
     "libraries": "benchmarks.zoo.of_libraries",
+    "packages": "benchmarks.zoo.of_packages",
 }
 RESULTS = Path(__file__).parent.parent / "results" / "zoo.jsonl"
 _STATES = (
@@ -82,8 +83,9 @@ def _apart(build: Build, limit_s: float) -> dict[str, object]:
 
 def _version(source: str, name: str) -> str:
     """The library that a network is of, with its version."""
-    package = name.partition(":")[0] if source == "libraries" else source
-    return f"{package} {version(package.replace('_', '-'))}"
+    package = name.partition(":")[0] if source in ("libraries", "packages") else source
+    distribution = packages_distributions()[package][0]
+    return f"{distribution} {version(distribution)}"
 
 
 def read(out: Path) -> dict[tuple[str, str], dict[str, object]]:

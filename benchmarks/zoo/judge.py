@@ -33,7 +33,8 @@ def judged(build: Build) -> dict[str, object]:
     try:
         case = build()
         with torch.no_grad():
-            _picked(case.network.eval()(**case.inputs), case)
+            set_mode(case.network, "evaluation")
+            case.answered(case.inputs)
     except Exception as error:
         return {"state": "not built", "why": _first(error)}
     start = time.perf_counter()
@@ -67,12 +68,14 @@ def judged(build: Build) -> dict[str, object]:
 
 def _largest_z(engine: Engine, case: Case) -> float:
     """The largest |z| of means and deviations, of two rows."""
-    rows = {name: tensor[:2] for name, tensor in case.inputs.items()}
-    ours = engine.sample(rows, sampling=Sampling(PASSES, draw="iid")).double()
+    rows = case.rows(2)
+    names = [spec.name for spec in engine.manifest.inputs]
+    named = rows if isinstance(rows, dict) else dict(zip(names, rows, strict=True))
+    ours = engine.sample(named, sampling=Sampling(PASSES, draw="iid")).double()
     set_mode(case.network, "sampling")
     torch.manual_seed(1)
     with torch.no_grad():
-        theirs = torch.stack([_picked(case.network(**rows), case) for _ in range(PASSES)]).double()
+        theirs = torch.stack([case.answered(rows) for _ in range(PASSES)]).double()
     theirs = theirs.reshape(ours.shape)
     spread = (ours.var(0) / len(ours) + theirs.var(0) / len(theirs)).sqrt()
     scale = 1e-5 * max(1.0, float(theirs.abs().max()))
@@ -81,13 +84,6 @@ def _largest_z(engine: Engine, case: Case) -> float:
     tails = ((ours - ours.mean(0)) ** 4).mean(0) / (ours.var(0) + scale**2) ** 2
     deviation_z = log_ratio / ((tails.clamp_min(3) - 1) / 4 * 2 / PASSES).sqrt()
     return max(float(mean_z.max()), float(deviation_z.max()))
-
-
-def _picked(returned: object, case: Case) -> torch.Tensor:
-    name = case.terms.get("output_name")
-    picked = getattr(returned, str(name)) if name and not torch.is_tensor(returned) else returned
-    assert isinstance(picked, torch.Tensor)
-    return picked
 
 
 def _since(start: float) -> float:

@@ -19,6 +19,7 @@ _HEADS = {
     "audio": "AUDIO_CLASSIFICATION",
     "video": "VIDEO_CLASSIFICATION",
     "segmentation": "SEMANTIC_SEGMENTATION",
+    "series": "TIME_SERIES_CLASSIFICATION",
 }
 _SMALL: dict[str, object] = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embed_dim"), 32),
@@ -129,6 +130,10 @@ _OF: dict[str, dict[str, object]] = {
             "neck_hidden_sizes": [8, 8, 16, 16], "fusion_hidden_size": 16},
     "gemma3_text": {"query_pre_attn_scalar": 8},
 }  # fmt: skip
+_NAMED = {
+    "PatchTSTForClassification": "prediction_logits",
+    "PatchTSMixerForTimeSeriesClassification": "prediction_outputs",
+}
 
 
 def networks() -> dict[str, Build]:
@@ -148,7 +153,7 @@ def _case(head: str, kind: str, name: str) -> Case:
     _shrink(config)
     for key, value in _OF.get(kind, {}).items():
         setattr(config, key, value)
-    config.num_labels = CLASSES
+    config.num_labels = config.num_targets = CLASSES
     config.pad_token_id = 1
     config.problem_type = None
     network = getattr(hf, name)(config)
@@ -158,13 +163,16 @@ def _case(head: str, kind: str, name: str) -> Case:
         inputs = _image(kind, config)
     elif head == "audio":
         inputs = _audio(kind, config)
+    elif head == "series":
+        channels = config.num_input_channels
+        inputs = {"past_values": torch.randn(ROWS, config.context_length, channels)}
     else:
         side = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
         frames = getattr(config, "num_frames", FRAMES)
         inputs = {"pixel_values": torch.randn(ROWS, frames, 3, side, side)}
         if kind == "vjepa2":
             inputs = {"pixel_values_videos": torch.randn(ROWS, FRAMES, 3, side, side)}
-    terms: dict[str, object] = {"output_name": "logits"}
+    terms: dict[str, object] = {"output_name": _NAMED.get(name, "logits")}
     if head == "token":
         terms["class_axis"] = -1
     if head == "segmentation":
