@@ -6,7 +6,7 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers as hf  # which imports a processor when it is named
 from PIL import Image
 from torch import nn
-from transformers import (
-    BeitImageProcessorPil,
-    CLIPImageProcessorPil,
-    ConvNextImageProcessorPil,
-    DeiTImageProcessorPil,
-    ViTImageProcessorPil,
-)
 
 from dubito.engine import Engine
 from dubito.errors import DubitoError, InputError, TooLargeError
@@ -46,17 +40,17 @@ from .pictures import (
 )
 
 BOUNDS = ImageBounds.of(25_000_000, 64 * 2**20)
-PROCESSORS = {
-    "vit": ViTImageProcessorPil(size={"height": 32, "width": 32}),
-    "clip": CLIPImageProcessorPil(
+PROCESSORS: dict[str, Callable[[], Any]] = {
+    "vit": lambda: hf.ViTImageProcessorPil(size={"height": 32, "width": 32}),
+    "clip": lambda: hf.CLIPImageProcessorPil(
         size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
     ),
-    "convnext": ConvNextImageProcessorPil(size={"shortest_edge": 32}),
-    "convnext, warped": ConvNextImageProcessorPil(size={"shortest_edge": 384}),
-    "deit": DeiTImageProcessorPil(
+    "convnext": lambda: hf.ConvNextImageProcessorPil(size={"shortest_edge": 32}),
+    "convnext, warped": lambda: hf.ConvNextImageProcessorPil(size={"shortest_edge": 384}),
+    "deit": lambda: hf.DeiTImageProcessorPil(
         size={"height": 40, "width": 36}, crop_size={"height": 33, "width": 48}
     ),
-    "beit": BeitImageProcessorPil(do_center_crop=True, do_normalize=False),
+    "beit": lambda: hf.BeitImageProcessorPil(do_center_crop=True, do_normalize=False),
 }
 
 
@@ -117,7 +111,7 @@ def _seen(content: bytes) -> Image.Image:
 
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_images_become_what_the_processor_makes_of_them(bundle: Bundle, name: str) -> None:
-    processor = PROCESSORS[name]
+    processor = PROCESSORS[name]()
     part = preprocess.from_transformers(processor)
     files = [content for content, _ in pictures({"clip": 200, "convnext, warped": 8}.get(name, 40))]
     found = _made(bundle, part, files)
@@ -130,7 +124,7 @@ def test_images_become_what_the_processor_makes_of_them(bundle: Bundle, name: st
 
 def test_the_network_gives_the_same_predictions_of_files_as_of_tensors(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    processor = PROCESSORS["clip"]
+    processor = PROCESSORS["clip"]()
     network = nn.Sequential(
         *(nn.Conv2d(3, 4, 5, 3), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(400, 3))
     )
@@ -157,7 +151,7 @@ def test_processors_that_resize_otherwise_are_refused_by_name() -> None:
             "ViTImageProcessor", (backend,), {"image_processor": None}
         ),
         "of the common steps": type(
-            "OwnProcessor", (ViTImageProcessorPil,), {"resize": lambda self, image: image}
+            "OwnProcessor", (hf.ViTImageProcessorPil,), {"resize": lambda self, image: image}
         ),
     }
     for reason, kind in kinds.items():
@@ -168,14 +162,16 @@ def test_processors_that_resize_otherwise_are_refused_by_name() -> None:
     with pytest.raises(ExportError, match=r"or an image processor, got builtins\.int"):
         preprocess.from_transformers(3)
     with pytest.raises(ExportError, match="expects fields of mode, size"):
-        preprocess.from_transformers(PROCESSORS["vit"], sharpen=True)
-    named = preprocess.from_transformers(PROCESSORS["vit"], input="x", background=None)
+        preprocess.from_transformers(PROCESSORS["vit"](), sharpen=True)
+    named = preprocess.from_transformers(PROCESSORS["vit"](), input="x", background=None)
     assert (named.input, named.background) == ("x", None)
-    padded = ViTImageProcessorPil(do_pad=True)
+    padded = hf.ViTImageProcessorPil(do_pad=True)
     with pytest.raises(ExportError, match="without `do_pad`"):
         preprocess.from_transformers(padded)
     with pytest.raises(ExportError, match="shortest_edge"):
-        preprocess.from_transformers(ViTImageProcessorPil(size={"max_height": 3, "max_width": 4}))
+        preprocess.from_transformers(
+            hf.ViTImageProcessorPil(size={"max_height": 3, "max_width": 4})
+        )
 
 
 def test_modes_layouts_and_sizes_are_as_declared(bundle: Bundle) -> None:
