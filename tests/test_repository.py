@@ -59,7 +59,8 @@ def test_each_script_is_executable_and_stops_at_the_first_failure(script: str) -
 
 def test_continuous_integration_calls_the_scripts() -> None:
     commands = _text(ROOT / ".ci/run").splitlines()
-    assert commands[-3:] == ["scripts/install", "scripts/check", "scripts/test"]
+    called = [command for command in commands if command.startswith("scripts/")]
+    assert called == ["scripts/install", "scripts/check", "scripts/test"]
 
 
 def test_no_file_names_the_host_of_a_registry() -> None:
