@@ -26,7 +26,6 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 
 from dubito.engine.distilled.lessons import Lessons
@@ -120,11 +119,15 @@ def certify(
 
 def auroc(near: Floats, far: Floats) -> float:
     """The probability that a far row has more than a near one, ties counted half."""
+    from scipy.stats import rankdata
+
     ranks = rankdata(np.concatenate([near, far]))[len(near) :]
     return float((ranks.sum() - len(far) * (len(far) + 1) / 2) / (len(near) * len(far)))
 
 
 def _agreement(one: Compared, factor: Tensor | None) -> Figures:
+    from scipy.stats import rankdata  # which takes a second to import
+
     said, known = one.said, one.known
     mean = (said.mean - known.mean).abs().double()
     epistemic, expected = (
