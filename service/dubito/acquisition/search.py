@@ -209,18 +209,23 @@ class Search:
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Go on where another search with the same arguments was."""
         self.done = int(np.asarray(state["done"]))
-        self._keepers = []
-        while f"{len(self._keepers)}.scores" in state:
-            prefix = f"{len(self._keepers)}."
-            keeper = self._keeper()
-            keeper.restore(
-                {
-                    name.removeprefix(prefix): array
-                    for name, array in state.items()
-                    if name.startswith(prefix)
-                }
-            )
-            self._keepers.append(keeper)
+        self._keepers = self._kept(state)
+
+    def absorb(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take in what another search with the same arguments found in rows of its own.
+
+        The best of all rows are among the best of each part, and rows have an order of their own,
+        so it makes no difference how a pool is cut.
+
+        Args:
+            state: of that search, which saw none of the rows that this one saw.
+        """
+        found = self._kept(state)
+        if not self._keepers:
+            self._keepers = [self._keeper() for _ in found]
+        for keeper, other in zip(self._keepers, found, strict=True):
+            keeper.add(other.scores, other.words, other.indices, other.labels)
+        self.done = max(self.done, int(np.asarray(state["done"])))
 
     @property
     def chunk_rows(self) -> int:
@@ -249,6 +254,22 @@ class Search:
     def _takes_all(self) -> bool:
         """Whether a joint strategy compares the whole pool, so that no ranking is needed."""
         return isinstance(self.strategy, JointStrategy) and self._open_rows <= self.limit
+
+    def _kept(self, state: Mapping[str, NDArray[np.generic]]) -> list[TopK]:
+        """The keepers that `state` wrote down."""
+        keepers: list[TopK] = []
+        while f"{len(keepers)}.scores" in state:
+            prefix = f"{len(keepers)}."
+            keeper = self._keeper()
+            keeper.restore(
+                {
+                    name.removeprefix(prefix): array
+                    for name, array in state.items()
+                    if name.startswith(prefix)
+                }
+            )
+            keepers.append(keeper)
+        return keepers
 
     def _keeper(self) -> TopK:
         per_class = self.acquisition.per_class

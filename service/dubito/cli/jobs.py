@@ -24,6 +24,7 @@ from dubito.registry import JobFact
 
 if TYPE_CHECKING:
     from dubito.application import Application
+    from dubito.jobs.scan import Searchers
 
 jobs = typer.Typer(help="Long work on stored pools.", invoke_without_command=True)
 
@@ -98,15 +99,20 @@ def write_result(running: Application, job: str, out: Path | None) -> None:
     messages().print(f"written to {out}")
 
 
-def follow(running: Application, fact: JobFact) -> JobFact:
+def follow(running: Application, fact: JobFact, searchers: Searchers | None = None) -> JobFact:
     """Run a job here, or watch the server that took it, with a bar until its end.
 
     Ctrl-C cancels the job.
 
+    Args:
+        running: the application.
+        fact: the job.
+        searchers: who searches in the place of this process's device.
+
     Raises:
         DubitoError: it failed or was cancelled.
     """
-    running.runner.start(only=fact.id)
+    running.runner.start(only=fact.id, searchers=searchers)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -46,14 +46,15 @@ def request_options(
         return {k: _read(k, v, offered[k]) for k, v in values.items() if v is not None}
 
     parameters = [_parameter(name, field) for name, field in offered.items()]
-    return lambda command: _spread(command, parameters, receive)
+    return lambda command: _spread(command, parameters, receive, "chosen")
 
 
-def declared_options(schema: type[object]) -> Callable[[Command], Command]:
+def declared_options(schema: type[object], *, into: str = "chosen") -> Callable[[Command], Command]:
     """Give a command the options that the annotations of a dataclass are; none is left out.
 
     Args:
         schema: its fields, those without a default first.
+        into: the argument of the command that gets them, by name.
     """
     hints = get_type_hints(schema, include_extras=True)
     parameters = [
@@ -67,7 +68,7 @@ def declared_options(schema: type[object]) -> Callable[[Command], Command]:
         )
         for field in dataclasses.fields(schema)  # type: ignore[arg-type]
     ]
-    return lambda command: _spread(command, parameters, lambda values: values)
+    return lambda command: _spread(command, parameters, lambda values: values, into)
 
 
 def whole_numbers(name: str, text: str) -> list[int]:
@@ -85,20 +86,23 @@ def whole_numbers(name: str, text: str) -> list[int]:
 
 
 def _spread(
-    command: Command, spread: list[inspect.Parameter], receive: Callable[[Chosen], Chosen]
+    command: Command,
+    spread: list[inspect.Parameter],
+    receive: Callable[[Chosen], Chosen],
+    into: str,
 ) -> Command:
-    """A command with some parameters in the place of `chosen`, for typer to read."""
+    """A command with some parameters in the place of one, for typer to read."""
 
     @wraps(command)
     def run(**values: object) -> None:
         chosen = receive({parameter.name: values.pop(parameter.name) for parameter in spread})
-        command(**values, chosen=chosen)
+        command(**values, **{into: chosen})
 
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
         declared = parameter.replace(annotation=hints[parameter.name], kind=_KEYWORD)
-        parameters.extend(spread if parameter.name == "chosen" else [declared])
+        parameters.extend(spread if parameter.name == into else [declared])
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import orjson
@@ -16,12 +19,33 @@ from dubito.asked import SelectBody, SelectOrder, order_of
 from dubito.cli.bodies import others, overlay, read_file
 from dubito.cli.console import application, finish, local_caller, output, read_rows
 from dubito.cli.jobs import follow
-from dubito.cli.options import Chosen, request_options
+from dubito.cli.options import Chosen, declared_options, request_options
 from dubito.cli.tables import TensorsOption
+from dubito.cluster.installed import check_installed
 from dubito.columns import to_json
 from dubito.errors import InputError
 
+if TYPE_CHECKING:
+    from dubito.jobs.scan import Searchers
 
+
+@dataclass(frozen=True)
+class How:
+    """How a selection is made and shown."""
+
+    tensors: TensorsOption = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray",
+            help="Search a stored pool by the workers of a Ray cluster: that of RAY_ADDRESS, else "
+            "one that runs here, else one that ends with the command.",
+        ),
+    ] = False
+
+
+@declared_options(How, into="how")
 @request_options(
     SelectOrder, but=("model", "inputs", "targets", "exclude", "maximize", "preprocess")
 )
@@ -48,8 +72,7 @@ def select(
         bool | None, typer.Option(help="Optimisation: small values are good.")
     ] = None,
     chosen: Chosen,
-    tensors: TensorsOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
+    how: Chosen,
 ) -> None:
     """Choose the rows of a file to label next."""
     options = {
@@ -57,19 +80,25 @@ def select(
         **({} if targets is None else {"targets": _rows_alone(targets)}),
         **({} if exclude is None else {"exclude": _indices(exclude)}),
         **({} if minimize is None else {"maximize": not minimize}),
-        **({"preprocess": False} if tensors else {}),
+        **({"preprocess": False} if how["tensors"] else {}),
     }
     body = read_fields(SelectBody, overlay(SelectBody, data, options))
     if (body.inputs is None) == (body.pool is None):
         raise InputError("expected --data FILE or --pool NAME, got both or neither: choose one")
     order = order_of(SelectOrder, body, model=model, **others(SelectBody, chosen))
-    with application() as running:
+    if how["ray"]:
+        check_installed()
+    if how["ray"] and body.pool is None:
+        raise InputError("--ray: expected --pool NAME, got rows: `dubito pool add` stores them")
+    with application() as running, _searchers(is_wanted=how["ray"]) as searchers:
         if body.pool is None:
             head = orjson.loads(to_json(finish(running.ask(order), "choosing").head()))
         else:
             accepted = running.jobs.select(order, local_caller())
-            head = orjson.loads(b"".join(running.jobs.result(follow(running, accepted).id)[1]))
-    if as_json:
+            head = orjson.loads(
+                b"".join(running.jobs.result(follow(running, accepted, searchers).id)[1])
+            )
+    if how["as_json"]:
         typer.echo(to_json(head))
         return
     ids = {body.id_column or "file": head["ids"]} if "ids" in head else {}
@@ -77,6 +106,22 @@ def select(
     for index, score, *own in zip(head["indices"], head["scores"], *ids.values(), strict=True):
         table.add_row(str(index), f"{score:.4g}", *map(str, own))
     output().print(table)
+
+
+@contextmanager
+def _searchers(*, is_wanted: bool) -> Iterator[Searchers | None]:
+    """The workers of a cluster, where they are wanted."""
+    if not is_wanted:
+        yield None
+        return
+    from dubito.cluster.joining import check_storage, joined
+    from dubito.cluster.searching import ClusterSearch
+    from dubito.settings import Settings
+
+    settings = Settings()
+    with joined(None) as cluster:
+        check_storage(settings, cluster)
+        yield ClusterSearch(settings, cluster)
 
 
 def _rows_alone(path: Path) -> object:

@@ -7,6 +7,7 @@ import gc
 import logging
 import socket
 import sys
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from threading import Timer
@@ -20,6 +21,8 @@ import uvicorn
 from dubito.api import Server, check_bind, check_tls, create_app
 from dubito.cli.console import messages
 from dubito.cli.database import prepare_database
+from dubito.cli.options import Chosen, declared_options
+from dubito.cluster.installed import check_installed
 from dubito.engine.summing.compiled import is_compiled, warm_up
 from dubito.errors import InputError
 from dubito.presence import announced
@@ -33,7 +36,26 @@ IMPORTED_LATE = (
 )
 
 
+@dataclass(frozen=True)
+class OnRay:
+    """Whether a cluster serves, and which."""
+
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray",
+            help="Serve by replicas on a Ray cluster, each with a device of its own: on ADDRESS, "
+            "else on one that runs here, else on one that ends with the command.",
+        ),
+    ] = False
+    address: Annotated[
+        str | None, typer.Argument(help="With --ray: address of the cluster, HOST:PORT.")
+    ] = None
+
+
+@declared_options(OnRay)
 def serve(
+    *,
     host: Annotated[
         str | None, typer.Option(help="Address to bind to. Default: DUBITO_HOST, else 127.0.0.1.")
     ] = None,
@@ -68,21 +90,53 @@ def serve(
             help="Make the demonstration models that do not exist yet, and keep them loaded.",
         ),
     ] = False,
+    chosen: Chosen,
 ) -> None:
     """Serve the models of the data directory over HTTP."""
-    chosen: dict[str, object] = {"host": host, "port": port, "insecure": insecure or None}
-    chosen |= {"tls_cert": tls_cert, "tls_key": tls_key, "devices": devices}
+    on_ray = _checked(OnRay(**chosen))
+    asked: dict[str, object] = {"host": host, "port": port, "insecure": insecure or None}
+    asked |= {"tls_cert": tls_cert, "tls_key": tls_key, "devices": devices}
     settings = Settings.model_validate(
         Settings().model_dump()
-        | {name: value for name, value in chosen.items() if value is not None}
+        | {name: value for name, value in asked.items() if value is not None}
     )
     check_bind(settings)
     check_tls(settings)
+    if on_ray.ray:
+        prepare_database(settings)
+        _serve_on_ray(_with_demonstration(settings) if demo else settings, on_ray.address)
+        return
     with bind(settings.host, settings.port) as listening:  # before anything is loaded
         if settings.grpc_port:
             bind(settings.host, settings.grpc_port, "DUBITO_GRPC_PORT").close()
         prepare_database(settings)  # said here in one line, rather than by a server that fails
         _serve(_with_demonstration(settings) if demo else settings, listening)
+
+
+def _checked(on_ray: OnRay) -> OnRay:
+    """Refuse an address without --ray, and --ray without Ray.
+
+    Raises:
+        InputError: one of both.
+    """
+    if on_ray.ray:
+        check_installed()
+    elif on_ray.address is not None:
+        raise InputError(
+            f"expected an address with --ray alone, got {on_ray.address[:80]!r}: write "
+            "--ray ADDRESS, or leave it out"
+        )
+    return on_ray
+
+
+def _serve_on_ray(settings: Settings, address: str | None) -> None:
+    from dubito.cluster.deploying import deployed
+
+    with deployed(settings, address) as service:
+        messages().print(f"Dubito serves on {service.url}, {service.shown}")
+        if service.is_own:
+            with announced(settings.data_dir, service.url):
+                service.wait()
 
 
 def _serve(settings: Settings, listening: socket.socket) -> None:

@@ -5,6 +5,7 @@
     runner.py      the thread that takes jobs, keeps them, and ends them
     lane.py        the device worker's lane behind all requests
     task.py        one job from where it stands to its end
+    needed.py      the networks, the pool and the search of a job, by its record
     plan.py        what is settled when a job begins, so that a restart computes the same bits
     scan.py        a pool through the network, block by block, with checkpoints
     predicting.py  what a prediction keeps of every block

@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, wait
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from dubito.serving.worker import Check, Job, Worker
+
+if TYPE_CHECKING:
+    from dubito.jobs.scan import Searchers
 
 T = TypeVar("T")
 
@@ -24,11 +27,15 @@ class Lane:
     Args:
         worker: owns the device.
         stopped: set when the job shall end.
+        searchers: who searches in the device's place; None: the device does.
     """
 
-    def __init__(self, worker: Worker, stopped: threading.Event) -> None:
+    def __init__(
+        self, worker: Worker, stopped: threading.Event, searchers: Searchers | None = None
+    ) -> None:
         self._worker = worker
         self._stopped = stopped
+        self.searchers = searchers
 
     def submit(self, task: Callable[[Check], T]) -> Job[T]:
         """Queue a task behind all requests.

@@ -17,6 +17,7 @@ import structlog
 from dubito.errors import DubitoError, UnavailableError
 from dubito.jobs.desk import Desk
 from dubito.jobs.lane import Lane, StoppedError
+from dubito.jobs.scan import Searchers
 from dubito.jobs.task import Task
 from dubito.models.library import Library
 from dubito.pools import Shelf
@@ -60,16 +61,18 @@ class Runner:
         self._seen: dict[str, tuple[int, float]] = {}
         self._tidied_s = -_TIDY_EVERY_S
         self._only: str | None = None
+        self._searchers: Searchers | None = None
         self._thread = threading.Thread(target=self._run, name="dubito-jobs", daemon=True)
         desk.listen(self._hear)
 
-    def start(self, *, only: str | None = None) -> None:
+    def start(self, *, only: str | None = None, searchers: Searchers | None = None) -> None:
         """Start the thread.
 
         Args:
             only: id of the one job that it shall take; None: all.
+            searchers: who searches in the place of this server's device.
         """
-        self._only = only
+        self._only, self._searchers = only, searchers
         self._thread.start()
 
     def close(self) -> None:
@@ -148,7 +151,7 @@ class Runner:
                 self._library,
                 self._shelf,
                 self._settings,
-                Lane(self._worker, self._stopped),
+                Lane(self._worker, self._stopped, self._searchers),
             )
             task.run()
         except StoppedError:

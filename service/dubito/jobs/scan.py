@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from torch import Tensor
 
+from dubito.arrays import Arrays
 from dubito.jobs.lane import Lane
+from dubito.jobs.plan import JobPlan
+from dubito.registry import JobFact
 from dubito.serving.worker import Check, Job
 
 T = TypeVar("T")
@@ -71,7 +74,7 @@ class Scan:
             DubitoError: whatever a block raised.
         """
         waiting: deque[tuple[int, int, Job[T]]] = deque()
-        pace = _Pace(done)
+        pace = Pace(done)
         try:
             for start in range(done, self.total, self.block_rows):
                 stop = min(start + self.block_rows, self.total)
@@ -90,7 +93,7 @@ class Scan:
         block = self.read(start, stop)
         return self.lane.submit(lambda check: kind.predict(block, start, check))
 
-    def _take(self, kind: Kind[T], waiting: deque[tuple[int, int, Job[T]]], pace: _Pace) -> None:
+    def _take(self, kind: Kind[T], waiting: deque[tuple[int, int, Job[T]]], pace: Pace) -> None:
         start, stop, job = waiting[0]
         computed = self.lane.result(job)
         waiting.popleft()
@@ -99,8 +102,31 @@ class Scan:
             self.checkpoint(stop, kind.part(), pace.reached(stop))
 
 
-class _Pace:
-    """Rows per second, as of the last checkpoints."""
+class Searchers(Protocol):
+    """Others who search in the place of this server's device, such as the workers of a cluster."""
+
+    def search(
+        self, fact: JobFact, plan: JobPlan, start: int, total: int
+    ) -> Iterator[tuple[int, Arrays]]:
+        """What was found in each block, as the state of a search that saw it alone, in order.
+
+        Args:
+            fact: the job, a selection.
+            plan: its blocks, and how they are computed.
+            start: first row that is looked at.
+            total: N.
+
+        Yields:
+            The row that a block ends with, and what was found in it.
+        """
+
+
+class Pace:
+    """Rows per second, as of the last checkpoints.
+
+    Args:
+        done: rows so far.
+    """
 
     def __init__(self, done: int) -> None:
         self._done = done
@@ -109,9 +135,11 @@ class _Pace:
 
     @property
     def since_s(self) -> float:
+        """Time since the last checkpoint."""
         return time.monotonic() - self._at_s
 
     def reached(self, done: int) -> float:
+        """Rows per second, at a checkpoint."""
         rate = (done - self._done) / max(self.since_s, 1e-6)
         past = rate if self._rate is None else self._rate
         self._done, self._at_s = done, time.monotonic()

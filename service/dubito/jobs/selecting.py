@@ -59,6 +59,11 @@ class Selecting:
         """Take in how the search stands at row `stop`; it may be further by now."""
         self._state = computed
 
+    def absorb(self, found: Arrays) -> None:
+        """Take in what another search found in the next rows."""
+        self._search.absorb(found)
+        self._state = self._search.state()
+
     def part(self) -> bytes:
         """The best rows so far."""
         return write_npz(self._state)

@@ -6,7 +6,6 @@ Flow: networks and pool → plan, made or taken from the record → parts so far
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,36 +13,33 @@ from typing import TypeVar
 
 import numpy as np
 import orjson
-import torch
 from torch import Tensor
 
 from dubito import disk
 from dubito.acquisition import Search
 from dubito.acquisition.search import NUMBERS_AT_ONCE, numbers_read
 from dubito.answered import SelectReply, sampling_fields
-from dubito.arrays import Arrays, load
+from dubito.arrays import Arrays
 from dubito.calibration.promises.policy import DECISIONS
 from dubito.calibration.record import Calibration
-from dubito.engine import Engine, Inputs
+from dubito.engine import Engine
 from dubito.engine.calling.sampling import FITTED
 from dubito.engine.network import Network, num_values
 from dubito.jobs.desk import Desk
 from dubito.jobs.distilling import Distilling, Picked
 from dubito.jobs.fitting import Fitting, KeptRows, MadeFit, in_network_units
 from dubito.jobs.lane import Lane, StoppedError
-from dubito.jobs.orders import members_of, predict_order, sampling_of, select_order
+from dubito.jobs.needed import network_of, pool_of, read_part, search_of, targets_of
+from dubito.jobs.orders import members_of, predict_order, sampling_of
 from dubito.jobs.plan import MAX_BLOCK_ROWS, JobPlan, Predict, fixed, machine, make_plan
 from dubito.jobs.predicting import Predicting
 from dubito.jobs.results import MEDIA_TYPES, write_result
-from dubito.jobs.scan import Kind, Scan
+from dubito.jobs.scan import Kind, Pace, Scan, Searchers
 from dubito.jobs.selecting import Selecting
 from dubito.media import JSON
 from dubito.models.library import Library
-from dubito.models.members import predictor
 from dubito.pools import PoolData, Shelf
-from dubito.preprocess import image_input
 from dubito.registry import JobFact, PartFact
-from dubito.serving.selecting import begin
 from dubito.settings import Settings
 
 T = TypeVar("T")
@@ -92,7 +88,7 @@ class Task:
             StoppedError: it was cancelled, or is not this server's any more.
             DubitoError: it failed, for the reason that the error names.
         """
-        self._network = self._load()
+        self._network = network_of(self._fact, self._library)
         if self._fact.kind == "fit":
             self._fit()
             return
@@ -108,17 +104,8 @@ class Task:
         return self._data
 
     def _opened(self) -> PoolData:
-        """The pool, as the network reads it."""
-        pool_format = str(self._fact.order["pool_format"])
-        data = self._shelf.open(self._fact.pool_digest, pool_format)
-        manifest, preprocess = self._network.manifest, None
-        if manifest.preprocess is not None:
-            preprocess = self._fact.order.get("preprocess") is not False
-        data.read_for(manifest.inputs, preprocess=preprocess, image=image_input(manifest))
-        id_column = self._fact.order.get("id_column")
-        if id_column is not None:
-            data.name_by(str(id_column))
-        return data
+        in_parts = self._lane.searchers is not None
+        return pool_of(self._fact, self._shelf, self._network, in_parts=in_parts)
 
     def _fit(self) -> None:
         fact, order = self._fact, self._fact.order
@@ -179,15 +166,6 @@ class Task:
         self._scan(kind, plan, len(picked), read)
         return kind.finish(self._lane, truths)
 
-    def _load(self) -> Network:
-        fact, members = self._fact, self._fact.order["members"]
-        assert members is None or isinstance(members, list)
-        version = self._library.version(fact.model, str(fact.version))
-        versions = [self._library.version(fact.model, str(number)) for number in members or ()]
-        network = predictor(self._library, version, versions)
-        self._library.bring_fit(version, self._sampling.fit, network)
-        return network
-
     def _predict(self) -> None:
         limit = self._settings.max_sample_values
         per_row = num_values(self._network, self._sampling, 1)
@@ -222,12 +200,12 @@ class Task:
         return max(1, NUMBERS_AT_ONCE // numbers_read(self._network.manifest))
 
     def _select(self) -> None:
-        order = select_order(self._fact, self._targets())
+        targets = targets_of(self._fact, self._objects)
         limit = self._settings.max_calibration_values
         total = len(self._data)
 
         def search(network: Network) -> Search:
-            return begin(order, network, self._sampling, total, limit)
+            return search_of(self._fact, network, targets, total, limit)
 
         free = search(self._network)
         rows = min(free.chunk_rows, total)
@@ -244,8 +222,12 @@ class Task:
         parts = self._store.parts(self._fact.id) if self._done else ()
         if parts:
             kind.restore(self._arrays(parts[-1].digest))
-        read = self._read if self._pool.has_files else lambda start, stop: {}  # decoding takes long
-        self._scan(kind, plan, kind.rows_to_scan, read, only_last=True)
+        if self._lane.searchers is None:
+            reads = self._pool.has_files  # decoding takes long
+            read = self._read if reads else lambda start, stop: {}
+            self._scan(kind, plan, kind.rows_to_scan, read, only_last=True)
+        else:
+            self._scan_elsewhere(kind, plan, self._lane.searchers)
         choice = kind.finish(self._lane)
         version, members = self._fact.version, members_of(self._fact)
         names = self._pool.names(np.asarray(choice.indices, np.int64))
@@ -254,13 +236,6 @@ class Task:
         with self._shelf.incoming() as path:
             path.write_bytes(orjson.dumps(reply.head(), option=orjson.OPT_SERIALIZE_NUMPY))
             self._succeed(path, JSON, ())
-
-    def _targets(self) -> Inputs | None:
-        digest = self._fact.order["targets"]
-        if digest is None:
-            return None
-        arrays = self._arrays(str(digest))
-        return {name: torch.from_numpy(rows) for name, rows in arrays.items()}
 
     def _calibration(self) -> Calibration | None:
         number = self._fact.order["active"]
@@ -321,7 +296,31 @@ class Task:
     def _scan(
         self, kind: Kind[T], plan: JobPlan, total: int, read: ReadRows, *, only_last: bool = False
     ) -> None:
-        """Go through the rows; of parts that hold all so far only the last one is kept."""
+        """Go through the rows; see `_checkpoints`."""
+        scan = Scan(
+            read=read,
+            total=total,
+            block_rows=plan.block_rows,
+            lane=self._lane,
+            checkpoint=self._checkpoints(kind, only_last=only_last),
+            every_s=self._settings.job_checkpoint_ms / 1000,
+        )
+        scan.run(kind, self._done)
+
+    def _scan_elsewhere(self, kind: Selecting, plan: JobPlan, searchers: Searchers) -> None:
+        """Have others look at the rows; what they found of each block comes in their order."""
+        checkpoint, pace = self._checkpoints(kind, only_last=True), Pace(self._done)
+        every_s, total = self._settings.job_checkpoint_ms / 1000, kind.rows_to_scan
+        for stop, found in searchers.search(self._fact, plan, self._done, total):
+            self._lane.check()
+            kind.absorb(found)
+            if pace.since_s >= every_s or stop == total:
+                checkpoint(stop, kind.part(), pace.reached(stop))
+
+    def _checkpoints(
+        self, kind: Kind[T], *, only_last: bool
+    ) -> Callable[[int, bytes, float], None]:
+        """What writes a part down; of parts that hold all so far only the last one is kept."""
         before: str | None = None
 
         def checkpoint(stop: int, content: bytes, rate: float) -> None:
@@ -338,15 +337,7 @@ class Task:
                 self._objects.delete(str(before))
             before = digest
 
-        scan = Scan(
-            read=read,
-            total=total,
-            block_rows=plan.block_rows,
-            lane=self._lane,
-            checkpoint=checkpoint,
-            every_s=self._settings.job_checkpoint_ms / 1000,
-        )
-        scan.run(kind, self._done)
+        return checkpoint
 
     def _read(self, start: int, stop: int) -> dict[str, Tensor]:
         return self._network.read_inputs(self._data.rows(start, stop))
@@ -358,9 +349,7 @@ class Task:
             yield {**({} if names is None else {"ids": names}), **self._arrays(part.digest)}
 
     def _arrays(self, digest: str) -> Arrays:
-        arrays = load(io.BytesIO(b"".join(self._objects.pieces(digest))))
-        assert isinstance(arrays, dict)  # as `write_npz` wrote it
-        return arrays
+        return read_part(self._objects, digest)
 
     def _succeed(self, path: Path, media_type: str, warnings: tuple[str, ...]) -> None:
         """Keep the result, write it down, then remove all else."""

@@ -8,6 +8,7 @@
     images.py       archives of images, `.zip` and `.tar`
     unpack.py       a file of any of these, verified and laid out as plain arrays
     data.py         those arrays, memory-mapped
+    ranged.py       pools read where they lie, in parts
     cache.py        a bounded folder of them, by digest
     addresses.py    files in an object store that the operator allowed
     shelf.py        pools in and out

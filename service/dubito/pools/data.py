@@ -77,26 +77,43 @@ class PoolData:
         DubitoError: an array in it is damaged.
     """
 
+    _files: StoredFiles | None = None
+
     def __init__(self, folder: Path) -> None:
         index = orjson.loads((folder / INDEX).read_bytes())
-        self._num_rows = int(index["num_rows"])
-        self._maps: list[mmap.mmap] = []
-        self._arrays: dict[str, NDArray[np.generic]] = {}
-        self._features = index["columns"][0].get("features", [])
-        self._inputs: Sequence[InputSpec] = ()
-        self._preprocess: bool | None = None
-        self._ids: NDArray[np.generic] | None = None
-        self._read_bytes = 0
+        self._hold({}, int(index["num_rows"]), index["columns"][0].get("features", []))
         for number, column in enumerate(index["columns"]):
             path = folder / f"{number}.npy"
             if disk.digest(path) != column["sha256"]:
                 raise DubitoError(f"array {number} of the pool in {folder.name} is damaged")
             self._arrays[column["name"]] = self._mapped(path)
-        self._files: StoredFiles | None = None
-        self._image = IMAGE.name
         if ENDS in self._arrays:
             content, ends = self._arrays.pop(IMAGE.name), self._arrays.pop(ENDS)
-            self._files = StoredFiles(content, ends)  # type: ignore[arg-type]
+            self._files = StoredFiles(content, ends)
+
+    @classmethod
+    def over(cls, arrays: Mapping[str, Any], num_rows: int, features: Sequence[str]) -> PoolData:
+        """A pool of arrays that lie elsewhere.
+
+        Args:
+            arrays: by name; each gives its rows by a slice, or by ascending indices.
+            num_rows: N.
+            features: names of the columns, where one array was stored as them.
+        """
+        data = cls.__new__(cls)
+        data._hold(arrays, num_rows, features)
+        return data
+
+    def _hold(self, arrays: Mapping[str, Any], num_rows: int, features: Sequence[str]) -> None:
+        self._num_rows = num_rows
+        self._arrays: dict[str, Any] = dict(arrays)
+        self._features = list(features)
+        self._maps: list[mmap.mmap] = []
+        self._inputs: Sequence[InputSpec] = ()
+        self._preprocess: bool | None = None
+        self._ids: NDArray[np.generic] | None = None
+        self._read_bytes = 0
+        self._image = IMAGE.name
 
     def __len__(self) -> int:
         return self._num_rows
@@ -173,6 +190,7 @@ class PoolData:
                     f"{len(indices)} of {size:,} together: ask for fewer at once"
                 )
             return [data_url(content) for content in self._files[indices]]
+        copies: dict[str, NDArray[np.generic]]
         copies = {name: array[indices] for name, array in self._arrays.items()}
         if list(copies) == [UNNAMED]:
             return copies[UNNAMED]

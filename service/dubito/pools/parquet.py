@@ -72,6 +72,31 @@ def open_parquet(path: Path, limit_bytes: int) -> Iterator[list[ColumnStream]]:
         ) from error
 
 
+def group_arrays(
+    file: pq.ParquetFile, group: int, columns: Sequence[ColumnFact]
+) -> dict[str, NDArray[np.generic]]:
+    """The arrays of one row group, by name, as `open_parquet` makes them of the whole file.
+
+    Args:
+        file: that was verified.
+        group: its number.
+        columns: arrays of numbers, as they were found then.
+    """
+    names = [name for fact in columns for name in (fact.features or (fact.name,))]
+    table = file.read_row_group(group, columns=names, use_threads=False)
+    found: dict[str, NDArray[np.generic]] = {}
+    for fact in columns:
+        if fact.features:
+            block = np.empty((table.num_rows, *fact.shape), fact.dtype)
+            for index, name in enumerate(fact.features):
+                block[:, index] = table.column(name).to_numpy()
+        else:
+            flat, shape = _nested(table.column(fact.name).combine_chunks())
+            block = flat.reshape(shape).astype(fact.dtype, copy=False)
+        found[fact.name] = block
+    return found
+
+
 def _check_size(file: pq.ParquetFile, limit_bytes: int) -> None:
     """Refuse what would be too large once decoded, by the counts that the file states."""
     metadata = file.metadata

@@ -20,6 +20,7 @@ from dubito.names import ANONYMOUS
 from dubito.pools.addresses import check_address, pack_folder, pieces_of
 from dubito.pools.cache import PoolCache
 from dubito.pools.data import PoolData, PoolRows
+from dubito.pools.ranged import open_ranged
 from dubito.pools.unpack import FORMATS, Contents, unpack
 from dubito.registry import PoolFact
 from dubito.registry.pools import NewPool, PoolStore, unknown_pool
@@ -194,6 +195,20 @@ class Shelf:
             data = PoolData(room)  # readable to its end, whatever the cache does
             self._cache.keep(digest, room)
         return data
+
+    def open_parts(self, digest: str, format: str, name: str) -> PoolData:
+        """The rows of a pool where they lie, if its format allows it; else as `open` has them.
+
+        Args:
+            digest: of the pool.
+            format: of its object.
+            name: of the pool.
+
+        Raises:
+            DubitoError: the store does not hold it.
+        """
+        data = open_ranged(self._store.objects, self._store.get(name))
+        return self.open(digest, format) if data is None else data
 
 
 def _endings() -> str:

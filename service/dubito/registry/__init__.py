@@ -7,6 +7,7 @@
     database.py    connections and transactions
     records.py     from names to records, and from records to facts
     objects.py     bundles by SHA-256 in an object store
+    buckets.py     such stores, and their addresses
     cache.py       those of a distant store, kept here
     revisions.py   what a change of an alias expects of the present one
     noting.py      changes, for the audit and for who listens

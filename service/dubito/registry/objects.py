@@ -8,31 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
 from dubito import disk
-from dubito.addresses import is_loopback
-from dubito.errors import DubitoError, InputError, UnavailableError
+from dubito.errors import DubitoError, InputError
+from dubito.registry.buckets import PIECE_BYTES, bucket, reachable
 from dubito.registry.cache import BundleCache
 
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _PREFIX = "bundles"
 _SUFFIX = ".dubito"
-_RETRY_AFTER_S = 5.0
-_RETRIES = 3
-_RETRY_FOR = timedelta(seconds=20)
-_PIECE_BYTES = 8 * 2**20
-_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # obstore gives the number in its text alone
 
 
 @dataclass(frozen=True)
@@ -109,7 +101,7 @@ class Objects:
                 f"object store: expected s3://BUCKET/PREFIX or file:///FOLDER, got {got}: correct "
                 "DUBITO_OBJECT_STORE_URL (file:// writes % as %25, ? as %3F and # as %23)"
             )
-        store = _bucket(parts.netloc, parts.path.strip("/") or None, allow_http, environment)
+        store = bucket(parts.netloc, parts.path.strip("/") or None, allow_http, environment)
         return cls(store, f"s3://{parts.netloc}{parts.path}", cache=cache)
 
     def beside(self, prefix: str, suffix: str = "") -> Objects:
@@ -162,6 +154,23 @@ class Objects:
         if hasher.hexdigest() != digest:
             raise DubitoError(f"object {digest} is damaged")
         yield held
+
+    def ranges(self, digest: str, starts: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
+        """Pieces of an object, whose digest cannot be checked so; fewer bytes at its end.
+
+        Args:
+            digest: of the object.
+            starts: first byte of each.
+            sizes: bytes of each, at least 1.
+
+        Raises:
+            DubitoError: the store does not hold the object.
+            UnavailableError: the store does not answer.
+        """
+        with self._found(digest):
+            key = self._key(digest)
+            pieces = obstore.get_ranges(self._store, key, starts=starts, lengths=sizes)
+            return [bytes(piece) for piece in pieces]
 
     def actual_digest(self, digest: str) -> str:
         """The SHA-256 of what the store holds under a digest, read from the store itself.
@@ -216,10 +225,15 @@ class Objects:
             yield from (self._folder / self._prefix).glob(f"*/*{self._suffix}#*")
 
     def _pieces(self, digest: str) -> Iterator[bytes]:
+        with self._found(digest):
+            for piece in obstore.get(self._store, self._key(digest)).stream(PIECE_BYTES):
+                yield bytes(piece)
+
+    @contextmanager
+    def _found(self, digest: str) -> Iterator[None]:
         with self._reachable():
             try:
-                for piece in obstore.get(self._store, self._key(digest)).stream(_PIECE_BYTES):
-                    yield bytes(piece)
+                yield
             except FileNotFoundError as error:
                 raise DubitoError(f"object {digest} is missing from {self._shown}") from error
 
@@ -250,91 +264,8 @@ class Objects:
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:
-        with _reachable(self._shown, self._folder):
+        with reachable(self._shown, self._folder):
             yield
-
-
-def read_address(
-    address: str, *, allow_http: bool = False, environment: Mapping[str, str] = os.environ
-) -> Iterator[bytes]:
-    """The bytes of any object, by its address; whether it may be read is not asked here.
-
-    Args:
-        address: `s3://BUCKET/KEY` or `file:///PATH`.
-        allow_http: as of `Objects.open`.
-        environment: as of `Objects.open`.
-
-    Raises:
-        InputError: nothing is there.
-        UnavailableError: the store does not answer.
-    """
-    parts = urlsplit(address)
-    folder, _, key = parts.path.rpartition("/")
-    with _reachable(f"{parts.scheme}://{parts.netloc}"):
-        try:
-            store: LocalStore | S3Store
-            if parts.scheme == "file":
-                store = LocalStore(folder or "/")
-            else:
-                store, key = _bucket(parts.netloc, None, allow_http, environment), parts.path[1:]
-            for piece in obstore.get(store, key).stream(_PIECE_BYTES):
-                yield bytes(piece)
-        except FileNotFoundError as error:
-            raise InputError("address: expected an object there, got none: correct it") from error
-
-
-def list_below(
-    address: str,
-    most: int,
-    *,
-    allow_http: bool = False,
-    environment: Mapping[str, str] = os.environ,
-) -> list[str]:
-    """Names of the objects below a folder, relative to it; `most` of them.
-
-    Args:
-        address: as of `read_address`, with a slash at its end.
-        most: of which no more are looked for.
-        allow_http: as of `Objects.open`.
-        environment: as of `Objects.open`.
-
-    Raises:
-        InputError: no such folder.
-        UnavailableError: the store does not answer.
-    """
-    parts = urlsplit(address)
-    found: list[str] = []
-    with _reachable(f"{parts.scheme}://{parts.netloc}"):
-        store: LocalStore | S3Store
-        try:
-            if parts.scheme == "file":
-                store = LocalStore(parts.path)
-            else:
-                store = _bucket(parts.netloc, parts.path.strip("/"), allow_http, environment)
-            for batch in obstore.list(store):
-                found += [str(entry["path"]) for entry in batch]
-                if len(found) >= most:
-                    break
-        except FileNotFoundError as error:
-            raise InputError("address: expected a folder there, got none: correct it") from error
-    return found[:most]
-
-
-def _bucket(
-    name: str, prefix: str | None, allow_http: bool, environment: Mapping[str, str]
-) -> S3Store:
-    endpoint = next((environment[key] for key in _ENDPOINTS if environment.get(key)), None)
-    return S3Store(
-        name,
-        prefix=prefix,
-        client_options={
-            "allow_http": _check_endpoint(endpoint, allow_http),
-            "connect_timeout": timedelta(seconds=5),
-            "timeout": timedelta(minutes=10),
-        },
-        retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_FOR},
-        config={"endpoint": endpoint} if endpoint else {},
-    )
 
 
 def _folder_of(path: str) -> Path:
@@ -350,46 +281,3 @@ def _folder_of(path: str) -> Path:
             f"{path}, where an earlier build put it: write its % as %25"
         )
     return folder
-
-
-@contextmanager
-def _reachable(shown: str, folder: Path | None = None) -> Iterator[None]:
-    try:
-        yield
-    except (BaseError, OSError) as error:  # FileNotFoundError: no such bucket
-        refusal = None if folder is None else disk.refusal(folder, _code(error))
-        if refusal is not None:
-            raise refusal from error
-        raise UnavailableError(
-            "the object store does not answer: try again later, or ask whoever runs the server",
-            retry_after_s=_RETRY_AFTER_S,
-            operator=f"the object store {shown} does not answer ({type(error).__name__}): check "
-            "that it runs, that the bucket exists and that the credentials are right",
-        ) from error
-
-
-def _code(error: Exception) -> int | None:
-    """The number of `errno` behind an error."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno
-    stated = _OS_ERROR.search(str(error))
-    return None if stated is None else int(stated[1])
-
-
-def _check_endpoint(endpoint: str | None, allow_http: bool) -> bool:
-    """Whether an endpoint is spoken to without encryption.
-
-    Raises:
-        InputError: it would be, and is not loopback or not allowed.
-    """
-    if endpoint is None:
-        return False
-    parts = urlsplit(endpoint)
-    if parts.scheme == "https":
-        return False
-    if parts.scheme == "http" and allow_http and is_loopback(parts.hostname or ""):
-        return True
-    raise InputError(
-        f"object store: expected an https endpoint, got {parts.scheme}://{parts.hostname}: use "
-        "https (http is for a loopback endpoint, with DUBITO_OBJECT_STORE_ALLOW_HTTP=true)"
-    )

@@ -110,6 +110,11 @@ class PoolStore:
         with self._database.reading() as session:
             return _fact(_find(session, name))
 
+    @property
+    def objects(self) -> Objects:
+        """Where their bytes lie."""
+        return self._objects
+
     def pieces(self, digest: str) -> Iterator[bytes]:
         """The bytes of a pool, which have that digest together.
 

@@ -204,6 +204,11 @@ class Telemetry:
         self._settle()
         return generate_latest(self.registry)
 
+    def computed_s(self) -> float:
+        """Seconds for which devices computed since the start."""
+        self._settle()
+        return self._compute_seconds.total
+
     def _work(
         self, action: str, asked: Asked, began_s: float, ended_s: float, attributes: Attributes
     ) -> None:

@@ -50,6 +50,12 @@ class BulkHistogram(Collector):
             self._sums[label] = self._sums.get(label, 0.0) + float(finite.sum())
             self._counts[label] = self._counts.get(label, 0) + added
 
+    @property
+    def total(self) -> float:
+        """The sum of all values, of all labels together."""
+        with self._lock:
+            return sum(self._sums.values())
+
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """The series, as prometheus-client asks for them."""
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)

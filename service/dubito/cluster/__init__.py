@@ -1,0 +1,15 @@
+"""The same application over many devices, by Ray (the extra `dubito[ray]`).
+
+    installed.py    whether Ray is there, asked before anything of it is imported
+    autoscaling.py  how many replicas the work asks for; without Ray
+    joining.py      a cluster that is there, or one on this machine
+    deploying.py    the application as a deployment of Ray Serve
+    routing.py      which replicas a request may go to, by its model
+    proxying.py     what Serve's proxies do before a replica is chosen
+    headers.py      by which they tell others what they know of a request
+    replica.py      one replica: the application of `create_app`, and what Serve asks of it
+    searching.py    a selection from a pool, by workers
+    frame.py        what a replica puts around it: headers, metrics of all, a warm start
+
+Nothing else of Dubito imports it, but the commands `serve` and `select` once `--ray` is given.
+"""

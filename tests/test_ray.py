@@ -1,0 +1,165 @@
+"""The command `dubito serve --ray` on a cluster of its own: the same application, by replicas.
+
+It needs Ray (`pip install 'dubito[ray]'`); without it, it skips.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from .conftest import Bundles, Server
+from .http import ANIMALS, normals, upload
+from .processes import environment
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+
+SETTINGS = {
+    "DUBITO_RAY_MIN_REPLICAS": "2",
+    "DUBITO_RAY_MAX_REPLICAS": "2",
+    "DUBITO_MAX_QUEUE_MS": "600000",
+    "DUBITO_TRANSFER_TIMEOUT_MS": "1500",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+BODY = {"inputs": normals(3).tolist(), "num_samples": 16}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ray") / "data"
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path, bundles: Bundles) -> Iterator[httpx.Client]:
+    """A client of two replicas that have the model `animals`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dubito", "serve", "--ray", "--port", "0"],
+        env=environment(folder, SETTINGS),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    lines: list[str] = []
+    found = None
+    while found is None:
+        lines.append(process.stderr.readline())
+        assert lines[-1], "".join(lines)
+        found = re.search(r"Dubito serves on (http://\S+),", lines[-1])
+    drain = threading.Thread(target=process.stderr.read)
+    drain.start()
+    try:
+        with httpx.Client(base_url=found[1], timeout=60) as client:
+            upload(client, "animals", bundles("first")).raise_for_status()
+            yield client
+    finally:
+        process.terminate()
+        process.wait(60)
+        drain.join()
+        process.stderr.close()
+
+
+def _answered(client: httpx.Client) -> Counter[str]:
+    """Predictions that each replica answered."""
+    text = client.get("/metrics").raise_for_status().text
+    counts: Counter[str] = Counter()
+    for family in text_string_to_metric_families(text):
+        if family.name == "dubito_http_requests":
+            for sample in family.samples:
+                if sample.labels["route"].endswith("/predict"):
+                    counts[sample.labels["replica"]] += int(sample.value)
+    return counts
+
+
+def test_every_replica_answers_with_the_bytes_of_one_server(
+    service: httpx.Client, folder: Path, serve: Callable[..., Server]
+) -> None:
+    from dubito.settings import Settings
+
+    replies = set()
+    for _ in range(200):
+        with httpx.Client(base_url=service.base_url, timeout=60) as client:
+            replies.add(client.post(f"{ANIMALS}/predict", json=BODY).raise_for_status().content)
+        if len(+_answered(service)) == 2:
+            break
+    assert len(+_answered(service)) == 2
+    alone = serve(Settings(data_dir=folder, num_samples=16, max_queue_ms=600_000))
+    replies.add(httpx.post(f"{alone.url}{ANIMALS}/predict", json=BODY, timeout=60).content)
+    assert len(replies) == 1
+
+
+def test_a_reply_has_one_id_which_is_the_callers_where_there_is_one(service: httpx.Client) -> None:
+    reply = service.post(f"{ANIMALS}/predict", json=BODY, headers={"X-Request-Id": "mine"})
+    assert reply.json()["request_id"] == "mine"
+    assert reply.headers.get_list("X-Request-Id") == ["mine"]
+
+
+def test_errors_headers_and_methods_are_those_of_one_server(service: httpx.Client) -> None:
+    refused = service.post(f"{ANIMALS}/predict", json={"inputs": [[1.0]]})
+    assert refused.status_code == 422
+    assert refused.json()["detail"]
+    assert refused.headers["X-Content-Type-Options"] == "nosniff"
+    assert service.get("/v1/models/none").status_code == 404
+    assert service.get("/health/ready").json()["ready"]
+    assert service.get("/v2/health/ready").status_code == 200
+
+
+def test_a_calibration_on_one_replica_holds_on_all(service: httpx.Client) -> None:
+    rows, labels = normals(120, seed=1).tolist(), [n % 3 for n in range(120)]
+    made = service.post(f"{ANIMALS}/calibrate", json={"inputs": rows, "labels": labels})
+    assert made.status_code == 200, made.text
+    time.sleep(1.2)  # two intervals in which servers look for changes of others
+    seen = set()
+    for _ in range(20):
+        with httpx.Client(base_url=service.base_url, timeout=60) as client:
+            seen.add(client.post(f"{ANIMALS}/predict", json=BODY).json()["calibration"])
+    assert seen == {made.json()["calibration"]}
+
+
+def test_no_request_fails_while_an_alias_moves(service: httpx.Client, bundles: Bundles) -> None:
+    ended, statuses, versions = threading.Event(), Counter[int](), set()
+
+    def ask() -> None:
+        with httpx.Client(base_url=service.base_url, timeout=60) as client:
+            while not ended.is_set():
+                reply = client.post(f"{ANIMALS}/predict", json=BODY)
+                statuses[reply.status_code] += 1
+                versions.add(reply.json().get("version"))
+
+    asking = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in asking:
+        thread.start()
+    version = upload(service, "animals", bundles("second")).raise_for_status().json()["version"]
+    moved = service.put(f"{ANIMALS}/aliases/default", json={"version": version})
+    assert moved.status_code == 200, moved.text
+    until_s = time.monotonic() + 30
+    while version not in versions and time.monotonic() < until_s:
+        time.sleep(0.05)
+    ended.set()
+    for thread in asking:
+        thread.join()
+    assert set(statuses) == {200}
+    assert version in versions
+
+
+def test_a_body_that_pauses_is_ended_by_the_proxy(service: httpx.Client) -> None:
+    import socket
+
+    url = httpx.URL(str(service.base_url))
+    head = (
+        f"POST {ANIMALS}/predict HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+        "Content-Length: 1000\r\n\r\n{"
+    )
+    with socket.create_connection((url.host, url.port or 80), timeout=30) as slow:
+        slow.sendall(head.encode())
+        assert slow.recv(4096).startswith(b"HTTP/1.1 408 ")
