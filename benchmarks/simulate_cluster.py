@@ -6,7 +6,7 @@ A discrete-event simulation (simpy). A device is as the server's: what waits is 
 to the rows of a batch, and takes the time that `bench_engine.py` measured for so many rows, linear
 between them. Beside it a replica reads and writes its requests one after the other, `--request-ms`
 each, while the device computes the batch before: a batch takes the longer of the two. A request has
-one row; it goes to the shorter line of two drawn at random, and is refused where that line is
+`--rows` rows; it goes to the shorter line of two drawn at random, and is refused where that line is
 longer than the server's limit. The number of replicas follows `dubito.cluster.autoscaling`, the
 policy that `dubito serve --ray` uses, on what replicas told of late; a new one takes `--start-s`.
 
@@ -50,14 +50,16 @@ class Cost:
         rows: measured numbers of rows, ascending.
         seconds: of each.
         request_s: of reading and writing one request.
+        each: rows of a request.
     """
 
     rows: tuple[int, ...]
     seconds: tuple[float, ...]
     request_s: float
+    each: int
 
     @classmethod
-    def read(cls, path: Path, network: str, request_s: float) -> Cost:
+    def read(cls, path: Path, network: str, request_s: float, each: int) -> Cost:
         """As `bench_engine.py` left it, of the fewest samples."""
         of_network = [r for r in json.loads(path.read_text())["rows"] if r["network"] == network]
         samples = min(row["samples"] for row in of_network)
@@ -67,22 +69,27 @@ class Cost:
             if row["samples"] == samples
         )
         rows, seconds = zip(*measured, strict=True)
-        return cls(rows, seconds, request_s)
+        return cls(rows, seconds, request_s, each)
 
-    def of(self, count: int) -> float:
-        """Seconds of a batch of so many rows."""
-        last, before = self.rows[-1], self.rows[-2]
+    def of(self, requests: int) -> float:
+        """Seconds of a batch of so many requests."""
+        last, before, count = self.rows[-1], self.rows[-2], requests * self.each
         if count > last:
             slope = (self.seconds[-1] - self.seconds[-2]) / (last - before)
             device_s = self.seconds[-1] + slope * (count - last)
         else:
             device_s = float(np.interp(count, self.rows, self.seconds))
-        return max(device_s, count * self.request_s)
+        return max(device_s, requests * self.request_s)
+
+    @property
+    def most(self) -> int:
+        """Most requests of a batch."""
+        return max(1, MOST_ROWS // self.each)
 
     @property
     def capacity(self) -> float:
-        """Most rows a second of one device."""
-        return MOST_ROWS / self.of(MOST_ROWS)
+        """Most requests a second of one device."""
+        return self.most / self.of(self.most)
 
 
 @dataclass(eq=False)
@@ -131,7 +138,7 @@ class Cluster:
         self._devices: list[Device] = []
         self._starting = 0
         self._windows: dict[int, Window] = {}
-        self._full_s = cost.of(MOST_ROWS) / MOST_ROWS
+        self._full_s = 1 / cost.capacity
 
     def add(self, count: int) -> None:
         """Have so many replicas more, at once."""
@@ -232,7 +239,7 @@ class Cluster:
             self.window().waits += [(now - came, count) for came, count in batch]
 
     def _taken(self, device: Device) -> list[tuple[float, int]]:
-        batch, left = [], MOST_ROWS
+        batch, left = [], self._cost.most
         while device.waiting and left:
             came, count = device.waiting.popleft()
             taken = min(count, left)
@@ -240,7 +247,7 @@ class Cluster:
                 device.waiting.appendleft((came, count - taken))
             batch.append((came, taken))
             left -= taken
-        device.num_waiting -= MOST_ROWS - left
+        device.num_waiting -= self._cost.most - left
         return batch
 
 
@@ -302,12 +309,13 @@ def burst(cost: Cost, options: argparse.Namespace) -> dict[str, object]:
 
 def main() -> None:
     options = _options()
-    cost = Cost.read(options.results, options.network, options.request_ms / 1000)
+    cost = Cost.read(options.results, options.network, options.request_ms / 1000, options.rows)
     loads = [steady(cost, options.devices, load, options.seconds) for load in options.loads]
     bursts = burst(cost, options)
     print(_shown(cost, options, loads, bursts))
     if options.json:
-        told = {"options": {k: str(v) for k, v in vars(options).items()}, "capacity": cost.capacity}
+        asked = {k: v.name if isinstance(v, Path) else v for k, v in vars(options).items()}
+        told = {"options": asked, "capacity": cost.capacity}
         options.json.write_text(json.dumps(told | {"steady": loads, "burst": bursts}, indent=1))
 
 
@@ -316,10 +324,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--devices", type=int, default=100)
     parser.add_argument("--results", type=Path, default=RESULTS / "bench_engine.json")
     parser.add_argument("--network", default=NETWORK)
+    parser.add_argument("--rows", type=int, default=16, help="of a request")
     parser.add_argument("--request-ms", type=float, default=0.9, help="of HTTP, for one request")
     parser.add_argument("--loads", type=float, nargs="*", default=[0.5, 0.7, 0.8, 0.9, 0.95, 1.2])
-    parser.add_argument("--seconds", type=float, default=12.0, help="of each load")
-    parser.add_argument("--burst-s", type=float, default=120.0)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
+    parser.add_argument("--burst-s", type=float, default=90.0)
     parser.add_argument("--start-s", type=float, default=15.0, help="that a new replica takes")
     parser.add_argument("--every-s", type=float, default=5.0, help="between two looks")
     parser.add_argument("--downscale-s", type=float, default=60.0, help="of calm before fewer")
@@ -334,8 +343,9 @@ def _shown(
     bursts: dict[str, object],
 ) -> str:
     lines = [
-        f"one device: {cost.of(1) * 1000:.2f} ms for 1 row, {cost.of(MOST_ROWS) * 1000:.1f} ms for "
-        f"{MOST_ROWS}, at most {cost.capacity:.0f} rows / s; {options.devices} devices",
+        f"one device: {cost.of(1) * 1000:.2f} ms for a request of {cost.each} rows, "
+        f"{cost.of(cost.most) * 1000:.1f} ms for {cost.most} of them, at most "
+        f"{cost.capacity:.0f} requests / s; {options.devices} devices",
         "",
         "| load | answered / s | p50 ms | p99 ms | refused |",
         "|---|---|---|---|---|",

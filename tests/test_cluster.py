@@ -136,3 +136,25 @@ def test_a_pool_that_is_searched_in_parts_gives_the_choice_of_one_search(
     one, other = whole.finish(pool), parts.finish(pool)
     np.testing.assert_array_equal(one.indices, other.indices)
     np.testing.assert_array_equal(one.scores, other.scores)
+
+
+def test_simulated_replicas_wait_for_their_batches_and_follow_a_burst(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("simpy")
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent)
+    from benchmarks.simulate_cluster import Cluster, Cost, steady
+
+    cost = Cost(rows=(1, 16, 128), seconds=(0.004, 0.016, 0.044), request_s=0.0, each=16)
+    calm = steady(cost, devices=4, load=0.02, seconds=4.0)
+    assert calm["p50_ms"] == pytest.approx(16.0, abs=1.0)  # nobody waits but for the own batch
+    assert calm["refused_share"] == 0
+    cluster = Cluster(cost, seed=0, start_s=1.0)
+    cluster.add(1)
+    cluster.clock.process(cluster.arrivals({0.0: 0.5 * cost.capacity, 2.0: 5 * cost.capacity}))
+    cluster.clock.process(cluster.autoscaler(1, 8, 0.5, 60.0))
+    cluster.clock.process(cluster.watch())
+    cluster.clock.run(12.0)
+    assert cluster.windows[1].replicas == 1
+    assert cluster.windows[-1].replicas == 8
+    assert cluster.windows[-1].refused == 0

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, HTTPOptions, RequestRouterConfig
 
 from dubito.cluster.autoscaling import policy
 from dubito.cluster.joining import Joined, check_storage, joined
 from dubito.cluster.replica import Replica
 from dubito.cluster.routing import ModelRouter
-from dubito.errors import InputError
+from dubito.errors import InputError, UnavailableError
 from dubito.settings import Settings
 
 NAME = "dubito"
@@ -66,8 +67,14 @@ def deployed(settings: Settings, address: str | None) -> Iterator[Service]:
     with joined(address) as cluster:
         check_storage(settings, cluster)
         port = settings.port or _free_port(settings.host)
-        _start(settings, port)
-        most = _deploy(settings, cluster)
+        try:
+            _start(settings, port)
+            most = _deploy(settings, cluster)
+        except (RayError, RuntimeError) as error:
+            raise UnavailableError(
+                f"--ray: expected replicas that start, got {str(error).strip().splitlines()[0]}: "
+                "look into Ray's logs, in the folder `serve` of its session",
+            ) from error
         scheme = "http" if settings.tls_cert is None else "https"
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
         least = min(settings.ray_min_replicas, most)
@@ -98,6 +105,7 @@ def _start(settings: Settings, port: int) -> None:
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": _GUARD,
         "DUBITO_TRANSFER_TIMEOUT_MS": str(settings.transfer_timeout_ms),
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1.0",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60.0",
     }
     serve.start(
         proxy_location="EveryNode" if settings.ray_entrances == "every" else "HeadOnly",

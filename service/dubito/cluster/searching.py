@@ -1,6 +1,6 @@
 """A selection from a stored pool, searched by the workers of a cluster with Ray Data.
 
-Flow: spans of blocks → workers, each with the networks and the pool → the best rows of each block →
+Flow: spans of blocks → workers, each with the networks and the pool → the best rows of each span →
 in order to the server that has the job, which keeps the best of all and writes down how far it is.
 
 A worker computes the blocks that one machine would, by the same plan, so a row gets the same score
@@ -104,13 +104,10 @@ class SearchWorker:
         self._search = search_of(fact, pinned, targets, total, most)
 
     def __call__(self, batch: Mapping[str, NDArray[np.int64]]) -> Iterator[dict[str, Any]]:
-        """What is found in each block of some spans."""
+        """What is found in some spans, block by block as on one machine."""
         for start, stop in zip(batch["start"].tolist(), batch["stop"].tolist(), strict=True):
-            for first in range(start, stop, self._rows):
-                self._search.restore({"done": np.array(first)})
+            self._search.restore({"done": np.array(start)})
+            while self._search.done < stop:
                 self._search.step(self._pool)
-                found = write_npz(self._search.state())
-                yield {
-                    "stop": np.array([self._search.done]),
-                    "found": np.array([found], dtype=object),
-                }
+            found = write_npz(self._search.state())
+            yield {"stop": np.array([stop]), "found": np.array([found], dtype=object)}

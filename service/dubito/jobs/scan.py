@@ -108,7 +108,7 @@ class Searchers(Protocol):
     def search(
         self, fact: JobFact, plan: JobPlan, start: int, total: int
     ) -> Iterator[tuple[int, Arrays]]:
-        """What was found in each block, as the state of a search that saw it alone, in order.
+        """What was found in each part, as the state of a search that saw it alone, in order.
 
         Args:
             fact: the job, a selection.
@@ -117,7 +117,7 @@ class Searchers(Protocol):
             total: N.
 
         Yields:
-            The row that a block ends with, and what was found in it.
+            The row that a part ends with, and what was found in it.
         """
 
 
