@@ -67,6 +67,7 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     made.add_argument("--epochs", type=int, default=15, help="of LeNet-5")
     made.add_argument("--dropout-epochs", type=int, default=18, help="of the network with dropout")
     made.add_argument("--rows", type=int, default=10_000, help="that a head is distilled from")
+    made.add_argument("--judged", type=int, default=10_000, help="test rows that judge it")
     made.add_argument("--kept", type=Path, default=None, help="folder of the networks with dropout")
     made.add_argument("--splits", type=int, default=5, help="of each set of UCI")
     asked = made.parse_args(arguments)
@@ -83,12 +84,13 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
         sets, splits = (("yacht",), 1) if asked.quick else (SETS, asked.splits)
         figures["uci"] = {name: uci(asked.data, name, splits, asked.quick) for name in sets}
     parts: dict[str, Learns] = {"distilled": "garments", "swapped": "digits"}
-    for part in (name for name in parts if name in asked.only):
-        data, epochs = (asked.data, parts[part]), (asked.dropout_epochs, asked.rows)
-        figures[part] = distilled(*data, *epochs, kept=asked.kept, is_quick=asked.quick)
+    for part in [name for name in parts if name in asked.only][: 1 if asked.quick else 2]:
+        data, counts = (asked.data, parts[part]), (asked.dropout_epochs, asked.rows, asked.judged)
+        figures[part] = distilled(*data, *counts, kept=asked.kept, is_quick=asked.quick)
     for part, found in figures.items():
         _show(part, found)
-    settings = {"epochs": asked.epochs, "splits": asked.splits, "seed": _SEED, "only": asked.only}
+    names = ("epochs", "splits", "dropout_epochs", "rows", "judged", "only")
+    settings = {"seed": _SEED, **{name: getattr(asked, name) for name in names}}
     seconds = time.perf_counter() - began
     write(
         asked.results,

@@ -33,7 +33,7 @@ from dubito.serving.worker import Check
 T = TypeVar("T")
 _SIDE = 28
 _BLOCK = 500
-_KNOWN = 256
+_KNOWN, _TURNS = 256, 30
 _FALLBACK = 0.05
 _SEED = 7
 _WAYS = ("distilled", "with 5 % fallback")
@@ -50,7 +50,14 @@ class Inline:
 
 
 def distilled(
-    folder: Path, learns: Learns, epochs: int, num_rows: int, *, kept: Path | None, is_quick: bool
+    folder: Path,
+    learns: Learns,
+    epochs: int,
+    num_rows: int,
+    num_judged: int,
+    *,
+    kept: Path | None,
+    is_quick: bool,
 ) -> Mapping[str, Figures]:
     """Distil a head, and hold it against the passes.
 
@@ -59,6 +66,7 @@ def distilled(
         learns: what the network is trained on; the other data set is strange to it.
         epochs: of its training.
         num_rows: that the head learns from.
+        num_judged: test rows, and as many strange ones; a third of each further corruption.
         kept: folder of the trained network; None keeps none.
         is_quick: a smoke run.
     """
@@ -75,11 +83,14 @@ def distilled(
     began = time.process_time()
     certificate = _fitted(engine, held_out, truths)
     fit_s = time.process_time() - began
-    found = _judged(engine, own, other.test_images)
+    judged = own.first(num_judged), other.first(num_judged)
+    found = _judged(engine, *judged, 16 if is_quick else _KNOWN)
     kinds = ("held_out", "noise", "shuffled", "scaled", "bounds")
     figures = {f"certificate, {name}": _numbers(certificate[name]) for name in kinds}
     figures |= found
-    figures["time"] = _times(engine, own.test_images) | {"fit, s of a processor": fit_s}
+    figures["time"] = _times(engine, own.test_images, 1 if is_quick else _TURNS) | {
+        "fit, s of a processor": fit_s
+    }
     return figures
 
 
@@ -104,23 +115,25 @@ def _fitted(engine: Engine, rows: Tensor, truths: Tensor) -> Mapping[str, object
     return certificate
 
 
-def _judged(engine: Engine, own: Digits, strange: Tensor) -> dict[str, Figures]:
+def _judged(engine: Engine, own: Digits, other: Digits, known: int) -> dict[str, Figures]:
     """Each kind of rows, answered in both ways and by the passes."""
     test, label_B = own.test_images, own.test_labels.numpy()
-    usual = _answers(engine, test)
+    usual = _answers(engine, test, known)
     figures = {"test": _against(usual, usual, label_B)}
-    figures["the other data set"] = _against(_answers(engine, strange), usual, None)
-    some = label_B[:2000]
-    for name, rows in _corrupted(test[:2000]).items():
-        figures[name] = _against(_answers(engine, rows), usual, some)
+    figures["the other data set"] = _against(
+        _answers(engine, other.test_images, known), usual, None
+    )
+    some = label_B[: len(label_B) // 3]
+    for name, rows in _corrupted(test[: len(some)]).items():
+        figures[name] = _against(_answers(engine, rows, known), usual, some)
     return figures
 
 
-def _answers(engine: Engine, rows: Tensor) -> dict[str, Classification]:
+def _answers(engine: Engine, rows: Tensor, known: int) -> dict[str, Classification]:
     ways = {
-        "mc": Sampling(_KNOWN, _SEED),
+        "mc": Sampling(known, _SEED),
         "distilled": Sampling(1, method="distilled", fit=1),
-        "with 5 % fallback": Sampling(_KNOWN, _SEED, method="distilled", fit=1, fallback=_FALLBACK),
+        "with 5 % fallback": Sampling(known, _SEED, method="distilled", fit=1, fallback=_FALLBACK),
     }
     made = {way: engine.predict(rows, sampling=sampling) for way, sampling in ways.items()}
     assert all(isinstance(one, Classification) for one in made.values())
@@ -185,7 +198,7 @@ def _corrupted(rows: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _times(engine: Engine, rows: Tensor) -> Figures:
+def _times(engine: Engine, rows: Tensor, repeats: int) -> Figures:
     """Time of an answer over that of a plain pass of the point graph; the least of some turns."""
     figures = Figures()
     ask = Sampling(1, method="distilled", fit=1)
@@ -199,7 +212,7 @@ def _times(engine: Engine, rows: Tensor) -> Figures:
             "distilled": partial(asked, sampling=ask),
         }
         with torch.no_grad():
-            turns = [{name: _seconds(call) for name, call in calls.items()} for _ in range(30)]
+            turns = [{name: _seconds(call) for name, call in calls.items()} for _ in range(repeats)]
         least = {name: min(turn[name] for turn in turns) for name in calls}
         figures[f"B = {count}: distilled over a plain pass"] = least["distilled"] / least["plain"]
         figures[f"B = {count}: distilled over method point"] = least["distilled"] / least["point"]

@@ -21,6 +21,7 @@ from torch import Tensor
 from dubito.arrays import Arrays, write_npz
 from dubito.engine import Engine, Sampling
 from dubito.engine.answering.learned import said_by
+from dubito.engine.calling.sampling import SEED_LIMIT
 from dubito.engine.distilled import Certificate, Lessons, Made, Student, certify, teach
 from dubito.engine.distilled.certificate import HELD_OUT, NUM_SAMPLES, Compared
 from dubito.engine.distilled.made import BANK_ROWS, BANK_VALUES
@@ -118,40 +119,21 @@ class Distilling:
     def predict(self, block: Mapping[str, Tensor], start: int, check: Check) -> dict[str, Lessons]:
         """On the device's thread: what the passes say of a block, and of copies of its rows."""
         network, count = self._predictor(block, start), len(next(iter(block.values())))
-        held = [self._picked.is_held_out(start + index) for index in range(count)]
-        learned_b, held_b = (torch.tensor(held) == which for which in (False, True))
-        usual, aside = ({k: rows[b] for k, rows in block.items()} for b in (learned_b, held_b))
-        places = [start + index for index in range(count)]
-        own, others = (
-            [p for p, h in zip(places, held, strict=True) if h is w] for w in (False, True)
-        )
-        judged = replace(
-            self._sampling,
-            num_samples=NUM_SAMPLES,
-            seed=(self._sampling.seed + 1) % 2**63,
-            masks="shared",
-        )
-
-        def lessons(rows: Mapping[str, Tensor], sampling: Sampling) -> Lessons | None:
-            if not len(next(iter(rows.values()))):
-                return None
-            said = network.predict(dict(rows), sampling=sampling, check=check)
-            return Lessons.of(*self._engine.students.read(rows), said, self._engine.manifest)
-
-        asked = (
-            [
-                (_USUAL, usual, self._sampling),
-                (_COPIES, self._made.to_learn_from(usual, own), self._sampling),
-                (HELD_OUT, aside, judged),
-            ]
-            if own
-            else [(HELD_OUT, aside, judged)]
-        )
-        if others:
-            copies = self._made.to_be_judged_on(aside, others)
-            asked += [(name, rows, judged) for name, rows in copies.items()]
-        found = ((name, lessons(rows, sampling)) for name, rows, sampling in asked)
-        return {name: one for name, one in found if one is not None}
+        places = range(start, start + count)
+        held_out = [place for place in places if self._picked.is_held_out(place)]
+        learned = [place for place in places if not self._picked.is_held_out(place)]
+        asked: list[tuple[str, Sampling, Mapping[str, Tensor]]] = []
+        if learned:
+            usual = _some(block, learned, start)
+            copies = self._made.to_learn_from(usual, learned)
+            asked += [(_USUAL, self._sampling, usual), (_COPIES, self._sampling, copies)]
+        if held_out:
+            aside = _some(block, held_out, start)
+            judged = {HELD_OUT: aside, **self._made.to_be_judged_on(aside, held_out)}
+            asked += [(name, self._judging, rows) for name, rows in judged.items()]
+        return {
+            name: self._lessons(network, rows, sampling, check) for name, sampling, rows in asked
+        }
 
     def keep(self, start: int, stop: int, computed: dict[str, Lessons]) -> None:
         """Take in what was computed of rows `start` to `stop`."""
@@ -198,6 +180,21 @@ class Distilling:
         """None before the end."""
         return ()
 
+    @property
+    def _judging(self) -> Sampling:
+        """How the passes are drawn that judge the head: as `mc` answers, with other masks."""
+        seed = (self._sampling.seed + 1) % SEED_LIMIT
+        return replace(self._sampling, num_samples=NUM_SAMPLES, seed=seed, masks="shared")
+
+    def _lessons(
+        self, network: Network, rows: Mapping[str, Tensor], sampling: Sampling, check: Check
+    ) -> Lessons:
+        engine = self._engine
+        said = network.predict(dict(rows), sampling=sampling, check=check)
+        read = [engine.students.read(some) for some in engine.pieces("shared", rows).rows(rows)]
+        features, scores = (torch.cat(parts) for parts in zip(*read, strict=True))
+        return Lessons.of(features, scores, said, engine.manifest)
+
     def _compared(
         self, student: Student, known: Mapping[str, Lessons], check: Check
     ) -> dict[str, Compared]:
@@ -224,6 +221,12 @@ class Distilling:
     def _read(self, state: Arrays) -> dict[str, Lessons]:
         names = dict.fromkeys(name.partition(".")[0] for name in state)
         return {name: Lessons.from_arrays(state, name) for name in names}
+
+
+def _some(block: Mapping[str, Tensor], places: Sequence[int], start: int) -> dict[str, Tensor]:
+    """Some rows of a block, by their places among all."""
+    index_b = torch.tensor(places) - start
+    return {name: rows[index_b.to(rows.device)] for name, rows in block.items()}
 
 
 def _joined(parts: Sequence[Mapping[str, Lessons]]) -> dict[str, Lessons]:

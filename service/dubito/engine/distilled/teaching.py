@@ -10,7 +10,7 @@ Dimensions: B rows, F features, K scores, R directions, H units.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,15 +19,17 @@ from torch import Tensor
 from dubito.engine.calling.arguments import Check
 from dubito.engine.calling.sampling import NUM_LEARNED
 from dubito.engine.distilled.lessons import Lessons
-from dubito.engine.distilled.losses import loss_of
+from dubito.engine.distilled.losses import Loss, loss_of
 from dubito.engine.distilled.student import FEATURES, SCORES, Student, Widths, graph, split
 from dubito.errors import InputError
+from dubito_nn import Program
 
 LEAST_ROWS = 200
 _UNITS, _DIRECTIONS = 128, 64
 _BATCH, _RATE, _DECAY, _CLIP = 256, 3e-3, 1e-4, 1.0
 _EPOCHS, _STEPS = 100, (150, 6000)
 _WORK = 2**33  # numbers at fixed points of all steps together
+_SEEDS = 2**32  # as many as the generator tells apart
 _STILL = 1e-10  # variance of a number, relative to its mean square
 
 
@@ -64,33 +66,68 @@ def teach(
     """
     _check_usual(usual)
     lessons = Lessons.joined([usual, copies])
-    loss, widths = loss_of(output, lessons), Widths(usual.features.shape[1], usual.scores.shape[1])
-    fixed = _frame(usual) | {"gain": _gain(usual, widths, output)}
-    generator = torch.Generator().manual_seed(seed % 2**63)
-    learned = _first_weights(widths, generator)
-    program, steps = graph(widths.num_scores), _num_steps(len(lessons), widths)
-    seen = list[float]()
-    with torch.enable_grad():
-        for tensor in learned.values():
+    widths = Widths(usual.features.shape[1], usual.scores.shape[1])
+    generator = torch.Generator().manual_seed(seed % _SEEDS)
+    descent = _Descent(
+        graph(widths.num_scores),
+        _frame(usual) | {"gain": _gain(usual, widths, output)},
+        _first_weights(widths, generator),
+        loss_of(output, lessons),
+    )
+    steps = _num_steps(len(lessons), widths)
+    seen = descent.run(lessons, steps, generator, check)
+    last = seen[-max(1, steps // 10) :]
+    student = Student(descent.program, descent.weights, torch.zeros(1), widths.num_scores)
+    return Taught(_placed_among(student, held_out), steps, sum(last) / len(last))
+
+
+@dataclass(frozen=True, eq=False)
+class _Descent:
+    """Gradient descent on the weights of a head.
+
+    Args:
+        program: its graph.
+        fixed: tensors that stay as they are.
+        learned: those that are changed, in place.
+        loss: of what it says.
+    """
+
+    program: Program
+    fixed: Mapping[str, Tensor]
+    learned: Mapping[str, Tensor]
+    loss: Loss
+
+    def run(
+        self, lessons: Lessons, steps: int, generator: torch.Generator, check: Check
+    ) -> list[float]:
+        """Make so many steps; the loss of each."""
+        learned, seen = self.learned.values(), list[float]()
+        for tensor in learned:
             tensor.requires_grad_()
-        optimiser = torch.optim.AdamW(learned.values(), lr=_RATE, weight_decay=_DECAY)
+        optimiser = torch.optim.AdamW(learned, lr=_RATE, weight_decay=_DECAY)
         for step, rows in enumerate(_batches(len(lessons), steps, generator)):
             check()
             for group in optimiser.param_groups:
                 group["lr"] = _RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
-            some = lessons[rows]
-            inputs = {FEATURES: some.features, SCORES: some.scores}
-            made = program.run(inputs, fixed | learned)["output"]
-            value = loss(split(made, widths.num_scores), some)
-            optimiser.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(learned.values(), _CLIP)
+            with torch.enable_grad():
+                value = self._value(lessons[rows])
+                optimiser.zero_grad()
+                value.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(learned, _CLIP)
             optimiser.step()
             seen.append(float(value.detach()))
-    weights = fixed | {key: tensor.detach() for key, tensor in learned.items()}
-    last = seen[-max(1, steps // 10) :]
-    student = _placed_among(Student(program, weights, torch.zeros(1), widths.num_scores), held_out)
-    return Taught(student, steps, sum(last) / len(last))
+        return seen
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """All tensors as they are now."""
+        now = {key: tensor.detach() for key, tensor in self.learned.items()}
+        return {**self.fixed, **now}
+
+    def _value(self, some: Lessons) -> Tensor:
+        inputs = {FEATURES: some.features, SCORES: some.scores}
+        made = self.program.run(inputs, {**self.fixed, **self.learned})["output"]
+        return self.loss(split(made, some.scores.shape[1]), some)
 
 
 def _check_usual(usual: Lessons) -> None:
