@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     seconds = time.perf_counter() - began
     write(
         asked.results,
-        "methods",
+        "methods" if len(asked.only) == len(PARTS) else "_".join(("methods", *asked.only)),
         settings=settings,
         figures=figures,
         seconds=seconds,
