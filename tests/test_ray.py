@@ -5,7 +5,9 @@ It needs Ray (`pip install 'dubito[ray]'`); without it, it skips.
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -153,8 +156,6 @@ def test_no_request_fails_while_an_alias_moves(service: httpx.Client, bundles: B
 
 
 def test_a_body_that_pauses_is_ended_by_the_proxy(service: httpx.Client) -> None:
-    import socket
-
     url = httpx.URL(str(service.base_url))
     head = (
         f"POST {ANIMALS}/predict HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
@@ -163,3 +164,27 @@ def test_a_body_that_pauses_is_ended_by_the_proxy(service: httpx.Client) -> None
     with socket.create_connection((url.host, url.port or 80), timeout=30) as slow:
         slow.sendall(head.encode())
         assert slow.recv(4096).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_pool_searched_by_workers_gives_the_choice_of_one_machine(
+    service: httpx.Client, folder: Path, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "rows.npy", normals(20_000, seed=5))
+    command = [sys.executable, "-m", "dubito"]
+    alone = environment(folder, {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": "local"})
+    subprocess.run(
+        [*command, "pool", "add", str(tmp_path / "rows.npy"), "--name", "rows"],
+        env=alone,
+        check=True,
+        capture_output=True,
+    )
+    choices = []
+    for strategy in ("bald", "batchbald"):
+        asked = ["select", "animals", "--pool", "rows", "--strategy", strategy, "-k", "5", "--json"]
+        asked += ["--candidates", "200"]
+        for words in (asked, [*asked, "--ray"]):
+            made = subprocess.run([*command, *words], env=alone, capture_output=True, text=True)
+            assert made.returncode == 0, made.stderr
+            choices.append(json.loads(made.stdout))
+    assert choices[0] == choices[1]
+    assert choices[2] == choices[3]

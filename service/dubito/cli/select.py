@@ -121,7 +121,9 @@ def _searchers(*, is_wanted: bool) -> Iterator[Searchers | None]:
     settings = Settings()
     with joined(None) as cluster:
         check_storage(settings, cluster)
-        yield ClusterSearch(settings, cluster)
+        found = ClusterSearch(settings, cluster)
+        found.check_room()
+        yield found
 
 
 def _rows_alone(path: Path) -> object:

@@ -13,6 +13,7 @@ from dubito.errors import InputError
 from dubito.settings import Settings
 
 NAMESPACE = "dubito"
+_LOCAL = "local"  # as Ray names a cluster that is to be made
 _STORE_BYTES = 500 * 2**20  # of a cluster of our own: what is sent is small
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
@@ -39,8 +40,8 @@ def joined(address: str | None) -> Iterator[Joined]:
     """Belong to a cluster for the time of the block.
 
     Args:
-        address: HOST:PORT of its head; None: what `RAY_ADDRESS` or this machine says, else a new
-            one.
+        address: HOST:PORT of its head; None: what `RAY_ADDRESS` says, else one that runs here, else
+            a new one; `local`: a new one.
 
     Raises:
         InputError: nothing answers there.
@@ -58,16 +59,19 @@ def joined(address: str | None) -> Iterator[Joined]:
 
 def _connect(address: str | None) -> bool:
     """Whether the cluster was made here."""
-    try:
-        ray.init(address=address or "auto", namespace=NAMESPACE, log_to_driver=False)
-        return False
-    except ConnectionError as error:
-        if address is not None:
-            raise InputError(
-                f"--ray: expected a Ray cluster at {address[:80]}, got none: start one with "
-                "`ray start --head`, or leave the address out"
-            ) from error
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address != _LOCAL:
+        try:
+            ray.init(address=address or "auto", namespace=NAMESPACE, log_to_driver=False)
+            return False
+        except ConnectionError as error:
+            if address is not None:
+                raise InputError(
+                    f"--ray: expected a Ray cluster at {address[:80]}, got none: start one with "
+                    "`ray start --head`, or leave the address out"
+                ) from error
     ray.init(
+        address=_LOCAL,
         namespace=NAMESPACE,
         include_dashboard=False,
         object_store_memory=_STORE_BYTES,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dubito.application import Application
 from dubito.arrays import Arrays, load, write_npz
 from dubito.cluster.joining import Joined
+from dubito.errors import UnavailableError
 from dubito.jobs.needed import network_of, pool_of, search_of, targets_of
 from dubito.jobs.plan import JobPlan, fixed
 from dubito.registry import JobFact
@@ -42,6 +43,20 @@ class ClusterSearch:
         self._on_gpu = settings.used_devices[0].startswith("cuda")
         self._threads = settings.threads or 1
         self._workers = max(1, cluster.gpus if self._on_gpu else cluster.cpus // self._threads)
+
+    def check_room(self) -> None:
+        """Refuse to wait for devices that others do not give back.
+
+        Raises:
+            UnavailableError: all are taken, as by replicas that serve.
+        """
+        name, wanted = ("GPU", 1) if self._on_gpu else ("CPU", self._threads)
+        free = ray.available_resources().get(name, 0)
+        if free < wanted:
+            raise UnavailableError(
+                f"--ray: expected a device for one worker ({wanted} {name}), got {free:g} free: "
+                "add a node, or lower DUBITO_RAY_MAX_REPLICAS of what serves there"
+            )
 
     def search(
         self, fact: JobFact, plan: JobPlan, start: int, total: int
