@@ -113,7 +113,7 @@ class Captured:
     def _record_some_rows(self, mode: Mode) -> ExportedProgram | None:
         """The recording for the rows that the network answers alike; None where there is none."""
         try:
-            with symbolic_counts(self.module.network):
+            with symbolic_counts(self.module.network), self._without_row_state(mode):
                 recorded = self._record(mode, Dim.DYNAMIC)
         except Exception:
             return None
@@ -124,6 +124,25 @@ class Captured:
             most = _MAX_ROWS if sizes.upper > _MAX_ROWS else int(sizes.upper)
             self.row_ranges.append((int(sizes.lower), most))
         return recorded
+
+    @contextmanager
+    def _without_row_state(self, mode: Mode) -> Iterator[None]:
+        """While active, state that the last pass left for each row, as neurons do, is empty."""
+
+        def shapes() -> dict[tuple[nn.Module, str], torch.Size]:
+            return {
+                (part, name): part._buffers[name].shape  # type: ignore[union-attr]
+                for part in self.module.modules()
+                for name in part._non_persistent_buffers_set
+                if part._buffers[name] is not None
+            }
+
+        before = shapes()
+        self.run({name: rows[:-1] for name, rows in self.example.items()}, mode)
+        left = [place for place, shape in shapes().items() if before.get(place, shape) != shape]
+        for part, name in left:
+            part._buffers[name] = part._buffers[name].new_zeros(0)  # type: ignore[union-attr]
+        yield
 
     def _record(self, mode: Mode, rows: object) -> ExportedProgram:
         """The recording; where drawn numbers decide, of every way that the network may go."""
@@ -282,9 +301,9 @@ def private_copy(network: nn.Module) -> nn.Module:
     computed = [
         value
         for module in network.modules()
-        for value in vars(module).values()
+        for value in (*vars(module).values(), *module._buffers.values())
         if isinstance(value, Tensor) and not value.is_leaf
-    ]  # such as the weight under torch.nn.utils.weight_norm, which deepcopy refuses
+    ]  # such as the weight under weight_norm, or a neuron's state, which deepcopy refuses
     try:
         return copy.deepcopy(network, {id(value): value.detach() for value in computed}).cpu()
     except Exception as error:
