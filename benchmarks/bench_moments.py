@@ -1,6 +1,7 @@
 """Moment propagation: its cost in plain forward passes, and its errors against many samples.
 
-    python benchmarks/bench_moments.py          about five minutes on one core
+    python benchmarks/bench_moments.py          about an hour on one core
+    python benchmarks/bench_moments.py --samples 1000    a quarter of it
 
 Cost: processor time of one thread, so that what else runs on the machine counts less; the plain
 forward pass and `Engine.predict(method="moments")` get fresh inputs at every timed call, are timed
@@ -25,12 +26,13 @@ from pathlib import Path
 
 import torch
 from networks import convolutional, perceptron
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from trained import LINEARISED, WALKED, Trained, encoder
 
 import dubito
 from dubito.engine import Classification, Engine, Sampling
 from dubito.engine.answering.call import EngineCall
+from dubito.engine.answering.passing import propagated
 from dubito.engine.kernels.precision import running
 from dubito.engine.moments import OutputMoments
 from dubito_nn import export
@@ -53,7 +55,7 @@ def main() -> None:
             for name, build, shape in TIMED
             for batch in (1, 16, 128)
         ],
-        "errors": [_errors(name, build, arguments.samples) for name, build in TRAINED],
+        "errors": [_errors(trained, arguments.samples) for trained in (*WALKED, *LINEARISED)],
     }
     path = HERE / "results" / "bench_moments.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
@@ -86,43 +88,7 @@ TIMED: tuple[tuple[str, Build, tuple[int, ...]], ...] = (
         (1, 28, 28),
     ),
     ("CNN, dropout .2, .2, .5 everywhere", dropped_everywhere, (1, 28, 28)),
-)
-
-
-def _dense(depth: int, drop_prob: float) -> Build:
-    def build() -> nn.Module:
-        layers: list[nn.Module] = [nn.Linear(64, 256), nn.ReLU(), nn.Dropout(drop_prob)]
-        for _ in range(depth - 1):
-            layers += [nn.Linear(256, 256), nn.ReLU(), nn.Dropout(drop_prob)]
-        return nn.Sequential(*layers, nn.Linear(256, 10))
-
-    return build
-
-
-def _images() -> nn.Module:
-    return nn.Sequential(
-        nn.Unflatten(1, (1, 8, 8)),
-        nn.Conv2d(1, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.Dropout(0.2),
-        nn.Conv2d(32, 64, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Dropout(0.3),
-        nn.Linear(64 * 16, 128),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Linear(128, 10),
-    )
-
-
-TRAINED: tuple[tuple[str, Build], ...] = (
-    ("MLP, 1 hidden layer of 256, p .5", _dense(1, 0.5)),
-    ("MLP, 2 hidden layers of 256, p .5", _dense(2, 0.5)),
-    ("MLP, 3 hidden layers of 256, p .5", _dense(3, 0.5)),
-    ("MLP, 3 hidden layers of 256, p .1", _dense(3, 0.1)),
-    ("CNN, dropout .2, .3, .5 everywhere", _images),
+    ("encoder of 4 layers, d 256, length 64, p .1", encoder, (64,)),
 )
 
 
@@ -164,29 +130,19 @@ def _cost(
     return {"network": name, "batch": batch} | {side: 1e3 * s for side, s in best.items()}
 
 
-def _errors(name: str, build: Build, num_samples: int) -> dict[str, object]:
-    torch.manual_seed(0)
-    images, labels = load_digits(return_X_y=True)
-    x, y = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels)
-    order = torch.randperm(len(x))
-    train, held_out = order[:1200], order[1200:1300]
-    network = build()
-    optimiser = torch.optim.Adam(network.parameters(), 2e-3)
-    for _ in range(400):
-        rows = train[torch.randint(len(train), (64,))]
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(network(x[rows]), y[rows]).backward()
-        optimiser.step()
-    engine, rows = _engine(network, (64,)), x[held_out]
+def _errors(trained: Trained, num_samples: int) -> dict[str, object]:
+    network, rows = trained.network(), trained.held_out()
+    engine = _engine(network, (64,))
     many = engine.sample(rows, sampling=Sampling(num_samples)).double()
-    found, deviation = engine.output_moments(rows), many.std(0)
+    found, deviation = _outputs(engine, rows), many.std(0)
     ratio = (found.variance.sqrt() / deviation).flatten()
     told = engine.predict(rows, sampling=MOMENTS)
     drawn = engine.predict(rows, sampling=Sampling(num_samples))
     assert isinstance(told, Classification)
     assert isinstance(drawn, Classification)
     return {
-        "network": name,
+        "network": trained.name,
+        "rows": len(rows),
         "mean_error_rms": float(((found.mean - many.mean(0)) / deviation).square().mean().sqrt()),
         "deviation_ratio": [float(ratio.quantile(q)) for q in (0.05, 0.5, 0.95)],
         "probability_error_mean": float(abs(told.mean - drawn.mean).mean()),
@@ -234,7 +190,7 @@ def _outputs(engine: Engine, rows: Tensor) -> OutputMoments:
     """Mean and variance of the declared outputs."""
     with running(engine.device):
         call = EngineCall(engine.read_inputs(rows), engine.defaults)
-        return OutputMoments.joined(list(engine._moments(call)))
+        return OutputMoments.joined(list(propagated(engine, call)))
 
 
 if __name__ == "__main__":

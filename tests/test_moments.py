@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.masks import over_all_masks
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -64,22 +64,6 @@ def engine_of(
 
 def rows(count: int, features: int = 6) -> Tensor:
     return torch.randn(count, features, generator=torch.Generator().manual_seed(5))
-
-
-def over_all_masks(
-    run: Callable[[Tensor], Tensor], count: int, drop_prob: float
-) -> tuple[Tensor, Tensor]:
-    """Exact mean and covariance of run(mask), (B, C), over all masks of `count` numbers."""
-    values, chances = [], []
-    with torch.no_grad():
-        for bits in itertools.product((0.0, 1.0), repeat=count):
-            values.append(run(torch.tensor(bits, dtype=torch.float64)))
-            kept = sum(bits)
-            chances.append((1 - drop_prob) ** kept * drop_prob ** (count - kept))
-    all_MBC, chance_M = torch.stack(values), torch.tensor(chances, dtype=torch.float64)
-    mean = torch.einsum("m,mbc->bc", chance_M, all_MBC)
-    off = all_MBC - mean
-    return mean, torch.einsum("m,mbc,mbd->bcd", chance_M, off, off)
 
 
 def check_exact(engine: Engine, inputs: Tensor, mean: Tensor, covariance: Tensor) -> None:
@@ -586,13 +570,12 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_would_come_out_wrong_is_refused_by_operator_and_module(
+def test_what_the_walk_would_get_wrong_it_refuses_by_operator_and_module(
     tmp_path: Path, name: str
 ) -> None:
     build, words = REFUSED[name]
     engine = engine_of(build(), tmp_path)
     for count in (1, 2):
-        with pytest.raises(InputError, match="use method `mc`") as caught:
-            engine.predict(rows(count), sampling=MOMENTS)
-    for word in ["`moments`", *words]:
-        assert word in str(caught.value), str(caught.value)
+        reason = engine.propagating.walk.refusal(engine.read_inputs(rows(count)))
+        for word in ["`moments`", *words, "use method `mc`"]:
+            assert word in str(reason), str(reason)

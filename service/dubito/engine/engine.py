@@ -23,6 +23,7 @@ from dubito.engine.answering.call import EngineCall
 from dubito.engine.answering.features import features, of_tile
 from dubito.engine.answering.learned import learned_columns
 from dubito.engine.answering.passing import passes, propagated, tally_of, tiles
+from dubito.engine.answering.propagating import Propagating
 from dubito.engine.answering.recording import Recordings, filled_rows
 from dubito.engine.answering.streaming import joined, until
 from dubito.engine.calling.arguments import Check, as_device, as_sampling, budget_bytes, check_load
@@ -37,8 +38,7 @@ from dubito.engine.heads import OutputHead, head_of
 from dubito.engine.heads.scaling import Scaling
 from dubito.engine.kernels.precision import running
 from dubito.engine.laplace import Fits
-from dubito.engine.moments import Propagation
-from dubito.engine.planning.placement import Placed, on_device
+from dubito.engine.planning.placement import Placed
 from dubito.engine.plans import Plans, shapes
 from dubito.engine.running.passes import Passes
 from dubito.engine.some_sites import SomeSites
@@ -364,11 +364,9 @@ class Engine:
         return number in self.fits or number in self.students
 
     @cached_property
-    def propagation(self) -> Propagation:
-        """What method `moments` walks the graph with."""
-        bundle, output = self.bundle, self.manifest.output
-        weights = on_device((bundle.sampling,), bundle.weights, self.device)
-        return Propagation(bundle.sampling, bundle.sites, output, weights, self.device)
+    def propagating(self) -> Propagating:
+        """What method `moments` answers with."""
+        return Propagating(self)
 
     def pieces(self, masks: Masks, rows: Mapping[str, Tensor]) -> Passes:
         """The plan for rows of that shape; see `dubito.engine.plans`."""

@@ -63,7 +63,7 @@ def tiles(engine: Engine, call: EngineCall) -> Iterator[Tile]:
 def propagated(engine: Engine, call: EngineCall) -> Iterator[OutputMoments]:
     """Moments of the outputs of some rows after the others."""
     engine.pieces("shared", call.rows)  # checks the sizes
-    return engine.propagation.blocks(call.rows, engine.memory_budget_bytes, call.check)
+    return engine.propagating.blocks(call)
 
 
 def tally_of(engine: Engine, call: EngineCall, made: Iterable[Tensor] = ()) -> Tally:

@@ -21,6 +21,7 @@ from dubito.engine.calling.sampling import NUM_NODES
 from dubito.engine.kernels.products import compute
 from dubito.engine.moments.arithmetic import ARITHMETIC, ON_DRAWS, calculated, of_draws
 from dubito.engine.moments.common import Directions
+from dubito.engine.moments.graph import NORMALISERS, SIZES, dependent
 from dubito.engine.moments.layers import LAYERS, Call
 from dubito.engine.moments.nodes import nodes_of
 from dubito.engine.moments.outputs import OutputMoments
@@ -40,14 +41,6 @@ from dubito_nn.program import Node, Ref, Value, bind, step
 
 _AT_ONCE = 4  # values where a pass keeps one: two moments, and two on their way
 _MAX_SHAPES = 16  # shapes of inputs for which functions of the draws are kept
-_SIZES = ("aten.sym_size.int", "aten.sym_numel.default")
-_NORMALISERS = {
-    "aten.log_softmax.int": ("log_probs", "logits"),
-    "aten._log_softmax.default": ("log_probs", "logits"),
-    "aten.softmax.int": ("probs",),
-    "aten._softmax.default": ("probs",),
-}
-"""Last operators that change nothing under the softmax that follows, by what is declared."""
 
 
 class Propagation:
@@ -74,9 +67,9 @@ class Propagation:
         self._output = output
         self._weights = weights
         self._device = device
-        self._on_values = _dependent(program, ("input",), stop=_SIZES)
-        of_rows = _dependent(program, ("input",))
-        on_draws = _dependent(program, ("site",))
+        self._on_values = dependent(program, ("input",), stop=SIZES)
+        of_rows = dependent(program, ("input",))
+        on_draws = dependent(program, ("site",))
         self._of_draws = on_draws - self._on_values
         self._constants: dict[str, Held] = {}
         for node in program.nodes:
@@ -120,6 +113,15 @@ class Propagation:
             last = first + at_once
             block = {name: x[first:last].to(self._device) for name, x in rows.items()}
             yield self.run(block, layouts.of)
+
+    def refusal(self, rows: Mapping[str, Tensor]) -> InputError | None:
+        """Why rows of that shape are refused; None: they are not."""
+        try:
+            layouts, _ = self._look(rows)
+            self.run({name: x[:1].to(self._device) for name, x in rows.items()}, layouts.of)
+        except InputError as reason:
+            return reason
+        return None
 
     def _look(self, rows: Mapping[str, Tensor]) -> tuple[Layouts, int]:
         """Where values hold their rows, and the bytes that a row takes, for rows of that shape."""
@@ -209,7 +211,7 @@ class Propagation:
         x = args[0]
         return (
             node.name == self._program.outputs["output"]
-            and self._output in _NORMALISERS.get(node.op, ())
+            and self._output in NORMALISERS.get(node.op, ())
             and isinstance(x, (Product, Spread))
             and args[1] in (-1, len(x.shape) - 1)
         )
@@ -296,13 +298,3 @@ def _is_random(value: Held) -> bool:
     if isinstance(value, (tuple, list)):
         return any(map(_is_random, value))
     return isinstance(value, (Drawn, Product, Spread))
-
-
-def _dependent(program: Program, ops: Sequence[str], stop: Sequence[str] = ()) -> frozenset[str]:
-    """Names of the nodes that depend on a node of that kind, not counting what `stop` reads."""
-    dependent: set[str] = set()
-    for node in program.nodes:
-        reads = () if node.op in stop else node.references()
-        if node.op in ops or any(name in dependent for name in reads):
-            dependent.add(node.name)
-    return frozenset(dependent)
