@@ -283,24 +283,32 @@ assert "numba" not in sys.modules
 
 
 def test_what_is_compiled_is_kept_where_it_can_be_and_runs_where_it_cannot(tmp_path: Path) -> None:
+    """In processes that import Numba with a folder of their own, and torch once."""
     script = """
+import os
+import sys
 import numpy as np
-from dubito.engine.summing.compiled.compiling import loop
-from dubito.engine.summing.compiled import compiling
-@loop
-def total(x):
-    result = 0.0
-    for i in range(x.shape[0]):
-        result += x[i]
-    return result
-assert total(np.ones(5)) == 5
-print(total.stats.cache_path if hasattr(total.stats, "cache_path") else "")
+import torch
+for folder in sys.argv[1:]:
+    if (child := os.fork()) == 0:
+        os.environ["NUMBA_CACHE_DIR"] = folder
+        from dubito.engine.summing.compiled.compiling import loop
+        @loop
+        def total(x):
+            result = 0.0
+            for i in range(x.shape[0]):
+                result += x[i]
+            return result
+        assert total(np.ones(5)) == 5
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 """
     file = tmp_path / "script.py"
     file.write_text(script)
-    for folder, is_kept in ((tmp_path / "kept", True), (Path("/proc/none"), False)):
-        environment = {"NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": ":".join(sys.path)}
-        subprocess.run([sys.executable, file], check=True, env=environment)
+    folders = {tmp_path / "kept": True, Path("/proc/none"): False}
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    subprocess.run([sys.executable, file, *folders], check=True, env=environment)
+    for folder, is_kept in folders.items():
         assert bool(list(folder.glob("loops-*/*/*.nbc"))) == is_kept
 
 
