@@ -19,7 +19,8 @@ class PredictReply:
     """Columns of a prediction, and what they were made with; `members` for an ensemble alone.
 
     `classes` names what the last axis of arrays stands for; None for a regression. `ids` are the
-    cells of the column that was asked for, one for each row; None: none was.
+    cells of the column that was asked for, one for each row; None: none was. `agreement` is
+    what was measured of the way that method `auto` chose; None: none was relied on.
     """
 
     model: str
@@ -31,6 +32,7 @@ class PredictReply:
     outputs: Mapping[str, Column]
     classes: tuple[str, ...] | None = None
     ids: Sequence[object] | None = None
+    agreement: Mapping[str, object] | None = None
 
     def head(self) -> dict[str, object]:
         """The reply as plain values, but for its columns."""
@@ -41,6 +43,7 @@ class PredictReply:
             "calibration": self.calibration,
             "warnings": self.warnings,
             **({} if self.ids is None else {"ids": self.ids}),
+            **({} if self.agreement is None else {"agreement": self.agreement}),
         }
 
 

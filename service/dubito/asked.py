@@ -42,6 +42,15 @@ LabelsAreField: TypeAlias = Annotated[
 ]
 
 
+AskedMethod = Literal[Method, "auto"]
+METHODS = (
+    "`mc`: T masked passes. `point`: one pass with weight scaling. `moments`: mean and variance are"
+    " propagated in one pass, without sampling. `ensemble`: T masked passes of each of `members`."
+    " `laplace`: T last linear maps drawn from the active fit. `distilled`: one pass, and a head"
+    " that has learned what T passes say."
+)
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SamplingOptions:
     """How to sample; a field that is left out takes the version's default."""
@@ -56,13 +65,7 @@ class SamplingOptions:
         default=None,
         description="`stratified` spreads the masks evenly over the passes, `iid` does not.",
     )
-    method: Method | None = Field(
-        default=None,
-        description="`mc`: T masked passes. `point`: one pass with weight scaling. `moments`: mean "
-        "and variance are propagated in one pass, without sampling. `ensemble`: T "
-        "masked passes of each of `members`. `laplace`: T last linear maps drawn from the active "
-        "fit. `distilled`: one pass, and a head that has learned what T passes say.",
-    )
+    method: Method | None = Field(default=None, description=METHODS)
     members: list[int | str] | None = Field(
         fail_fast=True,
         default=None,
@@ -177,6 +180,14 @@ class Addressed:
 class PredictOptions(CalibratedOptions, TableOptions):
     """All fields of a prediction but its rows; query parameters of binary bodies."""
 
+    method: AskedMethod | None = Field(  # type: ignore[assignment]  # of rows in the request alone
+        default=None,
+        description=f"{METHODS} `auto`: of all these the way that a fit of `agreement` found within"
+        " `tolerance`, then the largest error of the mean, and `budget_ms`.",
+    )
+    budget_ms: float | None = Field(
+        default=None, description="`auto`: longest time of the computation, in milliseconds."
+    )
     outputs: list[str] | None = Field(
         fail_fast=True,
         default=None,

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from dubito.asked import STRICT, Addressed, LabelsAreField, PoolBody, TruthsField, own_fields
 from dubito.names import ANONYMOUS
 
-FitMethod = Literal["laplace", "distilled"]
+FitMethod = Literal["laplace", "distilled", "agreement"]
 PriorName = Literal["marginal_likelihood", "held_out"]
 
 
@@ -25,7 +25,8 @@ class FitOptions:
 
     method: FitMethod = Field(
         description="Method that the fit is for. `laplace`: a Gaussian over the weights of the last"
-        " linear map. `distilled`: a head that learns what the masked passes say."
+        " linear map. `distilled`: a head that learns what the masked passes say. `agreement`: how "
+        "far each method is from many passes, and how long it takes, by which `auto` chooses."
     )
     num_samples: int | None = Field(
         default=None,
@@ -33,7 +34,8 @@ class FitOptions:
     )
     seed: int | None = Field(
         default=None,
-        description="`distilled`: seed of these passes, of the copies of rows that it learns from "
+        description="`agreement`: seed of the passes that the methods are held against. "
+        "`distilled`: seed of these passes, of the copies of rows that it learns from "
         "too, and of what it learns. Default: 0.",
     )
     num_training_rows: int | None = Field(

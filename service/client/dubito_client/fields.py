@@ -48,6 +48,7 @@ class PredictFields(TableFields, total=False):
     coverage: float | None
     calibration: Literal["active", "none"]
     outputs: Sequence[str] | None
+    budget_ms: float | None
 
 
 class CalibrateFields(TruthsFields, total=False):

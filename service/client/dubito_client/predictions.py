@@ -77,6 +77,7 @@ class Prediction:
     members: list[int] = field(default_factory=list)
     request_id: str | None = None
     ids: list[Any] | None = None
+    agreement: Mapping[str, float] | None = None
     classes: list[str] | None = None
     arrays: Arrays = field(repr=False, default_factory=dict)
 

@@ -55,10 +55,18 @@ def fit(
     )
     report = dict(result["report"])
     certificate = report.pop("certificate", None)
+    ways = report.pop("ways", ())
     for name, value in report.items():
         output().print(f"{name}: {_shown(value)}", soft_wrap=True)
     if certificate is not None:
         _print_certificate(certificate)
+    for way in ways:
+        times = ", ".join(f"{ms:.3g} ms for {rows}" for rows, ms in way["milliseconds"].items())
+        output().print(
+            f"  {way['method']} T = {way['num_samples']}, sites {way['sites']}: error of the mean"
+            f" {way['error_of_mean']:.3g}, Spearman {way['spearman']:.3f}, {times} rows",
+            soft_wrap=True,
+        )
     for warning in result["warnings"]:
         output().print(warning, soft_wrap=True)
 

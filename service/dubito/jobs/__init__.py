@@ -13,6 +13,7 @@
     fit_orders.py  a fit that is asked for, checked
     fitting.py     what a fit of `laplace` keeps, and the fit
     distilling.py  what a fit of `distilled` keeps, and the fit
+    agreeing.py    what a fit of `agreement` keeps, and what each way of `auto` is worth
     results.py     parts to one `.npz` or `.parquet`
 
 Flow: order → checked and settled → record → taken by a server → blocks of rows → parts → result.

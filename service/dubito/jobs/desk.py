@@ -89,6 +89,11 @@ class Desk:
         Raises:
             DubitoError: of the class that names the reason.
         """
+        if order.method == "auto":
+            raise InputError(
+                "method `auto` expects rows in the request, got a pool: name the method, as"
+                " `dubito fit --method agreement` shows them"
+            )
         fields = predict_fields(order)
         check_format(str(fields["format"]))
         named, manifest = self._named(order)
@@ -158,7 +163,7 @@ class Desk:
                 rows = {name: tensor.numpy() for name, tensor in asked.rows.items()}
                 pool = asked.pool(self._put(job, rows))
             assert pool is not None
-            settled_order = asked.settled(pool.format, partial(self._put, job))
+            settled_order = asked.settled(pool.format, partial(self._put, job), version.active_fits)
             named = Named(version, engine.defaults, (), None)
             return self._accept(job, "fit", named, pool, settled_order, caller.name)
         except DubitoError:

@@ -17,17 +17,27 @@ from dubito.asked_fits import FitOrder
 from dubito.calibration.heads import head_of
 from dubito.calibration.reading import Written
 from dubito.engine import Engine, Sampling
+from dubito.engine.calling.sampling import FITTED, SEED_LIMIT
 from dubito.engine.distilled.teaching import LEAST_ROWS as LEAST_TO_DISTIL
 from dubito.engine.laplace.fitting import LEAST_ROWS
 from dubito.errors import InputError
 from dubito.jobs.orders import settled
 from dubito.registry import PoolFact
 from dubito.serving.rows import read_rows
+from dubito.serving.ways import AGREEMENT
 
-_LEAST = {"laplace": (LEAST_ROWS, "a thousand"), "distilled": (LEAST_TO_DISTIL, "five thousand")}
+_LEAST = {
+    "laplace": (LEAST_ROWS, "a thousand"),
+    "distilled": (LEAST_TO_DISTIL, "five thousand"),
+    AGREEMENT: (100, "a thousand"),
+}
 _FOREIGN = {
     "laplace": ("num_samples", "seed"),
     "distilled": ("num_training_rows", "prior", "prior_precision"),
+    AGREEMENT: (
+        *("num_samples", "num_training_rows", "prior", "prior_precision"),
+        *("labels", "targets", "labels_are"),
+    ),
 }
 _PASSES = 64
 Put = Callable[[Mapping[str, NDArray[np.generic]]], str]
@@ -89,12 +99,13 @@ class AskedFit:
         """The rows that came with it, as those of a pool without a name."""
         return PoolFact("", digest, 0, "npz", self.num_rows, (), None, "", datetime.now(UTC))
 
-    def settled(self, pool_format: str, put: Put) -> dict[str, object]:
+    def settled(self, pool_format: str, put: Put, fits: Mapping[str, int]) -> dict[str, object]:
         """The order as the record of its job keeps it.
 
         Args:
             pool_format: of the pool's object.
             put: keeps arrays beside the job, and returns their digest.
+            fits: the active ones of the version, by method.
         """
         order, truths = self.order, self.truths
         chosen = {
@@ -104,6 +115,10 @@ class AskedFit:
         sampling = Sampling.fewest("point", 0)
         if order.method == "distilled":
             sampling = sampling_of_passes(order)
+        if order.method == AGREEMENT:
+            seed = self.engine.defaults.seed + 1 if order.seed is None else order.seed
+            sampling = Sampling(seed=seed % SEED_LIMIT)
+            chosen["fits"] = {name: fit for name, fit in fits.items() if name in FITTED}
         said = {} if order.preprocess is None else {"preprocess": order.preprocess}
         return settled(
             sampling,
@@ -139,6 +154,9 @@ def _check_options(order: FitOrder, engine: Engine, most_samples: int) -> None:
     for name in foreign:
         if getattr(order, name) is not None:
             raise InputError(f"`{name}` is no option of a fit of `{order.method}`: leave it out")
+    if order.method == AGREEMENT:
+        engine.head.check_method("mc")
+        return
     if order.method == "distilled":
         engine.head.check_method("distilled")
         engine.students.trunk  # noqa: B018  refused now, with the node

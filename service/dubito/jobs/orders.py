@@ -46,6 +46,7 @@ def predict_fields(order: PredictOrder) -> dict[str, object]:
     """Return the fields of a prediction beside its sampling and its rows."""
     sampling = own_fields(order, SamplingOptions)
     beside = {k: v for k, v in own_fields(order, PredictOptions).items() if k not in sampling}
+    beside.pop("budget_ms")  # of method `auto`, which no job takes
     return {**beside, "format": order.format or "npz"}
 
 

@@ -25,6 +25,7 @@ from dubito.calibration.record import Calibration
 from dubito.engine import Engine
 from dubito.engine.calling.sampling import FITTED
 from dubito.engine.network import Network, num_values
+from dubito.jobs.agreeing import MOST_COMPARED, MOST_TIMED, Agreeing, Ways
 from dubito.jobs.desk import Desk
 from dubito.jobs.distilling import Distilling, Picked
 from dubito.jobs.fitting import Fitting, KeptRows, MadeFit, in_network_units
@@ -40,6 +41,7 @@ from dubito.media import JSON
 from dubito.models.library import Library
 from dubito.pools import PoolData, Shelf
 from dubito.registry import JobFact, PartFact
+from dubito.serving.ways import AGREEMENT
 from dubito.settings import Settings
 
 T = TypeVar("T")
@@ -117,8 +119,8 @@ class Task:
             truths = in_network_units(self._arrays(str(order["truths"]))["truths"], engine)
         most = MAX_BLOCK_ROWS if has_own else self._rows_at_once()
         method = str(order["method"])
-        made = self._distilled if method == "distilled" else self._posterior
-        result = made(engine, truths, most)
+        made = {"distilled": self._distilled, AGREEMENT: self._agreement}
+        result = made.get(method, self._posterior)(engine, truths, most)
         about = {"num_rows": len(self._data), "num_training_rows": order["num_training_rows"]}
         version = self._library.version(fact.model, str(fact.version))
         kept = self._library.keep_fit(version, result.new(method, about, fact.id, fact.actor))
@@ -165,6 +167,31 @@ class Task:
             kind.restore([self._arrays(part.digest) for part in parts])
         self._scan(kind, plan, len(picked), read)
         return kind.finish(self._lane, truths)
+
+    def _agreement(self, engine: Engine, truths: Tensor | None, most: int) -> MadeFit:
+        """What the ways of method `auto` are worth, on some rows evenly among all."""
+        fits = dict(self._fact.order["fits"])  # type: ignore[call-overload]  # as the desk wrote it
+        version = self._library.version(self._fact.model, str(self._fact.version))
+        for number in fits.values():
+            self._library.bring_fit(version, number, engine)
+        ways = self._lane.run(lambda check: Ways.of(engine, fits))
+        picked = Picked.of(len(self._data), 1, MOST_COMPARED)
+
+        def read(start: int, stop: int) -> dict[str, Tensor]:
+            return self._network.read_inputs(self._data.take(picked.places[start:stop]))
+
+        kind = Agreeing(engine, self._sampling, ways)
+        plan = self._plan(
+            lambda network, block, check: kind.predict(block, 0, check),
+            least_rows=1,
+            most_rows=min(most, len(picked)),
+            read=read,
+        )
+        if self._done:
+            parts = self._store.parts(self._fact.id)
+            kind.restore([self._arrays(part.digest) for part in parts])
+        self._scan(kind, plan, len(picked), read)
+        return kind.finish(self._lane, read(0, min(len(picked), MOST_TIMED)))
 
     def _predict(self) -> None:
         limit = self._settings.max_sample_values

@@ -2,6 +2,7 @@
 
     asking.py       from an order to its reply
     resolve.py      order → version, networks, sampling, calibration
+    ways.py         method `auto`: of the ways that were measured, the one that will do
     bounds.py       rows of an order, checked against network and settings
     rows.py         rows as the network reads them, made as its bundle declares
     admission.py    room for a request before its body is read

@@ -21,6 +21,7 @@ from dubito.asked import (
     TableOptions,
 )
 from dubito.calibration.cache import Calibrations
+from dubito.columns import Column
 from dubito.engine.network import num_values
 from dubito.models.library import Library
 from dubito.monitoring.monitor import Monitoring
@@ -36,7 +37,7 @@ from dubito.serving.labelled import (
     evaluate,
     terms_of,
 )
-from dubito.serving.outputs import Computed, Outputs, check_outputs
+from dubito.serving.outputs import METHOD_USED, Computed, Outputs, check_outputs
 from dubito.serving.resolve import AnyOrder, Resolved, Resolver
 from dubito.serving.rows import ReadRows
 from dubito.serving.selecting import begin
@@ -160,13 +161,17 @@ class Asking:
         return self.telemetry.timed(task, action), kind
 
     def _predict(self, order: PredictOrder, asked: Resolved, reservation: Reservation) -> Measured:
-        network, sampling = asked.network, asked.sampling
-        check_outputs(order.outputs, network.manifest, sampling)
+        network = asked.network
+        check_outputs(order.outputs, network.manifest, asked.sampling)
         fact, version = asked.calibration, asked.version
         calibration = None if fact is None else self.calibrations.of(fact)
         seen = None if calibration is None else calibration.seen
         read = self._bounds.read(network, order.inputs, order, _ids(order), seen)
         inputs, rows = read.inputs, read.num_rows
+        choice = None
+        if order.method == "auto":
+            asked, choice = self._resolver.chosen(order, asked, rows)
+        sampling = asked.sampling
         values, limit = num_values(network, sampling, rows, inputs), self.settings.max_sample_values
         if order.outputs and "samples" in order.outputs:
             check_values(values, limit)
@@ -180,6 +185,11 @@ class Asking:
             calibration,
             may_keep_samples=values <= limit,
         )
+
+        whose: dict[str, Column] = {}
+        if choice is not None:
+            whose[METHOD_USED] = [str(sampling.method)] * rows
+        of_choice = () if choice is None or choice.warning is None else (choice.warning,)
 
         def finish(computed: Computed) -> PredictReply:
             built = outputs.build(inputs, computed)
@@ -196,8 +206,9 @@ class Asking:
                 members=asked.numbers,
                 sampling=sampling,
                 calibration=None if fact is None or built.calibration is None else fact.number,
-                warnings=(*read.warnings, *built.warnings),
-                outputs=built.outputs,
+                warnings=(*read.warnings, *of_choice, *built.warnings),
+                outputs={**built.outputs, **whose},
+                agreement=None if choice is None else choice.told,
                 classes=network.manifest.classes,
                 ids=_ids_of(order, read),
             )

@@ -37,7 +37,7 @@ from dubito.serving.worker import Check
 from dubito_nn import Manifest
 
 _ON_REQUEST = "samples"
-_WHOSE = "method_used"
+METHOD_USED = "method_used"
 _STRANGE, _MOST = 0.05, 0.5
 _SCORED = frozenset({"ood", "decision"})
 
@@ -66,7 +66,7 @@ def check_outputs(names: Sequence[str] | None, manifest: Manifest, sampling: Sam
         raise InputError(
             f"method `{sampling.method}` makes no masked passes: for `samples` use method `mc`"
         )
-    whose = (_WHOSE,) if sampling.method == "distilled" else ()
+    whose = (METHOD_USED,) if sampling.method == "distilled" else ()
     known = (*head_of(manifest).outputs, *whose, _ON_REQUEST)
     unknown = [name for name in names or () if name not in known]
     if unknown or (names is not None and not names):
@@ -208,9 +208,9 @@ class Outputs:
         request = Request(self.order.coverage, computed.features, uniform_B, warnings)
         served = head.served(prediction, request)
         columns = served.columns() | _shared_columns(prediction, served, applied)
-        outputs = {name: columns[name]() for name in self._names if name != _WHOSE}
+        outputs = {name: columns[name]() for name in self._names if name != METHOD_USED}
         if sampling.method == "distilled":
-            outputs[_WHOSE] = _methods(prediction)
+            outputs[METHOD_USED] = _methods(prediction)
             warnings.extend(_unlike(prediction, sampling))
         warn_of_overflow({"mean": prediction.mean, **outputs}, warnings)
         varies = served.varies if sampling.method == "mc" else None

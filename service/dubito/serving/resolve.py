@@ -27,6 +27,7 @@ from dubito.models.members import find_members, predictor
 from dubito.models.sampling import merge_sampling
 from dubito.registry import CalibrationFact, VersionFact
 from dubito.serving.turns.rates import Kind
+from dubito.serving.ways import AGREEMENT, Agreement, Choice, check_auto, choose
 from dubito_nn.manifest_reader import manifest_from_json
 
 AnyOrder = PredictOrder | CalibrateOrder | EvaluateOrder | SelectOrder
@@ -116,6 +117,10 @@ class Resolver:
         version: VersionFact,
         allow: Callable[[Sampling], None] | None = None,
     ) -> Named:
+        if isinstance(order, PredictOrder):
+            check_auto(order.method, order.tolerance, order.budget_ms)
+            if order.method == "auto":  # chosen once the rows are known; until then
+                order = replace(order, method="mc", tolerance=None)
         sampling = merge_sampling(order, version.defaults, max_num_samples=self.max_num_samples)
         if allow is not None:
             allow(sampling)
@@ -155,7 +160,8 @@ class Resolver:
         Raises:
             InputError: a choice is out of its bounds.
         """
-        held = None if order.members else self.library.at_hand(order.model, order.version)
+        is_told = not order.members and order.method != "auto"  # which reads what was measured
+        held = None if not is_told else self.library.at_hand(order.model, order.version)
         if held is None:
             return None
         version, engine, active = held
@@ -165,6 +171,33 @@ class Resolver:
         if fit is not None and not engine.has_fit(fit):
             return None
         return Resolved(**vars(named), network=engine, calibration=fact)
+
+    def chosen(
+        self, order: PredictOrder, asked: Resolved, num_rows: int
+    ) -> tuple[Resolved, Choice]:
+        """How a request of method `auto` is answered.
+
+        Args:
+            order: what is asked.
+            asked: with method `mc`.
+            num_rows: B.
+        """
+        version = asked.version
+        number = version.active_fits.get(AGREEMENT)
+        agreement = None
+        if number is not None:
+            agreement = Agreement.of(number, self.library.fit(version, number).document)
+        choice = choose(
+            agreement,
+            asked.sampling,
+            version.active_fits,
+            num_rows=num_rows,
+            tolerance=order.tolerance,
+            budget_ms=order.budget_ms,
+            with_samples="samples" in (order.outputs or ()),
+        )
+        self.library.bring_fit(version, choice.sampling.fit, asked.network)
+        return replace(asked, sampling=choice.sampling), choice
 
 
 def _settled(sampling: Sampling, versions: Sequence[VersionFact]) -> Sampling:

@@ -34,6 +34,21 @@ class IntervalColumns(JsonPage):
     upper: Figures = Field(description="Upper ends, (B, D) or (B, P, D), in target units.")
 
 
+class WayEntry(JsonPage):
+    """What was measured of a way to answer, against 256 masked passes."""
+
+    fit: int = Field(description="Number of the fit of `agreement` that measured it.")
+    error_of_mean: float = Field(
+        description="Largest difference of a row's means, which 95 % of its rows did not exceed; "
+        "in probabilities or target units."
+    )
+    spearman: float = Field(
+        description="Rank correlation over its rows of what is epistemic: mutual information, or "
+        "the variance over the passes."
+    )
+    milliseconds: float = Field(description="Time of a call of so many rows, as measured then.")
+
+
 class OutputColumns(JsonPage):
     """Columns of a prediction; the first axis of each is the row.
 
@@ -66,7 +81,7 @@ class OutputColumns(JsonPage):
     )
     method_used: list[str] | None = Field(
         default=None,
-        description="Method `distilled`: which method answered each row, it or `mc`.",
+        description="Methods `distilled` and `auto`: which method answered each row.",
     )
     predictive_entropy: Numbers | None = Field(
         default=None, description="Entropy of the mean probabilities, in nats: the total doubt."
@@ -162,5 +177,10 @@ class PredictPage(DrawnPage, SamplingEntry):
     warnings: list[str] = Field(description="What the caller should know.")
     ids: list[str | int | float | bool | None] | None = Field(
         default=None, description="Cells of the `id_column`, one for each row."
+    )
+    agreement: WayEntry | None = Field(
+        default=None,
+        description="Method `auto`: what was measured of the way that answered; left out where "
+        "none was relied on.",
     )
     outputs: OutputColumns = Field(description="The columns by name.")
