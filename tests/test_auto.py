@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from dubito.engine import Sampling
-from dubito.serving.ways import TIMED_ROWS, Agreement, Way, choose
+from dubito.serving.ways import TIMED_ROWS, MeasuredWays, Way, choose
 from dubito.settings import Settings
 from dubito_client import Client
 from dubito_nn import export
@@ -181,7 +181,7 @@ def test_a_way_of_a_fit_that_is_no_longer_active_is_passed_over() -> None:
     assert slow.time_ms(10) == pytest.approx(14)
     for active, method in (({"laplace": 3}, "laplace"), ({"laplace": 4}, "mc"), ({}, "mc")):
         choice = choose(
-            Agreement(1, (fast, slow)),
+            MeasuredWays(1, (fast, slow)),
             Sampling(),
             active,
             num_rows=1,

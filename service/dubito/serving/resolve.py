@@ -27,7 +27,7 @@ from dubito.models.members import find_members, predictor
 from dubito.models.sampling import merge_sampling
 from dubito.registry import CalibrationFact, VersionFact
 from dubito.serving.turns.rates import Kind
-from dubito.serving.ways import AGREEMENT, Agreement, Choice, check_auto, choose
+from dubito.serving.ways import AGREEMENT, ChosenWay, MeasuredWays, check_auto, choose
 from dubito_nn.manifest_reader import manifest_from_json
 
 AnyOrder = PredictOrder | CalibrateOrder | EvaluateOrder | SelectOrder
@@ -174,7 +174,7 @@ class Resolver:
 
     def chosen(
         self, order: PredictOrder, asked: Resolved, num_rows: int
-    ) -> tuple[Resolved, Choice]:
+    ) -> tuple[Resolved, ChosenWay]:
         """How a request of method `auto` is answered.
 
         Args:
@@ -186,7 +186,7 @@ class Resolver:
         number = version.active_fits.get(AGREEMENT)
         agreement = None
         if number is not None:
-            agreement = Agreement.of(number, self.library.fit(version, number).document)
+            agreement = MeasuredWays.of(number, self.library.fit(version, number).document)
         choice = choose(
             agreement,
             asked.sampling,

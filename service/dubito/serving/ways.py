@@ -1,6 +1,6 @@
 """Method `auto`: of the ways whose agreement with the passes was measured, the one that will do.
 
-Flow: a fit of `agreement` (`jobs/agreeing.py`) → `Agreement` → the ways that a request allows →
+Flow: a fit of `agreement` (`jobs/agreeing.py`) → `MeasuredWays` → the ways that a request allows →
 those within its tolerance and its time → the fastest of them, or the most exact one.
 
 Dimensions: B rows.
@@ -66,7 +66,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class MeasuredWays:
     """The ways of a version.
 
     Args:
@@ -78,7 +78,7 @@ class Agreement:
     ways: tuple[Way, ...]
 
     @classmethod
-    def of(cls, number: int, document: Mapping[str, Any]) -> Agreement:
+    def of(cls, number: int, document: Mapping[str, Any]) -> MeasuredWays:
         """The agreement that a fit holds."""
         return cls(number, tuple(Way(**way) for way in document["report"]["ways"]))
 
@@ -93,7 +93,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenWay:
     """How an `auto` request is answered.
 
     Args:
@@ -130,7 +130,7 @@ def check_auto(method: str | None, tolerance: float | None, budget_ms: float | N
 
 
 def choose(
-    agreement: Agreement | None,
+    agreement: MeasuredWays | None,
     sampling: Sampling,
     active_fits: Mapping[str, int],
     *,
@@ -138,7 +138,7 @@ def choose(
     tolerance: float | None,
     budget_ms: float | None,
     with_samples: bool,
-) -> Choice:
+) -> ChosenWay:
     """The way that a request is answered.
 
     Args:
@@ -155,7 +155,7 @@ def choose(
             "method `auto`: no agreement is on record, so `mc` answers: fit one, with method"
             f" `{AGREEMENT}`, to rows like those that are asked"
         )
-        return Choice(sampling, None, warning)
+        return ChosenWay(sampling, None, warning)
     fit_in_time = [
         way
         for way in agreement.usable(active_fits, with_samples=with_samples)
@@ -165,7 +165,7 @@ def choose(
     if not good:
         wanted = [] if tolerance is None else [f"an error of the mean of at most {tolerance:g}"]
         wanted += [] if budget_ms is None else [f"at most {budget_ms:g} ms for {num_rows} rows"]
-        return Choice(
+        return ChosenWay(
             sampling,
             None,
             f"method `auto`: no way is known to have {' and '.join(wanted)} (agreement"
@@ -179,4 +179,4 @@ def choose(
         "spearman": best.spearman,
         "milliseconds": round(best.time_ms(num_rows), 3),
     }
-    return Choice(best.over(sampling), told)
+    return ChosenWay(best.over(sampling), told)
