@@ -381,6 +381,19 @@ class Counting(nn.Module):
         return self.head(self.count(self, self.dropout(x)) + other.view(len(other), -1))
 
 
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.aside, self.head, self.dropout = nn.Linear(8, 2), nn.Linear(8, 3), nn.Dropout(0.2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.aside(x), self.head(self.dropout(x))
+
+
+def test_an_output_is_picked_by_an_integer_position(path):
+    assert export(Pair(), torch.randn(2, 8), path, output_name=1, **declared()).manifest.classes
+
+
 class Neuron(nn.Module):
     """Keeps its charge in a buffer, and begins anew where that has another shape."""
 

@@ -55,7 +55,7 @@ def export(
     task: Task,
     output: Output,
     classes: Sequence[str] | None = None,
-    output_name: str | None = None,
+    output_name: str | int | None = None,
     features: str | None = None,
     target_scale: Scale | None = None,
     drop_prob: Mapping[str, float] | None = None,
@@ -132,7 +132,7 @@ def export(
             network,
             read_example(network, example_inputs, free_dims),
             declared=declared,
-            output_name=output_name,
+            output_name=None if output_name is None else str(output_name),
             features=features,
         )
         injected = inject_dropout(captured, {} if drop_prob is None else drop_prob)
