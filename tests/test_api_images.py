@@ -257,3 +257,37 @@ def test_what_is_no_image_here_is_refused(client: httpx.Client) -> None:
 def test_the_manifest_says_what_is_declared(client: httpx.Client) -> None:
     (part,) = client.get(f"{DIGIT}/versions/1").json()["manifest"]["preprocess"]
     assert (part["kind"], part["mode"], part["size"]) == ("image", "L", [8, 8])
+
+
+def test_a_damaged_file_of_a_pool_fails_the_job_by_name(client: httpx.Client) -> None:
+    whole = encoded(Image.effect_noise((64, 64), 50).convert("RGB"), "JPEG")
+    files = {"a.jpg": whole, "b/cut.jpg": whole[: len(whole) // 2]}
+    pool = sent(client, "/v1/pools", ZIP, archive(files, ZIP)).json()["pool"]
+    job = client.post(f"{DIGIT}/predict", json={"pool": pool}).json()["job"]
+    with client.stream("GET", f"/v1/jobs/{job}/events") as events:
+        ended = "".join(events.iter_text())
+    assert "failed" in ended
+    assert "file `b/cut.jpg`" in client.get(f"/v1/jobs/{job}").text
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("file_name,who\n{0},x\n{0},y\n", "each file once"),
+        ("file_name,file\n{0},1\n", "no column `file`"),
+    ],
+)
+def test_a_table_of_images_that_contradicts_itself_is_refused(
+    client: httpx.Client, table: str, reason: str
+) -> None:
+    (name, content), *_ = sorted(FILES.items())
+    files = {name: content, "metadata.csv": table.format(name).encode()}
+    answer = sent(client, f"{DIGIT}/predict", ZIP, archive(files, ZIP))
+    assert (answer.status_code, reason in answer.json()["detail"]) == (422, True), answer.text
+
+
+def test_the_client_stores_an_archive(client: httpx.Client, tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    path.write_bytes(archive(FILES, ZIP))
+    ours = Client(str(client.base_url), http=client)
+    assert ours.add_pool(path, "by-client").num_rows == len(FILES)

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from torch import nn
@@ -360,3 +361,68 @@ def test_a_calibration_widens_the_range_that_is_known(client: httpx.Client, tmp_
     client.put("/v1/models/narrow/calibration", json={"active": 1}).raise_for_status()
     assert warned(far) == []
     assert "was shown at export and calibration, such as 900 in row 0" in warned(farther)[0]
+
+
+@pytest.mark.parametrize("route", [f"{SICK}/predict", "/v1/pools?name=contradiction"])
+def test_a_parquet_that_contradicts_itself_is_refused_and_the_server_lives(
+    client: httpx.Client, route: str
+) -> None:
+    """Each byte that may say that a column is of text is changed to one that says it is not."""
+    whole = written(PARQUET, ROWS)
+    start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    places = [place for place in range(start, len(whole) - 8) if whole[place] == 12]
+    assert len(places) > 5
+    for place in places:
+        damaged = whole[:place] + b"\0" + whole[place + 1 :]
+        answer = client.post(route, content=damaged, headers={"Content-Type": PARQUET})
+        assert answer.status_code in (200, 201, 422), answer.text
+        if answer.status_code == 201:
+            client.delete("/v1/pools/contradiction").raise_for_status()
+    assert client.get("/health/live").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('p1,31,no,true,1990-01-01,"nurse\n', "line 3 on"),
+        ('p1,31,no,true,1990-01-01,"nurse" or so\n', "line 2 on"),
+        ('"p1,31,no,true,1990-01-01,nurse\n"p2,31,no,true,1990-01-01,nurse\n', "line 2 on"),
+    ],
+)
+@pytest.mark.parametrize("route", [f"{SICK}/predict", "/v1/pools?name=quotes"])
+def test_quotes_that_are_not_closed_take_in_no_rows(
+    client: httpx.Client, route: str, line: str, reason: str
+) -> None:
+    names, rest = "id,age,smoker,insured,born,job\n", "p9,40,no,true,1980-01-01,clerk\n"
+    body, headers = (names + line + rest).encode(), {"Content-Type": CSV}
+    answer = client.post(route, content=body, headers=headers)
+    assert answer.status_code == 422
+    assert "expected quotes that are closed" in answer.json()["detail"]
+    assert reason in answer.json()["detail"] or "line 2 on" in answer.json()["detail"]
+
+
+def test_an_inch_in_a_cell_and_doubled_quotes_are_cells(client: httpx.Client) -> None:
+    names, headers = "id,age,smoker,insured,born,job\n", {"Content-Type": CSV}
+    plain = '5" tube,31,no,true,1990-01-01,nurse\n"a ""b"", c\n",40,no,true,1980-01-01,clerk\n'
+    asked = f"{SICK}/predict?id_column=id&outputs=label"
+    answer = client.post(asked, content=(names + plain).encode(), headers=headers)
+    assert answer.json()["ids"] == ['5" tube', 'a "b", c\n']
+
+
+def test_times_beyond_all_years_and_digits_of_other_scripts_are_refused(
+    client: httpx.Client,
+) -> None:
+    far = pa.Table.from_pandas(ROWS.assign(born=None)).set_column(
+        4, "born", pa.array([2**63 - 1] * len(ROWS), pa.timestamp("s"))
+    )
+    file = io.BytesIO()
+    with pa.ipc.new_stream(file, far.schema) as stream:
+        stream.write_table(far)
+    row = "id,age,smoker,insured,born,job\np1,\u0e51,no,true,1990-01-01,nurse\n".encode()
+    for body, kind, reason in (
+        (file.getvalue(), ARROW, "column `born`"),
+        (row, CSV, "`age`, row 0"),
+    ):
+        answer = client.post(f"{SICK}/predict", content=body, headers={"Content-Type": kind})
+        assert answer.status_code == 422, answer.text
+        assert reason in answer.json()["detail"]

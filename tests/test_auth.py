@@ -43,6 +43,13 @@ def test_a_wrong_key_is_refused_with_the_one_body(locked: httpx.Client, header: 
     assert KEY not in reply.text
 
 
+def test_two_keys_in_one_request_are_refused(locked: httpx.Client) -> None:
+    for first, second in ((KEY, "wrong"), ("wrong", KEY)):
+        headers = [("Authorization", f"Bearer {first}"), ("Authorization", f"Bearer {second}")]
+        reply = locked.get("/v1/models", headers=headers)
+        assert (reply.status_code, "expected once" in reply.json()["detail"]) == (422, True)
+
+
 def test_the_right_key_opens_and_health_needs_none(locked: httpx.Client) -> None:
     for scheme in ("Bearer", "bearer"):
         headers = {"Authorization": f"{scheme} {KEY}"}

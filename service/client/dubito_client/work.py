@@ -28,6 +28,7 @@ _KINDS = {
     **{"npy": NPY, "npz": NPZ, "parquet": "application/vnd.apache.parquet", "csv": "text/csv"},
     **dict.fromkeys(("ndjson", "jsonl"), "application/x-ndjson"),
     "arrows": "application/vnd.apache.arrow.stream",
+    **{"zip": "application/zip", "tar": "application/x-tar"},
 }
 _FINISHED = ("succeeded", "failed", "cancelled")
 
@@ -106,7 +107,8 @@ def add_pool(rows: Rows | Path, name: str | None = None) -> Call[Pool]:
 
     Args:
         rows: an array, an object of input name → array, or the path of a `.npy`, `.npz`,
-            `.parquet`, `.csv`, `.ndjson` or `.arrows` file, which is sent piece by piece.
+            `.parquet`, `.csv`, `.ndjson` or `.arrows` file, or of a `.zip` or `.tar` of images; a
+            file is sent piece by piece.
         name: of the pool; None: named by its digest.
 
     Raises:

@@ -12,9 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dubito.errors import InputError, TooLargeError
 from dubito.preprocess.arrow import need_pyarrow
 from dubito.preprocess.files import BOM, header_of
+from dubito.preprocess.quotes import are_closed, check_quotes
 from dubito.preprocess.untrusted import is_compressed
 
 if TYPE_CHECKING:
@@ -94,6 +97,9 @@ def _write_csv(path: Path, made: Path, limit_bytes: int) -> None:
     names, start = header_of(head), len(BOM) if head.startswith(BOM) else 0
     if len(set(names)) < len(names):
         raise InputError("pool: expected each column once, got a name twice: rename one")
+    if not are_closed(np.memmap(path, np.uint8, "r", offset=start)):
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            check_quotes(text, "pool")
     texts = dict.fromkeys(names, pa.string())
     numbers = dict.fromkeys(_numbers(islice(_csv_blocks(path, start, texts), 1)), pa.float64())
     try:

@@ -89,7 +89,7 @@ class PoolData:
             self._arrays[column["name"]] = self._mapped(path)
         if ENDS in self._arrays:
             content, ends = self._arrays.pop(IMAGE.name), self._arrays.pop(ENDS)
-            self._files = StoredFiles(content, ends)
+            self._files = StoredFiles(content, ends, self._arrays[FILE])
 
     @classmethod
     def over(cls, arrays: Mapping[str, Any], num_rows: int, features: Sequence[str]) -> PoolData:

@@ -34,11 +34,18 @@ class StoredFiles:
     Args:
         content: all bytes.
         ends: where each begins, and the last one ends, (N + 1,).
+        names: of the files, (N,), in UTF-8.
     """
 
-    def __init__(self, content: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        content: NDArray[np.uint8],
+        ends: NDArray[np.int64],
+        names: NDArray[np.bytes_],
+    ) -> None:
         self._content = content
         self._ends = ends
+        self._names = names
 
     def num_bytes(self, rows: NDArray[np.int64]) -> int:
         """Size of some files together."""
@@ -47,7 +54,9 @@ class StoredFiles:
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> StoredImages:
         """Copies of some files."""
         spans = zip(self._ends[:-1][rows].tolist(), self._ends[1:][rows].tolist(), strict=True)
-        return StoredImages(self._content[start:stop].tobytes() for start, stop in spans)
+        names = [name.decode() for name in self._names[rows].tolist()]
+        files = (self._content[start:stop].tobytes() for start, stop in spans)
+        return StoredImages(files, names)
 
 
 def data_url(content: bytes) -> str:

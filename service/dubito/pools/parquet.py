@@ -8,7 +8,10 @@ no column: pandas says in the file which columns hold it.
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +23,7 @@ from numpy.typing import NDArray
 from dubito.errors import InputError, TooLargeError
 from dubito.pools.stream import KINDS, UNNAMED, Blocks, ColumnStream, block_rows
 from dubito.pools.table import column_stream, is_cell
+from dubito.preprocess.untrusted import stated_bytes
 from dubito.registry import ColumnFact
 
 if TYPE_CHECKING:
@@ -30,6 +34,18 @@ _INDEX = re.compile(r"__index_level_\d+__")  # of pandas, where it has no name
 _MAX_COLUMNS = 65_536
 _MAX_DEPTH = 8
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4}  # bytes of a decoded number at most; others: 8
+_DESCRIBED = """
+import json, sys
+from pyarrow import parquet
+path, widths, string, container = sys.argv[1:]
+limits = {"thrift_string_size_limit": int(string), "thrift_container_size_limit": int(container)}
+described, widths, total = parquet.ParquetFile(path, **limits).metadata, json.loads(widths), 0
+for group in map(described.row_group, range(described.num_row_groups)):
+    for chunk in map(group.column, range(group.num_columns)):
+        numbers = widths.get(chunk.physical_type, 8) * chunk.num_values
+        total += max(numbers, chunk.total_uncompressed_size, 0)
+print(total)
+"""
 _LARGEST_STRING, _LARGEST_CONTAINER = 16 * 2**20, 10**6  # of the file's own description
 
 
@@ -63,7 +79,7 @@ def open_parquet(path: Path, limit_bytes: int) -> Iterator[list[ColumnStream]]:
         texts = [name for name in schema.names if pa.types.is_string(schema.field(name).type)]
         # a long text that stands in all rows is kept once
         with pq.ParquetFile(path, read_dictionary=texts, **limits) as file:
-            _check_size(file, limit_bytes)
+            _check_size(file, path, limit_bytes)
             yield _streams(file)
     except (pa.ArrowException, OSError) as error:
         raise InputError(
@@ -97,7 +113,7 @@ def group_arrays(
     return found
 
 
-def _check_size(file: pq.ParquetFile, limit_bytes: int) -> None:
+def _check_size(file: pq.ParquetFile, path: Path, limit_bytes: int) -> None:
     """Refuse what would be too large once decoded, by the counts that the file states."""
     metadata = file.metadata
     if not 1 <= metadata.num_columns <= _MAX_COLUMNS:
@@ -105,17 +121,35 @@ def _check_size(file: pq.ParquetFile, limit_bytes: int) -> None:
             f"pool: expected 1 to {_MAX_COLUMNS} columns, got {metadata.num_columns}: "
             "save only the inputs"
         )
-    total = 0
-    for group in range(metadata.num_row_groups):
-        for column in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(column)
-            width = _WIDTHS.get(chunk.physical_type, 8)
-            total += max(width * chunk.num_values, chunk.total_uncompressed_size)
-            if total > limit_bytes:
-                raise TooLargeError(
-                    f"pool: expected at most {limit_bytes} bytes once decoded, got {total} or "
-                    "more: send it in several pools, or raise DUBITO_MAX_POOL_BYTES"
-                )
+    leaves = [file.schema.column(column) for column in range(metadata.num_columns)]
+    total = sum(_WIDTHS.get(leaf.physical_type, 8) * metadata.num_rows for leaf in leaves)
+    total = max(total, stated_bytes(file))
+    if total <= limit_bytes and any(leaf.max_repetition_level for leaf in leaves):
+        total = _described_bytes(path)
+    if total > limit_bytes:
+        raise TooLargeError(
+            f"pool: expected at most {limit_bytes} bytes once decoded, got {total} or more: send "
+            "it in several pools, or raise DUBITO_MAX_POOL_BYTES"
+        )
+
+
+def _described_bytes(path: Path) -> int:
+    """Bytes of all numbers of a file of lists, whose columns say how many they hold.
+
+    Asked for in a process of its own, since pyarrow ends it where a description contradicts itself.
+
+    Raises:
+        InputError: it does.
+    """
+    words = [sys.executable, "-c", _DESCRIBED, str(path), json.dumps(_WIDTHS)]
+    limits = [str(_LARGEST_STRING), str(_LARGEST_CONTAINER)]
+    done = subprocess.run([*words, *limits], capture_output=True, text=True, check=False)
+    if done.returncode or not done.stdout.strip().isdecimal():
+        raise InputError(
+            "pool: expected a .parquet file, got one that describes its columns wrongly: write it"
+            " with pyarrow.parquet.write_table"
+        )
+    return int(done.stdout)
 
 
 def _streams(file: pq.ParquetFile) -> list[ColumnStream]:

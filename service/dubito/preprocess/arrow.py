@@ -75,8 +75,9 @@ def _cells(name: str, column: pa.ChunkedArray) -> Cells:
     try:
         if is_plain and not column.null_count and not is_dictionary:
             cells: Cells = column.to_numpy()
-        elif types.is_timestamp(kind):  # of nanoseconds, which Python's times lack
-            cells = column.cast(pa.timestamp("us", kind.tz), safe=False).to_pylist()
+        elif types.is_timestamp(kind):  # nanoseconds, which Python's times lack, are cut off
+            is_fine = kind.unit == "ns"
+            cells = column.cast(pa.timestamp("us", kind.tz), safe=not is_fine).to_pylist()
         elif types.is_decimal(kind):
             cells = column.cast(pa.float64()).to_pylist()
         elif is_dictionary:

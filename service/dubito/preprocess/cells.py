@@ -22,6 +22,7 @@ from dubito_nn.preprocess.columns import UNIT_S
 Floats = NDArray[np.float64]
 _NUMBERS = {int, float, bool, type(None)}
 _SHOWN = 8
+_FINER = ("[ns]", "[ps]", "[fs]", "[as]")  # than the times of Python
 
 
 def numbers_of(column: Column, cells: Cells, warnings: list[str]) -> Floats:
@@ -197,7 +198,11 @@ def _listed(cells: Cells) -> Sequence[object]:
     """The cells as a list of Python's values."""
     if isinstance(cells, np.ndarray):
         if cells.dtype.kind == "M":
-            cells = cells.astype("datetime64[us]")
+            fine = cells.astype("datetime64[us]")
+            is_cut = cells.dtype.str.endswith(_FINER)
+            if not is_cut and (fine.astype(cells.dtype) != cells)[~np.isnat(cells)].any():
+                raise InputError("times: expected those of years 1 to 9999, got others: correct it")
+            cells = fine
         return cast("Sequence[object]", cells.tolist())
     return cells
 

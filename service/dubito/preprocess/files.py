@@ -14,16 +14,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dubito.errors import InputError, TooLargeError
 from dubito.media import ARROW, CSV, PARQUET
 from dubito.preprocess.arrow import Found, columns_of, need_pyarrow
+from dubito.preprocess.quotes import are_closed, check_quotes
 from dubito.preprocess.texts import Texts
-from dubito.preprocess.untrusted import is_compressed
+from dubito.preprocess.untrusted import is_compressed, stated_bytes
 from dubito.preprocess.wanted import check_most, check_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyarrow import parquet as pq
 
 MAX_COLUMNS = 10_000
 _HEAD_BYTES = 2**20  # that hold the line of names
@@ -114,6 +116,8 @@ def _csv(file: TableFile, wanted: Sequence[str], most_rows: int | None) -> Found
 
     content = file.content.removeprefix(BOM)
     names = header_of(content)
+    if not are_closed(np.frombuffer(content, np.uint8)):
+        check_quotes(io.TextIOWrapper(io.BytesIO(content), "utf-8", newline=""), "body")
     check_names(names, wanted)
     reader = pa_csv.open_csv(
         pa.BufferReader(content),
@@ -153,21 +157,11 @@ def _parquet(file: TableFile, wanted: Sequence[str], most_rows: int | None) -> F
         **limits,
     ) as opened:
         check_most(opened.metadata.num_rows, most_rows)
-        _check_size(opened, set(wanted), file.limit_bytes)
+        _check_bytes(stated_bytes(opened), file.limit_bytes)
         batches = opened.iter_batches(columns=list(wanted), use_threads=False)
         table = pa.Table.from_batches(_counted(batches, most_rows, file.limit_bytes))
     columns, _, num_rows = columns_of(table, wanted)
     return columns, tuple(name for name in names if name not in columns), num_rows
-
-
-def _check_size(opened: pq.ParquetFile, wanted: set[str], limit_bytes: int) -> None:
-    total = 0
-    for group in range(opened.metadata.num_row_groups):
-        for index in range(opened.metadata.num_columns):
-            chunk = opened.metadata.row_group(group).column(index)
-            if chunk.path_in_schema.partition(".")[0] in wanted:
-                total += max(chunk.total_uncompressed_size, chunk.total_compressed_size)
-                _check_bytes(total, limit_bytes)
 
 
 def _arrow(file: TableFile, wanted: Sequence[str], most_rows: int | None) -> Found:

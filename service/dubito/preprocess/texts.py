@@ -39,7 +39,7 @@ def guessed(cells: Texts) -> list[object]:
     """The cells of a column that nothing is declared of: integers, else numbers, else text."""
     for kind in (int, float):
         try:
-            if not any("_" in str(cell) for cell in cells):
+            if not any("_" in str(cell) or not str(cell).isascii() for cell in cells):
                 return [None if cell is None else kind(str(cell)) for cell in cells]
         except ValueError:
             continue
@@ -59,7 +59,7 @@ def _number(name: str, row: int, cell: object) -> object:
 def _float(cell: object, otherwise: object) -> object:
     """A number of a text; None of an empty one."""
     text = str(cell)
-    if cell is None or "_" in text:  # which Python reads within digits
+    if cell is None or "_" in text or not text.isascii():  # which Python reads as digits
         return None if cell is None else otherwise
     try:
         return float(text)

@@ -110,8 +110,10 @@ class AuthMiddleware:
         try:
             if keys.is_stale:
                 await to_thread.run_sync(keys.refresh)
-            sent = (value for name, value in scope["headers"] if name == b"authorization")
-            caller = scope[CALLER] = keys.caller(next(sent, b""))
+            sent = [value for name, value in scope["headers"] if name == b"authorization"]
+            if len(sent) > 1:
+                raise InputError("`Authorization` expected once, got several: send one key")
+            caller = scope[CALLER] = keys.caller(sent[0] if sent else b"")
             if caller is NOBODY:
                 check_origin(scope, access_of(scope).settings)
             if caller.allowance is not None:

@@ -154,8 +154,12 @@ def _tar(file: IO[bytes], most_files: int) -> Iterator[Member]:
             raise _too_many(most_files)
         if info.isdir() or (info.isreg() and not _is_wanted(info.name)):
             continue
+        if info.size < 0:
+            raise InputError(f"archive: expected files of a size, got {info.size}: pack it anew")
         if not info.isreg() or info.issparse():
-            raise InputError(f"archive: expected plain files, got a link {info.name[:80]!r}")
+            raise InputError(
+                f"archive: expected plain files, got a link or a device {info.name[:80]!r}"
+            )
         piece = partial(_piece, file, info.offset_data, info.size)
         yield Member(info.name, info.size, piece)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dubito.errors import InputError
@@ -13,7 +14,16 @@ EXPECTED = "a PNG, JPEG, WebP or TIFF file"
 
 
 class StoredImages(list[bytes]):
-    """Files whose sizes were held against the bounds when they were stored."""
+    """Files whose sizes were held against the bounds when they were stored.
+
+    Args:
+        files: their bytes.
+        names: of the files, for a refusal.
+    """
+
+    def __init__(self, files: Iterable[bytes], names: Sequence[str]) -> None:
+        super().__init__(files)
+        self.names = names
 
 
 def file_of(cell: object, where: str) -> bytes:

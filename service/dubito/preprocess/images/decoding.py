@@ -7,6 +7,7 @@ are looked at before anything of that size is decoded. Colour profiles are passe
 from __future__ import annotations
 
 import io
+import re
 from typing import TYPE_CHECKING
 
 from dubito.errors import InputError, TooLargeError
@@ -25,6 +26,7 @@ _OTHERS = {
     **{b"GIF8": "a GIF", b"BM": "a BMP", b"PK": "a ZIP archive", b"%PDF": "a PDF"},
     **{b"<": "markup, such as an SVG", b"\x00\x00\x00": "a video or HEIC"},
 }
+_ADDRESS = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>")
 _MAX_SCANS = 100  # of a JPEG, each of which costs a pass over all pixels
 _SCAN = b"\xff\xda"
 _ORIENTATION = 0x0112
@@ -146,7 +148,7 @@ def _has_several(image: Image.Image, format: str) -> bool:
 
 
 def _damaged(error: Exception, where: str) -> InputError:
-    said = " ".join(str(error).split())[:120] or type(error).__name__
+    said = _ADDRESS.sub("the file", " ".join(str(error).split()))[:120] or type(error).__name__
     return InputError(f"{where}: expected {EXPECTED}, got a damaged one ({said}): save it anew")
 
 

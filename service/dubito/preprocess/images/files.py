@@ -101,11 +101,18 @@ def _described(content: bytes, names: Sequence[str]) -> dict[str, Cells]:
     """The columns of a table of the files, in the order of their names."""
     try:
         lines = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        rows = {str(line.get(_FILE_NAME)): line for line in lines}
+        listed = list(lines)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{METADATA}: expected CSV in UTF-8, got others ({str(error)[:120]}): save it so"
         ) from error
+    rows = {str(line.get(_FILE_NAME)): line for line in listed}
+    for wrong, reason in (
+        (len(rows) < len(listed), "each file once, got one twice"),
+        (FILE in (lines.fieldnames or ()), f"no column `{FILE}`, which is the name of a file"),
+    ):
+        if wrong:
+            raise InputError(f"{METADATA}: expected {reason}: correct it")
     missing = [name for name in names if name not in rows]
     if missing:
         raise InputError(

@@ -68,7 +68,7 @@ class ImageKind:
         _check_made(part, len(cells), name, bounds)
         images, pixels = {}, 0
         for row, cell in enumerate(cells):
-            image = _opened(cell, bounds.pixels, f"input `{name}`, row {row}")
+            image = _opened(cell, bounds.pixels, _where(name, cells, row))
             images[row] = image
             pixels += image.width * image.height
             if bounds.total_pixels is not None and pixels > bounds.total_pixels:
@@ -76,7 +76,7 @@ class ImageKind:
                     f"input `{name}`: expected at most {bounds.total_pixels} pixels in all images, "
                     f"got more by row {row}: send them in several requests"
                 )
-        return {name: _Making(part, name, images).array()}
+        return {name: _Making(part, name, cells, images).array()}
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ class _Making:
 
     part: ImageInput
     name: str
+    cells: Sequence[object]
     images: dict[int, Image.Image]
 
     def array(self) -> NDArray[np.generic]:
@@ -117,9 +118,16 @@ class _Making:
         return made
 
     def _row(self, row: int) -> NDArray[np.generic]:
-        where = f"input `{self.name}`, row {row}"
+        where = _where(self.name, self.cells, row)
         image = decoded(self.images.pop(row), where, orient=self.part.orient)
         return numbers_of(image, self.part, where)  # then its pixels are let go
+
+
+def _where(name: str, cells: Sequence[object], row: int) -> str:
+    """The input and the row, or the file of a pool, whose rows come a block at a time."""
+    if isinstance(cells, StoredImages):
+        return f"input `{name}`, file `{cells.names[row][:80]}`"
+    return f"input `{name}`, row {row}"
 
 
 def _opened(cell: object, most_pixels: int, where: str) -> Image.Image:
