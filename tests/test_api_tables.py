@@ -368,7 +368,7 @@ def test_a_parquet_that_contradicts_itself_is_refused_and_the_server_lives(
     client: httpx.Client, route: str
 ) -> None:
     """Each byte that may say that a column is of text is changed to one that says it is not."""
-    whole = written(PARQUET, ROWS)
+    whole = written(ROWS, PARQUET)
     start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
     places = [place for place in range(start, len(whole) - 8) if whole[place] == 12]
     assert len(places) > 5
