@@ -8,15 +8,20 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import log
+from pathlib import Path
 
 import httpx
 import numpy as np
 import orjson
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from dubito.serving.worker import Check
 from dubito.settings import Settings
+from dubito_nn import export
+from dubito_nn.dropout import DropConnect
 
 from .conftest import CLASSES, Bundles, Server
 from .http import agree, normals, npy, npz, predicted, upload
@@ -305,14 +310,19 @@ def test_moments_take_one_pass_and_are_near_many_samples(shared: httpx.Client) -
     assert again["outputs"] == outputs
 
 
-def test_a_network_that_moments_cannot_pass_is_refused_by_operator_and_module(
-    client: httpx.Client, bundles: Bundles
+def test_a_network_that_moments_cannot_pass_is_refused_by_operator_and_reason(
+    client: httpx.Client, tmp_path: Path
 ) -> None:
-    upload(client, "animals", bundles("normalised")).raise_for_status()
+    torch.manual_seed(0)
+    dropped = DropConnect(nn.Linear(4, 6), 0.3)  # weights, of which all rows share a draw
+    network = nn.Sequential(dropped, nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, len(CLASSES)))
+    path, declared = tmp_path / "dropped.dubito", {"output": "logits", "classes": CLASSES}
+    export(network, torch.randn(4, 4), path, task="classification", **declared)  # type: ignore[arg-type]
+    upload(client, "animals", path).raise_for_status()
     body = {"inputs": normals(2).tolist(), "method": "moments"}
     refused = client.post(PREDICT, json=body)
     assert refused.status_code == 422
-    for word in ("`moments`", "aten.layer_norm.default", "module `2`", "behind the random `1`"):
+    for word in ("`moments`", "behind the random `0`", "all rows share a draw"):
         assert word in refused.json()["detail"]
     assert "use method `mc`" in refused.json()["detail"]
     predicted(client, normals(2))

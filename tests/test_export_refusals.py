@@ -122,10 +122,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Written(lambda n, x: n.head(n.dropout(x) * (2 if x.shape[0] >= 64 else 1))),
         r"asks how many rows there are.*for 64 of them.*recorded for 2 to 63: compute every row",
     ),
-    "a part of many rows": (
-        lambda: Written(lambda n, x: n.head(torch.cat([*n.dropout(x).split(128)]))),
-        r"asks how many rows there are.*for 129 of them.*recorded for 2 to 128: compute every",
-    ),
     "a loop over the rows": (
         lambda: Written(lambda n, x: n.head(torch.stack([n.dropout(row) for row in x]))),
         r"does not work for every number of rows.*a Python loop over the rows.*x.shape\[0\]",

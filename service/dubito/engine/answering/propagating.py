@@ -72,9 +72,10 @@ class Propagating:
                 raise RefusedError(verdict)
             yield from self.linearised.blocks(call.rows, budget, call.check)
         except RefusedError as reason:
-            raise InputError(
-                f"{str(refusal).removesuffix(_REMEDY)}; linearised in its masks, {reason}{_REMEDY}"
-            ) from reason
+            told = str(refusal).removesuffix(_REMEDY)
+            if not told.endswith(str(reason)):
+                told += f"; linearised in its masks, {reason}"
+            raise InputError(told + _REMEDY) from reason
 
     def _refusal(self, rows: Mapping[str, Tensor]) -> InputError | None:
         """Why the walk does not take rows of that shape; None: it does."""
