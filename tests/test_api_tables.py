@@ -64,9 +64,10 @@ def test_the_client_sends_a_frame_as_the_table_that_it_is(
     people = frame(300, seed=3)
     judged = [
         ours.evaluate("sick", people, label=["sick"]),
+        ours.evaluate("sick", people, label="sick"),
         ours.evaluate("sick", people, people["sick"].tolist()),
     ]
-    assert judged[0].report == judged[1].report
+    assert judged[0].report == judged[1].report == judged[2].report
     numbers = ROWS[["age"]].fillna(1.0)
     with pytest.raises(InputError, match="`preprocess` false"):
         ours.predict("sick", numbers)

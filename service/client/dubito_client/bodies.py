@@ -107,6 +107,8 @@ def body_of(
     Raises:
         InputError: what cannot be sent.
     """
+    if isinstance(asked.get("label"), str):  # one column
+        asked = {**asked, "label": [asked["label"]]}
     is_table = asked.get("preprocess") is True
     given = {
         name: _prepared(name, columns_of(value, is_table=is_table))

@@ -39,7 +39,7 @@ class TableFields(RowsFields, total=False):
 class TruthsFields(RowsFields, total=False):
     """Of a table that holds the truths."""
 
-    label: Sequence[str] | None
+    label: str | Sequence[str] | None
 
 
 class PredictFields(TableFields, total=False):
