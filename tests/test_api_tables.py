@@ -203,7 +203,7 @@ def test_hostile_tables_are_refused_and_the_next_request_succeeds(client: httpx.
         (CSV, lines.replace(b"p1", b"\xe9"), 422, "UTF-8"),
         (CSV, wide, 422, "at most 10000 columns"),
         (CSV, lines + lines.partition(b"\n")[2] * 200, 422, "at most 500 rows"),
-        (CSV, lines + b'"' + b"\n" * 10**6, 422, "something else"),
+        (CSV, lines + b'"' + b"\n" * 10**6, 422, "quotes that are closed"),
         (NDJSON, b"{}\n" * 10**6, 422, "at most 500 lines"),
         (NDJSON, b'{"age": 1}\n[1]', 422, "line 2 of the body: expected a JSON object"),
         (PARQUET, b"PAR1" * 100, 422, "a Parquet file"),

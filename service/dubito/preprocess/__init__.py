@@ -12,7 +12,8 @@ frames     columns by name, of records, columns or DataFrames
 files      the same, of files: CSV, Parquet, Arrow
 arrow      the same, of Arrow's tables
 wanted     the columns and rows that a table shall have
-untrusted  what is looked at before Arrow reads a stream
+untrusted  what is looked at before Arrow reads a stream, or a Parquet file
+quotes     whether each quote of a CSV is closed
 
 Nothing here knows the engine, HTTP or a database. What is declared is data: no step runs code of
 a bundle.
