@@ -6,13 +6,14 @@ A server process gets a small network of images of 224 x 224. A request holds 64
 in base64; processor time by wall time says how many cores were in use, in the whole request and
 while the files are decoded alone, and `/health/live` is asked every 5 ms meanwhile. Each hostile
 file then comes as base64 and in an archive: its status, time and the peak of the server's memory
-beyond that before it, after which a good image is asked. It ends with 1 where one is not refused,
-or takes 2 s or 200 MB, or where a good request fails.
+beyond that before it, after which a good one is asked; so do hostile tables. It ends with 1 where
+one is not refused, or takes 2 s or 200 MB, or where a good request fails.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -27,13 +28,16 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import torch
 from PIL import Image
+from pyarrow import parquet
 from torch import nn
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "service"), str(ROOT / "models")]
 
+from tests import tables  # noqa: E402
 from tests.http import upload  # noqa: E402
 from tests.pictures import TAR, ZIP, archive, base64_of, encoded  # noqa: E402
 from tests.processes import serving  # noqa: E402
@@ -46,6 +50,8 @@ from dubito_nn import export, preprocess  # noqa: E402
 LIMIT_S, LIMIT_BYTES = 2.0, 200 * 10**6
 COUNT, SIDE = 64, 224
 ASK = "/v1/models/photos/predict"
+SICK = "/v1/models/sick/predict"
+PHOTO = "image/png", encoded(Image.new("RGB", (300, 300)), "PNG")
 PART = preprocess.ImageInput(shorter_side=256, crop=(SIDE, SIDE))
 
 
@@ -64,7 +70,10 @@ def main() -> int:
             upload(client, "photos", folder / "photos.dubito").raise_for_status()
             pid = server.process.pid
             speed = _decoding(options.repeats) | _speed(client, pid, options.repeats)
-            result = {"speed": speed, "hostile": _all(client, pid)}
+            tables.exported(folder / "sick.dubito")
+            upload(client, "sick", folder / "sick.dubito").raise_for_status()
+            hostile = _all(client, pid) | _tables(client, pid)
+            result = {"speed": speed, "hostile": hostile}
     result["machine"] = asdict(describe_machine(torch.device("cpu")))
     bad = [
         name
@@ -193,15 +202,45 @@ def _all(client: httpx.Client, pid: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def _asked(client: httpx.Client, pid: int, kind: str, body: bytes) -> dict[str, float]:
+def _tables(client: httpx.Client, pid: int) -> dict[str, dict[str, float]]:
+    """Hostile tables for a model that declares one."""
+    lines = tables.written(tables.frame(5), tables.CSV)
+    zeros, packed = io.BytesIO(), pa.table({"age": pa.array(np.zeros(50_000_000))})
+    parquet.write_table(packed, zeros, compression="zstd")
+    damaged = tables.written(tables.frame(5), tables.PARQUET).replace(b"\x0c", b"\0")
+    wide = b",".join([b"a"] * 10**5) + b"\n" + b",".join([b"1"] * 10**5)
+    cases = {
+        "unequal rows": (tables.CSV, lines + b"p9,1,2\n"),
+        "a quote that is not closed": (tables.CSV, lines + b'"' + b"\n" * 3 * 10**7),
+        "Latin-1": (tables.CSV, lines.replace(b"p1", b"\xe9")),
+        "10^5 columns": (tables.CSV, wide),
+        "a formula for a number": (tables.CSV, re.sub(rb"(p0),[^,]*", rb'\1,"=1+2"', lines)),
+        "10^6 lines": (tables.NDJSON, b"{}\n" * 10**6),
+        "5 x 10^7 zeros of zstd": (tables.PARQUET, zeros.getvalue()),
+        "a schema that lies": (tables.PARQUET, damaged),
+    }
+    good = tables.CSV, lines
+    return {
+        f"{name}, {kind}": _asked(client, pid, kind, body, SICK, good)
+        for name, (kind, body) in cases.items()
+    }
+
+
+def _asked(
+    client: httpx.Client,
+    pid: int,
+    kind: str,
+    body: bytes,
+    path: str = ASK,
+    good: tuple[str, bytes] = PHOTO,
+) -> dict[str, float]:
     before = _resident(pid, "VmRSS")
     Path(f"/proc/{pid}/clear_refs").write_text("5")  # forgets the peak so far
     start = time.perf_counter()
-    reply = client.post(ASK, content=body, headers={"Content-Type": kind})
+    reply = client.post(path, content=body, headers={"Content-Type": kind})
     seconds = time.perf_counter() - start
     taken = _resident(pid, "VmHWM") - before
-    good = {"inputs": [base64_of(encoded(Image.new("RGB", (300, 300)), "PNG"))]}
-    after = client.post(ASK, json=good).status_code
+    after = client.post(path, content=good[1], headers={"Content-Type": good[0]}).status_code
     return {"status": reply.status_code, "seconds": seconds, "bytes": taken, "next": after}
 
 
