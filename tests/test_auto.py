@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from dubito.settings import Settings
 from dubito_client import Client
 from dubito_nn import export
 
+from . import fitting
 from .conftest import Server
 from .http import upload
 
@@ -53,15 +53,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def fitted(client: httpx.Client) -> dict[str, Any]:
     """The result of a fit of `agreement`."""
-    asked = {"method": "agreement", "inputs": rows_of(400, 1).tolist()}
-    answer = client.post(FIT, json=asked)
-    assert answer.status_code == 202, answer.text
-    job = answer.json()["job"]
-    with client.stream("GET", f"/v1/jobs/{job}/events") as events:
-        *_, last = (line for line in events.iter_lines() if line.startswith("data: "))
-    assert json.loads(last[6:])["state"] == "succeeded", last
-    result: dict[str, Any] = client.get(f"/v1/jobs/{job}/result").json()
-    return result
+    return fitting.fitted(client, MODEL, "agreement", inputs=rows_of(400, 1).tolist())
 
 
 def ask(client: httpx.Client, count: int = 3, **fields: Any) -> dict[str, Any]:

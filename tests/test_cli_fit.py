@@ -12,15 +12,19 @@ from .conftest import NUM_FEATURES, Bundles
 from .shell import Run, run_command
 
 
+def _set(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    for name, value in {"DATA_DIR": folder / "data", "NUM_SAMPLES": 16, "POLL_MS": 20}.items():
+        monkeypatch.setenv(f"DUBITO_{name}", str(value))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 def test_a_network_with_dropout_is_fitted_and_asked_from_the_shell(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     bundles: Bundles,
     tmp_path: Path,
 ) -> None:
-    for name, value in {"DATA_DIR": tmp_path / "data", "NUM_SAMPLES": 16, "POLL_MS": 20}.items():
-        monkeypatch.setenv(f"DUBITO_{name}", str(value))
-    monkeypatch.setenv("COLUMNS", "200")
+    _set(monkeypatch, tmp_path)
     rows = np.random.default_rng(0).normal(size=(60, NUM_FEATURES)).astype(np.float32)
     labels = np.arange(60) % 3
     np.save(tmp_path / "rows.npy", rows)
@@ -58,9 +62,7 @@ def test_a_head_is_distilled_from_the_shell_and_its_certificate_printed(
     bundles: Bundles,
     tmp_path: Path,
 ) -> None:
-    for name, value in {"DATA_DIR": tmp_path / "data", "NUM_SAMPLES": 16, "POLL_MS": 20}.items():
-        monkeypatch.setenv(f"DUBITO_{name}", str(value))
-    monkeypatch.setenv("COLUMNS", "200")
+    _set(monkeypatch, tmp_path)
     rows = np.random.default_rng(0).normal(size=(200, NUM_FEATURES)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
 

@@ -24,6 +24,7 @@ from dubito.errors import InputError
 from dubito.settings import Settings
 from dubito_nn import export
 
+from . import fitting
 from .http import npy, upload
 from .processes import serving
 from .test_jobs import finished
@@ -108,12 +109,7 @@ def served(shared: httpx.Client, networks: dict[str, Path]) -> httpx.Client:
 
 def fitted(client: httpx.Client, path: str = NET, **body: Any) -> dict[str, Any]:
     """The result of a fit of `distilled`."""
-    reply = client.post(f"{path}/fit", json={"method": "distilled", **body})
-    assert reply.status_code == 202, reply.text
-    page = finished(client, reply.json()["job"])
-    assert page["state"] == "succeeded", page
-    result: dict[str, Any] = client.get(str(page["result"])).json()
-    return result
+    return fitting.fitted(client, path, "distilled", **body)
 
 
 def asked(client: httpx.Client, path: str = NET, **body: Any) -> dict[str, Any]:

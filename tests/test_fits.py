@@ -18,6 +18,7 @@ from torch import nn
 from dubito.settings import Settings
 from dubito_nn import export
 
+from . import fitting
 from .conftest import Server
 from .http import npy, npz, upload
 from .test_jobs import finished
@@ -91,12 +92,7 @@ def served(shared: httpx.Client, networks: dict[str, Path]) -> httpx.Client:
 
 def fitted(client: httpx.Client, path: str = PLAIN, **body: Any) -> dict[str, Any]:
     """The result of a fit of `laplace`."""
-    reply = client.post(f"{path}/fit", json={"method": "laplace", **body})
-    assert reply.status_code == 202, reply.text
-    page = finished(client, reply.json()["job"])
-    assert page["state"] == "succeeded", page
-    result: dict[str, Any] = client.get(str(page["result"])).json()
-    return result
+    return fitting.fitted(client, path, "laplace", **body)
 
 
 @pytest.fixture(scope="module")

@@ -21,17 +21,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 
 from dubito.asked import EvaluateOrder
 from dubito.engine import Engine, Prediction, Sampling
 from dubito.engine.calling.sampling import SEED_LIMIT, Sites, shown_sites
 from dubito.errors import InputError
+from dubito.ranks import Floats, auroc, rank_correlation
 from dubito.serving.labelled import LabelledRows, evaluate
 
-Floats = NDArray[np.float64]
 _FIGURES = (("mutual_information", "predictive_entropy"), ("epistemic_variance", "variance"))
 
 
@@ -105,8 +103,8 @@ def _compared(name: str, made: Prediction, with_all: Prediction, sampled: int) -
     return Agreement(
         name,
         sampled,
-        rank_epistemic=_rank_correlation(epistemic, of_all),
-        rank_total=_rank_correlation(total, total_of_all),
+        rank_epistemic=rank_correlation(epistemic, of_all),
+        rank_total=rank_correlation(total, total_of_all),
         mean_error=float(np.abs(made.mean - with_all.mean).mean()),
     )
 
@@ -120,10 +118,10 @@ def _judged(
     predicted_B = vars(made).get("label_index")
     if predicted_B is not None and predicted_B.ndim == 1:  # one class a row
         is_wrong_B, entropy_B = predicted_B != labelled.truths, _figures(made)[1]
-        figures["auroc_errors"] = _auroc(entropy_B[~is_wrong_B], entropy_B[is_wrong_B])
+        figures["auroc_errors"] = auroc(entropy_B[~is_wrong_B], entropy_B[is_wrong_B])
     if labelled.ood_inputs is not None:
         strange = engine.predict(labelled.ood_inputs, sampling=sampling)
-        figures["auroc_strange"] = _auroc(_figures(made)[0], _figures(strange)[0])
+        figures["auroc_strange"] = auroc(_figures(made)[0], _figures(strange)[0])
     return figures
 
 
@@ -131,19 +129,3 @@ def _figures(made: Prediction) -> tuple[Floats, Floats]:
     """The epistemic figure and the total one, of every row or output."""
     epistemic, total = next(pair for pair in _FIGURES if hasattr(made, pair[0]))
     return np.ravel(getattr(made, epistemic)), np.ravel(getattr(made, total))
-
-
-def _rank_correlation(first: Floats, second: Floats) -> float | None:
-    ranks = rankdata(first), rankdata(second)
-    if any(np.ptp(rank_B) == 0 for rank_B in ranks):
-        return None
-    return float(np.corrcoef(*ranks)[0, 1])
-
-
-def _auroc(ordinary_B: Floats, strange_N: Floats) -> float | None:
-    """Chance that a strange one is larger, ties counted half (Mann and Whitney 1947)."""
-    if not len(ordinary_B) or not len(strange_N):
-        return None
-    ranks = rankdata(np.r_[ordinary_B, strange_N])[len(ordinary_B) :]
-    least = len(strange_N) * (len(strange_N) + 1) / 2
-    return float((ranks.sum() - least) / (len(ordinary_B) * len(strange_N)))

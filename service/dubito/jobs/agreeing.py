@@ -11,13 +11,12 @@ Dimensions: N rows of the pool, B of a block.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from dubito.arrays import Arrays, write_npz
@@ -27,6 +26,7 @@ from dubito.engine.calling.sampling import shown_sites
 from dubito.errors import DubitoError
 from dubito.jobs.fitting import MadeFit
 from dubito.jobs.lane import Lane
+from dubito.ranks import Floats, rank_correlation
 from dubito.serving.ways import SHARE, TIMED_ROWS
 from dubito.serving.worker import Check
 
@@ -36,7 +36,6 @@ MOST_TIMED = max(TIMED_ROWS)
 _FEWER = 16
 _TIMES = 5
 _PASSES = "passes"
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,22 +59,17 @@ class Ways:
             fits: the active ones by method, whose numbers are on the device.
         """
         own = replace(engine.defaults, method="mc", tolerance=None, sites="all", fit=None)
-        few = replace(own, num_samples=min(_FEWER, own.num_samples))
-        asked: list[Callable[[], Sampling]] = [
-            *(lambda: own, lambda: few),
-            *(lambda: replace(own, sites="last"), lambda: replace(few, sites="last")),
-            lambda: replace(own, method="moments", num_samples=1),
-        ]
-        if "distilled" in fits:
-            asked.append(
-                lambda: replace(own, method="distilled", num_samples=1, fit=fits["distilled"])
-            )
-        if "laplace" in fits:
-            asked.append(lambda: replace(own, method="laplace", fit=fits["laplace"]))
+        few = {"num_samples": min(_FEWER, own.num_samples)}
+        asked: list[dict[str, Any]] = [{}, few, {"sites": "last"}, {"sites": "last", **few}]
+        asked.append({"method": "moments", "num_samples": 1})
+        for method, one_pass in (("distilled", {"num_samples": 1}), ("laplace", {})):
+            if method in fits:
+                chosen = {"method": method, "fit": fits[method], "masks": "shared"}
+                asked.append({**chosen, **one_pass})
         samplings, refused = {}, {}
         rows = engine.made_up_rows()
-        for make in asked:
-            sampling = make()
+        for changes in asked:
+            sampling = replace(own, **changes)
             name = _name(sampling)
             try:
                 engine.predict(rows, sampling=sampling)
@@ -101,7 +95,6 @@ class Agreeing:
         self._ways = ways
         self._before: list[Arrays] = []
         self._parts: list[Arrays] = []
-        self._rows: Mapping[str, Tensor] = {}
 
     def restore(self, states: Sequence[Arrays]) -> None:
         """Go on from all parts so far."""
@@ -137,6 +130,7 @@ class Agreeing:
         """
         joined = _joined(self._before)
         known = {name: np.asarray(column, np.float64) for name, column in joined.items()}
+        of_passes = known[f"{_PASSES}.epistemic"]
         milliseconds = lane.run(lambda check: self._timed(rows, check))
         ways = [
             {
@@ -145,12 +139,15 @@ class Agreeing:
                 "sites": shown_sites(sampling.sites),
                 "fit": sampling.fit,
                 "error_of_mean": float(np.quantile(known[f"{name}.error"], SHARE, method="higher")),
-                "spearman": _correlation(known[f"{name}.epistemic"], known[f"{_PASSES}.epistemic"]),
+                "spearman": rank_correlation(
+                    known[f"{name}.epistemic"], known[f"{_PASSES}.epistemic"]
+                )
+                or 0.0,
                 "milliseconds": milliseconds[name],
             }
             for name, sampling in self._ways.samplings.items()
         ]
-        count = len(known[f"{_PASSES}.epistemic"])
+        count = len(of_passes)
         report = {
             "num_compared": count,
             "num_samples": NUM_SAMPLES,
@@ -200,12 +197,6 @@ def _epistemic(said: Prediction) -> Floats:
     variance = np.asarray(columns["epistemic_variance"], np.float64)
     total: Floats = variance.reshape(len(variance), -1).sum(1)
     return total
-
-
-def _correlation(one: Floats, other: Floats) -> float:
-    if not (np.ptp(one) and np.ptp(other)):
-        return 0.0
-    return float(spearmanr(one, other).statistic)
 
 
 def _repeated(tensor: Tensor, count: int) -> Tensor:

@@ -60,6 +60,7 @@ class Way:
             method=self.method,
             num_samples=self.num_samples,
             sites=as_sites(self.sites),
+            masks="shared" if self.fit is not None else sampling.masks,
             fit=self.fit,
             tolerance=None,
         )

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.engine.distilled.lessons import Lessons
+from dubito.ranks import auroc, rank_correlation
 
 NUM_SAMPLES = 256
 UNLIKE = 0.05
@@ -109,7 +110,7 @@ def certify(
         if name != HELD_OUT:
             for key, which in (("auroc", "said"), ("auroc_passes", "known")):
                 near, far = (_epistemic(getattr(some, which), factor) for some in (usual, one))
-                figures[key] = auroc(near, far)
+                figures[key] = auroc(near, far) or 0.0
         if truths is not None and (factor is None or bool((one.known.aleatoric > 0).all())):
             for key, lessons in (("nll", one.said), ("nll_passes", one.known)):
                 figures[key] = _nll(lessons, truths, factor)
@@ -117,17 +118,7 @@ def certify(
     return Certificate(len(usual.known), kinds)
 
 
-def auroc(near: Floats, far: Floats) -> float:
-    """The probability that a far row has more than a near one, ties counted half."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(np.concatenate([near, far]))[len(near) :]
-    return float((ranks.sum() - len(far) * (len(far) + 1) / 2) / (len(near) * len(far)))
-
-
 def _agreement(one: Compared, factor: Tensor | None) -> Figures:
-    from scipy.stats import rankdata  # which takes a second to import
-
     said, known = one.said, one.known
     mean = (said.mean - known.mean).abs().double()
     epistemic, expected = (
@@ -139,9 +130,9 @@ def _agreement(one: Compared, factor: Tensor | None) -> Figures:
         epistemic, expected = (
             tuple(value.sqrt() * factor for value in pair) for pair in (epistemic, expected)
         )
-    ranks = [rankdata(_epistemic(some, factor)) for some in (said, known)]
+    ranked = (_epistemic(some, factor) for some in (said, known))
     return {
-        "spearman": _correlation(*ranks),
+        "spearman": rank_correlation(*ranked) or 0.0,
         "error_of_mean": float(mean.amax(-1).mean()),
         "error_of_epistemic": float((epistemic[0] - epistemic[1]).abs().mean()),
         "error_of_expected": float((expected[0] - expected[1]).abs().mean()),
@@ -156,13 +147,6 @@ def _epistemic(lessons: Lessons, factor: Tensor | None) -> Floats:
         epistemic = epistemic * factor**2
     total: Floats = epistemic.sum(-1).numpy()
     return total
-
-
-def _correlation(one: Floats, other: Floats) -> float:
-    apart = one.std() * other.std()
-    if not apart:
-        return 0.0
-    return float(((one - one.mean()) * (other - other.mean())).mean() / apart)
 
 
 def _nll(lessons: Lessons, truths: Tensor, factor: Tensor | None) -> float:
