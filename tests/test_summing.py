@@ -22,6 +22,7 @@ from dubito.engine.heads import OutputHead, head_of
 from dubito.engine.heads.logits import probabilities, to_sum
 from dubito.engine.heads.numbers import log_variance
 from dubito.engine.heads.scaling import Isotonic, Scaling, Vector
+from dubito.engine.summing.compiled import is_used, left_out
 from dubito.engine.summing.compiled.classes import CompiledClassSums
 from dubito.engine.summing.compiled.figures import classification as compiled_figures
 from dubito.engine.summing.compiled.numbers import CompiledNumberSums
@@ -280,6 +281,19 @@ assert "numba" not in sys.modules
     subprocess.run([sys.executable, "-c", script, str(path), str(out)], check=True)
     mean = Engine.load(path, num_samples=20).predict(torch.linspace(-1, 1, 12).reshape(3, 4)).mean
     np.testing.assert_allclose(mean, torch.load(out, weights_only=False), atol=MEAN)
+
+
+def test_one_small_call_leaves_the_loops_out_and_says_the_same(bundles: Bundles) -> None:
+    engine, x = Engine.load(bundles("first"), num_samples=20), torch.linspace(-1, 1, 12)
+    by_loops = engine.predict(x.reshape(3, 4))
+    with left_out():
+        assert not is_used(torch.device("cpu"))
+        by_reference = engine.predict(x.reshape(3, 4))
+    assert is_used(torch.device("cpu"))
+    np.testing.assert_allclose(by_reference.mean, by_loops.mean, atol=MEAN)
+    np.testing.assert_allclose(
+        by_reference.mutual_information, by_loops.mutual_information, rtol=1e-3, atol=1e-7
+    )
 
 
 def test_what_is_compiled_is_kept_where_it_can_be_and_runs_where_it_cannot(tmp_path: Path) -> None:

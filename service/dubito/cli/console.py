@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
@@ -101,17 +101,18 @@ def application(call: int | None = None) -> Iterator[Application]:
 
     Args:
         call: rows x samples of the one call that is made of a network, for which nothing is warmed
-            up, and nothing timed where the call itself is too small to gain by it; None: other
-            work.
+            up, nor timed or compiled where the call is too small to gain by it; None: other work.
     """
     from dubito.application import Application
+    from dubito.engine.summing.compiled import left_out
     from dubito.settings import Settings
 
     settings = Settings()
+    is_small = call is not None and call <= _SMALL_CALL
     if call is not None:
-        is_small = {"timing_limit_ms": 0} if call <= _SMALL_CALL else {}
-        settings = settings.model_copy(update={"warm_up_rows": (), **is_small})
-    with Application(settings).running() as running:
+        unmeasured = {"timing_limit_ms": 0} if is_small else {}
+        settings = settings.model_copy(update={"warm_up_rows": (), **unmeasured})
+    with left_out() if is_small else nullcontext(), Application(settings).running() as running:
         yield running
 
 

@@ -23,7 +23,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from scipy.optimize import brentq, minimize_scalar
 from torch import Tensor
 
 from dubito.engine.laplace.curvature import Curvature, CurvatureSums
@@ -92,6 +91,7 @@ class Evidence:
 
     def best(self) -> float:
         """The δ at which it is largest: there is one, since γ falls and δ ‖θ‖² grows."""
+        from scipy.optimize import brentq
 
         def excess(log_prior: float) -> float:
             prior = math.exp(log_prior)
@@ -274,6 +274,8 @@ def _with_constant(seen: CurvatureSums, weight: float, has_bias: bool) -> tuple[
 
 def _least(loss: Callable[[float], float], bounds: tuple[float, float]) -> float:
     """Where a loss over one number is least: the best of a grid, then bounded search beside it."""
+    from scipy.optimize import minimize_scalar
+
     grid = torch.linspace(*bounds, _GRID, dtype=torch.float64).tolist()
     best = min(range(_GRID), key=lambda at: loss(grid[at]))
     around = grid[max(best - 1, 0)], grid[min(best + 1, _GRID - 1)]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dubito.engine.calling.columns import Columns, Sums
-from dubito.engine.summing.compiled import is_compiled
+from dubito.engine.summing.compiled import is_compiled, is_used
 from dubito.engine.summing.cuda import is_launched
 from dubito.engine.summing.figures import Draws, classification
 from dubito.engine.summing.jackknife import MAX_GROUPS
@@ -58,7 +58,7 @@ def class_sums(passes: ClassPasses, left: float | None, device: torch.device) ->
         from dubito.engine.summing.cuda.classes import LaunchedClassSums
 
         return LaunchedClassSums(passes.logits, left, passes.groups, passes.is_mean)
-    if not is_compiled(device):
+    if not is_used(device):
         return ReferenceSums(passes.parts, ClassificationSums(left, passes.groups))
     from dubito.engine.summing.compiled.classes import CompiledClassSums
 
@@ -81,12 +81,12 @@ def class_figures(sums: Sums, draws: Draws) -> Columns:
         sums: as `ClassificationSums` names them, on the host.
         draws: that they are of.
     """
-    if not is_compiled(_HOST):
-        return classification(sums, draws)
     if "most_votes" in sums:
         from dubito.engine.summing.compiled import lean
 
         return lean.figures(sums, draws)
+    if not is_used(_HOST):
+        return classification(sums, draws)
     from dubito.engine.summing.compiled import figures
 
     return figures.classification(sums, draws)
@@ -105,7 +105,7 @@ def number_sums(parts: Parts, left: float | None, device: torch.device) -> Runni
         from dubito.engine.summing.cuda.numbers import LaunchedNumberSums
 
         return LaunchedNumberSums(parts, left)
-    if not is_compiled(device):
+    if not is_used(device):
         return ReferenceSums(parts, RegressionSums(left))
     from dubito.engine.summing.compiled.numbers import CompiledNumberSums
 
