@@ -14,8 +14,10 @@ from torch.nn.functional import cross_entropy
 
 from dubito.calibration import splits
 from dubito.calibration.choices import Choices
+from dubito.calibration.flags.distances import FeatureBank
 from dubito.calibration.flags.made import blind_to, made_rows
 from dubito.calibration.flags.scorer import OVERALL, profiles
+from dubito.calibration.flags.transitions import Transitions
 from dubito.calibration.record import Calibration
 from dubito.calibration.sampled import Sampled
 from dubito.calibration.terms import Terms
@@ -54,16 +56,67 @@ def test_the_overall_score_weighs_features_as_much_as_outputs() -> None:
     assert record.ood.score == OVERALL
     assert record.ood_fitted is not None
     tails = {tail.score: tail for tail in record.ood_fitted.tails}
-    assert list(tails) == ["predictive_entropy", "mahalanobis", "profile"]
+    weights = {"predictive_entropy": 1.0, "mahalanobis": 0.5, "profile": 0.5, "transitions": 0.5}
+    assert list(tails) == list(weights)
     source = record.head.source(Sampled((logits_TBC,), features=map_B))
     by_name = {name: record.ood_fitted.score(name, source) for name in tails}
     held_b = splits.parts(600, alpha=0.1, coverage=0.8, seed=0, label_B=label_B)["conformal"]
-    for name, weight in {"predictive_entropy": 1.0, "mahalanobis": 0.5, "profile": 0.5}.items():
+    for name, weight in weights.items():
         rank = np.sort(by_name[name][held_b])
         share_b = (len(rank) - np.searchsorted(rank, rank) + 1) / (len(rank) + 1)
         np.testing.assert_allclose(tails[name].surprise(rank), -weight * np.log(share_b), atol=0.02)
     total_B = sum(tail.surprise(by_name[name]) for name, tail in tails.items())
     np.testing.assert_allclose(record.ood_scores(source), total_B, rtol=1e-12)
+
+
+def chains(of: NDArray[np.int64], seed: int) -> Floats:
+    """Embedded words, each led to by the one before as the chain of its row says, (B, 24, 16)."""
+    fixed, generator = np.random.default_rng(0), np.random.default_rng(seed)
+    follows = fixed.dirichlet(np.full(10, 0.3), (4, 10)).cumsum(-1)
+    embedding = fixed.normal(size=(10, 16))
+    words = generator.integers(0, 10, (len(of), 24))
+    for place in range(1, 24):
+        drawn_B1 = generator.random((len(of), 1))
+        words[:, place] = (drawn_B1 > follows[of, words[:, place - 1]]).sum(1).clip(max=9)
+    return embedding[words] + 0.1 * np.sin(np.arange(24))[:, None]
+
+
+def test_transitions_tell_rows_whose_positions_follow_each_other_as_in_no_class() -> None:
+    label_B = np.random.default_rng(1).integers(0, 3, 600)
+    fitted = Transitions.fit(chains(label_B[:300], 2), label_B[:300])
+    usual = chains(label_B[300:], 3)
+    shuffled = np.random.default_rng(4).permuted(usual, axis=1)
+    other = chains(np.full(300, 3), 5)
+    is_strange = np.repeat([0, 1], 300)
+    for strange in (shuffled, other):
+        score = np.r_[fitted.score(usual), fitted.score(strange)]
+        assert roc_auc_score(is_strange, score) > 0.99
+        bank = FeatureBank.fit(chains(label_B[:300], 2).reshape(300, -1), label_B[:300])
+        flat = np.r_[usual, strange].reshape(600, -1)
+        assert roc_auc_score(is_strange, bank.mahalanobis(flat)) < 0.9
+    u_BLP = usual @ fitted.directions.array() - fitted.means.array()
+    by_class = [
+        [
+            np.mean(
+                [
+                    np.square(fitted.whitening.array() @ (row[at + 1] - row[at] @ map_PP)).sum()
+                    for at in range(len(row) - 1)
+                ]
+            )
+            for map_PP in fitted.maps.array()
+        ]
+        for row in u_BLP[:20]
+    ]
+    np.testing.assert_allclose(fitted.score(usual[:20]), np.min(by_class, axis=1), rtol=1e-9)
+
+
+def test_transitions_of_features_that_never_vary_are_those_of_one_row() -> None:
+    same = np.ones((40, 3, 4))
+    fitted = Transitions.fit(same, None)
+    np.testing.assert_allclose(fitted.score(same), 0, atol=1e-9)
+    assert (fitted.score(same + np.random.default_rng(0).normal(size=same.shape)) > 1).all()
+    with pytest.raises(InputError, match="features of shape"):
+        fitted.score(same[:, :2])
 
 
 def test_the_default_takes_no_rows_from_the_other_fits() -> None:

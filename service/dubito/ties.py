@@ -57,6 +57,7 @@ LEAST_OF: Mapping[str, float] = {
     "gaussian_density": 1e-5,  # nats
     "outside": 1e-5,  # squared length
     "profile": 1e-5,  # squared deviations
+    "transitions": 1e-5,  # squared deviations
     "combined": 1e-6,  # nats
     "overall": 1e-6,  # nats
 }

@@ -3,8 +3,7 @@
 Flow: each part's scores on rows set aside → `Tail` → minus log p of each → their sum.
 
     combined_B = Σ_i -log p_i(s_i)                                             Fisher 1925
-    overall_B  = Σ_i -w_i log p_i(s_i)             weights w: as much to all of the features as to
-                                                   the outputs, however many scores read either
+    overall_B  = Σ_i -w_i log p_i(s_i)             weights w: see `overall`
 
 p_i is the share of the rows set aside that are at least as strange. The share is a straight line
 between neighbouring scores, so that ties are few, and flat as far as a tie with one of them

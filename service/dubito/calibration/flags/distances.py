@@ -102,9 +102,9 @@ class FeatureBank:
             kept=PackedArray.of(bank_nP, "float32"),
             neighbours=neighbours or max(1, round(len(bank_nP) ** 0.5 / 3)),
             means=PackedArray.of(mean_KP),
-            whitening=PackedArray.of(_whitening(row_BP - mean_KP[class_B], row_BP, largest)),
+            whitening=PackedArray.of(whitening(row_BP - mean_KP[class_B], row_BP, largest)),
             overall_mean=PackedArray.of(overall_P),
-            overall_whitening=PackedArray.of(_whitening(row_BP - overall_P, row_BP, largest)),
+            overall_whitening=PackedArray.of(whitening(row_BP - overall_P, row_BP, largest)),
         )
 
     def __post_init__(self) -> None:
@@ -250,7 +250,7 @@ def _of_length_one(row_BP: Floats) -> Floats:
     return row_BP / np.where(length_B1 > 0, length_B1, 1.0)
 
 
-def _whitening(centred_BP: Floats, row_BP: Floats, largest: float) -> Floats:
+def whitening(centred_BP: Floats, row_BP: Floats, largest: float) -> Floats:
     """W with WᵀW = Σ⁻¹: the inverse of Σ's lower Cholesky factor.
 
     Directions in which rows vary by less than a thousandth of the features' own size are taken to

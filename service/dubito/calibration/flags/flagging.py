@@ -22,6 +22,7 @@ from dubito import ties
 from dubito.calibration import splits
 from dubito.calibration.flags import scorer
 from dubito.calibration.flags.detector import Detector
+from dubito.calibration.flags.overall import fit_overall
 from dubito.calibration.flags.scorer import (
     AUTO,
     COMBINED,
@@ -105,7 +106,7 @@ class Flagging:
         fitted = FittedScore()
         if name == OVERALL:
             bank_b, tail_b = _overall_parts(parts)
-            fitted = scorer.fit_overall(self.family, rows, label_B, bank_b, rows.take(tail_b))
+            fitted = fit_overall(self.family, rows, label_B, bank_b, rows.take(tail_b))
         if name == DENSITY:
             rows_b = parts.get(splits.FEATURES, np.arange(0))
             fitted = scorer.fit_density(rows, label_B, rows_b, self.seed)

@@ -7,8 +7,7 @@ Flow: rows set aside → `fit` of what a score needs → `FittedScore`, kept wit
     distances  of features: `knn`, `mahalanobis`, `relative_mahalanobis` (classes only)
     density    of features: `gaussian_density` (classes only), which `auto` does not compare
     combined   of some of the others, see `OF_CLASSES` and `OF_NUMBERS`
-    overall    the default where there are features: of the outputs' default, `mahalanobis`,
-               `outside` (what 128 directions leave out) and `profile` (of the means along the axes)
+    overall    the default where there are features: see `overall`
 
 Dimensions: B rows, F features, N strange rows.
 """
@@ -16,7 +15,7 @@ Dimensions: B rows, F features, N strange rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +26,16 @@ from dubito.calibration.flags.combined import Tail
 from dubito.calibration.flags.densities import ClassDensities
 from dubito.calibration.flags.distances import FeatureBank
 from dubito.calibration.flags.source import Source
+from dubito.calibration.flags.transitions import Transitions
 from dubito.errors import InputError
 
 AUTO, COMBINED, OVERALL = "auto", "combined", "overall"
-OUTSIDE, PROFILE = "outside", "profile"
+OUTSIDE, PROFILE, TRANSITIONS = "outside", "profile", "transitions"
 DISTANCES = ("knn", "mahalanobis", "relative_mahalanobis")
 DENSITY = "gaussian_density"
 OF_FEATURES = (*DISTANCES, DENSITY)
 """Scores that are asked for by name, and read features."""
+_READ_FEATURES = (*OF_FEATURES, OUTSIDE, PROFILE, TRANSITIONS)
 Floats = NDArray[np.float64]
 
 
@@ -49,6 +50,7 @@ class FittedScore:
             score was chosen by it; in the order of preference where they tie.
         profile: what the score `profile` is taken to.
         densities: what the score `gaussian_density` is taken under.
+        transitions: what the score `transitions` is taken to.
     """
 
     bank: FeatureBank | None = None
@@ -56,6 +58,7 @@ class FittedScore:
     compared: dict[str, float] | None = None
     profile: FeatureBank | None = None
     densities: ClassDensities | None = None
+    transitions: Transitions | None = None
 
     def score(self, name: str, source: Source) -> Floats:
         """The named score of each row.
@@ -67,14 +70,14 @@ class FittedScore:
             parts = [tail.surprise(self.score(tail.score, source)) for tail in self.tails]
             total_B: Floats = np.sum(parts, axis=0)
             return total_B
-        if name in (*OF_FEATURES, OUTSIDE, PROFILE):
+        if name in _READ_FEATURES:
             return self._distance(name, source)
         return source.plain(name)
 
     def needs_features(self, name: str) -> bool:
         """Whether the named score reads features."""
         parts = [tail.score for tail in self.tails] if name in (COMBINED, OVERALL) else [name]
-        return any(part in (*OF_FEATURES, OUTSIDE, PROFILE) for part in parts)
+        return any(part in _READ_FEATURES for part in parts)
 
     def summary(self) -> dict[str, object]:
         """What it is made of, for a reader: sizes in place of the numbers."""
@@ -103,6 +106,8 @@ class FittedScore:
     def _of_bank(self, bank: FeatureBank, name: str, features: NDArray[np.floating]) -> Floats:
         if name == PROFILE and self.profile is not None:
             return self.profile.mahalanobis(profiles(features))
+        if name == TRANSITIONS and self.transitions is not None:
+            return self.transitions.score(features)
         if name == DENSITY and self.densities is not None:
             return self.densities.score(bank.white(flat(features)))
         by_name = {
@@ -124,6 +129,7 @@ class ScoreFamily:
         distances: of features.
         joined: what `combined` is made of.
         by_name: further scores, which are asked for by name alone.
+        output_weight: of the default of the outputs in the overall score, beside 1 of the features.
     """
 
     task: str
@@ -131,6 +137,7 @@ class ScoreFamily:
     distances: tuple[str, ...]
     joined: tuple[str, ...]
     by_name: tuple[str, ...] = ()
+    output_weight: float = 1.0
 
     @property
     def default(self) -> str:
@@ -184,6 +191,7 @@ OF_NUMBERS = ScoreFamily(
     plain=scores.REGRESSION,
     distances=DISTANCES[:2],
     joined=("epistemic_variance", "mahalanobis"),
+    output_weight=0.5,
 )
 """`combined` is what the outputs say and what the features say, at equal weight.
 
@@ -219,38 +227,6 @@ def fit_density(
         )
     white_bP = bank.white(flat(source.features[rows_b]))
     return FittedScore(bank.without_rows(), densities=ClassDensities.fit(white_bP, label_B[rows_b]))
-
-
-def fit_overall(
-    family: ScoreFamily,
-    source: Source,
-    label_B: NDArray[np.int64] | None,
-    bank_b: NDArray[np.int64],
-    tail: Source,
-) -> FittedScore:
-    """What the overall score needs: banks of some rows, and the tails of others.
-
-    Args:
-        family: of the task.
-        source: all rows.
-        label_B: classes that distances are taken to; None: all rows are of one kind.
-        bank_b: places of the rows of the banks.
-        tail: rows that are in no bank.
-    """
-    assert source.features is not None
-    feature_b = source.features[bank_b]
-    label_b = None if label_B is None else label_B[bank_b]
-    bank = FeatureBank.fit(flat(feature_b), label_b).without_rows()
-    of_features, profile = ["mahalanobis"], None
-    if bank.projection is not None:
-        of_features.append(OUTSIDE)
-    if (profile_b := profiles(feature_b)).size:
-        of_features.append(PROFILE)
-        profile = FeatureBank.fit(profile_b, label_b).without_rows()
-    banks = FittedScore(bank, profile=profile)
-    weights = {family.default: 1.0, **dict.fromkeys(of_features, 1 / len(of_features))}
-    tails = [Tail.fit(name, banks.score(name, tail), weight) for name, weight in weights.items()]
-    return replace(banks, tails=tuple(tails))
 
 
 def flat(features: NDArray[np.floating]) -> NDArray[np.floating]:
