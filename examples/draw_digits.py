@@ -74,7 +74,7 @@ def _draw(answers: dict[str, dict[str, list[float]]], threshold: float, path: Pa
     )
     axes.set(xscale="log", xlabel="score of the flag, nats", ylabel="rows, %")
     axes.spines["right"].set_visible(False)
-    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.42, 0.9))
+    figure.legend(frameon=False, loc="outside upper left", ncols=len(answers))
     figure.savefig(path, metadata={"Date": None})
 
 
