@@ -75,8 +75,12 @@ def _measure(clone: Path) -> None:
     for line in TORCHLESS:
         _command(clone, environment, f"dubito {line}", line.split(), None)
     _command(clone, environment, "predict of 5 rows", _rows(clone), 3.0)
+    for file in (clone / "data" / "findings").glob("*.json"):
+        if json.loads(file.read_bytes())["about"]["found"] == "timings":
+            file.unlink()
+    _command(clone, environment, "predict of 5 rows, nothing timed", _rows(clone), 3.0)
     shutil.rmtree(clone / "data" / "findings")
-    _command(clone, environment, "predict of 5 rows, nothing kept", _rows(clone), 3.0)
+    _command(clone, environment, "predict of 5 rows, proved again", _rows(clone), None)
     _command(clone, environment, "the same once more", _rows(clone), 3.0)
 
 
