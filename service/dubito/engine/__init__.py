@@ -11,6 +11,7 @@ running     passes in pieces that fit memory and cache
 forms       cheaper ways to compute parts of a pass
 summing     sums over the passes
 moments     mean and variance in one pass, without sampling
+held        what was fitted to a network, by number
 laplace     a Gaussian over the last linear map
 distilled   a head that has learned what the passes say
 sites       which sites are sampled, and the others at their means

@@ -361,7 +361,7 @@ class Engine:
 
     def has_fit(self, number: int) -> bool:
         """Whether a fit of that number is on the device."""
-        return number in self.fits or number in self.students
+        return number in self.fits.held or number in self.students.held
 
     @cached_property
     def propagating(self) -> Propagating:
@@ -381,7 +381,7 @@ class Engine:
     def left_of(self, sampling: Sampling) -> float | None:
         """What a stratified draw leaves of the outputs; None where nothing is drawn so."""
         if sampling.draw == "stratified" and sampling.method == "laplace":  # sums of normals
-            left = self.fits.drawn_maps(sampling.fit).left
+            left = self.fits.held.get(sampling.fit).left
             return 1 - (1 - left) * (1 - CURVED * self.head.is_curved)
         return self.left if (sampling.draw, sampling.method) == ("stratified", "mc") else None
 

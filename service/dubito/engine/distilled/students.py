@@ -5,26 +5,22 @@ Dimensions: B rows, F features, K scores.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
-from cachetools import LRUCache
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.engine.distilled.student import Student, Widths
 from dubito.engine.distilled.trunk import Trunk
+from dubito.engine.held import HeldFits
 from dubito.engine.kernels.precision import running
 from dubito.engine.moments import OutputMoments
 from dubito.engine.planning.placement import Placed
-from dubito.errors import InputError
 from dubito_nn import Manifest
-
-_MOST_KEPT = 4  # heads of one network that are on the device at once
 
 
 @dataclass(eq=False)
@@ -42,13 +38,11 @@ class Students:
     manifest: Manifest
     device: torch.device
     made_up_rows: Callable[[], Mapping[str, Tensor]]
-    _held: LRUCache[int, Student] = field(default_factory=lambda: LRUCache(_MOST_KEPT))
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    held: HeldFits[Student] = field(default_factory=lambda: HeldFits("distilled"))
 
     def put(self, number: int, student: Student) -> None:
         """Take in a head under its number."""
-        with self._lock:
-            self._held[number] = student.on(self.device)
+        self.held.put(number, student.on(self.device))
 
     def take_in(self, number: int, stored: Mapping[str, NDArray[np.generic]]) -> None:
         """Take in what was stored of a head.
@@ -57,11 +51,6 @@ class Students:
             InputError: it is damaged, or for another network.
         """
         self.put(number, Student.from_arrays(stored, self.widths))
-
-    def __contains__(self, number: object) -> bool:
-        """Whether a head of that number is here."""
-        with self._lock:
-            return number in self._held
 
     @cached_property
     def trunk(self) -> Trunk:
@@ -102,13 +91,7 @@ class Students:
         Raises:
             InputError: it is not here.
         """
-        with self._lock:
-            student = None if number is None else self._held.get(number)
-        if student is None:
-            raise InputError(
-                f"method `distilled` expects a fit of the network, got {number or 'none'}, which is"
-                " not loaded: fit one, and name it in `fit`"
-            )
+        student = self.held.get(number)
         moments, p_value_B = student.run(*self.trunk.run(rows))
         return self.declared(moments), p_value_B
 

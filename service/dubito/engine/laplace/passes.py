@@ -7,29 +7,26 @@ Dimensions: T samples, B rows, C outputs.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
-from cachetools import LRUCache
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dubito.engine.calling.arguments import Check
 from dubito.engine.calling.sampling import Sampling
+from dubito.engine.held import HeldFits
 from dubito.engine.kernels.precision import running
 from dubito.engine.laplace.drawn_maps import DrawnMaps
 from dubito.engine.laplace.last_map import LastMap
 from dubito.engine.laplace.posterior import Posterior
 from dubito.engine.laplace.rows_at_map import RowsAtMap
 from dubito.engine.planning.placement import Placed
-from dubito.errors import InputError
 from dubito_nn import Manifest
 
-_MOST_KEPT = 4  # fits of one network that are on the device at once
 _BUDGET_PARTS = 4
 
 
@@ -48,23 +45,16 @@ class Fits:
     manifest: Manifest
     device: torch.device
     memory_budget_bytes: int
-    _drawn: LRUCache[int, DrawnMaps] = field(default_factory=lambda: LRUCache(_MOST_KEPT))
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    held: HeldFits[DrawnMaps] = field(default_factory=lambda: HeldFits("laplace"))
 
     def put(self, number: int, posterior: Posterior) -> None:
         """Take in a fit under its number."""
         budget = self.memory_budget_bytes // _BUDGET_PARTS
-        with self._lock:
-            self._drawn[number] = DrawnMaps(posterior, self.device, budget)
+        self.held.put(number, DrawnMaps(posterior, self.device, budget))
 
     def take_in(self, number: int, stored: Mapping[str, NDArray[np.generic]]) -> None:
         """Take in what was stored of a fit."""
         self.put(number, Posterior.from_arrays(stored))
-
-    def __contains__(self, number: object) -> bool:
-        """Whether a fit of that number is here."""
-        with self._lock:
-            return number in self._drawn
 
     @cached_property
     def last_map(self) -> LastMap:
@@ -74,21 +64,6 @@ class Fits:
             InputError: there is none.
         """
         return LastMap.of(self.placed, self.manifest, self.device)
-
-    def drawn_maps(self, number: int | None) -> DrawnMaps:
-        """The draws of a fit.
-
-        Raises:
-            InputError: it is not here.
-        """
-        with self._lock:
-            found = None if number is None else self._drawn.get(number)
-        if found is None:
-            raise InputError(
-                f"method `laplace` expects a fit of the network, got {number or 'none'}, which is"
-                " not loaded: fit one, and name it in `fit`"
-            )
-        return found
 
     def look(
         self, blocks: Iterable[Mapping[str, Tensor]], *, keeps_rows: bool, check: Check
@@ -121,7 +96,7 @@ class Fits:
             sampling: how many samples, of which fit.
             check: called between chunks; whatever it raises ends the passes.
         """
-        last, maps = self.last_map, self.drawn_maps(sampling.fit)
+        last, maps = self.last_map, self.held.get(sampling.fit)
         features_BF, scores_BC = last.run(rows)
         for noise_TBC in maps.noise(features_BF, sampling.num_samples, sampling.key):
             if check is not None:
