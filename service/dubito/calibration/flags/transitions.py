@@ -91,10 +91,10 @@ class Transitions:
             _regressed(row_BLP[class_B == index], _PRIOR * identity, _PRIOR * overall)
             for index in range(len(classes))
         ]
-        left_BLP = np.concatenate(
+        left_NP = np.concatenate(
             [_left(row_BLP[class_B == index], map_PP) for index, map_PP in enumerate(maps)]
         )
-        left_NP, all_NP = (some.reshape(-1, some.shape[-1]) for some in (left_BLP, row_BLP))
+        all_NP = row_BLP.reshape(-1, row_BLP.shape[-1])
         white = whitening(left_NP, all_NP, float(np.abs(all_NP).max()))
         return cls(
             PackedArray.of(directions_DP, "float32"),
@@ -120,9 +120,11 @@ class Transitions:
 
     def _of(self, feature_bLD: NDArray[np.floating]) -> Floats:
         row_bLP = feature_bLD.astype(np.float64) @ self.directions.array() - self.means.array()
-        before_blP, behind_blP = row_bLP[:, :-1], row_bLP[:, 1:] @ self.whitening.array().T
+        before_NP, behind_NP = _pairs(row_bLP)
+        white_NP = behind_NP @ self.whitening.array().T
+        of_rows = (len(row_bLP), len(self.means.array()) - 1)
         each = [
-            np.square(behind_blP - before_blP @ map_PP).sum(axis=-1).mean(axis=1)
+            np.square(white_NP - before_NP @ map_PP).sum(axis=1).reshape(of_rows).mean(axis=1)
             for map_PP in self._white_maps
         ]
         least_b: Floats = np.min(each, axis=0)
@@ -144,13 +146,18 @@ def _directions(position_ND: Floats, size: float) -> Floats:
 
 def _regressed(row_BLP: Floats, ridge_PP: Floats, towards_PP: Floats) -> Floats:
     """(Σ uᵀu + ridge)⁻¹ (Σ uᵀu' + towards), u' the position behind u."""
-    before, behind = (
-        some.reshape(-1, some.shape[-1]) for some in (row_BLP[:, :-1], row_BLP[:, 1:])
-    )
+    before, behind = _pairs(row_BLP)
     squares_PP, products_PP = before.T @ before + ridge_PP, before.T @ behind + towards_PP
     return np.asarray(np.linalg.solve(squares_PP, products_PP), np.float64)
 
 
 def _left(row_BLP: Floats, map_PP: Floats) -> Floats:
-    left_BLP: Floats = row_BLP[:, 1:] - row_BLP[:, :-1] @ map_PP
-    return left_BLP
+    before, behind = _pairs(row_BLP)
+    left_NP: Floats = behind - before @ map_PP
+    return left_NP
+
+
+def _pairs(row_BLP: Floats) -> tuple[Floats, Floats]:
+    """All positions but the last of each row, and those behind them, (B (L - 1), P) each."""
+    size = row_BLP.shape[-1]
+    return row_BLP[:, :-1].reshape(-1, size), row_BLP[:, 1:].reshape(-1, size)
