@@ -5,8 +5,10 @@ The server that is killed stands still between two parts of the job (`holding`):
 
 from __future__ import annotations
 
+import json
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -28,6 +30,7 @@ SETTINGS = {
 ROWS = np.random.default_rng(0).normal(size=(12_000, NUM_FEATURES)).astype(np.float32)
 PREDICT = ("predict", {"pool": "pool", "num_samples": 128, "outputs": ["mean", "label"]})
 FIT = ("fit", {"pool": "pool", "method": "laplace", "num_training_rows": 1000})
+AGREE = ("fit", {"pool": "pool", "method": "agreement"})
 SELECT = ("select", {"pool": "pool", "num_samples": 128, "strategy": "bald", "k": 50})
 
 
@@ -49,7 +52,17 @@ def _until_it_is_held(client: httpx.Client, job: str, *, is_whole: bool = False)
     return done
 
 
-@pytest.mark.parametrize("asked", [PREDICT, SELECT, FIT], ids=["predict", "select", "fit"])
+def _but_for_times(content: bytes) -> dict[str, Any]:
+    """An agreement without its number, and without the times of its ways."""
+    result: dict[str, Any] = json.loads(content)
+    for way in result["report"]["ways"]:
+        del way["milliseconds"]
+    return {key: value for key, value in result.items() if key != "fit"}
+
+
+@pytest.mark.parametrize(
+    "asked", [PREDICT, SELECT, FIT, AGREE], ids=["predict", "select", "fit", "agreement"]
+)
 def test_a_job_goes_on_after_kill_9_and_gives_the_same_bits(
     tmp_path: Path, bundles: Bundles, database_url: str, asked: tuple[str, dict[str, object]]
 ) -> None:
@@ -75,6 +88,10 @@ def test_a_job_goes_on_after_kill_9_and_gives_the_same_bits(
     if asked is FIT:  # which are numbered
         interrupted, whole = (one.replace(b'"fit":2', b'"fit":1') for one in (interrupted, whole))
         assert b'"fit":1' in whole
+    if asked is AGREE:
+        assert len(_but_for_times(whole)["report"]["ways"]) >= 4
+        assert _but_for_times(interrupted) == _but_for_times(whole)
+        return
     assert interrupted == whole
     print(f"killed after {done} of {len(ROWS)} rows")
 

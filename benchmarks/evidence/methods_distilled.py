@@ -81,7 +81,7 @@ def distilled(
     held_out = own.images[-training.held_out :][:num_rows]
     truths = own.labels[-training.held_out :][:num_rows]
     began = time.process_time()
-    certificate = _fitted(engine, held_out, truths)
+    certificate = taught(engine, held_out, truths)
     fit_s = time.process_time() - began
     judged = own.first(num_judged), other.first(num_judged)
     found = _judged(engine, *judged, 16 if is_quick else _KNOWN)
@@ -94,8 +94,10 @@ def distilled(
     return figures
 
 
-def _fitted(engine: Engine, rows: Tensor, truths: Tensor) -> Mapping[str, object]:
-    """Put a head into the engine as fit 1; its certificate."""
+def taught(
+    engine: Engine, rows: Tensor, truths: Tensor | None, number: int = 1
+) -> Mapping[str, object]:
+    """Teach a head on rows and put it into the engine as the fit of a number; its certificate."""
     (spec,) = engine.manifest.inputs
     picked = Picked.of(len(rows), engine.students.widths.num_kept, 2**40)
 
@@ -109,7 +111,7 @@ def _fitted(engine: Engine, rows: Tensor, truths: Tensor) -> Mapping[str, object
         kind.keep(start, start + _BLOCK, kind.predict(block, start, lambda: None))
     kind.part()
     made = kind.finish(Inline(), truths)  # type: ignore[arg-type]
-    engine.students.take_in(1, made.arrays)
+    engine.students.take_in(number, made.arrays)
     certificate = made.report["certificate"]
     assert isinstance(certificate, Mapping)
     return certificate

@@ -78,12 +78,13 @@ def export(
         example_inputs: one batch: a tensor, a sequence of tensors, or tensors by input name.
         path: file to write, `*.dubito`; its folder must exist.
         task: `classification` (output of shape (rows, C)), `multilabel` (output `sigmoid_logits` of
-            shape (rows, L), L labels that are each on or off) or `regression` ((rows,) or
-            (rows, D)).
+            shape (rows, L), L labels that are each on or off), `regression` ((rows,) or (rows, D))
+            or `sequence` (how likely given tokens are, (rows, length)).
         output: what the numbers are: `logits`, `log_probs`, `probs`, `sigmoid_logits` (one number
             per row, the logit of the second class), `mean`, `mean_and_log_variance` (a pair of
-            (rows, D) tensors, or one (rows, 2 D) tensor with the means first), or `quantiles`
-            ((rows, Q) of one output, (rows, D, Q) of several).
+            (rows, D) tensors, or one (rows, 2 D) tensor with the means first), `quantiles`
+            ((rows, Q) of one output, (rows, D, Q) of several), or `token_log_probs` (of a sequence,
+            (rows, length), alone or in a pair with a mask that is 1 at tokens and 0 at padding).
         classes: names of the C classes or L labels; `0`, `1`, ... where not given.
         output_name: key, attribute or position of the output to serve in a structured return.
         features: path of the module whose output is the feature vector.

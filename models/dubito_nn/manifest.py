@@ -22,10 +22,16 @@ LEVELS = (
     " both of its sides"
 )
 
-Task = Literal["classification", "multilabel", "regression"]
+Task = Literal["classification", "multilabel", "regression", "sequence"]
 Family = Literal["classification", "regression"]
 Head = Literal[
-    "classification", "multilabel", "dense", "regression", "dense_regression", "quantiles"
+    "classification",
+    "multilabel",
+    "dense",
+    "regression",
+    "dense_regression",
+    "quantiles",
+    "sequence",
 ]
 Output = Literal[
     "logits",
@@ -35,6 +41,7 @@ Output = Literal[
     "mean",
     "mean_and_log_variance",
     "quantiles",
+    "token_log_probs",
 ]
 Distribution = Literal["bernoulli", "uniform", "normal"]
 Nested: TypeAlias = "int | tuple[Nested, ...]"
@@ -44,13 +51,15 @@ OUTPUTS_OF: dict[Task, tuple[Output, ...]] = {
     "classification": ("logits", "log_probs", "probs", "sigmoid_logits"),
     "multilabel": ("sigmoid_logits",),
     "regression": ("mean", "mean_and_log_variance", "quantiles"),
+    "sequence": ("token_log_probs",),
 }
 _FAMILY_OF: dict[Task, Family] = {
     "classification": "classification",
     "multilabel": "classification",
     "regression": "regression",
+    "sequence": "regression",
 }
-_HEADS_WITH_POSITIONS: tuple[Head, ...] = ("multilabel", "dense", "dense_regression")
+_HEADS_WITH_POSITIONS: tuple[Head, ...] = ("multilabel", "dense", "dense_regression", "sequence")
 WRITTEN_WHERE_USED = (
     *("class_axis", "output_axis", "quantile_levels", "trial_rows", "preprocess"),
     "deterministic",
@@ -119,13 +128,14 @@ class Manifest:
     """What a bundle says of itself.
 
     Args:
-        task: `classification`, `multilabel` (independent yes-or-no labels) or `regression`.
+        task: `classification`, `multilabel` (independent yes-or-no labels), `regression` or
+            `sequence` (log-probabilities of given tokens).
         output: what the numbers of the output are; declared, never guessed.
         inputs: the network's inputs.
-        num_outputs: C classes, L labels or D outputs.
+        num_outputs: C classes, L labels or D outputs; of a sequence 1.
         sites: the random operations, in order of execution.
         torch_version: of the exporting machine.
-        classes: names of the C classes or L labels; None for regression.
+        classes: names of the C classes or L labels; None for regression and sequences.
         target_scale: means and standard deviations (D each) that take a standardised target back.
         features: module whose output is the feature vector, if one was named.
         injected: module paths whose dropout was set or added at export.
@@ -181,7 +191,7 @@ class Manifest:
 
         `classification`: one of C classes; `multilabel`: which of L labels are on; `dense`: a class
         at every position; `regression`: D numbers; `dense_regression`: D numbers at every position;
-        `quantiles`: Q quantiles of each of D numbers.
+        `quantiles`: Q quantiles of each of D numbers; `sequence`: how likely given tokens are.
         """
         if self.quantile_levels is not None:
             return "quantiles"
@@ -196,7 +206,7 @@ class Manifest:
 
     @property
     def has_positions(self) -> bool:
-        """Whether a row has several distributions: one for each label or position."""
+        """Whether a row has several distributions: one for each label, position or token."""
         return self.head in _HEADS_WITH_POSITIONS
 
     @property

@@ -65,7 +65,8 @@ def manifest_from_json(raw: object) -> Manifest:
     task = read_one_of(table["task"], get_args(Task), "manifest: task")
     output = read_one_of(table["output"], OUTPUTS_OF[task], "manifest: output")
     has_means = output in ("mean", "mean_and_log_variance")
-    num_outputs = read_integer(table["num_outputs"], 1, MAX_CLASSES, "manifest: num_outputs")
+    most_outputs = 1 if task == "sequence" else MAX_CLASSES
+    num_outputs = read_integer(table["num_outputs"], 1, most_outputs, "manifest: num_outputs")
     inputs = read_tuple(table["inputs"], _input_spec, 64, "manifest: inputs")
     sites = read_tuple(table["sites"], _site, MAX_SITES, "manifest: sites")
     if not inputs or len({spec.name for spec in inputs}) != len(inputs):
@@ -81,7 +82,7 @@ def manifest_from_json(raw: object) -> Manifest:
         sites=sites,
         torch_version=read_text(table["torch_version"], "manifest: torch_version"),
         classes=_classes(table["classes"], task, num_outputs),
-        target_scale=_scale(table["target_scale"], num_outputs),
+        target_scale=_scale(table["target_scale"], num_outputs, task),
         features=read_optional(table["features"], read_text, "manifest: features"),
         injected=read_tuple(table["injected"], read_text, MAX_SITES, "manifest: injected"),
         notes=read_optional(table["notes"], read_text, "manifest: notes"),
@@ -166,9 +167,9 @@ def _levels(raw: object, output: str) -> tuple[float, ...] | None:
 
 
 def _classes(raw: object, task: str, num_outputs: int) -> tuple[str, ...] | None:
-    if task == "regression":
+    if task in ("regression", "sequence"):
         if raw is not None:
-            raise BundleError("manifest: classes expects null for regression")
+            raise BundleError(f"manifest: classes expects null for {task}")
         return None
     names = read_tuple(raw, read_text, MAX_CLASSES, "manifest: classes")
     if len(names) != num_outputs or len(set(names)) != len(names):
@@ -176,9 +177,13 @@ def _classes(raw: object, task: str, num_outputs: int) -> tuple[str, ...] | None
     return names
 
 
-def _scale(raw: object, num_outputs: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _scale(
+    raw: object, num_outputs: int, task: str
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     if raw is None:
         return None
+    if task == "sequence":
+        raise BundleError("manifest: target_scale expects null for sequence")
     halves = read_tuple(
         raw, lambda part, at: read_tuple(part, read_number, MAX_CLASSES, at), 2, "target_scale"
     )

@@ -117,7 +117,33 @@ def _nested(flat: Sequence[object], sizes: tuple[int, ...]) -> list[object]:
     return nested
 
 
-Packed = ClassSets | ClassNames | Flags
+@dataclass(frozen=True)
+class SomeNumbers:
+    """Numbers that some places do not have: padding, or a row without a token.
+
+    Args:
+        value: of any shape, the row first.
+        is_there: where there is a number, of the same shape.
+    """
+
+    value: NDArray[np.float64]
+    is_there: NDArray[np.bool_]
+
+    @property
+    def is_null(self) -> NDArray[np.bool_]:
+        """Where there should be a number and the network overflowed."""
+        return self.is_there & ~np.isfinite(self.value)
+
+    def array(self, width: int | None = None) -> NDArray[np.float64]:
+        """The numbers, NaN where there is none."""
+        return np.where(self.is_there, self.value, np.nan)
+
+    def values(self) -> NDArray[np.float64]:
+        """The same, of which JSON makes null where there is none."""
+        return self.array()
+
+
+Packed = ClassSets | ClassNames | Flags | SomeNumbers
 Column = NDArray[np.generic] | list[str] | list[str | None] | Packed | Mapping[str, "Column"] | None
 
 

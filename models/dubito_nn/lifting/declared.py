@@ -98,6 +98,11 @@ class Declared:
         return self.output == "mean_and_log_variance"
 
     @property
+    def is_of_tokens(self) -> bool:
+        """Whether axis 1 of what is served holds log-probabilities of tokens and their mask."""
+        return self.output == "token_log_probs"
+
+    @property
     def is_one_logit(self) -> bool:
         """Whether one number stands for two classes."""
         return self.output == "sigmoid_logits" and self.task == "classification"
@@ -147,7 +152,7 @@ def class_names(
     Raises:
         ExportError: others, or too few classes.
     """
-    if declared.task == "regression":
+    if declared.task in ("regression", "sequence"):
         if classes is not None:
             raise ExportError("classes are for classification: leave them out")
         return None

@@ -37,7 +37,7 @@ def checked_output(captured: Captured, declared: Declared) -> tuple[Declared, in
 
     Returns:
         The declaration with its axis counted from the front, and how many columns the output has: C
-        classes, L labels or D outputs.
+        classes, L labels or D outputs; of tokens 1.
 
     Raises:
         ExportError: the output is something else.
@@ -45,6 +45,9 @@ def checked_output(captured: Captured, declared: Declared) -> tuple[Declared, in
     served = captured.run(captured.example, "evaluation")["output"]
     sampled = captured.run(captured.example, "sampling")["output"]
     rows = len(next(iter(captured.example.values())))
+    if declared.is_of_tokens:
+        _check_tokens(served, sampled)
+        return declared, 1
     if declared.channel_axis is None:
         _check_columns(tuple(served.shape), rows, declared)
         axis = 1
@@ -187,6 +190,28 @@ def _check_columns(shape: tuple[int, ...], rows: int, declared: Declared) -> Non
     raise ExportError(
         f"output `{declared.output}` expects the shape ({expected}), got {shape}: {remedy}"
     )
+
+
+def _check_tokens(served: Tensor, sampled: Tensor) -> None:
+    """Refuse log-probabilities above 0, masks of other numbers than 0 and 1, and drawn masks."""
+    (log_probs, mask), (_, drawn) = served.unbind(1), sampled.unbind(1)
+    if not ((mask == 0) | (mask == 1)).all() or not torch.equal(mask, drawn):
+        raise ExportError(
+            "output `token_log_probs` expects a mask that is 1 at tokens and 0 at padding, and the"
+            " same in both modes, got other numbers: return the attention mask of the tokens that"
+            " are scored"
+        )
+    if not mask.any(dim=1).all():
+        raise ExportError(
+            "output `token_log_probs` expects a token in every row of the example, got a row of"
+            " padding alone: give real rows as example_inputs"
+        )
+    if not served.isfinite().all() or (log_probs > _SLACK).any():
+        raise ExportError(
+            "output `token_log_probs` expects finite logarithms of probabilities, at 0 or below,"
+            f" got numbers up to {float(log_probs.max()):.4g}: return those of log_softmax at the"
+            " given tokens"
+        )
 
 
 def _checked_axis(declared: Declared, served: Tensor, rows: int) -> int:

@@ -2,9 +2,9 @@
 
 Its job: a wrapper around the user's module that takes its inputs in a fixed order and returns
 `output` as (rows, C), (rows, D), (rows, 2, D) or (rows, D, Q), with axes of positions where they
-were declared, and `features` as (rows, F) where asked.
+were declared, or (rows, 2, L) of tokens, and `features` as (rows, F) where asked.
 
-Dimensions: C classes, D outputs, Q quantiles, F features.
+Dimensions: C classes, D outputs, Q quantiles, L tokens, F features.
 """
 
 from __future__ import annotations
@@ -89,13 +89,14 @@ class Selected(nn.Module):
         return features.flatten(1)
 
     def _picked(self, returned: object) -> Tensor | tuple[Tensor, Tensor]:
-        """The output to serve, or the pair of mean and log-variance."""
+        """The output to serve, or the pair of mean and log-variance, or of tokens and mask."""
         is_alone = isinstance(returned, Tensor) and not self.training  # heads for training alone
         if self.output_name is not None and not is_alone:
             returned = _item(returned, self.output_name)
         if isinstance(returned, Tensor):
             return returned
-        if self._declared.is_pair and isinstance(returned, (tuple, list)):
+        takes_two = self._declared.is_pair or self._declared.is_of_tokens
+        if takes_two and isinstance(returned, (tuple, list)):
             halves = [half for half in returned if isinstance(half, Tensor)]
             if len(halves) == len(returned) == 2:
                 return halves[0], halves[1]
@@ -107,6 +108,8 @@ class Selected(nn.Module):
     def _shaped(self, picked: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         if self._declared.is_pair:
             return self._paired(picked)
+        if self._declared.is_of_tokens:
+            return _tokens(picked)
         assert isinstance(picked, Tensor)
         levels = self._declared.quantile_levels
         return _as_columns(picked) if levels is None else _as_quantiles(picked, len(levels))
@@ -186,6 +189,22 @@ def _as_quantiles(tensor: Tensor, num_levels: int) -> Tensor:
             f" .view(-1, D, {num_levels}), or declare the levels that the network returns"
         )
     return quantiles
+
+
+def _tokens(picked: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    """Log-probabilities of the tokens, 0 where there is none, and their mask: (rows, 2, L)."""
+    log_probs, mask = picked if isinstance(picked, tuple) else (picked, torch.ones_like(picked))
+    if log_probs.ndim != 2 or mask.shape != log_probs.shape:
+        got = _shape(log_probs)
+        if isinstance(picked, tuple):
+            got += f" and {_shape(mask)}"
+        raise ExportError(
+            "output `token_log_probs` expects the log-probability of each given token, (rows,"
+            " length), alone or with a mask of that shape that is 1 at tokens and 0 at padding, got"
+            f" {got}: return log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1), mask"
+        )
+    counted = torch.where(mask != 0, log_probs, torch.zeros_like(log_probs))
+    return torch.stack([counted, mask.to(log_probs.dtype)], dim=1)
 
 
 def _shape(tensor: Tensor) -> str:

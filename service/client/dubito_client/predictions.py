@@ -3,7 +3,8 @@
 Replies of predictions are `.npz`, which has every bit of the server's arrays, infinite ends of
 intervals too. What a row does not have is NaN, or None in a list.
 
-Dimensions: T passes, B rows, C classes or labels, D outputs, P positions (one axis or more).
+Dimensions: T passes, B rows, C classes or labels, D outputs, P positions (one axis or more), L
+tokens.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Prediction:
 
     A column is None where it was not asked for, is of another task, or needs a calibration or
     passes that are not there (`warnings` says which). `arrays` has all of them as they were sent.
-    Entropies are in nats; those of a regression in target units.
+    Entropies and log-probabilities are in nats; those of a regression in target units.
     """
 
     model: str
@@ -101,6 +102,11 @@ class Prediction:
     position_aleatoric_variance: Floats | None = None
     epistemic_variance: Floats | None = None
     aleatoric_variance: Floats | None = None
+    normalised_mean: Floats | None = None
+    normalised_variance: Floats | None = None
+    num_tokens: Integers | None = None
+    token_mean: Floats | None = None
+    token_std: Floats | None = None
     samples: Floats | None = None
     quantiles: Mapping[str, Floats] | None = None
     interval: Interval | None = None

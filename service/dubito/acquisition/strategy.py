@@ -34,6 +34,7 @@ SEVERAL_CLASSES = frozenset({"multilabel", "dense"})
 CLASSES = ONE_CLASS | SEVERAL_CLASSES
 NUMBERS = frozenset({"regression", "quantiles"})
 NUMBERS_AT_POSITIONS = frozenset({"dense_regression"})
+SEQUENCES = frozenset({"sequence"})
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ _SHOWN = frozenset(
     (
         *("label", "mean", "standard_error", "predictive_entropy", "mutual_information"),
         *("epistemic_variance", "aleatoric_variance", "prediction_set", "certain_set"),
+        *("normalised_mean", "normalised_variance", "num_tokens"),
         *("interval lower", "interval upper", "ood p_value", "ood flag", "decision"),
     )
 )

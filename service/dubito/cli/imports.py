@@ -43,14 +43,17 @@ class Declaration:
     """The caller's description of the network, as texts."""
 
     task: Annotated[
-        str, typer.Option(help="Task of the network: classification, multilabel or regression.")
+        str,
+        typer.Option(
+            help="Task of the network: classification, multilabel, regression or sequence."
+        ),
     ]
     output: Annotated[
         str,
         typer.Option(
             "--output",
             help="What the outputs are: logits, log_probs, probs, sigmoid_logits, mean, "
-            "mean_and_log_variance or quantiles.",
+            "mean_and_log_variance, quantiles or token_log_probs.",
         ),
     ]
     classes: Annotated[

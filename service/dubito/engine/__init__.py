@@ -35,9 +35,23 @@ summary     a plan in few words
 """
 
 from dubito.engine.calling.inputs import Inputs
-from dubito.engine.calling.prediction import Classification, Prediction, Regression
+from dubito.engine.calling.prediction import (
+    Classification,
+    Prediction,
+    Regression,
+    SequenceScores,
+)
 from dubito.engine.calling.sampling import Sampling
 from dubito.engine.engine import Engine
 from dubito.engine.ensemble import Ensemble
 
-__all__ = ["Classification", "Engine", "Ensemble", "Inputs", "Prediction", "Regression", "Sampling"]
+__all__ = [
+    "Classification",
+    "Engine",
+    "Ensemble",
+    "Inputs",
+    "Prediction",
+    "Regression",
+    "Sampling",
+    "SequenceScores",
+]

@@ -194,7 +194,7 @@ def _epistemic(said: Prediction) -> Floats:
     columns = vars(said)
     if "mutual_information" in columns:
         return np.asarray(columns["mutual_information"], np.float64)
-    variance = np.asarray(columns["epistemic_variance"], np.float64)
+    variance = np.asarray(columns.get("epistemic_variance", columns["variance"]), np.float64)
     total: Floats = variance.reshape(len(variance), -1).sum(1)
     return total
 

@@ -257,8 +257,8 @@ class _Judge:
 def _check_head(head: Head) -> None:
     if not head.takes_feedback:
         raise InputError(
-            f"feedback expects one truth per row, got a {head.name} head, "
-            "which has several: send labelled rows to evaluate instead"
+            f"feedback expects one truth per row, got a {head.name} head, which has "
+            f"{head.without_feedback}"
         )
 
 

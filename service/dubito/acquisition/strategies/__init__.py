@@ -23,13 +23,14 @@ from dubito.acquisition.strategies.probability_of_improvement import PROBABILITY
 from dubito.acquisition.strategies.random_rows import RANDOM
 from dubito.acquisition.strategies.thompson import THOMPSON
 from dubito.acquisition.strategies.upper_confidence_bound import UPPER_CONFIDENCE_BOUND
-from dubito.acquisition.strategies.variance import VARIANCE
+from dubito.acquisition.strategies.variance import VARIANCE, VARIANCE_OF_SEQUENCES
 from dubito.acquisition.strategies.variation_ratio import VARIATION_RATIO
 from dubito.acquisition.strategy import ONE_CLASS, Strategy
 from dubito.errors import InputError
 
 EVERY: tuple[Strategy, ...] = (
     VARIANCE,
+    VARIANCE_OF_SEQUENCES,
     BALD_OF_NUMBERS,
     BATCHBALD_OF_NUMBERS,
     CORESET_OF_NUMBERS,

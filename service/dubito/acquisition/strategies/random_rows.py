@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from dubito.acquisition.strategy import CLASSES, NUMBERS, NUMBERS_AT_POSITIONS, PointwiseStrategy
+from dubito.acquisition.strategy import (
+    CLASSES,
+    NUMBERS,
+    NUMBERS_AT_POSITIONS,
+    SEQUENCES,
+    PointwiseStrategy,
+)
 
 RANDOM = PointwiseStrategy(
-    "random", CLASSES | NUMBERS | NUMBERS_AT_POSITIONS, None, needs_spread=False
+    "random", CLASSES | NUMBERS | NUMBERS_AT_POSITIONS | SEQUENCES, None, needs_spread=False
 )

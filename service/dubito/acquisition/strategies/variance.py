@@ -1,12 +1,18 @@
-"""Rows whose target is least sure: predictive variance."""
+"""Rows whose target is least sure: predictive variance; sequences of which the passes disagree."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dubito.acquisition.strategy import NUMBERS, NUMBERS_AT_POSITIONS, PointwiseStrategy
+from dubito.acquisition.strategy import (
+    NUMBERS,
+    NUMBERS_AT_POSITIONS,
+    SEQUENCES,
+    PointwiseStrategy,
+)
 from dubito.acquisition.top import Scores
+from dubito.engine import SequenceScores
 
 
 def variance(variance_BD: NDArray[np.float64]) -> Scores:
@@ -20,8 +26,21 @@ def variance(variance_BD: NDArray[np.float64]) -> Scores:
     return scores
 
 
+def of_sequences(prediction: SequenceScores) -> Scores:
+    """Variance over the passes of a sequence's log-probability for each token; 0 without tokens.
+
+    s_B = Var_t (1/|M| Σ_{l in M} log p_tl): without the length it would choose the longest.
+
+    Source: Fomicheva et al. 2020, arXiv:2005.10608 (D-Var).
+    """
+    return np.where(prediction.num_tokens > 0, prediction.normalised_variance, 0.0)
+
+
 VARIANCE = PointwiseStrategy(
     "variance",
     NUMBERS | NUMBERS_AT_POSITIONS,
     lambda prediction, *_: variance(prediction.variance),
+)
+VARIANCE_OF_SEQUENCES = PointwiseStrategy(
+    "variance", SEQUENCES, lambda prediction, *_: of_sequences(prediction)
 )

@@ -4,7 +4,7 @@ Outputs are those of a request that names none, as the version answers it now: w
 calibration is listed once one covers the version's defaults, and `samples`, which are made only on
 request, never.
 
-Dimensions: P positions, C classes, L labels, D outputs.
+Dimensions: P positions or tokens, C classes, L labels, D outputs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ _PROMISED = frozenset({"prediction_set", "certain_set", "interval", "decision", 
 _SETS = frozenset({"prediction_set", "certain_set"})
 _WIDE = frozenset({"mean", "quantiles", "interval", *_SETS})
 _SPREADS = frozenset({"variance", "standard_error", "epistemic_variance", "aleatoric_variance"})
-_OF_TYPE = {"num_samples_used": "INT64", "decision": TEXT, "ood.flag": "BOOL"}
+_OF_TOKENS = frozenset({"token_mean", "token_std"})
+_OF_TYPE = {
+    "num_samples_used": "INT64",
+    "num_tokens": "INT64",
+    "decision": TEXT,
+    "ood.flag": "BOOL",
+}
 
 
 @dataclass(frozen=True)
@@ -83,15 +89,21 @@ def _positions(
     manifest: Manifest,
     inputs: tuple[TensorSpec, ...],
 ) -> tuple[int, ...]:
-    if manifest.channel_axis is not None:
+    if _is_of_labels(manifest):
+        return (manifest.num_outputs,)
+    if manifest.channel_axis is not None or _is_of_tokens(manifest):
         shape = application.library.engine(version).position_shape()
         is_free = any(FREE in spec.dims for spec in inputs)
         return (FREE,) * len(shape) if is_free else shape
-    return (manifest.num_outputs,) if _is_of_labels(manifest) else ()
+    return ()
 
 
 def _is_of_labels(manifest: Manifest) -> bool:
     return "certain_set" in head_of(manifest).outputs
+
+
+def _is_of_tokens(manifest: Manifest) -> bool:
+    return not _OF_TOKENS.isdisjoint(head_of(manifest).outputs)
 
 
 def _covering(application: Application, version: VersionFact) -> Calibration | None:
@@ -132,7 +144,9 @@ def _spec(name: str, manifest: Manifest, positions: tuple[int, ...]) -> TensorSp
     wide = positions if _is_of_labels(manifest) else (*positions, *width)
     is_of_numbers = manifest.classes is None
     dims: tuple[int, ...] = ()
-    if group in _WIDE:
+    if _is_of_tokens(manifest):
+        dims = positions if group in _OF_TOKENS else ()
+    elif group in _WIDE:
         dims = wide
     elif group in _SPREADS:
         dims = width if is_of_numbers else wide

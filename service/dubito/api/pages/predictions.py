@@ -4,7 +4,8 @@ These pages are never made: `border/replies.py` writes the arrays as they are. A
 reply where the head has it and `outputs` does not leave it out; it is null where it needs a
 calibration, or passes, that are not there.
 
-Dimensions: T passes, B rows, C classes or labels, D outputs, P positions (one axis or more).
+Dimensions: T passes, B rows, C classes or labels, D outputs, P positions (one axis or more), L
+tokens.
 """
 
 from __future__ import annotations
@@ -64,12 +65,14 @@ class OutputColumns(JsonPage):
         default=None,
         description="Classification: mean of the probabilities over the passes, (B, C) or "
         "(B, P, C); of several labels that of being on. Regression: mean of the predictions, or of "
-        "quantiles the level .5, (B, D) or (B, P, D), in target units.",
+        "quantiles the level .5, (B, D) or (B, P, D), in target units. Sequence: mean of its "
+        "log-probability, (B,), in nats.",
     )
     variance: Figures | None = Field(
         default=None,
         description="Classification: variance of the probabilities over the passes, as `mean`. "
-        "Regression: `epistemic_variance` + `aleatoric_variance`, (B, D); of positions the mean.",
+        "Regression: `epistemic_variance` + `aleatoric_variance`, (B, D); of positions the mean. "
+        "Sequence: variance of its log-probability over the passes, (B,).",
     )
     standard_error: Figures | None = Field(
         default=None,
@@ -136,6 +139,29 @@ class OutputColumns(JsonPage):
     )
     aleatoric_variance: Figures | None = Field(
         default=None, description="Regression: variance of the noise, in target units squared."
+    )
+    normalised_mean: Numbers | None = Field(
+        default=None,
+        description="Sequence: mean of its log-probability for each token, in nats; null of a row "
+        "without tokens.",
+    )
+    normalised_variance: Numbers | None = Field(
+        default=None,
+        description="Sequence: variance over the passes of its log-probability for each token; "
+        "null of a row without tokens.",
+    )
+    num_tokens: list[int] | None = Field(
+        default=None, description="Sequence: tokens that count, (B,)."
+    )
+    token_mean: Figures | None = Field(
+        default=None,
+        description="Sequence: mean over the passes of each token's log-probability, (B, L), in "
+        "nats; null at padding.",
+    )
+    token_std: Figures | None = Field(
+        default=None,
+        description="Sequence: standard deviation over the passes of each token's log-probability, "
+        "(B, L), in nats; null at padding.",
     )
     quantiles: dict[str, Figures] | None = Field(
         default=None,

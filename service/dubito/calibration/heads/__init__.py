@@ -8,6 +8,7 @@ positions  a class at every position
 numbers    numbers in target units
 number_positions  numbers at every position
 quantiles  quantiles of such numbers
+sequences  how likely given tokens are: figures of passes, and nothing to fit
 several    what labels and positions share
 served_numbers  what all predictions in target units share
 logits     what all heads of classes share
@@ -27,6 +28,7 @@ from dubito.calibration.heads.number_positions import NumberPositionHead
 from dubito.calibration.heads.numbers import NumberHead
 from dubito.calibration.heads.positions import PositionHead
 from dubito.calibration.heads.quantiles import QuantileHead
+from dubito.calibration.heads.sequences import SequenceHead
 from dubito.calibration.heads.served import Request, Served
 from dubito_nn import Manifest
 
@@ -40,6 +42,7 @@ HEADS: Mapping[str, type[Head]] = {
     "regression": NumberHead,
     "dense_regression": NumberPositionHead,
     "quantiles": QuantileHead,
+    "sequence": SequenceHead,
 }
 """By what `Manifest.head`, and `Stored.head`, says."""
 

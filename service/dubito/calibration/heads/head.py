@@ -79,6 +79,8 @@ class Head(ABC):
     """Names of choices that only the other task has."""
     takes_feedback: ClassVar[bool] = True
     """Whether the truth of a row is one class, or a number for each output."""
+    without_feedback: ClassVar[str] = "several: send labelled rows to evaluate instead"
+    """What a row has where no feedback is taken, and the remedy."""
 
     @classmethod
     def of_manifest(cls, manifest: Manifest) -> Self:

@@ -1,7 +1,7 @@
 """What the engine answers: frozen columns whose first axis is the row.
 
-Dimensions: T samples, B rows, C classes, D outputs, Q quantiles. Names as in a reply of the HTTP
-API.
+Dimensions: T samples, B rows, C classes, D outputs, Q quantiles, L tokens. Names as in a reply of
+the HTTP API.
 """
 
 from __future__ import annotations
@@ -172,7 +172,50 @@ class Regression:
         return frame_of(self)
 
 
-Prediction: TypeAlias = Classification | Regression
+@dataclass(frozen=True, eq=False)
+class SequenceScores:
+    """How likely given tokens are, with the spread over the passes; in nats.
+
+    Args:
+        sampling: with which it was drawn.
+        mean: (B,) mean over the passes of the sequence's log-probability.
+        variance: (B,) its variance over the passes, ddof = 0.
+        standard_error: (B,) of `mean`, under the draw used.
+        num_samples_used: (B,) passes that the row took.
+        normalised_mean: (B,) `mean` for each token; nan of a row without any.
+        normalised_variance: (B,) variance of the log-probability for each token.
+        num_tokens: (B,) tokens that count.
+        token_mean: (B, L) mean over the passes of each token's log-probability; nan at padding.
+        token_std: (B, L) its standard deviation over the passes, ddof = 0; nan at padding.
+        is_token: (B, L) which positions count.
+        samples: (T, B) the sequence's log-probability in every pass, where asked for.
+        fit_p_value: None: no fit is of sequences.
+    """
+
+    sampling: Sampling
+    mean: Column
+    variance: Column
+    standard_error: Column
+    num_samples_used: NDArray[np.int64]
+    normalised_mean: Column
+    normalised_variance: Column
+    num_tokens: NDArray[np.int64]
+    token_mean: Column
+    token_std: Column
+    is_token: NDArray[np.bool_]
+    samples: Column | None = None
+    fit_p_value: Column | None = None
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The columns side by side: a DataFrame of a line for each row.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return frame_of(self)
+
+
+Prediction: TypeAlias = Classification | Regression | SequenceScores
 
 
 def in_order(level_BDQ: Column) -> Column:

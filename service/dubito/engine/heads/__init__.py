@@ -7,6 +7,7 @@ positions  a class at every position
 numbers    numbers in target units
 number_positions  numbers at every position
 quantiles  quantiles of such numbers
+sequences  how likely given tokens are
 several    what labels and positions share: one figure of a row, made of those of its positions
 logits     the network's numbers as probabilities
 scaling    what a calibration does to the logits of every pass
@@ -29,6 +30,7 @@ from dubito.engine.heads.number_positions import NumberPositionOutputs
 from dubito.engine.heads.numbers import NumberOutputs
 from dubito.engine.heads.positions import PositionOutputs
 from dubito.engine.heads.quantiles import QuantileOutputs
+from dubito.engine.heads.sequences import SequenceOutputs
 from dubito_nn import Manifest
 
 _CLASSES: Mapping[str, Callable[[Manifest], ClassOutputs | LabelOutputs | PositionOutputs]] = {
@@ -41,6 +43,7 @@ HEADS: Mapping[str, Callable[[Manifest], OutputHead]] = {
     "regression": NumberOutputs,
     "dense_regression": NumberPositionOutputs,
     "quantiles": QuantileOutputs,
+    "sequence": SequenceOutputs,
 }
 """By what `Manifest.head` says."""
 

@@ -10,6 +10,8 @@ import { chosen, modelsOr } from "./choosing.js";
 const SAMPLES_BELOW = 200_000;  // bytes of a body: the passes of many rows would be a long reply
 const OF_CLASSES = ["label", "mean", "variance", "predictive_entropy", "expected_entropy", "mutual_information", "prediction_set", "decision", "ood"];
 const OF_NUMBERS = ["mean", "variance", "epistemic_variance", "aleatoric_variance", "interval", "decision", "ood"];
+const OF_TOKENS = ["mean", "variance", "normalised_mean", "normalised_variance", "num_tokens"];
+const OF_TASK = { classification: OF_CLASSES, sequence: OF_TOKENS };
 
 export async function show(content, { parts, signal }) {
   const models = await modelsOr(content, signal);
@@ -39,7 +41,7 @@ export async function show(content, { parts, signal }) {
 function predicted({ model, version, details, count, given, signal }) {
   const path = action(model, version, "predict");
   const body = given.bytes ?? JSON.stringify({ inputs: given.rows });
-  const outputs = [...(details.task === "classification" ? OF_CLASSES : OF_NUMBERS)];
+  const outputs = [...(OF_TASK[details.task] ?? OF_NUMBERS)];
   const length = given.bytes?.size ?? body.length;
   if (length <= SAMPLES_BELOW || given.type?.startsWith("image/")) outputs.push("samples");
   const headers = { "X-Unobserved": "1" };
