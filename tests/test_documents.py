@@ -111,8 +111,8 @@ def test_every_page_is_listed_and_can_be_reached_from_the_readme() -> None:
 
 def test_the_list_of_networks_is_that_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks.zoo.__main__ import RESULTS, read
     from benchmarks.zoo.page import PAGE, page
+    from benchmarks.zoo.results import RESULTS, read
 
     assert PAGE.read_text() == page(read(RESULTS)), "run python -m benchmarks.zoo page"
 

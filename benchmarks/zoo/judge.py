@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from benchmarks.zoo.cases import Build, Case
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dubito.engine import Engine, Sampling
 from dubito_nn import ExportError, export
@@ -37,7 +38,7 @@ def judged(build: Build) -> dict[str, object]:
             case.answered(case.inputs)
     except Exception as error:
         return {"state": "not built", "why": _first(error)}
-    start = time.perf_counter()
+    start = _Clock()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "network.dubito"
         try:
@@ -48,16 +49,16 @@ def judged(build: Build) -> dict[str, object]:
                 **{"task": "classification", "output": "logits", **case.terms},  # type: ignore[arg-type]
             )
         except ExportError as error:
-            return {"state": "refused", "why": str(error), "export_s": _since(start)}
+            return {"state": "refused", "why": str(error), **start.said("export")}
         except Exception as error:
             return {"state": "crashed", "why": f"{type(error).__name__}: {_first(error)}"}
-        said = {"sites": len(bundle.sites), "export_s": _since(start)}
-        start = time.perf_counter()
+        said = {"sites": len(bundle.sites), "draws": _draws(case), **start.said("export")}
+        start = _Clock()
         try:
             engine = Engine.load(path, timing_limit_s=0)
         except Exception as error:
             return {"state": "not loaded", "why": _first(error), **said}
-    said["load_s"] = _since(start)
+    said |= start.said("load")
     try:
         z = _largest_z(engine, case)
     except Exception as error:
@@ -86,8 +87,39 @@ def _largest_z(engine: Engine, case: Case) -> float:
     return max(float(mean_z.max()), float(deviation_z.max()))
 
 
-def _since(start: float) -> float:
-    return round(time.perf_counter() - start, 2)
+def _draws(case: Case) -> int:
+    """How many random operators an eager pass runs."""
+    set_mode(case.network, "sampling")
+    with _Counting() as counting, torch.no_grad():
+        case.answered(case.rows(2))
+    return counting.count
+
+
+class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what torch says draws random numbers."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        self.count += torch.Tag.nondeterministic_seeded in func.tags
+        return func(*args, **(kwargs or {}))
+
+
+class _Clock:
+    """Seconds since it was made, by the clock and of the processor."""
+
+    def __init__(self) -> None:
+        self._wall, self._processor = time.perf_counter(), time.process_time()
+
+    def said(self, step: str) -> dict[str, object]:
+        wall, processor = time.perf_counter() - self._wall, time.process_time() - self._processor
+        return {f"{step}_s": round(wall, 2), f"{step}_processor_s": round(processor, 2)}
 
 
 def _first(error: Exception) -> str:

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 import torch
 import transformers as hf
 from benchmarks.zoo.cases import Build, Case
+from benchmarks.zoo.standing_in import torchvision
 from torch import Tensor, nn
 
 CLASSES, ROWS = 3, 6
@@ -28,7 +29,8 @@ def networks() -> dict[str, Build]:
 
 def _case(build: Build) -> Case:
     torch.manual_seed(0)
-    return build()
+    with torchvision():
+        return build()
 
 
 def _reader() -> nn.Module:

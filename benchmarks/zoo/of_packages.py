@@ -7,7 +7,6 @@ is in `used.py`.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from benchmarks.zoo import used
 from benchmarks.zoo.cases import Build, Case
+from benchmarks.zoo.standing_in import torchvision
 from torch import Tensor, nn
 
 C, ROWS = 3, 5
@@ -47,8 +47,6 @@ _STAGES = dict(dim=(8, 16, 16, 16), depth=(1, 1, 1, 1))
 _TWO = dict(attn_dropout=0.1, ff_dropout=0.1)
 _2D = dict(spatial_dims=2, in_channels=3)
 _FM = dict(field_dims=[5, 5, 5, 5], embed_dim=4)
-
-_LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
 
 Line = tuple[str, str, dict[str, Any], dict[str, Any]]
 _LINES: list[Line] = [
@@ -225,7 +223,8 @@ _SEVERAL: dict[str, Callable[[], dict[str, Tensor]]] = {
 
 def networks() -> dict[str, Build]:
     """What makes each network, by its package and name."""
-    _define_missing()
+    with torchvision():  # imported once, for all processes
+        pass
     found: dict[str, Build] = {}
     for line in _LINES:
         package, _, rest = line[0].partition(".")
@@ -237,30 +236,18 @@ def networks() -> dict[str, Build]:
     return {name: build for name, build in found.items() if find_spec(name.partition(":")[0])}
 
 
-def _define_missing() -> None:
-    """Let torchvision be imported where its compiled operators are those of another torch."""
-    try:
-        import_module("torchvision")
-    except ModuleNotFoundError:
-        return
-    except RuntimeError:
-        for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[module]
-        for name in ("nms", "qnms"):
-            _LIBRARY.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import_module("torchvision")
-
-
 def _built(build: Build) -> Case:
     torch.manual_seed(0)
-    return build()
+    with torchvision():
+        return build()
 
 
 def _case(path: str, inputs: str, terms: dict[str, Any], kwargs: dict[str, Any]) -> Case:
     torch.manual_seed(0)
     module, _, kind = path.rpartition(".")
     given = {key: value for key, value in kwargs.items() if value is not None}
-    network: nn.Module = getattr(import_module(module), kind)(**given)
+    with torchvision():
+        network: nn.Module = getattr(import_module(module), kind)(**given)
     if inputs in _SEVERAL:
         return Case(network, _SEVERAL[inputs](), terms)
     return Case(network, (_INPUTS[inputs](),), terms)

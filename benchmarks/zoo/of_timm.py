@@ -1,21 +1,16 @@
 """One small network of many families of `timm`, with dropout and stochastic depth on.
 
-timm imports torchvision for its data, of which networks need nothing: empty stand-ins do where it
-is not installed. In an environment of its own: `pip install --no-deps timm==1.0.20`.
+In an environment of its own: `pip install --no-deps timm==1.0.20`.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from functools import partial
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
-from types import ModuleType
 
 import torch
 from benchmarks.zoo.cases import Build, Case
+from benchmarks.zoo.standing_in import torchvision
+from benchmarks.zoo.thinned import thinned
 from torch import nn
 
 CLASSES, ROWS, SIDE = 3, 4, 64
@@ -44,50 +39,11 @@ ecaresnet26t regnetz_b16 lcnet_050 nasnetalarge pnasnet5large wide_resnet50_2
 _FEW = [{"depth": 2}, {"depths": (1, 1, 1, 1)}, {"layers": (1, 1, 1, 1)}, {}]  # of the layers
 
 
-class _Names(type):
-    """Of a class of which every name is an attribute, and stands for itself."""
-
-    def __getattr__(cls, name: str) -> str:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return name
-
-
-class _Empty(ModuleType):
-    """A module in which every name is there, and nothing behind it."""
-
-    def __getattr__(self, name: str) -> object:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Names(name, (nn.Module,), {})
-
-
-class _Finder(MetaPathFinder, Loader):
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        own = name.partition(".")[0] == "torchvision"
-        return ModuleSpec(name, self, is_package=True) if own else None
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _Empty(spec.name)
-
-    def exec_module(self, module: ModuleType) -> None:
-        pass
-
-
 def networks() -> dict[str, Build]:
     """What makes each network, by its name."""
-    finder = _Finder()
-    is_missing = find_spec("torchvision") is None
-    if is_missing:
-        sys.meta_path.append(finder)
-    import timm
+    with torchvision():
+        import timm
 
-    if is_missing:  # so that nobody else finds them
-        sys.meta_path.remove(finder)
-        for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[module]
     known = set(timm.list_models())
     return {name: partial(_case, name) for name in _NETWORKS.split() if name in known}
 
@@ -107,9 +63,10 @@ def _case(name: str) -> Case:
             network.eval()(torch.randn(1, 3, side, side))
         except Exception:  # arguments that a family does not know, or sizes that do not fit
             continue
-        return Case(network, {"x": torch.randn(ROWS, 3, side, side)})
-    side = 224
-    return Case(
-        timm.create_model(name, num_classes=CLASSES, drop_rate=0.2),
-        {"x": torch.randn(ROWS, 3, side, side)},
-    )
+        return _small(network, side)
+    return _small(timm.create_model(name, num_classes=CLASSES, drop_rate=0.2), 224)
+
+
+def _small(network: nn.Module, side: int) -> Case:
+    one, rows = torch.randn(1, 3, side, side), torch.randn(ROWS, 3, side, side)
+    return Case(thinned(network, lambda: network(one)), {"x": rows})

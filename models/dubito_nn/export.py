@@ -21,6 +21,7 @@ from dubito_nn.bundle import Bundle, bundle_bytes, load_bundle
 from dubito_nn.errors import BundleError, ExportError
 from dubito_nn.lifting.capture import Captured, Mode, capture, unwrapped
 from dubito_nn.lifting.declared import Declared, Scale, class_names, read_levels, read_scale
+from dubito_nn.lifting.evaluated import evaluated as evaluated_of
 from dubito_nn.lifting.example import Example, FreeDims, read_example
 from dubito_nn.lifting.explain import explain
 from dubito_nn.lifting.granularity import with_granularity
@@ -28,7 +29,7 @@ from dubito_nn.lifting.inject import inject_dropout
 from dubito_nn.lifting.isolation import isolated
 from dubito_nn.lifting.lift import Lifted, lift
 from dubito_nn.lifting.lower import lower, refuse_as_recorded
-from dubito_nn.lifting.prove import prove, two_sizes
+from dubito_nn.lifting.prove import UnlikeEvaluationError, prove, two_sizes
 from dubito_nn.lifting.resting import with_means
 from dubito_nn.lifting.returned import checked_ending, checked_output
 from dubito_nn.lifting.rules import is_random
@@ -175,8 +176,12 @@ def lift_and_prove(captured: Captured, *, deterministic: bool = False) -> tuple[
     """The lifted graph without what no output needs, and the point graph."""
     try:
         lifted, point = _lifted_and_point(captured, deterministic)
-        lifted = without_unserved(prove(captured, lifted, point.program))
-        return with_granularity(lifted, captured.example), point
+        try:
+            lifted = prove(captured, lifted, point.program)
+        except UnlikeEvaluationError:  # more than dropout differs between the modes
+            lifted, point = _lifted_and_point(captured, deterministic, is_recorded=True)
+            lifted = prove(captured, lifted, point.program)
+        return with_granularity(without_unserved(lifted), captured.example), point
     except ExportError:
         raise
     except Exception as error:  # from torch, or from the network's own code
@@ -184,11 +189,21 @@ def lift_and_prove(captured: Captured, *, deterministic: bool = False) -> tuple[
         raise ExportError(captured.eager_reason("sampling") or explain(error, where)) from error
 
 
-def _lifted_and_point(captured: Captured, deterministic: bool = False) -> tuple[Lifted, Lifted]:
-    """The lifted graph with all its nodes, and the evaluation-mode graph; they share weights."""
-    lifted = lift(_recorded(captured, "sampling"), captured, draw=True)
+def _lifted_and_point(
+    captured: Captured, deterministic: bool = False, *, is_recorded: bool = False
+) -> tuple[Lifted, Lifted]:
+    """The lifted graph with all its nodes, and the evaluation-mode graph; they share weights.
+
+    Args:
+        captured: the network.
+        deterministic: that it has no randomness.
+        is_recorded: whether evaluation mode is recorded by itself in any case.
+    """
+    sampling = captured.trace("sampling")
+    made = None if is_recorded else evaluated_of(sampling, captured)
+    lifted = lift(_recorded(captured, "sampling", sampling), captured, draw=True)
     _check_randomness([site.module_path for site in lifted.sites], deterministic)
-    recorded = _recorded(captured, "evaluation")
+    recorded = _recorded(captured, "evaluation", made)
     evaluated = lift(recorded, captured, draw=False)
     if any(map(is_random, recorded.graph.nodes)):
         sampled = lift(recorded, captured, draw=True)
@@ -231,9 +246,17 @@ def _with_doubts(lifted: Lifted, paths: Sequence[str]) -> Lifted:
     return replace(lifted, notices=(*lifted.notices, notice))
 
 
-def _recorded(captured: Captured, mode: Mode) -> ExportedProgram:
-    """The functional graph; what looks at its weights may look at none that it changes."""
-    recorded = captured.trace(mode)
+def _recorded(
+    captured: Captured, mode: Mode, recorded: ExportedProgram | None = None
+) -> ExportedProgram:
+    """The functional graph; what looks at its weights may look at none that it changes.
+
+    Args:
+        captured: the network.
+        mode: in which it runs.
+        recorded: as it is recorded, where that is known.
+    """
+    recorded = recorded or captured.trace(mode)
     if mode == "sampling":
         refuse_as_recorded(recorded)
     lowered = lower(recorded)

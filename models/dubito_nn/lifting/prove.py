@@ -29,6 +29,10 @@ from dubito_nn.program import Program
 MANY_ROWS = 2**16  # a number of rows beyond which none is asked for
 
 
+class UnlikeEvaluationError(ExportError):
+    """The point graph is not the network in evaluation mode."""
+
+
 def prove(captured: Captured, lifted: Lifted, point: Program) -> Lifted:
     """Show that the lifted graph is the network; the result knows how its sites hold their rows.
 
@@ -141,8 +145,12 @@ def _compare_point(
     with DrawRecorder(captured.running) as recorder:
         eager = captured.run(inputs, "evaluation")["output"]
     graph = point.run(inputs, lifted.weights)["output"]
-    if not recorder.draws:
+    if recorder.draws:
+        return
+    try:
         _agree(eager, graph, "the point graph", "evaluation")
+    except ExportError as error:
+        raise UnlikeEvaluationError(str(error)) from error
 
 
 def _agree(eager: Tensor, graph: Tensor, what: str, mode: str) -> None:

@@ -32,36 +32,57 @@ def prove_rows(lifted: Lifted, inputs: Inputs) -> Lifted:
     Raises:
         ExportError: naming the module from which rows mix.
     """
-    rows = _count(inputs)
-    draws = random_draws(lifted.sites)
-    _refuse_reduced(lifted, inputs)
-    before = _output(lifted, inputs, draws)
+    lifted = replace(lifted, program=pruned(lifted.program))
+    rows, draws = _count(inputs), random_draws(lifted.sites)
+    seen = _Seen(draws)
+    before = seen.output(lifted, inputs)
+    _refuse_reduced(lifted, inputs, seen)
     other = _other_first_row(inputs)
     if not _same(before[1:], _output(lifted, other, draws)[1:]):
         raise ExportError(_mixed(_first_mixing(lifted, (inputs, draws), (other, draws))))
-    lifted = replace(lifted, sites=_with_row_order(lifted, inputs, draws, before))
+    lifted = replace(lifted, sites=_with_row_order(lifted, inputs, seen, before))
     changed = _row_redrawn(draws, lifted.sites, rows)
     if not _same(before[1:], _output(lifted, inputs, changed)[1:]):
         raise ExportError(_mixed(_first_mixing(lifted, (inputs, draws), (inputs, changed))))
-    if not _is_apart(lifted, inputs, draws) and not _is_apart_in_double(lifted, inputs, draws):
+    if not _is_apart(lifted, inputs, draws, before) and not _is_apart_in_double(
+        lifted, inputs, draws
+    ):
         raise ExportError(_mixed(WHOLE))
     return lifted
 
 
-def _refuse_reduced(lifted: Lifted, inputs: Inputs) -> None:
-    """Refuse a value that is made of the rows and has no place for them, whatever its numbers."""
-    program = pruned(lifted.program)
-    fewer = {name: tensor[:-1] for name, tensor in inputs.items()}
-    shapes: list[dict[str, torch.Size]] = [{}, {}]
-    for rows, seen in zip((inputs, fewer), shapes, strict=True):
+class _Seen:
+    """What sizes the values and draws of a pass have.
 
-        def note(node: Node, value: Value, seen: dict[str, torch.Size] = seen) -> None:
+    Args:
+        draws: of the pass.
+    """
+
+    def __init__(self, draws: SiteSource) -> None:
+        self.draws = draws
+        self.shapes: dict[str, torch.Size] = {}
+        self.drawn: dict[int, tuple[int, ...]] = {}
+
+    def output(self, lifted: Lifted, inputs: Inputs) -> Tensor:
+        """Run the graph, and look."""
+
+        def note(node: Node, value: Value) -> None:
             if isinstance(value, Tensor):
-                seen[node.name] = value.shape
+                self.shapes[node.name] = value.shape
 
-        program.run(rows, lifted.weights, random_draws(lifted.sites), watch=note)
-    for name in _made_of_rows(program):
-        if name in shapes[0] and shapes[0][name] == shapes[1].get(name):
+        def draw(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+            self.drawn[index] = size
+            return self.draws(index, size, dtype)
+
+        return lifted.program.run(inputs, lifted.weights, draw, watch=note)["output"]
+
+
+def _refuse_reduced(lifted: Lifted, inputs: Inputs, seen: _Seen) -> None:
+    """Refuse a value that is made of the rows and has no place for them, whatever its numbers."""
+    fewer = _Seen(random_draws(lifted.sites))
+    fewer.output(lifted, {name: tensor[:-1] for name, tensor in inputs.items()})
+    for name in _made_of_rows(lifted.program):
+        if name in seen.shapes and seen.shapes[name] == fewer.shapes.get(name):
             raise ExportError(_mixed(lifted.paths.get(name, WHOLE)))
 
 
@@ -86,9 +107,9 @@ def _numbers_of(node: Node) -> set[str]:
     )
 
 
-def _is_apart(lifted: Lifted, inputs: Inputs, draws: SiteSource) -> bool:
+def _is_apart(lifted: Lifted, inputs: Inputs, draws: SiteSource, together: Tensor) -> bool:
     """Whether every row alone, with its own draws, gets its part of the batch."""
-    rows, together = _count(inputs), _output(lifted, inputs, draws)
+    rows = _count(inputs)
     for row in range(rows):
         single = {name: tensor[row : row + 1] for name, tensor in inputs.items()}
         alone = _output(lifted, single, _row_of(draws, lifted.sites, row, rows))
@@ -101,7 +122,8 @@ def _is_apart_in_double(lifted: Lifted, inputs: Inputs, draws: SiteSource) -> bo
     """The same in float64, where large terms that cancel leave no rounding to speak of."""
     wide = replace(lifted, weights=doubled(lifted.weights))
     try:
-        return _is_apart(wide, doubled(inputs), draws)
+        wide_inputs = doubled(inputs)
+        return _is_apart(wide, wide_inputs, draws, _output(wide, wide_inputs, draws))
     except RuntimeError:  # a graph that insists on another type
         return False
 
@@ -137,25 +159,16 @@ def _other_first_row(inputs: Inputs) -> dict[str, Tensor]:
     return {name: torch.cat([tensor[row : row + 1], tensor[1:]]) for name, tensor in inputs.items()}
 
 
-def _with_row_order(
-    lifted: Lifted, inputs: Inputs, draws: SiteSource, before: Tensor
-) -> list[Site]:
+def _with_row_order(lifted: Lifted, inputs: Inputs, seen: _Seen, before: Tensor) -> list[Site]:
     """Find, for draws whose axis holds k numbers per row, whether rows vary slowest or fastest."""
-    rows, sizes = _count(inputs), dict[int, tuple[int, ...]]()
-
-    def note(index: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        sizes[index] = size
-        return draws(index, size, dtype)
-
-    _output(lifted, inputs, note)
-    sites = []
+    rows, sites = _count(inputs), []
     for site in lifted.sites:
-        if site.batch_dim is None or sizes[site.index][site.batch_dim] == rows:
+        if site.batch_dim is None or seen.drawn[site.index][site.batch_dim] == rows:
             sites.append(site)
             continue
         for rows_outer in (True, False):
             guess = replace(site, rows_outer=rows_outer)
-            after = _output(lifted, inputs, _row_redrawn(draws, [guess], rows))
+            after = _output(lifted, inputs, _row_redrawn(seen.draws, [guess], rows))
             if _same(after[1:], before[1:]):
                 sites.append(guess)
                 break

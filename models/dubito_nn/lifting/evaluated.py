@@ -1,0 +1,89 @@
+"""The recording in evaluation mode, made of the one in sampling mode.
+
+Its job: save a second recording, half of what an export takes, where all that the modes differ in
+is whether dropout drops. Whether that is so is not seen here: `dubito_nn.lifting.prove` compares
+the graph with the network in evaluation mode, and where they differ it is recorded after all.
+
+    dropout(x, p, train=True)                 →  dropout(x, p, train=False)
+    lstm(..., train=True, ...)                →  lstm(..., train=False, ...)
+    attention(q, k, v, mask, dropout_p=0.1)   →  attention(q, k, v, mask)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from dubito_nn.lifting.capture import Captured
+from dubito_nn.lifting.opaque import recurrent_operators
+from dubito_nn.lifting.rules import is_random
+
+aten = torch.ops.aten
+_DROPOUTS = (
+    *(aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default),
+    *(aten.feature_alpha_dropout.default,),
+)
+_ATTENTION = aten.scaled_dot_product_attention.default
+_TRAIN = {**dict.fromkeys(_DROPOUTS, 2), _ATTENTION: 4}  # the argument by position
+_TRAIN_OF_RECURRENT = 6
+
+
+def evaluated(recorded: ExportedProgram, captured: Captured) -> ExportedProgram | None:
+    """A copy of a recording whose dropout is off; None where it may differ in something else.
+
+    Args:
+        recorded: in sampling mode, not lowered yet.
+        captured: the network.
+    """
+    if captured.has_looked or captured.row_ranges or _writes(recorded):
+        return None
+    recurrent = recurrent_operators()
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    graph.output(graph.graph_copy(recorded.graph, copies))
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            return None
+        if node.target in _TRAIN or node.target in recurrent:
+            _switch_off(node, _TRAIN.get(node.target, _TRAIN_OF_RECURRENT))
+        elif node.op == "call_function" and is_random(node):
+            return None
+    (output,) = graph.find_nodes(op="output")
+    (before,) = recorded.graph.find_nodes(op="output")
+    output.name, output.meta = before.name, dict(before.meta)
+    graph._codegen = recorded.graph._codegen
+    module = fx.GraphModule(recorded.graph_module, graph)
+    module.meta.update(recorded.graph_module.meta)
+    copied: ExportedProgram = recorded._update(module, recorded.graph_signature)
+    return copied
+
+
+def _writes(recorded: ExportedProgram) -> bool:
+    """Whether the network writes to a buffer, or returns more than what is served."""
+    kinds = {spec.kind.name for spec in recorded.graph_signature.output_specs}
+    return kinds != {"USER_OUTPUT"}
+
+
+def _switch_off(node: fx.Node, position: int) -> None:
+    """Set an argument to what it is in evaluation mode, left out where that is its default."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    off: object = 0.0 if node.target == _ATTENTION else False
+    name = schema[position].name
+    if name in node.kwargs:
+        node.kwargs = {key: value for key, value in node.kwargs.items() if key != name}
+    args: list[object] = list(node.args)
+    if len(args) > position:
+        args[position] = off
+    node.args = tuple(_without_defaults(args, schema))  # type: ignore[arg-type]
+
+
+def _without_defaults(args: list[object], schema: Sequence[torch.Argument]) -> list[object]:
+    while args and schema[len(args) - 1].has_default_value():
+        default = schema[len(args) - 1].default_value
+        if type(args[-1]) is not type(default) or args[-1] != default:
+            break
+        args.pop()
+    return args
