@@ -56,6 +56,7 @@ from dubito.settings import Settings  # noqa: E402
 
 SAMPLES, ASKING, WAITING = 50, 4, 16
 NODE = {"num_cpus": 2, "object_store_memory": 200 * 2**20}
+GCS = {"health_check_period_ms": 1000}  # as RAY_health_check_period_ms of `ray start --head`
 WHOLE_WITHIN_S = 60.0
 PREDICT = "/v1/models/mlp/predict"
 JSON = {"Content-Type": "application/json"}
@@ -131,7 +132,8 @@ def _measured(folder: Path, options: argparse.Namespace) -> dict[str, object]:
 
 @contextmanager
 def _cluster() -> Iterator[Cluster]:
-    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
+    head = NODE | {"include_dashboard": False, "_system_config": GCS}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(**NODE)
     ray.init(address=cluster.address, namespace="dubito", log_to_driver=False)
     try:

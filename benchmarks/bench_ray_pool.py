@@ -1,11 +1,12 @@
-"""A large stored pool searched by workers of Ray: the choice of one machine, also where one dies.
+"""A large stored pool searched by workers of Ray: the choice of one machine, also where parts die.
 
     python benchmarks/bench_ray_pool.py [--rows 2000000] [--json FILE]     # needs 'dubito[ray]'
 
-The pool and the network of bench_pool.py, BALD, k = 1000, T = 16, a thread for each worker. Three
-runs of `dubito select`: here alone, by the workers of a cluster of this machine, and by them with
-another seed while the process of a worker is killed once a third is done. Times hold the start of
-Python and of the cluster. The third is held against a run of its seed here alone.
+The pool and the network of bench_pool.py, BALD, k = 1000, T = 16, a thread for each worker. Runs of
+`dubito select`: here alone, by the workers of a cluster of this machine, by them while the process
+of a worker is killed once a third is done, and by them twice: the command is killed once a third is
+done, and started again. Times hold the start of Python and of the cluster; memory is the largest
+resident set of the command and of a worker, of which what Ray shares with others is a part.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +36,7 @@ from dubito.bench.machine import describe_machine  # noqa: E402
 from dubito.cli.console import kept  # noqa: E402
 
 COMMAND = [sys.executable, "-m", "dubito"]
+LOOK_S = 0.2
 
 
 def main() -> None:
@@ -75,43 +79,91 @@ def _run(*words: str) -> str:
 
 
 def _measured(options: argparse.Namespace) -> dict[str, object]:
-    asked = ["select", "mlp", "--pool", "pool", "--strategy", "bald", "-k", str(options.k)]
-    first, second = [*asked, "--seed", "1", "--json"], [*asked, "--seed", "2", "--json"]
-    alone, alone_s = _timed(first)
-    on_ray, on_ray_s = _timed([*first, "--ray"])
-    other, _ = _timed(second)
-    killed, killed_s, done = _killed([*second, "--ray"], options.rows)
+    words = ["select", "mlp", "--pool", "pool", "--strategy", "bald", "-k", str(options.k)]
+    words += ["--seed", "1", "--json"]
+    alone = Run(words)
+    alone.follow()
+    on_ray = Run([*words, "--ray"])
+    on_ray.follow()
+    less = Run([*words, "--ray"])
+    less.follow(options.rows // 3, _kill_a_worker)
+    first = Run([*words, "--ray"])
+    first.follow(options.rows // 3, first.process.kill)
+    again = Run([*words, "--ray"])
+    again.follow()
+    expected = alone.reply()
+    runs = {"alone": alone, "on_ray": on_ray, "worker_killed": less, "command_again": again}
     return {
         "rows": options.rows,
         "k": options.k,
-        "alone_s": alone_s,
-        "on_ray_s": on_ray_s,
-        "killed_s": killed_s,
-        "killed_at_row": done,
-        "same": on_ray == alone,
-        "same_after_a_kill": killed == other,
+        "command_killed_at_row": first.struck_at,
+        "worker_killed_at_row": less.struck_at,
+        "command_went_on": "goes on" in again.said,
+        **{name: run.told(expected) for name, run in runs.items()},
     }
 
 
-def _timed(words: list[str]) -> tuple[object, float]:
-    began_s = time.monotonic()
-    return json.loads(_run(*words)), time.monotonic() - began_s
+class Run:
+    """A command that runs, and what it and the workers take.
+
+    Args:
+        words: of the command.
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        self._out = tempfile.TemporaryFile("w+")  # noqa: SIM115, which ends with the run
+        self._err = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._began_s = time.monotonic()
+        self.process = subprocess.Popen([*COMMAND, *words], stdout=self._out, stderr=self._err)
+        self.seconds = 0.0
+        self.struck_at: int | None = None
+        self.said = ""
+        self._largest = {"command": 0, "worker": 0}
+
+    def follow(self, rows: int = 0, strike: Callable[[], object] | None = None) -> None:
+        """Wait for the end; once so many rows are done, strike."""
+        while self.process.poll() is None:
+            time.sleep(LOOK_S)
+            self._look("command", [self.process.pid])
+            self._look("worker", _workers())
+            if strike is not None and self.struck_at is None:
+                with kept() as known:
+                    newest = known.jobs.all()[0]
+                if newest.state == "running" and newest.done >= rows:
+                    self.struck_at = newest.done
+                    strike()
+        self.seconds = time.monotonic() - self._began_s
+        self._err.seek(0)
+        self.said = self._err.read()
+        assert strike is None or self.struck_at is not None, "nothing was struck: take more rows"
+
+    def reply(self) -> object:
+        """What the command printed."""
+        assert self.process.returncode == 0, self.said
+        self._out.seek(0)
+        return json.loads(self._out.read())
+
+    def told(self, expected: object) -> dict[str, object]:
+        """The result."""
+        return {
+            "seconds": self.seconds,
+            "same": self.reply() == expected,
+            **{f"{name}_mib": size // 1024 for name, size in self._largest.items()},
+        }
+
+    def _look(self, name: str, pids: list[int]) -> None:
+        """The largest resident set so far, in KiB."""
+        for pid in pids:
+            with suppress(OSError):
+                status = Path(f"/proc/{pid}/status").read_text()
+                found = re.search(r"VmHWM:\s+(\d+)", status)
+                self._largest[name] = max(self._largest[name], int(found[1]) if found else 0)
 
 
-def _killed(words: list[str], rows: int) -> tuple[object, float, int]:
-    began_s, done = time.monotonic(), 0
-    with tempfile.TemporaryFile("w+") as out:
-        process = subprocess.Popen([*COMMAND, *words], stdout=out, stderr=subprocess.DEVNULL)
-        while done < rows / 3 and process.poll() is None:
-            time.sleep(0.2)
-            with kept() as known:
-                done = known.jobs.all()[0].done
-        workers = _workers()
-        assert workers, "no worker runs: take more rows"
-        os.kill(workers[0], signal.SIGKILL)
-        assert process.wait() == 0
-        out.seek(0)
-        return json.loads(out.read()), time.monotonic() - began_s, done
+def _kill_a_worker() -> None:
+    workers = _workers()
+    assert workers, "no worker runs: take more rows"
+    os.kill(workers[0], signal.SIGKILL)
 
 
 def _workers() -> list[int]:

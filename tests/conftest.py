@@ -27,6 +27,7 @@ from dubito.registry.objects import Objects
 from dubito.settings import Settings
 from dubito_nn import export
 
+from . import behind_ray
 from . import postgres as postgres_server
 from . import s3 as s3_server
 from .declared import as_declared
@@ -66,6 +67,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Hand the longest files out first; `--no-loadscope-reorder` keeps this order."""
     places = {name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    if behind_ray.REPLICAS:
+        behind_ray.leave_out(items)
+
+
+def pytest_unconfigure() -> None:
+    """Take down what served all tests."""
+    behind_ray.end()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -329,16 +337,23 @@ def _migrated() -> bytes:
         return path.read_bytes()
 
 
-class Server:
-    """A real server in a thread of its own; `url` is where it answers."""
+class LocalServer:
+    """A real server in a thread of its own; `url` is where it answers.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: of the server.
+        change: what a test adds to the application.
+    """
+
+    def __init__(self, settings: Settings, change: behind_ray.Change | None = None) -> None:
         from dubito.api import Server as HttpServer
         from dubito.api import create_app
 
         if settings.database_url is None and not settings.data_dir.exists():
             with_tables(settings.data_dir)
         self.app = create_app(settings)
+        if change is not None:
+            change(self.app)
         self.settings = settings
         config = uvicorn.Config(
             self.app,
@@ -364,6 +379,9 @@ class Server:
         self.http.should_exit = True
         self._thread.join(30)
         self._listening.close()
+
+
+Server = behind_ray.RayServer if behind_ray.REPLICAS else LocalServer
 
 
 @pytest.fixture

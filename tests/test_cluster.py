@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
+import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 from dubito.acquisition import Acquisition, ArrayPool, Search
+from dubito.api import create_app
 from dubito.cluster.autoscaling import wanted
 from dubito.cluster.frame import merged
+from dubito.cluster.peer import Peer
 from dubito.engine import Engine, Sampling
+from dubito.settings import Settings
 
-from .conftest import Bundles
-from .http import normals
+from .conftest import Bundles, with_tables
+from .http import ANIMALS, normals, upload
 from .shell import run_command
 
 without_ray = pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
@@ -101,6 +111,61 @@ def test_metrics_of_several_replicas_are_one_page_that_names_each() -> None:
     assert ready == {"a": 1.0, "b": 0.0}
     route = "/v1/models/{model}/predict"
     assert counted == {("a", route): 3.0, ("b", route): 5.0}
+
+
+@pytest.fixture
+def replicas(settings: Settings) -> Iterator[list[httpx.Client]]:
+    """Clients of two replicas in one process, which look for changes of others once an hour."""
+    quick = {"timing_limit_ms": 0, "warm_up_rows": ()}
+    rare = settings.model_copy(update={"poll_ms": 3_600_000, **quick})
+    with_tables(rare.data_dir)
+    peers: list[Peer] = []
+
+    async def ask(method: str, within_s: float) -> Sequence[object]:
+        return [await getattr(peer, method)() for peer in peers]
+
+    peers += [Peer(create_app(rare), name, ask) for name in ("a", "b")]
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in peers]
+    servers = [uvicorn.Server(uvicorn.Config(peer.frame, log_level="critical")) for peer in peers]
+
+    async def serve() -> None:
+        pairs = zip(servers, sockets, strict=True)
+        await asyncio.gather(*(server.serve(sockets=[one]) for server, one in pairs))
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    urls = [f"http://127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    with ExitStack() as stack:
+        yield [stack.enter_context(httpx.Client(base_url=url, timeout=60)) for url in urls]
+    for server in servers:
+        server.should_exit = True
+    thread.join(30)
+    for one in sockets:
+        one.close()
+
+
+def test_a_change_is_seen_by_all_replicas_before_it_is_acknowledged(
+    replicas: list[httpx.Client], bundles: Bundles
+) -> None:
+    first, second = replicas
+    body = {"inputs": normals(3).tolist()}
+    assert second.get(ANIMALS).status_code == 404
+    upload(first, "animals", bundles("first")).raise_for_status()
+    assert second.post(f"{ANIMALS}/predict", json=body).json()["version"] == 1
+    upload(second, "animals", bundles("second")).raise_for_status()
+    first.put(f"{ANIMALS}/aliases/default", json={"version": 2}).raise_for_status()
+    assert second.post(f"{ANIMALS}/predict", json=body).json()["version"] == 2
+    rows, labels = normals(120, seed=1).tolist(), [n % 3 for n in range(120)]
+    held_out = {"inputs": rows, "labels": labels}
+    first.post(f"{ANIMALS}/calibrate", json=held_out).raise_for_status()
+    answer = second.post(f"{ANIMALS}/predict", json=body).json()
+    assert answer["calibration"] == 1
+    truth = {"request_id": answer["request_id"], "rows": [{"row": 0, "label": 0}]}
+    assert first.post(f"{ANIMALS}/feedback", json=truth).status_code == 200
+    lines = first.get("/metrics").text.splitlines()
+    assert {"a", "b"} == {
+        line.partition('replica="')[2][0] for line in lines if line.startswith("dubito_ready")
+    }
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ The server that is killed stands still between two parts of the job (`holding`):
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,14 @@ import httpx
 import numpy as np
 import pytest
 
-from .conftest import NUM_FEATURES, Bundles
+from dubito.cli import main
+from dubito.registry.database import Database
+from dubito.registry.jobs import JobStore
+
+from .conftest import NUM_FEATURES, Bundles, with_tables
+from .holding import holding_jobs
 from .http import upload
-from .processes import serving
+from .processes import Forked, command, environment, serving
 from .test_jobs import MODEL, finished, npy, send
 
 pytestmark = pytest.mark.slow
@@ -94,6 +101,48 @@ def test_a_job_goes_on_after_kill_9_and_gives_the_same_bits(
         return
     assert interrupted == whole
     print(f"killed after {done} of {len(ROWS)} rows")
+
+
+def _selected() -> None:
+    asked = ("--pool", "pool", "--strategy", "bald", "-k", "50", "--num-samples", "128", "--json")
+    sys.argv = ["dubito", "select", "animals", *asked]
+    main()
+
+
+def _held() -> None:
+    with holding_jobs():
+        _selected()
+
+
+def test_a_selection_that_was_killed_in_the_shell_goes_on_where_it_stopped(
+    tmp_path: Path, bundles: Bundles
+) -> None:
+    settings = environment(with_tables(tmp_path / "data"), SETTINGS)
+    np.save(tmp_path / "rows.npy", ROWS)
+    with command(tmp_path / "dubito"):
+        for words in (
+            ("register", str(bundles("first")), "--model", "animals"),
+            ("pool", "add", str(tmp_path / "rows.npy"), "--name", "pool"),
+        ):
+            subprocess.run([str(tmp_path / "dubito"), *words], env=settings, check=True)
+    database = Database(f"sqlite:///{tmp_path / 'data' / 'dubito.sqlite3'}")
+    store = JobStore(database)
+    held = Forked(_held, settings, 1)
+    while not (jobs := store.all()) or not jobs[0].done:
+        assert not held.ended(within_s=0.02)
+    held.kill()
+    held.written.close()
+    replies = []
+    for _ in range(2):
+        again = Forked(_selected, settings, 1)
+        with again.written as written:
+            replies.append(written.read())
+        assert again.ended(within_s=60)
+    assert replies[0] == replies[1]
+    assert len(json.loads(replies[0])["indices"]) == 50
+    newer, older = store.all()
+    assert (older.id, older.state, newer.state) == (jobs[0].id, "succeeded", "succeeded")
+    database.close()
 
 
 @pytest.mark.postgres

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import SecretStr
 from sqlalchemy.engine import URL
@@ -82,10 +83,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory, bundles: Bundles) -> Iterat
         timing_limit_ms=0,
         warm_up_rows=(),
     )
-    server = Server(settings)
-    server.app.add_api_route("/undeclared", lambda: "nobody", methods=["GET"])
-    server.app.add_route("/plain", _plain)
-    server.app.add_api_route("/broken", _broken, methods=["GET"])
+    server = Server(settings, _with_more_routes)
     server.start()
     keys = {"settings": ADMIN} | {name: _made(server, name, name) for name in SCOPES}
     keys["restricted"] = _made(server, "restricted", "admin", models=("animals",))
@@ -96,6 +94,16 @@ def locked(tmp_path_factory: pytest.TempPathFactory, bundles: Bundles) -> Iterat
         upload(client, "numbers", bundles("regression")).raise_for_status()
     yield locked
     server.stop()
+
+
+def _with_more_routes(app: FastAPI) -> None:
+    app.add_api_route("/undeclared", _nobody, methods=["GET"])
+    app.add_route("/plain", _plain)
+    app.add_api_route("/broken", _broken, methods=["GET"])
+
+
+def _nobody() -> str:
+    return "nobody"
 
 
 @needs(KeyScope.PREDICT)

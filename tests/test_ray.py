@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -21,9 +22,16 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from dubito.registry.cache import BundleCache
+from dubito.registry.check import check
+from dubito.registry.database import Database
+from dubito.registry.objects import Objects
+from dubito.settings import Settings
+
 from .conftest import Bundles, Server
 from .http import ANIMALS, normals, upload
 from .processes import environment
+from .s3 import S3
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -43,12 +51,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("ray") / "data"
 
 
-@pytest.fixture(scope="module")
-def service(folder: Path, bundles: Bundles) -> Iterator[httpx.Client]:
-    """A client of two replicas that have the model `animals`."""
+@contextmanager
+def _serving(folder: Path, settings: Mapping[str, str]) -> Iterator[httpx.Client]:
+    """A client of `dubito serve --ray` on a cluster of its own."""
     process = subprocess.Popen(
         [sys.executable, "-m", "dubito", "serve", "--ray", "--port", "0"],
-        env=environment(folder, SETTINGS),
+        env=environment(folder, {**SETTINGS, **settings}),
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -63,13 +71,20 @@ def service(folder: Path, bundles: Bundles) -> Iterator[httpx.Client]:
     drain.start()
     try:
         with httpx.Client(base_url=found[1], timeout=60) as client:
-            upload(client, "animals", bundles("first")).raise_for_status()
             yield client
     finally:
         process.terminate()
         process.wait(60)
         drain.join()
         process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path, bundles: Bundles) -> Iterator[httpx.Client]:
+    """A client of two replicas that have the model `animals`."""
+    with _serving(folder, {}) as client:
+        upload(client, "animals", bundles("first")).raise_for_status()
+        yield client
 
 
 def _answered(client: httpx.Client) -> Counter[str]:
@@ -87,8 +102,6 @@ def _answered(client: httpx.Client) -> Counter[str]:
 def test_every_replica_answers_with_the_bytes_of_one_server(
     service: httpx.Client, folder: Path, serve: Callable[..., Server]
 ) -> None:
-    from dubito.settings import Settings
-
     replies = set()
     for _ in range(200):
         with httpx.Client(base_url=service.base_url, timeout=60) as client:
@@ -117,11 +130,12 @@ def test_errors_headers_and_methods_are_those_of_one_server(service: httpx.Clien
     assert service.get("/v2/health/ready").status_code == 200
 
 
-def test_a_calibration_on_one_replica_holds_on_all(service: httpx.Client) -> None:
+def test_a_calibration_on_one_replica_holds_on_all_once_it_is_acknowledged(
+    service: httpx.Client,
+) -> None:
     rows, labels = normals(120, seed=1).tolist(), [n % 3 for n in range(120)]
     made = service.post(f"{ANIMALS}/calibrate", json={"inputs": rows, "labels": labels})
     assert made.status_code == 200, made.text
-    time.sleep(1.2)  # two intervals in which servers look for changes of others
     seen = set()
     for _ in range(20):
         with httpx.Client(base_url=service.base_url, timeout=60) as client:
@@ -188,3 +202,39 @@ def test_a_pool_searched_by_workers_gives_the_choice_of_one_machine(
             choices.append(json.loads(made.stdout))
     assert choices[0] == choices[1]
     assert choices[2] == choices[3]
+
+
+@pytest.mark.postgres
+def test_models_lie_in_a_bucket_and_what_is_known_of_them_in_postgresql(
+    postgres_url: str, s3: S3, tmp_path: Path, bundles: Bundles
+) -> None:
+    bucket = s3.bucket()
+    settings = {
+        "DUBITO_DATABASE_URL": postgres_url,
+        "DUBITO_OBJECT_STORE_URL": f"s3://{bucket}/bundles",
+        "DUBITO_OBJECT_STORE_ALLOW_HTTP": "true",
+    }
+    with _serving(tmp_path / "data", settings) as client:
+        upload(client, "animals", bundles("first")).raise_for_status()
+        labels = [n % 3 for n in range(120)]
+        held_out = {"inputs": normals(120, seed=1).tolist(), "labels": labels}
+        client.post(f"{ANIMALS}/calibrate", json=held_out).raise_for_status()
+        seen = set()
+        for _ in range(50):
+            reply = client.post(f"{ANIMALS}/predict", json=BODY).raise_for_status().json()
+            seen.add((reply["version"], reply["calibration"]))
+            truth = {"request_id": reply["request_id"], "rows": [{"row": 0, "label": 0}]}
+            client.post(f"{ANIMALS}/feedback", json=truth).raise_for_status()
+        assert len(+_answered(client)) == 2
+        rows = client.get(f"{ANIMALS}/monitoring").raise_for_status().json()["outcomes"]["rows"]
+    assert (seen, rows) == ({(1, 1)}, 50)
+    assert not list((tmp_path / "data" / "objects").rglob("*.dubito"))
+    database = Database(postgres_url)
+    objects = Objects.open(
+        settings["DUBITO_OBJECT_STORE_URL"],
+        BundleCache(tmp_path / "cache", 10**9),
+        allow_http=True,
+    )
+    report = check(database, objects)
+    database.close()
+    assert (report.num_versions, report.num_objects, report.problems) == (1, 1, ())

@@ -17,7 +17,14 @@ from rich.table import Table
 from dubito.api.border.fields import read_fields
 from dubito.asked import SelectBody, SelectOrder, order_of
 from dubito.cli.bodies import others, overlay, read_file
-from dubito.cli.console import application, finish, local_caller, output, read_rows
+from dubito.cli.console import (
+    application,
+    finish,
+    local_caller,
+    messages,
+    output,
+    read_rows,
+)
 from dubito.cli.jobs import follow
 from dubito.cli.options import Chosen, declared_options, request_options
 from dubito.cli.tables import TensorsOption
@@ -94,7 +101,13 @@ def select(
         if body.pool is None:
             head = orjson.loads(to_json(finish(running.ask(order), "choosing").head()))
         else:
-            accepted = running.jobs.select(order, local_caller())
+            accepted = running.jobs.select(order, local_caller(), goes_on=True)
+            if accepted.done:
+                messages().print(
+                    f"job {accepted.id} goes on, of which {accepted.done} of {accepted.total} rows "
+                    "are done",
+                    soft_wrap=True,
+                )
             head = orjson.loads(
                 b"".join(running.jobs.result(follow(running, accepted, searchers).id)[1])
             )

@@ -7,7 +7,9 @@
     routing.py      which replicas a request may go to, by its model
     proxying.py     what Serve's proxies do before a replica is chosen
     headers.py      by which they tell others what they know of a request
-    replica.py      one replica: the application of `create_app`, and what Serve asks of it
+    replica.py      one replica, as Serve makes it
+    peer.py         the same without Serve: the application in its frame, and what others ask of it
+    peers.py        what it asks of all: to see its changes, to keep and to tell what they answered
     searching.py    a selection from a pool, by workers
     frame.py        what a replica puts around it: headers, metrics of all, a warm start
 

@@ -53,12 +53,13 @@ class Service:
 
 
 @contextmanager
-def deployed(settings: Settings, address: str | None) -> Iterator[Service]:
+def deployed(settings: Settings, address: str | None, replica: type = Replica) -> Iterator[Service]:
     """Deploy, or change what is deployed, replica by replica; what was begun here ends here.
 
     Args:
         settings: of every replica.
         address: of the cluster; see `joined`.
+        replica: its class, made of the settings; an ingress of Serve.
 
     Raises:
         InputError: settings that a cluster cannot serve with.
@@ -69,7 +70,7 @@ def deployed(settings: Settings, address: str | None) -> Iterator[Service]:
         port = settings.port or _free_port(settings.host)
         try:
             _start(settings, port)
-            most = _deploy(settings, cluster)
+            most = _deploy(settings, cluster, replica)
         except (RayError, RuntimeError) as error:
             raise UnavailableError(
                 f"--ray: expected replicas that start, got {str(error).strip().splitlines()[0]}: "
@@ -120,15 +121,15 @@ def _start(settings: Settings, port: int) -> None:
     )
 
 
-def _deploy(settings: Settings, cluster: Joined) -> int:
+def _deploy(settings: Settings, cluster: Joined, replica: type) -> int:
     """Deploy, and return the most replicas."""
     on_gpu = settings.used_devices[0].startswith("cuda")
     threads = settings.threads or 1
     devices = cluster.gpus if on_gpu else cluster.cpus // threads
     most = settings.ray_max_replicas or max(1, devices)
     own = {"device": "cuda" if on_gpu else "cpu", "devices": (), "threads": threads}
-    replica = serve.deployment(
-        Replica,
+    deployment = serve.deployment(
+        replica,
         name=NAME,
         ray_actor_options={
             "num_cpus": threads,
@@ -151,7 +152,7 @@ def _deploy(settings: Settings, cluster: Joined) -> int:
             policy=AutoscalingPolicy(policy_function=policy),
         ),
     )
-    serve.run(replica.bind(settings.model_copy(update=own)), name=NAME, route_prefix="/")
+    serve.run(deployment.bind(settings.model_copy(update=own)), name=NAME, route_prefix="/")
     return most
 
 

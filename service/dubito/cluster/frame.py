@@ -1,6 +1,7 @@
 """What a replica puts around the application: headers of every reply, one page of metrics, warmth.
 
-Flow: start → the application starts → pinned models are loaded → Serve is told that it began.
+Flow: start → the application starts → it learns to reach the others → pinned models are loaded →
+      Serve is told that it began.
       request → the application → headers of browsers; of `/metrics`, the series of all replicas.
 
 `Server` of `dubito.api` does the first two for one process; behind Serve no such server stands.
@@ -9,7 +10,7 @@ Flow: start → the application starts → pinned models are loaded → Serve is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
@@ -18,10 +19,8 @@ from starlette.types import Message, Receive, Scope, Send
 from dubito.api.border.access import Access
 from dubito.api.border.browsers import security_headers
 from dubito.cluster.headers import NO_ID
+from dubito.cluster.peers import Peers
 from dubito.settings import Settings
-
-Gather = Callable[[], Awaitable[Mapping[str, bytes]]]
-"""The texts of the metrics of the other replicas, by their names."""
 
 _WARM_WITHIN_S = 300.0
 _LOOK_S = 0.05
@@ -34,13 +33,13 @@ class ReplicaFrame:
     Args:
         app: what `create_app` returned.
         name: of the replica.
-        gather: asks the others.
+        peers: all replicas.
     """
 
-    def __init__(self, app: FastAPI, name: str, gather: Gather) -> None:
+    def __init__(self, app: FastAPI, name: str, peers: Peers) -> None:
         self._app = app
         self._name = name
-        self._gather = gather
+        self._peers = peers
         settings: Settings = app.state.settings
         self._headers = security_headers(settings)
 
@@ -66,11 +65,12 @@ class ReplicaFrame:
         return send_with_headers
 
     def _warm(self, send: Send) -> Send:
-        """Tell that the start is complete once pinned models are loaded, for a time at most."""
+        """Tell that the start is complete once pinned models are loaded, or a time is over."""
 
         async def send_once_warm(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 access: Access = self._app.state.access
+                self._peers.join(access.application)
                 loop = asyncio.get_running_loop()
                 until_s = loop.time() + _WARM_WITHIN_S
                 while not access.application.vitals.health().is_ready and loop.time() < until_s:
@@ -94,7 +94,7 @@ class ReplicaFrame:
                 return
             body = b"".join(parts)
             if start["status"] == 200:
-                body = merged({**await self._gather(), self._name: body})
+                body = merged({**await self._peers.counted(), self._name: body})
                 MutableHeaders(scope=start)["content-length"] = str(len(body))
             await send(start)
             await send({"type": "http.response.body", "body": body})

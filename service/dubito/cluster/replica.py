@@ -1,30 +1,24 @@
-"""One replica: the application of `create_app` around the engines of one device.
+"""One replica: the application of `create_app` around the engines of one device, as Serve makes it.
 
 Flow: Serve makes the actor → threads and loops as of a server → application → pinned models warm →
-requests. Serve asks beside them whether it lives and how busy it is; other replicas, what it
-counted.
+requests. Serve asks beside them whether it lives and how busy it is; other replicas, to see what
+they changed, to keep what it answered, and what it counted.
 """
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
-from anyio import to_thread
-from fastapi import FastAPI
 from ray import serve
 from starlette.types import ASGIApp
 
 from dubito import threads
 from dubito.api import create_app
-from dubito.api.border.access import Access
-from dubito.cluster.frame import ReplicaFrame
+from dubito.cluster.peer import Peer
 from dubito.engine.summing.compiled import is_compiled, warm_up
 from dubito.settings import Settings
-
-_PATIENCE_S = 5.0  # with other replicas that are asked for what they counted
 
 
 @serve.ingress()
@@ -36,45 +30,55 @@ class Replica:
     """
 
     def __init__(self, settings: Settings) -> None:
-        threads.prepare(os.environ, is_server=True)
-        if is_compiled(torch.device("cpu")):
-            warm_up()
-        self._context = serve.get_replica_context()
-        self._dubito: FastAPI = create_app(settings)
-        self._counted_s = 0.0
-        self._looked_s = time.monotonic()
+        prepare()
+        name = serve.get_replica_context().replica_tag
+        self._peer = Peer(create_app(settings), name, ask_all)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """The application that requests are for."""
-        return ReplicaFrame(self._dubito, self._context.replica_tag, self._others)
+        return self._peer.frame
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """How busy the replica was since the last look, and the seconds of work that wait."""
-        application = self._access.application
-        now_s, counted_s = time.monotonic(), application.telemetry.computed_s()
-        busy = (counted_s - self._counted_s) / max(now_s - self._looked_s, 1e-3)
-        self._counted_s, self._looked_s = counted_s, now_s
-        return {"busy": min(1.0, busy), "ahead_s": application.worker.entrance.ahead_s()}
+        """See `Peer.load`."""
+        return self._peer.load()
 
     async def check_health(self) -> None:
-        """Have Serve replace a replica whose device's worker is silent.
+        """Have Serve replace a replica whose device's worker is silent."""
+        self._peer.check_health()
 
-        Raises:
-            RuntimeError: it is.
-        """
-        if not self._access.application.vitals.is_live():
-            raise RuntimeError("the worker of the device does not answer")
+    async def looked(self) -> None:
+        """See `Peer.looked`."""
+        await self._peer.looked()
+
+    async def settled(self) -> None:
+        """See `Peer.settled`."""
+        await self._peer.settled()
 
     async def counted(self) -> tuple[str, bytes]:
-        """The name of this replica, and its metrics."""
-        telemetry = self._access.application.telemetry
-        return self._context.replica_tag, await to_thread.run_sync(telemetry.text)
+        """See `Peer.counted`."""
+        return await self._peer.counted()
 
-    @property
-    def _access(self) -> Access:
-        access: Access = self._dubito.state.access
-        return access
 
-    async def _others(self) -> Mapping[str, bytes]:
-        handle = serve.get_deployment_handle(self._context.deployment, self._context.app_name)
-        return dict(await handle.broadcast("counted").results_async(timeout_s=_PATIENCE_S))
+def prepare() -> None:
+    """Threads and loops as of a server."""
+    threads.prepare(os.environ, is_server=True)
+    if is_compiled(torch.device("cpu")):
+        warm_up()
+
+
+async def ask_all(method: str, within_s: float, *words: object) -> Sequence[object]:
+    """Call a method of all replicas of the deployment that this process is one of.
+
+    Args:
+        method: its name.
+        within_s: seconds for which it may take.
+        words: its arguments.
+
+    Returns:
+        What they returned, or raised.
+    """
+    context = serve.get_replica_context()
+    handle = serve.get_deployment_handle(context.deployment, context.app_name)
+    asked = handle.broadcast(method, *words)
+    found: Sequence[object] = await asked.results_async(timeout_s=within_s, return_exceptions=True)
+    return found

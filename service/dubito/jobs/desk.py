@@ -106,14 +106,18 @@ class Desk:
         settled_order = settled(
             named.sampling, named.numbers, pool.format, active=named.active, **fields
         )
-        return self._accept(new_id(), "predict", named, pool, settled_order, caller.name)
+        return self._accept(_new(new_id(), "predict", named, pool, settled_order, caller.name))
 
-    def select(self, order: SelectOrder, caller: Caller = NOBODY) -> JobFact:
+    def select(
+        self, order: SelectOrder, caller: Caller = NOBODY, *, goes_on: bool = False
+    ) -> JobFact:
         """Accept a selection from a stored pool.
 
         Args:
             order: what is asked, with the name of a pool; its inputs are not looked at.
             caller: who asks.
+            goes_on: whether a job of the caller that asks the same and is not finished is returned
+                instead of a new one.
 
         Raises:
             DubitoError: of the class that names the reason.
@@ -138,7 +142,12 @@ class Desk:
         }
         chosen = {"acquisition": acquisition, "targets": targets, **said}
         settled_order = settled(search.sampling, named.numbers, pool.format, **chosen)
-        return self._accept(job, "select", named, pool, settled_order, caller.name)
+        asked = _new(job, "select", named, pool, settled_order, caller.name)
+        begun = self._store.same_as(asked) if goes_on else None
+        if begun is not None:
+            self.clear(job)
+            return begun
+        return self._accept(asked)
 
     def fit(self, order: FitOrder, caller: Caller = NOBODY) -> JobFact:
         """Accept a fit to a stored pool, or to rows of the order.
@@ -165,7 +174,7 @@ class Desk:
             assert pool is not None
             settled_order = asked.settled(pool.format, partial(self._put, job), version.active_fits)
             named = Named(version, engine.defaults, (), None)
-            return self._accept(job, "fit", named, pool, settled_order, caller.name)
+            return self._accept(_new(job, "fit", named, pool, settled_order, caller.name))
         except DubitoError:
             self.clear(job)
             raise
@@ -289,22 +298,11 @@ class Desk:
             ) from error
         return pool
 
-    def _accept(
-        self,
-        job: str,
-        kind: str,
-        named: Named,
-        pool: PoolFact,
-        settled_order: Mapping[str, object],
-        actor: str,
-    ) -> JobFact:
-        version = named.version
-        numbers = sorted({version.number, *(named.numbers or ())})
-        new = NewJob(job, kind, version.model, version.number, numbers, pool, settled_order, actor)
+    def _accept(self, new: NewJob) -> JobFact:
         try:
             fact = self._store.add(new, most=self._settings.max_jobs)
         except DubitoError:
-            self.clear(job)
+            self.clear(new.id)
             raise
         self._tell(fact.id)
         return fact
@@ -312,6 +310,19 @@ class Desk:
     def _tell(self, job: str) -> None:
         for listener in self._listeners:
             listener(job)
+
+
+def _new(
+    job: str,
+    kind: str,
+    named: Named,
+    pool: PoolFact,
+    order: Mapping[str, object],
+    actor: str,
+) -> NewJob:
+    version = named.version
+    numbers = sorted({version.number, *(named.numbers or ())})
+    return NewJob(job, kind, version.model, version.number, numbers, pool, order, actor)
 
 
 def _check_ids(id_column: str, columns: Sequence[str], *, is_table: bool) -> None:

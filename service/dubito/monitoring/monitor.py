@@ -7,7 +7,7 @@ predicted → outcomes under the watch of their calibration → the state.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -109,6 +109,7 @@ class Monitoring:
         self._keep = max(self._window, 2 * settings.kept_predictions)
         self._is_on = settings.monitoring
         self._drifts = Drifts()
+        self._settlers: list[Callable[[float], None]] = []
         self._recorder = Recorder(
             self._journal,
             self._drifts.feed,
@@ -129,6 +130,14 @@ class Monitoring:
         """Leave what was answered for the recorder; returns at once."""
         self._recorder.put(observation)
 
+    def settle(self, within_s: float) -> None:
+        """Wait until what was answered here so far is kept, or the time is over."""
+        self._recorder.flush(within_s)
+
+    def settle_by(self, settler: Callable[[float], None]) -> None:
+        """Have a function wait until others kept what they answered, before truths are taken in."""
+        self._settlers.append(settler)
+
     def feedback(self, order: FeedbackOrder) -> tuple[Added, ...]:
         """Store true outcomes; what is answered is on the disk.
 
@@ -138,11 +147,8 @@ class Monitoring:
             ConflictError: another truth is stored for a row.
         """
         _check_rows(order.truths)
-        self._recorder.flush(_FLUSH_S)
         try:
-            predictions = self._journal.find(
-                order.model, check_reference(order.version), order.request_id
-            )
+            predictions = self._find(order)
         except NotFoundError:
             version = self._library.version(order.model, order.version or DEFAULT_ALIAS)
             _check_head(head_of(manifest_from_json(version.manifest)))  # whatever was kept
@@ -174,7 +180,7 @@ class Monitoring:
         if fact is None:
             return MonitoringPage(version, None, None, None, 0, None, self._recorder.counts)
         if patience_s:
-            self._recorder.flush(patience_s)
+            self.settle(patience_s)
         name = CalibrationName(version.model, version.number, fact.number)
         watch = self._journal.monitoring(name, self._window)
         return MonitoringPage(
@@ -186,6 +192,12 @@ class Monitoring:
             figures=figures([_outcome(outcome) for outcome in watch.last]),
             counts=self._recorder.counts,
         )
+
+    def _find(self, order: FeedbackOrder) -> tuple[PredictionFact, ...]:
+        """What is kept of a request, once all servers that are known kept what they answered."""
+        for settle in (self.settle, *self._settlers):
+            settle(_FLUSH_S)
+        return self._journal.find(order.model, check_reference(order.version), order.request_id)
 
     def _judge(self, prediction: PredictionFact, order: FeedbackOrder) -> Feedback:
         name = prediction.calibration

@@ -2,8 +2,8 @@
 
 Every transaction that writes raises one number (`Database.changes`). A thread looks at it a few
 times a second; where it grew, everything that is kept is forgotten. So requests cost no query, and
-what another server changed is seen after at most one look. While the database does not answer,
-what was read last is still given out.
+what another server changed is seen after at most one look, or at once where that server tells.
+While the database does not answer, what was read last is still given out.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Following:
         self._facts: LRUCache[Hashable, object] = LRUCache(_MAX_FACTS)
         self._generation = 0
         self._listeners: list[Callable[[], None]] = []
+        self._tellers: list[Callable[[], None]] = []
         self._ends = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -61,11 +62,18 @@ class Following:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self.forget()
+        self.look()
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Have a function called after every change; it must be quick."""
         self._listeners.append(listener)
+
+    def tell_by(self, teller: Callable[[], None]) -> None:
+        """Have a function tell other servers of every change that is made here.
+
+        It is called in the thread that made the change, before that is acknowledged.
+        """
+        self._tellers.append(teller)
 
     def get(self, key: Hashable, read: Callable[[], T]) -> T:
         """The fact of a key, read where it is not kept.
@@ -90,7 +98,13 @@ class Following:
             return self._facts.get(key)
 
     def forget(self) -> None:
-        """Forget all facts, and tell the listeners; called after every change that is made here."""
+        """Look, and tell other servers; called after every change that is made here."""
+        self.look()
+        for teller in self._tellers:
+            teller()
+
+    def look(self) -> None:
+        """Forget all facts, and call the listeners: something was changed, here or elsewhere."""
         with self._lock:
             self._generation += 1
             self._facts.clear()
@@ -112,4 +126,4 @@ class Following:
             is_reached = True
             if number != seen:
                 seen = number
-                self.forget()
+                self.look()

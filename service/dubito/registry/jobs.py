@@ -8,6 +8,7 @@ a lease, by its own clock: clocks of servers are never compared.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -158,6 +159,22 @@ class JobStore:
             named = {"model": record.model, "version": record.version, "details": {"job": job}}
             session.add(AuditRecord(actor=actor, action="job-cancel", **named))
             return _fact(record)
+
+    def same_as(self, new: NewJob) -> JobFact | None:
+        """The oldest job that is not finished and asks the same for the same caller."""
+        query = (
+            select(JobRecord)
+            .where(JobRecord.state.in_(ACTIVE), JobRecord.actor == new.actor)
+            .where(JobRecord.kind == new.kind, JobRecord.model == new.model)
+            .where(JobRecord.pool == new.pool.name, JobRecord.pool_digest == new.pool.digest)
+            .order_by(JobRecord.created_at, JobRecord.id)
+        )
+        asked = list(new.versions), json.loads(json.dumps(dict(new.order)))
+        with self._database.reading() as session:
+            for record in session.scalars(query):
+                if (list(record.versions), record.order) == asked:
+                    return _fact(record)
+        return None
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state that any is in."""
