@@ -189,6 +189,55 @@ def test_nothing_is_read_or_loaded_at_once(application: Application) -> None:
     assert application.worker.queued_work == 0
 
 
+def test_a_prediction_like_one_before_is_queued_as_that_was(application: Application) -> None:
+    ask, rows = application.ask, normals(3, seed=5).tolist()
+    order = PredictOrder(model="animals", inputs=ROWS.tolist(), seed=3)
+    known = ask(PredictOrder(model="animals", inputs=rows, seed=3)).future.result(60)
+
+    def again(key: str = "seed 3", inputs: Inputs = rows) -> Any:
+        place = application.worker.reserve(1)
+        job = ask.again("animals", "default", key, inputs, None, reservation=place)
+        if job is None:
+            place.check()  # is held for whoever asks otherwise
+            place.release()
+        return None if job is None else job.future.result(60)
+
+    def first() -> None:
+        job = ask.at_once(order, "seed 3")
+        assert job is not None
+        job.future.result(60)  # else what comes next is joined with it
+
+    assert again() is None
+    first()
+    reply = again()
+    assert np.array_equal(reply.outputs["mean"], known.outputs["mean"])
+    assert (reply.sampling, reply.warnings) == (known.sampling, known.warnings)
+    assert again("seed 4") is None
+    with pytest.raises(InputError, match="expects rows of shape"):
+        again(inputs=[[1.0]])
+    application.library.facts.forget()
+    assert again() is None
+    application.library.version("animals")
+    assert again() is None  # read anew, it may be another version
+    first()
+    assert again() is not None
+    application.library.unload("animals", "1")
+    assert again() is None
+    assert application.worker.queued_work == 0
+
+
+def test_what_a_body_says_beside_its_rows_is_told_apart(served: Server) -> None:
+    def asked(**fields: Any) -> httpx.Response:
+        with httpx.Client(base_url=served.url, timeout=60) as client:
+            return client.post(PREDICT, json={"inputs": ROWS.tolist(), **fields})
+
+    assert asked(method="point", num_samples=1).status_code == 200
+    assert asked(method="point", num_samples=1).status_code == 200
+    assert asked(method="point", num_samples=True).status_code == 422
+    assert asked(seed=1).content == asked(seed=1).content != asked(seed=2).content
+    assert asked(calibration="none").json()["warnings"] != asked().json()["warnings"]
+
+
 def test_what_is_refused_at_once_gives_its_place_back(application: Application) -> None:
     application.ask(PredictOrder(model="animals", inputs=ROWS.tolist())).future.result(60)
     rows: Inputs = [[1.0]]

@@ -107,6 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="PyTorch networks trained with dropout, with the uncertainty of every prediction.",
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # `dubito.telemetry` counts
     )
     app.state.settings = chosen
     app.router.route_class = GuardedRoute  # of routes that are added to the application itself

@@ -24,7 +24,7 @@ from dubito.api.border.bodies import LONG_BYTES, media_type, read_body
 from dubito.api.border.context import note_version
 from dubito.api.border.long_json import PIECE_BYTES
 from dubito.api.border.replies import json_response
-from dubito.api.border.waiting import deadline, outcome
+from dubito.api.border.waiting import Deadline, outcome
 from dubito.api.pages.work import AcceptedPage
 from dubito.keys import Caller
 from dubito.media import ROWS
@@ -96,7 +96,7 @@ async def answered(
     kind = media_type(request, kinds)
     limit_bytes = held.settings.max_body_bytes
     passing = held.application.admission.passage.passing
-    async with deadline(request, held.settings) as deadline_s:
+    async with Deadline(request, held.settings) as deadline_s:
         with held.application.admission.holding() as room:
             body = await read_body(request, limit_bytes, take=room.take)
             room.expect(line_of(request), deadline_s)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
@@ -34,6 +34,7 @@ class _Entry:
     size_bytes: int
     future: Future[Engine] = field(default_factory=Future)
     varies: bool | None = None
+    kept: dict[Hashable, object] = field(default_factory=dict)
 
     @property
     def is_loaded(self) -> bool:
@@ -86,12 +87,17 @@ class Catalogue:
 
     def at_hand(self, version: VersionFact) -> Engine | None:
         """The engine of a version where it is loaded; None where it would have to be."""
+        held = self.held(version)
+        return None if held is None else held[0]
+
+    def held(self, version: VersionFact) -> tuple[Engine, dict[Hashable, object]] | None:
+        """Its engine, and a place for what is kept with it and leaves with it, where it is."""
         with self._changed:
             entry = self._entries.get(version.digest)
             if entry is None or not entry.is_loaded:
                 return None
             self._entries.move_to_end(version.digest)
-        return entry.future.result()
+        return entry.future.result(), entry.kept
 
     def state(self, digest: str) -> tuple[State, str | None]:
         """Where the engine of a bundle is, and why where a load failed."""

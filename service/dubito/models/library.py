@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Hashable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from dubito import disk
 from dubito.answered import VersionPage
@@ -39,6 +41,15 @@ from dubito.registry.revisions import Expected
 from dubito.settings import Settings
 
 _LEFT_OVER_AFTER_S = 3600
+
+
+class AtHand(NamedTuple):
+    """A version that answers: its engine, its active calibration, and what is kept with both."""
+
+    version: VersionFact
+    engine: Engine
+    calibration: CalibrationFact | None
+    kept: dict[Hashable, object]
 
 
 class Library:
@@ -98,9 +109,7 @@ class Library:
         read = partial(self._registry.version, model, reference)
         return self.facts.get(("version", model, reference), read)
 
-    def at_hand(
-        self, model: str, reference: str
-    ) -> tuple[VersionFact, Engine, CalibrationFact | None] | None:
+    def at_hand(self, model: str, reference: str) -> AtHand | None:
         """A version that answers, its engine and its active calibration, from memory alone.
 
         Returns:
@@ -109,13 +118,15 @@ class Library:
         version = self.facts.known(("version", model, reference))
         if not isinstance(version, VersionFact) or version.retired_at is not None:
             return None
-        engine, number = self.catalogue.at_hand(version), version.active_calibration
-        if engine is None:
+        held, number = self.catalogue.held(version), version.active_calibration
+        if held is None:
             return None
         if number is None:
-            return version, engine, None
+            return AtHand(version, held[0], None, held[1])
         fact = self.facts.known(_calibration_key(version, number))
-        return (version, engine, fact) if isinstance(fact, CalibrationFact) else None
+        return (
+            AtHand(version, held[0], fact, held[1]) if isinstance(fact, CalibrationFact) else None
+        )
 
     def page(self, model: str, reference: str = DEFAULT_ALIAS) -> VersionPage:
         """One version with its state and active calibration."""

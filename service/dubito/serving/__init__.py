@@ -1,6 +1,7 @@
 """What stands between a route (or the command line) and the engine.
 
     asking.py       from an order to its reply
+    predicting.py   what predictions have in common, and a task for the rows of each
     resolve.py      order → version, networks, sampling, calibration
     ways.py         method `auto`: of the ways that were measured, the one that will do
     bounds.py       rows of an order, checked against network and settings

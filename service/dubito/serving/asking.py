@@ -6,7 +6,7 @@ networks → figures, with the calibration → reply.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias, TypedDict, Unpack, overload
@@ -21,15 +21,12 @@ from dubito.asked import (
     TableOptions,
 )
 from dubito.calibration.cache import Calibrations
-from dubito.columns import Column
-from dubito.engine.network import num_values
+from dubito.engine import Inputs
 from dubito.models.library import Library
 from dubito.monitoring.monitor import Monitoring
-from dubito.monitoring.recorder import Observation
 from dubito.preprocess import FILE, is_archive
 from dubito.registry import Registry
-from dubito.registry.monitoring import CalibrationName
-from dubito.serving.bounds import Bounds, check_values
+from dubito.serving.bounds import Bounds
 from dubito.serving.labelled import (
     calibrate,
     check_evaluated,
@@ -37,20 +34,20 @@ from dubito.serving.labelled import (
     evaluate,
     terms_of,
 )
-from dubito.serving.outputs import METHOD_USED, Computed, Outputs, check_outputs
+from dubito.serving.predicting import Measured, PlannedPrediction, PredictionParts
 from dubito.serving.resolve import AnyOrder, Resolved, Resolver
 from dubito.serving.rows import ReadRows
 from dubito.serving.selecting import begin
 from dubito.serving.turns.rates import Kind
-from dubito.serving.worker import Check, Job, Joint, Reservation, Urgency, Worker
+from dubito.serving.worker import Check, Job, Reservation, Urgency, Worker
 from dubito.settings import Settings
 from dubito.telemetry import Telemetry
 
 Plain: TypeAlias = Callable[[Check], Any]
-Task: TypeAlias = Plain | Joint[Any, Any]
 PlainMeasured: TypeAlias = tuple[Plain, Kind]
-Measured: TypeAlias = tuple[Task, Kind]
-"""A task, and what it is for those who measure how long it takes."""
+
+
+_MOST_KEPT = 64  # ways to ask an engine
 
 
 class Queued(TypedDict, total=False):
@@ -106,8 +103,16 @@ class Asking:
         """
         return self._queue(order, partial(self._task, order), queued)
 
-    def at_once(self, order: PredictOrder, **queued: Unpack[Queued]) -> Job[PredictReply] | None:
+    def at_once(
+        self, order: PredictOrder, key: Hashable = None, **queued: Unpack[Queued]
+    ) -> Job[PredictReply] | None:
         """Check a prediction and queue it, where that takes neither a thread nor any time.
+
+        Args:
+            order: what is asked.
+            key: that orders have in common which differ in their rows and their ids alone, of one
+                model and one reference to a version; for `again`. None: nothing is kept.
+            queued: how it waits.
 
         Returns:
             None where something has to be read or loaded first, or a shape to be found out; the
@@ -117,13 +122,70 @@ class Asking:
             DubitoError: as above.
         """
         asked = self._resolver.at_hand(order)
-        if asked is None or asked.network.manifest.channel_axis is not None:
+        if asked is None or not self._takes_no_time(asked):
             return None
-        if asked.network.manifest.preprocess is not None:  # which takes its time
+
+        def task(reservation: Reservation) -> Measured:
+            made = self._predict(order, asked, reservation)
+            if key is not None and order.id_column is None:
+                self._keep(key, self._planned(replace(order, inputs=()), asked))
+            return made
+
+        return self._queue(order, task, queued)
+
+    def again(
+        self,
+        model: str,
+        reference: str,
+        key: Hashable,
+        inputs: Inputs,
+        request_id: str | None,
+        **queued: Unpack[Queued],
+    ) -> Job[PredictReply] | None:
+        """Queue a prediction like one that was queued before.
+
+        Args:
+            model: its name.
+            reference: its version, as orders name it.
+            key: of `at_once`.
+            inputs: the rows.
+            request_id: of the prediction, where that of the order was given.
+            queued: how it waits.
+
+        Returns:
+            None where there was none, or its order means something else by now; the place is then
+            still held.
+
+        Raises:
+            DubitoError: as above.
+        """
+        held = self.library.at_hand(model, reference)
+        planned = None if held is None else held.kept.get((reference, key))
+        if held is None or not isinstance(planned, PlannedPrediction):
             return None
-        if asked.calibration is not None and self.calibrations.known(asked.calibration) is None:
+        if not planned.asked.is_of(held):
             return None
-        return self._queue(order, partial(self._predict, order, asked), queued)
+        network, order = planned.asked.network, planned.order
+
+        def task(reservation: Reservation) -> Measured:
+            return planned.task(self._bounds.read(network, inputs, order), request_id, reservation)
+
+        return self._queue(order, task, queued)
+
+    def _keep(self, key: Hashable, planned: PlannedPrediction) -> None:
+        order = planned.order
+        held = self.library.at_hand(order.model, order.version)
+        if held is not None and planned.asked.is_of(held):
+            if len(held.kept) >= _MOST_KEPT:
+                held.kept.clear()
+            held.kept[order.version, key] = planned
+
+    def _takes_no_time(self, asked: Resolved) -> bool:
+        """Whether nothing has to be read or found out for an order, nor rows to be made."""
+        manifest, fact = asked.network.manifest, asked.calibration
+        if manifest.channel_axis is not None or manifest.preprocess is not None:
+            return False
+        return fact is None or self.calibrations.known(fact) is not None
 
     def _queue(
         self, order: AnyOrder, task: Callable[[Reservation], Measured], queued: Queued
@@ -161,68 +223,21 @@ class Asking:
         return self.telemetry.timed(task, action), kind
 
     def _predict(self, order: PredictOrder, asked: Resolved, reservation: Reservation) -> Measured:
-        network = asked.network
-        check_outputs(order.outputs, network.manifest, asked.sampling)
-        fact, version = asked.calibration, asked.version
-        calibration = None if fact is None else self.calibrations.of(fact)
-        seen = None if calibration is None else calibration.seen
-        read = self._bounds.read(network, order.inputs, order, _ids(order), seen)
-        inputs, rows = read.inputs, read.num_rows
+        planned = self._planned(order, asked)
+        seen = None if planned.calibration is None else planned.calibration.seen
+        read = self._bounds.read(asked.network, order.inputs, order, _ids(order), seen)
         choice = None
         if order.method == "auto":
-            asked, choice = self._resolver.chosen(order, asked, rows)
-        sampling = asked.sampling
-        values, limit = num_values(network, sampling, rows, inputs), self.settings.max_sample_values
-        if order.outputs and "samples" in order.outputs:
-            check_values(values, limit)
-        reservation.resize(rows * asked.passes)
+            asked, choice = self._resolver.chosen(order, asked, read.num_rows)
+            planned = self._planned(order, asked)
+        ids = _ids_of(order, read)
+        return planned.task(read, order.request_id, reservation, ids=ids, choice=choice)
 
-        queued = self.telemetry.asked()
-        outputs = Outputs.begin(
-            order,
-            network,
-            sampling,
-            calibration,
-            may_keep_samples=values <= limit,
-        )
-
-        whose: dict[str, Column] = {}
-        if choice is not None:
-            whose[METHOD_USED] = [str(sampling.method)] * rows
-        of_choice = () if choice is None or choice.warning is None else (choice.warning,)
-
-        def finish(computed: Computed) -> PredictReply:
-            built = outputs.build(inputs, computed)
-            if built.varies is not None:
-                self.library.catalogue.note_variation(version.digest, built.varies)
-            if fact is not None and built.calibration is not None and built.observed is not None:
-                name = CalibrationName(version.model, version.number, fact.number)
-                request_id, kept = order.request_id or "", built.calibration
-                self.monitoring.observe(Observation(name, kept, request_id, built.observed))
-            self.telemetry.replied(version.model, rows, built.outputs, queued)
-            return PredictReply(
-                model=version.model,
-                version=version.number,
-                members=asked.numbers,
-                sampling=sampling,
-                calibration=None if fact is None or built.calibration is None else fact.number,
-                warnings=(*read.warnings, *of_choice, *built.warnings),
-                outputs={**built.outputs, **whose},
-                agreement=None if choice is None else choice.told,
-                classes=network.manifest.classes,
-                ids=_ids_of(order, read),
-            )
-
-        row_values = sum(tensor.shape[1:].numel() for tensor in inputs.values())
-        kept = outputs.keeps_samples, outputs.takes_features
-        kind = asked.kind("predict", *kept, row_values.bit_length())
-        compute = self.telemetry.batches(outputs.compute, asked.passes)
-        if sampling.masks != "shared":  # masks that depend on the row's place in its request
-            return (lambda check: finish(compute(inputs, check))), kind
-        most_rows = self.settings.max_batch_rows
-        if outputs.keeps_samples:
-            most_rows = min(most_rows, limit * rows // values)
-        return Joint(outputs.kind(inputs), inputs, most_rows, compute, finish), kind
+    def _planned(self, order: PredictOrder, asked: Resolved) -> PlannedPrediction:
+        fact = asked.calibration
+        calibration = None if fact is None else self.calibrations.of(fact)
+        parts = PredictionParts(self.library, self.monitoring, self.telemetry, self.settings)
+        return PlannedPrediction(order, asked, calibration, parts)
 
     def _calibrate(self, order: CalibrateOrder, reservation: Reservation) -> PlainMeasured:
         asked = self._resolver.resolve(order, check_sampling)

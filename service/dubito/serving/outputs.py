@@ -28,7 +28,6 @@ from dubito.columns import Column
 from dubito.engine import Prediction, Sampling
 from dubito.engine.calling.cutting import in_one, part_of
 from dubito.engine.network import Network
-from dubito.engine.plans import shapes
 from dubito.errors import InputError
 from dubito.monitoring.observed import ObservedRows
 from dubito.monitoring.observing import observe
@@ -164,15 +163,15 @@ class Outputs:
         is_scored = self._is_observed or not _SCORED.isdisjoint(self._names)
         return is_scored and needs_features(self.calibration, self.network)
 
-    def kind(self, inputs: Mapping[str, Tensor]) -> Hashable:
+    def kind(self, shape: tuple[object, ...]) -> Hashable:
         """What is equal where rows may be computed together.
 
         Args:
-            inputs: checked rows.
+            shape: of one row of every input.
         """
         scaling = None if self.calibration is None else id(self.calibration)
         kept = scaling, self.keeps_samples, self.takes_features, self._made
-        return self.network.members, self.sampling, kept, shapes(inputs)
+        return self.network.members, self.sampling, kept, shape
 
     def compute(self, inputs: Mapping[str, Tensor], check: Check) -> Computed:
         """Run the network.

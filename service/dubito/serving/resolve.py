@@ -22,7 +22,7 @@ from dubito.engine.heads import head_of as output_head
 from dubito.engine.network import Network
 from dubito.engine.sites.chosen import settled
 from dubito.errors import ConflictError, InputError
-from dubito.models.library import Library
+from dubito.models.library import AtHand, Library
 from dubito.models.members import find_members, predictor
 from dubito.models.sampling import merge_sampling
 from dubito.registry import CalibrationFact, VersionFact
@@ -71,6 +71,16 @@ class Resolved(Named):
     def passes(self) -> int:
         """Passes that a row takes through all networks together."""
         return self.sampling.passes * len(self.network.members)
+
+    def is_of(self, held: AtHand) -> bool:
+        """Whether it is what its order means still, with what is in memory now."""
+        fact, fit = self.calibration, self.sampling.fit
+        is_same = held.version is self.version and held.engine is self.network
+        return (
+            is_same
+            and fact in (None, held.calibration)
+            and (fit is None or held.engine.has_fit(fit))
+        )
 
     def kind(self, action: str, *how: Hashable) -> Kind:
         """What work of an action is measured as: time goes by rows x samples, not by the seed.
@@ -164,7 +174,7 @@ class Resolver:
         held = None if not is_told else self.library.at_hand(order.model, order.version)
         if held is None:
             return None
-        version, engine, active = held
+        version, engine, active, _ = held
         named = self._named(order, version)
         fact = None if named.active is None else active
         fit = named.sampling.fit

@@ -1,6 +1,7 @@
 """What every request passes on its way in, and every reply on its way out.
 
 context.py       request id, the outermost frame of a request, unforeseen errors
+headers.py       one header of a request
 headers_only.py  HEAD as GET without its body
 draining.py      the rest of a body, before a refusal is sent
 auth.py          keys: who asks, and whether they may

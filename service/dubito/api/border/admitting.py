@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Callable
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -82,7 +81,7 @@ def line_of(request: Request) -> WaitingLine:
 def _look(scope: Scope) -> None:
     held = access_of(scope)
     try:
-        timeout_ms = timeout_of(Headers(scope=scope), held.settings)
+        timeout_ms = timeout_of(scope, held.settings)
     except FieldsError:
         return
     deadline_s = time.monotonic() + timeout_ms / 1000

@@ -14,10 +14,11 @@ from itertools import chain
 import orjson
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from dubito.api.border.encodings import Decoder, decoder
 from dubito.api.border.errors import FieldProblem, FieldsError
+from dubito.api.border.headers import header
 from dubito.api.border.long_json import PIECE_BYTES, parse_long
 from dubito.errors import InputError, TooLargeError, UnsupportedMediaTypeError
 from dubito_nn.strict_json import DoubledKeyError, unique
@@ -45,7 +46,7 @@ def media_type(
     Raises:
         UnsupportedMediaTypeError: another one, none, or a content encoding that is not read.
     """
-    sent = kind = request.headers.get("content-type", "")
+    sent = kind = header(request.scope, b"content-type") or ""
     if kind not in allowed:  # with parameters, or in capitals
         message = Message()
         message["content-type"] = kind
@@ -71,25 +72,15 @@ async def chunks_within(
     Raises:
         TooLargeError: it is longer than the limit; by its header if it tells, else once it is.
     """
-    announced = request.headers.get("content-length", "")
+    announced = header(request.scope, b"content-length") or ""
     if announced.isdecimal() and int(announced) > limit_bytes:
         raise _too_large(int(announced), limit_bytes, setting)
-    decoding, received = decoder(request), 0
-    try:
-        async for chunk in _decoded(request, limit_bytes, setting, decoding):
-            received += len(chunk)
-            if received > limit_bytes:
-                raise _too_large(received, limit_bytes, setting, decoding)
-            yield chunk
-    except ClientDisconnect as error:
-        raise InputError("the body broke off: send it again") from error
-
-
-async def _decoded(
-    request: Request, limit_bytes: int, setting: str, decoding: Decoder | None
-) -> AsyncIterator[bytes]:
-    sent = 0
-    async for chunk in request.stream():
+    decoding, sent, received, has_more = decoder(request), 0, 0, True
+    while has_more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise InputError("the body broke off: send it again")
+        chunk, has_more = message.get("body", b""), message.get("more_body", False)
         sent += len(chunk)
         if sent > limit_bytes:
             raise _too_large(sent, limit_bytes, setting)
@@ -97,6 +88,9 @@ async def _decoded(
             yield chunk
             continue
         for piece in decoding.pieces(chunk):
+            received += len(piece)
+            if received > limit_bytes:
+                raise _too_large(received, limit_bytes, setting, decoding)
             yield piece
             await checkpoint()  # others run
     if decoding is not None:

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from dubito.api.border.headers import header
 from dubito.errors import ForbiddenError
 from dubito.settings import Settings
 
@@ -64,11 +64,10 @@ def check_origin(scope: Scope, settings: Settings) -> None:
     Raises:
         ForbiddenError: the origin is not the server's, nor one of the settings.
     """
-    headers = Headers(scope=scope)
-    origin = headers.get("origin")
+    origin = header(scope, b"origin")
     if origin is None or origin in settings.cors_origins:
         return
-    if urlsplit(origin).netloc != headers.get("host", ""):
+    if urlsplit(origin).netloc != (header(scope, b"host") or ""):
         raise ForbiddenError(
             f"origin: expected a page of this server, got {origin[:80]!r}: name it in "
             "DUBITO_CORS_ORIGINS if it may ask"

@@ -14,13 +14,14 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dubito.api.border.access import access_of
 from dubito.api.border.errors import error_response
+from dubito.api.border.headers import header
 from dubito.errors import DubitoError, UnavailableError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class RequestContext:
     """The id of one request; it is settled when it is first asked for."""
 
     def __init__(self, scope: Scope) -> None:
-        self._id = callers_id(Headers(scope=scope).get("x-request-id", "").encode("latin-1"))
+        self._id = callers_id((header(scope, b"x-request-id") or "").encode("latin-1"))
         head = "\0".join([scope["method"], scope["path"], scope["query_string"].decode("latin-1")])
         self._head = hashlib.blake2b(head.encode() + b"\0", digest_size=_DIGEST_BYTES)
         self._body = self._head.copy()
@@ -102,7 +103,8 @@ class ContextMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = context.request_id
+                named = (b"x-request-id", context.request_id.encode())
+                message["headers"] = [*message.get("headers", ()), named]
             await send(message)
 
         try:

@@ -8,8 +8,9 @@ clients then never see the answer. Within bounds, and not where the client waits
 from __future__ import annotations
 
 from anyio import move_on_after
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dubito.api.border.headers import header
 
 _MOST_BYTES = 128 * 2**20
 _MOST_S, _IDLE_S = 10.0, 1.0
@@ -24,7 +25,7 @@ class DrainingMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one request."""
-        if scope["type"] != "http" or Headers(scope=scope).get("expect"):
+        if scope["type"] != "http" or header(scope, b"expect"):
             await self._app(scope, receive, send)
             return
         is_over, num_bytes = False, 0

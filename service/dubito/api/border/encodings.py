@@ -16,6 +16,7 @@ from typing import Protocol
 
 from starlette.requests import Request
 
+from dubito.api.border.headers import header_list
 from dubito.errors import InputError, UnsupportedMediaTypeError
 
 if sys.version_info >= (3, 14):
@@ -109,7 +110,7 @@ def decoder(request: Request) -> Decoder | None:
     Raises:
         UnsupportedMediaTypeError: another encoding, or several.
     """
-    named = ",".join(request.headers.getlist("content-encoding")).strip().lower() or "identity"
+    named = header_list(request.scope, b"content-encoding").strip().lower() or "identity"
     if named == "identity":
         return None
     if named not in ENCODINGS:

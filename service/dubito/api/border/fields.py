@@ -45,6 +45,28 @@ def read_fields(schema: type[Body], fields: Mapping[str, object]) -> Body:
         raise fields_error(error, known=names_of(schema)) from error
 
 
+def read_order(
+    kind: type[Body], schema: type[object], fields: Mapping[str, object], **beside: object
+) -> Body:
+    """An order of the fields of a JSON body and of what stands beside them, looked at once.
+
+    Args:
+        kind: class of the order.
+        schema: class of the body, all of whose fields the order has.
+        fields: as they were sent.
+        beside: model, version and others by name, which no body may have.
+
+    Raises:
+        FieldsError: as `read_fields` of the body.
+    """
+    if not fields.keys() <= names_of(schema):
+        read_fields(schema, fields)  # refuses those that are unknown
+    try:
+        return kind(**fields, **beside)
+    except ValidationError as error:
+        raise fields_error(error, known=names_of(schema)) from error
+
+
 async def read_small(request: Request, schema: type[Body]) -> Body:
     """The fields of a JSON body that has no rows.
 

@@ -13,12 +13,14 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dubito.api.border.headers import header_list
 from dubito.arrays import write_npy, write_npz
 from dubito.columns import Column, arrays_of, to_json
 from dubito.errors import InputError
 from dubito.media import JSON, NPY, NPZ
 
 _WEIGHT = re.compile(r"(0(\.[0-9]{0,3})?|1(\.0{0,3})?)")
+_NO_CHOICE = frozenset({"", "*/*", JSON})
 _TAG = re.compile(r'"[!#-~]*"')
 
 
@@ -41,7 +43,10 @@ def wanted_type(request: Request) -> str:
     Source: RFC 9110, section 12.5.1.
     """
     weights: dict[str, float] = {}
-    for entry in ",".join(request.headers.getlist("accept")).lower().split(","):
+    accepted = header_list(request.scope, b"accept")
+    if accepted in _NO_CHOICE:
+        return JSON
+    for entry in accepted.lower().split(","):
         kind, *parameters = "".join(entry.split()).split(";")
         weights.setdefault(kind, _weight(parameters))
     named = {kind: weight for kind, weight in weights.items() if kind in (NPZ, NPY, JSON)}

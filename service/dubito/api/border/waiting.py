@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import suppress
+from types import TracebackType
 from typing import TypeVar
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
+from starlette.types import Scope
 
 from dubito.api.border.errors import FieldProblem, FieldsError
+from dubito.api.border.headers import header
 from dubito.errors import DeadlineError, UnavailableError
 from dubito.serving.worker import Job
 from dubito.settings import Settings
@@ -21,43 +22,52 @@ T = TypeVar("T")
 
 _HEADER = "X-Request-Timeout-Ms"
 _LONGEST_MS = 24 * 3600 * 1000
+_WATCHED_AFTER_S = 0.1
 
 
-@asynccontextmanager
-async def deadline(request: Request, settings: Settings) -> AsyncIterator[float]:
-    """Bound what is done inside by the request's deadline.
+class Deadline:
+    """Bounds what is done inside by the deadline of a request.
+
+    Entering it gives the deadline on the clock of `time.monotonic`, in seconds.
 
     Args:
         request: may carry `X-Request-Timeout-Ms`.
         settings: the deadline of one that does not, and the latest that may be asked for.
 
-    Yields:
-        The deadline on the clock of `time.monotonic`, in seconds.
-
     Raises:
         DeadlineError: it passed.
     """
-    timeout_ms = timeout_of(request.headers, settings)
-    timeout = asyncio.timeout(timeout_ms / 1000)
-    try:
-        async with timeout:
-            yield time.monotonic() + timeout_ms / 1000
-    except TimeoutError as error:
-        if not timeout.expired():
-            raise
-        raise DeadlineError(
-            f"expected an answer within {timeout_ms} ms, got none: allow more time with {_HEADER}, "
-            "or ask for fewer rows or samples"
-        ) from error
+
+    def __init__(self, request: Request, settings: Settings) -> None:
+        self._timeout_ms = timeout_of(request.scope, settings)
+        self._timeout = asyncio.timeout(self._timeout_ms / 1000)
+
+    async def __aenter__(self) -> float:
+        await self._timeout.__aenter__()
+        return time.monotonic() + self._timeout_ms / 1000
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            raise DeadlineError(
+                f"expected an answer within {self._timeout_ms} ms, got none: allow more time with "
+                f"{_HEADER}, or ask for fewer rows or samples"
+            ) from late
 
 
-def timeout_of(headers: Headers, settings: Settings) -> int:
+def timeout_of(scope: Scope, settings: Settings) -> int:
     """Milliseconds until the deadline of a request.
 
     Raises:
         FieldsError: what the header says is no such number.
     """
-    text = headers.get(_HEADER)
+    text = header(scope, b"x-request-timeout-ms")
     if text is None:
         return settings.request_timeout_ms
     if not (re.fullmatch("[0-9]{1,9}", text) and 0 < int(text) <= _LONGEST_MS):
@@ -69,20 +79,39 @@ def timeout_of(headers: Headers, settings: Settings) -> int:
 async def outcome(job: Job[T], request: Request) -> T:
     """Wait for what a job returns; the job is abandoned where nobody waits for it any more.
 
+    Whether the caller is still there is looked at once the wait is a long one: most are shorter
+    than what it takes to look.
+
     Raises:
         DubitoError: whatever the job raised.
     """
-    future = asyncio.wrap_future(job.future)
-    future.add_done_callback(_mark_seen)
-    gone = asyncio.ensure_future(_disconnected(request))
-    both: set[asyncio.Future[T] | asyncio.Future[None]] = {future, gone}
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    watches: list[asyncio.Task[None]] = []
+
+    def tell(future: object = None) -> None:
+        if not done.done():
+            done.set_result(None)
+
+    def tell_from_thread(future: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits
+            loop.call_soon_threadsafe(tell)
+
+    def watch() -> None:
+        watches.append(asyncio.ensure_future(_disconnected(request)))
+        watches[0].add_done_callback(tell)
+
+    job.future.add_done_callback(tell_from_thread)
+    begins = loop.call_later(_WATCHED_AFTER_S, watch)
     try:
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if not future.done():
+        await done
+        if not job.future.done():
             raise UnavailableError("the caller went away before the answer was there")
-        return future.result()
+        return job.future.result()
     finally:
-        gone.cancel()
+        begins.cancel()
+        for one in watches:
+            one.cancel()
         if not job.future.done():
             job.abandon()
 
@@ -90,9 +119,3 @@ async def outcome(job: Job[T], request: Request) -> T:
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _mark_seen(future: asyncio.Future[T]) -> None:
-    """Look at the error of an abandoned job, which nobody else will."""
-    if not future.cancelled():
-        future.exception()

@@ -15,7 +15,7 @@ from dubito.api.border.bodies import LONG_BYTES, media_type, parse_json, read_bo
 from dubito.api.border.context import request_id
 from dubito.api.border.fields import no_query, read_fields, read_query
 from dubito.api.border.replies import json_response
-from dubito.api.border.waiting import deadline
+from dubito.api.border.waiting import Deadline
 from dubito.api.openapi import TIMEOUT, ModelName, asked_version, both, takes
 from dubito.api.pages.monitoring import FeedbackPage, MonitoringDetailsPage
 from dubito.api.schemas import FeedbackBody, FeedbackQuery
@@ -46,7 +46,7 @@ async def feedback(request: Request, model: ModelName) -> Response:
     """
     held = access(request)
     kind = media_type(request, (JSON, *_KINDS))
-    async with deadline(request, held.settings):
+    async with Deadline(request, held.settings):
         with held.application.admission.holding() as room:
             body = await read_body(request, held.settings.max_body_bytes, take=room.take)
             query = request.query_params.multi_items()

@@ -5,8 +5,11 @@ Flow: `intake` reads the body → decoded → the application queues it → wait
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from functools import partial
+from typing import cast
 
+import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
@@ -14,7 +17,14 @@ from dubito.answered import PredictReply
 from dubito.api.border.auth import GuardedRoute, needs
 from dubito.api.border.bodies import parse_json
 from dubito.api.border.context import request_id
-from dubito.api.border.fields import no_query, read_fields, read_query, rows_or_pool, unnamed
+from dubito.api.border.fields import (
+    no_query,
+    read_order,
+    read_query,
+    rows_or_pool,
+    unnamed,
+)
+from dubito.api.border.headers import header
 from dubito.api.border.replies import columns_response, wanted_type
 from dubito.api.intake import AtOnce, Received, answered
 from dubito.api.openapi import (
@@ -43,6 +53,8 @@ from dubito.serving.worker import Job
 router = APIRouter(prefix="/v1/models", tags=["predict"], route_class=GuardedRoute)
 
 _KINDS = (JSON, NPY, NPZ, *ROWS, TEXT)
+_UNOBSERVED = str(UNOBSERVED["name"]).lower().encode()
+_SHORT_FIELDS_BYTES = 1024  # of a request beside its rows
 _SHORT_ENTRIES = 10_000  # of an answer, which are written in a millisecond or two
 
 
@@ -68,22 +80,31 @@ async def predict(request: Request, model: ModelName) -> Response:
         head = {"request_id": request_id(request), **reply.head()}
         return columns_response(head, reply.outputs, wanted_type(request), reply.classes)
 
-    order = partial(_order, request, model, asked_version(request))
+    version = asked_version(request)
+    order = partial(_order, model, version)
 
     def start(received: Received) -> Job[PredictReply] | JobFact:
         """Queue what a body asks; a pool makes it long work."""
-        asked, application = order(received), received.held.application
+        named = _observed_as(request, received)
+        asked, application = order(received, _fields(received), named), received.held.application
         if asked.pool is not None:
             return application.jobs.predict(asked, received.caller)
         return application.ask(asked, **_queued(received))
 
     def at_once(received: Received) -> Job[PredictReply] | None:
-        if received.kind != JSON:
+        """Queue what a short body asks, in the way of one that was like it where there was one."""
+        if received.kind not in (JSON, NPY):
             return None
-        asked = order(received)
-        if asked.pool is not None:
-            return None
-        return received.held.application.ask.at_once(asked, **_queued(received))
+        ask, queued = received.held.application.ask, _queued(received)
+        fields, named = _fields(received), _observed_as(request, received)
+        key = _likeness(received, fields, named)
+        if key is not None:
+            rows = cast(Inputs, fields["inputs"])
+            job = ask.again(model, version, key, rows, named, **queued)
+            if job is not None:
+                return job
+        asked = order(received, fields, named)
+        return None if asked.pool is not None else ask.at_once(asked, key, **queued)
 
     return await answered(request, _KINDS, start, answer, AtOnce(at_once, _is_short))
 
@@ -96,23 +117,48 @@ def _is_short(reply: PredictReply) -> bool:
     return num_entries(reply.outputs) <= _SHORT_ENTRIES
 
 
-def _order(request: Request, model: str, version: str, received: Received) -> PredictOrder:
-    """What a body asks."""
-    options: PredictOptions
-    rows: dict[str, Inputs | TableFile] = {}
+def _observed_as(request: Request, received: Received) -> str | None:
+    """The id under which monitoring keeps what is answered; None: it does not.
+
+    It is known only now: a digest of the body, where the caller names none.
+    """
+    is_observed = received.held.settings.monitoring and header(request.scope, _UNOBSERVED) is None
+    return request_id(request) if is_observed else None
+
+
+def _fields(received: Received) -> Mapping[str, object]:
+    """What a body says: all fields of JSON, else the rows alone."""
+    if received.kind != JSON:
+        return {"inputs": _read_rows(received)}
+    no_query(received.query)
+    return parse_json(received.body, received.held.settings.max_rows)
+
+
+def _likeness(
+    received: Received, fields: Mapping[str, object], named: str | None
+) -> Hashable | None:
+    """What requests have in common that differ in their rows alone; None where it is long."""
+    if "inputs" not in fields:
+        return None
+    said: object = received.query
     if received.kind == JSON:
-        no_query(received.query)
-        fields = parse_json(received.body, received.held.settings.max_rows)
-        options = read_fields(PredictBody, fields)
-        rows_or_pool(fields)
-    else:
-        options = read_query(PredictOptions, received.query)
-        rows["inputs"] = _read_rows(received)
-    # known only now: a digest of the body, where the caller names none
-    is_observed = received.held.settings.monitoring and UNOBSERVED["name"] not in request.headers
-    named = request_id(request) if is_observed else None
+        said = {name: value for name, value in fields.items() if name != "inputs"}
+    written = orjson.dumps(said) if said else b""
+    is_short = len(written) <= _SHORT_FIELDS_BYTES
+    return (written, received.kind, named is None) if is_short else None
+
+
+def _order(
+    model: str, version: str, received: Received, fields: Mapping[str, object], named: str | None
+) -> PredictOrder:
+    """What a body asks."""
     beside = {"model": model, "version": version, "request_id": named}
-    return order_of(PredictOrder, options, **rows, **beside)
+    if received.kind != JSON:
+        options = read_query(PredictOptions, received.query)
+        return order_of(PredictOrder, options, **fields, **beside)
+    order = read_order(PredictOrder, PredictBody, fields, **beside)
+    rows_or_pool(fields)
+    return order
 
 
 def _read_rows(received: Received) -> Inputs | TableFile:

@@ -6,6 +6,7 @@ that says what was expected, what was got, and the remedy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TypeAlias
@@ -81,23 +82,32 @@ def read_rows(inputs: Inputs, manifest: Manifest) -> dict[str, Tensor]:
 
 def _read(rows: Rows, spec: InputSpec) -> Tensor:
     array = _as_array(rows, spec)
+    if array.size == 0 or not _fits(array.shape, spec):
+        raise _misshapen(array.shape, spec)
+    return _as_tensor(array, spec)
+
+
+def _fits(shape: tuple[int, ...], spec: InputSpec) -> bool:
+    if shape[1:] == spec.shape:
+        return True
+    return len(shape) == len(spec.shape) + 1 and all(
+        isinstance(wanted, str) or wanted == size
+        for wanted, size in zip(spec.shape, shape[1:], strict=True)
+    )
+
+
+def _misshapen(shape: tuple[int, ...], spec: InputSpec) -> InputError:
     expected = f"({', '.join(['rows', *map(str, spec.shape)])})"
-    if array.size == 0:
-        none = "an empty one" if len(array) else "none"
-        raise InputError(
+    if math.prod(shape) == 0:
+        none = "an empty one" if shape[0] else "none"
+        return InputError(
             f"input `{spec.name}` expects at least one row, got {none}: send {expected}"
         )
-    fits = array.ndim == len(spec.shape) + 1 and all(
-        isinstance(wanted, str) or wanted == size
-        for wanted, size in zip(spec.shape, array.shape[1:], strict=True)
+    return InputError(
+        f"input `{spec.name}` expects rows of shape {_shape(spec.shape)}, got"
+        f" {_shape(shape[1:])} ({len(shape)} axes with the rows, {expected}"
+        f" wanted): {_remedy(shape, spec)}"
     )
-    if not fits:
-        raise InputError(
-            f"input `{spec.name}` expects rows of shape {_shape(spec.shape)}, got"
-            f" {_shape(array.shape[1:])} ({len(array.shape)} axes with the rows, {expected}"
-            f" wanted): {_remedy(array.shape, spec)}"
-        )
-    return _as_tensor(array, spec)
 
 
 def _as_array(rows: Rows, spec: InputSpec) -> NDArray[np.generic]:
@@ -196,7 +206,7 @@ def _where(array: NDArray[np.generic]) -> str:
 
 
 def _check_rows(rows: Mapping[str, int]) -> None:
-    if len(set(rows.values())) != 1:
+    if len(rows) > 1 and len(set(rows.values())) != 1:
         raise InputError(
             f"all inputs expect the same number of rows, got {dict(rows)}: leave the rest"
             " out, or send what is missing"

@@ -170,7 +170,7 @@ class Backlog:
         return self._jobs.total()
 
     def ahead_s(
-        self, line: WaitingLine, under_way: Iterable[Load], *, work: int = 1, own_s: float = 0.0
+        self, line: WaitingLine, under_way: Sequence[Load], *, work: int = 1, own_s: float = 0.0
     ) -> float:
         """Seconds that a newcomer waits until it begins.
 
@@ -184,6 +184,8 @@ class Backlog:
             work: its rows x samples.
             own_s: its seconds.
         """
+        if not under_way and not self._seconds:
+            return 0.0
         before = passed = 0.0
         busy = [0.0] * self._num_devices
         turns: defaultdict[str, float] = defaultdict(float)
@@ -238,6 +240,8 @@ def free_in_s(busy: Sequence[float], work_s: float) -> float:
         busy: seconds that each is busy already.
         work_s: seconds of the work, in parts that are small beside it.
     """
+    if len(busy) == 1:
+        return busy[0] + work_s
     ascending = sorted(busy)
     for count, next_s in enumerate([*ascending[1:], inf], start=1):
         level_s = (sum(ascending[:count]) + work_s) / count

@@ -5,7 +5,6 @@ Dimensions: B rows.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
@@ -116,7 +115,7 @@ class Job(Generic[T]):
     future: Future[T] = field(default_factory=Future)
     arrived_s: float = field(init=False)
     began_s: float | None = field(init=False, default=None)
-    _is_abandoned: threading.Event = field(default_factory=threading.Event)
+    _is_abandoned: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.arrived_s = self.clock()
@@ -133,7 +132,7 @@ class Job(Generic[T]):
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more: drop it, or end it at its next check."""
-        self._is_abandoned.set()
+        self._is_abandoned = True
         if self.future.cancel():
             self.reservation.release()
 
@@ -144,7 +143,7 @@ class Job(Generic[T]):
             CancelledError: it was abandoned.
             DeadlineError: its deadline passed.
         """
-        if self._is_abandoned.is_set():
+        if self._is_abandoned:
             raise CancelledError
         if self.deadline_s is not None and self.clock() > self.deadline_s:
             raise DeadlineError(
