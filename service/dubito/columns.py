@@ -175,14 +175,18 @@ def num_entries(columns: Mapping[str, Column]) -> int:
     """Numbers, names and flags of all columns together."""
     count = 0
     for column in columns.values():
-        if isinstance(column, np.ndarray):
+        if column is None:
+            continue
+        if type(column) is np.ndarray:  # which most are
             count += column.size
         elif isinstance(column, list):
             count += len(column)
         elif isinstance(column, Mapping):
             count += num_entries(column)
-        elif column is not None:
-            count += column.is_null.size if isinstance(column, ClassNames) else column.array().size
+        elif isinstance(column, ClassNames):
+            count += column.is_null.size
+        else:
+            count += column.size if isinstance(column, np.ndarray) else column.array().size
     return count
 
 

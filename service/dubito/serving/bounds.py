@@ -52,12 +52,11 @@ class Bounds:
             InputError: too many, or none that the network takes.
         """
         for rows in inputs.values() if isinstance(inputs, Mapping) else [inputs]:
-            if isinstance(rows, Sequence) and not isinstance(
-                rows, str
-            ):  # counted before millions of lists become an array
-                self._check_rows(len(rows))
-        limit = self.settings.max_rows
-        images = ImageBounds.of(self.settings.max_image_pixels, self.settings.max_body_bytes)
+            if isinstance(rows, Sequence) and not isinstance(rows, str):
+                self._check_rows(len(rows))  # before millions of lists become an array
+        limit, images = self.settings.max_rows, None
+        if engine.manifest.preprocess is not None:
+            images = ImageBounds.of(self.settings.max_image_pixels, self.settings.max_body_bytes)
         read = read_rows(
             *(engine, inputs, limit),
             preprocess=order.preprocess,

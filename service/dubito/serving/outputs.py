@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -306,11 +306,13 @@ def _shared_columns(
     prediction: Prediction, served: Served, calibration: Calibration | None
 ) -> Columns:
     """The columns that all heads have."""
+    known: list[NDArray[np.float64]] = []
 
-    @cache
     def strangeness() -> NDArray[np.float64]:
         assert calibration is not None
-        return calibration.ood_scores(served.source)
+        if not known:
+            known.append(calibration.ood_scores(served.source))
+        return known[0]
 
     def ood() -> Column:
         return None if calibration is None else flagged(calibration.ood, strangeness())

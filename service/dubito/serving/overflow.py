@@ -9,6 +9,7 @@ Dimensions: B rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +51,9 @@ def warn_of_overflow(columns: Mapping[str, Column], warnings: list[str]) -> None
         columns: of the reply, and those behind them.
         warnings: to add to.
     """
-    if all(map(_is_whole, columns.values())):
-        return
+    with np.errstate(invalid="ignore", over="ignore"):
+        if all(map(_is_whole, columns.values())):
+            return
     overflowing = {
         name: null for name, column in columns.items() if (null := _null_rows(column)).any()
     }
@@ -66,8 +68,8 @@ def warn_of_overflow(columns: Mapping[str, Column], warnings: list[str]) -> None
 
 def _is_whole(column: Column) -> bool:
     """Whether a column is seen at once to hold no null; the others are looked through."""
-    if isinstance(column, np.ndarray):
-        return column.dtype.kind != "f" or bool(np.isfinite(column).all())
+    if isinstance(column, np.ndarray):  # a sum is finite only where all its terms are
+        return column.dtype.kind != "f" or isfinite(np.add.reduce(column, axis=None))
     if isinstance(column, list):
         return None not in column
     if isinstance(column, Packed):

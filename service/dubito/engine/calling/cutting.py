@@ -8,8 +8,8 @@ Dimensions: T samples, B rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import is_dataclass, replace
-from typing import Any, TypeVar, cast
+from dataclasses import is_dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -45,11 +45,13 @@ def in_one(predictions: Sequence[Prediction]) -> Prediction:
 
 def _made(parts: Sequence[P], make: Callable[[Sequence[Column], int], Column]) -> P:
     """The first part with every column made of those of all parts."""
-    columns: dict[str, object] = {}
+    columns = dict(vars(parts[0]))
     for name, value in vars(parts[0]).items():
         if isinstance(value, np.ndarray):
             values = [getattr(part, name) for part in parts]
             columns[name] = make(values, 1 if name in _PASSES else 0)
         elif name == "positions" and is_dataclass(value):
             columns[name] = _made([getattr(part, name) for part in parts], make)
-    return cast(P, replace(cast(Any, parts[0]), **columns))
+    made = object.__new__(type(parts[0]))  # what was checked is not checked again
+    vars(made).update(columns)
+    return made
