@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,10 @@ def factors_of_weights(network: nn.Module, x: Tensor) -> Tensor:
     return network.head(network.dropout(turned @ torch.linalg.eigh(covariance)[1]))
 
 
+def an_array_of_numpy(network: nn.Module, x: Tensor) -> Tensor:
+    return network.head(network.dropout(network.inner(x + x.new_tensor(np.arange(8.0)))))
+
+
 LOOKING = [
     a_rate_read_as_a_number,
     a_branch_on_a_parameter,
@@ -93,6 +98,7 @@ LOOKING = [
     parts_that_are_equal,
     weights_changed_by_a_mask,
     factors_of_weights,
+    an_array_of_numpy,
 ]
 
 

@@ -3,7 +3,9 @@
 The moments of T passes of the engine and of N eager ones are compared by z-scores: of means with
 their standard errors, of deviations with theirs under normality. Under equality the largest of
 some dozen |z| stays below `MOST` but for one case in ten thousand; outputs have heavier tails than
-the normal, so the bound is wide.
+the normal, so the bound is wide. Where it is passed, as by a map of thousands of numbers with heavy
+tails, eager passes of other seeds say how far they are from each other; beyond `APART` times that
+is unequal.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from tempfile import TemporaryDirectory
 
 import torch
 from benchmarks.zoo.cases import Build, Case
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dubito.engine import Engine, Sampling
 from dubito_nn import ExportError, export
 from dubito_nn.lifting.capture import set_mode
 
-PASSES, MOST = 256, 6.0
+PASSES, MOST, APART = 256, 6.0, 1.5
 
 
 def judged(build: Build) -> dict[str, object]:
@@ -60,24 +63,35 @@ def judged(build: Build) -> dict[str, object]:
             return {"state": "not loaded", "why": _first(error), **said}
     said |= start.said("load")
     try:
-        z = _largest_z(engine, case)
+        return {**said, **_compared(engine, case)}
     except Exception as error:
         return {"state": "not answered", "why": _first(error), **said}
-    said["z"] = round(z, 2)
-    return {"state": "equal" if z <= MOST else "unequal", **said}
 
 
-def _largest_z(engine: Engine, case: Case) -> float:
-    """The largest |z| of means and deviations, of two rows."""
+def _compared(engine: Engine, case: Case) -> dict[str, object]:
+    """Whether two rows have the same moments, and the largest |z|."""
     rows = case.rows(2)
     names = [spec.name for spec in engine.manifest.inputs]
     named = rows if isinstance(rows, dict) else dict(zip(names, rows, strict=True))
     ours = engine.sample(named, sampling=Sampling(PASSES, draw="iid")).double()
+    z = _largest_z(ours, _eager(case, 1).reshape(ours.shape))
+    if z <= MOST:
+        return {"state": "equal", "z": round(z, 2)}
+    usual = max(_largest_z(_eager(case, seed), _eager(case, seed + 1)) for seed in (2, 4))
+    state = "equal" if z <= APART * usual else "unequal"
+    return {"state": state, "z": round(z, 2), "z_of_eager": round(usual, 2)}
+
+
+def _eager(case: Case, seed: int) -> Tensor:
+    """Passes of the network itself, (T, rows, ...)."""
     set_mode(case.network, "sampling")
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     with torch.no_grad():
-        theirs = torch.stack([case.answered(rows) for _ in range(PASSES)]).double()
-    theirs = theirs.reshape(ours.shape)
+        return torch.stack([case.answered(case.rows(2)) for _ in range(PASSES)]).double()
+
+
+def _largest_z(ours: Tensor, theirs: Tensor) -> float:
+    """The largest |z| of means and deviations."""
     spread = (ours.var(0) / len(ours) + theirs.var(0) / len(theirs)).sqrt()
     scale = 1e-5 * max(1.0, float(theirs.abs().max()))
     mean_z = (ours.mean(0) - theirs.mean(0)).abs() / (spread + scale)

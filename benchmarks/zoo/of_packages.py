@@ -106,7 +106,7 @@ _LINES: list[Line] = [
     ("vit_pytorch.vit_3d.ViT", "video", _CLASSES,
      {**_VIT, **_D2, "image_size": 16, "image_patch_size": 8, "frames": 4, "frame_patch_size": 2,
       "patch_size": None}),
-    ("vit_pytorch.vivit.ViT", "video", _CLASSES,
+    ("vit_pytorch.vivit.ViViT", "video", _CLASSES,
      dict(image_size=16, image_patch_size=8, frames=4, frame_patch_size=2, num_classes=C, dim=16,
           spatial_depth=1, temporal_depth=1, heads=2, mlp_dim=24, **_D2)),
     ("mlp_mixer_pytorch.MLPMixer", "image", _CLASSES,

@@ -27,9 +27,9 @@ _SMALL: dict[str, object] = {
     **dict.fromkeys(("embedding_size", "word_embed_proj_dim", "d_embed", "projection_size"), 32),
     **dict.fromkeys(
         ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "num_blocks"),
-        2,
+        1,
     ),
-    **dict.fromkeys(("decoder_layers", "num_decoder_layers"), 2),
+    **dict.fromkeys(("decoder_layers", "num_decoder_layers"), 1),
     **dict.fromkeys(
         ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"), 4
     ),
@@ -205,10 +205,11 @@ def _shrink(config: object) -> None:
         elif isinstance(value, float) and value == 0 and any(rate in key for rate in _RATES):
             setattr(config, key, 0.1)
         elif key == "layer_types" and isinstance(value, (list, tuple)):
-            kinds = list(dict.fromkeys(value))
-            setattr(config, key, [kinds[0], kinds[-1]])
+            setattr(config, key, list(dict.fromkeys(value)))
         elif key in _SET:
             setattr(config, key, _SET[key])
+    if getattr(config, "layer_types", None):
+        config.num_hidden_layers = len(config.layer_types)  # a layer of each kind
 
 
 def _text(kind: str, config: hf.PreTrainedConfig) -> dict[str, Tensor]:
@@ -217,6 +218,7 @@ def _text(kind: str, config: hf.PreTrainedConfig) -> dict[str, Tensor]:
     mask = (torch.arange(LENGTH) < ends).long()
     ids = torch.randint(5, VOCABULARY, (ROWS, LENGTH))
     ids = torch.where(mask.bool(), ids, 1)
+    ids = torch.where(torch.arange(LENGTH) == ends - 1, 2, ids)  # the end of a sequence, by its id
     inputs = {"input_ids": ids, "attention_mask": mask}
     if kind in ("layoutlm", "lilt", "layoutlmv3", "layoutlmv2"):
         corners = torch.randint(0, 500, (ROWS, LENGTH, 2))

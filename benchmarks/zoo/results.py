@@ -16,8 +16,9 @@ _STATES = (
 )
 _RIGHTLY = re.compile(  # nothing that a graph f(x, ω) could stand for
     "no random operation|from Python's `random` or NumPy|seeds torch's random|data-dependent"
-    "|by the statistics of the batch"
+    "|by the statistics of the batch|^rows interact"
 )
+_LOOPS_OVER_ROWS = ("vit_pytorch:ats_vit.ViT",)  # with torch.unique of each
 _HEADS = ("Sequence", "Token", "Image", "Audio", "Video", "TimeSeries")
 _KINDS = ("sequence", "token", "image", "audio", "video", "segmentation", "series")
 Line = Mapping[str, object]
@@ -36,7 +37,8 @@ def state_of(line: Line) -> str:
     state = str(line["state"])
     if state != "refused":
         return state
-    return "refused rightly" if _RIGHTLY.search(str(line.get("why", ""))) else "refused wrongly"
+    is_right = line["name"] in _LOOPS_OVER_ROWS or _RIGHTLY.search(str(line.get("why", "")))
+    return "refused rightly" if is_right else "refused wrongly"
 
 
 def family(name: str) -> str:

@@ -199,9 +199,9 @@ def _lifted_and_point(
         deterministic: that it has no randomness.
         is_recorded: whether evaluation mode is recorded by itself in any case.
     """
-    sampling = captured.trace("sampling")
-    made = None if is_recorded else evaluated_of(sampling, captured)
-    lifted = lift(_recorded(captured, "sampling", sampling), captured, draw=True)
+    traced = captured.trace("sampling")
+    made = None if is_recorded else evaluated_of(traced, captured)
+    lifted = lift(_recorded(captured, "sampling", traced), captured, draw=True)
     _check_randomness([site.module_path for site in lifted.sites], deterministic)
     recorded = _recorded(captured, "evaluation", made)
     evaluated = lift(recorded, captured, draw=False)

@@ -33,7 +33,7 @@ from dubito_nn.lifting.explain import SKIPPED, explain, explain_rows, is_about_r
 from dubito_nn.lifting.isolation import own_generators, python_randomness
 from dubito_nn.lifting.known import known_values
 from dubito_nn.lifting.opaque import WholeRecurrence
-from dubito_nn.lifting.respelled import Respelled, sampled_by_rows
+from dubito_nn.lifting.respelled import Respelled, moved_nowhere, sampled_by_rows
 from dubito_nn.lifting.selected import PREFIX, Selected
 
 Mode = Literal["sampling", "evaluation"]
@@ -180,6 +180,7 @@ class Captured:
             WholeRecurrence(self.running),
             Respelled(),
             sampled_by_rows(),
+            moved_nowhere(),
             deciding,
             known as seen,
         ):

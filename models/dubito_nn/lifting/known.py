@@ -81,7 +81,8 @@ def known_values(unknown: Collection[Tensor]) -> Iterator[Looked]:
             seen.looked = True
         if func in _SHAPED_AS:  # which torch cannot record
             func, args, kwargs = _SHAPED_AS[func], [a for a in args if isinstance(a, Tensor)], {}
-        result = dispatch(self, func, types, args, kwargs)
+        with _unread(func, args):
+            result = dispatch(self, func, types, args, kwargs)
         if isinstance(result, FakeTensor):
             _learn(self.fake_tensor_converter, func, args, kwargs or {}, result)
         return result
@@ -93,14 +94,42 @@ def known_values(unknown: Collection[Tensor]) -> Iterator[Looked]:
         yield seen
 
 
+@contextmanager
+def _unread(func: torch._ops.OpOverload, args: Sequence[object]) -> Iterator[None]:
+    """While active, tensors whose numbers an operator cannot read, next to unknown ones, have none.
+
+    torch remembers the shapes that operators return, but not where the numbers of one are known.
+    """
+    tensors = [arg for arg in args if isinstance(arg, FakeTensor)]
+    held = [(tensor, tensor.constant) for tensor in tensors if tensor.constant is not None]
+    schema = getattr(func, "_schema", None)
+    if len(held) == len(tensors) or schema is None or schema.is_mutable:
+        held = []
+    for tensor, _ in held:
+        tensor.constant = None
+    try:
+        yield
+    finally:
+        for tensor, constant in held:
+            tensor.constant = constant
+
+
 def _know(converter: FakeTensorConverter, fake: FakeTensor, real: Tensor) -> None:
     is_plain = real.layout == torch.strided and real.device.type == "cpu" and not real.is_quantized
     if fake.constant is None and is_plain and real.numel() <= _MOST_NUMBERS:
         if fake._has_symbolic_sizes_strides:
             return
         with _disable_current_modes(), torch.no_grad():
-            fake.constant = torch._lazy_clone(real.detach())
+            fake.constant = _copied(real.detach())
         converter.add_constant_storage_mapping(fake)
+
+
+def _copied(real: Tensor) -> Tensor:
+    """A copy, made when one of the two is written to; memory of NumPy is copied at once."""
+    try:
+        return torch._lazy_clone(real)
+    except RuntimeError:
+        return real.clone()
 
 
 def _learn(

@@ -11,6 +11,7 @@ for a number of their own.
     fractional_max_pool2d(x, ...) windows that are gathered, and their maxima
     x.data                        x.detach(), whose writes the recorder sees
     law.sample((x.shape[0],))     with the rows in the shape as a symbol
+    self.inner.to(x.device)       self.inner, which is there already
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -63,6 +64,23 @@ def sampled_by_rows() -> Iterator[None]:
         return whole(self, sample_shape)  # type: ignore[no-any-return]
 
     with patch.object(Distribution, "_extended_shape", extended):
+        yield
+
+
+@contextmanager
+def moved_nowhere() -> Iterator[None]:
+    """While active, modules that are moved to where they are, the CPU, stay as they are."""
+    to: Callable[..., Any] = nn.Module.to
+
+    def stayed(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        held = {p.dtype for p in self.parameters() if p.is_floating_point()}
+        is_there = device is None or device.type == "cpu"
+        if is_there and (dtype is None or held <= {dtype}):
+            return self
+        return to(self, *args, **kwargs)  # type: ignore[no-any-return]
+
+    with patch.object(nn.Module, "to", stayed):
         yield
 
 

@@ -1,0 +1,123 @@
+"""The graph of evaluation mode made of the recording that samples, and where that cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dubito_nn import export
+from dubito_nn.lifting.capture import Captured, capture
+from dubito_nn.lifting.declared import Declared
+from dubito_nn.lifting.evaluated import evaluated
+from dubito_nn.lifting.example import read_example
+from dubito_nn.lifting.isolation import isolated
+from dubito_nn.lifting.lift import lift
+from dubito_nn.lifting.lower import lower
+from dubito_nn.program import to_json
+
+
+class Last(nn.Module):
+    """The last step of what a recurrent layer returns."""
+
+    def forward(self, returned: tuple[Tensor, object]) -> Tensor:
+        return returned[0][:, -1]
+
+
+class Branching(nn.Module):
+    """Something else than dropout differs between the modes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.dropout = nn.Linear(4, 3), nn.Dropout(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.dropout(self.inner(x))
+        return x if self.training else 2 * x
+
+
+class Noisy(nn.Module):
+    """Noise in sampling mode alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x + torch.randn_like(x) if self.training else x)
+
+
+class Moving(nn.Module):
+    """A layer that is brought to its input in every pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.dropout = nn.Linear(4, 3), nn.Dropout(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.inner.to(x.device, x.dtype)(x))
+
+
+def captured_of(network: nn.Module, x: Tensor) -> Captured:
+    return capture(
+        network,
+        read_example(network, x, None),
+        declared=Declared("classification", "logits", None, None, None),
+        output_name=None,
+        features=None,
+    )
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "attention": (
+        lambda: nn.Sequential(
+            nn.TransformerEncoderLayer(8, 2, 12, 0.1, batch_first=True), nn.Flatten()
+        ),
+        (3, 8),
+    ),
+    "recurrent layers": (
+        lambda: nn.Sequential(nn.LSTM(4, 6, 2, dropout=0.3, batch_first=True), Last()),
+        (5, 4),
+    ),
+    "channels and a batch-norm": (
+        lambda: nn.Sequential(
+            *(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)),
+            *(nn.Dropout2d(), nn.Flatten()),
+        ),
+        (1, 4, 4),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_switching_dropout_off_in_a_recording_is_recording_evaluation_mode(name: str) -> None:
+    make, shape = NETWORKS[name]
+    captured = captured_of(make(), torch.randn(4, *shape))
+    with isolated():
+        made = evaluated(captured.trace("sampling"), captured)
+        assert made is not None
+        graphs = [
+            lift(lower(recorded), captured, draw=False).program
+            for recorded in (made, captured.trace("evaluation"))
+        ]
+    assert to_json(graphs[0]) == to_json(graphs[1])
+
+
+def test_noise_beside_dropout_has_evaluation_mode_recorded() -> None:
+    captured = captured_of(Noisy(), torch.randn(4, 4))
+    with isolated():
+        assert evaluated(captured.trace("sampling"), captured) is None
+
+
+@pytest.mark.parametrize("kind", [Branching, Noisy, Moving])
+def test_the_point_graph_is_the_network_in_evaluation_mode(
+    kind: type[nn.Module], tmp_path: Path
+) -> None:
+    network, x = kind(), torch.randn(4, 4)
+    bundle = export(network, x, tmp_path / "n.dubito", task="classification", output="logits")
+    with torch.no_grad():
+        made = bundle.point.run({"x": x}, bundle.weights)["output"]
+        torch.testing.assert_close(made, network.eval()(x))
