@@ -50,6 +50,17 @@ class Noisy(nn.Module):
         return self.inner(x + torch.randn_like(x) if self.training else x)
 
 
+class Always(nn.Module):
+    """Dropout in both modes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(self.inner(x), 0.3)
+
+
 class Moving(nn.Module):
     """A layer that is brought to its input in every pass."""
 
@@ -106,8 +117,11 @@ def test_switching_dropout_off_in_a_recording_is_recording_evaluation_mode(name:
     assert to_json(graphs[0]) == to_json(graphs[1])
 
 
-def test_noise_beside_dropout_has_evaluation_mode_recorded() -> None:
-    captured = captured_of(Noisy(), torch.randn(4, 4))
+@pytest.mark.parametrize("kind", [Noisy, Always])
+def test_what_is_more_than_a_dropout_that_ends_has_evaluation_mode_recorded(
+    kind: type[nn.Module],
+) -> None:
+    captured = captured_of(kind(), torch.randn(4, 4))
     with isolated():
         assert evaluated(captured.trace("sampling"), captured) is None
 

@@ -12,6 +12,7 @@ the graph with the network in evaluation mode, and where they differ it is recor
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import fx
@@ -19,6 +20,7 @@ from torch.export import ExportedProgram
 
 from dubito_nn.lifting.capture import Captured
 from dubito_nn.lifting.opaque import recurrent_operators
+from dubito_nn.lifting.recording import DrawRecorder
 from dubito_nn.lifting.rules import is_random
 
 aten = torch.ops.aten
@@ -38,7 +40,7 @@ def evaluated(recorded: ExportedProgram, captured: Captured) -> ExportedProgram 
         recorded: in sampling mode, not lowered yet.
         captured: the network.
     """
-    if captured.has_looked or captured.row_ranges or _writes(recorded):
+    if captured.has_looked or captured.row_ranges or _writes(recorded) or _draws(captured):
         return None
     recurrent = recurrent_operators()
     graph = fx.Graph()
@@ -65,6 +67,14 @@ def _writes(recorded: ExportedProgram) -> bool:
     """Whether the network writes to a buffer, or returns more than what is served."""
     kinds = {spec.kind.name for spec in recorded.graph_signature.output_specs}
     return kinds != {"USER_OUTPUT"}
+
+
+def _draws(captured: Captured) -> bool:
+    """Whether the network rolls dice in evaluation mode, or does not run there."""
+    with DrawRecorder(captured.running) as recorder, suppress(Exception):
+        captured.run(captured.example, "evaluation")
+        return bool(recorder.draws)
+    return True
 
 
 def _switch_off(node: fx.Node, position: int) -> None:
