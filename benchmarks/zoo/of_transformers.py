@@ -102,6 +102,9 @@ _OF: dict[str, dict[str, object]] = {
                  "feed_forward_size": 32, "attention_head_size": 8},
     "beit": {"out_indices": [1, 2, 3, 4], "num_hidden_layers": 4},
     "data2vec-vision": {"out_indices": [1, 2, 3, 4], "num_hidden_layers": 4},
+    "vjepa2": {"crop_size": SIDE, "pred_hidden_size": 24, "pred_num_hidden_layers": 1,
+               "pred_num_attention_heads": 2, "num_pooler_layers": 1},
+    "data2vec-audio": {"apply_spec_augment": False},
     "timesformer": {"num_frames": FRAMES},
     "vivit": {"tubelet_size": [2, 8, 8], "num_frames": FRAMES},
     "videomae": {"tubelet_size": 2, "num_frames": FRAMES},
@@ -174,7 +177,8 @@ def _case(head: str, kind: str, name: str) -> Case:
         channels = config.num_input_channels
         inputs = {"past_values": torch.randn(ROWS, config.context_length, channels)}
     else:
-        side = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
+        size = getattr(config, "image_size", None) or config.crop_size
+        side = size if isinstance(size, int) else size[0]
         frames = getattr(config, "num_frames", FRAMES)
         inputs = {"pixel_values": torch.randn(ROWS, frames, 3, side, side)}
         if kind == "vjepa2":
