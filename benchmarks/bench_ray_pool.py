@@ -51,6 +51,7 @@ def main() -> None:
             "DUBITO_DATA_DIR": str(folder / "data"),
             "DUBITO_NUM_SAMPLES": "16",
             "DUBITO_JOB_CHECKPOINT_MS": "500",
+            "RAY_ADDRESS": "local",  # a cluster that ends with the command
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         _export(folder / "mlp.dubito")

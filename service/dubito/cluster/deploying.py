@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, HTTPOptions, RequestRouterConfig
+from ray.serve.context import _get_global_client
 
 from dubito.cluster.autoscaling import policy
 from dubito.cluster.joining import Joined, check_storage, joined
@@ -67,7 +68,7 @@ def deployed(settings: Settings, address: str | None, replica: type = Replica) -
     _check(settings)
     with joined(address) as cluster:
         check_storage(settings, cluster)
-        port = settings.port or _free_port(settings.host)
+        port = _port(settings)
         try:
             _start(settings, port)
             most = _deploy(settings, cluster, replica)
@@ -154,6 +155,24 @@ def _deploy(settings: Settings, cluster: Joined, replica: type) -> int:
     )
     serve.run(deployment.bind(settings.model_copy(update=own)), name=NAME, route_prefix="/")
     return most
+
+
+def _port(settings: Settings) -> int:
+    """Where Serve listens on the cluster already, else the port of the settings, else a free one.
+
+    Raises:
+        InputError: it listens somewhere else than the settings say.
+    """
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return settings.port or _free_port(settings.host)
+    host, port = client.http_config.host, int(client.http_config.port)
+    if (settings.host, settings.port or port) != (host, port):
+        raise InputError(
+            f"port {settings.port} of {settings.host}: expected port {port} of {host}, where Ray "
+            "Serve listens on this cluster already: ask for that one, or end Serve there first"
+        )
+    return port
 
 
 def _free_port(host: str) -> int:
