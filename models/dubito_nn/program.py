@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 import torch
@@ -82,7 +83,7 @@ class Node:
         yield from references((*self.args, *self.kwargs.values()))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Program:
     """A pure function of inputs, weights and draws: nodes in order, and what they return."""
 
@@ -112,7 +113,7 @@ class Program:
             watch: is shown every node with its value, in order.
         """
         values: dict[str, Value] = {}
-        last_use = self.last_uses()
+        last_use = self.last_uses
         for position, node in enumerate(self.nodes):
             values[node.name] = step(node, values, inputs, weights, draws, device)
             if watch is not None:
@@ -121,7 +122,8 @@ class Program:
                 del values[name]
         return {key: _as_tensor(values[name]) for key, name in self.outputs.items()}
 
-    def last_uses(self) -> dict[int, list[str]]:
+    @cached_property
+    def last_uses(self) -> Mapping[int, Sequence[str]]:
         """Names of the values that are read for the last time, by position of the reader."""
         last = {node.name: position for position, node in enumerate(self.nodes)}
         for position, node in enumerate(self.nodes):

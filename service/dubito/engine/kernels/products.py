@@ -89,7 +89,7 @@ def outputs_of(
 ) -> dict[str, Tensor]:
     """All outputs of a program without draws, by name."""
     values: dict[str, Value] = {}
-    dying = program.last_uses()
+    dying = program.last_uses
     for position, node in enumerate(program.nodes):
         values[node.name] = compute(node, values, inputs, weights, None, device)
         for name in dying.get(position, ()):

@@ -77,7 +77,7 @@ class Propagation:
                 known = cast("Mapping[str, Value]", self._constants)
                 self._constants[node.name] = step(node, known, {}, weights, None, device)
         self._nodes = [node for node in program.nodes if node.name not in self._constants]
-        self._dying = Program(tuple(self._nodes), program.outputs).last_uses()
+        self._dying = Program(tuple(self._nodes), program.outputs).last_uses
         self._squares: dict[str, Tensor] = {}
         self._directions: dict[tuple[str, bool], Directions] = {}
         self._draws: dict[tuple[object, ...], dict[str, Held]] = {}

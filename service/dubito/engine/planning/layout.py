@@ -164,7 +164,7 @@ def peak_row_bytes(
         row_bytes: by node name.
         lasting: names that stay alive to the end.
     """
-    dying = Program(tuple(nodes), {name: name for name in lasting}).last_uses()
+    dying = Program(tuple(nodes), {name: name for name in lasting}).last_uses
     made = {node.name for node in nodes}
     wanted = {name for node in nodes for name in node.references()}
     alive = sum(row_bytes[name] for name in wanted - made)

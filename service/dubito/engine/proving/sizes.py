@@ -70,7 +70,7 @@ def check_sizes(
         BundleRefusedError: naming the node.
     """
     measured = _Measured(limits)
-    dying = program.last_uses()
+    dying = program.last_uses
     values: dict[str, Value] = {}
     on_meta = {name: tensor.to(META) for name, tensor in rows.items()}
     weights_on_meta = {key: tensor.to(META) for key, tensor in weights.items()}

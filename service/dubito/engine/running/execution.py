@@ -242,7 +242,7 @@ class Execution:
         """Names of the values that a part no longer needs, by the position of their last reader."""
         if wanted not in self._last_uses:
             made = {node.name for node in nodes}
-            last = Program(tuple(nodes), {name: name for name in wanted}).last_uses()
+            last = Program(tuple(nodes), {name: name for name in wanted}).last_uses
             self._last_uses[wanted] = {
                 position: [name for name in names if name in made]
                 for position, names in last.items()

@@ -57,7 +57,7 @@ class Linearisation:
         last = before_softmax(self.program, self.output)
         self._is_cut = last != self.program.outputs["output"]
         self._graph = pruned(Program(self.program.nodes, {"output": last}))
-        self._dying = self._graph.last_uses()
+        self._dying = self._graph.last_uses
 
     def blocks(
         self, rows: Mapping[str, Tensor], budget_bytes: int, check: Check | None
