@@ -80,7 +80,7 @@ def _cases() -> dict[str, Case]:
     cases = {
         f"c{classes}-b{batch}": Case(f"{classes:,} classes", partial(Hidden, classes), (64,), batch)
         for classes in (2, 10, 30, 100, 300, 1000, 3000)
-        for batch in ((32,) if classes == 1000 else (1, 16, 128))
+        for batch in ((1, 16, 32, 128) if classes == 1000 else (1, 16, 128))
     }
     on_pixels = {"output": "logits", "class_axis": 1}
     cases["map"] = Case(
@@ -136,6 +136,7 @@ def _measured(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         return numbers(passes) if task == "regression" else figures(passes, case.class_axis)
 
     sides: dict[str, Callable[[Tensor], object]] = {
+        "before": engine.predict,  # so that the next finds the caches as those after it do
         "sample": engine.sample,
         "predict": engine.predict,
         "asked": partial(engine.predict, outputs=("mean", "mutual_information")),
@@ -148,7 +149,9 @@ def _measured(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         "outputs": case.name,
         "batch": case.batch,
         "seconds": {
-            name: float(np.quantile(timing.seconds, 0.25)) for name, timing in timed.items()
+            name: float(np.quantile(timing.seconds, 0.25))
+            for name, timing in timed.items()
+            if name != "before"
         },
     }
 
@@ -189,7 +192,7 @@ def _section(result: dict[str, Any]) -> str:
         cells = [row["outputs"], str(row["batch"]), *(f"{t:.3g}" for t in times)]
         cells += [f"{predict / sample:.2f}", f"{predict - sample:.2f}", f"{loop / predict:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", footer(result)]
+    lines += ["", f"{footer(result)} Shared machine, processor time."]
     return "\n".join(lines)
 
 

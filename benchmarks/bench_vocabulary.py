@@ -86,7 +86,7 @@ def main() -> None:
 
 def _passes(engine: Engine, row: Tensor, sampling: Sampling) -> None:
     """One pass after the other, none of them kept."""
-    (tile,) = engine.pieces("shared", {"tokens": row}).lean().tiles({"tokens": row}, sampling, None)
+    (tile,) = engine.pieces("shared", {"tokens": row}).lean.tiles({"tokens": row}, sampling, None)
     for raw in tile.passes(range(sampling.num_samples)):
         del raw
 

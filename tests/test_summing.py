@@ -23,10 +23,14 @@ from dubito.engine.heads.logits import probabilities, to_sum
 from dubito.engine.heads.numbers import log_variance
 from dubito.engine.heads.scaling import Isotonic, Scaling, Vector
 from dubito.engine.summing.compiled import is_used, left_out
+from dubito.engine.summing.compiled.at_once import FiguresWanted, class_columns, number_columns
 from dubito.engine.summing.compiled.classes import CompiledClassSums
 from dubito.engine.summing.compiled.figures import classification as compiled_figures
+from dubito.engine.summing.compiled.lean import LeanClassSums
+from dubito.engine.summing.compiled.lean import figures as lean_figures
 from dubito.engine.summing.compiled.numbers import CompiledNumberSums
 from dubito.engine.summing.figures import QUIET, classification, regression
+from dubito.engine.summing.logits import Logits
 from dubito.engine.summing.sheet import on_host
 from dubito.engine.summing.statistics import (
     ClassificationSums,
@@ -170,6 +174,39 @@ def test_every_output_and_scaling_is_summed_as_by_the_reference(
     check_same(found, columns_of(reference(0.2, output, scaling), raw))
 
 
+@pytest.mark.parametrize("count", [2, 17, 64, 130])
+@pytest.mark.parametrize("output", ["logits", "probs", "sigmoid_logits"])
+@pytest.mark.parametrize("left", [None, 0.2])
+@pytest.mark.parametrize("shape", [(1, 4), (7, 4), (3, 300), (3, 5, 4), (2, 6, 3, 4)])
+def test_a_small_call_is_told_at_once_what_sums_say(
+    count: int, output: str, left: float | None, shape: tuple[int, ...]
+) -> None:
+    shape = (*shape[:-1], 1) if output == "sigmoid_logits" else shape
+    raw = torch.randn(count, *shape, generator=torch.Generator().manual_seed(count))
+    raw = raw.softmax(-1) if output == "probs" else raw
+    raw = raw.transpose(1, -1).contiguous().transpose(1, -1) if len(shape) > 2 else raw
+    find = partial(to_sum, output=output, scaling=0.5)
+    for is_lean in (False, True):
+        found = class_columns(find(raw), FiguresWanted(left, 8, is_mean=True, is_lean=is_lean))
+        assert found is not None
+        sums = (
+            LeanClassSums(find, is_mean=True)
+            if is_lean
+            else CompiledClassSums(find, left, 8, is_mean=True)
+        )
+        sums.add(raw, is_last=True)
+        figures = lean_figures if is_lean else compiled_figures
+        for name, column in figures(sums.sums(), sums.draws()).items():
+            np.testing.assert_allclose(found[name], column, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+def test_a_large_call_and_sizes_found_elsewhere_are_summed_first() -> None:
+    wanted, few = FiguresWanted(0.2, 64, is_mean=False, is_lean=False), logits(4)
+    assert class_columns(Logits(torch.zeros(2**18 + 1, 1, 1)), wanted) is None
+    assert class_columns(Logits(few, sizes=few[..., :2]), wanted) is None
+    assert class_columns(Logits(few), wanted) is not None
+
+
 @pytest.mark.parametrize("classes", [2, 10, 31, 100, 255, 257])
 def test_a_row_has_the_same_bits_alone_and_among_others(classes: int) -> None:
     raw = logits(64, rows=70, classes=classes)
@@ -231,6 +268,9 @@ def test_compiled_loops_sum_a_regression_as_the_reference_does(
     whole = ReferenceSums(parts, RegressionSums(left))
     whole.add(raw, is_last=True)
     wanted = regression(on_host(whole.sums()), whole.draws())
+    ((mean, beside),) = parts(raw)
+    for name, column in number_columns(mean, beside, left).items():
+        np.testing.assert_allclose(column, wanted[name], rtol=1e-5, err_msg=name)
     for name, column in regression(in_chunks.sums(), in_chunks.draws()).items():
         np.testing.assert_allclose(column, wanted[name], rtol=1e-5, err_msg=name)
         if name == "mean":

@@ -152,7 +152,7 @@ class Plans:
         if limit_s == 0 or (known is not None and known.is_whole):
             return known
         with running(self.device):
-            passes = planned if planned.has_room else planned.lean()
+            passes = planned if planned.has_room else planned.lean
             timed = timed_passes(passes, rows, sampling, known, limit_s)
         findings.put(about, timed.to_json())
         return timed

@@ -59,4 +59,4 @@ class EngineCall:
     @property
     def num_rows(self) -> int:
         """Number of rows, B."""
-        return len(next(iter(self.rows.values())))
+        return next(iter(self.rows.values())).shape[0]

@@ -53,7 +53,7 @@ def tiles(engine: Engine, call: EngineCall) -> Iterator[Tile]:
     """Some rows after the others, each with what is computed of them once."""
     pieces = engine.pieces(call.sampling.masks, call.rows)
     if call.is_lean(engine.head):
-        pieces = pieces.lean()
+        pieces = pieces.lean
     for tile in pieces.tiles(call.rows, call.sampling, call.check):
         if call.seen is not None:
             call.seen(tile)

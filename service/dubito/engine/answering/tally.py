@@ -24,6 +24,11 @@ from dubito.engine.summing.figures import Draws
 from dubito.engine.summing.sheet import Sheet, on_host, tensors
 from dubito.engine.summing.statistics import RunningSums
 
+_FEW = 2**16  # numbers of passes, below which no sums are made before all have come
+
+
+_NOTHING = torch.empty(0)
+
 
 @dataclass
 class Waiting:
@@ -32,7 +37,7 @@ class Waiting:
     One by one they would lie scattered between what a chunk takes and frees, and hold its memory.
     """
 
-    _held: Tensor = field(default_factory=partial(torch.empty, 0))
+    _held: Tensor = _NOTHING
     _count: int = 0
 
     def add(self, raw: Tensor) -> None:
@@ -59,10 +64,15 @@ class Waiting:
         """How many passes wait."""
         return self._count
 
+    @property
+    def all(self) -> Tensor:
+        """The passes that wait."""
+        return self._held[: self._count]
+
     def taken_out(self, count: int) -> Tensor:
         """Return the first of the passes that wait."""
         raw, rest = self._held[:count], self._held[count : self._count]
-        self._held, self._count = rest.clone() if len(rest) else torch.empty(0), len(rest)
+        self._held, self._count = rest.clone() if len(rest) else _NOTHING, len(rest)
         return raw
 
 
@@ -84,14 +94,17 @@ class Tally:
     keeps_samples: bool = False
     is_lean: bool = False
     _sums: RunningSums | None = None
+    _has_summed: bool = False
     _waiting: Waiting = field(default_factory=Waiting)
     _samples: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def add(self, raw: Tensor) -> None:
         """Take in the next passes, in order of t."""
-        if self._sums is None:
-            self._sums = self._no_sums(raw.device)
         self._waiting.add(raw)
+        if self._sums is None:
+            if self._waiting.size < _FEW:
+                return
+            self._sums = self._no_sums(raw.device)
         whole = self._waiting.count // self._sums.step * self._sums.step
         if whole and self._waiting.size >= self._sums.enough:
             self._take_in(whole, is_last=False)
@@ -99,9 +112,9 @@ class Tally:
     @property
     def sums(self) -> RunningSums:
         """The sums of all passes, after which no more come."""
-        assert self._sums is not None
-        if self._waiting.size:
+        if self._waiting.count:
             self._take_in(self._waiting.count, is_last=True)
+        assert self._sums is not None
         return self._sums
 
     def _no_sums(self, device: torch.device) -> RunningSums:
@@ -111,8 +124,10 @@ class Tally:
 
     def _take_in(self, count: int, *, is_last: bool) -> None:
         """Sum what waits: together, since many small operators cost more than a few."""
-        assert self._sums is not None
         raw = self._waiting.taken_out(count)
+        if self._sums is None:
+            self._sums = self._no_sums(raw.device)
+        self._has_summed = True
         self._sums.add(raw, is_last=is_last)
         if self.keeps_samples:
             for parts in self.head.parts(raw, self.scaling):
@@ -121,12 +136,24 @@ class Tally:
 
     def columns(self) -> Columns:
         """Every column, by its name in a prediction."""
-        columns = self.figures(on_host(self.sums.sums()))
+        columns = self._at_once() or self.figures(on_host(self.sums.sums()))
         if self.is_lean:
             left = self.head.spread_columns.items()
             columns |= {name: left_out(columns[like].shape) for name, like in left}
         for name, chunks in self._samples.items():
             columns[name] = torch.cat(chunks).cpu().numpy()
+        return columns
+
+    def _at_once(self) -> Columns | None:
+        """The columns of passes of which none is summed yet, where they are few."""
+        if self.keeps_samples or self._has_summed or not self._waiting.count:
+            return None
+        raw = self._waiting.all
+        left = None if self.is_lean else self.left
+        columns = self.head.columns_at_once(raw, left, self.scaling, is_lean=self.is_lean)
+        if columns is None:
+            return None
+        columns["num_samples_used"] = np.full(raw.shape[1], float(raw.shape[0]))
         return columns
 
     def sheet(self) -> Sheet:
@@ -143,15 +170,15 @@ class Tally:
 
         Of passes so far, of which there are whole blocks of 16, or all.
         """
-        assert self._sums is not None
-        if self._waiting.size:
+        if self._waiting.count:
             self._take_in(self._waiting.count, is_last=False)
+        assert self._sums is not None
         return self._sums.draws().is_within(on_host(self._sums.spread()), tolerance)
 
     def take(self, rows: Tensor) -> Tally:
         """Return the tally of some rows, without the samples."""
         part = Tally(self.head, self.scaling, self.left)
-        part._sums = self.sums.take(rows)
+        part._sums, part._has_summed = self.sums.take(rows), True
         return part
 
 

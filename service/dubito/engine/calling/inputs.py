@@ -59,7 +59,7 @@ def read_inputs(inputs: Inputs, specs: Sequence[InputSpec]) -> dict[str, Tensor]
             + (", or send the rows as `inputs` alone" if len(names) == 1 else "")
         )
     tensors = {spec.name: _read(inputs[spec.name], spec) for spec in specs}
-    _check_rows({name: len(tensor) for name, tensor in tensors.items()})
+    _check_rows({name: tensor.shape[0] for name, tensor in tensors.items()})
     _check_free_dims(tensors, specs)
     return tensors
 
@@ -97,15 +97,14 @@ def _fits(shape: tuple[int, ...], spec: InputSpec) -> bool:
 
 
 def _misshapen(shape: tuple[int, ...], spec: InputSpec) -> InputError:
-    expected = f"({', '.join(['rows', *map(str, spec.shape)])})"
     if math.prod(shape) == 0:
         none = "an empty one" if shape[0] else "none"
         return InputError(
-            f"input `{spec.name}` expects at least one row, got {none}: send {expected}"
+            f"input `{spec.name}` expects at least one row, got {none}: send {_expected(spec)}"
         )
     return InputError(
         f"input `{spec.name}` expects rows of shape {_shape(spec.shape)}, got"
-        f" {_shape(shape[1:])} ({len(shape)} axes with the rows, {expected}"
+        f" {_shape(shape[1:])} ({len(shape)} axes with the rows, {_expected(spec)}"
         f" wanted): {_remedy(shape, spec)}"
     )
 
@@ -183,6 +182,9 @@ def _as_float32(array: NDArray[np.generic]) -> NDArray[np.float32] | None:
         None where a number is not finite.
     """
     numbers = np.empty(array.shape, np.float32)
+    if array.dtype == np.float32 and array.size <= _HELD:
+        numbers[...] = array
+        return numbers if np.isfinite(numbers).all() else None
     source, target = array.reshape(-1), numbers.reshape(-1)
     with np.errstate(over="ignore"):
         for start in range(0, len(source), _HELD):
@@ -226,6 +228,11 @@ def _check_free_dims(tensors: Mapping[str, Tensor], specs: Sequence[InputSpec]) 
 
 def _shape(shape: Sequence[int | str]) -> str:
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def _expected(spec: InputSpec) -> str:
+    """The axes of the rows of an input."""
+    return f"({', '.join(['rows', *map(str, spec.shape)])})"
 
 
 def _remedy(shape: tuple[int, ...], spec: InputSpec) -> str:

@@ -161,6 +161,19 @@ class OutputHead(ABC):
             device: where the passes are.
         """
 
+    def columns_at_once(
+        self, raw: Tensor, left: float | None, scaling: Scaling, *, is_lean: bool
+    ) -> Columns | None:
+        """The columns of passes that are few and all there; None: they are to be summed first.
+
+        Args:
+            raw: declared outputs of all passes.
+            left: what a stratified draw leaves; None for `iid`.
+            scaling: of each pass's logits; classes only.
+            is_lean: `lean_columns` alone.
+        """
+        return None
+
     def lean_sums(self, scaling: Scaling, device: torch.device) -> RunningSums:
         """Empty sums of `lean_columns` alone; all sums where there are no smaller ones."""
         return self.sums(None, scaling, device)

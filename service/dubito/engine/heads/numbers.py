@@ -26,7 +26,7 @@ from dubito.engine.heads.scaling import Scaling
 from dubito.engine.kernels.constants import constant
 from dubito.engine.moments import OutputMoments
 from dubito.engine.summing.figures import Draws, regression
-from dubito.engine.summing.forms import number_sums
+from dubito.engine.summing.forms import number_columns, number_sums
 from dubito.engine.summing.statistics import RunningSums
 from dubito_nn import Manifest
 
@@ -88,6 +88,11 @@ class NumberOutputs(OutputHead):
 
     def sums(self, left: float | None, scaling: Scaling, device: torch.device) -> RunningSums:
         return number_sums(partial(self.parts, scaling=scaling), left, device)
+
+    def columns_at_once(
+        self, raw: Tensor, left: float | None, scaling: Scaling, *, is_lean: bool
+    ) -> Columns | None:
+        return number_columns(partial(self.parts, scaling=scaling), raw, left)
 
     def figures(self, sums: Sums, draws: Draws) -> Columns:
         return regression(sums, draws)

@@ -32,6 +32,7 @@ from dubito.engine.heads.scaling import Scaling
 from dubito.engine.summing.figures import Draws
 from dubito.engine.summing.forms import (
     ClassPasses,
+    class_columns,
     class_figures,
     class_sums,
     lean_class_sums,
@@ -122,6 +123,11 @@ class SeveralDistributions(OutputHead):
 
     def sums(self, left: float | None, scaling: Scaling, device: torch.device) -> RunningSums:
         return class_sums(self._passes(scaling), left, device)
+
+    def columns_at_once(
+        self, raw: Tensor, left: float | None, scaling: Scaling, *, is_lean: bool
+    ) -> Columns | None:
+        return class_columns(self._passes(scaling), raw, left, is_lean=is_lean)
 
     def lean_sums(self, scaling: Scaling, device: torch.device) -> RunningSums:
         return lean_class_sums(self._passes(scaling), device)

@@ -75,7 +75,7 @@ class Execution:
         Args:
             inputs: by name, rows first, on the device.
         """
-        rows = len(next(iter(inputs.values())))
+        rows = next(iter(inputs.values())).shape[0]
         return self._run(self.plan.prefix, rows, inputs, None, self.plan.from_prefix)
 
     def run(

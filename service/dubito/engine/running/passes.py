@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ CPU_CHUNK_BYTES = 16 * 2**20  # what a chunk may keep alive and still stay near 
 _SUMMED_NUMBERS = 2**22  # of all passes of a tile, which are then summed at once
 _USUAL_SAMPLES = 64
 _UNBOUNDED = 2**62
+_MAX_KNOWN = 1024  # sizes of calls that are remembered
 BUDGET_PARTS = 4
 
 
@@ -120,6 +122,23 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class _Pieces:
+    """How calls of one size are cut.
+
+    Args:
+        forms: in use.
+        tile_rows: of a tile.
+        at_once: samples of a tile that are folded at once.
+        block_rows: of a block.
+    """
+
+    forms: tuple[Form, ...]
+    tile_rows: int
+    at_once: int
+    block_rows: int
+
+
+@dataclass(frozen=True)
 class Passes:
     """The pieces of one call.
 
@@ -146,6 +165,7 @@ class Passes:
     first: int = 0
     sum_bytes: tuple[int, int] = (0, 0)
     is_lean: bool = False
+    _known: dict[tuple[object, ...], _Pieces] = field(default_factory=dict, init=False, repr=False)
 
     def tiles(
         self,
@@ -160,24 +180,23 @@ class Passes:
             sampling: T, seed and masks.
             check: called before every chunk; whatever it raises ends the passes.
         """
-        total = len(next(iter(rows.values())))
-        forms = self.chosen(total, sampling)
-        packs = self.packs if sampling.key == self.key else {}
-        tile_rows, at_once = self._tile(total, sampling, forms)
-        for block in _cut(total, self._block_rows(tile_rows)):
+        total, key = next(iter(rows.values())).shape[0], sampling.key
+        pieces = self._pieces(total, sampling)
+        packs = self.packs if key == self.key else {}
+        for block in _cut(total, pieces.block_rows):
             inputs = self._on_device(rows, block)
             whole = Tile(
                 self.execution,
                 inputs,
                 self.execution.prefix(inputs),
                 range(self.first + block.start, self.first + block.stop),
-                at_once,
-                sampling.key,
-                forms,
+                pieces.at_once,
+                key,
+                pieces.forms,
                 packs,
                 check,
             )
-            for part in _cut(len(block), tile_rows):
+            for part in _cut(len(block), pieces.tile_rows):
                 yield whole if len(part) == len(block) else whole.cut(part)
 
     def is_repeatable(self, total: int, sampling: Sampling) -> bool:
@@ -189,8 +208,8 @@ class Passes:
         """
         if sampling.key != self.key or not self.execution.keeps(sampling.num_samples):
             return False
-        tile, samples = self._tile(total, sampling, self.chosen(total, sampling))
-        return tile >= total and samples >= sampling.num_samples
+        pieces = self._pieces(total, sampling)
+        return pieces.tile_rows >= total and pieces.at_once >= sampling.num_samples
 
     def held(self, sampling: Sampling) -> object:
         """What such a call reads beside its rows, once it has run."""
@@ -211,6 +230,7 @@ class Passes:
         """Whether the budget holds the sums of a row with all spreads."""
         return self.sum_bytes[0] <= self.budget_bytes // BUDGET_PARTS
 
+    @cached_property
     def lean(self) -> Passes:
         """The same for calls of which no spread over the passes is wanted."""
         return replace(self, is_lean=True)
@@ -247,6 +267,19 @@ class Passes:
         forms = self._paying(total, sampling)
         rows, _ = self._tile(total, sampling, forms)
         return forms if rows == total else self._paying(rows, sampling)
+
+    def _pieces(self, total: int, sampling: Sampling) -> _Pieces:
+        """Forms and sizes for calls of a size, worked out at the first of them."""
+        kind = total, sampling.num_samples, sampling.masks, sampling.key == self.key
+        pieces = self._known.get(kind)
+        if pieces is None:
+            forms = self.chosen(total, sampling)
+            tile_rows, at_once = self._tile(total, sampling, forms)
+            pieces = _Pieces(forms, tile_rows, at_once, self._block_rows(tile_rows))
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[kind] = pieces
+        return pieces
 
     def _paying(self, rows: int, sampling: Sampling) -> tuple[Form, ...]:
         return in_use(

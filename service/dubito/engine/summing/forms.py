@@ -74,6 +74,25 @@ def lean_class_sums(passes: ClassPasses, device: torch.device) -> RunningSums:
     return LeanClassSums(passes.logits, passes.is_mean)
 
 
+def class_columns(
+    passes: ClassPasses, raw: Tensor, left: float | None, *, is_lean: bool
+) -> Columns | None:
+    """The columns of a classification whose passes are few and all there; None: sum them first.
+
+    Args:
+        passes: what is summed.
+        raw: declared outputs of all passes.
+        left: what a stratified draw leaves; None for `iid`.
+        is_lean: only what needs no spread over the passes.
+    """
+    if not is_used(raw.device):
+        return None
+    from dubito.engine.summing.compiled import at_once
+
+    wanted = at_once.FiguresWanted(left, passes.groups, passes.is_mean, is_lean)
+    return at_once.class_columns(passes.logits(raw), wanted)
+
+
 def class_figures(sums: Sums, draws: Draws) -> Columns:
     """The columns of a classification, by their names in a reply.
 
@@ -110,3 +129,21 @@ def number_sums(parts: Parts, left: float | None, device: torch.device) -> Runni
     from dubito.engine.summing.compiled.numbers import CompiledNumberSums
 
     return CompiledNumberSums(parts, left)
+
+
+def number_columns(parts: Parts, raw: Tensor, left: float | None) -> Columns | None:
+    """The columns of a regression whose passes are few and all there; None: sum them first.
+
+    Args:
+        parts: finds means in the declared outputs, and their noise variances.
+        raw: declared outputs of all passes.
+        left: what a stratified draw leaves; None for `iid`.
+    """
+    if not is_used(raw.device):
+        return None
+    from dubito.engine.summing.compiled import at_once
+
+    if raw.numel() > at_once.MOST:
+        return None
+    ((mean, noise),) = parts(raw)
+    return at_once.number_columns(mean, noise, left)

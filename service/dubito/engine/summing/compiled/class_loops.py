@@ -20,13 +20,24 @@ Source: Chan, Golub, LeVeque 1983.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from dubito.engine.summing.compiled.class_state import ChunkOptions, LogitLayout, State
+from dubito.engine.summing.compiled.class_state import (
+    ChunkOptions,
+    LogitLayout,
+    Scratch,
+    State,
+    new_scratch,
+)
 from dubito.engine.summing.compiled.compiling import in_order, loop
-from dubito.engine.summing.compiled.formulas import exponential, logarithm
+from dubito.engine.summing.compiled.formulas import exponential
+from dubito.engine.summing.compiled.lane_loops import (
+    normalise_lanes,
+    read_lanes,
+    softmax_lanes,
+)
 from dubito.engine.summing.compiled.tiles import (
     Doubles,
     Floats,
@@ -41,32 +52,6 @@ from dubito.engine.summing.compiled.tiles import (
 )
 
 F, Place = np.float32, np.int32
-
-
-class _Scratch(NamedTuple):
-    """Memory for the passes of a tile, (N,) each, N = T·R.
-
-    Args:
-        logits: (C, N), or (1, C) of a row.
-        off: d of one class, or (C,) of a row.
-        largest: max_c z.
-        total: S = Σ_c e.
-        weighted: Σ_c e d.
-        plain: Σ_c exp(z - max z), without a temperature; later 1 / S.
-        best: the most probable class.
-        entropy: of the pass.
-        size: log Σ_c exp z.
-    """
-
-    logits: Floats
-    off: Floats
-    largest: Floats
-    total: Doubles
-    weighted: Doubles
-    plain: Floats
-    best: Floats
-    entropy: Doubles
-    size: Doubles
 
 
 @in_order
@@ -91,7 +76,7 @@ def sum_classes(
     samples, classes, width = layout.samples, layout.classes, layout.width
     padded = (classes + 31) // 32 * 32 if layout.is_row else classes
     tile = new_tile(samples, padded * width)
-    scratch = _new_scratch(samples * width, padded, layout.is_row)
+    scratch = new_scratch(samples * width, padded, layout.is_row)
     votes = np.empty(padded * width, np.int32)
     for at in range(tiles[0], tiles[1]):
         outer, first = at // layout.tiles, at % layout.tiles * width
@@ -101,9 +86,9 @@ def sum_classes(
         if layout.is_row:
             _read_row(z, start, layout, chunk, scratch, tile, votes)
         else:
-            _read_lanes(z, start, lanes, layout, chunk, scratch)
-            _softmax_lanes(chunk, scratch)
-            _normalise_lanes(layout, scratch, tile, votes)
+            read_lanes(z, start, lanes, layout, chunk, scratch)
+            softmax_lanes(chunk, scratch)
+            normalise_lanes(layout, scratch, tile, votes)
         place = first if chunk.sizes_of_lanes else at
         _add_sizes(scratch, width, lanes, place, chunk.sizes_of_lanes, state.sizes)
         if chunk.is_lean:
@@ -132,114 +117,13 @@ def sum_classes(
             _write_correction(tile, (width, lanes, classes), row, state.jackknife)
 
 
-@in_order
-def _new_scratch(passes: int, classes: int, is_row: bool) -> _Scratch:
-    return _Scratch(
-        np.empty((1 if is_row else classes, classes if is_row else passes), F),
-        np.empty(classes if is_row else passes, F),
-        np.empty(passes, F),
-        np.empty(passes),
-        np.empty(passes),
-        np.empty(passes, F),
-        np.empty(passes, F),
-        np.empty(passes),
-        np.empty(passes),
-    )
-
-
-@in_order
-def _read_lanes(
-    z: Floats, start: int, lanes: int, layout: LogitLayout, chunk: ChunkOptions, scratch: _Scratch
-) -> None:
-    """Lay logits out class by class; the last lane stands in for those that are missing."""
-    width, classes = layout.width, layout.classes
-    by_sample, _, by_lane, by_class = layout.strides
-    skipped = 1 if chunk.is_binary else 0
-    for c in range(skipped, classes):
-        for t in range(layout.samples):
-            at = start + t * by_sample + (c - skipped) * by_class
-            row = scratch.logits[c, t * width : (t + 1) * width]
-            if by_lane == 1:
-                source = z[at : at + lanes]
-                for lane in range(lanes):
-                    row[lane] = source[lane]
-            else:
-                for lane in range(lanes):
-                    row[lane] = z[at + lane * by_lane]
-            for lane in range(lanes, width):
-                row[lane] = row[lanes - 1]
-    if skipped:
-        scratch.logits[0] = F(0)
-
-
-@in_order
-def _softmax_lanes(chunk: ChunkOptions, scratch: _Scratch) -> None:
-    """Exponentials in place of the logits, and what is summed of each pass over its classes."""
-    logits, off, largest, best = scratch.logits, scratch.off, scratch.largest, scratch.best
-    total, weighted, plain = scratch.total, scratch.weighted, scratch.plain
-    classes, passes = logits.shape
-    for i in range(passes):
-        largest[i] = logits[0, i]
-        best[i] = plain[i] = 0
-    for i in range(passes):
-        total[i] = weighted[i] = 0
-    for c in range(1, classes):
-        row = logits[c]
-        for i in range(passes):
-            is_more = row[i] > largest[i]
-            largest[i] = row[i] if is_more else largest[i]
-            best[i] = F(c) if is_more else best[i]
-    is_scaled, inverse = chunk.inverse != 1, chunk.inverse
-    for c in range(classes):
-        row = logits[c]
-        if is_scaled:
-            for i in range(passes):
-                plain[i] += exponential(row[i] - largest[i])
-        for i in range(passes):
-            distance = (row[i] - largest[i]) * inverse
-            off[i] = F(-88) if distance < F(-88) else distance
-            row[i] = exponential(off[i])
-        for i in range(passes):
-            power = np.float64(row[i])
-            total[i] += power
-            weighted[i] += power * np.float64(off[i])
-    if is_scaled:
-        for i in range(passes):
-            scratch.size[i] = logarithm(plain[i])
-    for i in range(passes):
-        rounded, inverse_total = F(total[i]), 1.0 / total[i]
-        log_total = logarithm(rounded) + (total[i] - rounded) * inverse_total
-        scratch.size[i] = (scratch.size[i] if is_scaled else log_total) + largest[i]
-        scratch.entropy[i] = log_total - weighted[i] * inverse_total
-        plain[i] = F(inverse_total)
-
-
-@in_order
-def _normalise_lanes(
-    layout: LogitLayout, scratch: _Scratch, tile: TileSums, votes: np.ndarray
-) -> None:
-    """Probabilities, laid out sample by sample, and votes."""
-    width, inverse = layout.width, scratch.plain
-    for t in range(layout.samples):
-        part = inverse[t * width : (t + 1) * width]
-        for c in range(layout.classes):
-            source = scratch.logits[c, t * width : (t + 1) * width]
-            to = tile.samples[t, c * width : (c + 1) * width]
-            for lane in range(width):
-                to[lane] = source[lane] * part[lane]
-        for lane in range(width):
-            i = t * width + lane
-            if scratch.total[i] == scratch.total[i]:  # a pass that overflowed votes for nothing
-                votes[int(scratch.best[i]) * width + lane] += 1
-
-
 @loop
 def _read_row(
     z: Floats,
     start: int,
     layout: LogitLayout,
     chunk: ChunkOptions,
-    scratch: _Scratch,
+    scratch: Scratch,
     tile: TileSums,
     votes: np.ndarray,
 ) -> None:
@@ -300,7 +184,7 @@ def _largest(row: Floats, half: Floats) -> Any:
 
 @in_order
 def _add_sizes(
-    scratch: _Scratch, width: int, lanes: int, place: int, is_each: bool, sizes: Doubles
+    scratch: Scratch, width: int, lanes: int, place: int, is_each: bool, sizes: Doubles
 ) -> None:
     """Add log Σ exp and the largest logit of each pass; nan where it overflowed."""
     size, largest, total = scratch.size, scratch.largest, scratch.total
@@ -332,7 +216,7 @@ def _keep_groups(
 def _add_rows(
     tile: TileSums,
     votes: np.ndarray,
-    scratch: _Scratch,
+    scratch: Scratch,
     sizes: tuple[int, int, int],
     row: int,
     state: State,
@@ -352,7 +236,7 @@ def _add_rows(
 def _keep_means(
     tile: TileSums,
     votes: np.ndarray,
-    scratch: _Scratch,
+    scratch: Scratch,
     sizes: tuple[int, int, int],
     row: int,
     chunk: ChunkOptions,

@@ -1,4 +1,4 @@
-"""What the loops over a classification take: where logits lie, what is wanted, and sums so far.
+"""What the loops over a classification take: where logits lie, what is wanted, memory and sums.
 
 Dimensions: T samples of a chunk, O outer rows, L lanes, R lanes of a tile, C classes, G groups.
 """
@@ -10,7 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dubito.engine.summing.compiled.tiles import Doubles, Totals
+from dubito.engine.summing.compiled.compiling import in_order
+from dubito.engine.summing.compiled.tiles import Doubles, Floats, Totals
+
+F = np.float32
+NO_GROUPS = np.zeros((0, 1))
+_NONE, _NO_SIZES = np.zeros(0), np.zeros((0, 1, 2))
+_NO_WINS, _NO_FLAGS = np.zeros(0, np.int32), np.zeros(0, np.uint8)
 
 
 class LogitLayout(NamedTuple):
@@ -82,3 +88,81 @@ class State(NamedTuple):
     sizes: Doubles
     wins: NDArray[np.int32]
     varies: NDArray[np.uint8]
+
+
+def no_state(
+    distributions: int, classes: int, sizes: Doubles = _NO_SIZES, *, is_lean: bool = False
+) -> State:
+    """Sums of no samples.
+
+    Args:
+        distributions: O·L.
+        classes: C.
+        sizes: of the logits, to be added to.
+        is_lean: means, entropies and winners alone.
+    """
+    numbers, zeros = distributions * classes, np.zeros
+    if is_lean:
+        return State(
+            Totals(zeros(numbers), _NONE, _NONE, _NONE),
+            votes=_NONE,
+            entropy=zeros(distributions),
+            jackknife=_NONE,
+            groups=NO_GROUPS,
+            sizes=sizes,
+            wins=zeros(numbers, np.int32),
+            varies=zeros(distributions, np.uint8),
+        )
+    return State(
+        Totals(zeros(numbers), zeros(numbers), zeros(numbers), zeros(numbers)),
+        votes=zeros(numbers),
+        entropy=zeros(distributions),
+        jackknife=zeros(distributions),
+        groups=NO_GROUPS,
+        sizes=sizes,
+        wins=_NO_WINS,
+        varies=_NO_FLAGS,
+    )
+
+
+class Scratch(NamedTuple):
+    """Memory for the passes of a tile, (N,) each, N = T·R.
+
+    Args:
+        logits: (C, N + 16), since lines a power of two apart share one place of the cache, or
+            (1, C) of a row.
+        off: d of one class, or (C,) of a row.
+        largest: max_c z.
+        total: S = Σ_c e.
+        weighted: Σ_c e d.
+        plain: Σ_c exp(z - max z), without a temperature; later 1 / S.
+        best: the most probable class.
+        entropy: of the pass.
+        size: log Σ_c exp z.
+    """
+
+    logits: Floats
+    off: Floats
+    largest: Floats
+    total: Doubles
+    weighted: Doubles
+    plain: Floats
+    best: Floats
+    entropy: Doubles
+    size: Doubles
+
+
+@in_order
+def new_scratch(passes: int, classes: int, is_row: bool) -> Scratch:
+    """Memory for the passes of a tile."""
+    return Scratch(
+        np.empty((1 if is_row else classes, classes if is_row else passes + 16), F),
+        np.empty(classes if is_row else passes, F),
+        np.empty(passes, F),
+        np.empty(passes),
+        np.empty(passes),
+        np.empty(passes, F),
+        np.empty(passes, F),
+        np.empty(passes),
+        np.empty(passes),
+    )

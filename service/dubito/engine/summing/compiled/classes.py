@@ -22,9 +22,15 @@ from torch import Tensor
 from dubito.engine.calling.columns import Column
 from dubito.engine.summing.blocks import normal_scores
 from dubito.engine.summing.compiled.class_loops import sum_classes
-from dubito.engine.summing.compiled.class_state import ChunkOptions, LogitLayout, State
+from dubito.engine.summing.compiled.class_state import (
+    NO_GROUPS,
+    ChunkOptions,
+    LogitLayout,
+    State,
+    no_state,
+)
 from dubito.engine.summing.compiled.figure_loops import merge_sizes
-from dubito.engine.summing.compiled.spread import by_name, no_spread, rows_of
+from dubito.engine.summing.compiled.spread import by_name, rows_of
 from dubito.engine.summing.compiled.threads import in_parts
 from dubito.engine.summing.compiled.tiles import BLOCK, Totals
 from dubito.engine.summing.figures import Draws
@@ -34,7 +40,6 @@ from dubito.engine.summing.logits import Logits
 _MANY = 256  # classes, from which loops run over them
 _NUMBERS = 1024  # of a pass of a tile, so that its passes stay in the cache
 _MOST_LANES = 64
-NO_GROUPS = np.zeros((0, 1))
 
 
 class CompiledClassSums:
@@ -77,12 +82,12 @@ class CompiledClassSums:
         logits = self._logits(raw)
         z = logits.scaled
         samples, self._shape = z.shape[0], (*z.shape[1:-1], z.shape[-1] + logits.is_binary)
-        z = z.flatten(2, -2) if z.ndim > 3 else z
+        z = positions_in_line(z)
         is_whole = is_last and not self.count
         if self._state is None:
             self._state = self._none()
             self._sizes = (np.zeros((self._shape[0], 2)), np.zeros((self._shape[0], 2)))
-        layout = _layout(z, self._shape[-1])
+        layout = layout_of(tuple(z.shape), z.stride(), self._shape[-1])
         by_tile = len(self._shape) > 2
         sizes = np.zeros((samples, self._shape[0], layout.tiles if by_tile else 1, 2))
         state = self._state = self._with_room(self._state, samples, is_whole)._replace(
@@ -100,9 +105,9 @@ class CompiledClassSums:
         )
         weights = normal_scores(min(samples, BLOCK))
         tiles = layout.tiles * (self._shape[0] if by_tile else 1)
-        flat = _flat(z)
+        numbers = flat(z)
         in_parts(
-            lambda part: sum_classes(flat, layout, chunk, weights, state, part), tiles, z.numel()
+            lambda part: sum_classes(numbers, layout, chunk, weights, state, part), tiles, z.numel()
         )
         if logits.sizes is not None:
             of_rows = np.ascontiguousarray(logits.sizes.numpy())
@@ -154,17 +159,7 @@ class CompiledClassSums:
 
     def _none(self) -> State:
         """Sums of no samples."""
-        distributions, numbers = prod(self._shape[:-1]), prod(self._shape)
-        return State(
-            no_spread(numbers),
-            votes=np.zeros(numbers),
-            entropy=np.zeros(distributions),
-            jackknife=np.zeros(distributions),
-            groups=NO_GROUPS,
-            sizes=np.zeros((0, 1, 2)),
-            wins=np.zeros(0, np.int32),
-            varies=np.zeros(0, np.uint8),
-        )
+        return no_state(prod(self._shape[:-1]), self._shape[-1])
 
     def _with_room(self, state: State, samples: int, is_whole: bool) -> State:
         """The groups so far, joined where they have grown, and those of the samples to come."""
@@ -199,28 +194,39 @@ class CompiledClassSums:
         return correction
 
 
-def _layout(z: Tensor, classes: int) -> LogitLayout:
-    """Where logits lie whose positions have one axis or none."""
-    is_row = classes >= _MANY and z.stride(-1) == 1
-    lanes = z.shape[-2]
+def positions_in_line(z: Tensor) -> Tensor:
+    """Logits whose positions have one axis or none."""
+    return z.flatten(2, -2) if z.ndim > 3 else z
+
+
+def layout_of(shape: tuple[int, ...], strides: tuple[int, ...], classes: int) -> LogitLayout:
+    """Where logits lie whose positions have one axis or none.
+
+    Args:
+        shape: theirs.
+        strides: in numbers.
+        classes: C, with one that has no logit.
+    """
+    is_row = classes >= _MANY and strides[-1] == 1
+    lanes = shape[-2]
     width = 1 if is_row else min(lanes, max(1, min(_MOST_LANES, _NUMBERS // classes)))
     tiles = -(-lanes // width)
     return LogitLayout(
-        samples=z.shape[0],
+        samples=shape[0],
         lanes=lanes,
         classes=classes,
         width=-(-lanes // tiles),
         tiles=tiles,
         is_row=is_row,
-        strides=(z.stride(0), z.stride(1) if z.ndim > 3 else 0, z.stride(-2), z.stride(-1)),
+        strides=(strides[0], strides[1] if len(shape) > 3 else 0, strides[-2], strides[-1]),
     )
 
 
-def _flat(z: Tensor) -> NDArray[np.float32]:
+def flat(z: Tensor) -> NDArray[np.float32]:
     """The memory between the first and the last of some numbers."""
     if z.is_contiguous():
         whole: NDArray[np.float32] = z.view(-1).numpy()
         return whole
     last = sum(stride * (size - 1) for stride, size in zip(z.stride(), z.shape, strict=True))
-    flat: NDArray[np.float32] = z.as_strided((last + 1,), (1,)).numpy()
-    return flat
+    between: NDArray[np.float32] = z.as_strided((last + 1,), (1,)).numpy()
+    return between

@@ -13,6 +13,8 @@ from dubito.engine.summing.compiled.tiles import Totals
 from dubito.engine.summing.figures import Draws
 
 _SPREAD = ("mean", "squares", "slope", "between")
+BY_CLASS = ("mean", "variance", "standard_error", "vote_share")
+"""Columns of a number for each class."""
 
 
 def classification(sums: Sums, draws: Draws) -> Columns:
@@ -23,14 +25,11 @@ def classification(sums: Sums, draws: Draws) -> Columns:
         draws: that they are of.
     """
     shape, count = sums["mean"].shape, draws.count
-    flat = (prod(shape[:-1]), shape[-1])
-    none = np.zeros(flat)
-    totals = Totals(*[_of_all(sums.get(name, none), flat) for name in _SPREAD])
-    votes, entropy = _of_all(sums["votes"], flat), _of_all(sums["entropy"], flat[:1])
-    jackknife = _of_all(sums["jackknife"], flat[:1])
-    figures = ClassFigures(
-        *[np.empty(flat) for _ in range(4)], *[np.empty(flat[0]) for _ in range(6)]
-    )
+    numbers, distributions = prod(shape), prod(shape[:-1])
+    none = np.zeros(numbers)
+    totals = Totals(*[_of_all(sums.get(name, none)) for name in _SPREAD])
+    votes, entropy, jackknife = (_of_all(sums[name]) for name in ("votes", "entropy", "jackknife"))
+    answer = np.empty(4 * numbers + 6 * distributions)
     of = Of(
         count,
         nan if draws.left is None else draws.left,
@@ -38,18 +37,18 @@ def classification(sums: Sums, draws: Draws) -> Columns:
         factor_line(count),
         factor_line(draws.group_size),
     )
-    write_figures(totals, votes, entropy, jackknife, of, figures)
-    columns: Columns = {
-        name: column.reshape(shape if column.ndim > 1 else shape[:-1])
-        for name, column in zip(ClassFigures._fields, figures, strict=True)
-    }
+    write_figures(totals, votes, entropy, jackknife, of, answer)
+    columns: Columns = {}
+    for name in ClassFigures._fields:
+        size = shape if name in BY_CLASS else shape[:-1]
+        columns[name], answer = answer[: prod(size)].reshape(size), answer[prod(size) :]
     columns["energy"] = -sums["sizes"][:, 0]
     columns["energy_spread"] = np.sqrt(sums["size_squares"][:, 0] / count)
     columns["max_logit"] = sums["sizes"][:, 1]
     return columns
 
 
-def _of_all(sums: Column, shape: tuple[int, ...]) -> Column:
+def _of_all(sums: Column) -> Column:
     """Sums of all distributions one after the other, as the loops are compiled for."""
     laid_out = sums if sums.flags.c_contiguous else np.ascontiguousarray(sums)
-    return laid_out.reshape(shape)
+    return laid_out.reshape(-1)

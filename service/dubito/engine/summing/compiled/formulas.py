@@ -16,6 +16,7 @@ from dubito.engine.summing.compiled.compiling import in_order
 
 F = np.float32
 _LOWEST = F(-87.3)  # whose exponential is about the least normal number
+NEAR = F(0.15)  # of `divergence`, below which its series is enough
 _I32, _F32 = ir.IntType(32), ir.FloatType()
 
 
@@ -92,11 +93,6 @@ def logarithm(x: Any) -> Any:
 @in_order
 def divergence(x: Any) -> Any:
     """(1 + x) log(1 + x) - x of x ≥ -1, to 1e-6 of itself."""
-    y = F(-1 / 42) * x + F(1 / 30)
-    y = y * x - F(1 / 20)
-    y = y * x + F(1 / 12)
-    y = y * x - F(1 / 6)
-    y = y * x + F(1 / 2)
     u = x + F(1)
     u = F(1e-37) if u < F(1e-37) else u
     m = _mantissa(u) - F(1)  # log(1 + m) to 3.7e-8: least squares, weighted towards the largest
@@ -107,7 +103,18 @@ def divergence(x: Any) -> Any:
     z = z * m + F(0.33335261)
     z = z * m - F(0.50000584)
     far = u * (_exponent(u) * F(0.69314718) + (z * m * m + m)) - x
-    return y * x * x if abs(x) < F(0.15) else far
+    return near_divergence(x) if abs(x) < NEAR else far
+
+
+@in_order
+def near_divergence(x: Any) -> Any:
+    """The same of |x| < 0.15."""
+    y = F(-1 / 42) * x + F(1 / 30)
+    y = y * x - F(1 / 20)
+    y = y * x + F(1 / 12)
+    y = y * x - F(1 / 6)
+    y = y * x + F(1 / 2)
+    return y * x * x
 
 
 @in_order

@@ -13,18 +13,14 @@ from math import prod
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import xlogy
 from torch import Tensor
 
 from dubito.engine.calling.columns import Column, Columns, Sums
-from dubito.engine.summing.compiled.class_state import State
-from dubito.engine.summing.compiled.classes import NO_GROUPS, CompiledClassSums
-from dubito.engine.summing.compiled.spread import no_spread
+from dubito.engine.summing.compiled.class_state import State, no_state
+from dubito.engine.summing.compiled.classes import CompiledClassSums
+from dubito.engine.summing.compiled.figure_loops import LeanFigures, write_lean_figures
 from dubito.engine.summing.figures import Draws
 from dubito.engine.summing.logits import Logits
-from dubito.ties import most_probable
-
-_AT_ONCE = 2**18  # probabilities that figures are made of at once
 
 
 class LeanClassSums(CompiledClassSums):
@@ -54,17 +50,7 @@ class LeanClassSums(CompiledClassSums):
         }
 
     def _none(self) -> State:
-        distributions = prod(self._shape[:-1])
-        return State(
-            no_spread(0)._replace(mean=np.zeros(distributions * self._shape[-1])),
-            votes=np.zeros(0),
-            entropy=np.zeros(distributions),
-            jackknife=np.zeros(0),
-            groups=NO_GROUPS,
-            sizes=np.zeros((0, 1, 2)),
-            wins=np.zeros(distributions * self._shape[-1], np.int32),
-            varies=np.zeros(distributions, np.uint8),
-        )
+        return no_state(prod(self._shape[:-1]), self._shape[-1], is_lean=True)
 
     def _with_room(self, state: State, samples: int, is_whole: bool) -> State:
         return state
@@ -84,29 +70,14 @@ def figures(sums: Sums, draws: Draws) -> Columns:
         draws: that they are of.
     """
     shape, count = sums["mean"].shape, draws.count
-    mean_NC = sums["mean"].reshape(-1, shape[-1])
-    expected_N = sums["entropy"].reshape(-1) / count
-    predictive_N, label_N = np.empty_like(expected_N), np.empty_like(expected_N)
-    rows = max(1, _AT_ONCE // shape[-1])
-    for first in range(0, len(mean_NC), rows):
-        part = slice(first, first + rows)
-        mean_NC[part] /= mean_NC[part].sum(-1, keepdims=True)
-        predictive_N[part] = -xlogy(mean_NC[part], mean_NC[part]).sum(-1)
-        label_N[part] = most_probable(mean_NC[part])
-    varies_N = sums["varies"].reshape(-1) != 0
-    # by concavity H[p̄] ≥ mean H[p_t]; rounding must not undo it
-    is_more_N = varies_N & ~(predictive_N < expected_N)
-    predictive_N = np.where(is_more_N, predictive_N, expected_N)
-    each = {
-        "predictive_entropy": predictive_N,
-        "expected_entropy": expected_N,
-        "mutual_information": predictive_N - expected_N,
-        "variation_ratio": 1.0 - sums["most_votes"].reshape(-1) / count + 0 * expected_N,
-        "label_index": label_N,
-    }
+    mean, rows = sums["mean"].reshape(-1), prod(shape[:-1])
+    figures = LeanFigures(mean, *(np.empty(rows) for _ in LeanFigures._fields[1:]))
+    most, entropy, varies = (sums[name].reshape(-1) for name in ("most_votes", "entropy", "varies"))
+    write_lean_figures(most, entropy, varies, count, figures)
+    columns = zip(LeanFigures._fields, figures, strict=True)
     return {
+        **{name: column.reshape(shape[:-1]) for name, column in columns if name != "mean"},
         "mean": sums["mean"],
-        **{name: column.reshape(shape[:-1]) for name, column in each.items()},
         "energy": -sums["sizes"][:, 0],
         "energy_spread": np.sqrt(sums["size_squares"][:, 0] / count),
         "max_logit": sums["sizes"][:, 1],

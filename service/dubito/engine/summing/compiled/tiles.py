@@ -21,11 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubito.engine.summing.compiled.compiling import in_order
-from dubito.engine.summing.compiled.formulas import divergence, ordered, ordered2, ordered4
+from dubito.engine.summing.compiled.formulas import (
+    NEAR,
+    divergence,
+    near_divergence,
+    ordered,
+    ordered2,
+    ordered4,
+)
 
 F, U = np.float32, np.uintp
 BLOCK = 16  # samples of a block of the stratified draw
 STRIP = 256  # places that are sorted at once
+_LINE = 64  # places whose correction is made at once, by a series where all are near
 _LARGEST, _TINY = F(3e38), F(1e-35)
 _LARGE = F(2**30)  # of squares, which would else leave the range of float32
 Floats = NDArray[np.float32]
@@ -190,22 +198,39 @@ def correct(tile: TileSums, group_size: int) -> None:
         if size == samples:
             return
         if size == 1:
-            _correct_group(p[first], size, samples, mean, inverse, total)
+            _correct_group(p[first], size, samples, mean, inverse, total, tile.sorting)
         else:
             add_group(p, first, first + size, tile.group)
-            _correct_group(tile.group, size, samples, mean, inverse, total)
+            _correct_group(tile.group, size, samples, mean, inverse, total, tile.sorting)
     for k in range(numbers):
         total[k] *= mean[k]
 
 
 @in_order
 def _correct_group(
-    group: Floats, size: int, samples: int, mean: Floats, inverse: Floats, total: Floats
+    group: Floats,
+    size: int,
+    samples: int,
+    mean: Floats,
+    inverse: Floats,
+    total: Floats,
+    off: Floats,
 ) -> None:
     factor, share, weight = F(size), F(1 / (samples - size)), F(samples - size)
-    for k in range(mean.shape[0]):
-        x = (factor * mean[k] - group[k]) * (inverse[k] * share)
-        total[k] += weight * divergence(x)
+    for first in range(0, mean.shape[0], _LINE):
+        numbers = min(_LINE, mean.shape[0] - first)
+        some, expected = group[first : first + numbers], mean[first : first + numbers]
+        scale, to = inverse[first : first + numbers], total[first : first + numbers]
+        far = np.int32(0)
+        for k in range(numbers):
+            off[k] = (factor * expected[k] - some[k]) * (scale[k] * share)
+            far += np.int32(1) if abs(off[k]) >= NEAR else np.int32(0)
+        if far:
+            for k in range(numbers):
+                to[k] += weight * divergence(off[k])
+        else:
+            for k in range(numbers):
+                to[k] += weight * near_divergence(off[k])
 
 
 @in_order
