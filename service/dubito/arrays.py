@@ -12,7 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -131,16 +131,17 @@ def read_npy(body: bytes, name: str = "body") -> NDArray[np.generic]:
     """
     file = io.BytesIO(body)
     try:
-        shape, _, dtype = read_header(file)
+        shape, is_fortran, dtype = read_header(file)
         if dtype.hasobject:
             raise DamagedArrayError(
                 "Python objects, such as pandas' text: convert them by .astype(str)"
             )
         if dtype.kind not in _KINDS or any(size < 0 for size in shape):
             raise DamagedArrayError(f"dtype {dtype}, shape {shape}")
-        check_size(shape, dtype, len(body) - file.tell())
-        file.seek(0)
-        array: NDArray[np.generic] = np.load(file, allow_pickle=False)
+        start = file.tell()
+        check_size(shape, dtype, len(body) - start)
+        order: Literal["F", "C"] = "F" if is_fortran else "C"
+        array: NDArray[np.generic] = np.ndarray(shape, dtype, body, start, order=order).copy("K")
     except (*DAMAGE, MemoryError) as error:
         raise InputError(
             f"{name}: expected a .npy array of numbers or text, got something else "
