@@ -26,6 +26,7 @@ from dubito.api.border.long_json import PIECE_BYTES
 from dubito.api.border.replies import json_response
 from dubito.api.border.waiting import Deadline, outcome
 from dubito.api.pages.work import AcceptedPage
+from dubito.columns import num_entries
 from dubito.keys import Caller
 from dubito.media import ROWS
 from dubito.registry import JobFact
@@ -33,6 +34,7 @@ from dubito.serving.worker import Job, Reservation
 
 T = TypeVar("T")
 
+_SHORT_ENTRIES = 10_000  # of an answer, which are written in a millisecond or two
 _WITH_VERSION = (PredictReply, CalibrateReply, EvaluateReply, SelectReply)
 
 
@@ -70,6 +72,11 @@ class Received:
     reservation: Reservation
     deadline_s: float
     caller: Caller
+
+
+def is_short(reply: PredictReply) -> bool:
+    """Whether the answer to a prediction is made in a moment."""
+    return num_entries(reply.outputs) <= _SHORT_ENTRIES
 
 
 async def answered(

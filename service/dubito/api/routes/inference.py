@@ -1,6 +1,6 @@
 """`/v2/models/...`: the Open Inference Protocol for one version of a model.
 
-Flow of an inference: `intake` reads the body → decoded in a thread → queued → wait → outputs.
+Flow of an inference: `intake` reads the body → decoded → queued → wait → outputs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dubito.api.border.auth import caller_of, needs
 from dubito.api.border.context import request_id
 from dubito.api.border.fields import no_query
 from dubito.api.border.replies import json_response
-from dubito.api.intake import Received, answered
+from dubito.api.intake import AtOnce, Received, answered, is_short
 from dubito.api.open_inference.description import describe
 from dubito.api.open_inference.pages import (
     InferPage,
@@ -43,8 +43,10 @@ from dubito.api.openapi import (
     takes,
 )
 from dubito.application import Application
+from dubito.asked import PredictOrder
 from dubito.keys import KeyScope
 from dubito.media import JSON, OCTETS
+from dubito.serving.asking import Queued
 from dubito.serving.inferences import Course
 from dubito.serving.worker import Job
 
@@ -79,7 +81,8 @@ async def infer(request: Request, model: ModelName) -> Response:
     """
     asking = _Asking(request, Addressee(model, asked_version(request)))
     try:
-        return await answered(request, _KINDS, asking.start, asking.answer)
+        at_once = AtOnce(asking.at_once, is_short)
+        return await answered(request, _KINDS, asking.start, asking.answer, at_once)
     except Exception:
         await to_thread.run_sync(asking.failed)
         raise
@@ -155,6 +158,18 @@ class _Asking:
 
     def start(self, received: Received) -> Job[PredictReply]:
         """Decode a body and queue what it asks."""
+        order = self._read(received)
+        return self._begun(self._application.ask(order, **self._queued(received)))
+
+    def at_once(self, received: Received) -> Job[PredictReply] | None:
+        """Do so where that takes no time."""
+        if self._application.library.at_hand(self._to.model, self._to.version) is None:
+            return None
+        order = self._read(received)
+        job = self._application.ask.at_once(order, **self._queued(received))
+        return None if job is None else self._begun(job)
+
+    def _read(self, received: Received) -> PredictOrder:
         self._course = Course()
         no_query(received.query)
         length = self._request.headers.get(JSON_LENGTH)
@@ -163,12 +178,15 @@ class _Asking:
         is_observed = (
             received.held.settings.monitoring and UNOBSERVED["name"] not in self._request.headers
         )
-        order = self._asked.order(self._to, request_id(self._request) if is_observed else None)
-        job = self._job = self._application.ask(
-            order,
-            reservation=received.reservation,
-            deadline_s=self._asked.deadline_s(received.deadline_s),
-        )
+        return self._asked.order(self._to, request_id(self._request) if is_observed else None)
+
+    def _queued(self, received: Received) -> Queued:
+        assert self._asked is not None
+        deadline_s = self._asked.deadline_s(received.deadline_s)
+        return {"reservation": received.reservation, "deadline_s": deadline_s}
+
+    def _begun(self, job: Job[PredictReply]) -> Job[PredictReply]:
+        self._job = job
         self._course.mark()
         return job
 

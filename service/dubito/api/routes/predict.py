@@ -26,7 +26,7 @@ from dubito.api.border.fields import (
 )
 from dubito.api.border.headers import header
 from dubito.api.border.replies import columns_response, wanted_type
-from dubito.api.intake import AtOnce, Received, answered
+from dubito.api.intake import AtOnce, Received, answered, is_short
 from dubito.api.openapi import (
     ACCEPTED,
     TIMEOUT,
@@ -41,7 +41,6 @@ from dubito.api.pages.predictions import PredictPage
 from dubito.api.tables import read_table
 from dubito.arrays import read_npy, read_npz
 from dubito.asked import PredictBody, PredictOptions, PredictOrder, order_of
-from dubito.columns import num_entries
 from dubito.engine import Inputs
 from dubito.keys import KeyScope
 from dubito.media import JSON, NPY, NPZ, ROWS, TEXT
@@ -55,7 +54,6 @@ router = APIRouter(prefix="/v1/models", tags=["predict"], route_class=GuardedRou
 _KINDS = (JSON, NPY, NPZ, *ROWS, TEXT)
 _UNOBSERVED = str(UNOBSERVED["name"]).lower().encode()
 _SHORT_FIELDS_BYTES = 1024  # of a request beside its rows
-_SHORT_ENTRIES = 10_000  # of an answer, which are written in a millisecond or two
 
 
 @both(
@@ -106,15 +104,11 @@ async def predict(request: Request, model: ModelName) -> Response:
         asked = order(received, fields, named)
         return None if asked.pool is not None else ask.at_once(asked, key, **queued)
 
-    return await answered(request, _KINDS, start, answer, AtOnce(at_once, _is_short))
+    return await answered(request, _KINDS, start, answer, AtOnce(at_once, is_short))
 
 
 def _queued(received: Received) -> Queued:
     return {"reservation": received.reservation, "deadline_s": received.deadline_s}
-
-
-def _is_short(reply: PredictReply) -> bool:
-    return num_entries(reply.outputs) <= _SHORT_ENTRIES
 
 
 def _observed_as(request: Request, received: Received) -> str | None:
