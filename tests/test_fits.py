@@ -240,6 +240,22 @@ def test_a_regression_gets_intervals_that_grow_where_rows_are_strange(
     assert 0.2 < spread[0] / error < 5
 
 
+def test_rows_without_a_target_shape_the_spread_and_no_more(served: httpx.Client) -> None:
+    rows = rows_of(120, seed=18)
+    targets = (3 + 4 * rows[:, :1] + 2 * rows[:, 1:2] ** 2).tolist()
+    places = np.arange(120)
+    reports = []
+    for order, known in ((places, 50), (places[::-1], 50), (places[:50], 50)):
+        truths = [targets[at] if at < known else [None] for at in order]
+        result = fitted(served, NUMBERS, inputs=rows[order].tolist(), targets=truths)
+        assert result["num_rows"] == len(order)
+        reports.append(result["report"])
+    assert reports[0]["alpha"] == pytest.approx(reports[1]["alpha"], rel=1e-3)
+    assert reports[0]["nll"] == pytest.approx(reports[1]["nll"], rel=1e-5)
+    assert reports[0]["nll_one_noise"] == pytest.approx(reports[2]["nll_one_noise"], rel=1e-5)
+    assert reports[0]["alpha"] != pytest.approx(reports[2]["alpha"], rel=0.1)
+
+
 def test_the_open_inference_protocol_takes_the_method(
     served: httpx.Client, first: dict[str, Any]
 ) -> None:
@@ -286,6 +302,16 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
         "prior_precision",
     ),
     "a regression without targets": (NUMBERS, {"inputs": rows_of(40).tolist()}, "`targets`"),
+    "a regression with few targets": (
+        NUMBERS,
+        {"inputs": rows_of(40).tolist(), "targets": [[1.0]] * 20 + [[None]] * 20},
+        "at least 30 rows with `targets`, got 20 of 40",
+    ),
+    "a target of text": (
+        NUMBERS,
+        {"inputs": rows_of(40).tolist(), "targets": [["x"]] + [[1.0]] * 39},
+        "or null",
+    ),
     "no last linear map": (
         "/v1/models/bent",
         {"inputs": rows_of(40).tolist()},

@@ -71,8 +71,8 @@ class FitBody(PoolBody, FitOptions):
     )
     targets: TruthsField = Field(
         default=None,
-        description="Regression: true values, (B,) or (B, D), which `laplace` needs; of "
-        "`distilled` for the certificate.",
+        description="Regression: true values, (B,) or (B, D), which `laplace` needs, null for rows "
+        "that only shape it, as those of the training; of `distilled` for the certificate.",
     )
 
 

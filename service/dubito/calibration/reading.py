@@ -137,6 +137,19 @@ def read_targets(written: Written) -> NDArray[np.float64]:
         ) from error
 
 
+def read_some_targets(written: Written) -> NDArray[np.float64]:
+    """Return the targets as float64, (B, D); those of a row with null or NaN are all NaN.
+
+    Raises:
+        InputError: another shape, or an infinite number.
+    """
+    shape = (written.num_rows, written.manifest.num_outputs)
+    target = np.asarray(_measured(written.only_targets()))
+    is_missing = np.isnan(target) if target.dtype.kind == "f" else np.zeros(target.shape, bool)
+    known_BD = truths.targets(np.where(is_missing, 0, target), *shape)
+    return np.where(is_missing.reshape(shape).any(axis=1, keepdims=True), np.nan, known_BD)
+
+
 def read_position_targets(written: Written) -> NDArray[np.float64]:
     """Targets of positions, (B, P, D) with one axis for all positions; NaN: not measured.
 

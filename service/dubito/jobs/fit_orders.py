@@ -15,11 +15,11 @@ from torch import Tensor
 
 from dubito.asked_fits import FitOrder
 from dubito.calibration.heads import head_of
-from dubito.calibration.reading import Written
+from dubito.calibration.reading import Written, read_some_targets
 from dubito.engine import Engine, Sampling
 from dubito.engine.calling.sampling import FITTED, SEED_LIMIT
 from dubito.engine.distilled.teaching import LEAST_ROWS as LEAST_TO_DISTIL
-from dubito.engine.laplace.fitting import LEAST_ROWS
+from dubito.engine.laplace.fitting import LEAST_ROWS, check_labelled
 from dubito.errors import InputError
 from dubito.jobs.orders import settled
 from dubito.registry import PoolFact
@@ -202,6 +202,10 @@ def _truths(order: FitOrder, engine: Engine, num_rows: int) -> NDArray[np.generi
         order.targets,
         order.labels_are,
     )
+    if order.method == "laplace" and order.targets is not None:
+        some_BD = read_some_targets(written)
+        check_labelled(int(np.isfinite(some_BD).all(axis=1).sum()), num_rows)
+        return some_BD
     truths = head_of(engine.manifest).read(written)
     if order.method == "laplace" and order.labels is not None and len(np.unique(truths)) < 2:
         raise InputError(

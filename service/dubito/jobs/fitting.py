@@ -88,7 +88,7 @@ class Fitting:
     Args:
         engine: of the version.
         order: the job's, settled.
-        truths: of all rows, as the network gives them; None: unlabelled.
+        truths: of all rows, as the network gives them, NaN where none is known; None: unlabelled.
         max_values: most numbers that labelled rows may be at the last map.
     """
 
@@ -116,7 +116,9 @@ class Fitting:
         return engine.fits.look(pieces, keeps_rows=self._truths is not None, check=check)
 
     def keep(self, start: int, stop: int, computed: RowsAtMap) -> None:
-        """Take in what was computed of rows `start` to `stop`."""
+        """Take in what was computed of rows `start` to `stop`, of rows those with a truth."""
+        if self._truths is not None:
+            computed = computed.only(_is_known(self._truths[start:stop]).numpy())
         self._looked = computed if self._looked is None else self._looked.with_more(computed)
         values = self._looked.features.size + self._looked.scores.size
         if values > self._max_values:
@@ -144,7 +146,8 @@ class Fitting:
         labelled = None
         if self._truths is not None:
             features, scores = map(torch.from_numpy, (looked.features, looked.scores))
-            labelled = Labelled(features, scores, self._truths)
+            truths = self._truths[_is_known(self._truths)]
+            labelled = Labelled(features, scores, truths)
         if not fits.last_map.is_of_classes:
             assert labelled is not None
             result = fit_numbers(looked.seen, labelled, num_training_rows=count, has_bias=has_bias)
@@ -170,6 +173,11 @@ class Fitting:
     def warnings(self) -> tuple[str, ...]:
         """None before the end."""
         return ()
+
+
+def _is_known(truths: Tensor) -> Tensor:
+    """Which rows have a truth, (B,)."""
+    return truths.isfinite().reshape(len(truths), -1).all(1)
 
 
 def in_network_units(truths: np.ndarray, engine: Engine) -> Tensor:

@@ -6,7 +6,8 @@ Classes. The prior precision δ is the one number to be found.
                             at the trained weights does not depend on δ
     held out                the least mean -log p of labelled rows, p by probit
 
-Numbers. Labelled rows give ς by likelihood, and for each ς every α in closed form:
+Numbers. S is of all n rows, best of those of the training beside the labelled ones, which give ς by
+likelihood, and for each ς every α in closed form:
 
     h = (φ, 1)ᵀ (S + ς² I)⁻¹ (φ, 1),  S = N/n Σ (φ, 1)(φ, 1)ᵀ
     α_d² = mean of r_d² / h'          r: truth less output;  h' = h / (1 - N/n h): without the row
@@ -161,15 +162,17 @@ def fit_numbers(
     """A posterior of a head of numbers.
 
     Args:
-        seen: of the rows, which are the labelled ones.
+        seen: of all rows, the labelled ones among them.
         held_out: labelled rows.
         num_training_rows: N.
         has_bias: whether the last map adds one.
 
     Raises:
-        InputError: rows that say nothing of the curvature, or outputs without an error.
+        InputError: rows that say nothing of the curvature, too few labelled ones, or outputs
+            without an error.
     """
     check_rows(seen)
+    check_labelled(len(held_out.scores), int(seen.count))
     weight = num_training_rows / float(seen.count)
     rotation, eigen_G = _with_constant(seen, weight, has_bias)
     num_outputs = held_out.scores.shape[1]
@@ -238,6 +241,19 @@ def check_rows(seen: CurvatureSums) -> None:
         raise InputError(
             f"a fit of `laplace` expects rows that differ in front of the last linear map, got"
             f" {count} with the same features: give rows of different inputs"
+        )
+
+
+def check_labelled(count: int, num_rows: int) -> None:
+    """Refuse rows of which too few have true values.
+
+    Raises:
+        InputError: naming how many have.
+    """
+    if count < LEAST_ROWS:
+        raise InputError(
+            f"a fit of `laplace` to a regression expects at least {LEAST_ROWS} rows with `targets`,"
+            f" got {count} of {num_rows}: give more, of rows that training has not seen"
         )
 
 

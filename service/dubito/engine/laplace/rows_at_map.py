@@ -54,6 +54,10 @@ class RowsAtMap:
             np.concatenate([self.scores, other.scores]),
         )
 
+    def only(self, is_kept_B: NDArray[np.bool_]) -> RowsAtMap:
+        """The same sums, with some of the kept rows."""
+        return RowsAtMap(self.seen, self.features[is_kept_B], self.scores[is_kept_B])
+
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """All of it by name."""
         rows = {"kept_features": self.features, "kept_scores": self.scores}
