@@ -1,6 +1,6 @@
 """The time that the mean takes to be as exact: 16 stratified samples, or a peer's passes.
 
-    python benchmarks/bench_same_error.py     some twenty minutes; writes its table in README.md
+    python benchmarks/bench_same_error.py     half an hour on a quiet core; writes its table
     python benchmarks/bench_same_error.py --networks mlp --weights random --results FILE
 
 The networks of bench_engine.py at B = 16, as they are built, and trained for a moment on
