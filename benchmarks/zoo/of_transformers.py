@@ -25,6 +25,7 @@ _HEADS = {
 _SMALL: dict[str, object] = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embed_dim"), 32),
     **dict.fromkeys(("embedding_size", "word_embed_proj_dim", "d_embed", "projection_size"), 32),
+    "pooler_hidden_size": 32,
     **dict.fromkeys(
         ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "num_blocks"),
         1,
