@@ -8,8 +8,9 @@ The perceptron and the requests are those of bench_overload.py, one row each, T 
 * Overhead: one client, one request after the other, of one server and of one replica.
 * Throughput: 16 clients that wait, of one server, of one replica and of two.
 * Failures: 4 clients ask all the time; after 5 s the process of a replica is killed, after it is
-  whole again the node that is not the head, with all its processes. Every reply is compared with
-  what one server said; whole again means that two replicas run and five answers in a row came.
+  whole again the node that is not the head, with all its processes, in a cluster whose head looks
+  every second. Every reply is compared with what one server said; whole again means that two
+  replicas run and five answers in a row came.
 * Rolling change: the same clients, while the service is deployed once more with another setting.
 * Slow clients: headers that come a byte a second, a head of many bytes, a body that pauses.
 """
@@ -123,7 +124,8 @@ def _measured(folder: Path, options: argparse.Namespace) -> dict[str, object]:
             with _asking(service.url, expected) as asked:
                 node = _with_a_replica(cluster)
                 kill = lambda: cluster.remove_node(node, allow_graceful=False)  # noqa: E731
-                result["node_killed"] = _failed(asked, kill)
+                noticed = _noticing()
+                result["node_killed"] = _failed(asked, kill) | {"noticed_s": noticed()}
             print(result, flush=True)
             result["slow"] = _slow(service.url)
         serve.shutdown()
@@ -187,6 +189,27 @@ def _with_a_replica(cluster: Cluster) -> Any:
         if parents & {one.process.pid for one in node.all_processes["raylet"]}:
             return node
     raise RuntimeError("no node beside the head has a replica: run it again")
+
+
+def _noticing() -> Callable[[], float]:
+    """What tells, in the end, the seconds from now until the cluster has a node less."""
+    count, seconds = _alive(), []
+
+    def watch() -> None:
+        seconds.append(_until(lambda: _alive() < count))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+
+    def told() -> float:
+        thread.join()
+        return seconds[0]
+
+    return told
+
+
+def _alive() -> int:
+    return sum(node["Alive"] for node in ray.nodes())
 
 
 def _until(condition: Callable[[], bool]) -> float:

@@ -134,6 +134,7 @@ class Run:
                     self.struck_at = newest.done
                     strike()
         self.seconds = time.monotonic() - self._began_s
+        print(f"{self.seconds:.0f} s, {self._largest} KiB, struck at {self.struck_at}", flush=True)
         self._err.seek(0)
         self.said = self._err.read()
         assert strike is None or self.struck_at is not None, "nothing was struck: take more rows"

@@ -7,8 +7,8 @@ of bench_ray.py, a line of .3 s at most.
 
 * Burst: 12 clients send 64 rows at T = 200, one request after the other, until two replicas answer:
   what does not fit the line is refused with 429.
-* Rest: one client sends the same, each request while the one before is answered, until one replica
-  is left: the other ends what it has.
+* Rest: one client sends the same, and pauses four times as long as each answer took, until one
+  replica is left: the other ends what it has.
 
 Every reply is 200 or 429 in the burst, and 200 at rest.
 """
@@ -82,7 +82,9 @@ def _phase(url: str, clients: int, replicas: int) -> dict[str, object]:
     with _asking(url, clients) as statuses:
         seconds = _until(lambda: len(_replicas()) == replicas)
         time.sleep(5.0)
-    return {"replicas": len(_replicas()), "after_s": seconds, "statuses": dict(statuses)}
+    told = {"replicas": len(_replicas()), "after_s": seconds, "statuses": dict(statuses)}
+    print(told, flush=True)
+    return told
 
 
 def _until(condition: Callable[[], bool]) -> float:
@@ -102,10 +104,12 @@ def _asking(url: str, clients: int) -> Iterator[Counter[int]]:
     def ask() -> None:
         with httpx.Client(base_url=url, timeout=120) as client:
             while not ended.is_set():
+                began_s = time.monotonic()
                 try:
                     statuses[client.post(PREDICT, json=BODY).status_code] += 1
                 except httpx.HTTPError:
                     statuses[0] += 1
+                ended.wait(4 * (time.monotonic() - began_s) if clients == 1 else 0.0)
 
     threads = [threading.Thread(target=ask) for _ in range(clients)]
     for thread in threads:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -132,7 +133,7 @@ def _searchers(*, is_wanted: bool) -> Iterator[Searchers | None]:
     from dubito.settings import Settings
 
     settings = Settings()
-    with joined(None) as cluster:
+    with redirect_stdout(sys.stderr), joined(None) as cluster:  # Ray tells on the first what died
         check_storage(settings, cluster)
         found = ClusterSearch(settings, cluster)
         found.check_room()
