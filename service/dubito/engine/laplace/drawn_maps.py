@@ -25,8 +25,8 @@ from dubito.engine.laplace.posterior import Posterior
 from dubito_nn import Site
 
 _INDEX = 2**20  # of its site: no network has so many
-_DRAWN_AT_ONCE = 2**20  # numbers of maps: as words and in float64 they take eight times as much
-_SCORES_AT_ONCE = 2**22
+_DRAWN_AT_ONCE = 2**19  # numbers of maps: as words and in float64 they take eight times as much
+_SCORES_AT_ONCE = 2**20
 
 
 @dataclass(eq=False)
