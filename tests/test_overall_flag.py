@@ -251,3 +251,11 @@ def test_made_rows_are_far_noisy_or_shuffled() -> None:
     assert all(torch.isin(some, usual).all() for some, usual in columns)
     assert list(made_rows({"words": words[:, :1]}, 0)) == ["noise"]
     assert blind_to({"far": 1.0, "noise": 0.49, "shuffled": 0.5}) == ["noise"]
+
+
+def test_far_rows_are_far_from_what_is_usual_though_some_rows_are_farther() -> None:
+    x = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    plain = made_rows({"x": x}, 1)["far"]["x"]
+    with_strays = made_rows({"x": torch.cat([x[:290], torch.full((10, 4), 1e6)])}, 1)["far"]["x"]
+    assert 4 < plain.std() < 8
+    assert 4 < with_strays.std() < 8

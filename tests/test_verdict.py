@@ -89,6 +89,18 @@ def test_a_scaling_of_a_network_that_is_too_sure_is_better(name: ScalingName) ->
     assert str(verdict).startswith("better than no fit beyond chance: by cross-validation on 120")
 
 
+def test_classes_in_another_order_than_the_networks_are_told() -> None:
+    generator = np.random.default_rng(0)
+    label = generator.integers(0, 3, 300)
+    logits = 4 * np.eye(3)[label][None] + generator.normal(size=(4, 300, 3))
+    rows = np.arange(300)
+    for order, is_told in (([0, 1, 2], False), ([1, 2, 0], True)):
+        permuted = logits[..., order]
+        scaling = fit_scaling("temperature", permuted, label, no_check)
+        judged = judge_scaling("temperature", scaling, permuted, label, rows, 0, no_check)
+        assert any("in the network's order" in line for line in judged.warnings) == is_told
+
+
 def test_what_is_worse_than_none_is_kept_and_not_active() -> None:
     verdict = Verdict("none", nats=0.2, margin=0.1, num_rows=113)
     assert verdict.is_worse

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from os import PathLike
 from pathlib import Path
 
 from dubito_client.bodies import told
@@ -159,7 +160,12 @@ def upload(model: str, bundle: Path | str) -> Call[Uploaded]:
     Args:
         model: its name.
         bundle: path of the file, which is sent piece by piece.
+
+    Raises:
+        TypeError: something else than a path.
     """
+    if not isinstance(bundle, (str, PathLike)):
+        raise TypeError(f"`bundle` expects the path of a file, got {type(bundle).__name__}")
     path = Path(bundle)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

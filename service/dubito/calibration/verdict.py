@@ -32,7 +32,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import entr, stdtrit
 
 from dubito.calibration.choices import ScalingName
 from dubito.calibration.scaling.bounded import bounded, limit
@@ -150,9 +150,10 @@ def judge_scaling(
     verdict = _judge("none", difference, fit_b, seed, check, by_class)
     if name == "isotonic":  # shares of hits: no row counts for more than another
         return JudgedFit(verdict)
-    is_far_b = label_nll(logits[:, fit_b], label[fit_b], scaling, check) > most
-    rows = fit_b[is_far_b.reshape(len(fit_b), -1).any(axis=1)]
-    return JudgedFit(verdict, _left_out(rows, len(fit_b), "labels"))
+    each = label_nll(logits[:, fit_b], label[fit_b], scaling, check)
+    rows = fit_b[(each > most).reshape(len(fit_b), -1).any(axis=1)]
+    warnings = _left_out(rows, len(fit_b), "labels") + _guessed(bounded(each, most), label[fit_b])
+    return JudgedFit(verdict, warnings)
 
 
 def judge_noise(
@@ -243,6 +244,21 @@ def _by_row(difference: Floats, label: Indices) -> Floats:
         return difference
     sum_b: Floats = difference.reshape(len(difference), -1).sum(axis=1)
     return sum_b * (len(label) / np.count_nonzero(label >= 0))
+
+
+def _guessed(loss: Floats, label: Indices) -> tuple[str, ...]:
+    """A warning where the shares of the classes alone would be likelier, by two standard errors."""
+    known = label >= 0
+    share: Floats = np.bincount(label[known]) / max(1, int(known.sum()))
+    guess = float(entr(share).sum())
+    mean, error = float(loss[known].mean()), float(loss[known].std()) / sqrt(len(label))
+    if mean <= guess + 2 * error:
+        return ()
+    return (
+        f"the labels are less likely by the network ({mean:.3g} nats each, with the fit) than by "
+        f"the shares of the classes alone ({guess:.3g}): check that the classes are in the "
+        "network's order, and that the rows are of the kind that it was trained on",
+    )
 
 
 def _left_out(rows: Indices, num_rows: int, truths: str) -> tuple[str, ...]:

@@ -81,7 +81,8 @@ def examine(
 
 def _print(factory: str, found: Examination) -> None:
     console = output()
-    console.print(f"{factory}: {len(found.operations)} random operations")
+    count = len(found.operations)
+    console.print(f"{factory}: {count} random operation{'' if count == 1 else 's'}")
     if found.operations:
         console.print(_operations(found))
     console.print(_switches(found.switches))

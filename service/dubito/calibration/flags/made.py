@@ -2,7 +2,8 @@
 
 Flow: rows as the network takes them -> some rows of every kind -> the share that is flagged.
 
-    far        every number six of its standard deviations, times a normal number, from its mean
+    far        every number six of its standard deviations, times a normal number, from its mean;
+               where a few rows are far off themselves, from what the middle half says of both
     noise      every number uniform between the least and the greatest that it has
     shuffled   every number from a row of its own: each is usual, what they have to do with each
                other is gone
@@ -23,6 +24,9 @@ from torch import Tensor
 FAR, NOISE, SHUFFLED = "far", "noise", "shuffled"
 _NUM_MADE = 100
 _FAR = 6.0
+_QUARTILES_APART = 1.349  # standard deviations of a normal number
+_OFF = 3.0
+_MOST_SORTED = 2**24 - 1  # that torch.quantile takes
 BLIND_BELOW = 0.5
 """Of a kind of which a smaller share is flagged, the flag is said to be blind to it."""
 
@@ -60,11 +64,22 @@ def blind_to(flagged: Mapping[str, float]) -> list[str]:
 def _far(usual: Tensor, picked_N: Tensor, generator: torch.Generator) -> Tensor:
     if not usual.is_floating_point():
         return usual[picked_N]
-    numbers = usual.double()
-    deviation = numbers.std(dim=0, correction=0)
+    mean, deviation = _usual_of(usual.double())
     shape = (len(picked_N), *usual.shape[1:])
     normal = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return (numbers.mean(dim=0) + _FAR * deviation * normal).to(usual.dtype)
+    return (mean + _FAR * deviation * normal).to(usual.dtype)
+
+
+def _usual_of(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each number; by quartiles where outliers make the latter."""
+    mean, deviation = numbers.mean(dim=0), numbers.std(dim=0, correction=0)
+    low, middle, high = (
+        numbers.quantile(share, dim=0) if numbers.numel() <= _MOST_SORTED else mean
+        for share in (0.25, 0.5, 0.75)
+    )
+    of_middle = (high - low) / _QUARTILES_APART
+    is_off = (of_middle > 0) & (deviation > _OFF * of_middle)
+    return torch.where(is_off, middle, mean), torch.where(is_off, of_middle, deviation)
 
 
 def _noise(usual: Tensor, picked_N: Tensor, generator: torch.Generator) -> Tensor:

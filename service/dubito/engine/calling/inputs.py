@@ -147,12 +147,13 @@ def _as_tensor(array: NDArray[np.generic], spec: InputSpec) -> Tensor:
         # the same numbers are answered with the same bits
         numbers = array.astype(np.float32 if array.dtype == np.float32 else np.float64, order="C")
         tensor = torch.from_numpy(numbers).to(dtype)
-        if not all(
-            map(isfinite, (float(end) for end in torch.aminmax(tensor)))
-        ):  # nan goes to both
+        ends = torch.aminmax(tensor)  # nan goes to both
+        if not all(map(isfinite, map(float, ends))):
             position = tuple(int(i) for i in (~tensor.isfinite()).nonzero()[0])
+            is_large = isfinite(numbers[position])
+            kind = f"numbers that {spec.dtype} holds" if is_large else "finite numbers"
             raise InputError(
-                f"input `{spec.name}` expects finite numbers, got {numbers[position]} at position"
+                f"input `{spec.name}` expects {kind}, got {numbers[position]} at position"
                 f" {list(position)}: replace missing or overflowing values first"
             )
         return tensor
