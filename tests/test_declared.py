@@ -52,7 +52,8 @@ def declare(end: End, columns: int, task: Task, output: Output, axis: int | None
     with isolated():
         captured = captured_of(Network(end, columns), declared)
         checked_output(captured, declared)
-        return checked_ending(captured, _lifted_and_point(captured), declared)
+        graphs = _lifted_and_point(captured, is_recorded=True)
+        return checked_ending(captured, graphs, declared)
 
 
 def scattered(h: Tensor) -> Tensor:
