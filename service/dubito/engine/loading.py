@@ -20,7 +20,7 @@ from dubito.engine.plans import Plans, allowed_bytes
 from dubito.engine.proving.clock import Clock
 from dubito.engine.proving.sizes import GraphLimits
 from dubito.engine.running.fold import repeated_each
-from dubito.engine.summing.compiled import is_compiled, warm_up
+from dubito.engine.summing.compiled import is_used, warm_up
 from dubito.errors import BundleRefusedError, InputError
 from dubito.preprocess import ready
 from dubito_nn import Bundle, BundleError, load_bundle
@@ -99,7 +99,7 @@ def prepare(engine: Engine, findings: Findings, timing_limit_s: float | None) ->
     """
     rows = engine.made_up_rows()
     first = {name: tensor[:1] for name, tensor in rows.items()}
-    if is_compiled(engine.device):
+    if is_used(engine.device):
         warm_up()
     with proof.refusing():
         engine.plans.time_forms(rows, findings, timing_limit_s)

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular
 from scipy.special import logsumexp
 
 from dubito.calibration.flags.packed import PackedArray
@@ -65,6 +64,8 @@ class ClassDensities:
             InputError: so many classes that the factors take too much room.
         """
         classes, class_B = np.unique(label_B, return_inverse=True)
+        from scipy.linalg import cholesky, solve_triangular
+
         num_features = white_BP.shape[1]
         if len(classes) * num_features**2 > MAX_NUMBERS:
             raise InputError(

@@ -18,7 +18,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular
 
 from dubito.calibration.flags.packed import PackedArray
 from dubito.errors import InputError
@@ -261,6 +260,7 @@ def whitening(centred_BP: Floats, row_BP: Floats, largest: float) -> Floats:
         row_BP: the features themselves.
         largest: of them; what varies by less than 1e-8 of it only rounds.
     """
+    from scipy.linalg import cholesky, solve_triangular
     from sklearn.covariance import ledoit_wolf
 
     unit = largest or 1.0

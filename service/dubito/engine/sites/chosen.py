@@ -14,8 +14,6 @@ from fnmatch import fnmatchcase
 from graphlib import TopologicalSorter
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from dubito.engine.calling.sampling import Sites
 from dubito.errors import InputError
@@ -84,6 +82,9 @@ def _named(one: int | str, table: Sequence[Site]) -> list[int]:
 
 def _last(program: Program) -> tuple[int, ...]:
     """The sites that reach none, or only such as reach them back, as over the steps of a loop."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     flow, sites = Flow.of(program), sites_in(program.nodes)
     places = {key: place for place, key in enumerate((*sites, *flow.data))}
     edges = [(places[one], places[other]) for one, other in _edges(flow)]
