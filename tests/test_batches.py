@@ -23,6 +23,7 @@ from dubito.columns import arrays_of
 from dubito.engine import Engine, Sampling
 from dubito.engine.calling.sampling import Method
 from dubito.serving.outputs import Built, Computed, Outputs
+from dubito.serving.turns import queue
 from dubito.serving.worker import Check
 from dubito.settings import Settings
 from dubito_nn import export
@@ -106,6 +107,7 @@ class Held:
             return compute(outputs, inputs, check)
 
         monkeypatch.setattr(Outputs, "compute", counted)
+        monkeypatch.setattr(queue, "BATCH_S", WAIT_S)  # nothing is cut apart by how long calls took
 
     @contextmanager
     def still(self) -> Iterator[None]:
