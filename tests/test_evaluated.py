@@ -39,6 +39,31 @@ class Branching(nn.Module):
         return x if self.training else 2 * x
 
 
+class Bounded(nn.Module):
+    """Something else differs that no number of an example shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.dropout = nn.Linear(4, 3), nn.Dropout(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.dropout(self.inner(x))
+        return x if self.training else x.clamp(max=1000)
+
+
+class Chosen(nn.Module):
+    """The same is called in both modes, and another result returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.dropout = nn.Linear(4, 3), nn.Dropout(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.dropout(self.inner(x))
+        second = first.clamp(max=1000)
+        return (first if self.training else second) * 2
+
+
 class Noisy(nn.Module):
     """Noise in sampling mode alone."""
 
@@ -117,7 +142,7 @@ def test_switching_dropout_off_in_a_recording_is_recording_evaluation_mode(name:
     assert to_json(graphs[0]) == to_json(graphs[1])
 
 
-@pytest.mark.parametrize("kind", [Noisy, Always])
+@pytest.mark.parametrize("kind", [Branching, Bounded, Chosen, Noisy, Always])
 def test_what_is_more_than_a_dropout_that_ends_has_evaluation_mode_recorded(
     kind: type[nn.Module],
 ) -> None:
@@ -126,7 +151,7 @@ def test_what_is_more_than_a_dropout_that_ends_has_evaluation_mode_recorded(
         assert evaluated(captured.trace("sampling"), captured) is None
 
 
-@pytest.mark.parametrize("kind", [Branching, Noisy, Moving])
+@pytest.mark.parametrize("kind", [Bounded, Noisy, Moving])
 def test_the_point_graph_is_the_network_in_evaluation_mode(
     kind: type[nn.Module], tmp_path: Path
 ) -> None:
@@ -135,3 +160,5 @@ def test_the_point_graph_is_the_network_in_evaluation_mode(
     with torch.no_grad():
         made = bundle.point.run({"x": x}, bundle.weights)["output"]
         torch.testing.assert_close(made, network.eval()(x))
+        far = bundle.point.run({"x": 1e5 * x}, bundle.weights)["output"]
+        torch.testing.assert_close(far, network(1e5 * x))

@@ -12,6 +12,7 @@ opaque       recurrent layers kept whole meanwhile
 respelled    calls written in another way meanwhile
 known        the numbers of weights and constants, for a network that looks at them
 explain      why it could not be recorded, in the user's words
+alike        whether a network computes the same in both modes, dropout aside
 evaluated    the second recording made of the first, where dropout alone differs
 lower        hidden randomness brought into the open
 pooled       fractional pooling by gathers

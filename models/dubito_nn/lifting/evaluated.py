@@ -1,8 +1,8 @@
 """The recording in evaluation mode, made of the one in sampling mode.
 
 Its job: save a second recording, half of what an export takes, where all that the modes differ in
-is whether dropout drops. Whether that is so is not seen here: `dubito_nn.lifting.prove` compares
-the graph with the network in evaluation mode, and where they differ it is recorded after all.
+is whether dropout drops, which `dubito_nn.lifting.alike` sees. `dubito_nn.lifting.prove` compares
+the graph with the network in evaluation mode all the same, and where they differ it is recorded.
 
     dropout(x, p, train=True)                 →  dropout(x, p, train=False)
     lstm(..., train=True, ...)                →  lstm(..., train=False, ...)
@@ -18,6 +18,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from dubito_nn.lifting.alike import computes_alike
 from dubito_nn.lifting.capture import Captured
 from dubito_nn.lifting.opaque import recurrent_operators
 from dubito_nn.lifting.recording import DrawRecorder
@@ -53,6 +54,8 @@ def evaluated(recorded: ExportedProgram, captured: Captured) -> ExportedProgram 
             _switch_off(node, _TRAIN.get(node.target, _TRAIN_OF_RECURRENT))
         elif node.op == "call_function" and is_random(node):
             return None
+    if not computes_alike(captured):
+        return None
     (output,) = graph.find_nodes(op="output")
     (before,) = recorded.graph.find_nodes(op="output")
     output.name, output.meta = before.name, dict(before.meta)
