@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from dubito.acquisition.batches.picks import Picks
 from dubito.acquisition.optimisation import log_probability_of_improvement
@@ -48,6 +47,8 @@ def choose(
             standard deviations of the candidates' from their mean.
         check: called between picks.
     """
+    from scipy.spatial.distance import cdist
+
     log_N = scores_N if is_log else _log_softplus(_in_deviations(scores_N))
     known_N = np.isfinite(mean_N)
     slope = _steepest(mean_N[known_N], points_NP[known_N], check)
@@ -82,6 +83,8 @@ def _steepest(
     check: Check | None,
 ) -> float:
     """Largest slope between two rows; 0 where no two rows differ."""
+    from scipy.spatial.distance import cdist
+
     steepest = 0.0
     at_once = max(1, _PIECE // max(1, len(points_NP)))
     for first in range(0, len(points_NP), at_once):
