@@ -91,17 +91,7 @@ def _measured(folder: Path, options: argparse.Namespace) -> dict[str, object]:
             for body in _bodies()
         ]
     with _cluster() as cluster:
-        settings = Settings(
-            data_dir=folder / "data",
-            max_queue_ms=600_000,
-            ray_entrances="head",
-            ray_max_replicas=2,
-            port=0,
-        )
-        settings.data_dir.mkdir()
-        database = Database(settings.registry_url)
-        database.prepare()
-        database.close()
+        settings = settings_in(folder, max_queue_ms=600_000)
         with deployed(settings, cluster.address) as service:
             _upload(service.url, folder)
             result["one_replica"] = _rates(service.url, options.seconds)
@@ -130,6 +120,22 @@ def _measured(folder: Path, options: argparse.Namespace) -> dict[str, object]:
             result["slow"] = _slow(service.url)
         serve.shutdown()
     return result
+
+
+def settings_in(folder: Path, max_queue_ms: int) -> Settings:
+    """Those of up to two replicas on a data folder with its tables."""
+    settings = Settings(
+        data_dir=folder / "data",
+        max_queue_ms=max_queue_ms,
+        ray_entrances="head",
+        ray_max_replicas=2,
+        port=0,
+    )
+    settings.data_dir.mkdir()
+    database = Database(settings.registry_url)
+    database.prepare()
+    database.close()
+    return settings
 
 
 @contextmanager

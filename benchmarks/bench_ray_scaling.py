@@ -35,13 +35,17 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "service"), str(ROOT / "models")]
 
-from benchmarks.bench_ray import PREDICT, _cluster, _replicas, _upload  # noqa: E402
+from benchmarks.bench_ray import (  # noqa: E402
+    PREDICT,
+    _cluster,
+    _replicas,
+    _upload,
+    settings_in,
+)
 from ray import serve  # noqa: E402
 
 from dubito.bench.machine import describe_machine  # noqa: E402
 from dubito.cluster.deploying import deployed  # noqa: E402
-from dubito.registry.database import Database  # noqa: E402
-from dubito.settings import Settings  # noqa: E402
 
 BURST, WITHIN_S = 12, 240.0
 BODY = {
@@ -55,17 +59,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, _cluster() as cluster:
-        settings = Settings(
-            data_dir=Path(name) / "data",
-            max_queue_ms=300,
-            ray_entrances="head",
-            ray_max_replicas=2,
-            port=0,
-        )
-        settings.data_dir.mkdir()
-        database = Database(settings.registry_url)
-        database.prepare()
-        database.close()
+        settings = settings_in(Path(name), max_queue_ms=300)
         with deployed(settings, cluster.address) as service:
             _upload(service.url, Path(name))
             result: dict[str, object] = {"burst": _phase(service.url, BURST, 2)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,41 +28,30 @@ class Last(nn.Module):
         return returned[0][:, -1]
 
 
-class Branching(nn.Module):
-    """Something else than dropout differs between the modes."""
+class Ending(nn.Module):
+    """Something else than dropout differs between the modes, in the last step."""
 
-    def __init__(self) -> None:
+    def __init__(self, end: Callable[[Tensor, bool], Tensor]) -> None:
         super().__init__()
-        self.inner, self.dropout = nn.Linear(4, 3), nn.Dropout(0.3)
+        self.inner, self.dropout, self.end = nn.Linear(4, 3), nn.Dropout(0.3), end
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.dropout(self.inner(x))
-        return x if self.training else 2 * x
+        return self.end(self.dropout(self.inner(x)), self.training)
 
 
-class Bounded(nn.Module):
-    """Something else differs that no number of an example shows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner, self.dropout = nn.Linear(4, 3), nn.Dropout(0.3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.dropout(self.inner(x))
-        return x if self.training else x.clamp(max=1000)
+def doubled(x: Tensor, is_training: bool) -> Tensor:
+    return x if is_training else 2 * x
 
 
-class Chosen(nn.Module):
+def bounded(x: Tensor, is_training: bool) -> Tensor:
+    """As no number of an example shows."""
+    return x if is_training else x.clamp(max=1000)
+
+
+def chosen(x: Tensor, is_training: bool) -> Tensor:
     """The same is called in both modes, and another result returned."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner, self.dropout = nn.Linear(4, 3), nn.Dropout(0.3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        first = self.dropout(self.inner(x))
-        second = first.clamp(max=1000)
-        return (first if self.training else second) * 2
+    other = x.clamp(max=1000)
+    return (x if is_training else other) * 2
 
 
 class Noisy(nn.Module):
@@ -95,6 +85,9 @@ class Moving(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.inner.to(x.device, x.dtype)(x))
+
+
+ENDINGS = [partial(Ending, end) for end in (doubled, bounded, chosen)]
 
 
 def captured_of(network: nn.Module, x: Tensor) -> Captured:
@@ -142,18 +135,18 @@ def test_switching_dropout_off_in_a_recording_is_recording_evaluation_mode(name:
     assert to_json(graphs[0]) == to_json(graphs[1])
 
 
-@pytest.mark.parametrize("kind", [Branching, Bounded, Chosen, Noisy, Always])
+@pytest.mark.parametrize("kind", [*ENDINGS, Noisy, Always])
 def test_what_is_more_than_a_dropout_that_ends_has_evaluation_mode_recorded(
-    kind: type[nn.Module],
+    kind: Callable[[], nn.Module],
 ) -> None:
     captured = captured_of(kind(), torch.randn(4, 4))
     with isolated():
         assert evaluated(captured.trace("sampling"), captured) is None
 
 
-@pytest.mark.parametrize("kind", [Bounded, Noisy, Moving])
+@pytest.mark.parametrize("kind", [*ENDINGS, Noisy, Moving])
 def test_the_point_graph_is_the_network_in_evaluation_mode(
-    kind: type[nn.Module], tmp_path: Path
+    kind: Callable[[], nn.Module], tmp_path: Path
 ) -> None:
     network, x = kind(), torch.randn(4, 4)
     bundle = export(network, x, tmp_path / "n.dubito", task="classification", output="logits")
