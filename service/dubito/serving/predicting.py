@@ -193,7 +193,7 @@ class _OfShape:
     shape: tuple[object, ...]
     row_values: int
     size: int
-    _kinds: dict[int, tuple[Hashable, Kind]] = field(default_factory=dict)
+    _kinds: dict[tuple[bool, bool], tuple[Hashable, Kind]] = field(default_factory=dict)
 
     def kinds(self, asked: Resolved, outputs: Outputs) -> tuple[Hashable, Kind]:
         """What tasks share whose rows may be computed together, and what they are measured as.
@@ -202,9 +202,9 @@ class _OfShape:
             asked: what the order means.
             outputs: one of the two of a planned prediction.
         """
-        known = self._kinds.get(id(outputs))
+        kept = outputs.keeps_samples, outputs.takes_features
+        known = self._kinds.get(kept)
         if known is None:
-            kept = outputs.keeps_samples, outputs.takes_features
             kind = asked.kind("predict", *kept, self.size)
-            known = self._kinds[id(outputs)] = outputs.kind(self.shape), kind
+            known = self._kinds[kept] = outputs.kind(self.shape), kind
         return known
