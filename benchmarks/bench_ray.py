@@ -45,7 +45,7 @@ os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:3])
 
 import ray  # noqa: E402
-from benchmarks.bench_overload import Load, _requests  # noqa: E402
+from benchmarks.open_loop import Load, requests_of  # noqa: E402
 from benchmarks.served import Served, _bundle, perceptron_server  # noqa: E402
 from ray import serve  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
@@ -161,7 +161,7 @@ def _upload(url: str, folder: Path) -> None:
 
 
 def _bodies() -> list[bytes]:
-    return [request.partition(b"\r\n\r\n")[2] for request in _requests(SAMPLES)[:16]]
+    return [request.partition(b"\r\n\r\n")[2] for request in requests_of(SAMPLES)[:16]]
 
 
 def _rates(url: str, seconds: float) -> dict[str, float]:
@@ -169,7 +169,7 @@ def _rates(url: str, seconds: float) -> dict[str, float]:
         return {}
 
     async def measured() -> dict[str, float]:
-        load = Load(Served(url, os.getpid()), _requests(SAMPLES))
+        load = Load(Served(url, os.getpid()), requests_of(SAMPLES))
         await load.closed(WAITING, 3.0)
         alone = await load.closed(1, seconds)
         return {"one_client_ms": 1000 / alone, "per_s": await load.closed(WAITING, seconds)}

@@ -33,7 +33,7 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "service"), str(ROOT / "models")]
 
-from benchmarks.bench_overload import Asked, Load, _requests  # noqa: E402
+from benchmarks.open_loop import Asked, Load, requests_of  # noqa: E402
 from benchmarks.served import Served, perceptron_server  # noqa: E402
 
 from dubito.bench.machine import describe_machine  # noqa: E402
@@ -93,7 +93,7 @@ async def _soaked(server: Served, options: argparse.Namespace) -> dict[str, obje
 
 def _mixed() -> list[bytes]:
     """Requests whose T is drawn anew for each, always the same ones."""
-    by_samples = [_requests(samples) for samples in SAMPLES]
+    by_samples = [requests_of(samples) for samples in SAMPLES]
     drawn = np.random.default_rng(0).integers(0, len(SAMPLES), TURNS)
     return [by_samples[kind][place % len(by_samples[kind])] for place, kind in enumerate(drawn)]
 
