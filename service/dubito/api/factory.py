@@ -82,30 +82,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     check_rpc(chosen)
     check_tracing(chosen.tracing)
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        shut_undeclared(app)
-        application = await to_thread.run_sync(Application, chosen)
-        await to_thread.run_sync(application.serve)
-        access = app.state.access = Access(application, chosen)
-        watches = [asyncio.create_task(access.lag.watch()), asyncio.create_task(_give_back(access))]
-        rpc = None
-        try:
-            rpc = app.state.rpc = start_rpc(app.state.access)
-            yield
-        finally:
-            for watch in watches:
-                watch.cancel()
-            if rpc is not None:
-                await to_thread.run_sync(rpc.close, chosen.drain_timeout_ms / 1000)
-            await to_thread.run_sync(application.close)
-
     app = FastAPIOffline(  # whose pages bring their scripts with them, for closed networks
         redoc_url=None,
         title="Dubito",
         version=__version__,
         summary="PyTorch networks trained with dropout, with the uncertainty of every prediction.",
-        lifespan=lifespan,
+        lifespan=partial(_lifespan, chosen),
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # `dubito.telemetry` counts
     )
@@ -115,6 +97,33 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_page(app, wants_key)
     app.openapi = partial(described, app.openapi)  # type: ignore[method-assign]
     _write_document_once(app)
+    _guard(app)
+    let_pages_ask(app, chosen)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(chosen: Settings, app: FastAPI) -> AsyncIterator[None]:
+    """Make the parts and start them, and close them at the end."""
+    shut_undeclared(app)
+    application = await to_thread.run_sync(Application, chosen)
+    await to_thread.run_sync(application.serve)
+    access = app.state.access = Access(application, chosen)
+    watches = [asyncio.create_task(access.lag.watch()), asyncio.create_task(_give_back(access))]
+    rpc = None
+    try:
+        rpc = app.state.rpc = start_rpc(app.state.access)
+        yield
+    finally:
+        for watch in watches:
+            watch.cancel()
+        if rpc is not None:
+            await to_thread.run_sync(rpc.close, chosen.drain_timeout_ms / 1000)
+        await to_thread.run_sync(application.close)
+
+
+def _guard(app: FastAPI) -> None:
+    """Put around the routes what every request passes, the innermost first."""
     app.add_exception_handler(DubitoError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_fields)
     app.add_exception_handler(HTTPException, _answer_status)
@@ -124,8 +133,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(ContextMiddleware)
     app.add_middleware(DrainingMiddleware)
     app.add_middleware(HeadersOnlyMiddleware)
-    let_pages_ask(app, chosen)
-    return app
 
 
 @cache

@@ -110,15 +110,7 @@ async def answered(
             query = request.query_params.multi_items()
             place = room.reservation
             received = Received(held, kind, body, query, place, deadline_s, caller_of(request))
-            job: Job[T] | JobFact | None = None
-            if at_once is not None and len(body) <= PIECE_BYTES:
-                job = at_once.start(received)
-            if job is None and (kind in ROWS or len(body) > LONG_BYTES):
-                limiter = held.preparers if kind in ROWS else held.decoders
-                job = await to_thread.run_sync(partial(start, received), limiter=limiter)
-            elif job is None:
-                with passing():
-                    job = await to_thread.run_sync(start, received)
+            job = await _started(received, start, at_once)
             if isinstance(job, JobFact):
                 return json_response(
                     AcceptedPage(job=job.id), 202, {"Location": f"/v1/jobs/{job.id}"}
@@ -130,3 +122,21 @@ async def answered(
             return answer(reply)
         with passing():
             return await to_thread.run_sync(answer, reply)
+
+
+async def _started(
+    received: Received,
+    start: Callable[[Received], Job[T] | JobFact],
+    at_once: AtOnce[T] | None,
+) -> Job[T] | JobFact:
+    """The job that a body asks for: begun here where that is short, else in a thread."""
+    held, size = received.held, len(received.body)
+    if at_once is not None and size <= PIECE_BYTES:
+        job = at_once.start(received)
+        if job is not None:
+            return job
+    if received.kind in ROWS or size > LONG_BYTES:
+        limiter = held.preparers if received.kind in ROWS else held.decoders
+        return await to_thread.run_sync(partial(start, received), limiter=limiter)
+    with held.application.admission.passage.passing():
+        return await to_thread.run_sync(start, received)
