@@ -31,6 +31,7 @@ from uvicorn.lifespan.on import LifespanOn
 
 from dubito.api import create_app
 from dubito.errors import UnavailableError
+from dubito.models.companions import Move
 from dubito.settings import Settings
 
 REPLICAS = int(os.environ.get("DUBITO_TEST_RAY", "0"))
@@ -88,6 +89,9 @@ if REPLICAS:
         async def settled(self, address: str) -> None:
             await self._peers[address].settled()
 
+        async def followed(self, address: str, move: Move) -> None:
+            await self._peers[address].followed(move)
+
         async def counted(self, address: str) -> tuple[str, bytes]:
             return await self._peers[address].counted()
 
@@ -106,8 +110,8 @@ if REPLICAS:
             address = Headers(scope=scope)["host"].partition(":")[0]
             await self._peers[address].frame(scope, receive, send)
 
-    async def _ask(address: str, method: str, within_s: float) -> Any:
-        return await ask_all(method, within_s, address)
+    async def _ask(address: str, method: str, within_s: float, *words: object) -> Any:
+        return await ask_all(method, within_s, address, *words)
 
 
 class RayServer:
@@ -234,6 +238,8 @@ IN_THE_PROCESS = {
 """Tests that read the server's log, or hold its threads."""
 
 OF_ONE = {
+    "test_api_lifecycle::test_a_version_is_loaded_and_unloaded_by_request": _LOADED,
+    "test_api_lifecycle::test_an_alias_move_loads_the_version_before_it_is_seen": _LOADED,
     "test_api_registry::test_an_upload_makes_the_model_and_its_alias": _LOADED,
     "test_api_monitoring::test_outcomes_are_counted_as_the_reply_said": _DRIFT,
     "test_api_monitoring::test_the_drift_test_counts_each_request_once": _DRIFT,

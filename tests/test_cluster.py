@@ -115,14 +115,19 @@ def test_metrics_of_several_replicas_are_one_page_that_names_each() -> None:
 
 @pytest.fixture
 def replicas(settings: Settings) -> Iterator[list[httpx.Client]]:
-    """Clients of two replicas in one process, which look for changes of others once an hour."""
+    """Clients of two replicas in one process, which look for changes of others once an hour.
+
+    They begin before the model is there that they pin.
+    """
     quick = {"timing_limit_ms": 0, "warm_up_rows": ()}
-    rare = settings.model_copy(update={"poll_ms": 3_600_000, **quick})
+    rare = settings.model_copy(
+        update={"poll_ms": 3_600_000, "pinned_models": ("animals",), **quick}
+    )
     with_tables(rare.data_dir)
     peers: list[Peer] = []
 
-    async def ask(method: str, within_s: float) -> Sequence[object]:
-        return [await getattr(peer, method)() for peer in peers]
+    async def ask(method: str, within_s: float, *words: object) -> Sequence[object]:
+        return [await getattr(peer, method)(*words) for peer in peers]
 
     peers += [Peer(create_app(rare), name, ask) for name in ("a", "b")]
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in peers]
@@ -150,11 +155,17 @@ def test_a_change_is_seen_by_all_replicas_before_it_is_acknowledged(
     first, second = replicas
     body = {"inputs": normals(3).tolist()}
     assert second.get(ANIMALS).status_code == 404
+    assert second.get("/health/ready").status_code == 503
     upload(first, "animals", bundles("first")).raise_for_status()
     assert second.post(f"{ANIMALS}/predict", json=body).json()["version"] == 1
     upload(second, "animals", bundles("second")).raise_for_status()
     first.put(f"{ANIMALS}/aliases/default", json={"version": 2}).raise_for_status()
+    assert second.get(f"{ANIMALS}/versions/2").json()["state"] == "loaded"
     assert second.post(f"{ANIMALS}/predict", json=body).json()["version"] == 2
+    first.post(f"{ANIMALS}/versions/1/unload").raise_for_status()
+    assert second.get(f"{ANIMALS}/versions/1").json()["state"] == "available"
+    second.post(f"{ANIMALS}/versions/1/load").raise_for_status()
+    assert first.get(f"{ANIMALS}/versions/1").json()["state"] == "loaded"
     rows, labels = normals(120, seed=1).tolist(), [n % 3 for n in range(120)]
     held_out = {"inputs": rows, "labels": labels}
     first.post(f"{ANIMALS}/calibrate", json=held_out).raise_for_status()

@@ -1,7 +1,7 @@
 """What a replica puts around the application: headers of every reply, one page of metrics, warmth.
 
-Flow: start → the application starts → it learns to reach the others → pinned models are loaded →
-      Serve is told that it began.
+Flow: start → the application starts → it learns to reach the others → pinned models are loaded, or
+      seen not to be there → Serve is told that it began.
       request → the application → headers of browsers; of `/metrics`, the series of all replicas.
 
 `Server` of `dubito.api` does the first two for one process; behind Serve no such server stands.
@@ -65,7 +65,7 @@ class ReplicaFrame:
         return send_with_headers
 
     def _warm(self, send: Send) -> Send:
-        """Tell that the start is complete once pinned models are loaded, or a time is over."""
+        """Tell that the start is complete once pinned models were tried, or a time is over."""
 
         async def send_once_warm(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
@@ -73,7 +73,7 @@ class ReplicaFrame:
                 self._peers.join(access.application)
                 loop = asyncio.get_running_loop()
                 until_s = loop.time() + _WARM_WITHIN_S
-                while not access.application.vitals.health().is_ready and loop.time() < until_s:
+                while not access.application.vitals.may_begin() and loop.time() < until_s:
                     await asyncio.sleep(_LOOK_S)
             await send(message)
 

@@ -18,6 +18,7 @@ from dubito import threads
 from dubito.api import create_app
 from dubito.cluster.peer import Peer
 from dubito.engine.summing.compiled import is_compiled, warm_up
+from dubito.models.companions import Move
 from dubito.settings import Settings
 
 
@@ -53,6 +54,10 @@ class Replica:
     async def settled(self) -> None:
         """See `Peer.settled`."""
         await self._peer.settled()
+
+    async def followed(self, move: Move) -> None:
+        """See `Peer.followed`."""
+        await self._peer.followed(move)
 
     async def counted(self) -> tuple[str, bytes]:
         """See `Peer.counted`."""

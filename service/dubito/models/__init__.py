@@ -8,4 +8,5 @@ sampling   a request's choices over the version's defaults
 memory     what an engine holds, and giving it back
 pins       models that are always loaded
 members    the networks that answer: one version or several
+companions  other servers in its place, told what was loaded here
 """

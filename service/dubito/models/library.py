@@ -30,6 +30,7 @@ from dubito.engine.replicas import load_on, replicas
 from dubito.engine.summary import summary
 from dubito.errors import ConflictError, DubitoError
 from dubito.models.catalogue import Catalogue
+from dubito.models.companions import Companions, Move
 from dubito.models.sampling import merge_sampling
 from dubito.models.warming import warm_up
 from dubito.names import ANONYMOUS, DEFAULT_ALIAS
@@ -67,6 +68,7 @@ class Library:
         disk.make(settings.incoming_dir)
         _clear_left_overs(settings.incoming_dir)
         self._unloaded: set[str] = set()  # digests of what shall stay so until it is asked for
+        self.companions = Companions()
         self.facts = Following(registry.changes, settings.poll_ms / 1000)
         self.catalogue = Catalogue(
             self._load, settings.max_loaded_versions, settings.max_loaded_bytes
@@ -180,6 +182,7 @@ class Library:
         """
         version = self.version(model, reference)
         self.engine(version)
+        self.companions.tell(Move("load", version.model, version.number))
         self._registry.noting.add(actor, "load", version.model, version.number)
         return self.page(model, reference)
 
@@ -195,8 +198,8 @@ class Library:
                 f"version {version.number} of `{model}`: expected one that is not pinned, got one "
                 "that DUBITO_PINNED_MODELS names: take it out there, or move its alias"
             )
-        self._unloaded.add(version.digest)
-        self.catalogue.drop(version.digest)
+        self._drop(version)
+        self.companions.tell(Move("unload", version.model, version.number))
         self._registry.noting.add(actor, "unload", version.model, version.number)
         return self.page(model, reference)
 
@@ -209,15 +212,30 @@ class Library:
         if_match: Expected | None = None,
         actor: str = ANONYMOUS,
     ) -> AliasFact:
-        """Point an alias to a version, once it is loaded and warm here.
+        """Point an alias to a version, once it is warm here and where companions use the model.
 
         Raises:
             ConflictError: the version is retired.
             PreconditionFailedError: the alias has another revision.
             DubitoError: the version cannot be loaded; the alias stays where it is.
         """
-        self.engine(self._registry.check_move(model, alias, version, if_match=if_match))
+        moved = self._registry.check_move(model, alias, version, if_match=if_match)
+        self.engine(moved)
+        self.companions.tell(Move("alias", moved.model, moved.number))
         return self._registry.set_alias(model, alias, version, if_match=if_match, actor=actor)
+
+    def follow(self, move: Move) -> None:
+        """Do what a companion was asked, where it concerns this server.
+
+        Raises:
+            DubitoError: as `engine`.
+        """
+        version = self.version(move.model, str(move.number))
+        if move.action == "unload":
+            if not self.catalogue.is_pinned(version.digest):
+                self._drop(version)
+        elif move.action == "load" or self._answers_for(move.model):
+            self.engine(version)
 
     def active_calibration(self, version: VersionFact) -> CalibrationFact | None:
         """The active calibration of a version, None where none is."""
@@ -269,6 +287,13 @@ class Library:
         self.facts.forget()
         if change.action in ("retire", "drop"):
             self.catalogue.drop(change.digest)
+
+    def _answers_for(self, model: str) -> bool:
+        return any(version.model == model for version in self.catalogue.loaded())
+
+    def _drop(self, version: VersionFact) -> None:
+        self._unloaded.add(version.digest)
+        self.catalogue.drop(version.digest)
 
     def _load(self, version: VersionFact) -> Engine:
         limit = self._settings.max_num_samples

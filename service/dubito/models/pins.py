@@ -43,6 +43,7 @@ class Pins:
         self._pins = tuple(_Pin(*pair, None, "not looked up yet") for pair in self._wanted)
         self._wake = threading.Event()
         self._ends = False
+        self._were_tried = not names
         self._thread = threading.Thread(target=self._keep, name="dubito-pins", daemon=True)
 
     def start(self) -> None:
@@ -66,6 +67,11 @@ class Pins:
             pin.version is not None and catalogue.is_loaded(pin.version.digest)
             for pin in self._pins
         )
+
+    @property
+    def were_tried(self) -> bool:
+        """Whether each was loaded, or it was seen once that it cannot be."""
+        return self._were_tried
 
     def lines(self) -> tuple[HealthLine, ...]:
         """Return a line for all that is pinned, loaded or not, then for all else that is loaded."""
@@ -93,6 +99,7 @@ class Pins:
         while not self._ends:
             self._wake.clear()
             is_done = self._load_all()
+            self._were_tried = True
             if is_done and not was_done:
                 _log.info("ready", loaded=[f"{p.model}@{p.reference}" for p in self._pins])
             was_done = is_done

@@ -30,6 +30,10 @@ class Vitals:
             for state in self.worker.states
         )
 
+    def may_begin(self) -> bool:
+        """Whether requests need not wait any more for what is pinned, loaded or not."""
+        return self.is_live() and self.worker.is_running and self.pins.were_tried
+
     def health(self) -> Health:
         """The state of every worker and of every loaded version."""
         is_live, is_draining = self.is_live(), self.worker.is_draining
