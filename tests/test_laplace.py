@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dubito.engine import Engine, Sampling
+from dubito.engine.draws.masks import draw, normals
 from dubito.engine.laplace import (
     CurvatureSums,
     FitResult,
@@ -23,7 +25,7 @@ from dubito.engine.laplace import (
 )
 from dubito.engine.laplace.posterior import probit
 from dubito.errors import InputError
-from dubito_nn import export
+from dubito_nn import Site, export
 from dubito_nn.manifest import Output
 
 REFERENCE = Path(__file__).parent / "data/laplace/kron_last_layer.npz"
@@ -152,7 +154,7 @@ def test_predictions_have_a_spread_with_an_error_that_shrinks(engine: Engine, kn
     many = engine.predict(rows, sampling=Sampling(1024, method="laplace", fit=1))
     few = engine.predict(rows, sampling=Sampling(32, method="laplace", fit=1))
     assert (many.mutual_information > 0).all()
-    assert (few.standard_error.max(-1) > many.standard_error.max(-1)).all()
+    assert few.standard_error.max(-1).mean() > 2 * many.standard_error.max(-1).mean()
     open_BC = (many.mean > 0.05) & (many.mean < 0.95)  # elsewhere 32 draws miss the tail
     off = np.abs(few.mean - many.mean)[open_BC]
     assert open_BC.sum() > 20
@@ -276,3 +278,17 @@ def test_what_does_not_go_with_it_is_refused(fields: dict[str, object], reason: 
 def test_a_fit_that_is_not_here_is_named(engine: Engine) -> None:
     with pytest.raises(InputError, match="got 77, which is not loaded"):
         engine.predict(torch.zeros(1, 5), sampling=Sampling(method="laplace", fit=77))
+
+
+@pytest.mark.parametrize("kind", ["iid", "stratified"])
+def test_normals_of_maps_are_those_of_all_draws_in_24_bits(
+    kind: Literal["iid", "stratified"],
+) -> None:
+    site = Site(5, "normal", "normal", None, False, (700,), "weight", "", None)
+    samples = range(3, 40)
+    known = draw(site, 9, samples, (700,), kind=kind, dtype=torch.float64)
+    made = normals(5, 9, samples, range(700), kind=kind).double()
+    assert float((made - known).abs().max()) < 5e-3  # in the tails the 24 bits are coarse
+    assert float((made - known).abs().median()) < 1e-6
+    part = normals(5, 9, samples, range(123, 400), kind=kind)
+    torch.testing.assert_close(part.double(), made[:, 123:400], rtol=0, atol=0)

@@ -8,7 +8,7 @@ samples are the 32, whatever the chunk, the batch or the device.
               takes the places r·E to (r + 1)·E - 1 of a stream of its own kind
     uniform   u = floor(raw / 2^11) · 2^-53, for 32-bit floats cut to 24 bits so that u < 1 holds
     bernoulli 1[u < P(ω = 1)]
-    normal    Φ⁻¹(u + 2^-54)
+    normal    Φ⁻¹(u + 2^-54); of whole maps √2 erf⁻¹(2 (k + 1/2) 2^-24 - 1), k the upper 24 bits
 
 A `stratified` draw takes the place of `iid` raw numbers by those of `strata.py`; all that follows
 is the same, so that one sample alone has the same distribution.
@@ -65,17 +65,41 @@ def draw(
         (0, per_row) if masks == "shared" else (rows.start * per_row, len(rows) * per_row)
     )
     shape = (len(samples), *size) if masks == "shared" else (len(samples), len(rows), *size)
+    places = Places(seed, site.index, masks == "shared", start, count)
+    if kind == "stratified" and site.distribution == "bernoulli":
+        bits = bernoulli(places, samples, site.bernoulli_mean)
+        return torch.from_numpy(bits).to(dtype).reshape(shape)
+    return _distributed(site, _raw(places, samples, kind), dtype).reshape(shape)
+
+
+def normals(site: int, seed: int, samples: range, places: range, *, kind: Draw = "iid") -> Tensor:
+    """Standard normals in 32 bits that all rows share, (T, E): a fourth of the time of `draw`.
+
+    They end at 5.4 standard deviations, beyond which lies one in fifteen million.
+
+    Args:
+        site: index of the site.
+        seed: the key.
+        samples: indices t.
+        places: in the flattened draw, E of them.
+        kind: `iid`, or `stratified` over t.
+    """
+    some = Places(seed, site, True, places.start, len(places))
+    raw = _raw(some, samples, kind)
+    raw >>= np.uint64(40)
+    odd = torch.from_numpy(raw.view(np.int64)).float()  # below 2^24: all of this is exact
+    return odd.sub_(2.0**23 - 0.5).mul_(2.0**-23).erfinv_().mul_(math.sqrt(2))
+
+
+def _raw(places: Places, samples: range, kind: Draw) -> NDArray[np.uint64]:
+    """Words of some places, (T, E)."""
     if kind == "stratified":
-        places = Places(seed, site.index, masks == "shared", start, count)
-        if site.distribution == "bernoulli":
-            bits = bernoulli(places, samples, site.bernoulli_mean)
-            return torch.from_numpy(bits).to(dtype).reshape(shape)
-        raw = words(places, samples)
-    else:
-        raw = np.empty((len(samples), count), dtype=np.uint64)
-        for position, t in enumerate(samples):
-            raw[position] = raw_words(seed, site.index, (0, t, _KIND[masks]), start, count)
-    return _distributed(site, raw, dtype).reshape(shape)
+        return words(places, samples)
+    raw = np.empty((len(samples), places.count), dtype=np.uint64)
+    for position, t in enumerate(samples):
+        stream = (0, t, _KIND["shared" if places.is_shared else "independent"])
+        raw[position] = raw_words(places.seed, places.site, stream, places.start, places.count)
+    return raw
 
 
 def _distributed(site: Site, raw: NDArray[np.uint64], dtype: torch.dtype) -> Tensor:

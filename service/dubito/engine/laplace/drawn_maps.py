@@ -14,17 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from dubito.engine.calling.sampling import Key
-from dubito.engine.draws.masks import draw
+from dubito.engine.draws.masks import normals
 from dubito.engine.draws.strata import remainder
 from dubito.engine.laplace.posterior import Posterior
 from dubito_nn import Site
 
-_INDEX = 2**20  # of its site: no network has so many
+_SITE = Site(2**20, "normal", "normal", None, False, (1,), "weight", "", None)  # as no network has
 _DRAWN_AT_ONCE = 2**19  # numbers of maps: as words and in float64 they take eight times as much
 _SCORES_AT_ONCE = 2**20
 
@@ -47,7 +48,7 @@ class DrawnMaps:
     @property
     def left(self) -> float:
         """What a stratified draw leaves of a linear effect."""
-        return remainder(self._site)
+        return remainder(_SITE)
 
     def noise(self, features_BF: Tensor, count: int, key: Key) -> Iterator[Tensor]:
         """What T samples add to the scores of some rows: some (t, B, C) after the others.
@@ -59,14 +60,11 @@ class DrawnMaps:
         """
         u_BG = self.posterior.directions(features_BF.float())
         num_outputs, num_directions = self.posterior.variance.shape
-        per_sample = max(1, len(u_BG)) * num_outputs
-        step = max(1, _SCORES_AT_ONCE // per_sample)
+        step = max(1, _SCORES_AT_ONCE // (max(1, len(u_BG)) * num_outputs))
         if not self._fits(count):
             step = max(1, min(step, _DRAWN_AT_ONCE // (num_outputs * num_directions)))
         for start in range(0, count, step):
-            maps_TCG = self._maps(range(start, min(start + step, count)), count, key)
-            flat = u_BG @ maps_TCG.reshape(-1, num_directions).T
-            yield flat.reshape(len(u_BG), -1, num_outputs).transpose(0, 1)
+            yield u_BG @ self._maps(range(start, min(start + step, count)), count, key)
 
     def _maps(self, samples: range, count: int, key: Key) -> Tensor:
         if not self._fits(count):
@@ -74,7 +72,7 @@ class DrawnMaps:
         if self._kept is None or self._kept[0] != key or len(self._kept[1]) < count:
             num_outputs, num_directions = self.posterior.variance.shape
             step = max(1, _DRAWN_AT_ONCE // (num_outputs * num_directions))
-            whole = torch.empty(count, num_outputs, num_directions, device=self.device)
+            whole = torch.empty(count, num_directions, num_outputs, device=self.device)
             for start in range(0, count, step):
                 some = range(start, min(start + step, count))
                 whole[some.start : some.stop] = self._made(some, key)
@@ -85,14 +83,15 @@ class DrawnMaps:
         return 4 * count * self.posterior.variance.numel() <= self.budget_bytes
 
     def _made(self, samples: range, key: Key) -> Tensor:
-        """Q_B (√v ∘ E_t) of some samples, (t, C, G)."""
-        site, variance_CG = self._site, self.posterior.variance
-        shape = (variance_CG.shape[0], variance_CG.shape[1])
-        drawn_TCG = draw(site, key.seed, samples, shape, kind=key.draw)
-        scaled_TCG = drawn_TCG * variance_CG.sqrt().float()
-        return (self.posterior.frame.float() @ scaled_TCG).to(self.device)
+        """(Q_B (√v ∘ E_t))ᵀ of some samples, (t, G, C)."""
+        deviation_GC, frame_CC = self._parts
+        places = range(deviation_GC.numel())
+        drawn = normals(_SITE.index, key.seed, samples, places, kind=key.draw)
+        scaled_TGC = drawn.reshape(-1, *deviation_GC.shape).mul_(deviation_GC)
+        return (scaled_TGC @ frame_CC).to(self.device)
 
-    @property
-    def _site(self) -> Site:
-        shape = tuple(self.posterior.variance.shape)
-        return Site(_INDEX, "normal", "normal", None, False, shape, "weight", "", None)
+    @cached_property
+    def _parts(self) -> tuple[Tensor, Tensor]:
+        """√v, (G, C), and Q_Bᵀ, in 32 bits on the processor."""
+        deviation_GC = self.posterior.variance.sqrt().float().T.contiguous()
+        return deviation_GC, self.posterior.frame.float().T
