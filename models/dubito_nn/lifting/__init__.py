@@ -15,6 +15,7 @@ explain      why it could not be recorded, in the user's words
 alike        whether a network computes the same in both modes, dropout aside
 evaluated    the second recording made of the first, where dropout alone differs
 lower        hidden randomness brought into the open
+functional   the same where it changes little, without another recording
 pooled       fractional pooling by gathers
 rules        how a random operator's result follows from its draw
 tabulated    draws of distributions that tables of quantiles stand for

@@ -32,6 +32,7 @@ from torch.fx import Graph, Node
 from torch.fx.node import _side_effectful_functions
 
 from dubito_nn.errors import ExportError
+from dubito_nn.lifting.functional import functional
 from dubito_nn.lifting.known import known_values
 from dubito_nn.lifting.opaque import recurrent_operators
 from dubito_nn.lifting.rules import EMPTY, RULES, is_random, module_path, refuse_certain
@@ -75,6 +76,11 @@ def refuse_as_recorded(program: ExportedProgram) -> None:
 
 def lower(program: ExportedProgram) -> ExportedProgram:
     """Rewrite RNN and attention dropout, then make the graph functional without decomposing."""
+    return functional(program, _allowed_composites()) or lower_by_torch(program)
+
+
+def lower_by_torch(program: ExportedProgram) -> ExportedProgram:
+    """The same for any graph: torch records it again."""
     graph = program.graph
     for node in list(graph.nodes):
         if node.target in recurrent_operators():
