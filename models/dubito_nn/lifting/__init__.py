@@ -10,6 +10,7 @@ branching    drawn numbers that decide what is computed
 counting     how many rows there are, as a symbol
 opaque       recurrent layers kept whole meanwhile
 respelled    calls written in another way meanwhile
+routed       tokens of all rows sorted by their experts, taken back to their rows
 known        the numbers of weights and constants, for a network that looks at them
 explain      why it could not be recorded, in the user's words
 alike        whether a network computes the same in both modes, dropout aside

@@ -35,6 +35,7 @@ from dubito_nn.errors import ExportError
 from dubito_nn.lifting.functional import functional
 from dubito_nn.lifting.known import known_values
 from dubito_nn.lifting.opaque import recurrent_operators
+from dubito_nn.lifting.routed import unsort
 from dubito_nn.lifting.rules import EMPTY, RULES, is_random, module_path, refuse_certain
 from dubito_nn.operators import ALLOWED, name_of
 
@@ -82,6 +83,7 @@ def lower(program: ExportedProgram) -> ExportedProgram:
 def lower_by_torch(program: ExportedProgram) -> ExportedProgram:
     """The same for any graph: torch records it again."""
     graph = program.graph
+    unsort(graph, _emitter)
     for node in list(graph.nodes):
         if node.target in recurrent_operators():
             _lower_rnn(graph, node)

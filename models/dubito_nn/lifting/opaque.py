@@ -1,10 +1,11 @@
-"""Keep recurrent layers whole while a network is recorded.
+"""Keep recurrent layers and products of groups of rows whole while a network is recorded.
 
 Its job: let the recorder see one call of `lstm`, `gru`, `rnn_tanh` or `rnn_relu` as one step whose
 shapes follow from a formula. Left alone it runs torch's decomposition to find those shapes, which
 unrolls time and so fixes the number of steps that the example happens to have.
 
     calls of torch's recurrent functions  →  `dubito_nn.*` in the recording  →  `aten.*.input`
+    calls of grouped_mm                   →  `dubito_nn.grouped_mm`          →  see `routed`
 
 Dimensions: B rows, L steps, H numbers of the state (or of its projection), D directions.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,3 +115,33 @@ def _shapes(x: Tensor, hidden: Tensor | Sequence[Tensor], *settings: object) -> 
     width = states[0].shape[-1] * (2 if is_bidirectional else 1)
     output = x.new_empty((*x.shape[:-1], width))
     return (output, *(torch.empty_like(state) for state in states))
+
+
+@cache
+def _stand_in() -> Any:
+    """An operator with the shapes of torch's, whose own insist on a type while recording."""
+    library = torch.library.Library("dubito_nn", "FRAGMENT")  # type: ignore[no-untyped-call]
+    _library.append(library)
+    library.define("grouped_mm(Tensor input, Tensor weight, Tensor ends) -> Tensor")  # type: ignore[no-untyped-call]
+    torch.library.register_fake("dubito_nn::grouped_mm", _grouped_shape, lib=library)
+    return torch.ops.dubito_nn.grouped_mm.default
+
+
+def _grouped_shape(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[-1]))
+
+
+def grouped_mm(x: Tensor, weight: Tensor, **given: Any) -> Tensor | None:
+    """The stand-in for products of groups of rows, recorded in the place of torch's.
+
+    Args:
+        x: (S, inputs), groups one behind the other.
+        weight: (E, inputs, D).
+        given: `offs`, where each group ends, (E,), and what is left out here.
+    """
+    ends = given.pop("offs", None)
+    is_plain = x.dim() == 2 and weight.dim() == 3 and ends is not None
+    if not is_plain or any(value is not None for value in given.values()):
+        return None
+    result: Tensor = _stand_in()(x, weight, ends)
+    return result

@@ -8,6 +8,7 @@ for a number of their own.
     multi_dot([a, b, c])          (a b) c, from the left
     take_along_dim(x, i, axis)    gather
     cdist(x, y) of matrices       of a batch of one-row matrices
+    grouped_mm(x, W, offs=ends)   a stand-in, for any type of numbers
     fractional_max_pool2d(x, ...) windows that are gathered, and their maxima
     x.data                        x.detach(), whose writes the recorder sees
     law.sample((x.shape[0],))     with the rows in the shape as a symbol
@@ -29,6 +30,7 @@ from torch.distributions import Distribution
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from dubito_nn.lifting.opaque import grouped_mm
 from dubito_nn.lifting.pooled import fractional_pool
 
 Call = Callable[..., object]
@@ -157,5 +159,6 @@ _SPELLINGS: dict[object, Call] = {
     functional.fractional_max_pool3d: partial(fractional_pool, 3, False),
     functional.fractional_max_pool2d_with_indices: partial(fractional_pool, 2, True),
     functional.fractional_max_pool3d_with_indices: partial(fractional_pool, 3, True),
+    torch._grouped_mm: grouped_mm,
     Tensor.data.__get__: Tensor.detach,  # type: ignore[attr-defined]
 }

@@ -175,7 +175,8 @@ def _with_row_order(lifted: Lifted, inputs: Inputs, seen: _Seen, before: Tensor)
         else:
             raise ExportError(
                 f"module `{site.module_path}` draws numbers that several rows share: draw one set"
-                " of numbers per row, or one for the whole batch"
+                " of numbers per row, or one for the whole batch; where a library does so, switch"
+                " that module off (p = 0)"
             )
     return sites
 
