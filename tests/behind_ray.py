@@ -31,7 +31,7 @@ from uvicorn.lifespan.on import LifespanOn
 
 from dubito.api import create_app
 from dubito.errors import UnavailableError
-from dubito.models.companions import Move
+from dubito.registry.noting import Change as VersionChange
 from dubito.settings import Settings
 
 REPLICAS = int(os.environ.get("DUBITO_TEST_RAY", "0"))
@@ -89,8 +89,8 @@ if REPLICAS:
         async def settled(self, address: str) -> None:
             await self._peers[address].settled()
 
-        async def followed(self, address: str, move: Move) -> None:
-            await self._peers[address].followed(move)
+        async def followed(self, address: str, change: VersionChange) -> None:
+            await self._peers[address].followed(change)
 
         async def counted(self, address: str) -> tuple[str, bytes]:
             return await self._peers[address].counted()
@@ -240,6 +240,7 @@ IN_THE_PROCESS = {
 OF_ONE = {
     "test_api_lifecycle::test_a_version_is_loaded_and_unloaded_by_request": _LOADED,
     "test_api_lifecycle::test_an_alias_move_loads_the_version_before_it_is_seen": _LOADED,
+    "test_api_lifecycle::test_the_server_is_ready_when_what_is_pinned_is_loaded": _LOADED,
     "test_api_registry::test_an_upload_makes_the_model_and_its_alias": _LOADED,
     "test_api_monitoring::test_outcomes_are_counted_as_the_reply_said": _DRIFT,
     "test_api_monitoring::test_the_drift_test_counts_each_request_once": _DRIFT,

@@ -166,6 +166,8 @@ def test_a_change_is_seen_by_all_replicas_before_it_is_acknowledged(
     assert second.get(f"{ANIMALS}/versions/1").json()["state"] == "available"
     second.post(f"{ANIMALS}/versions/1/load").raise_for_status()
     assert first.get(f"{ANIMALS}/versions/1").json()["state"] == "loaded"
+    second.post(f"{ANIMALS}/versions/1/retire", json={"reason": "old"}).raise_for_status()
+    assert [line["version"] for line in first.get("/health/ready").json()["models"]] == [2]
     rows, labels = normals(120, seed=1).tolist(), [n % 3 for n in range(120)]
     held_out = {"inputs": rows, "labels": labels}
     first.post(f"{ANIMALS}/calibrate", json=held_out).raise_for_status()

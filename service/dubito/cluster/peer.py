@@ -11,7 +11,7 @@ from dubito.api.border.access import Access
 from dubito.application import Application
 from dubito.cluster.frame import ReplicaFrame
 from dubito.cluster.peers import Ask, Peers
-from dubito.models.companions import Move
+from dubito.registry.noting import Change
 
 _SETTLES_WITHIN_S = 5.0
 
@@ -33,7 +33,7 @@ class Peer:
         self._name = name
         self.frame = ReplicaFrame(app, name, Peers(ask))
         self._settling = CapacityLimiter(1)  # apart from threads that may wait for others to settle
-        self._moving = CapacityLimiter(1)  # so are those that may wait for others to load
+        self._following = CapacityLimiter(1)  # so are those that may wait for others to load
         self._counted_s = 0.0
         self._looked_s = time.monotonic()
 
@@ -64,10 +64,10 @@ class Peer:
             self._application.monitoring.settle, _SETTLES_WITHIN_S, limiter=self._settling
         )
 
-    async def followed(self, move: Move) -> None:
+    async def followed(self, change: Change) -> None:
         """Load or unload what another one was asked to."""
         library = self._application.library
-        await to_thread.run_sync(library.follow, move, limiter=self._moving)
+        await to_thread.run_sync(library.follow, change, limiter=self._following)
 
     async def counted(self) -> tuple[str, bytes]:
         """The name of this replica, and its metrics."""

@@ -20,7 +20,7 @@ from typing import Protocol
 import structlog
 
 from dubito.application import Application
-from dubito.models.companions import Move
+from dubito.registry.noting import Change
 
 
 class Ask(Protocol):
@@ -64,7 +64,7 @@ class Peers:
         self._loop = asyncio.get_running_loop()
         application.library.facts.tell_by(self._tell)
         application.monitoring.settle_by(self._settle)
-        application.library.companions.tell_by(self._move)
+        application.library.companions.tell_by(self._follow)
 
     async def counted(self) -> Mapping[str, bytes]:
         """The pages of metrics of the replicas that answer, by their names."""
@@ -77,8 +77,8 @@ class Peers:
     def _settle(self, within_s: float) -> None:
         self._wait(SETTLED, within_s)
 
-    def _move(self, move: Move) -> None:
-        self._wait(FOLLOWED, _FOLLOWS_WITHIN_S, move)
+    def _follow(self, change: Change) -> None:
+        self._wait(FOLLOWED, _FOLLOWS_WITHIN_S, change)
 
     def _wait(self, method: str, within_s: float, *words: object) -> None:
         """Ask from a thread other than the event loop's."""

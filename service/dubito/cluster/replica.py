@@ -18,7 +18,7 @@ from dubito import threads
 from dubito.api import create_app
 from dubito.cluster.peer import Peer
 from dubito.engine.summing.compiled import is_compiled, warm_up
-from dubito.models.companions import Move
+from dubito.registry.noting import Change
 from dubito.settings import Settings
 
 
@@ -55,9 +55,9 @@ class Replica:
         """See `Peer.settled`."""
         await self._peer.settled()
 
-    async def followed(self, move: Move) -> None:
+    async def followed(self, change: Change) -> None:
         """See `Peer.followed`."""
-        await self._peer.followed(move)
+        await self._peer.followed(change)
 
     async def counted(self) -> tuple[str, bytes]:
         """See `Peer.counted`."""

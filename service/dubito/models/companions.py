@@ -2,6 +2,7 @@
 
     load, unload   → all do it
     an alias moves → those that have some version of the model loaded load the new one beforehand
+    a version is retired or gone → all free what it takes
 
 Only then is the change acknowledged: a request after it finds the version warm at every server.
 """
@@ -9,36 +10,21 @@ Only then is the change acknowledged: a request after it finds the version warm 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
-
-@dataclass(frozen=True)
-class Move:
-    """A version that comes or goes.
-
-    Args:
-        action: by which request.
-        model: its name.
-        number: of the version.
-    """
-
-    action: Literal["load", "unload", "alias"]
-    model: str
-    number: int
+from dubito.registry.noting import Change
 
 
 class Companions:
     """The other servers, as one reaches them; nobody until it is said how."""
 
     def __init__(self) -> None:
-        self._tellers: list[Callable[[Move], None]] = []
+        self._tellers: list[Callable[[Change], None]] = []
 
-    def tell_by(self, teller: Callable[[Move], None]) -> None:
+    def tell_by(self, teller: Callable[[Change], None]) -> None:
         """Have a function tell them; it returns once they are done, or gave up."""
         self._tellers.append(teller)
 
-    def tell(self, move: Move) -> None:
+    def tell(self, change: Change) -> None:
         """Tell them what was asked here."""
         for teller in self._tellers:
-            teller(move)
+            teller(change)

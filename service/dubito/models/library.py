@@ -30,7 +30,7 @@ from dubito.engine.replicas import load_on, replicas
 from dubito.engine.summary import summary
 from dubito.errors import ConflictError, DubitoError
 from dubito.models.catalogue import Catalogue
-from dubito.models.companions import Companions, Move
+from dubito.models.companions import Companions
 from dubito.models.sampling import merge_sampling
 from dubito.models.warming import warm_up
 from dubito.names import ANONYMOUS, DEFAULT_ALIAS
@@ -42,6 +42,7 @@ from dubito.registry.revisions import Expected
 from dubito.settings import Settings
 
 _LEFT_OVER_AFTER_S = 3600
+_GONE = ("retire", "drop")  # changes after which a version answers no more
 
 
 class AtHand(NamedTuple):
@@ -182,7 +183,7 @@ class Library:
         """
         version = self.version(model, reference)
         self.engine(version)
-        self.companions.tell(Move("load", version.model, version.number))
+        self._tell("load", version)
         self._registry.noting.add(actor, "load", version.model, version.number)
         return self.page(model, reference)
 
@@ -198,8 +199,8 @@ class Library:
                 f"version {version.number} of `{model}`: expected one that is not pinned, got one "
                 "that DUBITO_PINNED_MODELS names: take it out there, or move its alias"
             )
-        self._drop(version)
-        self.companions.tell(Move("unload", version.model, version.number))
+        self._drop(version.digest)
+        self._tell("unload", version)
         self._registry.noting.add(actor, "unload", version.model, version.number)
         return self.page(model, reference)
 
@@ -221,21 +222,22 @@ class Library:
         """
         moved = self._registry.check_move(model, alias, version, if_match=if_match)
         self.engine(moved)
-        self.companions.tell(Move("alias", moved.model, moved.number))
+        self._tell("alias", moved)
         return self._registry.set_alias(model, alias, version, if_match=if_match, actor=actor)
 
-    def follow(self, move: Move) -> None:
+    def follow(self, change: Change) -> None:
         """Do what a companion was asked, where it concerns this server.
 
         Raises:
             DubitoError: as `engine`.
         """
-        version = self.version(move.model, str(move.number))
-        if move.action == "unload":
-            if not self.catalogue.is_pinned(version.digest):
-                self._drop(version)
-        elif move.action == "load" or self._answers_for(move.model):
-            self.engine(version)
+        if change.action in _GONE:
+            self.catalogue.drop(change.digest)
+        elif change.action == "unload":
+            if not self.catalogue.is_pinned(change.digest):
+                self._drop(change.digest)
+        elif change.action == "load" or self._answers_for(change.model):
+            self.engine(self.version(change.model, str(change.version)))
 
     def active_calibration(self, version: VersionFact) -> CalibrationFact | None:
         """The active calibration of a version, None where none is."""
@@ -285,15 +287,20 @@ class Library:
     def _hear(self, change: Change) -> None:
         """Forget all facts, so that the next request sees what was changed."""
         self.facts.forget()
-        if change.action in ("retire", "drop"):
+        if change.action in _GONE:
             self.catalogue.drop(change.digest)
+            self.companions.tell(change)
 
     def _answers_for(self, model: str) -> bool:
         return any(version.model == model for version in self.catalogue.loaded())
 
-    def _drop(self, version: VersionFact) -> None:
-        self._unloaded.add(version.digest)
-        self.catalogue.drop(version.digest)
+    def _drop(self, digest: str) -> None:
+        self._unloaded.add(digest)
+        self.catalogue.drop(digest)
+
+    def _tell(self, action: str, version: VersionFact) -> None:
+        change = Change(action, version.model, version.number, version.digest)
+        self.companions.tell(change)
 
     def _load(self, version: VersionFact) -> Engine:
         limit = self._settings.max_num_samples

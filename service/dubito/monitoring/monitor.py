@@ -135,7 +135,7 @@ class Monitoring:
         self._recorder.flush(within_s)
 
     def settle_by(self, settler: Callable[[float], None]) -> None:
-        """Have a function wait until others kept what they answered, before truths are taken in."""
+        """Have a function wait until others kept what they answered: before truths, and a page."""
         self._settlers.append(settler)
 
     def feedback(self, order: FeedbackOrder) -> tuple[Added, ...]:
@@ -180,7 +180,7 @@ class Monitoring:
         if fact is None:
             return MonitoringPage(version, None, None, None, 0, None, self._recorder.counts)
         if patience_s:
-            self.settle(patience_s)
+            self._settle_all(patience_s)
         name = CalibrationName(version.model, version.number, fact.number)
         watch = self._journal.monitoring(name, self._window)
         return MonitoringPage(
@@ -195,9 +195,12 @@ class Monitoring:
 
     def _find(self, order: FeedbackOrder) -> tuple[PredictionFact, ...]:
         """What is kept of a request, once all servers that are known kept what they answered."""
-        for settle in (self.settle, *self._settlers):
-            settle(_FLUSH_S)
+        self._settle_all(_FLUSH_S)
         return self._journal.find(order.model, check_reference(order.version), order.request_id)
+
+    def _settle_all(self, within_s: float) -> None:
+        for settle in (self.settle, *self._settlers):
+            settle(within_s)
 
     def _judge(self, prediction: PredictionFact, order: FeedbackOrder) -> Feedback:
         name = prediction.calibration
