@@ -42,10 +42,10 @@ def test_a_network_with_dropout_is_fitted_and_asked_from_the_shell(
     assert "chosen_by: marginal_likelihood" in out
     code, out, err = run(
         *("fit", "animals", "--data", tmp_path / "labelled.npz", "--method", "laplace"),
-        *("--prior", "held_out", "--num-training-rows", 60, "--json"),
+        *("--prior", "held_out", "--num-training-rows", 60, "--rank", 3, "--json"),
     )
     assert code == 0, err
-    assert json.loads(out)["fit"] == 2
+    assert (json.loads(out)["fit"], json.loads(out)["report"]["rank"]) == (2, 3)
     code, out, err = run(
         *("predict", "animals", tmp_path / "rows.npy", "--method", "laplace", "--json")
     )

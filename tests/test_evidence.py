@@ -25,7 +25,7 @@ EVIDENCE = Path(__file__).parent.parent / "benchmarks" / "evidence"
 NUM_TRAIN, NUM_TEST = 400, 100
 SCRIPTS = (
     *("sparse_variational", "concrete_dropout", "mnist_mlp", "stratified", "tolerance"),
-    *("drift", "uci_regression", "fashion", "sites", "ties", "flags", "methods"),
+    *("drift", "uci_regression", "fashion", "sites", "ties", "flags", "methods", "methods_many"),
 )
 MODULES = (
     *("data", "record", "doubters", "garments", "side_by_side", "uci"),

@@ -52,6 +52,12 @@ class FitOptions:
     prior_precision: float | None = Field(
         default=None, description="Classification: the prior precision, in place of `prior`."
     )
+    rank: int | None = Field(
+        default=None,
+        description="`laplace` of classes: how many eigenpairs of the classes' factor are kept; "
+        "the rest counts class by class, and the report states the error. Default: all, of more "
+        "than 2,000 classes 256, or as many as memory is bound to.",
+    )
     labels_are: LabelsAreField = None
     preprocess: bool | None = Field(
         default=None,

@@ -86,6 +86,7 @@ class FitFields(TypedDict, total=False):
     num_training_rows: int | None
     prior: Literal["marginal_likelihood", "held_out"] | None
     prior_precision: float | None
+    rank: int | None
     labels_are: Literal["names", "indices"] | None
     preprocess: bool | None
 

@@ -20,6 +20,7 @@ from dubito.engine import Engine, Sampling
 from dubito.engine.calling.sampling import FITTED, SEED_LIMIT
 from dubito.engine.distilled.teaching import LEAST_ROWS as LEAST_TO_DISTIL
 from dubito.engine.laplace.fitting import LEAST_ROWS, check_labelled
+from dubito.engine.laplace.fitting_low_rank import most_rank
 from dubito.errors import InputError
 from dubito.jobs.orders import settled
 from dubito.registry import PoolFact
@@ -33,12 +34,13 @@ _LEAST = {
 }
 _FOREIGN = {
     "laplace": ("num_samples", "seed"),
-    "distilled": ("num_training_rows", "prior", "prior_precision"),
+    "distilled": ("num_training_rows", "prior", "prior_precision", "rank"),
     AGREEMENT: (
-        *("num_samples", "num_training_rows", "prior", "prior_precision"),
+        *("num_samples", "num_training_rows", "prior", "prior_precision", "rank"),
         *("labels", "targets", "labels_are"),
     ),
 }
+_KEPT = ("method", "num_training_rows", "prior", "prior_precision", "rank")
 _PASSES = 64
 Put = Callable[[Mapping[str, NDArray[np.generic]]], str]
 
@@ -108,10 +110,7 @@ class AskedFit:
             fits: the active ones of the version, by method.
         """
         order, truths = self.order, self.truths
-        chosen = {
-            name: getattr(order, name)
-            for name in ("method", "num_training_rows", "prior", "prior_precision", "actor")
-        }
+        chosen = {name: getattr(order, name) for name in (*_KEPT, "actor")}
         sampling = Sampling.fewest("point", 0)
         if order.method == "distilled":
             sampling = sampling_of_passes(order)
@@ -167,7 +166,23 @@ def _check_options(order: FitOrder, engine: Engine, most_samples: int) -> None:
                 " masked passes"
             )
         return
+    _check_laplace(order, engine)
+
+
+def _check_laplace(order: FitOrder, engine: Engine) -> None:
+    """Refuse options of `laplace` that have no meaning, and a network without a last map.
+
+    Raises:
+        InputError: naming the field, or the node.
+    """
     is_regression = not engine.fits.last_map.is_of_classes  # refused now, with the node
+    most = 0 if is_regression else most_rank(engine.manifest.num_outputs)
+    if order.rank is not None and not 2 <= order.rank <= most:
+        raise InputError(
+            f"`rank` expects a number from 2 to {most}, got {order.rank}: choose one in it"
+            if most >= 2
+            else f"`rank` belongs to several classes, got {order.rank}: leave it out"
+        )
     for name, least in (("num_training_rows", 1), ("prior_precision", 1e-12)):
         value = getattr(order, name)
         if value is not None and not least <= value < 1e15:

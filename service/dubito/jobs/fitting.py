@@ -10,20 +10,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import linear
 
 from dubito.arrays import Arrays, write_npz
 from dubito.engine import Engine, Inputs
 from dubito.engine.laplace import (
+    ClassFactor,
+    FitResult,
     Labelled,
     RowsAtMap,
     fit_classes,
+    fit_low_rank,
     fit_numbers,
 )
+from dubito.engine.laplace.class_factor import places_of_factor
+from dubito.engine.laplace.fitting_low_rank import USUAL_RANK, most_rank
+from dubito.engine.laplace.last_map import MAX_OUTPUTS
 from dubito.errors import InputError
 from dubito.jobs.lane import Lane
 from dubito.registry.fits import NewFit
@@ -90,6 +98,7 @@ class Fitting:
         order: the job's, settled.
         truths: of all rows, as the network gives them, NaN where none is known; None: unlabelled.
         max_values: most numbers that labelled rows may be at the last map.
+        num_rows: that will be read.
     """
 
     def __init__(
@@ -98,12 +107,15 @@ class Fitting:
         order: Mapping[str, object],
         truths: Tensor | None,
         max_values: int,
+        num_rows: int,
     ) -> None:
         self._engine = engine
         self._order = order
         self._truths = truths
         self._max_values = max_values
         self._looked: RowsAtMap | None = None
+        self._rank = _rank(engine, order["rank"])
+        self._of_factor = places_of_factor(num_rows, engine.manifest.num_outputs)
 
     def restore(self, state: Arrays) -> None:
         """Go on from the last part."""
@@ -113,12 +125,19 @@ class Fitting:
         """On the device's thread: what a block says."""
         engine = self._engine
         pieces = engine.pieces("shared", block).rows(block)
-        return engine.fits.look(pieces, keeps_rows=self._truths is not None, check=check)
+        return engine.fits.look(
+            pieces,
+            keeps_rows=self._truths is not None,
+            check=check,
+            keeps_pairs=self._rank is None,
+        )
 
     def keep(self, start: int, stop: int, computed: RowsAtMap) -> None:
         """Take in what was computed of rows `start` to `stop`, of rows those with a truth."""
         if self._truths is not None:
             computed = computed.only(_is_known(self._truths[start:stop]).numpy())
+        if self._rank is not None:
+            computed = computed.with_factor_of(np.isin(np.arange(start, stop), self._of_factor))
         self._looked = computed if self._looked is None else self._looked.with_more(computed)
         values = self._looked.features.size + self._looked.scores.size
         if values > self._max_values:
@@ -152,16 +171,7 @@ class Fitting:
             assert labelled is not None
             result = fit_numbers(looked.seen, labelled, num_training_rows=count, has_bias=has_bias)
         else:
-            prior = self._order["prior_precision"]
-            rows = self._engine.made_up_rows()
-            result = fit_classes(
-                looked.seen,
-                num_training_rows=count,
-                has_bias=has_bias,
-                squared_norm=lane.run(lambda check: fits.last_map.squared_norm(rows)),
-                prior_precision=None if prior is None else float(str(prior)),
-                held_out=labelled,
-            )
+            result = self._of_classes(looked, labelled, count, lane)
         if given is None:
             result = result.with_warning(
                 f"`num_training_rows` was left out: the {count} rows given count as all that the "
@@ -169,10 +179,46 @@ class Fitting:
             )
         return MadeFit(result.posterior.arrays(), result.report, result.warnings)
 
+    def _of_classes(
+        self, looked: RowsAtMap, labelled: Labelled | None, count: int, lane: Lane
+    ) -> FitResult:
+        """That of classes, of all eigenpairs or of a low rank."""
+        last, prior = self._engine.fits.last_map, self._order["prior_precision"]
+        rows = self._engine.made_up_rows()
+        parameters = lane.run(lambda check: last.parameters(rows))
+        options: Mapping[str, Any] = {
+            "num_training_rows": count,
+            "has_bias": last.has_bias,
+            "squared_norm": float(sum(part.double().square().sum() for part in parameters)),
+            "prior_precision": None if prior is None else float(str(prior)),
+            "held_out": labelled,
+        }
+        if self._rank is None:
+            return fit_classes(looked.seen, **options)
+        weight, *bias = (part.cpu() for part in parameters)
+        features = torch.from_numpy(looked.of_factor)
+        factor = ClassFactor.of(
+            features,
+            lambda some: linear(some, weight, *bias),
+            len(weight),
+            lambda: lane.run(lambda check: check()),
+        )
+        return fit_low_rank(looked.seen, factor, rank=self._rank, **options)
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """None before the end."""
         return ()
+
+
+def _rank(engine: Engine, asked: object) -> int | None:
+    """How many eigenpairs are kept; None: all."""
+    num_classes = engine.manifest.num_outputs
+    if asked is not None:
+        return int(str(asked))
+    if num_classes <= MAX_OUTPUTS:
+        return None
+    return min(USUAL_RANK, most_rank(num_classes))
 
 
 def _is_known(truths: Tensor) -> Tensor:

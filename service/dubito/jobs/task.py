@@ -132,7 +132,7 @@ class Task:
     def _posterior(self, engine: Engine, truths: Tensor | None, most: int) -> MadeFit:
         """A fit of `laplace`, which keeps sums."""
         limit = self._settings.max_calibration_values
-        fitting = Fitting(engine, self._fact.order, truths, limit)
+        fitting = Fitting(engine, self._fact.order, truths, limit, len(self._data))
         plan = self._plan(
             lambda network, block, check: fitting.predict(block, 0, check),
             least_rows=1,

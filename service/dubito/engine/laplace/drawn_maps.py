@@ -22,12 +22,12 @@ from torch import Tensor
 from dubito.engine.calling.sampling import Key
 from dubito.engine.draws.masks import normals
 from dubito.engine.draws.strata import remainder
+from dubito.engine.laplace.kept_draws import KeptDraws
 from dubito.engine.laplace.posterior import Posterior
 from dubito_nn import Site
 
-_SITE = Site(2**20, "normal", "normal", None, False, (1,), "weight", "", None)  # as no network has
-_DRAWN_AT_ONCE = 2**19  # numbers of maps: as words and in float64 they take eight times as much
-_SCORES_AT_ONCE = 2**20
+SITE = Site(2**20, "normal", "normal", None, False, (1,), "weight", "", None)  # as no network has
+SCORES_AT_ONCE = 2**20
 
 
 @dataclass(eq=False)
@@ -43,12 +43,11 @@ class DrawnMaps:
     posterior: Posterior
     device: torch.device
     budget_bytes: int
-    _kept: tuple[Key, Tensor] | None = None
 
     @property
     def left(self) -> float:
         """What a stratified draw leaves of a linear effect."""
-        return remainder(_SITE)
+        return remainder(SITE)
 
     def noise(self, features_BF: Tensor, count: int, key: Key) -> Iterator[Tensor]:
         """What T samples add to the scores of some rows: some (t, B, C) after the others.
@@ -59,39 +58,22 @@ class DrawnMaps:
             key: of the draws.
         """
         u_BG = self.posterior.directions(features_BF.float())
-        num_outputs, num_directions = self.posterior.variance.shape
-        step = max(1, _SCORES_AT_ONCE // (max(1, len(u_BG)) * num_outputs))
-        if not self._fits(count):
-            step = max(1, min(step, _DRAWN_AT_ONCE // (num_outputs * num_directions)))
+        num_outputs = self.posterior.variance.shape[0]
+        step = self._maps.step(count, SCORES_AT_ONCE // (max(1, len(u_BG)) * num_outputs))
         for start in range(0, count, step):
-            yield u_BG @ self._maps(range(start, min(start + step, count)), count, key)
-
-    def _maps(self, samples: range, count: int, key: Key) -> Tensor:
-        if not self._fits(count):
-            return self._made(samples, key)
-        if self._kept is None or self._kept[0] != key or len(self._kept[1]) < count:
-            num_outputs, num_directions = self.posterior.variance.shape
-            step = max(1, _DRAWN_AT_ONCE // (num_outputs * num_directions))
-            whole = torch.empty(count, num_directions, num_outputs, device=self.device)
-            for start in range(0, count, step):
-                some = range(start, min(start + step, count))
-                whole[some.start : some.stop] = self._made(some, key)
-            self._kept = key, whole
-        return self._kept[1][samples.start : samples.stop]
-
-    def _fits(self, count: int) -> bool:
-        return 4 * count * self.posterior.variance.numel() <= self.budget_bytes
-
-    def _made(self, samples: range, key: Key) -> Tensor:
-        """(Q_B (√v ∘ E_t))ᵀ of some samples, (t, G, C)."""
-        deviation_GC, frame_CC = self._parts
-        places = range(deviation_GC.numel())
-        drawn = normals(_SITE.index, key.seed, samples, places, kind=key.draw)
-        scaled_TGC = drawn.reshape(-1, *deviation_GC.shape).mul_(deviation_GC)
-        return (scaled_TGC @ frame_CC).to(self.device)
+            yield u_BG @ self._maps.of(range(start, min(start + step, count)), count, key)
 
     @cached_property
-    def _parts(self) -> tuple[Tensor, Tensor]:
-        """√v, (G, C), and Q_Bᵀ, in 32 bits on the processor."""
+    def _maps(self) -> KeptDraws:
+        """(Q_B (√v ∘ E_t))ᵀ of some samples, (t, G, C)."""
         deviation_GC = self.posterior.variance.sqrt().float().T.contiguous()
-        return deviation_GC, self.posterior.frame.float().T
+        frame_CC = self.posterior.frame.float().T
+        num_directions, num_outputs = deviation_GC.shape
+
+        def made(samples: range, key: Key) -> Tensor:
+            places = range(deviation_GC.numel())
+            drawn = normals(SITE.index, key.seed, samples, places, kind=key.draw)
+            scaled_TGC = drawn.reshape(-1, *deviation_GC.shape).mul_(deviation_GC)
+            return (scaled_TGC @ frame_CC).to(self.device)
+
+        return KeptDraws(made, (num_directions, num_outputs), self.device, self.budget_bytes)

@@ -27,8 +27,11 @@ import torch
 from torch import Tensor
 
 from dubito.engine.laplace.curvature import Curvature, CurvatureSums
+from dubito.engine.laplace.low_rank import LowRankPosterior
 from dubito.engine.laplace.posterior import Posterior, probit
 from dubito.errors import InputError
+
+AnyPosterior = Posterior | LowRankPosterior
 
 LEAST_ROWS = 30
 _LOG_RANGE = (-20.0, 30.0)  # of δ
@@ -61,7 +64,7 @@ class FitResult:
         warnings: what a reader should know.
     """
 
-    posterior: Posterior
+    posterior: AnyPosterior
     report: Mapping[str, object]
     warnings: tuple[str, ...] = ()
 
@@ -79,16 +82,23 @@ class Evidence:
     Args:
         precisions: λμ of every direction, of P numbers.
         squared_norm: ‖θ‖² of the trained map.
+        weights: how often each counts.
     """
 
     precisions: Tensor
     squared_norm: float
+    weights: Tensor | float = 1.0
     _bounds: tuple[float, float] = field(default=_LOG_RANGE)
 
     def log_marginal_likelihood(self, prior_precision: float) -> float:
         """Its value at δ."""
-        ratio = (self.precisions / prior_precision).log1p().sum()
+        ratio = (self.weights * (self.precisions / prior_precision).log1p()).sum()
         return -0.5 * (float(ratio) + prior_precision * self.squared_norm)
+
+    def effective_parameters(self, prior_precision: float) -> float:
+        """γ at δ."""
+        shares = self.precisions / (self.precisions + prior_precision)
+        return float((self.weights * shares).sum())
 
     def best(self) -> float:
         """The δ at which it is largest: there is one, since γ falls and δ ‖θ‖² grows."""
@@ -96,9 +106,7 @@ class Evidence:
 
         def excess(log_prior: float) -> float:
             prior = math.exp(log_prior)
-            return float((self.precisions / (self.precisions + prior)).sum()) - (
-                prior * self.squared_norm
-            )
+            return self.effective_parameters(prior) - prior * self.squared_norm
 
         low, high = self._bounds
         if excess(low) <= 0:
@@ -137,6 +145,24 @@ def fit_classes(
     def made(prior: float) -> Posterior:
         return Posterior(curvature.rotation, curvature.frame, 1 / (precisions_CG + prior))
 
+    prior, report = chosen_prior(evidence, made, prior_precision, held_out)
+    return FitResult(made(prior), report)
+
+
+def chosen_prior(
+    evidence: Evidence,
+    made: Callable[[float], AnyPosterior],
+    prior_precision: float | None,
+    held_out: Labelled | None,
+) -> tuple[float, dict[str, object]]:
+    """The prior precision, and what is reported of it.
+
+    Args:
+        evidence: the marginal likelihood.
+        made: gives the posterior of a prior precision.
+        prior_precision: δ; None: found.
+        held_out: labelled rows, by whose likelihood δ is found; None: by the marginal likelihood.
+    """
     if prior_precision is not None:
         chosen_by, prior = "given", prior_precision
     elif held_out is not None:
@@ -144,16 +170,15 @@ def fit_classes(
         prior = math.exp(_least(lambda log: nll(made(math.exp(log)), held_out), _LOG_RANGE))
     else:
         chosen_by, prior = "marginal_likelihood", evidence.best()
-    posterior = made(prior)
     report: dict[str, object] = {
         "prior_precision": prior,
         "chosen_by": chosen_by,
         "log_marginal_likelihood": evidence.log_marginal_likelihood(prior),
-        "effective_parameters": float((precisions_CG / (precisions_CG + prior)).sum()),
+        "effective_parameters": evidence.effective_parameters(prior),
     }
     if held_out is not None:
-        report |= {"nll": nll(posterior, held_out), "nll_point": nll(None, held_out)}
-    return FitResult(posterior, report)
+        report |= {"nll": nll(made(prior), held_out), "nll_point": nll(None, held_out)}
+    return prior, report
 
 
 def fit_numbers(
@@ -211,7 +236,7 @@ def fit_numbers(
     return FitResult(Posterior(rotation, frame, variance_CG), report)
 
 
-def nll(posterior: Posterior | None, rows: Labelled) -> float:
+def nll(posterior: AnyPosterior | None, rows: Labelled) -> float:
     """Mean -log p of labelled rows by probit; None: of the trained map alone."""
     scores_BC = rows.scores.double()
     variance_BC = (

@@ -22,6 +22,7 @@ from dubito_nn import Manifest, Program
 from dubito_nn.program import Node, Ref, pruned
 
 MAX_OUTPUTS = 2000
+MAX_CLASSES = 2**17  # of `laplace`, by a low rank
 _LINEAR = "aten.linear.default"
 _SAME_NUMBERS = frozenset(
     f"aten.{name}"
@@ -112,11 +113,14 @@ class LastMap:
 
     def squared_norm(self, rows: Mapping[str, Tensor]) -> float:
         """‖θ‖² of the map's weights and biases; rows of any kind, since graphs expect some."""
+        return float(sum(part.double().square().sum() for part in self.parameters(rows)))
+
+    def parameters(self, rows: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The map's weights and, where it has them, biases; rows of any kind."""
         moved = {name: tensor.to(self.device) for name, tensor in rows.items()}
         with running(self.device):
             made = outputs_of(self.program, moved, self.weights, self.device)
-        parts = [made[name] for name in ("weight", "bias") if name in made]
-        return float(sum(part.double().square().sum() for part in parts))
+        return tuple(made[name] for name in ("weight", "bias") if name in made)
 
     def declared(self, scores: Tensor) -> Tensor:
         """The network's declared output, of scores in its last axis."""
@@ -141,9 +145,11 @@ def check_head(manifest: Manifest, method: str) -> None:
             f"method `{method}` expects {_EXPECTED[method]},"
             f" got `{manifest.output}` of a {head} head: use `mc`, or an ensemble"
         )
-    if manifest.num_outputs > MAX_OUTPUTS:
+    by_rank = method == "laplace" and head == "classification"
+    most = MAX_CLASSES if by_rank else MAX_OUTPUTS
+    if manifest.num_outputs > most:
         raise InputError(
-            f"method `{method}` expects at most {MAX_OUTPUTS} outputs, got {manifest.num_outputs}:"
+            f"method `{method}` expects at most {most} outputs, got {manifest.num_outputs}:"
             " use `mc` with injected dropout, or an ensemble"
         )
 

@@ -20,8 +20,10 @@ from dubito.engine.calling.arguments import Check
 from dubito.engine.calling.sampling import Sampling
 from dubito.engine.held import HeldFits
 from dubito.engine.kernels.precision import running
+from dubito.engine.laplace.drawn_low_rank import DrawnLowRank
 from dubito.engine.laplace.drawn_maps import DrawnMaps
 from dubito.engine.laplace.last_map import LastMap
+from dubito.engine.laplace.low_rank import LowRankPosterior
 from dubito.engine.laplace.posterior import Posterior
 from dubito.engine.laplace.rows_at_map import RowsAtMap
 from dubito.engine.planning.placement import Placed
@@ -45,16 +47,21 @@ class Fits:
     manifest: Manifest
     device: torch.device
     memory_budget_bytes: int
-    held: HeldFits[DrawnMaps] = field(default_factory=lambda: HeldFits("laplace"))
+    held: HeldFits[DrawnMaps | DrawnLowRank] = field(default_factory=lambda: HeldFits("laplace"))
 
-    def put(self, number: int, posterior: Posterior) -> None:
+    def put(self, number: int, posterior: Posterior | LowRankPosterior) -> None:
         """Take in a fit under its number."""
         budget = self.memory_budget_bytes // _BUDGET_PARTS
-        self.held.put(number, DrawnMaps(posterior, self.device, budget))
+        if isinstance(posterior, Posterior):
+            self.held.put(number, DrawnMaps(posterior, self.device, budget))
+        else:
+            self.held.put(number, DrawnLowRank(posterior, self.device, budget))
 
     def take_in(self, number: int, stored: Mapping[str, NDArray[np.generic]]) -> None:
         """Take in what was stored of a fit."""
-        self.put(number, Posterior.from_arrays(stored))
+        is_low_rank = LowRankPosterior.is_stored(stored)
+        kind = LowRankPosterior if is_low_rank else Posterior
+        self.put(number, kind.from_arrays(stored))
 
     @cached_property
     def last_map(self) -> LastMap:
@@ -66,7 +73,12 @@ class Fits:
         return LastMap.of(self.placed, self.manifest, self.device)
 
     def look(
-        self, blocks: Iterable[Mapping[str, Tensor]], *, keeps_rows: bool, check: Check
+        self,
+        blocks: Iterable[Mapping[str, Tensor]],
+        *,
+        keeps_rows: bool,
+        check: Check,
+        keeps_pairs: bool = True,
     ) -> RowsAtMap:
         """What rows say that a fit needs.
 
@@ -74,14 +86,15 @@ class Fits:
             blocks: rows on the device, some after the others; at least one block.
             keeps_rows: whether the rows are needed one by one.
             check: called between blocks; whatever it raises ends the pass.
+            keeps_pairs: of classes; else features of the rows.
         """
         total: RowsAtMap | None = None
-        is_classes = self.last_map.is_of_classes
+        options = {"is_classes": self.last_map.is_of_classes, "keeps_rows": keeps_rows}
         with running(self.device):
             for rows in blocks:
                 check()
                 features, scores = self.last_map.run(rows)
-                seen = RowsAtMap.of(features, scores, is_classes=is_classes, keeps_rows=keeps_rows)
+                seen = RowsAtMap.of(features, scores, **options, keeps_pairs=keeps_pairs)
                 total = seen if total is None else total.with_more(seen)
         assert total is not None
         return total

@@ -44,12 +44,7 @@ class Posterior:
 
     def directions(self, features_BF: Tensor) -> Tensor:
         """The numbers u of some rows, (B, G), in the type and on the device of the features."""
-        rotation = self.rotation.to(features_BF)
-        ones_B1 = features_BF.new_ones(len(features_BF), 1)
-        if len(rotation) > features_BF.shape[1]:
-            return torch.cat([features_BF, ones_B1], 1) @ rotation
-        turned_BF = features_BF @ rotation
-        return turned_BF if self.variance.shape[1] == len(rotation) else _beside(turned_BF, ones_B1)
+        return turned(features_BF, self.rotation, self.variance.shape[1])
 
     def variances(self, features_BF: Tensor) -> Tensor:
         """Variance of every score, (B, C), in float64: the diagonal of Σ."""
@@ -88,5 +83,19 @@ def probit(scores_BC: Tensor, variance_BC: Tensor) -> Tensor:
     return shrunk_BC.softmax(-1)
 
 
-def _beside(turned_BF: Tensor, ones_B1: Tensor) -> Tensor:
+def turned(features_BF: Tensor, rotation: Tensor, num_directions: int) -> Tensor:
+    """Features in the frame, (B, G), with a constant one before the turn or after it.
+
+    Args:
+        features_BF: of some rows.
+        rotation: in its columns, (F, F) or (F + 1, F + 1).
+        num_directions: G.
+    """
+    rotation = rotation.to(features_BF)
+    ones_B1 = features_BF.new_ones(len(features_BF), 1)
+    if len(rotation) > features_BF.shape[1]:
+        return torch.cat([features_BF, ones_B1], 1) @ rotation
+    turned_BF = features_BF @ rotation
+    if num_directions == len(rotation):
+        return turned_BF
     return torch.cat([turned_BF, ones_B1], 1)
