@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -32,31 +31,15 @@ from . import postgres as postgres_server
 from . import s3 as s3_server
 from .declared import as_declared
 from .http import NUM_FEATURES, upload
-from .processes import environment
+from .processes import command, environment
 
-LONGEST_FIRST = (
-    "test_readme",
-    "test_crashes",
-    "test_transformers",
-    "test_evidence",
-    "test_hostile_bundles",
-    "test_advice",
-    "test_moments",
-    "test_engine",
-    "test_family_served",
-    "test_blocks",
-    "test_lifting",
-    "test_swaps",
-    "test_bench_engine",
-    "test_export_refusals",
-    "test_forms",
-    "test_fuzz_bundles",
-    "test_catalogue",
-    "test_api_errors",
-    "test_jobs_crash",
-    "test_servers",
-    "test_cli_imports",
-)
+LONGEST_FIRST = """
+readme transformers hostile_bundles evidence crashes family_served blocks advice engine moments
+export jobs_crash lifting launched openapi_fuzzed swaps bench_engine export_refusals forms
+networks_served flagging distilled cli fuzz_bundles cli_train page digits passes cli_imports
+spelled examine granularity ensemble dockerfile sites wheel number_heads summing preprocess
+report_intervals
+"""
 """Files of tests by falling time: what is handed out last should be short."""
 
 CLASSES = ("ant", "bee", "cat")
@@ -65,7 +48,7 @@ Bundles = Callable[[str], Path]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Hand the longest files out first; `--no-loadscope-reorder` keeps this order."""
-    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST_FIRST.split())}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
     if behind_ray.REPLICAS:
         behind_ray.leave_out(items)
@@ -228,11 +211,9 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(shared / "demonstration.lock"):
         if not is_made.exists():
             settings = {"DUBITO_NUM_SAMPLES": "64"}
-            subprocess.run(
-                [sys.executable, "-m", "dubito", "demo"],
-                env=environment(folder, settings),
-                check=True,
-            )
+            with command(shared / "dubito"):
+                variables = environment(folder, settings)
+                subprocess.run([shared / "dubito", "demo"], env=variables, check=True)
             is_made.touch()
     return folder
 

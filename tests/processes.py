@@ -13,6 +13,7 @@ import re
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -139,11 +140,12 @@ with socket.socket(socket.AF_UNIX) as to:
 
 
 @contextmanager
-def command(path: Path) -> Iterator[None]:
+def command(path: Path, run: Callable[[], None] = main) -> Iterator[None]:
     """An executable file that is `dubito` for the time of the block, each call a fork of its own.
 
     Args:
         path: the file; `PATH.socket` beside it is how it asks for a fork.
+        run: what it is, if not `dubito`; picklable.
     """
     address = f"{path}.socket"
     with socket.socket(socket.AF_UNIX) as listening:
@@ -151,7 +153,7 @@ def command(path: Path) -> Iterator[None]:
         listening.listen()
         path.write_text(_ASK.format(python=sys.executable, address=address))
         path.chmod(0o755)
-        answering = threading.Thread(target=_answer, args=(listening,))
+        answering = threading.Thread(target=_answer, args=(listening, run))
         answering.start()
         try:
             yield
@@ -160,7 +162,7 @@ def command(path: Path) -> Iterator[None]:
             answering.join()
 
 
-def _answer(listening: socket.socket) -> None:
+def _answer(listening: socket.socket, run: Callable[[], None]) -> None:
     while True:
         try:
             asking, _ = listening.accept()
@@ -170,7 +172,7 @@ def _answer(listening: socket.socket) -> None:
             _, descriptors, _, _ = socket.recv_fds(asking, 1, 3)
             with asking.makefile() as said:
                 words, folder, variables = json.load(said)
-            work = partial(_command, words, folder, variables)
+            work = partial(_command, run, words, folder, variables)
             process = _FORKS.Process(target=work, args=(list(map(DupFd, descriptors)),))
             process.start()
             for descriptor in descriptors:
@@ -180,7 +182,11 @@ def _answer(listening: socket.socket) -> None:
 
 
 def _command(
-    words: list[str], folder: str, variables: Mapping[str, str], descriptors: list[DupFd]
+    run: Callable[[], None],
+    words: list[str],
+    folder: str,
+    variables: Mapping[str, str],
+    descriptors: list[DupFd],
 ) -> None:
     for place, descriptor in enumerate(descriptors):
         os.dup2(descriptor.detach(), place)
@@ -189,7 +195,13 @@ def _command(
     os.environ.clear()
     os.environ.update(variables)
     sys.argv = ["dubito", *words]
-    main()
+    run()
+
+
+def piped_code() -> None:
+    """Run what is piped in, as `python -W error -` does."""
+    warnings.simplefilter("error")
+    exec(compile(sys.stdin.read(), "<stdin>", "exec"), {"__name__": "__main__"})
 
 
 def environment(data_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:

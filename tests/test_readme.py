@@ -16,7 +16,7 @@ import pytest
 from sklearn.datasets import load_iris
 
 from .http import agree
-from .processes import command, serving
+from .processes import command, piped_code, serving
 
 ROOT = Path(__file__).parent.parent
 README, CLIENT, HTTP, OPERATION, INPUTS, TUTORIAL = (
@@ -44,7 +44,10 @@ def block(language: str, containing: str, document: str = README) -> str:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, demonstration: Path) -> Iterator[Run]:
-    """Runs shell commands in a folder of their own, where `dubito` and its server are at hand."""
+    """Runs shell commands in a folder of their own, where `dubito` and its server are at hand.
+
+    `piped` runs code, in a process where Dubito is imported; one test shows that it can be.
+    """
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(demonstration, folder / "data")
     shutil.copytree(ROOT / "examples", folder / "examples")
@@ -73,7 +76,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, demonstration: Path) -> Iterat
         return done.stdout
 
     address = ADDRESS
-    with command(folder / "bin" / "dubito"):
+    programs = folder / "bin"
+    with command(programs / "dubito"), command(programs / "piped", piped_code):
         shell("dubito demo --if-missing")
         with serving(folder / "data", {"DUBITO_NUM_SAMPLES": "64"}) as server:
             address = server.url
@@ -129,7 +133,7 @@ def test_the_tutorial_runs_from_its_first_line_to_its_last(run: Run) -> None:
     shown = ""
     for language, text in re.findall(r"```(\w+)\n(.*?)```", TUTORIAL, re.DOTALL):
         if language == "python":
-            shown = run(f"'{sys.executable}' -W error - <<'PY'\n{text}PY")
+            shown = run(f"piped <<'PY'\n{text}PY")
         elif language == "bash" and text != "dubito serve\n":  # it runs already
             shown = run(text)
         elif language == "text":
@@ -145,7 +149,7 @@ def test_sentences_go_from_a_tokenizer_to_curl(run: Run) -> None:
         block(language, word, INPUTS)
         for language, word in (("python", "WordPieceTrainer"), ("bash", "register moods"))
     )
-    run(f"'{sys.executable}' -W error - <<'PY'\n{code}PY")
+    run(f"piped <<'PY'\n{code}PY")
     shown = run(shell.replace("\ncurl", "\necho; curl"))
     assert "predictive entropy" in shown
     two, one = (json.loads(line) for line in shown.splitlines() if line.startswith("{"))
@@ -162,7 +166,7 @@ def test_a_table_goes_from_scikit_learn_to_curl(run: Run) -> None:
             ("bash", "id_column"),
         )
     )
-    run(f"'{sys.executable}' -W error - <<'PY'\n{python}PY")
+    run(f"piped <<'PY'\n{python}PY")
     shown = run(shell)
     assert "calibration 1" in shown
     assert "id,age,job,label,mean_no,mean_yes" in shown
@@ -173,9 +177,7 @@ def test_a_table_goes_from_scikit_learn_to_curl(run: Run) -> None:
 
 
 def test_a_processor_of_transformers_is_served_with_its_network(run: Run) -> None:
-    run(
-        f"'{sys.executable}' -W error - <<'PY'\n{block('python', 'ViTImageProcessorPil', INPUTS)}PY"
-    )
+    run(f"piped <<'PY'\n{block('python', 'ViTImageProcessorPil', INPUTS)}PY")
     shown = run(block("bash", "register photos", INPUTS).replace("\ncurl", "\necho; curl"))
     assert shown.count(".jpg") == 2
     one, both = (json.loads(line) for line in shown.split("\n") if line.startswith("{"))
@@ -186,7 +188,7 @@ def test_a_processor_of_transformers_is_served_with_its_network(run: Run) -> Non
 def prints(run: Run, code: str, printed: str) -> None:
     """Code prints what stands beside it, its numbers roughly."""
     number = re.compile(r"\d+\.\d*(?:e[+-]\d+)?")
-    shown = run(f"'{sys.executable}' -W error - <<'PY'\n{code}PY")
+    shown = run(f"piped <<'PY'\n{code}PY")
     assert number.sub("x", shown).split() == number.sub("x", printed).split()
     known = [float(text) for text in number.findall(printed)]
     assert [float(text) for text in number.findall(shown)] == pytest.approx(known, abs=TOLERANCE)
