@@ -220,6 +220,29 @@ def test_a_folder_that_may_not_be_written_is_named_in_the_log_alone(
     assert "DUBITO_DATA_DIR" in line["reason"]
 
 
+def test_a_bundle_that_is_gone_from_the_store_is_told_and_its_place_stands_in_the_log(
+    serve: Callable[[Settings], Server], tmp_path: Path, bundles: Bundles
+) -> None:
+    settings = Settings(data_dir=tmp_path / "data", pinned_models="animals")
+    with httpx.Client(base_url=serve(settings).url, timeout=60) as client:
+        upload(client, "animals", bundles("first")).raise_for_status()
+    (path,) = settings.data_dir.glob("objects/**/*.dubito")
+    for content in (path.read_bytes()[:-9], None):
+        path.unlink() if content is None else path.write_bytes(content)
+        with (
+            capture_logs() as logs,
+            httpx.Client(base_url=serve(settings).url, timeout=60) as client,
+        ):
+            reply = client.post("/v1/models/animals/predict", json={"inputs": [[0, 0, 0, 0]]})
+            ready = client.get("/health/ready")
+        assert (reply.status_code, ready.status_code) == (503, 503)
+        assert reply.json()["type"] == "urn:dubito:error:damaged"
+        assert "ask whoever runs the server to restore it" in reply.json()["detail"]
+        assert str(tmp_path) not in reply.text + ready.text
+        reasons = [line["reason"] for line in logs if "reason" in line]
+        assert any("objects" in one and "registry check" in one for one in reasons), logs
+
+
 def test_the_command_line_names_a_folder_that_may_not_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dubito.errors import UnavailableError
+from dubito.errors import NotFoundError, UnavailableError
 from dubito.registry.following import Following
 
 
@@ -64,7 +64,7 @@ def test_a_change_elsewhere_is_seen_and_told(following: Following, source: Sourc
     assert following.get("a", source.read) == 1
     source.number += 1
     assert told.wait(30)
-    assert following.get("a", source.read) == 2
+    assert following.get("a", source.read) > 1  # it is read here, or was in the thread that looks
 
 
 def test_a_fact_that_was_read_before_a_change_is_not_kept_after_it(
@@ -95,4 +95,56 @@ def test_while_the_database_is_silent_what_was_read_last_is_given_out(
     source.number += 1
     source.is_broken = False
     assert told.wait(30)
-    assert following.get("a", source.read) == 2
+    assert following.get("a", source.read) > 1  # it is read here, or was in the thread that looks
+
+
+def test_what_is_asked_for_is_read_anew_after_a_change_before_it_is_asked_for_again(
+    following: Following, source: Source
+) -> None:
+    following.start()
+    assert following.get("a", source.read) == 1
+    source.number += 1
+    for _ in range(3):
+        source.looked.clear()
+        assert source.looked.wait(30)
+    source.is_broken = True
+    assert following.known("a") == 2
+
+
+def test_a_change_before_the_database_is_silent_leaves_what_was_read_last(
+    following: Following, source: Source
+) -> None:
+    """And all is read anew once it answers, though nothing was changed meanwhile."""
+    following.start()
+    assert following.get("a", source.read) == 1
+    source.is_broken = True
+
+    def silent() -> int:
+        raise UnavailableError("broken")
+
+    following.look()
+    assert following.get("a", silent) == 1
+    with pytest.raises(UnavailableError):
+        following.get("never read", silent)
+    told = threading.Event()
+    following.listen(told.set)
+    source.is_broken = False
+    assert told.wait(30)
+    assert following.get("a", source.read) > 1  # it is read here, or was in the thread that looks
+
+
+def test_what_is_gone_is_given_out_no_more(following: Following, source: Source) -> None:
+    following.start()
+    assert following.get("a", source.read) == 1
+
+    def gone() -> int:
+        raise NotFoundError("gone")
+
+    def silent() -> int:
+        raise UnavailableError("broken")
+
+    following.look()
+    with pytest.raises(NotFoundError):
+        following.get("a", gone)
+    with pytest.raises(UnavailableError):
+        following.get("a", silent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -33,10 +33,13 @@ NUM_UPLOADS = 60
 
 
 class Pair:
-    """Clients of two servers, and the registry that they share."""
+    """Clients of two servers, and the registry that they share, whose database has that URL."""
 
-    def __init__(self, clients: list[httpx.Client], database: Database, objects: Objects) -> None:
+    def __init__(
+        self, clients: list[httpx.Client], url: str, database: Database, objects: Objects
+    ) -> None:
         self.first, self.second = clients
+        self.url = url
         self.database = database
         self.objects = objects
 
@@ -61,7 +64,7 @@ def pair(postgres_url: str, s3: S3, tmp_path: Path) -> Iterator[Pair]:
         ]
         for client in clients:
             client.get("/health/ready").raise_for_status()
-        yield Pair(clients, database, objects)
+        yield Pair(clients, postgres_url, database, objects)
 
 
 def _seen_after_s(is_seen: Callable[[], bool]) -> float:
@@ -108,6 +111,31 @@ def test_servers_see_each_others_changes(pair: Pair, bundles: Bundles) -> None:
     retired = f"{MODEL}/versions/2/predict"
     took_s["retire"].append(_seen_after_s(lambda: second.post(retired, json=GOOD).is_error))
     print({name: f"at most {max(times):.2f} s of {len(times)}" for name, times in took_s.items()})
+    first.post(f"{MODEL}/predict", json=GOOD).raise_for_status()
+    first.put(f"{MODEL}/aliases/spare", json={"version": 3}).raise_for_status()
+    with _silent(pair.url):
+        for server in (first, second):  # also the one that made the change
+            reply = server.post(f"{MODEL}/predict", json=GOOD)
+            assert (reply.status_code, reply.json().get("version")) == (200, 6), reply.text
+            assert "dubito_ready 1.0" in server.get("/metrics").text
+            moved = server.put(f"{MODEL}/aliases/default", json={"version": 1})
+            assert moved.status_code == 503
+    first.put(f"{MODEL}/aliases/default", json={"version": 5}).raise_for_status()
+    _seen_after_s(lambda: answer().get("version") == 5)
+
+
+@contextmanager
+def _silent(url: str) -> Iterator[None]:
+    """For the time of the block the database has no connections, and takes none."""
+    import psycopg
+
+    server, _, name = url.rpartition("/")
+    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false'.encode())
+        connection.execute(ended.encode(), [name])
+        yield
+        connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'.encode())
 
 
 def test_uploads_at_once_through_two_servers_get_a_number_each(

@@ -17,6 +17,7 @@ A message says what was expected, what was got, and the remedy.
     │   └── KeyLimitError          429  of one key
     ├── HeadersTooLargeError       431
     ├── UnavailableError           503  with Retry-After
+    ├── DamagedError               503  what is stored is damaged or missing
     ├── DeadlineError              504
     └── StorageFullError           507
 """
@@ -156,6 +157,26 @@ class UnavailableError(DubitoError):
     status = 503
     title = "not ready"
     kind = "unavailable"
+
+
+class DamagedError(DubitoError):
+    """Something stored that is missing, or has other bytes than it had: nobody is to wait for it.
+
+    Args:
+        what: it is, such as `object 02cb...`.
+        why: it cannot be read, for whoever runs the server.
+    """
+
+    status = 503
+    title = "stored data damaged"
+    kind = "damaged"
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(
+            f"{what} is damaged or missing: ask whoever runs the server to restore it",
+            operator=f"{what} {why}: `dubito registry check` says what else is; restore it from a "
+            "backup, or delete what names it",
+        )
 
 
 class DeadlineError(DubitoError):

@@ -1,12 +1,14 @@
 """What stands at the moment a collector asks: the queue, what is loaded, jobs, live calibration.
 
-All of it is read then, so that requests pay nothing for it. Labels are those of loaded versions, of
-which there are few, and of states.
+All of it is read then, so that requests pay nothing for it; what the database does not tell in two
+seconds is left out. Labels are those of loaded versions, of which there are few, and of states.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 _VERSION = ["model", "version"]
+_PATIENCE_S = 2.0  # less than a collector's
 
 
 class Gauges(Collector):
@@ -33,6 +36,8 @@ class Gauges(Collector):
 
     def __init__(self, application: Application) -> None:
         self._application = application
+        self._lock = threading.Lock()
+        self._asked: Future[list[Metric]] | None = None
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: a registry would else collect all to learn the names."""
@@ -42,10 +47,26 @@ class Gauges(Collector):
         """The series; those of the database are left out while it does not answer."""
         yield from self._server()
         yield from self._device()
-        with suppress(DubitoError):
-            yield from self._jobs()
-        with suppress(DubitoError):
-            yield from self._live()
+        with suppress(TimeoutError):
+            yield from self._asked_now().result(_PATIENCE_S)
+
+    def _asked_now(self) -> Future[list[Metric]]:
+        """The series of the database, which a thread reads; one that still waits is waited for."""
+        with self._lock:
+            if self._asked is None or self._asked.done():
+                asked = self._asked = Future()
+                threading.Thread(target=self._ask, args=(asked,), daemon=True).start()
+            return self._asked
+
+    def _ask(self, asked: Future[list[Metric]]) -> None:
+        found: list[Metric] = []
+        try:
+            for series in (self._jobs, self._live):
+                with suppress(DubitoError):
+                    found.extend(series())
+            asked.set_result(found)
+        except BaseException as error:
+            asked.set_exception(error)
 
     def _server(self) -> Iterator[Metric]:
         application = self._application

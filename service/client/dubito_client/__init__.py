@@ -16,6 +16,7 @@ from dubito_client.client import AsyncClient, Client
 from dubito_client.errors import (
     BundleRefusedError,
     ConflictError,
+    DamagedError,
     DeadlineError,
     DubitoError,
     ForbiddenError,
@@ -48,6 +49,7 @@ __all__ = [
     "Change",
     "Client",
     "ConflictError",
+    "DamagedError",
     "DeadlineError",
     "Drift",
     "DubitoError",

@@ -16,6 +16,7 @@
     ├── HeadersTooLargeError       431
     ├── UnavailableError           503
     │   └── UnreachableError            no answer came at all
+    ├── DamagedError               503
     ├── DeadlineError              504
     ├── StorageFullError           507
     └── ReplyError                      an answer that no Dubito server gives
@@ -167,6 +168,13 @@ class UnreachableError(UnavailableError):
 
     status = None
     kind = None
+
+
+class DamagedError(DubitoError):
+    """Something stored is damaged or missing: whoever runs the server has to restore it."""
+
+    status: ClassVar[int | None] = 503
+    kind: ClassVar[str | None] = "damaged"
 
 
 class DeadlineError(DubitoError):

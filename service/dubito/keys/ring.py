@@ -1,8 +1,8 @@
 """From the header of a request to its caller, without a query.
 
-Flow: keys are read → kept until something in the database changes → the next request reads them
-anew. A key is found by its SHA-256: how long the search takes tells of the hash, from which nobody
-gets back to the key, and the last comparison takes the same time for all.
+Flow: keys are read → kept until something in the database changes, or cannot be read → the next
+request reads them anew. A key is found by its SHA-256: how long the search takes tells of the hash,
+from which nobody gets back to the key, and the last comparison takes the same time for all.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Keyring:
     """
 
     def __init__(self, store: KeyStore, facts: Following, settings: Settings) -> None:
-        self._store = store
+        self._store, self._facts = store, facts
         key = settings.api_key
         self._always: dict[str, tuple[str, Caller]] = {}
         if key is not None:
@@ -66,13 +66,13 @@ class Keyring:
         """Read the keys anew, where something has changed.
 
         Raises:
-            UnavailableError: the database does not answer.
+            UnavailableError: the database does not answer, and they were never read.
         """
         with self._lock:
             if not self.is_stale:
                 return
             changes = self._changes
-            facts = self._store.all()
+            facts = self._facts.get("keys", self._store.all)
             valid = [fact for fact in facts if fact.revoked_at is None]
             self._callers = {
                 fact.digest: (fact.digest, self._caller(fact)) for fact in valid

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dubito import disk
 from dubito.arrays import read_header
-from dubito.errors import DubitoError, InputError
+from dubito.errors import DamagedError, InputError
 from dubito.pools.images import IMAGE, StoredFiles, data_url
 from dubito.pools.stream import UNNAMED
 from dubito.pools.unpack import ENDS, INDEX
@@ -74,7 +74,7 @@ class PoolData:
         folder: as `unpack` left it.
 
     Raises:
-        DubitoError: an array in it is damaged.
+        DamagedError: an array in it is damaged.
     """
 
     _files: StoredFiles | None = None
@@ -85,7 +85,7 @@ class PoolData:
         for number, column in enumerate(index["columns"]):
             path = folder / f"{number}.npy"
             if disk.digest(path) != column["sha256"]:
-                raise DubitoError(f"array {number} of the pool in {folder.name} is damaged")
+                raise DamagedError(f"array {number} of the pool {folder.name}", "is damaged")
             self._arrays[column["name"]] = self._mapped(path)
         if ENDS in self._arrays:
             content, ends = self._arrays.pop(IMAGE.name), self._arrays.pop(ENDS)

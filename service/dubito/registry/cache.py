@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from dubito.errors import DubitoError
+from dubito.errors import DamagedError
 from dubito.folder_cache import FolderCache
 
 _SUFFIX = ".dubito"
@@ -44,7 +44,8 @@ class BundleCache:
             pieces: the bundle, in order.
 
         Raises:
-            DubitoError: they have another digest, or the disk is full; nothing is kept.
+            DamagedError: they have another digest; nothing is kept.
+            StorageFullError: the disk is full; nothing is kept.
         """
         with self._entries.room() as room:
             taken, part = hashlib.sha256(), room / digest
@@ -53,7 +54,9 @@ class BundleCache:
                     taken.update(piece)
                     file.write(piece)
             if taken.hexdigest() != digest:
-                raise DubitoError(f"object {digest} is damaged: its bytes are {taken.hexdigest()}")
+                raise DamagedError(
+                    f"object {digest}", f"is damaged: its bytes are {taken.hexdigest()}"
+                )
             content = part.read_bytes()
             self._entries.put(f"{digest}{_SUFFIX}", part)
         return content

@@ -19,7 +19,7 @@ import obstore
 from obstore.store import LocalStore, S3Store
 
 from dubito import disk
-from dubito.errors import DubitoError, InputError
+from dubito.errors import DamagedError, InputError
 from dubito.registry.buckets import PIECE_BYTES, bucket, reachable
 from dubito.registry.cache import BundleCache
 
@@ -128,7 +128,7 @@ class Objects:
         """The bytes of a bundle, which have that digest.
 
         Raises:
-            DubitoError: the store does not hold the object, or holds it damaged.
+            DamagedError: the store does not hold the object, or holds it damaged.
             UnavailableError: the store does not answer.
         """
         if self._cache is not None:
@@ -136,14 +136,14 @@ class Objects:
             return self._cache.fill(digest, self._pieces(digest)) if content is None else content
         content = b"".join(self._pieces(digest))
         if hashlib.sha256(content).hexdigest() != digest:
-            raise DubitoError(f"object {digest} is damaged")
+            raise DamagedError(f"object {digest}", f"in {self._shown} is damaged")
         return content
 
     def pieces(self, digest: str) -> Iterator[bytes]:
         """The bytes of an object piece by piece; the last one comes only if the digest is right.
 
         Raises:
-            DubitoError: the store does not hold the object, or holds it damaged.
+            DamagedError: the store does not hold the object, or holds it damaged.
             UnavailableError: the store does not answer.
         """
         hasher, held = hashlib.sha256(), b""
@@ -152,7 +152,7 @@ class Objects:
             yield held
             held = piece
         if hasher.hexdigest() != digest:
-            raise DubitoError(f"object {digest} is damaged")
+            raise DamagedError(f"object {digest}", f"in {self._shown} is damaged")
         yield held
 
     def ranges(self, digest: str, starts: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
@@ -164,7 +164,7 @@ class Objects:
             sizes: bytes of each, at least 1.
 
         Raises:
-            DubitoError: the store does not hold the object.
+            DamagedError: the store does not hold the object.
             UnavailableError: the store does not answer.
         """
         with self._found(digest):
@@ -176,7 +176,7 @@ class Objects:
         """The SHA-256 of what the store holds under a digest, read from the store itself.
 
         Raises:
-            DubitoError: the store does not hold the object.
+            DamagedError: the store does not hold the object.
             UnavailableError: the store does not answer.
         """
         hasher = hashlib.sha256()
@@ -235,7 +235,7 @@ class Objects:
             try:
                 yield
             except FileNotFoundError as error:
-                raise DubitoError(f"object {digest} is missing from {self._shown}") from error
+                raise DamagedError(f"object {digest}", f"is missing from {self._shown}") from error
 
     def _key(self, digest: str) -> str:
         return f"{self._prefix}/{digest[:2]}/{digest}{self._suffix}"
