@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -127,13 +128,29 @@ class Folding:
 
     def _held(self, name: str) -> Tensor | None:
         """A weight, a constant, or a buffer that the network does not change."""
+        key = self.keys.get(name)
+        return None if key is None or key in self._changing else self.held[key].detach()
+
+    @cached_property
+    def keys(self) -> dict[str, str]:
+        """What weights, buffers and constants are called in the network, by their nodes' names."""
         signature = self.recorded.graph_signature
-        if signature.inputs_to_buffers.get(name) in signature.buffers_to_mutate.values():
-            return None
-        key = (
-            signature.inputs_to_parameters.get(name)
-            or signature.inputs_to_buffers.get(name)
-            or signature.inputs_to_lifted_tensor_constants.get(name)
-        )
-        held = {**self.recorded.state_dict, **self.recorded.constants}
-        return held[key].detach() if key else None
+        return {
+            **signature.inputs_to_lifted_tensor_constants,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_parameters,
+        }
+
+    @cached_property
+    def constants(self) -> frozenset[str]:
+        """Names of the nodes that stand for constants."""
+        return frozenset(self.recorded.graph_signature.inputs_to_lifted_tensor_constants)
+
+    @cached_property
+    def held(self) -> dict[str, Tensor]:
+        """The tensors of weights, buffers and constants, by what they are called."""
+        return {**self.recorded.state_dict, **self.recorded.constants}
+
+    @cached_property
+    def _changing(self) -> frozenset[str]:
+        return frozenset(self.recorded.graph_signature.buffers_to_mutate.values())

@@ -213,23 +213,17 @@ class Lifter:
 
     def _placeholder(self, node: fx.Node) -> None:
         """Carry an input or a weight over, under the name that the user knows."""
-        signature = self.recorded.graph_signature
-        key = (
-            signature.inputs_to_parameters.get(node.name)
-            or signature.inputs_to_buffers.get(node.name)
-            or signature.inputs_to_lifted_tensor_constants.get(node.name)
-        )
+        key = self.folding.keys.get(node.name)
         self.names[node] = node.name
         if key is None:
             name = list(self.captured.example)[sum(n.op == "input" for n in self.nodes)]
             self._learn_symbols(name, node.meta["val"])
             self.nodes.append(Node(node.name, "input", (name,)))
             return
-        held = {**self.recorded.state_dict, **self.recorded.constants}
         plain = key.removeprefix(PREFIX)
-        if node.name in signature.inputs_to_lifted_tensor_constants:
+        if node.name in self.folding.constants:
             plain = f"constant.{'sampling' if self.draw else 'point'}.{plain}"
-        self.weights[plain] = held[key].detach()
+        self.weights[plain] = self.folding.held[key].detach()
         self.nodes.append(Node(node.name, "weight", (plain,)))
 
     def _learn_symbols(self, name: str, value: Tensor) -> None:

@@ -59,9 +59,9 @@ def refuse_as_recorded(program: ExportedProgram) -> None:
     Raises:
         ExportError: naming the module that drops everything, or normalises by the batch.
     """
-    of_rows = set[Node]()
+    of_rows, inputs = set[Node](), frozenset(program.graph_signature.user_inputs)
     for node in program.graph.nodes:
-        is_input = node.name in program.graph_signature.user_inputs
+        is_input = node.name in inputs
         if is_input or (node.target != aten.sym_size.int and of_rows & {*node.all_input_nodes}):
             of_rows.add(node)
         if node.target in _DROPOUTS and node.args[2]:

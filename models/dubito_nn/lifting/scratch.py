@@ -24,7 +24,7 @@ _OVERWRITES = frozenset(_OVERWRITING.split())
 def remembered(program: ExportedProgram) -> list[str]:
     """Names of the buffers that the graph changes and whose numbers its outputs depend on."""
     signature = program.graph_signature
-    changed = {signature.inputs_to_buffers[name]: name for name in signature.inputs_to_buffers}
+    changed = {target: name for name, target in signature.inputs_to_buffers.items()}
     read = _read_by(served_values(program))
     return [
         target for target in signature.buffers_to_mutate.values() if changed.get(target) in read
