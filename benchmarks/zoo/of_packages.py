@@ -146,8 +146,9 @@ _LINES: list[Line] = [
     ("iTransformer.iTransformer", "sequence", {**_LAST, "output_name": 8},
      dict(num_variates=16, lookback_len=16, dim=16, depth=1, heads=2, dim_head=8,
           pred_length=(8,), **_TWO)),
-    ("tab_transformer_pytorch.TabTransformer", "both", _CLASSES,
-     dict(categories=(5, 5), num_continuous=4, dim=8, dim_out=C, depth=1, heads=2, **_TWO)),
+    ("tab_transformer_pytorch.TabTransformer", "table", _CLASSES,
+     dict(categories=(5, 5), num_continuous=4, dim=8, dim_out=C, depth=1, heads=2, **_TWO,
+          mlp_act=nn.ReLU())),
     ("tab_transformer_pytorch.FTTransformer", "both", _CLASSES,
      dict(categories=(5, 5), num_continuous=4, dim=8, dim_out=C, depth=1, heads=2, **_TWO)),
     ("soft_moe_pytorch.SoftMoE", "sequence", _LAST,
@@ -213,6 +214,10 @@ _SEVERAL: dict[str, Callable[[], dict[str, Tensor]]] = {
     "both": lambda: {
         "x_categ": torch.randint(0, 5, (ROWS, 2)),
         "x_numer": torch.randn(ROWS, 4),
+    },
+    "table": lambda: {
+        "x_categ": torch.randint(0, 5, (ROWS, 2)),
+        "x_cont": torch.randn(ROWS, 4),
     },
     "noise": lambda: {
         "sample": torch.randn(ROWS, 3, 16, 16),
