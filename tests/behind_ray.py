@@ -225,6 +225,8 @@ def end() -> None:
 
 _PROCESS = "looks into the server's process"
 _LOADED = "which versions are loaded is told by the replica that is asked"
+_COUNTS = "each series, and each count of requests, is of one replica"
+_LIMITS = "each replica has the limits of a key"
 _DRIFT = "the drift test, and what is written, are of each replica"
 
 IN_THE_PROCESS = {
@@ -232,21 +234,31 @@ IN_THE_PROCESS = {
     "test_keys::test_no_key_reaches_a_log_or_an_error",
     "test_api_monitoring::test_inputs_that_changed_ring_and_are_logged_once_until_a_new_calibration",
     "test_api_monitoring::test_truths_outside_the_sets_ring_once",
+    "test_pools::test_pools_and_jobs_in_a_bucket",
+    "test_tracing::test_a_server_sends_its_spans_to_the_collector_that_is_named",
     "test_jobs::test_requests_are_answered_while_a_job_runs",
     "test_jobs::test_a_stream_of_events_ends_with_the_server_and_not_with_its_job",
 }
-"""Tests that read the server's log, or hold its threads."""
+"""Tests that read the server's log, hold its threads, or set its environment."""
 
 OF_ONE = {
     "test_api_lifecycle::test_a_version_is_loaded_and_unloaded_by_request": _LOADED,
     "test_api_lifecycle::test_an_alias_move_loads_the_version_before_it_is_seen": _LOADED,
+    "test_api_lifecycle::test_a_version_that_cannot_be_loaded_says_why"
+    "_and_leaves_the_old_one_serving": _LOADED,
     "test_api_lifecycle::test_the_server_is_ready_when_what_is_pinned_is_loaded": _LOADED,
+    "test_headers_only::test_every_path_answers_head_with_the_headers_of_get": _LOADED,
     "test_api_registry::test_an_upload_makes_the_model_and_its_alias": _LOADED,
+    "test_keys::test_a_key_over_its_limit_is_told_when_to_come_again": _LIMITS,
+    "test_open_inference::test_statistics_count_what_was_answered_and_what_was_not": _COUNTS,
+    "test_telemetry": _COUNTS,
     "test_api_monitoring::test_outcomes_are_counted_as_the_reply_said": _DRIFT,
     "test_api_monitoring::test_the_drift_test_counts_each_request_once": _DRIFT,
+    "test_api_monitoring::test_without_room_predictions_are_dropped_and_counted"
+    "_and_still_answered": _DRIFT,
     "test_api_monitoring::test_the_command_shows_how_things_stand": _DRIFT,
 }
-"""Tests of what differs where there are several replicas, as `docs/ray.md` says, and why."""
+"""Tests, and files, of what differs with several replicas, as `docs/ray.md` says, and why."""
 
 
 def leave_out(items: list[pytest.Item]) -> None:
@@ -254,6 +266,7 @@ def leave_out(items: list[pytest.Item]) -> None:
     left_out = dict.fromkeys(IN_THE_PROCESS, _PROCESS) | (OF_ONE if REPLICAS > 1 else {})
     for item in items:
         item.add_marker(pytest.mark.filterwarnings("ignore"))  # of Ray
-        reason = left_out.get(f"{item.path.stem}::{item.name.partition('[')[0]}")
+        name = f"{item.path.stem}::{item.name.partition('[')[0]}"
+        reason = left_out.get(name, left_out.get(item.path.stem))
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=reason))

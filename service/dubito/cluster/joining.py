@@ -67,8 +67,9 @@ def _connect(address: str | None) -> bool:
         except ConnectionError as error:
             if address is not None:
                 raise InputError(
-                    f"--ray: expected a Ray cluster at {address[:80]}, got none: start one with "
-                    "`ray start --head`, or leave the address out"
+                    f"--ray: expected a Ray cluster at {address[:80]}, got none that answers: "
+                    "start one with `ray start --head`, set RAY_AUTH_MODE=token where it wants "
+                    "a token, or leave the address out"
                 ) from error
     ray.init(
         address=_LOCAL,
