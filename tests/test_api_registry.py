@@ -208,6 +208,7 @@ def test_health_says_live_ready_and_whether_samples_vary(ready: httpx.Client) ->
             "reason": None,
             "pinned": False,
             "samples_vary": True,
+            "precision": "float32",
         }
     ]
 

@@ -9,6 +9,7 @@ from dubito.acquisition import Choice
 from dubito.calibration.record import Calibration
 from dubito.columns import Column
 from dubito.engine import Sampling
+from dubito.engine.deviation import Deviation
 from dubito.engine.summary import PlanSummary
 from dubito.registry import CalibrationFact, VersionFact
 from dubito.report import Evaluation
@@ -147,6 +148,7 @@ class VersionPage:
         reason: why it failed, or why it is retired.
         calibration: the active one.
         plan: of its engine; None where it is not loaded.
+        deviation: of its figures from those in float32; None there, or where it is not loaded.
     """
 
     version: VersionFact
@@ -154,6 +156,7 @@ class VersionPage:
     reason: str | None
     calibration: CalibrationFact | None
     plan: PlanSummary | None = None
+    deviation: Deviation | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ class HealthLine:
         reason: why it failed or is missing.
         is_pinned: whether the server is not ready without it.
         varies: whether the samples of its last Monte Carlo prediction differed; None before.
+        precision: of its passes; None of a model that does not exist.
     """
 
     model: str
@@ -175,6 +179,7 @@ class HealthLine:
     reason: str | None
     is_pinned: bool
     varies: bool | None
+    precision: str | None = None
 
 
 @dataclass(frozen=True)

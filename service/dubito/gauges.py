@@ -114,7 +114,7 @@ class Gauges(Collector):
             labels=_VERSION,
         )
         for version in loaded:
-            is_varied = catalogue.varies(version.digest)
+            is_varied = catalogue.varies(version.loaded_as)
             if is_varied is not None:
                 varies.add_metric([version.model, str(version.number)], is_varied)
         yield varies

@@ -100,6 +100,7 @@ class Evaluation:
     warnings: list[str]
     curves: Document = field(repr=False)
     sites: str | list[int | str] = "all"
+    precision: str = "float32"
     fit: int | None = None
     fallback: float | None = None
     members: list[int] = field(default_factory=list)

@@ -71,6 +71,7 @@ class Prediction:
     method: str
     tolerance: float | None = None
     sites: str | list[int | str] = "all"
+    precision: str = "float32"
     fit: int | None = None
     fallback: float | None = None
     calibration: int | None = None
@@ -177,6 +178,7 @@ class Selection:
     indices: Integers
     scores: Floats
     sites: str | list[int | str] = "all"
+    precision: str = "float32"
     fit: int | None = None
     fallback: float | None = None
     members: list[int] = field(default_factory=list)

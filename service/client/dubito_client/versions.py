@@ -73,6 +73,8 @@ class VersionDetails(Version):
     calibrations: list[int]
     active_calibration: Document | None = field(repr=False)
     plan: Document | None = field(default=None, repr=False)
+    precision: str = "float32"
+    deviation: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,7 @@ class LoadedVersion:
     reason: str | None
     pinned: bool
     samples_vary: bool | None
+    precision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

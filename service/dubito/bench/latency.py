@@ -18,7 +18,7 @@ from dubito.bench.rows import StudyRows
 from dubito.bench.timing import Limits, interleaved, one_after_the_other
 from dubito.engine import Engine, Sampling
 from dubito.engine.calling.sampling import shown_sites
-from dubito.engine.kernels.precision import full_float32
+from dubito.engine.kernels.precision import multiplying
 
 PLAIN = "plain"
 Rows = Mapping[str, Tensor]
@@ -128,7 +128,7 @@ def plain_forward(engine: Engine, rows: Rows) -> Tensor:
     Returns:
         The declared output, (B, ...), on the CPU.
     """
-    with torch.no_grad(), full_float32(engine.device):
+    with torch.no_grad(), multiplying(engine.device):
         moved = {name: tensor.to(engine.device) for name, tensor in rows.items()}
         placed = engine.placed
         return placed.point.run(moved, placed.weights, device=engine.device)["output"].cpu()

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -28,7 +29,7 @@ from dubito.bench.latency import Latency
 from dubito.bench.picture import check_can_draw, draw
 from dubito.cli.bodies import overlay, read_file
 from dubito.cli.console import messages, output, progress
-from dubito.cli.options import Chosen, request_options
+from dubito.cli.options import Chosen, declared_options, request_options
 from dubito.engine import Engine, Inputs
 from dubito.errors import InputError
 from dubito.preprocess import TableFile
@@ -46,6 +47,23 @@ _COLUMNS = (
 )
 
 
+@dataclass(frozen=True)
+class BenchedOn:
+    """Where a bundle is measured, and how it computes there."""
+
+    device: Annotated[str | None, typer.Option(help="Device to run on: cpu, cuda or cuda:1.")] = (
+        None
+    )
+    threads: Annotated[
+        int | None, typer.Option(help="Number of threads that torch uses.", min=1)
+    ] = None
+    precision: Annotated[
+        str,
+        typer.Option(help="Precision of the passes: float32, bfloat16, or on a GPU tf32."),
+    ] = "float32"
+
+
+@declared_options(BenchedOn, into="on")
 @request_options(
     BenchOrder, but=("num_samples", "method", "members", "tolerance", "sites", "fallback")
 )
@@ -59,16 +77,11 @@ def bench(
             ".npz file are judged as well. Default: dummy rows."
         ),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Device to run on: cpu, cuda or cuda:1.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Number of threads that torch uses.", min=1)
-    ] = None,
     budget_ms: Annotated[
         float | None, typer.Option(help="Time budget: name the largest T that stays within it.")
     ] = None,
     chosen: Chosen,
+    on: Chosen,
     json_: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file.")
     ] = None,
@@ -81,19 +94,31 @@ def bench(
     order = read_fields(BenchOrder, {**own_fields(asked, SamplingOptions), **chosen})
     if picture is not None:
         check_can_draw()
-    if threads is not None:
-        torch.set_num_threads(threads)
+    benched = BenchedOn(**on)
+    if benched.threads is not None:
+        torch.set_num_threads(benched.threads)
     with progress(f"reading {bundle.name}"):
-        engine = _engine(bundle, device, order)
+        engine = _engine(bundle, benched, order)
         pool = StudyRows.of(engine, cast("Inputs | None", asked.inputs))
         labelled = _labelled(engine, inputs, order.rows)
     with _steps() as step:
         measured = study(engine, pool, order, step, labelled)
     _print(measured, budget_ms)
+    page = {**measured.to_json(), **_deviation(engine)}
     if json_ is not None:
-        json_.write_text(json.dumps(measured.to_json(), indent=1) + "\n")
+        json_.write_text(json.dumps(page, indent=1) + "\n")
     if picture is not None:
         draw(measured, picture)
+
+
+def _deviation(engine: Engine) -> dict[str, object]:
+    """Say how far figures are from those in float32; what the file says of it."""
+    if engine.deviation is None:
+        return {}
+    figures, precision = engine.deviation.figures, engine.defaults.precision
+    said = ", ".join(f"{name} {_number(value)}" for name, value in figures.items())
+    output().print(f"{precision}: from float32 on dummy rows at most {said}", soft_wrap=True)
+    return {"precision": precision, "deviation": figures}
 
 
 def _asked(path: Path | None, chosen: Chosen) -> PredictBody:
@@ -141,9 +166,9 @@ def _first(value: object, most: int) -> object:
     return value[:most]  # type: ignore[index]
 
 
-def _engine(bundle: Path, device: str | None, order: BenchOrder) -> Engine:
+def _engine(bundle: Path, on: BenchedOn, order: BenchOrder) -> Engine:
     settings = Settings()
-    name = device or settings.used_devices[0]
+    name = on.device or settings.used_devices[0]
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -157,6 +182,8 @@ def _engine(bundle: Path, device: str | None, order: BenchOrder) -> Engine:
         draw=order.draw or "stratified",
         memory_budget_bytes=settings.memory_budget_bytes,
         timing_limit_s=None,
+        precision=on.precision,  # type: ignore[arg-type]  # refused where it is none
+        max_deviation=settings.max_deviation,
     )
 
 

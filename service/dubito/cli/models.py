@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 from dubito.cli.console import application, kept, local_actor, output, progress
 from dubito.names import DEFAULT_ALIAS
+from dubito.registry.facts import VersionFact
 
 _MINUTE = "%Y-%m-%d %H:%M"
 
@@ -54,6 +55,7 @@ def show(
         ("uploaded", f"{fact.created_at:{_MINUTE}} by {fact.uploader}"),
         ("torch", str(manifest.get("torch_version"))),
         ("notes", manifest.get("notes")),
+        ("precision", _precision(fact)),
         ("sites", str(len(sites)) if isinstance(sites, list) else None),
         ("calibrations", ", ".join(map(str, fact.calibrations)) or "none"),
         ("active", "none" if fact.active_calibration is None else str(fact.active_calibration)),
@@ -63,6 +65,19 @@ def show(
     output().print(table)
     for warning in warnings if isinstance(warnings, list) else ():
         output().print(f"warning: {warning}")
+
+
+def _precision(fact: VersionFact) -> str:
+    """Precision of the passes, and how far figures were from float32 when it was last loaded."""
+    from dubito.engine.deviation import last_known
+    from dubito.engine.findings import Findings
+    from dubito.settings import Settings
+
+    known = last_known(Findings(Settings().findings_dir), fact.digest, fact.precision)
+    if known is None:
+        return fact.precision
+    figures = ", ".join(f"{name} {value:.2g}" for name, value in known.figures.items())
+    return f"{fact.precision}; from float32 on made-up rows: {figures}"
 
 
 def models() -> None:

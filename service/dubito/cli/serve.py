@@ -53,6 +53,27 @@ class OnRay:
     ] = None
 
 
+@dataclass(frozen=True)
+class Computing:
+    """Where networks run, and how."""
+
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            help="Devices that the networks run on, separated by commas, such as cuda:0,cuda:1. "
+            "Default: DUBITO_DEVICES, else DUBITO_DEVICE."
+        ),
+    ] = None
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Precision of the passes of new versions: float32, bfloat16, or on a GPU tf32. "
+            "Default: DUBITO_PRECISION, else float32."
+        ),
+    ] = None
+
+
+@declared_options(Computing, into="computing")
 @declared_options(OnRay)
 def serve(
     *,
@@ -64,13 +85,6 @@ def serve(
         typer.Option(
             help="Port to listen on. 0 takes a free one. Default: DUBITO_PORT, else 8000.",
             max=65535,
-        ),
-    ] = None,
-    devices: Annotated[
-        str | None,
-        typer.Option(
-            help="Devices that the networks run on, separated by commas, such as cuda:0,cuda:1. "
-            "Default: DUBITO_DEVICES, else DUBITO_DEVICE."
         ),
     ] = None,
     insecure: Annotated[
@@ -91,11 +105,12 @@ def serve(
         ),
     ] = False,
     chosen: Chosen,
+    computing: Chosen,
 ) -> None:
     """Serve the models of the data directory over HTTP."""
     on_ray = _checked(OnRay(**chosen))
     asked: dict[str, object] = {"host": host, "port": port, "insecure": insecure or None}
-    asked |= {"tls_cert": tls_cert, "tls_key": tls_key, "devices": devices}
+    asked |= {"tls_cert": tls_cert, "tls_key": tls_key, **computing}
     settings = Settings.model_validate(
         Settings().model_dump()
         | {name: value for name, value in asked.items() if value is not None}

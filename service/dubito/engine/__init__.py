@@ -4,8 +4,8 @@ Its rooms, each of which imports only those above it:
 
 calling     what a call takes and what it gives back
 draws       the draws ω, from a counter-based generator
+kernels     operators in a faster way than torch's own, in which precision, how fast a device is
 planning    what runs once, once per row, once per sample, once per both
-kernels     operators in a faster way than torch's own, and how fast a device is
 proving     how large a stranger's graph is, and how long it takes
 running     passes in pieces that fit memory and cache
 forms       cheaper ways to compute parts of a pass
@@ -23,6 +23,7 @@ choice      which forms pay, measured once
 proof       that a stranger's bundle runs, before anything of it is served
 plans       the plans of the shapes of rows that were asked about
 some_sites  the engines that sample some of the sites
+deviation   how far figures in another precision are from float32
 loading     a bundle proved and prepared at load
 engine      all of it together
 served      whether an exported bundle can be served

@@ -31,7 +31,8 @@ from dubito.engine.calling.columns import Columns, Figures
 from dubito.engine.calling.inputs import Inputs, read_rows
 from dubito.engine.calling.lookups import check_lookups
 from dubito.engine.calling.prediction import Prediction
-from dubito.engine.calling.sampling import Draw, Masks, Sampling, Sites
+from dubito.engine.calling.sampling import Draw, Masks, Precision, Sampling, Sites
+from dubito.engine.deviation import MAX_DEVIATION, Deviation
 from dubito.engine.distilled import Students
 from dubito.engine.findings import NOTHING_KEPT, Findings
 from dubito.engine.heads import OutputHead, head_of
@@ -60,6 +61,7 @@ class Engine:
         memory_budget_bytes: bound of what one call keeps alive beside weights and result.
         plans: for the shapes of rows that it was asked about.
         whole: the engine with all sites; None: it is this one.
+        deviation: of its figures from those in float32; None in float32.
     """
 
     bundle: Bundle
@@ -70,6 +72,7 @@ class Engine:
     plans: Plans
     _free: int = 8
     whole: Engine | None = None
+    deviation: Deviation | None = None
 
     @classmethod
     def load(
@@ -85,35 +88,38 @@ class Engine:
         sites: Sites = "all",
         findings: Findings = NOTHING_KEPT,
         timing_limit_s: float | None = 1.0,
+        precision: Precision = "float32",
+        max_deviation: float = MAX_DEVIATION,
     ) -> Engine:
         """Read a bundle, bring it to a device, plan it, and try it on one made-up row.
 
         Args:
             source: path, bytes, or a bundle already read.
             device: as torch names it.
-            num_samples: default T.
-            seed: default key of the masks.
-            masks: default, `shared` or `independent`.
-            draw: default, `stratified` or `iid`.
-            memory_budget_bytes: for the values of one chunk; None: 512 MiB on a CPU, a sixteenth
-                of its memory on a GPU.
-            proof_limit_s: processor time that showing that a small bundle runs may take, of a
-                bundle that is loaded to be proved and not to answer; None: no limit.
-            sites: default, those that are sampled.
-            findings: of earlier loads, which need not be made again.
+            num_samples: default, as of a `Sampling`; so seed, masks, draw and sites.
+            seed: key of the masks.
+            masks: `shared` or `independent`.
+            draw: `stratified` or `iid`.
+            memory_budget_bytes: of one chunk; None: 512 MiB, on a GPU a sixteenth of its memory.
+            proof_limit_s: processor time of its proof, where it is loaded for that alone; or None.
+            sites: those that are sampled.
+            findings: of earlier loads.
             timing_limit_s: on the wall, for finding out which forms pay; None: no limit.
+            precision: of the passes; `tf32` needs a GPU.
+            max_deviation: of its figures from those in float32; see `engine/deviation.py`.
 
         Raises:
-            InputError: an argument is out of its bounds.
-            BundleRefusedError: where the bundle is unsound or does not run.
+            InputError: an argument is out of its bounds, or the figures deviate by more.
+            BundleRefusedError: it is unsound or does not run.
         """
-        defaults = Sampling(num_samples, seed, masks, draw, sites=sites)
+        defaults = Sampling(num_samples, seed, masks, draw, sites=sites, precision=precision)
         on = as_device(device)
         budget = budget_bytes(on) if memory_budget_bytes is None else memory_budget_bytes
         check_load(source, budget, proof_limit_s)
         bundle = source if isinstance(source, Bundle) else loading.read(source)
         defaults = replace(defaults, method=bundle.manifest.default_method)
-        engine = loading.proved(cls, bundle, on, defaults, budget, findings, proof_limit_s)
+        bounds = proof_limit_s, max_deviation
+        engine = loading.proved(cls, bundle, on, defaults, budget, findings, *bounds)
         if proof_limit_s is None:
             loading.prepare(engine, findings, timing_limit_s)
         engine.of_sites(defaults.sites)
@@ -187,7 +193,7 @@ class Engine:
         engine = self.of_sites(sampling.sites)
         rows = self.read_inputs(inputs)
         call = EngineCall(rows, sampling, check, outputs=self.fitting_outputs(rows))
-        with running(self.device):
+        with running(self.device, self.defaults.precision):
             by_rows = [torch.cat([raw.cpu() for raw in block]) for block in passes(engine, call)]
         return torch.cat(by_rows, dim=1)
 
@@ -253,7 +259,7 @@ class Engine:
         """
         rows = self.read_inputs(inputs)
         pieces = (self.whole or self).pieces("shared", rows)
-        with running(self.device):
+        with running(self.device, self.defaults.precision):
             return features(self.placed, pieces, rows, check)
 
     def of_sites(self, sites: Sites) -> Engine:
@@ -275,7 +281,7 @@ class Engine:
         engine = self.of_sites(call.sampling.sites)
         columns = engine._recorded(call)
         if columns is None:
-            with running(self.device):
+            with running(self.device, self.defaults.precision):
                 columns = joined(list(engine.columns_of(call)), self.head.sample_names)
         return self.head.prediction(columns, call.sampling)
 
@@ -305,7 +311,7 @@ class Engine:
             call.check()
 
         def answer(rows: Mapping[str, Tensor]) -> tuple[Sheet, Figures]:
-            with running(self.device):
+            with running(self.device, self.defaults.precision):
                 (block,) = passes(self, replace(call, rows=rows, check=None, seen=None))
                 tally = tally_of(self, call, block)
                 return tally.sheet(), tally.figures

@@ -51,6 +51,12 @@ class Ensemble:
                 for number, member in enumerate(self.members, start=1)
             ]
         )
+        precisions = sorted({member.defaults.precision for member in self.members})
+        if len(precisions) > 1:
+            raise InputError(
+                f"members of an ensemble expect the same precision, got {' and '.join(precisions)}:"
+                " choose members that agree in it"
+            )
 
     @property
     def manifest(self) -> Manifest:

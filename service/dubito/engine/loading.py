@@ -13,7 +13,9 @@ import torch
 
 from dubito.engine import proof
 from dubito.engine.answering.recording import RECORDED_AT_LOAD
+from dubito.engine.calling.arguments import check_precision
 from dubito.engine.calling.sampling import Sampling
+from dubito.engine.deviation import check_deviation, in_float32, measured
 from dubito.engine.findings import Findings
 from dubito.engine.planning.placement import placed
 from dubito.engine.plans import Plans, allowed_bytes
@@ -49,6 +51,7 @@ def proved(
     budget_bytes: int,
     findings: Findings,
     proof_limit_s: float | None,
+    max_deviation: float,
 ) -> Engine:
     """An engine whose bundle has run on made-up rows, now or at an earlier load.
 
@@ -60,10 +63,13 @@ def proved(
         budget_bytes: of the values of one call.
         findings: of earlier loads.
         proof_limit_s: processor time that the proof of a small bundle may take; None: no limit.
+        max_deviation: of figures from those in float32.
 
     Raises:
         BundleRefusedError: the bundle is unsound or does not run.
+        InputError: the device lacks the precision, or figures deviate by more.
     """
+    check_precision(defaults.precision, device)
     about = proof.about(bundle, device, budget_bytes)
     known = proof.known_size(findings.get(about), proof_limit_s)
     clock = Clock(proof_limit_s, bundle.size_bytes)
@@ -74,15 +80,17 @@ def proved(
     except InputError as error:
         raise BundleRefusedError(str(error)) from error
     with proof.refusing():
-        programs = placed(bundle, device)
+        programs = placed(bundle, device, defaults.precision)
         plans = Plans(bundle, programs, device, defaults, budget_bytes, clock)
         engine = kind(bundle, device, programs, defaults, budget_bytes, plans, free)
         rows = engine.made_up_rows()
         plans.trust(rows)
         if known is None:
-            proof.try_out(engine, rows)
+            proof.try_out(in_float32(engine), rows)
             findings.put(about, free)
-    plans.clock = Clock(None)
+    deviation = measured(engine, findings)
+    check_deviation(deviation, defaults.precision, max_deviation)
+    engine.deviation, plans.clock = deviation, Clock(None)
     return engine
 
 

@@ -73,7 +73,9 @@ class Plans:
         key = masks, shapes(rows)
         if key not in self._planned:
             execution = self._plan(masks, rows)
-            allowed = options(execution, rates(self.device), self.defaults.num_samples)
+            allowed = []
+            if not self.placed.is_lowered:  # whose products in float32 forms would be
+                allowed = options(execution, rates(self.device), self.defaults.num_samples)
             shape = execution.layouts.shape[execution.program.outputs["output"]]
             budget, head = self.memory_budget_bytes, head_of(self.bundle.manifest)
             full = head.sum_bytes(shape, is_lean=False)
@@ -151,7 +153,7 @@ class Plans:
         known = Timings.from_json(findings.get(about), len(planned.options))
         if limit_s == 0 or (known is not None and known.is_whole):
             return known
-        with running(self.device):
+        with running(self.device, self.defaults.precision):
             passes = planned if planned.has_room else planned.lean
             timed = timed_passes(passes, rows, sampling, known, limit_s)
         findings.put(about, timed.to_json())
@@ -180,6 +182,7 @@ class Plans:
                 self.device,
                 masks,
                 self.memory_budget_bytes // BUDGET_PARTS,
+                self.placed.compute,
             )
 
 

@@ -21,6 +21,7 @@ from dubito.engine.calling.arguments import Check
 from dubito.engine.calling.inputs import Inputs
 from dubito.engine.calling.prediction import Prediction
 from dubito.engine.calling.sampling import Masks, Sampling, Sites
+from dubito.engine.deviation import MAX_DEVIATION
 from dubito.engine.distilled import Students
 from dubito.engine.engine import Engine
 from dubito.engine.findings import NOTHING_KEPT, Findings
@@ -54,16 +55,18 @@ def load_on(
     memory_budget_bytes: int | None = None,
     findings: Findings = NOTHING_KEPT,
     timing_limit_s: float | None = 1.0,
+    max_deviation: float = MAX_DEVIATION,
 ) -> Engine:
     """Load a bundle on each of some devices.
 
     Args:
         devices: as torch names them, at least one; all of one kind.
         source: as for `Engine.load`, as is all else.
-        defaults: T, seed, masks and draw where a call names none.
+        defaults: T, seed, masks, draw and precision where a call names none.
         memory_budget_bytes: for the values of one chunk, on each device.
         findings: of earlier loads.
         timing_limit_s: on the wall, for finding out which forms pay.
+        max_deviation: from float32.
 
     Raises:
         BundleRefusedError: where the bundle is unsound or does not run.
@@ -80,6 +83,8 @@ def load_on(
             memory_budget_bytes=memory_budget_bytes,
             findings=findings,
             timing_limit_s=timing_limit_s,
+            precision=defaults.precision,
+            max_deviation=max_deviation,
         )
         engines.append(engine)
     return engines[0] if len(engines) == 1 else ReplicatedEngine.of(engines)

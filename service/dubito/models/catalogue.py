@@ -1,4 +1,4 @@
-"""Engines that are loaded, by the digest of their bundle: on demand, each once, within bounds.
+"""Engines that are loaded, by bundle and precision: on demand, each once, within bounds.
 
 Threads that want the same engine while it loads wait for the one load. A load that fails leaves
 its reason and nothing else, and the next request tries again. Where room is needed the least
@@ -69,15 +69,15 @@ class Catalogue:
             UnavailableError: there is no room for it.
         """
         with self._changed:
-            entry = self._entries.get(version.digest)
+            entry = self._entries.get(version.loaded_as)
             if entry is not None:
-                self._entries.move_to_end(version.digest)
+                self._entries.move_to_end(version.loaded_as)
             left = [] if entry is not None else self._make_room(version)
-            is_ours = version.digest not in self._entries
+            is_ours = version.loaded_as not in self._entries
             if is_ours:
-                self._entries[version.digest] = _Entry(version, version.size_bytes)
-                self._reasons.pop(version.digest, None)
-            entry = self._entries[version.digest]
+                self._entries[version.loaded_as] = _Entry(version, version.size_bytes)
+                self._reasons.pop(version.loaded_as, None)
+            entry = self._entries[version.loaded_as]
         if left:
             left.clear()
             give_back()
@@ -93,24 +93,24 @@ class Catalogue:
     def held(self, version: VersionFact) -> tuple[Engine, dict[Hashable, object]] | None:
         """Its engine, and a place for what is kept with it and leaves with it, where it is."""
         with self._changed:
-            entry = self._entries.get(version.digest)
+            entry = self._entries.get(version.loaded_as)
             if entry is None or not entry.is_loaded:
                 return None
-            self._entries.move_to_end(version.digest)
+            self._entries.move_to_end(version.loaded_as)
         return entry.future.result(), entry.kept
 
-    def state(self, digest: str) -> tuple[State, str | None]:
+    def state(self, name: str) -> tuple[State, str | None]:
         """Where the engine of a bundle is, and why where a load failed."""
         with self._changed:
-            entry = self._entries.get(digest)
+            entry = self._entries.get(name)
             if entry is not None:
                 return ("loaded" if entry.is_loaded else "loading"), None
-            reason = self._reasons.get(digest)
+            reason = self._reasons.get(name)
             return ("available" if reason is None else "failed"), reason
 
-    def is_loaded(self, digest: str) -> bool:
+    def is_loaded(self, name: str) -> bool:
         """Whether the engine of a bundle is ready to answer."""
-        return self.state(digest)[0] == "loaded"
+        return self.state(name)[0] == "loaded"
 
     def loaded(self) -> tuple[VersionFact, ...]:
         """The versions whose engines are ready to answer, the most lately used last."""
@@ -123,37 +123,37 @@ class Catalogue:
         with self._changed:
             return sum(entry.size_bytes for entry in self._entries.values())
 
-    def pin(self, digests: Collection[str]) -> None:
+    def pin(self, names: Collection[str]) -> None:
         """Name the engines that never leave for others."""
         with self._changed:
-            self._pinned = frozenset(digests)
+            self._pinned = frozenset(names)
             self._changed.notify_all()
 
-    def is_pinned(self, digest: str) -> bool:
+    def is_pinned(self, name: str) -> bool:
         """Whether an engine never leaves for others."""
         with self._changed:
-            return digest in self._pinned
+            return name in self._pinned
 
-    def drop(self, digest: str) -> None:
+    def drop(self, name: str) -> None:
         """Forget an engine and why it failed; requests that hold it finish with it."""
         with self._changed:
-            entry = self._entries.pop(digest, None)
-            self._reasons.pop(digest, None)
+            entry = self._entries.pop(name, None)
+            self._reasons.pop(name, None)
             self._changed.notify_all()
         if entry is not None:
             del entry
             give_back()
 
-    def note_variation(self, digest: str, varies: bool) -> None:
+    def note_variation(self, name: str, varies: bool) -> None:
         """Remember whether the samples of the last Monte Carlo prediction differed."""
         with self._changed:
-            if digest in self._entries:
-                self._entries[digest].varies = varies
+            if name in self._entries:
+                self._entries[name].varies = varies
 
-    def varies(self, digest: str) -> bool | None:
+    def varies(self, name: str) -> bool | None:
         """Whether the samples of the last prediction differed; None before the first one."""
         with self._changed:
-            entry = self._entries.get(digest)
+            entry = self._entries.get(name)
             return None if entry is None else entry.varies
 
     def _fill(self, entry: _Entry) -> None:
@@ -180,9 +180,9 @@ class Catalogue:
 
     def _forget(self, entry: _Entry, failure: DubitoError) -> None:
         with self._changed:
-            if self._entries.get(entry.version.digest) is entry:
-                del self._entries[entry.version.digest]
-                self._reasons[entry.version.digest] = failure.detail
+            if self._entries.get(entry.version.loaded_as) is entry:
+                del self._entries[entry.version.loaded_as]
+                self._reasons[entry.version.loaded_as] = failure.detail
             entry.future.set_exception(failure)
             self._changed.notify_all()
 
@@ -194,7 +194,7 @@ class Catalogue:
             entry = next(candidates, None)
             if entry is None:
                 break
-            left.append(self._entries.pop(entry.version.digest))
+            left.append(self._entries.pop(entry.version.loaded_as))
         return left
 
     def _make_room(self, version: VersionFact) -> list[_Entry]:
@@ -207,10 +207,10 @@ class Catalogue:
             UnavailableError: what is pinned leaves no room, or the version alone is too large.
         """
         left: list[_Entry] = []
-        while version.digest not in self._entries and not self._fits(version.size_bytes):
+        while version.loaded_as not in self._entries and not self._fits(version.size_bytes):
             entry = next(filter(self._may_leave, self._entries.values()), None)
             if entry is not None:
-                left.append(self._entries.pop(entry.version.digest))
+                left.append(self._entries.pop(entry.version.loaded_as))
             elif all(entry.is_loaded for entry in self._entries.values()):
                 raise self._no_room(version)
             else:
@@ -222,7 +222,7 @@ class Catalogue:
         return held + size_bytes <= self._max_bytes and len(self._entries) < self._max_loaded
 
     def _may_leave(self, entry: _Entry) -> bool:
-        return entry.is_loaded and entry.version.digest not in self._pinned
+        return entry.is_loaded and entry.version.loaded_as not in self._pinned
 
     def _no_room(self, version: VersionFact) -> UnavailableError:
         pinned = sum(entry.size_bytes for entry in self._entries.values())

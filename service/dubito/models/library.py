@@ -16,14 +16,14 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from dubito import disk
 from dubito.answered import VersionPage
 from dubito.arrays import load
 from dubito.asked import SamplingOptions
 from dubito.engine import Engine, Sampling
-from dubito.engine.calling.sampling import FITTED, OF_A_CALL
+from dubito.engine.calling.sampling import FITTED, OF_A_CALL, Precision
 from dubito.engine.findings import Findings
 from dubito.engine.network import Network
 from dubito.engine.replicas import load_on, replicas
@@ -35,6 +35,7 @@ from dubito.models.sampling import merge_sampling
 from dubito.models.warming import warm_up
 from dubito.names import ANONYMOUS, DEFAULT_ALIAS
 from dubito.registry import AliasFact, CalibrationFact, Registry, VersionFact
+from dubito.registry.facts import loaded_as
 from dubito.registry.fits import FitFact, NewFit
 from dubito.registry.following import Following
 from dubito.registry.noting import Change
@@ -68,7 +69,7 @@ class Library:
         self._findings = Findings(settings.findings_dir)
         disk.make(settings.incoming_dir)
         _clear_left_overs(settings.incoming_dir)
-        self._unloaded: set[str] = set()  # digests of what shall stay so until it is asked for
+        self._unloaded: set[str] = set()  # names of what shall stay so until it is asked for
         self.companions = Companions()
         self.facts = Following(registry.changes, settings.poll_ms / 1000)
         self.catalogue = Catalogue(
@@ -92,17 +93,24 @@ class Library:
             BundleRefusedError: it cannot be read or run; nothing is stored.
         """
         settings = self._settings
-        sampling = Sampling(settings.num_samples, settings.seed, draw=settings.draw)
+        sampling = Sampling(
+            settings.num_samples, settings.seed, draw=settings.draw, precision=settings.precision
+        )
+        defaults = {k: v for k, v in asdict(sampling).items() if k not in OF_A_CALL}
+        if sampling.precision == "float32":
+            del defaults["precision"]  # as of all versions that say none
         return self._registry.register(
             model,
             path,
-            defaults={k: v for k, v in asdict(sampling).items() if k not in OF_A_CALL},
+            defaults=defaults,
             prove=lambda bundle: Engine.load(
                 bundle,
                 device=settings.used_devices[0],
                 memory_budget_bytes=settings.memory_budget_bytes,
                 proof_limit_s=settings.proof_timeout_ms / 1000,
                 findings=self._findings,
+                precision=settings.precision,
+                max_deviation=settings.max_deviation,
             ),
             actor=actor,
         )
@@ -138,18 +146,20 @@ class Library:
         engine = self.catalogue.at_hand(version)
         passes = None if engine is None else engine.plans.known()
         plan = None if passes is None else summary(passes)
-        return VersionPage(version, state, reason, self.active_calibration(version), plan)
+        deviation = None if engine is None else engine.deviation
+        calibration = self.active_calibration(version)
+        return VersionPage(version, state, reason, calibration, plan, deviation)
 
     def state(self, version: VersionFact) -> tuple[str, str | None]:
         """`retired`, or where its engine is on this server; and the reason, if there is one."""
         if version.retired_at is not None:
             return "retired", version.retired_reason
-        return self.catalogue.state(version.digest)
+        return self.catalogue.state(version.loaded_as)
 
     def is_ready(self, version: VersionFact) -> bool:
         """Whether a version is loaded, or will be by its first request; not once it is unloaded."""
         state, _ = self.state(version)
-        is_waiting = state == "available" and version.digest not in self._unloaded
+        is_waiting = state == "available" and version.loaded_as not in self._unloaded
         return state == "loaded" or is_waiting
 
     def engine(self, version: VersionFact) -> Engine:
@@ -194,12 +204,12 @@ class Library:
             ConflictError: it is pinned.
         """
         version = self.version(model, reference)
-        if self.catalogue.is_pinned(version.digest):
+        if self.catalogue.is_pinned(version.loaded_as):
             raise ConflictError(
                 f"version {version.number} of `{model}`: expected one that is not pinned, got one "
                 "that DUBITO_PINNED_MODELS names: take it out there, or move its alias"
             )
-        self._drop(version.digest)
+        self._drop(version.loaded_as)
         self._tell("unload", version)
         self._registry.noting.add(actor, "unload", version.model, version.number)
         return self.page(model, reference)
@@ -232,10 +242,11 @@ class Library:
             DubitoError: as `engine`.
         """
         if change.action in _GONE:
-            self.catalogue.drop(change.digest)
+            self._forget(change.digest)
         elif change.action == "unload":
-            if not self.catalogue.is_pinned(change.digest):
-                self._drop(change.digest)
+            name = self.version(change.model, str(change.version)).loaded_as
+            if not self.catalogue.is_pinned(name):
+                self._drop(name)
         elif change.action == "load" or self._answers_for(change.model):
             self.engine(self.version(change.model, str(change.version)))
 
@@ -288,15 +299,20 @@ class Library:
         """Forget all facts, so that the next request sees what was changed."""
         self.facts.forget()
         if change.action in _GONE:
-            self.catalogue.drop(change.digest)
+            self._forget(change.digest)
             self.companions.tell(change)
+
+    def _forget(self, digest: str) -> None:
+        """Free a bundle that is gone, in every precision."""
+        for precision in get_args(Precision):
+            self.catalogue.drop(loaded_as(digest, precision))
 
     def _answers_for(self, model: str) -> bool:
         return any(version.model == model for version in self.catalogue.loaded())
 
-    def _drop(self, digest: str) -> None:
-        self._unloaded.add(digest)
-        self.catalogue.drop(digest)
+    def _drop(self, name: str) -> None:
+        self._unloaded.add(name)
+        self.catalogue.drop(name)
 
     def _tell(self, action: str, version: VersionFact) -> None:
         change = Change(action, version.model, version.number, version.digest)
@@ -312,12 +328,13 @@ class Library:
             memory_budget_bytes=self._settings.memory_budget_bytes,
             findings=self._findings,
             timing_limit_s=self._settings.timing_limit_ms / 1000,
+            max_deviation=self._settings.max_deviation,
         )
         if sampling.method in FITTED:  # whose fit is brought by who asks
             sampling = replace(sampling, method=engine.manifest.default_method)
         for replica in replicas(engine):
             warm_up(replica, version, sampling, self._settings.warm_up_rows)
-        self._unloaded.discard(version.digest)
+        self._unloaded.discard(version.loaded_as)
         return engine
 
     def _bundle(self, version: VersionFact) -> bytes:

@@ -17,7 +17,7 @@ def weight_bytes(engine: Engine) -> int:
     storages = {
         (storage.device, storage.data_ptr()): storage.nbytes()
         for replica in replicas(engine)
-        for tensors in (replica.bundle.weights, replica.placed.weights)
+        for tensors in (replica.bundle.weights, replica.placed.weights, replica.placed.rounded)
         for storage in (tensor.untyped_storage() for tensor in tensors.values())
     }
     return sum(storages.values())

@@ -64,7 +64,7 @@ class Pins:
         """Whether all that is pinned is loaded and warm."""
         catalogue = self._library.catalogue
         return all(
-            pin.version is not None and catalogue.is_loaded(pin.version.digest)
+            pin.version is not None and catalogue.is_loaded(pin.version.loaded_as)
             for pin in self._pins
         )
 
@@ -81,9 +81,12 @@ class Pins:
         lines = [self._line(pin) for pin in pins]
         for version in catalogue.loaded():
             if (version.model, version.number) not in shown:
-                varies = catalogue.varies(version.digest)
+                varies = catalogue.varies(version.loaded_as)
                 lines.append(
-                    HealthLine(version.model, version.number, "loaded", None, False, varies)
+                    HealthLine(
+                        *(version.model, version.number, "loaded", None, False, varies),
+                        precision=version.precision,
+                    )
                 )
         return tuple(lines)
 
@@ -91,8 +94,9 @@ class Pins:
         if pin.version is None:
             return HealthLine(pin.model, None, "missing", pin.reason, True, None)
         state, reason = self._library.state(pin.version)
-        varies = self._library.catalogue.varies(pin.version.digest)
-        return HealthLine(pin.model, pin.version.number, state, reason, True, varies)
+        varies = self._library.catalogue.varies(pin.version.loaded_as)
+        precision = pin.version.precision
+        return HealthLine(pin.model, pin.version.number, state, reason, True, varies, precision)
 
     def _keep(self) -> None:
         was_done = False
@@ -108,7 +112,7 @@ class Pins:
     def _load_all(self) -> bool:
         """Look up and load; whether all of it worked."""
         self._pins = tuple(self._look_up(*pair) for pair in self._wanted)
-        self._library.catalogue.pin([pin.version.digest for pin in self._pins if pin.version])
+        self._library.catalogue.pin([pin.version.loaded_as for pin in self._pins if pin.version])
         is_done = all(pin.version is not None for pin in self._pins)
         for pin in self._pins:
             if pin.version is None or self._ends:

@@ -29,7 +29,7 @@ def merge_sampling(
     Raises:
         InputError: out of bounds or unknown.
     """
-    asked = {name: getattr(order, name) for name in (*_DEFAULTS, "fallback")}
+    asked = {name: getattr(order, name, None) for name in (*_DEFAULTS, "fallback")}
     asked = {name: value for name, value in asked.items() if value is not None}
     chosen = {**_DEFAULTS, **defaults, **asked}
     if (chosen["method"] == "ensemble") != (order.members is not None):

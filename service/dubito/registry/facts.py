@@ -54,6 +54,21 @@ class VersionFact:
     retired_reason: str | None
     active_fits: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def precision(self) -> str:
+        """Of its passes."""
+        return str(self.defaults.get("precision", "float32"))
+
+    @property
+    def loaded_as(self) -> str:
+        """What its engine is called, which versions of one bundle and precision share."""
+        return loaded_as(self.digest, self.precision)
+
+
+def loaded_as(digest: str, precision: str) -> str:
+    """The name of the engine of a bundle in a precision."""
+    return digest if precision == "float32" else f"{digest}-{precision}"
+
 
 @dataclass(frozen=True)
 class ModelFact:

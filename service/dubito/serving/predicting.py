@@ -147,7 +147,7 @@ class PlannedPrediction:
         """Tell the catalogue and monitoring of an answer."""
         version, fact, parts = self.asked.version, self.asked.calibration, self.parts
         if built.varies is not None:
-            parts.library.catalogue.note_variation(version.digest, built.varies)
+            parts.library.catalogue.note_variation(version.loaded_as, built.varies)
         if fact is not None and built.calibration is not None and built.observed is not None:
             name = CalibrationName(version.model, version.number, fact.number)
             parts.monitoring.observe(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
 from dubito.names import NAME, NUMBER
@@ -47,6 +47,18 @@ class WorkSettings(BaseSettings):
     draw: Literal["stratified", "iid"] = Field(
         default="stratified",
         description="How new versions draw their masks by default: stratified or iid.",
+    )
+    precision: Literal["float32", "bfloat16", "tf32"] = Field(
+        default="float32",
+        description="Precision of the passes of new versions: float32, bfloat16, or on a GPU tf32.",
+    )
+    max_deviation: float = Field(
+        default=0.05,
+        gt=0,
+        allow_inf_nan=False,
+        description="How far a mean, an entropy or a mutual information of made-up rows may be "
+        "from that in float32, where a version has another precision. It is measured at load, and "
+        "beyond it the load is refused.",
     )
     max_num_samples: int = Field(
         default=10_000, ge=2, description="Maximum T that a request may ask for, in passes."
@@ -204,6 +216,15 @@ class WorkSettings(BaseSettings):
             if not _WEIGHT.fullmatch(weight) or float(weight.partition("=")[2]) == 0:
                 raise ValueError(f"expected MODEL=NUMBER above 0, got {weight[:80]!r}: correct it")
         return weights
+
+    @model_validator(mode="after")
+    def _tf32_is_of_gpus(self) -> Self:
+        if self.precision == "tf32" and not self.used_devices[0].startswith("cuda"):
+            raise ValueError(
+                f"precision: expected float32 or bfloat16 on {self.used_devices[0]}, got tf32,"
+                " which is how a GPU of CUDA multiplies: set DUBITO_DEVICE as well, or take another"
+            )
+        return self
 
     @property
     def used_devices(self) -> tuple[str, ...]:

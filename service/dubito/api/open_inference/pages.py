@@ -253,6 +253,7 @@ class InferParametersPage(JsonPage):
     method: str = Field(description="How the uncertainty was computed.")
     tolerance: float | None = Field(default=None, description="Error at which a row stopped.")
     sites: str | None = Field(default=None, description="Sampled sites, with commas.")
+    precision: str | None = Field(default=None, description="Of the passes, unless float32.")
     fit: int | None = Field(
         default=None, description="The fit that `laplace` or `distilled` answered from."
     )

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
-from dubito.engine.calling.sampling import Draw, Masks, Method, SitesName
+from dubito.engine.calling.sampling import Draw, Masks, Method, Precision, SitesName
 
 
 class JsonPage(BaseModel):
@@ -42,6 +42,10 @@ class DrawnEntry(JsonPage):
         default="all",
         description="The sites that were sampled: `last`, or by number, while the others stood at "
         "their means; left out with all.",
+    )
+    precision: Precision = Field(
+        default="float32",
+        description="Precision of the passes; left out with float32.",
     )
     fit: int | None = Field(
         default=None,

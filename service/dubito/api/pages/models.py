@@ -11,6 +11,7 @@ from pydantic import Field
 from dubito.answered import VersionPage
 from dubito.api.pages.base import Document, JsonPage
 from dubito.api.pages.calibrations import RecordPage, calibration_page
+from dubito.engine.calling.sampling import Precision
 from dubito.models.library import Library
 from dubito.registry import AliasFact, AuditFact, ModelFact, VersionFact
 
@@ -136,6 +137,11 @@ class VersionDetailsPage(VersionEntry):
     active_calibration: RecordPage | None = Field(
         description="The active calibration, or null where there is none."
     )
+    precision: Precision = Field(description="Precision of its passes.")
+    deviation: dict[str, float] | None = Field(
+        description="Largest differences of figures of made-up rows from those in float32, by the "
+        "figure's name; null in float32, and where it is not loaded."
+    )
     plan: PlanEntry | None = Field(
         description="How often each part of the network runs; null where it is not loaded."
     )
@@ -159,6 +165,8 @@ def version_page(page: VersionPage) -> dict[str, object]:
         "defaults": fact.defaults,
         "calibrations": fact.calibrations,
         "active_calibration": active,
+        "precision": fact.precision,
+        "deviation": None if page.deviation is None else page.deviation.figures,
         "plan": None if page.plan is None else asdict(page.plan),
     }
 
@@ -203,6 +211,9 @@ class HealthEntry(JsonPage):
     pinned: bool = Field(description="Whether the server is not ready without it.")
     samples_vary: bool | None = Field(
         description="Whether the samples of its last Monte Carlo prediction differed; null before."
+    )
+    precision: Precision | None = Field(
+        description="Precision of its passes; null where a pinned model does not exist."
     )
 
 

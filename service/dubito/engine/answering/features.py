@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from dubito.engine.calling.arguments import Check
+from dubito.engine.kernels.lowered import widened
 from dubito.engine.kernels.products import run
 from dubito.engine.planning.placement import Placed
 from dubito.engine.running.execution import Execution
@@ -71,7 +72,7 @@ def _parts(
         if check is not None:
             check()
         if placed.features is not None:
-            yield run(placed.features, block, placed.weights, execution.device)
+            yield run(placed.features, block, placed.weights, execution.device, placed.compute)
         else:
             before = execution.prefix(block) if is_computed else {}
             yield _of_rows(execution, before, block)
@@ -80,7 +81,7 @@ def _parts(
 def _of_rows(execution: Execution, before: Values, inputs: Mapping[str, Tensor]) -> Tensor:
     if (found := execution.crossing) is not None:
         name, axis = found
-        return as_tensor(before[name]).movedim(axis, 0)
+        return widened(as_tensor(before[name]).movedim(axis, 0))
     numbers = [tensor for tensor in inputs.values() if tensor.is_floating_point()]
     if not numbers:
         raise InputError(

@@ -46,7 +46,8 @@ def passes(engine: Engine, call: EngineCall) -> Iterator[Iterator[Tensor]]:
         if sampling.method == "laplace":
             yield engine.fits.passes(rows, sampling, call.check)
         else:
-            yield iter([run(placed.point, rows, placed.weights, engine.device)[None]])
+            made = run(placed.point, rows, placed.weights, engine.device, placed.compute)
+            yield iter([made[None]])
 
 
 def tiles(engine: Engine, call: EngineCall) -> Iterator[Tile]:

@@ -1,12 +1,14 @@
 """The arguments of an engine, checked before they can be taken for a fault of the bundle.
 
-Its job: refuse what is no source, no device, no budget or no sampling, by name.
+Its job: refuse what is no source, no device, no budget, no sampling or no precision of the device,
+by name.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -69,11 +71,20 @@ def as_device(name: str) -> torch.device:
     return device
 
 
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse TF32 where there is no GPU: it is a way of theirs to multiply float32 numbers."""
+    if precision == "tf32" and device.type != "cuda":
+        raise InputError(
+            f"`precision` tf32 expects a device of CUDA, got {device}: TF32 is how its matrix units"
+            " read float32; take float32, or bfloat16, which runs everywhere"
+        )
+
+
 def as_sampling(sampling: object, default: Sampling) -> Sampling:
-    """Return the sampling of a call, or the default for None.
+    """Return the sampling of a call in the precision of the network, or the default for None.
 
     Raises:
-        InputError: it is something else.
+        InputError: it is something else, or names a precision that the network was not loaded in.
     """
     if sampling is None:
         sampling = default
@@ -82,4 +93,11 @@ def as_sampling(sampling: object, default: Sampling) -> Sampling:
             f"`sampling` expects a Sampling, got {type(sampling).__name__}: such as"
             " Sampling(num_samples=64)"
         )
-    return sampling
+    if sampling.precision == default.precision:
+        return sampling
+    if sampling.precision != "float32":
+        raise InputError(
+            f"`precision` expects {default.precision}, in which the network was loaded, got"
+            f" {sampling.precision}: leave it out, or load the network in it"
+        )
+    return replace(sampling, precision=default.precision)

@@ -1,7 +1,7 @@
-"""What one prediction is drawn with: the nine settings that a calibration is bound to.
+"""What one prediction is drawn with: the ten settings that a calibration is bound to.
 
-Its job: name T, seed, masks, draw, method, tolerance, sites, fit and fallback once, check and
-compare them.
+Its job: name T, seed, masks, draw, method, tolerance, sites, precision, fit and fallback once,
+check and compare them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from dubito.errors import InputError
 Masks = Literal["shared", "independent"]
 Draw = Literal["iid", "stratified"]
 Method = Literal["mc", "point", "moments", "ensemble", "laplace", "distilled"]
-_ALLOWED = (("masks", get_args(Masks)), ("draw", get_args(Draw)), ("method", get_args(Method)))
+Precision = Literal["float32", "bfloat16", "tf32"]
+_ALLOWED = (
+    *(("masks", get_args(Masks)), ("draw", get_args(Draw)), ("method", get_args(Method))),
+    ("precision", get_args(Precision)),
+)
 SitesName = Literal["all", "last"]
 Sites: TypeAlias = SitesName | tuple[int | str, ...]
 
@@ -66,6 +70,7 @@ class Sampling:
             the most; in probabilities or in target units; None: every row takes T samples.
         sites: that are sampled: `all`, `last` (from which no other site can be reached), or site
             numbers and patterns of module paths; the masks of the others stand at their means.
+        precision: of the passes; an engine has one, which holds where this says `float32`.
         fit: number of the fit that methods `laplace` and `distilled` answer from; else None.
         fallback: share of rows like those that `distilled` has learned from which `mc` answers in
             its place, the strangest ones, and with them all rows that are stranger; None: no row.
@@ -81,6 +86,7 @@ class Sampling:
     method: Method = "mc"
     tolerance: float | None = None
     sites: Sites = "all"
+    precision: Precision = "float32"
     fit: int | None = None
     fallback: float | None = None
 
@@ -159,14 +165,16 @@ class Sampling:
         return Key(self.seed, self.draw)
 
     def to_json(self) -> dict[str, object]:
-        """The settings as plain JSON values; sites only where they are not all, a fit where it is.
+        """The settings as plain JSON values, but for a fit, sites or precision as usual.
 
-        Records of builds that sampled all sites are so, and are read as those.
+        Records of builds that had no others are so, and are read as those.
         """
         values = {name: getattr(self, name) for name in self.__slots__}
         for name in OF_A_CALL:
             if values[name] is None:
                 del values[name]
+        if self.precision == "float32":
+            del values["precision"]
         if self.sites == "all":
             del values["sites"]
         elif isinstance(self.sites, tuple):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -71,14 +72,29 @@ def compute(
     return replacement(*operands, **node.kwargs)
 
 
+Compute: TypeAlias = Callable[
+    [
+        Node,
+        Mapping[str, Value],
+        Mapping[str, Tensor],
+        Mapping[str, Tensor],
+        "SiteSource | None",
+        torch.device,
+    ],
+    Value,
+]
+"""What computes a node: `compute`, or `Lowered` of `lowered.py`."""
+
+
 def run(
     program: Program,
     inputs: Mapping[str, Tensor],
     weights: Mapping[str, Tensor],
     device: torch.device,
+    by: Compute = compute,
 ) -> Tensor:
     """The declared output of a program without draws."""
-    return outputs_of(program, inputs, weights, device)["output"]
+    return outputs_of(program, inputs, weights, device, by)["output"]
 
 
 def outputs_of(
@@ -86,16 +102,19 @@ def outputs_of(
     inputs: Mapping[str, Tensor],
     weights: Mapping[str, Tensor],
     device: torch.device,
+    by: Compute = compute,
 ) -> dict[str, Tensor]:
     """All outputs of a program without draws, by name."""
     values: dict[str, Value] = {}
     dying = program.last_uses
     for position, node in enumerate(program.nodes):
-        values[node.name] = compute(node, values, inputs, weights, None, device)
+        values[node.name] = by(node, values, inputs, weights, None, device)
         for name in dying.get(position, ()):
             del values[name]
     made = {key: values[name] for key, name in program.outputs.items()}
     assert all(isinstance(value, Tensor) for value in made.values())
+    if by is not compute:  # figures are made of float32
+        return {key: value.float() for key, value in made.items()}  # type: ignore[union-attr]
     return made  # type: ignore[return-value]
 
 

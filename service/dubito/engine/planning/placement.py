@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dubito.engine.calling.sampling import Precision
+from dubito.engine.kernels.lowered import Lowered
+from dubito.engine.kernels.products import Compute, compute
 from dubito.engine.planning.rewrite import rewritten
 from dubito_nn import Bundle, Program
 from dubito_nn.program import pruned
@@ -31,22 +34,36 @@ class Placed:
         point: the graph of weight scaling.
         features: the part of it that makes the feature vector; None where none was named.
         weights: what both read, by key, on the device.
+        compute: makes the value of a node, in the precision of the passes.
     """
 
     sampling: Program
     point: Program
     features: Program | None
     weights: dict[str, Tensor]
+    compute: Compute = compute
+
+    @property
+    def is_lowered(self) -> bool:
+        """Whether products are in bfloat16."""
+        return isinstance(self.compute, Lowered)
+
+    @property
+    def rounded(self) -> Mapping[str, Tensor]:
+        """The weights that lie there in bfloat16 as well."""
+        return self.compute.weights if isinstance(self.compute, Lowered) else {}
 
 
-def placed(bundle: Bundle, device: torch.device) -> Placed:
+def placed(bundle: Bundle, device: torch.device, precision: Precision = "float32") -> Placed:
     """The bundle's programs, rewritten, with their weights on the device."""
     sampling, of_sampling = rewritten(bundle.sampling, bundle.sites, bundle.weights)
     point, of_point = rewritten(bundle.point, bundle.sites, bundle.weights)
     both = of_sampling | of_point
     name = point.outputs.get("features")
     features = None if name is None else pruned(Program(point.nodes, {"output": name}))
-    return Placed(sampling, point, features, on_device((sampling, point), both, device))
+    weights = on_device((sampling, point), both, device)
+    lowered = Lowered.of((sampling, point), weights) if precision == "bfloat16" else compute
+    return Placed(sampling, point, features, weights, lowered)
 
 
 def placed_like(whole: Placed, bundle: Bundle, device: torch.device) -> Placed:
@@ -61,7 +78,10 @@ def placed_like(whole: Placed, bundle: Bundle, device: torch.device) -> Placed:
     read = {str(node.args[0]) for node in sampling.of_kind("weight")}
     more = {key: weights[key] for key in read - whole.weights.keys()}
     moved = on_device((sampling,), more, device)
-    return Placed(sampling, whole.point, whole.features, {**whole.weights, **moved})
+    lowered = whole.compute
+    if isinstance(lowered, Lowered):
+        lowered = lowered.with_more(sampling, {**whole.weights, **moved})
+    return Placed(sampling, whole.point, whole.features, {**whole.weights, **moved}, lowered)
 
 
 def on_device(

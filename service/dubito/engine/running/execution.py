@@ -17,7 +17,8 @@ from torch import Tensor
 
 from dubito.engine.calling.sampling import Key, Masks
 from dubito.engine.draws.masks import draw
-from dubito.engine.kernels.products import compute
+from dubito.engine.kernels.lowered import Lowered, multiplied, widened
+from dubito.engine.kernels.products import Compute, compute
 from dubito.engine.planning.layout import Layouts, RowAxis, Size
 from dubito.engine.planning.plan import Plan
 from dubito.engine.running.fold import (
@@ -49,6 +50,7 @@ class Execution:
         device: to run on.
         masks: `shared` or `independent`.
         cache_bytes: bound of what is kept of the masks between requests.
+        compute: makes the value of a node.
     """
 
     program: Program
@@ -59,6 +61,7 @@ class Execution:
     device: torch.device
     masks: Masks
     cache_bytes: int
+    compute: Compute = compute
     static: Values = field(default_factory=dict)
     _masks: LRUCache[Key, _KeyMasks] = field(init=False)
     _steps: dict[tuple[Form, ...], Steps] = field(default_factory=dict)
@@ -68,6 +71,13 @@ class Execution:
         self._masks = LRUCache(self.cache_bytes, getsizeof=lambda masks: masks.bytes)
         wanted = frozenset(node.name for node in self.plan.static)
         self.static = self._run(self.plan.static, 1, {}, None, wanted)
+        if self.is_lowered:
+            self.static = multiplied(self.program.nodes, self.static)
+
+    @property
+    def is_lowered(self) -> bool:
+        """Whether products are in bfloat16."""
+        return isinstance(self.compute, Lowered)
 
     def prefix(self, inputs: Mapping[str, Tensor]) -> Values:
         """What the suffix needs of the rows alone.
@@ -113,8 +123,11 @@ class Execution:
             of_rows=before,
             of_samples=self.of_samples(samples, key),
             packs={} if packs is None else packs,
+            compute=self.compute,
         )
         folded = fold.run(self._steps_with(forms))
+        if self.is_lowered:
+            folded = widened(folded)
         layout = self.layouts.of[self.program.outputs["output"]]
         assert isinstance(layout, RowAxis)
         assert layout.axis == 0
@@ -233,7 +246,9 @@ class Execution:
                 continue
             for name, size in self._sizes[node.name]:
                 values[name] = size.at(rows)
-            values[node.name] = compute(node, values, inputs, self.weights, source, self.device)
+            values[node.name] = self.compute(
+                node, values, inputs, self.weights, source, self.device
+            )
             for name in dying.get(position, ()):
                 del values[name]
         return {name: values[name] for name in wanted}

@@ -15,7 +15,8 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from dubito.engine.kernels.products import compute
+from dubito.engine.kernels.lowered import Lowered, masked
+from dubito.engine.kernels.products import Compute, compute
 from dubito.engine.planning.layout import Layout, RowAxis, Size
 from dubito.engine.running.reuse import may_hold, overwriting
 from dubito_nn.operators import resolve
@@ -103,6 +104,7 @@ class Fold:
         of_samples: values of the samples alone.
         packs: weights gathered for forms, by form and sample; kept by whoever made the fold.
         values: values in folded form that are there already.
+        compute: makes the value of a node.
     """
 
     chunk: Chunk
@@ -116,6 +118,7 @@ class Fold:
     of_samples: Mapping[str, Value]
     packs: Packs = field(default_factory=dict)
     values: Values = field(default_factory=dict)
+    compute: Compute = compute
 
     def run(self, steps: Steps) -> Tensor:
         """Do the steps and return the result, in folded form."""
@@ -203,7 +206,17 @@ class Fold:
             args = [bind(argument, known, self.device) for argument in node.args]
             if may_hold(*args):
                 return overwrite(*args, **node.kwargs)
-        return compute(node, known, {}, self.weights, self.source, self.device)
+        return self.compute(node, known, {}, self.weights, self.source, self.device)
+
+    @property
+    def is_lowered(self) -> bool:
+        """Whether products are in bfloat16."""
+        return isinstance(self.compute, Lowered)
+
+    def _masks(self, node: Node) -> bool:
+        """Whether it multiplies by a value of the samples alone."""
+        names = [part.name for part in node.args if isinstance(part, Ref)]
+        return node.op == "aten.mul.Tensor" and any(name in self.of_samples for name in names)
 
     def _repeated(self, value: Tensor, axis: int) -> Tensor:
         times = len(self.chunk.samples)
@@ -249,6 +262,8 @@ class Fold:
                 folded = as_tensor(self.value(part.name))
                 operands.append(unfolded(folded, axis, shape))
         operator = overwrite if overwrite and may_hold(*operands) else resolve(node.op)
+        if self.is_lowered and self._masks(node):
+            operator = masked
         result = as_tensor(operator(*operands))
         size = list(result.shape)
         size[axis : axis + 2] = shape
