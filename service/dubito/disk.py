@@ -86,7 +86,8 @@ def full(folder: Path, settings: str = "DUBITO_DATA_DIR") -> StorageFullError:
     num_bytes = free_bytes(folder)
     return StorageFullError(
         f"disk full: expected room in the server's folder `{folder.name}`, got {num_bytes} free "
-        "bytes: delete versions, pools or jobs, or ask whoever runs the server to make room",
+        "bytes: delete versions or pools (a finished job goes after DUBITO_JOB_RETENTION_MS), "
+        "or ask whoever runs the server to make room",
         operator=f"{folder.absolute()}: expected room, got {num_bytes} free bytes on its disk: "
         f"make some, or name a folder on a larger disk by {settings}",
     )
