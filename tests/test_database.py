@@ -15,6 +15,8 @@ from dubito.errors import InputError, UnavailableError
 from dubito.registry.database import Database
 from dubito.registry.tables import Table
 
+from .shell import run_command
+
 
 @pytest.fixture
 def database(empty_database_url: str) -> Iterator[Database]:
@@ -111,3 +113,30 @@ def test_a_folder_that_cannot_be_written_is_an_answer_too(tmp_path: Path) -> Non
         database.prepare()
     assert str(tmp_path) not in raised.value.detail
     database.close()
+
+
+@pytest.mark.parametrize("kind", ["no database", "pages overwritten"])
+def test_a_damaged_file_is_told_in_one_line_with_the_way_back(
+    kind: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DUBITO_DATA_DIR", str(tmp_path))
+    path = tmp_path / "dubito.sqlite3"
+    database = Database(f"sqlite:///{path}")
+    database.prepare()
+    database.close()
+    content = path.read_bytes()
+    kept = 0 if kind == "no database" else 100  # the header
+    path.write_bytes(content[:kept] + b"\xff" * (len(content) - kept))
+    for words in (["models"], ["registry", "check"], ["serve", "--port", "0"]):
+        code, _, err = run_command(capsys, monkeypatch, *words)
+        assert (code, err.count("\n")) == (1, 1), err
+        assert f"{path}: expected a whole file" in err
+        assert "`dubito backup restore`" in err
+    reopened = Database(f"sqlite:///{path}")
+    with pytest.raises(UnavailableError) as raised, reopened.reading() as session:
+        session.execute(text("SELECT * FROM models"))
+    assert str(tmp_path) not in raised.value.detail
+    reopened.close()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import orjson
 from sqlalchemy import Connection, Engine, create_engine, event, select, update
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _BUSY_TIMEOUT_S = 30.0
 _CONNECT_TIMEOUT_S = 10
 _RETRY_AFTER_S = 1.0
+_DAMAGED_RETRY_AFTER_S = 30.0
 _LITTLE_BYTES = 2**20  # with less on its disk SQLite may fail to write its files of bookkeeping
 _POSTGRES_IS_FULL = "53100"
 _SQLITE_SETTINGS = "DUBITO_DATA_DIR or DUBITO_DATABASE_URL"
@@ -153,6 +154,20 @@ class Database:
             yield
         except (OperationalError, InterfaceError, PoolTimeoutError) as error:
             raise self._refusal(error) from error
+        except DatabaseError as error:
+            if not _is_damage(error.orig):
+                raise
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: DatabaseError) -> UnavailableError:
+        """The error for a file that SQLite cannot read as one of its own."""
+        return UnavailableError(
+            "the database does not answer: ask whoever runs the server; its log says why",
+            retry_after_s=_DAMAGED_RETRY_AFTER_S,
+            operator=f"the database {self.shown_url}: expected a whole file of SQLite, got one "
+            f"that is damaged ({error.orig}): stop the server, move it away with its -wal and -shm, "
+            "and restore a backup into another folder with `dubito backup restore`",
+        )
 
     def _refusal(self, error: Exception) -> DubitoError:
         """The error that says why a database cannot be read or written, and what mends it."""
@@ -175,6 +190,12 @@ class Database:
             f"({str(error.__cause__ or error).splitlines()[0][:200]}): "
             f"check that it runs and that {named} names it, then try again",
         )
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    """Whether SQLite says that its file is no database, or a damaged one."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind
+    return code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 def _disk_refusal(error: sqlite3.Error, folder: Path) -> DubitoError | None:
