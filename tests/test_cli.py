@@ -342,6 +342,17 @@ def test_a_bad_setting_is_named(
     )
 
 
+@pytest.mark.parametrize("setting", ["DUBITO_DEVICE", "DUBITO_DEVICES"])
+def test_a_device_that_is_not_there_is_told_at_start(
+    setting: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(setting, "cuda:99")
+    code, _, err = _run(capsys, monkeypatch, "serve", "--port", "0")
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"setting {setting}" in err
+    assert "got 'cuda:99'" in err
+
+
 @contextmanager
 def _served(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`dubito serve` on a free port as a person starts it, and where it answers."""

@@ -23,6 +23,7 @@ from dubito.cli.console import messages
 from dubito.cli.database import prepare_database
 from dubito.cli.options import Chosen, declared_options
 from dubito.cluster.installed import check_installed
+from dubito.engine.calling.arguments import as_device
 from dubito.engine.summing.compiled import is_compiled, warm_up
 from dubito.errors import InputError
 from dubito.presence import announced
@@ -121,6 +122,7 @@ def serve(
         prepare_database(settings)
         _serve_on_ray(_with_demonstration(settings) if demo else settings, on_ray.address)
         return
+    _check_devices(settings)
     with bind(settings.host, settings.port) as listening:  # before anything is loaded
         if settings.grpc_port:
             bind(settings.host, settings.grpc_port, "DUBITO_GRPC_PORT").close()
@@ -142,6 +144,25 @@ def _checked(on_ray: OnRay) -> OnRay:
             "--ray ADDRESS, or leave it out"
         )
     return on_ray
+
+
+def _check_devices(settings: Settings) -> None:
+    """Refuse a device that is not there: nothing could be loaded onto it.
+
+    Raises:
+        InputError: torch has none of that name.
+    """
+    setting = "DUBITO_DEVICES or --devices" if settings.devices else "DUBITO_DEVICE"
+    for name in settings.used_devices:
+        try:
+            as_device(name)
+        except InputError as error:
+            build = f"torch {torch.__version__}, {torch.cuda.device_count()} GPUs that it can use"
+            raise InputError(
+                f"setting {setting}: expected a device that torch has here, got {name[:80]!r} "
+                f"({build}): install a build of torch for CUDA and its driver, or choose another "
+                "device, such as cpu"
+            ) from error
 
 
 def _serve_on_ray(settings: Settings, address: str | None) -> None:
