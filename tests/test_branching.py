@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dubito.engine import Engine, Sampling
 from dubito_nn import ExportError, export
-from dubito_nn.lifting.branching.python import drawn_by_torch
+from dubito_nn.capturing.branching.python import drawn_by_torch
 
 CHANCES = (0.3, 0.4, 0.25, 0.5)  # of a turn, in the order of `Turning`
 PASSES = 2048

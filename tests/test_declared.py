@@ -13,14 +13,14 @@ from torch.nn import functional
 from torch.nn.functional import softplus
 
 from dubito_nn import ExportError, export
+from dubito_nn.capturing.capture import Captured, capture
+from dubito_nn.capturing.declared import Declared
+from dubito_nn.capturing.example import read_example
+from dubito_nn.capturing.isolation import isolated
 from dubito_nn.export import _lifted_and_point
-from dubito_nn.lifting.bounds import Ending, ValueRange
-from dubito_nn.lifting.capture import Captured, capture
-from dubito_nn.lifting.declared import Declared
-from dubito_nn.lifting.example import read_example
-from dubito_nn.lifting.isolation import isolated
-from dubito_nn.lifting.returned import Returned, checked_ending, checked_output
 from dubito_nn.manifest import Output, Task
+from dubito_nn.proving.bounds import Ending, ValueRange
+from dubito_nn.proving.returned import Returned, checked_ending, checked_output
 
 End = Callable[["Network", Tensor], object]
 HOLE = -9.0  # of a mask: constants do not count

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from dubito_nn import export
-from dubito_nn.lifting.capture import Captured, capture
-from dubito_nn.lifting.declared import Declared
+from dubito_nn.capturing.capture import Captured, capture
+from dubito_nn.capturing.declared import Declared
+from dubito_nn.capturing.example import read_example
+from dubito_nn.capturing.isolation import isolated
 from dubito_nn.lifting.evaluated import evaluated
-from dubito_nn.lifting.example import read_example
-from dubito_nn.lifting.isolation import isolated
 from dubito_nn.lifting.lift import lift
 from dubito_nn.lifting.lower import lower
 from dubito_nn.program import to_json

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from dubito_nn.lifting.capture import Captured, capture
-from dubito_nn.lifting.declared import Declared
+from dubito_nn.capturing.capture import Captured, capture
+from dubito_nn.capturing.declared import Declared
+from dubito_nn.capturing.example import read_example
+from dubito_nn.capturing.isolation import isolated
 from dubito_nn.lifting.evaluated import evaluated
-from dubito_nn.lifting.example import read_example
 from dubito_nn.lifting.functional import functional
-from dubito_nn.lifting.isolation import isolated
 from dubito_nn.lifting.lift import lift
 from dubito_nn.lifting.lower import _allowed_composites, lower_by_torch
 from dubito_nn.program import to_json

@@ -23,11 +23,11 @@ from dubito.engine.summing.statistics import ClassificationSums
 from dubito.errors import BundleRefusedError, InputError
 from dubito_nn import Bundle, ExportError, export, load_bundle
 from dubito_nn.bundle import bundle_bytes
-from dubito_nn.lifting.capture import capture
-from dubito_nn.lifting.declared import Declared, class_names
-from dubito_nn.lifting.example import read_example
-from dubito_nn.lifting.returned import checked_output
+from dubito_nn.capturing.capture import capture
+from dubito_nn.capturing.declared import Declared, class_names
+from dubito_nn.capturing.example import read_example
 from dubito_nn.networks.unet import UNet
+from dubito_nn.proving.returned import checked_output
 
 LABELS = ("loud", "red", "soft", "wet")
 TOLERANCE = 1e-6

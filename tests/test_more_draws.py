@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from dubito.engine import Engine, Sampling
 from dubito_nn import ExportError, export
+from dubito_nn.capturing.pooled import fractional_pool
 from dubito_nn.lifting.draws import random_draws
-from dubito_nn.lifting.pooled import fractional_pool
 from dubito_nn.lifting.tabulated import (
     binomial_table,
     count_of,

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dubito.engine import Engine, Sampling
 from dubito_nn import ExportError, export
-from dubito_nn.lifting.capture import set_mode
+from dubito_nn.capturing.capture import set_mode
 
 PASSES, MOST, APART = 256, 6.0, 1.5
 

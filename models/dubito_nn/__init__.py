@@ -5,7 +5,9 @@ networks         reference networks
 training         the loop, and what is read off its result
 examining        what of a network is random, whether or not it can be exported
 export           from a trained network to a bundle
-lifting          its steps
+capturing        a network recorded as a graph
+lifting          its randomness lifted out
+proving          the lifted graph shown to be the network
 advice           what the literature warns of, looked for in the lifted graph
 preprocess       what is declared of inputs as people have them
 operators        the operators that a graph may name

@@ -18,20 +18,17 @@ from torch.export import ExportedProgram
 
 from dubito_nn.advice import advise
 from dubito_nn.bundle import Bundle, bundle_bytes, load_bundle
+from dubito_nn.capturing.capture import Captured, Mode, capture, unwrapped
+from dubito_nn.capturing.declared import Declared, Scale, class_names, read_levels, read_scale
+from dubito_nn.capturing.example import Example, FreeDims, read_example
+from dubito_nn.capturing.explain import explain
+from dubito_nn.capturing.inject import inject_dropout
+from dubito_nn.capturing.isolation import isolated
 from dubito_nn.errors import BundleError, ExportError
-from dubito_nn.lifting.capture import Captured, Mode, capture, unwrapped
-from dubito_nn.lifting.declared import Declared, Scale, class_names, read_levels, read_scale
 from dubito_nn.lifting.evaluated import evaluated as evaluated_of
-from dubito_nn.lifting.example import Example, FreeDims, read_example
-from dubito_nn.lifting.explain import explain
-from dubito_nn.lifting.granularity import with_granularity
-from dubito_nn.lifting.inject import inject_dropout
-from dubito_nn.lifting.isolation import isolated
 from dubito_nn.lifting.lift import Lifted, lift
 from dubito_nn.lifting.lower import lower, refuse_as_recorded
-from dubito_nn.lifting.prove import UnlikeEvaluationError, prove, two_sizes
 from dubito_nn.lifting.resting import with_means
-from dubito_nn.lifting.returned import checked_ending, checked_output
 from dubito_nn.lifting.rules import is_random
 from dubito_nn.lifting.unserved import without_unserved
 from dubito_nn.manifest import (
@@ -44,6 +41,9 @@ from dubito_nn.manifest import (
 )
 from dubito_nn.preprocess.given import Given, read_given
 from dubito_nn.program import Node, Program, pruned
+from dubito_nn.proving.granularity import with_granularity
+from dubito_nn.proving.prove import UnlikeEvaluationError, prove, two_sizes
+from dubito_nn.proving.returned import checked_ending, checked_output
 from dubito_nn.trial import refuse_unserved, takes_made_up_rows
 from dubito_nn.trial import trial_rows as kept_rows
 

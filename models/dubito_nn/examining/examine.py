@@ -19,16 +19,16 @@ from torch import Tensor, nn
 
 from dubito_nn.advice import TEXTS
 from dubito_nn.advice.texts import VERY_HIGH_RATE
+from dubito_nn.capturing.capture import private_copy, unwrapped
+from dubito_nn.capturing.example import Example, read_example
+from dubito_nn.capturing.explain import reason
 from dubito_nn.errors import ExportError
 from dubito_nn.examining.examined import Examination, Finding, Operation, Switch
 from dubito_nn.examining.findings import findings
 from dubito_nn.examining.running import NetworkCopy, Pass, RandomCall
 from dubito_nn.examining.switches import SWITCHES, SwitchName
 from dubito_nn.examining.trial import tried
-from dubito_nn.lifting.capture import private_copy, unwrapped
 from dubito_nn.lifting.draws import tolerance
-from dubito_nn.lifting.example import Example, read_example
-from dubito_nn.lifting.explain import reason
 
 NUM_PASSES = 8
 """R, passes behind each spread; of an operation alone fewer where there are many."""

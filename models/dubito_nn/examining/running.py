@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dubito_nn.capturing.example import Inputs
+from dubito_nn.capturing.observe import rate_of
+from dubito_nn.capturing.paths import WHOLE
 from dubito_nn.errors import ExportError
 from dubito_nn.examining.switches import SwitchName, switch
-from dubito_nn.lifting.capture import WHOLE
-from dubito_nn.lifting.example import Inputs
-from dubito_nn.lifting.observe import rate_of
 from dubito_nn.operators import name_of
 
 _BERNOULLI = 0.5  # p of the operator by default, which torch leaves out of a call

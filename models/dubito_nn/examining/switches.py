@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 from torch import nn
 
-from dubito_nn.lifting.capture import set_mode
+from dubito_nn.capturing.capture import set_mode
 
 SwitchName: TypeAlias = Literal["eval", "train", "dropout", "sampling"]
 SWITCHES: tuple[SwitchName, ...] = ("eval", "train", "dropout", "sampling")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import nn
 
 from dubito_nn.advice import TEXTS, advise
+from dubito_nn.capturing.capture import capture
+from dubito_nn.capturing.declared import Declared
+from dubito_nn.capturing.example import Example, read_example
+from dubito_nn.capturing.isolation import isolated
 from dubito_nn.errors import ExportError
 from dubito_nn.export import lift_and_prove
-from dubito_nn.lifting.capture import capture
-from dubito_nn.lifting.declared import Declared
-from dubito_nn.lifting.example import Example, read_example
-from dubito_nn.lifting.isolation import isolated
 
 _AS_IT_IS = Declared("regression", "mean")  # of which nothing but its shape is held to anything
 

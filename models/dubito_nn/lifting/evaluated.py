@@ -1,7 +1,7 @@
 """The recording in evaluation mode, made of the one in sampling mode.
 
 Its job: save a second recording, half of what an export takes, where all that the modes differ in
-is whether dropout drops, which `dubito_nn.lifting.alike` sees. `dubito_nn.lifting.prove` compares
+is whether dropout drops, which `dubito_nn.capturing.alike` sees. `dubito_nn.proving.prove` compares
 the graph with the network in evaluation mode all the same, and where they differ it is recorded.
 
     dropout(x, p, train=True)                 →  dropout(x, p, train=False)
@@ -18,9 +18,9 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from dubito_nn.lifting.alike import computes_alike
-from dubito_nn.lifting.capture import Captured
-from dubito_nn.lifting.opaque import recurrent_operators
+from dubito_nn.capturing.alike import computes_alike
+from dubito_nn.capturing.capture import Captured
+from dubito_nn.capturing.opaque import recurrent_operators
 from dubito_nn.lifting.recording import DrawRecorder
 from dubito_nn.lifting.rules import is_random
 

@@ -14,23 +14,17 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
+from dubito_nn.capturing.capture import Captured
+from dubito_nn.capturing.example import BATCH
+from dubito_nn.capturing.explain import explain_values
+from dubito_nn.capturing.opaque import recurrent_operators
+from dubito_nn.capturing.paths import clean_path, module_path
+from dubito_nn.capturing.selected import PREFIX
 from dubito_nn.errors import ExportError
-from dubito_nn.lifting.capture import Captured, clean_path
-from dubito_nn.lifting.example import BATCH
-from dubito_nn.lifting.explain import explain_values
 from dubito_nn.lifting.folding import Folding
-from dubito_nn.lifting.opaque import recurrent_operators
 from dubito_nn.lifting.resting import MaskMeans
-from dubito_nn.lifting.rules import (
-    EMPTY,
-    RULES,
-    is_random,
-    module_path,
-    operator_called,
-    shape_source,
-)
+from dubito_nn.lifting.rules import EMPTY, RULES, is_random, operator_called, shape_source
 from dubito_nn.lifting.scratch import remembered, served_values
-from dubito_nn.lifting.selected import PREFIX
 from dubito_nn.lifting.sites import Symbols, describe
 from dubito_nn.manifest import Distribution, Site
 from dubito_nn.operators import ALLOWED, name_of

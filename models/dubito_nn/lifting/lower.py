@@ -31,12 +31,13 @@ from torch.export import ExportedProgram, exported_program
 from torch.fx import Graph, Node
 from torch.fx.node import _side_effectful_functions
 
+from dubito_nn.capturing.known import known_values
+from dubito_nn.capturing.opaque import recurrent_operators
+from dubito_nn.capturing.paths import module_path
 from dubito_nn.errors import ExportError
 from dubito_nn.lifting.functional import functional
-from dubito_nn.lifting.known import known_values
-from dubito_nn.lifting.opaque import recurrent_operators
 from dubito_nn.lifting.routed import unsort
-from dubito_nn.lifting.rules import EMPTY, RULES, is_random, module_path, refuse_certain
+from dubito_nn.lifting.rules import EMPTY, RULES, is_random, refuse_certain
 from dubito_nn.operators import ALLOWED, name_of
 
 aten = torch.ops.aten

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dubito_nn.lifting.capture import WHOLE
+from dubito_nn.capturing.paths import WHOLE
 from dubito_nn.lifting.tabulated import (
     QuantileTable,
     binomial_table,

@@ -24,8 +24,9 @@ from torch import Tensor
 from torch.fx import Graph, Node
 from torch.utils._pytree import tree_leaves
 
+from dubito_nn.capturing.paths import module_path
 from dubito_nn.errors import ExportError
-from dubito_nn.lifting.rules import EMPTY, module_path
+from dubito_nn.lifting.rules import EMPTY
 from dubito_nn.operators import name_of
 
 aten = torch.ops.aten

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import fx
 
+from dubito_nn.capturing.paths import module_path
 from dubito_nn.errors import ExportError
-from dubito_nn.lifting.capture import WHOLE, clean_path
 from dubito_nn.lifting.tabulated import TableError, count_rule, dirichlet_rule, gamma_rule
 from dubito_nn.manifest import Distribution
 from dubito_nn.operators import name_of
@@ -58,12 +58,6 @@ def is_random(node: fx.Node) -> bool:
     """Whether an fx node rolls dice, by torch's own tag."""
     tags = getattr(node.target, "tags", ())
     return torch.Tag.nondeterministic_seeded in tags and node.target not in _QUIET_RANDOM
-
-
-def module_path(node: fx.Node) -> str:
-    """The module whose call recorded the node."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    return clean_path(stack[-1][0]) if stack else WHOLE
 
 
 def operator_called(node: fx.Node) -> str:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, fx
 
+from dubito_nn.capturing.capture import Captured
+from dubito_nn.capturing.example import BATCH
+from dubito_nn.capturing.paths import module_path
 from dubito_nn.errors import ExportError
-from dubito_nn.lifting.capture import Captured
-from dubito_nn.lifting.example import BATCH
-from dubito_nn.lifting.rules import module_path
 from dubito_nn.manifest import Distribution, Site
 from dubito_nn.operators import name_of
 

@@ -165,8 +165,8 @@ class Database:
             "the database does not answer: ask whoever runs the server; its log says why",
             retry_after_s=_DAMAGED_RETRY_AFTER_S,
             operator=f"the database {self.shown_url}: expected a whole file of SQLite, got one "
-            f"that is damaged ({error.orig}): stop the server, move it away with its -wal and -shm, "
-            "and restore a backup into another folder with `dubito backup restore`",
+            f"that is damaged ({error.orig}): stop the server, move it away with its -wal and "
+            "-shm, and restore a backup into another folder with `dubito backup restore`",
         )
 
     def _refusal(self, error: Exception) -> DubitoError:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dubito_nn.capturing.capture import Captured
+from dubito_nn.capturing.explain import explain
+from dubito_nn.capturing.paths import WHOLE
 from dubito_nn.errors import ExportError
-from dubito_nn.lifting.capture import WHOLE, Captured
-from dubito_nn.lifting.explain import explain
 from dubito_nn.operators import name_of
 
 _SLACK = 1e-6

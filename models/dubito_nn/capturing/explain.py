@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dubito_nn.lifting.example import BATCH
+from dubito_nn.capturing.example import BATCH
 
 _DATA_DEPENDENT = re.compile(r"data[- ]dependent|aten\._local_scalar_dense", re.IGNORECASE)
 

@@ -14,17 +14,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from dubito_nn.capturing.branching.outcomes import decisions, drawn_in, ways
+from dubito_nn.capturing.capture import Captured
+from dubito_nn.capturing.paths import WHOLE
 from dubito_nn.errors import ExportError
-from dubito_nn.lifting.branching.outcomes import decisions, drawn_in, ways
-from dubito_nn.lifting.capture import WHOLE, Captured
-from dubito_nn.lifting.dead import REDRAWS, dead_sites
 from dubito_nn.lifting.draws import TOLERANCE, random_draws, tolerance
 from dubito_nn.lifting.lift import Lifted
 from dubito_nn.lifting.recording import DrawRecorder
-from dubito_nn.lifting.rows import prove_rows
 from dubito_nn.lifting.unserved import without_unserved
 from dubito_nn.manifest import named_modules
 from dubito_nn.program import Program
+from dubito_nn.proving.dead import REDRAWS, dead_sites
+from dubito_nn.proving.rows import prove_rows
 
 MANY_ROWS = 2**16  # a number of rows beyond which none is asked for
 

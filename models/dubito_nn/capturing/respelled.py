@@ -30,8 +30,8 @@ from torch.distributions import Distribution
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from dubito_nn.lifting.opaque import grouped_mm
-from dubito_nn.lifting.pooled import fractional_pool
+from dubito_nn.capturing.opaque import grouped_mm
+from dubito_nn.capturing.pooled import fractional_pool
 
 Call = Callable[..., object]
 

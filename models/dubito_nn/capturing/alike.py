@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from dubito_nn.lifting.capture import Captured, Mode
+from dubito_nn.capturing.capture import Captured, Mode
 
 _VF = torch._VF
 _DROPPING = frozenset(

@@ -14,9 +14,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from dubito_nn.capturing.paths import WHOLE
 from dubito_nn.errors import ExportError
 from dubito_nn.flow import SHAPE_ONLY, base, names
-from dubito_nn.lifting.capture import WHOLE
 from dubito_nn.lifting.draws import random_draws, tolerance
 from dubito_nn.lifting.lift import Lifted
 from dubito_nn.manifest import Site

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from dubito_nn.capturing.declared import Declared
 from dubito_nn.errors import ExportError
-from dubito_nn.lifting.declared import Declared
 
 PREFIX = "network."
 

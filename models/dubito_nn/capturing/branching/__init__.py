@@ -6,7 +6,7 @@ together to one whose values are chosen by the draw:
     (base graph; for each decision k, the graph in which k falls the other way)
       →  y = where(c_k, value of the one, value of the other), where the two meet again
 
-That decisions may be turned one by one is assumed here and shown by `dubito_nn.lifting.prove`,
+That decisions may be turned one by one is assumed here and shown by `dubito_nn.proving.prove`,
 which runs the eager network with every decision turned alone, with all, and with some of them.
 
 deciding   what a drawn number decides while a network is recorded

@@ -15,9 +15,9 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dubito_nn.capturing.capture import Captured
+from dubito_nn.capturing.observe import Observed, observe
 from dubito_nn.errors import ExportError
-from dubito_nn.lifting.capture import Captured
-from dubito_nn.lifting.observe import Observed, observe
 
 _HOLDS_DROPOUT = (nn.modules.dropout._DropoutNd, nn.MultiheadAttention, nn.RNNBase)
 _PROBABILITIES = ("p", "drop_prob", "dropout", "dropout_prob", "attention_dropout")

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dubito_nn.capturing.capture import Captured
+from dubito_nn.capturing.declared import Declared
+from dubito_nn.capturing.paths import WHOLE
 from dubito_nn.errors import ExportError
 from dubito_nn.flow import base, names
-from dubito_nn.lifting.bounds import Ending, ValueRange
-from dubito_nn.lifting.capture import WHOLE, Captured
-from dubito_nn.lifting.declared import Declared
 from dubito_nn.lifting.lift import Lifted
 from dubito_nn.manifest import MAX_AXES, Output, Task
+from dubito_nn.proving.bounds import Ending, ValueRange
 
 _LOGS = names("log log2 log10 log1p log_sigmoid log_softmax _log_softmax")
 _SLACK = 1e-3  # probabilities are moved away from 0 and 1 by as much

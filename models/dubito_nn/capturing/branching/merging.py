@@ -23,10 +23,10 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import TensorArgument
 from torch.fx.node import map_arg
 
+from dubito_nn.capturing.branching.parting import ApartError, Parting, TwoVersions
+from dubito_nn.capturing.explain import SKIPPED
+from dubito_nn.capturing.paths import module_path
 from dubito_nn.errors import ExportError
-from dubito_nn.lifting.branching.parting import ApartError, Parting, TwoVersions
-from dubito_nn.lifting.explain import SKIPPED
-from dubito_nn.lifting.rules import module_path
 
 aten = torch.ops.aten
 _STEPS = tuple(

@@ -23,21 +23,22 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn.utils.parametrizations import _SpectralNorm
 
+from dubito_nn.capturing.branching.deciding import Deciding
+from dubito_nn.capturing.branching.merging import merged
+from dubito_nn.capturing.branching.python import drawn_by_torch
+from dubito_nn.capturing.counting import symbolic_counts
+from dubito_nn.capturing.declared import Declared
+from dubito_nn.capturing.example import BATCH, ROWS, Inputs
+from dubito_nn.capturing.explain import SKIPPED, explain, explain_rows, is_about_rows, reason
+from dubito_nn.capturing.isolation import own_generators, python_randomness
+from dubito_nn.capturing.known import known_values
+from dubito_nn.capturing.opaque import WholeRecurrence
+from dubito_nn.capturing.paths import WHOLE
+from dubito_nn.capturing.respelled import Respelled, moved_nowhere, sampled_by_rows
+from dubito_nn.capturing.selected import Selected
 from dubito_nn.errors import ExportError
-from dubito_nn.lifting.branching.deciding import Deciding
-from dubito_nn.lifting.branching.python import drawn_by_torch
-from dubito_nn.lifting.counting import symbolic_counts
-from dubito_nn.lifting.declared import Declared
-from dubito_nn.lifting.example import BATCH, ROWS, Inputs
-from dubito_nn.lifting.explain import SKIPPED, explain, explain_rows, is_about_rows, reason
-from dubito_nn.lifting.isolation import own_generators, python_randomness
-from dubito_nn.lifting.known import known_values
-from dubito_nn.lifting.opaque import WholeRecurrence
-from dubito_nn.lifting.respelled import Respelled, moved_nowhere, sampled_by_rows
-from dubito_nn.lifting.selected import PREFIX, Selected
 
 Mode = Literal["sampling", "evaluation"]
-WHOLE = "(the network itself)"
 _MAX_ROWS = 2**31 - 1
 _KEEPS_STATISTICS = (nn.modules.batchnorm._NormBase, _SpectralNorm)
 
@@ -146,8 +147,6 @@ class Captured:
 
     def _record(self, mode: Mode, rows: object) -> ExportedProgram:
         """The recording; where drawn numbers decide, of every way that the network may go."""
-        from dubito_nn.lifting.branching.merging import merged  # it reads paths, as named here
-
         recorded, answers = self._record_way(mode, rows, ())
         turned = [self._record_turned(mode, rows, number) for number in range(len(answers))]
         return merged(recorded, turned, len(self.outputs), answers) if turned else recorded
@@ -350,11 +349,6 @@ def set_mode(module: nn.Module, mode: Mode) -> None:
     for part in module.modules():
         if isinstance(part, _KEEPS_STATISTICS) and getattr(part, "track_running_stats", True):
             part.eval()
-
-
-def clean_path(path: str) -> str:
-    """A module path as the user knows it, from one inside the wrapper."""
-    return path.removeprefix(PREFIX) if path.startswith(PREFIX) else WHOLE
 
 
 def _export(
