@@ -5,6 +5,7 @@ Its job: do at load what must not be done in a request, and not again what an ea
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ from dubito_nn import Bundle, BundleError, load_bundle
 
 if TYPE_CHECKING:
     from dubito.engine.engine import Engine
+
+_MOST_S = 0.2  # of a call as requests make it, from which it is left to the first of them
 
 
 def read(source: str | Path | bytes) -> Bundle:
@@ -114,7 +117,11 @@ def prepare(engine: Engine, findings: Findings, timing_limit_s: float | None) ->
         if engine.defaults.draw == "stratified":
             engine.left  # noqa: B018
         two = replace(engine.defaults, num_samples=2, sites="all")
-        engine.predict(first, sampling=two, outputs=engine.fitting_outputs(first))
+        outputs, start = engine.fitting_outputs(first), time.perf_counter()
+        engine.predict(first, sampling=two, outputs=outputs)
+        two_s = time.perf_counter() - start
+        if two_s * engine.defaults.num_samples < 2 * _MOST_S:  # draws, gathers and keeps all masks
+            engine.predict(first, outputs=outputs)
         if engine.device.type == "cuda":
             for count in RECORDED_AT_LOAD * 2:  # the second call records
                 engine.predict({name: repeated_each(x, count, 0) for name, x in first.items()})
