@@ -59,9 +59,18 @@ def test_predict_asks_the_server_that_runs_and_does_the_work_itself_once_it_is_g
         assert told[0] == 1
         assert "error: no model 'other'" in told[2]
         np.save(tmp_path / "nan.npy", np.full((1, NUM_FEATURES), np.nan, np.float32))
+        assert run_command(capsys, monkeypatch, "unload", "net")[0] == 0
+        monkeypatch.setenv("DUBITO_PORT", "1")
+        assert ":1 " in run_command(capsys, monkeypatch, "monitor", "net")[2]
+        monkeypatch.delenv("DUBITO_PORT")
         nan = run_command(capsys, monkeypatch, "predict", "net", "--inputs", tmp_path / "nan.npy")
         assert nan[0] == 1
         assert "nan" in nan[2].lower()
+        assert run_command(capsys, monkeypatch, "keys", "create", "ann", "--scope", "admin")[0] == 0
+        while client.get(page).status_code != 401:  # until the server has seen the key
+            pass
+        refused = run_command(capsys, monkeypatch, "monitor", "net")
+        assert (refused[0], "`DUBITO_API_KEY=KEY dubito ...`" in refused[2]) == (1, True)
     here = json.loads(run_command(capsys, monkeypatch, *ask)[1])
     there = json.loads(out)
     assert list(there) == list(here)

@@ -13,15 +13,21 @@ from urllib.parse import quote
 import typer
 
 from dubito.cli.console import output, progress
-from dubito.errors import InputError, UnavailableError
+from dubito.errors import InputError, UnauthorizedError, UnavailableError
 from dubito.names import DEFAULT_ALIAS
+from dubito.presence import server_of
 from dubito.settings import Settings
+
+_WITH_A_KEY = ", and give it to this command as `DUBITO_API_KEY=KEY dubito ...`"
 
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
 Version = Annotated[str, typer.Argument(help="Version, by number or alias.")]
 Url = Annotated[
     str | None,
-    typer.Option(help="URL of the server. Default: that of DUBITO_HOST and DUBITO_PORT."),
+    typer.Option(
+        help="URL of the server. Default: that of DUBITO_HOST and DUBITO_PORT where they are "
+        "set, else of the server on the data folder. Its key is read from DUBITO_API_KEY."
+    ),
 ]
 
 
@@ -47,16 +53,15 @@ def ask(method: str, parts: Sequence[str], url: str | None) -> Mapping[str, obje
     Args:
         method: GET or POST, without a body.
         parts: of the path.
-        url: the server; None: at the address of the settings.
+        url: the server; None: at the address of the settings, where they name one, else the one
+            that runs on the data folder.
 
     Raises:
         InputError: no HTTP URL.
         UnavailableError: no server answers, or it answers with an error.
     """
     settings = Settings()
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    scheme = "http" if settings.tls_cert is None else "https"
-    root = url or f"{scheme}://{host}:{settings.port}"
+    root = url or _address(settings)
     if not root.startswith(("http://", "https://")):
         raise InputError(f"--url: expected http:// or https://, got {root!r}: correct it")
     path = "/".join([root.rstrip("/"), *(quote(part, safe="") for part in parts)])
@@ -79,8 +84,19 @@ def ask(method: str, parts: Sequence[str], url: str | None) -> Mapping[str, obje
     return page
 
 
+def _address(settings: Settings) -> str:
+    """Where the server is: as the settings name it, else as it says in the data folder."""
+    found = server_of(settings.data_dir)
+    if found is not None and not {"host", "port"} & settings.model_fields_set:
+        return found
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    scheme = "http" if settings.tls_cert is None else "https"
+    return f"{scheme}://{host}:{settings.port}"
+
+
 def _detail(error: urllib.error.HTTPError) -> str:
     try:
-        return str(json.load(error)["detail"])
+        detail = str(json.load(error)["detail"])
+        return detail + _WITH_A_KEY if error.code == UnauthorizedError.status else detail
     except (ValueError, KeyError, TypeError):
         return f"the server answered {error.code}: check --url"
