@@ -342,6 +342,21 @@ def test_a_bad_setting_is_named(
     )
 
 
+def test_a_misspelt_setting_is_warned_of_without_its_value(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DUBITO_NUM_SAMPELS", "DUBITO_QQQ", "DUBITO_TEST_RAY", "DUBITO_PORT_80_TCP"):
+        monkeypatch.setenv(name, "hidden")
+    _, _, err = _run(capsys, monkeypatch, "models")
+    assert err.count("warning: ") == 2
+    assert "got DUBITO_NUM_SAMPELS" in err
+    assert "perhaps DUBITO_NUM_SAMPLES" in err
+    assert "got DUBITO_QQQ, which is none and is ignored: remove it" in err
+    assert "hidden" not in err
+    monkeypatch.setenv("DUBITO_DEVICE", "cuda:99")
+    assert "got DUBITO_QQQ" in _run(capsys, monkeypatch, "serve", "--port", "0")[2]
+
+
 @pytest.mark.parametrize("setting", ["DUBITO_DEVICE", "DUBITO_DEVICES"])
 def test_a_device_that_is_not_there_is_told_at_start(
     setting: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

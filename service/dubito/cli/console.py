@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # what imports torch is imported when it is needed: help shal
     from dubito.registry.jobs import JobStore
     from dubito.registry.keys import KeyStore
     from dubito.serving.worker import Job
+    from dubito.settings import Settings
 
 T = TypeVar("T")
 
@@ -95,6 +97,14 @@ def tell(head: str, line: str, style: str = "bold") -> None:
     messages().print(Text.assemble((f"{head}:", style), " ", line), soft_wrap=True)
 
 
+def warn_of_unknown(settings: Settings) -> None:
+    """Tell of each variable of the environment that is a misspelt setting, if any."""
+    from dubito.settings.unknown import unknown_settings
+
+    for line in unknown_settings(os.environ, type(settings).model_fields):
+        tell("warning", line)
+
+
 @contextmanager
 def application(call: int | None = None) -> Iterator[Application]:
     """The application on the data directory of the environment.
@@ -108,6 +118,7 @@ def application(call: int | None = None) -> Iterator[Application]:
     from dubito.settings import Settings
 
     settings = Settings()
+    warn_of_unknown(settings)
     is_small = call is not None and call <= _SMALL_CALL
     if call is not None:
         unmeasured = {"timing_limit_ms": 0} if is_small else {}
@@ -145,6 +156,7 @@ def kept() -> Iterator[Kept]:
     from dubito.settings import Settings
 
     settings = Settings()
+    warn_of_unknown(settings)
     database, objects = open_database(settings), open_objects(settings)
     registry = Registry(database, objects)
     try:

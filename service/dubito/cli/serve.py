@@ -19,7 +19,7 @@ import typer
 import uvicorn
 
 from dubito.api import Server, check_bind, check_tls, create_app
-from dubito.cli.console import messages
+from dubito.cli.console import messages, warn_of_unknown
 from dubito.cli.database import prepare_database
 from dubito.cli.options import Chosen, declared_options
 from dubito.cluster.installed import check_installed
@@ -116,6 +116,8 @@ def serve(
         Settings().model_dump()
         | {name: value for name, value in asked.items() if value is not None}
     )
+    if not demo:  # making the models tells it too
+        warn_of_unknown(settings)
     check_bind(settings)
     check_tls(settings)
     if on_ray.ray:

@@ -7,6 +7,7 @@ storage    where the registry, its objects and pools lie
 border     where the server listens, who may ask, the bounds of connections and bodies
 work       what the device computes: sampling, bounds, jobs, models, monitoring
 cluster    replicas on a Ray cluster
+unknown    variables that look like settings and are none
 kinds      what kinds of values settings have
 """
 
