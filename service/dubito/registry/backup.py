@@ -28,6 +28,11 @@ from dubito.registry.objects import Objects
 DATABASE = "dubito.sqlite3"
 OBJECTS = "objects"
 _TRIES = 20
+_DUMP = "use pg_dump first and copy the bucket second, with the tools of your object store"
+_PUT_BACK = (
+    "restore a dump of pg_dump, the bucket first and pg_restore second; a backup of SQLite is "
+    "moved there by `dubito register` of its bundles (docs/operation.md, From SQLite to PostgreSQL)"
+)
 _RETRY_AFTER_S = 1.0
 
 
@@ -44,7 +49,7 @@ def back_up(database: Database, objects: Objects, folder: Path) -> CheckReport:
         ConflictError: there is something in the folder.
         UnavailableError: so much is deleted meanwhile that no copy came out whole.
     """
-    source = _file_of(database, "backup", "pg_dump")
+    source = _file_of(database, "backup", _DUMP)
     _check_is_free(folder)
     disk.make(folder)
     half, copies = folder / f"{DATABASE}.half", Objects.local(folder / OBJECTS)
@@ -73,7 +78,7 @@ def restore(folder: Path, database: Database, objects: Objects, incoming: Path) 
         InputError: the folder holds no backup, or the database is PostgreSQL.
         ConflictError: there is a registry already.
     """
-    target, snapshot = _file_of(database, "restore", "pg_restore"), folder / DATABASE
+    target, snapshot = _file_of(database, "restore", _PUT_BACK), folder / DATABASE
     if not snapshot.is_file():
         raise InputError(
             f"expected the folder of a backup, with `{DATABASE}`, got {folder}: name the one that "
@@ -100,10 +105,8 @@ def _file_of(database: Database, action: str, tool: str) -> Path:
     path = database.engine.url.database
     if not database.is_sqlite or path is None:
         raise InputError(
-            f"`{action}` expects SQLite, got PostgreSQL: use {tool} for the database and the tools "
-            "of your object store for the bucket (the database first to back up, last to restore), "
-            "then `dubito registry check` with the settings of the copies tells whether the two "
-            "belong together"
+            f"`{action}` expects SQLite, got PostgreSQL: {tool}, then `dubito registry check` with "
+            "the settings of the copies tells whether database and bucket belong together"
         )
     return Path(path)
 
