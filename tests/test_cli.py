@@ -357,6 +357,15 @@ def test_a_misspelt_setting_is_warned_of_without_its_value(
     assert "got DUBITO_QQQ" in _run(capsys, monkeypatch, "serve", "--port", "0")[2]
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_a_place_that_holds_no_folders_is_told_with_the_setting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUBITO_DATA_DIR", "/proc/nowhere")
+    code, _, err = _run(capsys, monkeypatch, "models")
+    assert (code, err.count("\n"), "by DUBITO_DATA_DIR" in err) == (1, 1, True)
+
+
 @pytest.mark.parametrize("setting", ["DUBITO_DEVICE", "DUBITO_DEVICES"])
 def test_a_device_that_is_not_there_is_told_at_start(
     setting: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -50,7 +50,10 @@ def make(folder: Path) -> None:
         DubitoError: as `writing`.
     """
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # a place that holds no folders, such as /proc
+            raise closed(folder, error.strerror or "no such folder") from error
 
 
 @contextmanager
