@@ -249,6 +249,7 @@ OF_ONE = {
     "test_api_lifecycle::test_the_server_is_ready_when_what_is_pinned_is_loaded": _LOADED,
     "test_headers_only::test_every_path_answers_head_with_the_headers_of_get": _LOADED,
     "test_api_registry::test_an_upload_makes_the_model_and_its_alias": _LOADED,
+    "test_api_registry::test_health_says_live_ready_and_whether_samples_vary": _LOADED,
     "test_keys::test_a_key_over_its_limit_is_told_when_to_come_again": _LIMITS,
     "test_open_inference::test_statistics_count_what_was_answered_and_what_was_not": _COUNTS,
     "test_telemetry": _COUNTS,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import sqlite3
 import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import closing
 
 import httpx
 import numpy as np
@@ -395,8 +396,8 @@ def test_bad_targets_are_refused(client: httpx.Client, bundles: Bundles, targets
 
 
 def test_the_unforeseen_is_told_without_details(ready: httpx.Client, settings: Settings) -> None:
-    for path in (Path(settings.data_dir) / "objects").rglob("*.dubito"):
-        path.unlink()
+    with closing(sqlite3.connect(settings.data_dir / "dubito.sqlite3")) as database, database:
+        database.execute("UPDATE versions SET defaults = '{\"unheard_of\": 1}'")
     reply = ready.post(PREDICT, json=GOOD)
     _check(reply, 500)
     assert reply.json()["detail"] == "internal error"

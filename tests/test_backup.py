@@ -109,6 +109,10 @@ def test_a_backup_made_under_writes_is_whole_and_answers_the_same_elsewhere(
     code, out, err = run(elsewhere, "backup", "restore", tmp_path / "backup-2")
     assert (code, "no problems, no orphans" in out) == (0, True), out + err
     assert run(elsewhere, "registry", "check")[0] == 0
+    for folder in (tmp_path / "backup-2", elsewhere):
+        files = list(folder.glob("*.sqlite3*"))  # hashes of keys are for their owner alone
+        assert files
+        assert not any(file.stat().st_mode & 0o077 for file in files)
     again = serve(settings.model_copy(update={"data_dir": elsewhere}))
     with httpx.Client(base_url=again.url, timeout=60) as client:
         after = client.post("/v1/models/animals/predict", json=asked).json()

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dubito.errors import DubitoError, StorageFullError, UnavailableError
@@ -41,6 +41,15 @@ def writing(folder: Path) -> Iterator[None]:
         if refused is None:
             raise
         raise refused from error
+
+
+def make_private(path: Path) -> None:
+    """Make an empty file that its owner alone may read; what is there stays as it is.
+
+    Where it cannot be made nothing happens: whoever opens it next is told why.
+    """
+    with suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
 
 def make(folder: Path) -> None:

@@ -69,6 +69,8 @@ def show(
 
 def _precision(fact: VersionFact) -> str:
     """Precision of the passes, and how far figures were from float32 when it was last loaded."""
+    if fact.precision == "float32":
+        return fact.precision
     from dubito.engine.deviation import last_known
     from dubito.engine.findings import Findings
     from dubito.settings import Settings

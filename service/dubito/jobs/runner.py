@@ -90,15 +90,19 @@ class Runner:
         self._wake.set()
 
     def _run(self) -> None:
+        is_told = False
         while not self._ends.is_set():
             try:
                 self._tidy()
                 fact = self._take()
+                is_told = False
                 if fact is not None:
                     self._do(fact)
                     continue
-            except DubitoError as error:
-                _log.warning("jobs wait", reason=str(error))
+            except DubitoError as error:  # told once, however often it is tried
+                if not is_told:
+                    _log.warning("jobs wait", reason=str(error))
+                is_told = True
             except Exception:  # a job must never end the loop
                 _log.exception("jobs wait")
             self._wake.wait(self._settings.poll_ms / 1000)

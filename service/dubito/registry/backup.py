@@ -121,6 +121,7 @@ def _check_is_free(folder: Path) -> None:
 def _copy_database(source: Path, target: Path) -> None:
     """Write one consistent copy, in place of what is there."""
     target.unlink(missing_ok=True)
+    disk.make_private(target)
     with disk.writing(target.parent):
         with closing(sqlite3.connect(source)) as reading, closing(sqlite3.connect(target)) as copy:
             reading.backup(copy)

@@ -58,6 +58,8 @@ class Database:
         self._engine = _open(parsed, self.is_sqlite)
         self._reading, self._writing = self._engine, self._engine
         if self.is_sqlite:
+            file = Path(parsed.database or "")
+            event.listen(self._engine, "do_connect", lambda *_: disk.make_private(file))
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
             self._writing = self._engine.execution_options(**{_WRITES: True})
