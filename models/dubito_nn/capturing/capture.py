@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.utils._pytree import tree_leaves
 
 from dubito_nn.capturing.branching.deciding import Deciding
 from dubito_nn.capturing.branching.merging import merged
@@ -301,9 +302,9 @@ def private_copy(network: nn.Module) -> nn.Module:
     computed = [
         value
         for module in network.modules()
-        for value in (*vars(module).values(), *module._buffers.values())
+        for value in tree_leaves(list(vars(module).values()))
         if isinstance(value, Tensor) and not value.is_leaf
-    ]  # such as the weight under weight_norm, or a neuron's state, which deepcopy refuses
+    ]  # such as a weight under weight_norm, a neuron's state, a cache: deepcopy refuses them
     try:
         return copy.deepcopy(network, {id(value): value.detach() for value in computed}).cpu()
     except Exception as error:
