@@ -53,7 +53,7 @@ def test_a_version_that_cannot_be_loaded_says_why_and_leaves_the_old_one_serving
     content = path.read_bytes()
     path.write_bytes(content[:-1])
     failed = two.put(f"{MODEL}/aliases/default", json={"version": 2})
-    assert failed.status_code == 500
+    assert failed.status_code == 503
     page = two.get(f"{MODEL}/versions/2").json()
     assert (page["state"], "damaged" in page["reason"]) == ("failed", True)
     assert two.get(f"{MODEL}/aliases/default").json()["version"] == 1

@@ -16,13 +16,14 @@ from dubito.engine import Engine
 from dubito_nn import export
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+MODULES = ("bench_same_error", "networks", "peers", "tables", "trained")
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module("bench_same_error")
-    for name in ("bench_same_error", "networks", "peers", "tables", "trained"):
+    for name in MODULES:
         del sys.modules[name]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dubito.errors import DubitoError, NotFoundError
+from dubito.errors import DamagedError, NotFoundError
 from dubito.models.library import Library
 from dubito.models.opening import open_database, open_objects
 from dubito.registry import Registry, VersionFact
@@ -50,14 +50,13 @@ def test_a_version_that_was_deleted_before_it_was_loaded_is_not_found(
         library.engine(version)
 
 
-def test_an_object_that_is_missing_is_an_internal_error(
+def test_an_object_that_is_missing_is_told_as_damage(
     library: Library, settings: Settings, bundles: Bundles
 ) -> None:
     version = _register(library, bundles, "first")
     shutil.rmtree(settings.objects_dir / "bundles")
-    with pytest.raises(DubitoError, match="missing") as raised:
+    with pytest.raises(DamagedError, match="missing"):
         library.engine(version)
-    assert raised.value.status == 500
 
 
 def test_what_is_changed_here_is_seen_at_once(

@@ -195,7 +195,7 @@ def prints(run: Run, code: str, printed: str) -> None:
 
 
 def test_a_backup_made_while_the_server_runs_is_whole_and_restored(run: Run) -> None:
-    assert run(block("bash", "backup create", OPERATION)).count("no problems, no orphans") == 2
+    assert run(block("bash", "backup restore", OPERATION)).count("no problems, no orphans") == 2
 
 
 def test_the_demonstration_reaches_its_accuracy(run: Run) -> None:

@@ -44,12 +44,13 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def make_private(path: Path) -> None:
-    """Make an empty file that its owner alone may read; what is there stays as it is.
+    """Make an empty file that its owner alone may read; one that is there is not even opened.
 
+    (To close a file of SQLite that is open elsewhere in the process would end all locks on it.)
     Where it cannot be made nothing happens: whoever opens it next is told why.
     """
     with suppress(OSError):
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def make(folder: Path) -> None:
