@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import re
 import resource
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from sqlalchemy import event
 from structlog.testing import capture_logs
 
+from dubito import disk
 from dubito.errors import StorageFullError, UnavailableError
 from dubito.models.opening import open_database, open_objects
 from dubito.registry import Registry
@@ -262,3 +265,19 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
     for place in (tmp_path / "file", tmp_path / "file" / "data"):
         with pytest.raises(UnavailableError, match=f"{place}: expected a folder"):
             Objects.local(place)
+
+
+def test_a_file_that_is_there_is_not_opened_since_closing_it_would_end_the_locks_on_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "locked"
+    disk.make_private(path)
+    assert path.stat().st_mode & 0o077 == 0
+    script = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    with path.open("w") as held:
+        fcntl.lockf(held, fcntl.LOCK_EX)
+        disk.make_private(path)
+        other = subprocess.run(
+            [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False
+        )
+    assert "BlockingIOError" in other.stderr
