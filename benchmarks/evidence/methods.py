@@ -307,7 +307,7 @@ def _split(folder: Path, name: str, number: int, is_quick: bool) -> Figures:
     one = (targets[kept:] - labelled.scores).double().square().mean().expand_as(squared)
     own, known = (fitted.posterior.variances(part) for part in (features, labelled.features))
     found = {"nll": own, "nll, one noise": one}
-    alpha, least = float(fitted.report["alpha"][0]), float(fitted.report["regularizer"]) ** 2  # type: ignore
+    (alpha,), least = fitted.report["alpha"], fitted.report["regularizer"] ** 2
     u_BG, of_G = fitted.posterior.directions(features.double()).square(), fitted.posterior.variance
     eigen_G = (alpha**2 / of_G[0] - least).clamp_min(0)
     tried = [u_BG @ (1 / (eigen_G + least * 1.5**k))[:, None] for k in range(-40, 41)]

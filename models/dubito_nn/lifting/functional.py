@@ -155,6 +155,7 @@ class _Copying:
     rows: list[fx.Node] = field(default_factory=list)
 
     def take(self, node: fx.Node) -> None:
+        """Copy one node, or what stands for it."""
         read: Any = fx.map_arg((node.args, dict(node.kwargs)), self.copies.__getitem__)
         args, kwargs = read
         if node.op != "call_function":
