@@ -63,6 +63,12 @@ def test_an_address_without_ray_is_refused(
     assert "write --ray ADDRESS" in err
 
 
+def test_fewer_replicas_at_most_than_at_least_are_refused() -> None:
+    assert Settings(ray_min_replicas=2, ray_max_replicas=2).ray_max_replicas == 2
+    with pytest.raises(ValueError, match="expected at least ray_min_replicas, which is 2, got 1"):
+        Settings(ray_min_replicas=2, ray_max_replicas=1)
+
+
 def test_what_serves_on_one_machine_imports_no_ray() -> None:
     code = (
         "import sys; import dubito.api.factory, dubito.cli.serve, dubito.cli.select;"

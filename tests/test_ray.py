@@ -144,6 +144,36 @@ def test_a_calibration_on_one_replica_holds_on_all_once_it_is_acknowledged(
     assert seen == {made.json()["calibration"]}
 
 
+def _refused(folder: Path, address: str) -> str:
+    """What `dubito serve --ray` says, once it ended with an error."""
+    made = subprocess.run(
+        [sys.executable, "-m", "dubito", "serve", "--ray", "--port", "0"],
+        env=environment(folder, {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": address}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert made.returncode == 1, made.stderr
+    return made.stderr
+
+
+def test_a_command_that_names_no_cluster_replaces_no_service(
+    service: httpx.Client, tmp_path: Path
+) -> None:
+    assert "serves Dubito already" in _refused(tmp_path / "data", "auto")
+    assert service.post(f"{ANIMALS}/predict", json=BODY).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "nowhere.invalid", "what"])
+def test_an_address_at_which_nothing_listens_is_refused(host: str, tmp_path: Path) -> None:
+    with socket.socket() as taken:  # bound, so nobody else listens there
+        taken.bind(("127.0.0.1", 0))
+        address = host if host == "what" else f"{host}:{taken.getsockname()[1]}"
+        error = _refused(tmp_path / "data", address)
+    assert "expected a Ray cluster at" in error
+    assert "none that answers" in error
+
+
 def test_no_request_fails_while_an_alias_moves(service: httpx.Client, bundles: Bundles) -> None:
     ended, statuses, versions = threading.Event(), Counter[int](), set()
 

@@ -170,7 +170,7 @@ def _check_devices(settings: Settings) -> None:
 def _serve_on_ray(settings: Settings, address: str | None) -> None:
     from dubito.cluster.deploying import deployed
 
-    with deployed(settings, address) as service:
+    with deployed(settings, address, tell=messages().print) as service:
         messages().print(f"Dubito serves on {service.url}, {service.shown}")
         if service.is_own:
             with announced(settings.data_dir, service.url):

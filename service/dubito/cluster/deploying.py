@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -54,20 +54,33 @@ class Service:
 
 
 @contextmanager
-def deployed(settings: Settings, address: str | None, replica: type = Replica) -> Iterator[Service]:
+def deployed(
+    settings: Settings,
+    address: str | None,
+    replica: type = Replica,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[Service]:
     """Deploy, or change what is deployed, replica by replica; what was begun here ends here.
 
     Args:
         settings: of every replica.
         address: of the cluster; see `joined`.
         replica: its class, made of the settings; an ingress of Serve.
+        tell: what is done, since it takes a while.
 
     Raises:
-        InputError: settings that a cluster cannot serve with.
+        InputError: settings that a cluster cannot serve with, or a service that would be replaced
+            by a command that did not name its cluster.
     """
     _check(settings)
     with joined(address) as cluster:
         check_storage(settings, cluster)
+        _check_alone(cluster)
+        whose = "a Ray cluster made here" if cluster.is_own else f"Ray at {cluster.address}"
+        tell(
+            f"{whose}, {len(cluster.machines)} machines, {cluster.cpus} cores: replicas start, "
+            "each with Python, torch and the networks; 10 s and more"
+        )
         port = _port(settings)
         try:
             _start(settings, port)
@@ -98,6 +111,23 @@ def _check(settings: Settings) -> None:
         raise InputError(
             "devices: expected one kind with --ray, which gives each replica a device of its own, "
             f"got {', '.join(settings.used_devices)}: set DUBITO_DEVICE to cpu or cuda"
+        )
+
+
+def _check_alone(cluster: Joined) -> None:
+    """Refuse to replace what runs on a cluster that was found rather than named.
+
+    Raises:
+        InputError: Dubito runs there.
+    """
+    if cluster.is_own or cluster.is_named:
+        return
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is not None and NAME in serve.status().applications:
+        raise InputError(
+            "--ray: expected an address, since the cluster that runs on this machine serves Dubito "
+            f"already, got none: `dubito serve --ray {cluster.address}` changes that service; "
+            "another one needs a head of its own (`ray start --head --port ...`, and its address)"
         )
 
 

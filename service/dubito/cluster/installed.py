@@ -19,5 +19,6 @@ def check_installed() -> None:
     if missing:
         raise InputError(
             f"--ray: expected Ray with Serve and Data, found no {' and no '.join(missing)}: "
-            "pip install 'dubito[ray]', or leave --ray out"
+            "pip install 'dubito[ray]' (in a clone `.venv/bin/pip install -c constraints.txt "
+            "'.[ray]'`), or leave --ray out"
         )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings
 
 from dubito.settings.kinds import CONFIG, Positive
@@ -28,3 +28,13 @@ class ClusterSettings(BaseSettings):
         description="Nodes of Ray that requests enter by: every node with a replica, or the head "
         "alone.",
     )
+
+    @model_validator(mode="after")
+    def _most_is_not_below_least(self) -> Self:
+        most, least = self.ray_max_replicas, self.ray_min_replicas
+        if most is not None and most < least:
+            raise ValueError(
+                f"ray_max_replicas: expected at least ray_min_replicas, which is {least}, got"
+                f" {most}: raise it, or lower the other"
+            )
+        return self
