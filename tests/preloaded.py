@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from dubito.cli.serve import _set_modules_aside
+from dubito.cli.commands.serve import _set_modules_aside
 from dubito.engine import Engine
 from dubito.engine.kernels.rates import rates
 from dubito.engine.summing import compiled

@@ -105,7 +105,7 @@ def test_an_origin_is_a_scheme_and_a_host(origin: str) -> None:
 
 def test_a_server_speaks_https_and_grpc_over_tls(pair: tuple[Path, Path], tmp_path: Path) -> None:
     grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
-    from dubito.cli.serve import bind
+    from dubito.cli.commands.serve import bind
 
     certificate, key = pair
     with bind("127.0.0.1", 0) as free:

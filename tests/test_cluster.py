@@ -71,7 +71,8 @@ def test_fewer_replicas_at_most_than_at_least_are_refused() -> None:
 
 def test_what_serves_on_one_machine_imports_no_ray() -> None:
     code = (
-        "import sys; import dubito.api.factory, dubito.cli.serve, dubito.cli.select;"
+        "import sys; import dubito.api.factory;"
+        "import dubito.cli.commands.serve, dubito.cli.commands.select;"
         "print([name for name in sys.modules if name.partition('.')[0] == 'ray'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -84,7 +84,7 @@ def url(tmp_path_factory: pytest.TempPathFactory, bundles: Bundles) -> Iterator[
 
 def _start(program: str, folder: Path, url: str, key: str) -> tuple[subprocess.Popen[bytes], str]:
     """Prometheus with the configuration of `deploy`, but for the address and the pace."""
-    from dubito.cli.serve import bind
+    from dubito.cli.commands.serve import bind
 
     config = yaml.safe_load((DEPLOY / "prometheus.yaml").read_text())
     config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}

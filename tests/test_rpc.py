@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from dubito.cli.serve import bind
+from dubito.cli.commands.serve import bind
 from dubito.errors import InputError
 from dubito.registry.database import Database
 from dubito.registry.keys import KeyStore

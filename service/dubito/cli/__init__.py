@@ -1,38 +1,18 @@
 """The command `dubito`: what the routes do, from the shell, on the same data directory.
 
+    commands/      one file for every command, or for a few of one kind
     console.py     tables, progress, one-line errors
     bodies.py      files of rows, and whole requests beside options
     options.py     options made of the fields of a request
-    serve.py       serve
-    demo.py        demo
-    imports.py     export, import
-    examine.py     examine
-    inspect.py     inspect
-    bench.py       bench
-    models.py      register, models, show
-    lifecycle.py   alias, unalias, retire, restore, delete
-    device.py      load, unload
-    database.py    db upgrade, db current
-    registry.py    registry check, registry audit
-    backup.py      backup create, backup restore
-    keys.py        keys create, keys list, keys revoke
-    pool.py        pool add, pool list, pool show, pool delete
-    jobs.py        jobs, jobs show, jobs cancel, jobs result
-    predict.py     predict
     running.py     predictions of the server that runs
     answers.py     predictions as a table
     tables.py      files of tables, and of answers beside them
     pictures.py    files, folders and archives of images
-    calibrate.py   calibrate
-    evaluate.py    evaluate
-    fit.py         fit
     labelled.py    labelled rows of a file, figures in a table
-    monitor.py     monitor
-    select.py      select
-    train.py       train
 
-A new command is a function in its own file and one line in `_MODULES` below. Every command works
-with the parts of the application, as the routes do. A command's file is imported when it is called.
+A new command is a function in its own file there and one line in `_MODULES` below. Every command
+works with the parts of the application, as the routes do. A command's file is imported when it is
+called.
 """
 
 from __future__ import annotations
@@ -85,6 +65,7 @@ _MODULES = {
 }
 """Where each command is, in the order of the help."""
 
+_COMMANDS = Path(__file__).parent / "commands"
 _FUNCTIONS = {"import": "import_", "db": "database"}
 
 
@@ -149,14 +130,14 @@ def prepared() -> Callable[[], None]:
 
 def _imported(name: str) -> Callable[..., None] | typer.Typer:
     """A command, or several of one kind."""
-    module = import_module(f"dubito.cli.{_MODULES[name]}")
+    module = import_module(f"dubito.cli.commands.{_MODULES[name]}")
     command: Callable[..., None] | typer.Typer = getattr(module, _FUNCTIONS.get(name, name))
     return command
 
 
 def _described(name: str) -> Callable[[], None]:
     """Return a stand-in for a command in the help, with its docstring or `help` from its file."""
-    source = Path(__file__).with_name(f"{_MODULES[name]}.py").read_text(encoding="utf-8")
+    source = (_COMMANDS / f"{_MODULES[name]}.py").read_text(encoding="utf-8")
     function = _FUNCTIONS.get(name, name)
 
     def stand_in() -> None: ...

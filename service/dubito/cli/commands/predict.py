@@ -13,8 +13,8 @@ from dubito.api.border.fields import read_fields, rows_or_pool
 from dubito.asked import PredictBody, PredictOrder, order_of
 from dubito.cli.answers import table_of
 from dubito.cli.bodies import others, overlay
+from dubito.cli.commands.jobs import follow, write_result
 from dubito.cli.console import application, finish, kept, local_caller, messages, output
-from dubito.cli.jobs import follow, write_result
 from dubito.cli.options import Chosen, request_options
 from dubito.cli.pictures import read_pictures
 from dubito.cli.running import predicted

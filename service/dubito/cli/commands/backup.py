@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from dubito import disk
+from dubito.cli.commands.registry import print_report
 from dubito.cli.console import output, progress
-from dubito.cli.registry import print_report
 from dubito.errors import ConflictError
 from dubito.models.opening import open_database, open_objects
 from dubito.presence import server_of

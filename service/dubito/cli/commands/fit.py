@@ -11,8 +11,8 @@ import typer
 from dubito.api.border.fields import read_fields
 from dubito.asked_fits import FitBody, FitOrder, fit_order
 from dubito.cli.bodies import others
+from dubito.cli.commands.jobs import follow
 from dubito.cli.console import application, local_actor, local_caller, output, read_rows
-from dubito.cli.jobs import follow
 from dubito.cli.labelled import ModelArgument, read_labelled
 from dubito.cli.options import Chosen, request_options
 from dubito.cli.tables import SUFFIXES, TensorsOption

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from dubito.cli.commands.device import Model, Url, Version, ask
 from dubito.cli.console import output
-from dubito.cli.device import Model, Url, Version, ask
 from dubito.names import DEFAULT_ALIAS
 
 

@@ -10,8 +10,8 @@ import torch
 import typer
 from rich.table import Table
 
+from dubito.cli.commands.imports import Examples, read_options
 from dubito.cli.console import output, progress, tell
-from dubito.cli.imports import Examples, read_options
 from dubito.errors import InputError
 from dubito.imports import build, load_weights, read_example, read_state
 from dubito_nn import Examination, ExportError

@@ -19,8 +19,8 @@ import typer
 import uvicorn
 
 from dubito.api import Server, check_bind, check_tls, create_app
+from dubito.cli.commands.database import prepare_database
 from dubito.cli.console import messages, warn_of_unknown
-from dubito.cli.database import prepare_database
 from dubito.cli.options import Chosen, declared_options
 from dubito.cluster.installed import check_installed
 from dubito.engine.calling.arguments import as_device
@@ -238,7 +238,7 @@ def raise_file_limit(max_connections: int) -> None:
 
 def _with_demonstration(settings: Settings) -> Settings:
     """The settings with the demonstration models pinned, once they are there."""
-    from dubito.cli.demo import make
+    from dubito.cli.commands.demo import make
     from dubito.recipes.demo import RECIPES
 
     make(if_missing=True)

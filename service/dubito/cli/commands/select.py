@@ -18,6 +18,7 @@ from rich.table import Table
 from dubito.api.border.fields import read_fields
 from dubito.asked import SelectBody, SelectOrder, order_of
 from dubito.cli.bodies import others, overlay, read_file
+from dubito.cli.commands.jobs import follow
 from dubito.cli.console import (
     application,
     finish,
@@ -26,7 +27,6 @@ from dubito.cli.console import (
     output,
     read_rows,
 )
-from dubito.cli.jobs import follow
 from dubito.cli.options import Chosen, declared_options, request_options
 from dubito.cli.tables import TensorsOption
 from dubito.cluster.installed import check_installed
