@@ -16,9 +16,9 @@ from dubito.errors import ConflictError, InputError
 from dubito.presence import announced
 from dubito.registry import Registry
 from dubito.registry.backup import back_up, restore
-from dubito.registry.cache import BundleCache
 from dubito.registry.database import Database
 from dubito.registry.objects import Objects
+from dubito.registry.objects.cache import BundleCache
 from dubito.settings import Settings
 from dubito_nn import load_bundle
 from dubito_nn.bundle import bundle_bytes

@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import text
 
 from dubito.registry import ColumnFact, Registry
-from dubito.registry.cache import BundleCache
 from dubito.registry.check import check
 from dubito.registry.database import Database
 from dubito.registry.jobs import JobStore, NewJob, new_id
 from dubito.registry.objects import Objects
+from dubito.registry.objects.cache import BundleCache
 from dubito.registry.pools import NewPool, PoolStore
 
 from .conftest import Bundles

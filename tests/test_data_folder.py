@@ -11,10 +11,9 @@ import pytest
 from dubito.application import Application
 from dubito.errors import InputError
 from dubito.models.opening import open_database
-from dubito.registry import schema
-from dubito.registry.cache import BundleCache
-from dubito.registry.database import Database
+from dubito.registry.database import Database, schema
 from dubito.registry.objects import Objects
+from dubito.registry.objects.cache import BundleCache
 from dubito.settings import Settings
 
 from .conftest import NUM_FEATURES, Bundles

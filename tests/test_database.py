@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from dubito.errors import InputError, UnavailableError
 from dubito.registry.database import Database
-from dubito.registry.tables import Table
+from dubito.registry.database.tables import Table
 
 from .shell import run_command
 

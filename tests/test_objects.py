@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from dubito.errors import DubitoError, InputError, UnavailableError
-from dubito.registry.cache import BundleCache
 from dubito.registry.objects import Objects
+from dubito.registry.objects.cache import BundleCache
 
 from .s3 import S3
 

@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from dubito.registry.cache import BundleCache
 from dubito.registry.check import check
 from dubito.registry.database import Database
 from dubito.registry.objects import Objects
+from dubito.registry.objects.cache import BundleCache
 from dubito.settings import Settings
 
 from .conftest import Bundles, Server

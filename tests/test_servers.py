@@ -12,10 +12,10 @@ import httpx
 import numpy as np
 import pytest
 
-from dubito.registry.cache import BundleCache
 from dubito.registry.check import check
 from dubito.registry.database import Database
 from dubito.registry.objects import Objects
+from dubito.registry.objects.cache import BundleCache
 from dubito.settings import Settings
 
 from .conftest import CLASSES, NUM_FEATURES, Bundles

@@ -8,10 +8,10 @@ from sqlalchemy.engine import make_url
 
 from dubito import disk
 from dubito.errors import InputError
-from dubito.registry.cache import BundleCache
 from dubito.registry.database import Database
 from dubito.registry.keys import KeyStore
 from dubito.registry.objects import Objects
+from dubito.registry.objects.cache import BundleCache
 from dubito.settings import Settings
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dubito.errors import InputError, TooLargeError
 from dubito.preprocess.images.archives import MAX_FILES
-from dubito.registry.buckets import list_below, read_address
+from dubito.registry.objects.buckets import list_below, read_address
 
 _ADDRESS = re.compile(r"(?:s3://[a-z0-9][a-z0-9.-]{1,62}|file://)((?:/[A-Za-z0-9_=.,+ -]+)+)/?")
 _MAX_LENGTH = 1000

@@ -1,18 +1,13 @@
 """What is known and kept: models, versions, aliases, calibrations, and the bundles themselves.
 
+    database/      tables, their revisions, connections and transactions
+    objects/       bundles by SHA-256 in a folder or a bucket
     facts.py       frozen dataclasses, the only things that leave this package
-    tables.py      the relational tables
-    schema.py      their revision, and the way to it
-    migrations/    one file for every revision of the tables
-    database.py    connections and transactions
-    records.py     from names to records, and from records to facts
-    objects.py     bundles by SHA-256 in an object store
-    buckets.py     such stores, and their addresses
-    cache.py       those of a distant store, kept here
+    registry.py    the operations on models
     revisions.py   what a change of an alias expects of the present one
     noting.py      changes, for the audit and for who listens
+    following.py   facts kept while nothing changes
     orphans.py     objects that no record names
-    registry.py    the operations on models
     monitoring.py  predictions that wait for their truth, and outcomes
     pools.py       stored pools
     fits.py        what further methods learned of versions
@@ -20,7 +15,6 @@
     keys.py        keys, by their hashes
     check.py       whether it is all whole
     backup.py      copies of it all, and the way back
-    following.py   facts kept while nothing changes
 
 It knows neither HTTP nor the engine.
 """

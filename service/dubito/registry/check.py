@@ -17,11 +17,11 @@ from sqlalchemy import Exists, exists, select
 from dubito.errors import DubitoError, UnavailableError
 from dubito.names import DEFAULT_ALIAS
 from dubito.registry.database import Database
+from dubito.registry.database.records import all_models
+from dubito.registry.database.tables import JobRecord, ModelRecord, PoolRecord, VersionRecord
 from dubito.registry.fits import naming as naming_fit
 from dubito.registry.objects import Objects, StoredObject
 from dubito.registry.orphans import drop_unnamed
-from dubito.registry.records import all_models
-from dubito.registry.tables import JobRecord, ModelRecord, PoolRecord, VersionRecord
 
 ORPHAN_AGE_S = 3600.0
 

@@ -14,12 +14,11 @@ from sqlalchemy import Exists, exists, func, select
 
 from dubito.errors import NotFoundError
 from dubito.names import ANONYMOUS
-from dubito.registry import records
-from dubito.registry.database import Database
+from dubito.registry.database import Database, records
+from dubito.registry.database.tables import FitRecord, VersionRecord
 from dubito.registry.noting import Noting, note
 from dubito.registry.objects import Objects
 from dubito.registry.orphans import drop_unnamed, without_orphan
-from dubito.registry.tables import FitRecord, VersionRecord
 
 
 @dataclass(frozen=True)

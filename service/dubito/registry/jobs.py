@@ -19,11 +19,10 @@ from sqlalchemy.orm import Session
 
 from dubito.errors import ConflictError, NotFoundError, QueueFullError
 from dubito.names import ANONYMOUS
-from dubito.registry import records
-from dubito.registry.database import Database
+from dubito.registry.database import Database, records
+from dubito.registry.database.tables import AuditRecord, JobPartRecord, JobRecord, VersionRecord
 from dubito.registry.facts import JobFact, PartFact, PoolFact
 from dubito.registry.pools import ACTIVE, find_pool
-from dubito.registry.tables import AuditRecord, JobPartRecord, JobRecord, VersionRecord
 
 _ID_BYTES = 8
 _REASON = 1000

@@ -15,9 +15,9 @@ from sqlalchemy import exists, select
 from dubito.errors import ConflictError, NotFoundError
 from dubito.names import ANONYMOUS, RESERVED_ACTORS, check_name
 from dubito.registry.database import Database
+from dubito.registry.database.records import utc
+from dubito.registry.database.tables import AuditRecord, KeyRecord
 from dubito.registry.facts import KeyFact
-from dubito.registry.records import utc
-from dubito.registry.tables import AuditRecord, KeyRecord
 
 _BYTES = 32
 _PREFIX = "dubito_"  # by which scanners of code and logs know a key

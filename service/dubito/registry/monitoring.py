@@ -21,8 +21,8 @@ from sqlalchemy.orm import Session
 from dubito.errors import ConflictError, NotFoundError
 from dubito.names import version_number
 from dubito.registry.database import Database
-from dubito.registry.records import find_version
-from dubito.registry.tables import (
+from dubito.registry.database.records import find_version
+from dubito.registry.database.tables import (
     CalibrationRecord,
     ModelRecord,
     MonitoringRecord,

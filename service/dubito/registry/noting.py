@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from dubito.registry.database import Database
-from dubito.registry.tables import AuditRecord, VersionRecord
+from dubito.registry.database.tables import AuditRecord, VersionRecord
 
 _CHANGES = "dubito.changes"  # noted in a session
 

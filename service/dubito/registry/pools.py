@@ -16,11 +16,11 @@ from sqlalchemy.orm import Session
 from dubito.errors import ConflictError, NotFoundError
 from dubito.names import ANONYMOUS, check_name
 from dubito.registry.database import Database
+from dubito.registry.database.records import utc
+from dubito.registry.database.tables import AuditRecord, JobRecord, PoolRecord
 from dubito.registry.facts import ColumnFact, PoolFact
 from dubito.registry.objects import Objects
 from dubito.registry.orphans import drop_unnamed, without_orphan
-from dubito.registry.records import utc
-from dubito.registry.tables import AuditRecord, JobRecord, PoolRecord
 
 ACTIVE = ("queued", "running")  # states of a job that still needs its pool and its versions
 

@@ -19,8 +19,13 @@ from sqlalchemy.orm import Session
 
 from dubito.errors import BundleRefusedError, ConflictError
 from dubito.names import ANONYMOUS, DEFAULT_ALIAS, check_name
-from dubito.registry import records
-from dubito.registry.database import Database
+from dubito.registry.database import Database, records
+from dubito.registry.database.tables import (
+    AliasRecord,
+    CalibrationRecord,
+    ModelRecord,
+    VersionRecord,
+)
 from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
 from dubito.registry.fits import FitStore
 from dubito.registry.jobs import refuse_needed
@@ -29,7 +34,6 @@ from dubito.registry.noting import Change, Noting, note
 from dubito.registry.objects import Objects
 from dubito.registry.orphans import drop_unnamed, without_orphan
 from dubito.registry.revisions import Expected, check_revision
-from dubito.registry.tables import AliasRecord, CalibrationRecord, ModelRecord, VersionRecord
 
 if TYPE_CHECKING:  # what it imports takes a second: whoever only looks shall not wait for it
     from dubito_nn import Bundle

@@ -20,8 +20,8 @@ from obstore.store import LocalStore, S3Store
 
 from dubito import disk
 from dubito.errors import DamagedError, InputError
-from dubito.registry.buckets import PIECE_BYTES, bucket, reachable
-from dubito.registry.cache import BundleCache
+from dubito.registry.objects.buckets import PIECE_BYTES, bucket, reachable
+from dubito.registry.objects.cache import BundleCache
 
 _PREFIX = "bundles"
 _SUFFIX = ".dubito"

@@ -23,8 +23,8 @@ from sqlalchemy.orm import Session
 
 from dubito import disk
 from dubito.errors import DubitoError, InputError, StorageFullError, UnavailableError
-from dubito.registry import schema
-from dubito.registry.tables import ChangesRecord
+from dubito.registry.database import schema
+from dubito.registry.database.tables import ChangesRecord
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection

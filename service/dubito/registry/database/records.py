@@ -11,14 +11,14 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from dubito.errors import ConflictError, NotFoundError
 from dubito.names import version_number
-from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
-from dubito.registry.tables import (
+from dubito.registry.database.tables import (
     AliasRecord,
     AuditRecord,
     CalibrationRecord,
     ModelRecord,
     VersionRecord,
 )
+from dubito.registry.facts import AliasFact, AuditFact, CalibrationFact, ModelFact, VersionFact
 
 # A model with all that its fact tells, in a handful of queries however many versions it has.
 WHOLE = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from dubito.registry.tables import Table
+from dubito.registry.database.tables import Table
 
 context.configure(
     connection=context.config.attributes["connection"],
