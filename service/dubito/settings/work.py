@@ -103,7 +103,7 @@ class WorkSettings(BaseSettings):
         default=2000,
         le=600_000,
         description="Longest time that a request may wait for the device, in milliseconds, as "
-        "measured on what ran; under a lasting overload a tenth of it. Beyond it, requests are "
+        "measured on what ran; under a lasting overload a twentieth of it. Beyond it, requests are "
         "answered with 429.",
     )
     max_queued_work: Positive = Field(

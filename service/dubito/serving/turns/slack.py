@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dubito.serving.turns.job import Clock
 
-SHORT = 0.1
+SHORT = 0.05
 """The shortest of short lines, as a part of the longest."""
 
 _SHORT_JOBS = 5  # a line of so many jobs is short, however long they take
