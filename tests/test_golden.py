@@ -8,8 +8,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 
 from dubito.settings import Settings
+from dubito_nn import load_bundle
 
 from .conftest import Server
 from .golden import ANSWERS, CASES, FOLDER, answered, exported
@@ -29,9 +31,13 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_export_still_makes_the_same_bytes(name: str, tmp_path: Path) -> None:
-    known = (FOLDER / f"{name}.dubito").read_bytes()
-    assert exported(name, tmp_path / "again.dubito").read_bytes() == known
+def test_export_still_makes_the_same_bytes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = FOLDER / f"{name}.dubito"
+    written_by = load_bundle(known).manifest.torch_version  # which later ones repeat but for this
+    monkeypatch.setattr(torch, "__version__", written_by)
+    assert exported(name, tmp_path / "again.dubito").read_bytes() == known.read_bytes()
 
 
 @pytest.mark.parametrize("name", CASES)
