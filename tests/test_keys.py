@@ -420,6 +420,7 @@ def test_each_reply_gives_its_place_back(locked: Locked) -> None:
         for _ in range(3):  # each gives its place back
             assert client.post("/v1/models/animals/predict", json=body).status_code == 200
         assert client.post("/v1/models/animals/predict", json={"inputs": []}).status_code == 422
+        assert client.get("/broken").status_code == 500
         predicted(client, normals(2))
 
 
