@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dubito.registry.database import Database
+from dubito.registry.jobs import JobStore
+from dubito.registry.pools import ACTIVE
 from dubito.settings import Settings
 
 from .conftest import CLASSES, NUM_FEATURES, Bundles, Server
@@ -184,6 +187,31 @@ def test_a_job_is_cancelled_once_and_leaves_nothing(
     next_job = start(ready, num_samples=2, outputs=["mean"])  # behind it: the lane is free again
     assert finished(ready, next_job)["state"] == "succeeded"
     assert not list((settings.objects_dir / "jobs" / job).glob("*/*"))
+
+
+def test_a_job_of_a_machine_that_computes_otherwise_begins_anew(
+    ready: httpx.Client, rows: NDArray[np.float32], settings: Settings
+) -> None:
+    send(ready, npy(np.tile(rows, (10, 1))))
+    database = Database(settings.registry_url)
+    store = JobStore(database)
+    with holding_jobs():
+        job = start(ready, num_samples=128)
+        while not (parts := store.parts(job)):
+            assert store.get(job).state in ACTIVE
+        while store.take(*store.active()[0], "another") is None:  # its server told of it just now
+            pass
+        plan = store.get(job).plan
+        assert plan is not None
+        assert store.restart(job, "another", {**plan, "arithmetic": {"torch": "of another kind"}})
+        assert store.add_part(job, "another", parts[0], rate=None)
+        assert store.release(job, "another")
+    assert finished(ready, job)["state"] == "succeeded"
+    database.close()
+    again = start(ready, num_samples=128)
+    assert finished(ready, again)["state"] == "succeeded"
+    found, whole = (ready.get(f"/v1/jobs/{one}/result").content for one in (job, again))
+    assert found == whole
 
 
 def test_requests_are_answered_while_a_job_runs(
