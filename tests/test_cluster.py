@@ -22,6 +22,7 @@ from dubito.acquisition import Acquisition, ArrayPool, Search
 from dubito.api import create_app
 from dubito.cluster.autoscaling import wanted
 from dubito.cluster.frame import merged
+from dubito.cluster.headers import NO_ID
 from dubito.cluster.peer import Peer
 from dubito.engine import Engine, Sampling
 from dubito.settings import Settings
@@ -182,6 +183,11 @@ def test_a_change_is_seen_by_all_replicas_before_it_is_acknowledged(
     assert answer["calibration"] == 1
     truth = {"request_id": answer["request_id"], "rows": [{"row": 0, "label": 0}]}
     assert first.post(f"{ANIMALS}/feedback", json=truth).status_code == 200
+    named = {"X-Request-Id": "one"}
+    assert second.post(f"{ANIMALS}/predict", json=body, headers=named).json()["request_id"] == "one"
+    of_serve = {**named, NO_ID.decode(): "1"}  # the proxy gave it an id, where it had none
+    unnamed = second.post(f"{ANIMALS}/predict", json=body, headers=of_serve).json()
+    assert unnamed["request_id"] == answer["request_id"]
     lines = first.get("/metrics").text.splitlines()
     assert {"a", "b"} == {
         line.partition('replica="')[2][0] for line in lines if line.startswith("dubito_ready")
