@@ -148,6 +148,13 @@ def test_a_cell_that_cannot_be_used_is_refused_with_its_row(
     assert "column `a`, row 1" in refused.value.detail
 
 
+def test_times_of_numpy_that_microseconds_cannot_hold_are_refused_and_nanoseconds_cut_off() -> None:
+    fine = np.array(["1970-01-02T00:00:00.000000001", "NaT"], "datetime64[ns]")
+    assert numbers_of(Date("a", missing="1970-01-01"), fine, []).tolist() == [[1.0], [0.0]]
+    with pytest.raises(InputError, match="years 1 to 9999"):
+        numbers_of(Date("a"), np.array([2**62], "datetime64[s]"), [])
+
+
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [

@@ -286,6 +286,10 @@ def test_a_number_that_overflows_is_nan_and_its_neighbour_is_not() -> None:
     assert np.isnan(found["variance"][0, 1])
     assert np.isfinite(found["variance"][0, 0])
     assert np.isfinite(found["standard_error"][1]).all()
+    alone = CompiledNumberSums(number_parts, None)
+    alone.add(raw[7:8], is_last=True)
+    error = regression(alone.sums(), alone.draws())["standard_error"]
+    np.testing.assert_array_equal(error, [[0, np.nan], [0, 0]])
 
 
 def test_figures_of_a_device_s_sums_are_those_of_the_reference() -> None:
@@ -405,6 +409,8 @@ def test_an_overflow_is_nan_and_its_neighbour_is_not(head: OutputHead) -> None:
     alone = tally.columns()
     assert np.isnan(alone["standard_error"][1]).all()
     assert not alone["standard_error"][[0, 2]].any()
+    by_reference = columns_of(reference(None), raw[3:4])["standard_error"]
+    np.testing.assert_array_equal(by_reference, alone["standard_error"])
     assert np.isfinite(found["mean"][[0, 2]]).all()
     assert np.isfinite(found["standard_error"][[0, 2]]).all()
 
