@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dubito.errors import DeadlineError, DubitoError, InputError, UnavailableError
-from dubito.serving.turns.job import Check, Died, Job, Joint, Urgency
+from dubito.serving.turns.job import SHORTER, Check, Died, Job, Joint, Urgency
 from dubito.serving.turns.schedule import Schedule
 from dubito.settings import Settings
 
@@ -235,6 +235,33 @@ def test_small_ones_pass_a_large_one_and_it_comes_to_an_end_all_the_same() -> No
     assert used_s < bench.now_s < 6 * used_s
 
 
+def test_a_small_one_passes_what_was_joined_with_a_large_one() -> None:
+    bench = Bench()
+    first, large = bench.ask(1), bench.ask(MOST_ROWS - 1)
+    later: list[Job[list[int]]] = []
+    bench.at_checks = [lambda: later.append(bench.ask(1))]
+    bench.run()
+    assert bench.ended == [*later, first, large]
+
+
+def test_a_long_one_that_had_the_device_for_long_gives_it_away_for_half_a_second() -> None:
+    bench = Bench()
+    bench.ask(4000)
+    ended: list[int] = []
+
+    def look() -> None:
+        if len(bench.schedule.under_way()) > 1:
+            return
+        if not ended:
+            for _ in range(100):
+                bench.ask(MOST_ROWS)
+        ended.append(len(bench.ended))
+
+    bench.at_checks = [lambda: None] * 300 + [look] * 100
+    bench.run()
+    assert ended[:2] == [0, pytest.approx(0.5 / (2 * CHUNK_S), abs=1)]
+
+
 def test_the_urgent_comes_first_and_alike_ones_in_order() -> None:
     bench = Bench()
     asked = [
@@ -328,6 +355,26 @@ def test_what_is_around_a_task_ends_the_thread_and_all_that_waits_is_told() -> N
     later = bench.ask(2)
     bench.run()
     assert len(later.future.result(0)) == 2
+
+
+def test_only_so_many_batches_give_way_to_each_other() -> None:
+    bench = Bench()
+    sizes = [(Urgency.BEHIND, 8)]
+    for urgency in (Urgency.LABELLED, Urgency.PREDICTIONS):
+        sizes += [(urgency, rows) for rows in (512, 128, 32, 8)]
+    depths, asked = [0], [bench.ask(sizes[0][1], urgency=sizes[0][0])]
+
+    def ask_within_the_innermost() -> None:
+        depths.append(len(bench.schedule.under_way()))
+        if len(asked) == depths[-1] < len(sizes):
+            urgency, rows = sizes[len(asked)]
+            asked.append(bench.ask(rows, urgency=urgency))
+
+    bench.at_checks = [ask_within_the_innermost] * 1000
+    bench.run()
+    assert max(depths) == 6
+    assert len(bench.ended) == len(asked) == 7
+    assert bench.ended[0] is asked[5]  # the innermost; who asked last waited for it
 
 
 @dataclass
@@ -453,10 +500,17 @@ class Walk(RuleBasedStateMachine):
         for one in self.asked:
             if one.job.future.cancelled() or one.job.future.exception(0) is not None:
                 continue
+            if self._was_beside_a_large_one(one):  # which small ones that come later may pass
+                continue
             alike = one.client, one.job.model, one.job.urgency, len(one.rows)
             done.setdefault(alike, []).append(places[id(one.job)])
         for order in done.values():
             assert order == sorted(order)
+
+    def _was_beside_a_large_one(self, one: Asked) -> bool:
+        sizes = {row: len(other.rows) for other in self.asked for row in other.rows}
+        beside = [row for _, rows in self.bench.calls if one.rows[0] in rows for row in rows]
+        return any(sizes[row] >= SHORTER * len(one.rows) for row in beside if row in sizes)
 
     def _check(self, one: Asked) -> None:
         future, deadline_s = one.job.future, one.job.deadline_s
