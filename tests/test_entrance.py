@@ -10,7 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from dubito.serving.turns.backlog import Backlog, JobWork, WaitingLine
 from dubito.serving.turns.job import Urgency
+from dubito.serving.turns.rates import CallCosts
 from dubito.serving.turns.slack import Slack
 
 from .waiting import Device, Visit
@@ -183,6 +185,18 @@ def test_a_device_that_stands_still_is_noticed() -> None:
     assert seen == [pytest.approx(3.0, abs=0.1)]
 
 
+def test_who_joins_likes_adds_its_part_of_a_call_that_is_as_long_as_calls_may_be() -> None:
+    costs = CallCosts()
+    for work in (10, 100, 10):
+        costs.learn(("predict", "usual"), work, 0.05 + 0.01 * work)
+    backlog = Backlog(costs, {}, batch_s=0.1)
+    line = WaitingLine(Urgency.PREDICTIONS, "model")
+    wanted = JobWork(("predict", "usual"), 1, "likes", most_work=64)
+    first, second = (backlog.book(line, wanted) for _ in range(2))
+    assert first.seconds == pytest.approx(0.06)
+    assert second.seconds == pytest.approx(0.05 / 5 + 0.01)  # five fit into a call of 0.1 s
+
+
 def test_a_burst_waits_and_what_never_ends_does_not() -> None:
     clock = [0.0]
     slack = Slack(2.0, lambda: clock[0])
@@ -199,7 +213,9 @@ def test_a_burst_waits_and_what_never_ends_does_not() -> None:
     assert slack.bound_s(0.01) == pytest.approx(0.1)
     assert slack.bound_s(0.1) == pytest.approx(0.5)  # five of its jobs
     assert slack.bound_s(60.0) == 2.0
-    look(0.0, until_s=8.0)
+    look(0.15, until_s=7.0)  # no longer than a short line, and not well below
+    assert slack.bound_s(0.01) == pytest.approx(0.2)
+    look(0.0, until_s=9.0)
     assert slack.bound_s(0.01) == 2.0
 
 
