@@ -361,3 +361,27 @@ def test_rows_on_which_the_network_overflows_are_not_chosen(classifier: Engine) 
         assert 3 not in choose(classifier, inputs, name, 9).indices
         with pytest.raises(InputError, match="with finite scores, got 9"):
             choose(classifier, inputs, name, 10)
+
+
+def test_thompson_asks_one_network_after_the_other_for_its_best_row_that_is_left(
+    regressor: Engine,
+) -> None:
+    inputs, expected = rows(40), list[int]()
+    samples = regressor.predict(inputs, sampling=SAMPLING, keep_samples=True).samples
+    assert samples is not None
+    order_T = np.argsort(words(7, np.arange(SAMPLING.num_samples)))
+    for t in np.resize(order_T, 20):  # all of them, and four again
+        falling = samples[t, :, 0].argsort()[::-1].tolist()
+        expected.append(next(row for row in falling if row not in expected))
+    assert choose(regressor, inputs, "thompson", 20, seed=7).indices.tolist() == expected
+
+
+def test_candidates_of_every_class_are_compared_where_classes_are_bounded(
+    classifier: Engine,
+) -> None:
+    inputs = rows(80)
+    predicted = classifier.predict(inputs, sampling=SAMPLING)
+    assert isinstance(predicted, Classification)
+    per_class = np.bincount(predicted.label_index, minlength=3).clip(max=4)  # a third of twelve
+    found = choose(classifier, inputs, "batchbald", 3, per_class=1, candidates=12)
+    assert found.candidates == per_class.sum() > 3
