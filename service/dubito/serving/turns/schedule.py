@@ -49,7 +49,7 @@ class _Running:
     longest: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.longest = max(job.work for job in self.jobs)  # its likes that wait pass none of these
+        self.longest = max(job.work for job in self.jobs)  # likes of one size that wait pass none
 
     @property
     def urgency(self) -> Urgency:
