@@ -5,6 +5,7 @@ Flow: `dubito_nn.capturing` → lower → lift → `dubito_nn.proving`.
 evaluated    the second recording made of the first, where dropout alone differs
 lower        hidden randomness brought into the open
 functional   the same where it changes little, without another recording
+unwritten    a walk of torch spared where nothing is written to
 routed       tokens of all rows sorted by their experts, taken back to their rows
 rules        how a random operator's result follows from its draw
 tabulated    draws of distributions that tables of quantiles stand for

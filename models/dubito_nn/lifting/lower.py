@@ -38,6 +38,7 @@ from dubito_nn.errors import ExportError
 from dubito_nn.lifting.functional import functional
 from dubito_nn.lifting.routed import unsort
 from dubito_nn.lifting.rules import EMPTY, RULES, is_random, refuse_certain
+from dubito_nn.lifting.unwritten import written_nowhere
 from dubito_nn.operators import ALLOWED, name_of
 
 aten = torch.ops.aten
@@ -97,7 +98,7 @@ def lower_by_torch(program: ExportedProgram) -> ExportedProgram:
         elif node.target == aten.batch_norm.default and node.args[5] and node.args[3] is None:
             _lower_standardised(graph, node)
     program.graph_module.recompile()
-    with _keeping_allowed(), _keeping_draws(), known_values(()):
+    with _keeping_allowed(), _keeping_draws(), written_nowhere(), known_values(()):
         lowered: ExportedProgram = program.run_decompositions({})
         for _ in range(_ROUNDS):
             table = _decompositions(lowered)
