@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import numpy as np
 import pytest
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from dubito.acquisition import Acquisition, ArrayPool, Search
 from dubito.api import create_app
@@ -24,6 +27,7 @@ from dubito.cluster.autoscaling import wanted
 from dubito.cluster.frame import merged
 from dubito.cluster.headers import NO_ID
 from dubito.cluster.peer import Peer
+from dubito.cluster.proxying import middlewares
 from dubito.engine import Engine, Sampling
 from dubito.settings import Settings
 
@@ -155,6 +159,60 @@ def replicas(settings: Settings) -> Iterator[list[httpx.Client]]:
     thread.join(30)
     for one in sockets:
         one.close()
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port of a server as Serve makes it in a proxy, with what Dubito has it do."""
+    monkeypatch.setenv("DUBITO_HEADER_TIMEOUT_MS", "300")
+    monkeypatch.setenv("DUBITO_MAX_HEADERS", "50")
+    monkeypatch.setenv("DUBITO_TRANSFER_TIMEOUT_MS", "300")
+    monkeypatch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", "as it was")
+    (frame,) = middlewares()
+
+    async def answers(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await PlainTextResponse("fine")(scope, receive, send)
+
+    app = frame.cls(answers, *frame.args, **frame.kwargs)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        yield listening.getsockname()[1]
+        server.should_exit = True
+        thread.join(30)
+
+
+_GET = b"GET /v1/models HTTP/1.1\r\nHost: here\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (_GET + b"X: " + b"a" * 10**6 + b"\r\n\r\n", 431),
+        (_GET + b"X: a\r\n" * 60 + b"\r\n", 431),
+        (_GET + b"X-Slow: a", 408),
+        (b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\n{", 408),
+        (b"NONSENSE\r\n\r\n", 400),
+        (_GET + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (_GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 200),
+    ],
+)
+def test_a_proxy_bounds_its_connections_as_a_server_does(
+    sent: bytes, status: int, proxy: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", proxy), timeout=30) as hostile:
+        with suppress(ConnectionError):  # it may end before all was sent
+            hostile.sendall(sent)
+        reply = hostile.recv(65_536)
+    assert reply.startswith(f"HTTP/1.1 {status} ".encode())
+    if status != 200:
+        head, _, body = reply.partition(b"\r\n\r\n")
+        assert b"x-content-type-options: nosniff" in head.lower()
+        assert json.loads(body)["detail"]
+    assert httpx.get(f"http://127.0.0.1:{proxy}/v1/models").text == "fine"
 
 
 def test_a_change_is_seen_by_all_replicas_before_it_is_acknowledged(

@@ -211,6 +211,15 @@ def test_a_body_that_pauses_is_ended_by_the_proxy(service: httpx.Client) -> None
         assert slow.recv(4096).startswith(b"HTTP/1.1 408 ")
 
 
+def test_a_head_that_is_too_large_is_refused_and_others_are_answered(
+    service: httpx.Client,
+) -> None:
+    refused = service.get("/health/live", headers={"X-Long": "a" * 200_000})
+    assert refused.status_code == 431
+    assert "DUBITO_MAX_HEADER_BYTES" in refused.json()["detail"]
+    assert service.post(f"{ANIMALS}/predict", json=BODY).status_code == 200
+
+
 def test_a_pool_searched_by_workers_gives_the_choice_of_one_machine(
     service: httpx.Client, folder: Path, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@
     deploying.py    the application as a deployment of Ray Serve
     routing.py      which replicas a request may go to, by its model
     proxying.py     what Serve's proxies do before a replica is chosen
+    doors.py        how the connections of those proxies are bounded
     headers.py      by which they tell others what they know of a request
     replica.py      one replica, as Serve makes it
     peer.py         the same without Serve: the application in its frame, and what others ask of it

@@ -15,6 +15,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, HTTPOptions, 
 from ray.serve.context import _get_global_client
 
 from dubito.cluster.autoscaling import policy
+from dubito.cluster.doors import SETTINGS
 from dubito.cluster.joining import Joined, check_storage, joined
 from dubito.cluster.replica import Replica
 from dubito.cluster.routing import ModelRouter
@@ -133,9 +134,9 @@ def _check_alone(cluster: Joined) -> None:
 
 def _start(settings: Settings, port: int) -> None:
     """Have proxies listen, with what Dubito has them do; where some listen already, they stay."""
-    told = {
+    told = {f"DUBITO_{name.upper()}": str(getattr(settings, name)) for name in SETTINGS}
+    told |= {
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": _GUARD,
-        "DUBITO_TRANSFER_TIMEOUT_MS": str(settings.transfer_timeout_ms),
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1.0",
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60.0",
     }

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+from ray._private.services import find_bootstrap_address
 
 from dubito.errors import InputError
 from dubito.settings import Settings
@@ -96,7 +97,9 @@ def _check_answers(address: str | None) -> None:
         OSError: nothing does.
         ValueError: the address is not HOST:PORT.
     """
-    if address in (None, "auto"):
+    if address in (None, "auto"):  # the last one that was started here, also where it is gone
+        address = find_bootstrap_address(None)
+    if address is None:
         return
     host, _, port = address.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN_S).close()

@@ -260,14 +260,17 @@ class Connection(HttpToolsProtocol):
         if self._is_answering and self.cycle.response_started:
             self.transport.abort()
             return
-        always = self.server_state.default_headers
         url, headers = getattr(self, "url", b""), self.headers or ()
-        self.transport.write(refusals.written(error, url, headers, always))
+        self.transport.write(refusals.written(error, url, headers, self._always()))
         self._crowd.tell("malformed" if isinstance(error, str) else error.kind)
         if self._is_answering:  # its route sees a caller that went away
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._linger()
+
+    def _always(self) -> list[tuple[bytes, bytes]]:
+        """Headers of every reply."""
+        return self.server_state.default_headers
 
     def _linger(self) -> None:
         self._unset_keepalive_if_required()

@@ -25,6 +25,7 @@ _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _RETRY_AFTER_S = 5.0
 _RETRIES = 3
 _RETRY_FOR = timedelta(seconds=20)
+_SILENT_FOR = timedelta(minutes=1)  # a request of which no byte comes back is given up
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # obstore gives the number in its text alone
 
 
@@ -115,6 +116,7 @@ def bucket(
         client_options={
             "allow_http": _check_endpoint(endpoint, allow_http),
             "connect_timeout": timedelta(seconds=5),
+            "read_timeout": _SILENT_FOR,
             "timeout": timedelta(minutes=10),
         },
         retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_FOR},
