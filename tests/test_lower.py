@@ -58,6 +58,22 @@ class Differences(nn.Module):
         return self.head(twice) * (1.0 + torch.diff(x > 0, dim=-1).float().mean(1, keepdim=True))
 
 
+class Squeezed(nn.Module):
+    """Asks for the shapes of what a recurrent network and attention with dropout return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent, self.head = nn.GRU(8, 8, 2, dropout=0.2), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, last = self.recurrent(x.unsqueeze(0))
+        seen = last[-1:].squeeze(0).reshape(-1, 1, 2, 4)
+        p = 0.3 if self.training else 0.0
+        seen = functional.scaled_dot_product_attention(seen, seen, seen, dropout_p=p).squeeze(1)
+        result: Tensor = self.head(seen.squeeze(-3).flatten(1))
+        return result
+
+
 def exported(network: nn.Module, x: Tensor, folder: Path) -> Bundle:
     path = folder / "network.dubito"
     return export(network, x, path, task="classification", output="logits")
@@ -67,7 +83,7 @@ def operators(program: Program) -> set[str]:
     return {node.op for node in program.nodes}
 
 
-@pytest.mark.parametrize("kind", [Composite, Differences])
+@pytest.mark.parametrize("kind", [Composite, Differences, Squeezed])
 def test_what_is_taken_apart_answers_as_the_network(kind: type[nn.Module], tmp_path: Path) -> None:
     network, x = kind().eval(), torch.randn(4, 8)
     bundle = exported(network, x, tmp_path)

@@ -1,11 +1,12 @@
 """Bring hidden randomness into the open before the graph is made functional.
 
 Its job: rewrite the two fused operators that roll dice inside themselves, on the recorded graph,
-and three that are other operators by nature:
+and four that are other operators by nature:
 
     RNN of L layers with dropout   →  one call per layer with a dropout node between
     attention with dropout         →  scores, softmax, dropout, product
     diff along an axis             →  x[1:] - x[:-1]
+    dropout that drops nothing     →  clone(x)
     batch-norm of weights          →  (w - mean) / sqrt(var + eps)
     squeeze of all axes of size 1  →  of those that are 1 for any number of rows
 
@@ -93,6 +94,8 @@ def lower_by_torch(program: ExportedProgram) -> ExportedProgram:
             _lower_attention(graph, node)
         elif node.target == aten.diff.default:
             _lower_diff(graph, node)
+        elif node.target == aten.dropout.default and not all(node.args[1:]):
+            _lower_idle(graph, node)
         elif node.target in _SQUEEZES:
             _lower_squeeze(graph, node)
         elif node.target == aten.batch_norm.default and node.args[5] and node.args[3] is None:
@@ -164,6 +167,13 @@ def _emitter(graph: Graph, origin: Node) -> Emit:
     return emit
 
 
+def _replace(graph: Graph, node: Node, result: Node) -> None:
+    """Another node in the place of one; it has its shape, which what reads it may ask for."""
+    result.meta.setdefault("val", node.meta["val"])
+    node.replace_all_uses_with(result)
+    graph.erase_node(node)
+
+
 def _lower_rnn(graph: Graph, node: Node) -> None:
     """out_l = rnn_l(dropout(out_{l-1})); hidden states of the layers are put together again."""
     x, hidden, weights, has_biases, num_layers, drop_prob, train, both_ways, batch_first = node.args
@@ -200,8 +210,7 @@ def _lower_rnn(graph: Graph, node: Node) -> None:
             out = emit(aten.transpose.int, out, 0, 1) if batch_first else out
     results = [out, *(emit(aten.cat.default, final, 0) for final in finals)]
     for user in list(node.users):
-        user.replace_all_uses_with(results[user.args[1]])  # type: ignore[arg-type, index]
-        graph.erase_node(user)
+        _replace(graph, user, results[user.args[1]])  # type: ignore[arg-type, index]
     graph.erase_node(node)
 
 
@@ -239,8 +248,12 @@ def _lower_attention(graph: Graph, node: Node) -> None:
     else:
         weights = emit(aten.softmax.int, scores, -1)
     dropped = emit(aten.dropout.default, weights, drop_prob, True)
-    node.replace_all_uses_with(emit(aten.matmul.default, dropped, value))
-    graph.erase_node(node)
+    _replace(graph, node, emit(aten.matmul.default, dropped, value))
+
+
+def _lower_idle(graph: Graph, node: Node) -> None:
+    """A copy for a dropout that drops nothing, as torch has it up to 2.13: the same bytes later."""
+    _replace(graph, node, _emitter(graph, node)(aten.clone.default, node.args[0]))
 
 
 def _lower_standardised(graph: Graph, node: Node) -> None:
@@ -257,8 +270,7 @@ def _lower_standardised(graph: Graph, node: Node) -> None:
     for target, part in ((aten.mul.Tensor, scale), (aten.add.Tensor, shift)):
         if part is not None:
             result = emit(target, result, emit(aten.reshape.default, part, along))
-    node.replace_all_uses_with(result)
-    graph.erase_node(node)
+    _replace(graph, node, result)
 
 
 def _lower_squeeze(graph: Graph, node: Node) -> None:
@@ -273,8 +285,7 @@ def _lower_squeeze(graph: Graph, node: Node) -> None:
     result = value
     if ones:
         result = _emitter(graph, node)(aten.squeeze.dims, value, ones)
-    node.replace_all_uses_with(result)
-    graph.erase_node(node)
+    _replace(graph, node, result)
 
 
 def _lower_diff(graph: Graph, node: Node) -> None:
@@ -293,8 +304,7 @@ def _lower_diff(graph: Graph, node: Node) -> None:
         later = emit(aten.slice.Tensor, value, axis, 1, _END)
         earlier = emit(aten.slice.Tensor, value, axis, 0, -1)
         value = emit(aten.ne.Tensor if is_truth else aten.sub.Tensor, later, earlier)
-    node.replace_all_uses_with(value)
-    graph.erase_node(node)
+    _replace(graph, node, value)
 
 
 def _filled(x: torch.Tensor, value: float | torch.Tensor) -> torch.Tensor:
