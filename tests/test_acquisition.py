@@ -385,3 +385,14 @@ def test_a_class_gives_no_more_rows_than_it_may() -> None:
     full = Picks(4, words(0, np.arange(6)), labels, per_class=1)
     with pytest.raises(InputError, match="at most 1 of a predicted class"):
         batchbald.choose(torch.from_numpy(probs(1, 5, 6, 3)), full)
+
+
+def test_the_rows_of_a_full_class_hide_no_others_from_batchbald() -> None:
+    told_TC = torch.tensor([[0.95, 0.05], [0.05, 0.95]] * 4, dtype=torch.float64)
+    dull_TC = torch.tensor([[0.4, 0.6], [0.45, 0.55]] * 4, dtype=torch.float64)
+    full = batchbald._FIRST_LOOK
+    probs_TNC = torch.stack([told_TC] * full + [dull_TC] * 5, dim=1)
+    labels_N = np.repeat([0, 1], [full, 5])
+    found = Picks(2, words(0, np.arange(full + 5)), labels_N, per_class=1)
+    batchbald.choose(probs_TNC, found)
+    assert found.rows[0] < full <= found.rows[1]
