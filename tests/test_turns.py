@@ -191,6 +191,14 @@ def test_a_batch_of_what_takes_long_holds_few_rows() -> None:
     assert [len(rows) for _, rows in bench.calls] == [8, 8]
 
 
+def test_who_goes_while_a_batch_is_computed_leaves_the_others_their_own_rows() -> None:
+    bench = Bench()
+    jobs = [bench.ask(rows) for rows in (1, 2, 5)]
+    bench.at_checks = [jobs[0].abandon]
+    bench.run()
+    assert [job.future.result(0) for job in jobs[1:]] == [[1, 2], [3, 4, 5, 6, 7]]
+
+
 def test_one_that_fails_fails_alone() -> None:
     bench = Bench()
     jobs = [bench.ask(1, is_poisoned=place == 4) for place in range(7)]
