@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.special import ndtri
 
 from dubito.calibration.promises import intervals
-from dubito.calibration.promises.conformal import ConformalScores
+from dubito.calibration.promises.conformal import ConformalScores, Promise
 
 
 def test_normalised_intervals_follow_their_formula() -> None:
@@ -54,6 +54,21 @@ def test_the_ends_of_one_gaussian_are_its_quantiles_and_of_two_far_ones_lie_in_t
     means_TBD = np.array([-100.0, 100.0]).reshape(2, 1, 1)
     two = intervals.quantile_ends(means_TBD, np.ones((2, 1, 1)), 0.9)
     np.testing.assert_allclose(np.ravel(two), [-100 + ndtri(0.1), 100 + ndtri(0.9)], atol=1e-9)
+
+
+def test_at_another_coverage_the_quantiles_stay_those_that_scores_were_taken_from() -> None:
+    """Held-out rows of a standard normal network; at one half the threshold takes from the width.
+
+    Of scores |y| - 1.645 the ranks of 19 rows at .5 and .9 are 10 and 18.
+    """
+    rule, passes = intervals.IntervalRule("cqr"), (np.zeros((1, 19, 1)), np.ones((1, 19, 1)))
+    target_BD = np.linspace(0.1, 1.9, 19)[:, None]
+    held_out = rule.fit(passes, np.ones((19, 1)), target_BD, 0.9)
+    promise = Promise(0.9, held_out)
+    for coverage, end in ((None, 1.8), (0.9, 1.8), (0.5, 1.0)):
+        lower_BD, upper_BD = rule.ends(promise, passes, coverage)
+        np.testing.assert_allclose(upper_BD, end, atol=2e-4)
+        np.testing.assert_allclose(lower_BD, -end, atol=2e-4)
 
 
 @given(st.integers(0, 2**32), st.floats(0.3, 0.9), st.floats(0.3, 0.9))

@@ -61,6 +61,11 @@ def test_one_call_that_met_a_pause_counts_little_and_is_forgotten() -> None:
     assert learned([*usual, (64, 3.0), *usual]).seconds(64) == pytest.approx(0.01, rel=0.05)
 
 
+def test_a_few_calls_that_are_much_faster_are_believed_soon() -> None:
+    cost = learned([*[(64, 1.0)] * 20, *[(64, 0.01)] * 4])
+    assert cost.seconds(64) < 0.25  # by the usual memory it would be 0.63
+
+
 @pytest.mark.parametrize("times", [0.05, 0.5, 2.0, 20.0])
 def test_a_machine_that_becomes_slower_or_faster_is_followed(times: float) -> None:
     calls = [(work, 0.01 + 0.001 * work) for work in islice(cycle([16, 64, 256]), 60)]
