@@ -18,6 +18,7 @@ import structlog
 import torch
 import uvicorn
 from filelock import FileLock
+from hypothesis import settings as of_examples
 from torch import nn
 
 from dubito.registry import Registry
@@ -41,6 +42,9 @@ spelled examine granularity ensemble dockerfile sites wheel number_heads summing
 report_intervals
 """
 """Files of tests by falling time: what is handed out last should be short."""
+
+of_examples.register_profile("any machine", deadline=None)  # an example may meet a pause of it
+of_examples.load_profile("any machine")
 
 CLASSES = ("ant", "bee", "cat")
 Bundles = Callable[[str], Path]
