@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import minimize_scalar
 
-from dubito.calibration.scaling.noise import Noise, check_precision, fit_noise
+from dubito.calibration.scaling.bounded import limit
+from dubito.calibration.scaling.noise import Noise, check_precision, fit_noise, noise_losses
 from dubito.errors import InputError
 from dubito.report.likelihood import mixture_nll
 
@@ -243,3 +244,11 @@ def test_means_that_meet_the_same_target_in_every_row_get_a_noise_of_its_size() 
     for level, expected in ((0.0, 1 / 51), (-3.0, 9 / 51)):
         mean_TBD = np.full((2, 50, 1), level)
         assert fit_noise(mean_TBD, None, mean_TBD[0]).variance == pytest.approx((expected,))
+
+
+def test_what_a_row_may_lose_is_counted_from_the_noise_that_suits_its_passes_together() -> None:
+    """That is the mean of their squares, of this row (9 + 1) / 2; the noise is far too small."""
+    mean_TBD, target_BD = np.array([0.0, 2.0]).reshape(2, 1, 1), np.array([[3.0]])
+    found = noise_losses(Noise((1e-9,), (1.0,)), mean_TBD, None, target_BD, num_rows=1)
+    density = stats.norm.pdf(3.0, [0.0, 2.0], np.sqrt(5.0)).mean()
+    assert found == pytest.approx([limit(1) - np.log(density)])
