@@ -388,7 +388,10 @@ def test_hostile_archives_are_refused(bundle: Bundle) -> None:
     huge = archive({"a.png": image}, TAR)
     stated = bytearray(huge)
     stated[124:136] = b"77777777777\0"
+    twice = archive({"a.png": image, "b.png": image}, ZIP).replace(b"b.png", b"a.png")
     cases = [
+        (ZIP, twice, "'a.png' twice"),
+        (TAR, huge[:1024] + huge, "'a.png' twice"),  # a header and what fits into one block
         (ZIP, archive({"../a.png": image}, ZIP), "names below it"),
         (TAR, archive({"../a.png": image}, TAR), "names below it"),
         (ZIP, archive({"/a.png": image}, ZIP), "names below it"),
