@@ -6,7 +6,6 @@ import gc
 
 import pytest
 import torch
-import torch._dynamo.config
 import torch.fx.config
 from torch import Tensor, fx, nn
 
@@ -100,8 +99,7 @@ def test_what_writes_to_an_input_or_shares_memory_is_looked_at(
 
 def test_torch_and_the_collector_are_as_before_after_an_export() -> None:
     def settings() -> tuple[object, ...]:
-        noted = torch.fx.config.do_not_emit_stack_traces
-        return gc.get_threshold(), noted, torch._dynamo.config.fake_tensor_cache_enabled
+        return gc.get_threshold(), torch.fx.config.do_not_emit_stack_traces
 
     before = settings()
     with isolated():

@@ -12,21 +12,16 @@ import random
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import numpy as np
 import torch
-import torch._dynamo.config
 import torch.fx.config
 from torch import fx, nn
 from torch.distributions import Distribution
 
 _SEED = 6_180_339_887  # one that no forward pass is likely to set itself
 _COLLECTED_AFTER = 50_000  # new objects
-_SETTINGS: tuple[tuple[Any, str, bool], ...] = (
-    (fx.config, "do_not_emit_stack_traces", True),
-    (torch._dynamo.config, "fake_tensor_cache_enabled", False),
-)
+_NOTES_LEFT_OUT = "do_not_emit_stack_traces"
 
 
 @contextmanager
@@ -65,27 +60,21 @@ def isolated() -> Iterator[None]:
 def _unhindered() -> Iterator[None]:
     """Record without what takes torch long and changes no graph.
 
-    So the place in the code of every node, shapes kept for operators that are not met again (to
-    look one up takes as long as to work it out), and a collector of garbage that looks again and
-    again at the objects of a graph, nearly all of which stay.
+    So the place in the code of every node, and a collector of garbage that looks again and again at
+    the objects of a graph, nearly all of which stay.
     """
     thresholds = gc.get_threshold()
+    noted = getattr(fx.config, _NOTES_LEFT_OUT, None)  # not there: no faster, and works
     if thresholds[0]:
         gc.set_threshold(max(thresholds[0], _COLLECTED_AFTER), *thresholds[1:])
-    before = [
-        (holder, name, getattr(holder, name))
-        for holder, name, _ in _SETTINGS
-        if hasattr(holder, name)  # a torch without such a setting is no faster, and works
-    ]
-    for holder, name, value in _SETTINGS:
-        if hasattr(holder, name):
-            setattr(holder, name, value)
+    if noted is not None:
+        setattr(fx.config, _NOTES_LEFT_OUT, True)
     try:
         yield
     finally:
         gc.set_threshold(*thresholds)
-        for holder, name, value in before:
-            setattr(holder, name, value)
+        if noted is not None:
+            setattr(fx.config, _NOTES_LEFT_OUT, noted)
 
 
 def own_generators(network: nn.Module) -> list[random.Random | np.random.Generator]:
