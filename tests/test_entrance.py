@@ -213,8 +213,8 @@ def test_a_burst_waits_and_what_never_ends_does_not() -> None:
     assert slack.bound_s(0.01) == pytest.approx(0.1)
     assert slack.bound_s(0.1) == pytest.approx(0.5)  # five of its jobs
     assert slack.bound_s(60.0) == 2.0
-    look(0.15, until_s=7.0)  # no longer than a short line, and not well below
-    assert slack.bound_s(0.01) == pytest.approx(0.2)
+    look(0.075, until_s=7.0)  # no longer than a short line, and not well below
+    assert slack.bound_s(0.01) == pytest.approx(0.1)
     look(0.0, until_s=9.0)
     assert slack.bound_s(0.01) == 2.0
 
