@@ -247,6 +247,7 @@ OF_ONE = {
     "test_api_lifecycle::test_a_version_that_cannot_be_loaded_says_why"
     "_and_leaves_the_old_one_serving": _LOADED,
     "test_api_lifecycle::test_the_server_is_ready_when_what_is_pinned_is_loaded": _LOADED,
+    "test_api_evaluation::test_a_report_has_the_figures_of_what_is_served": _LOADED,
     "test_headers_only::test_every_path_answers_head_with_the_headers_of_get": _LOADED,
     "test_api_registry::test_an_upload_makes_the_model_and_its_alias": _LOADED,
     "test_api_registry::test_health_says_live_ready_and_whether_samples_vary": _LOADED,
