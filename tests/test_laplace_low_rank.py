@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -72,6 +72,7 @@ class Rows:
 @given(num_classes=st.integers(2, 40), seed=st.integers(0, 2**16))
 def test_with_all_eigenpairs_it_is_the_exact_form(num_classes: int, seed: int) -> None:
     rows = Rows(num_classes, seed, count=120, width=6)
+    assume(len(rows.scores(rows.features).argmax(-1).unique()) > 1)  # else a fit is refused
     exact, made = rows.exact(), rows.of_rank(num_classes)
     for name in ("prior_precision", "log_marginal_likelihood", "effective_parameters"):
         assert made.report[name] == pytest.approx(exact.report[name], rel=1e-6)
