@@ -14,8 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._functorch._aot_autograd.functional_utils import to_fun
-from torch.fx.experimental import symbolic_shapes
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 aten = torch.ops.aten
@@ -35,8 +33,12 @@ def written_nowhere() -> Iterator[None]:
 
     A torch without such a walk is no faster, and works.
     """
-    walk: Any = getattr(symbolic_shapes, _WALK, None)
-    if walk is None:
+    try:  # torch's own parts, which another release may have elsewhere
+        from torch._functorch._aot_autograd import graph_capture_wrappers as user
+        from torch._functorch._aot_autograd.functional_utils import to_fun
+
+        walk: Any = getattr(user, _WALK)
+    except (ImportError, AttributeError):
         yield
         return
 
@@ -49,14 +51,11 @@ def written_nowhere() -> Iterator[None]:
             output = fx.map_arg(self.module.graph.output_node().args[0], made.__getitem__)
             return self.module.graph.process_outputs(output)
 
-    from torch._functorch._aot_autograd import graph_capture_wrappers as user
-
-    before = getattr(user, _WALK, None)
     setattr(user, _WALK, Spared)
     try:
         yield
     finally:
-        setattr(user, _WALK, before)
+        setattr(user, _WALK, walk)
 
 
 def results_of(graph: fx.Graph) -> tuple[fx.Node, ...] | None:

@@ -51,7 +51,7 @@ class Door:
     def __init__(self, settings: Settings) -> None:
         self.crowd = Crowd(ConnectionLimits.of(settings))
         self._headers = [
-            (name.lower().encode(), value.encode()) for name, value in security_headers(settings)
+            (name.encode(), value.encode()) for name, value in security_headers(settings)
         ]
         self._watch: asyncio.Task[None] | None = None
 
