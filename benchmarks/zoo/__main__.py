@@ -2,6 +2,7 @@
 
 python -m benchmarks.zoo run transformers [WORD ...]
 python -m benchmarks.zoo run packages --not-equal
+python -m benchmarks.zoo run timm --spread 11 --out TIMES.jsonl
 python -m benchmarks.zoo table
 python -m benchmarks.zoo page
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Collection
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import packages_distributions, version
 from multiprocessing import get_context
@@ -20,7 +21,7 @@ import torch
 from benchmarks.zoo.cases import Build, Case
 from benchmarks.zoo.judge import judged
 from benchmarks.zoo.page import PAGE, page
-from benchmarks.zoo.results import RESULTS, read, table
+from benchmarks.zoo.results import RESULTS, read, spread, table
 from torch import nn
 
 SOURCES = {
@@ -39,6 +40,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--again", action="store_true", help="also those that were tried before")
     parser.add_argument("--not-equal", action="store_true", help="also those that were not equal")
+    parser.add_argument(
+        "--spread", type=int, help="only so many, spread evenly over the times on record"
+    )
     parser.add_argument("--limit-s", type=float, default=180.0, help="for one network")
     asked = parser.parse_args()
     if asked.command == "table":
@@ -49,24 +53,24 @@ def main() -> None:
         done = {} if asked.again else read(asked.out)
         if asked.not_equal:
             done = {key: line for key, line in done.items() if line["state"] == "equal"}
-        run(asked.source, asked.words, asked.out, done, asked.limit_s)
+        names = [
+            name
+            for name in import_module(SOURCES[asked.source]).networks()
+            if not asked.words or any(word in name for word in asked.words)
+        ]
+        if asked.spread:
+            names = spread(read(RESULTS), asked.source, names, asked.spread)
+        run(asked.source, [name for name in names if (asked.source, name) not in done], asked)
 
 
-def run(
-    source: str,
-    words: list[str],
-    out: Path,
-    done: Collection[tuple[str, str]],
-    limit_s: float,
-) -> None:
-    """Try every network that was not tried yet, and keep a line of each."""
+def run(source: str, names: Iterable[str], asked: argparse.Namespace) -> None:
+    """Try each network in turn, and keep a line of each."""
     judged(_first)  # what torch imports and compiles once is here for all processes
-    for name, build in import_module(SOURCES[source]).networks().items():
-        if (source, name) in done or (words and not any(word in name for word in words)):
-            continue
-        line = {"source": source, "name": name, **_apart(build, limit_s)}
+    networks = import_module(SOURCES[source]).networks()
+    for name in names:
+        line = {"source": source, "name": name, **_apart(networks[name], asked.limit_s)}
         line["version"] = _version(source, name)
-        with out.open("a") as file:
+        with asked.out.open("a") as file:
             file.write(json.dumps(line) + "\n")
         print(f"{name:60} {line['state']:12} {str(line.get('why', ''))[:160]}", flush=True)
 

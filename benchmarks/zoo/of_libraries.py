@@ -96,6 +96,22 @@ def _adapted(network: nn.Module) -> nn.Module:
     return peft.get_peft_model(network, config)
 
 
+def _deep() -> Case:
+    """torch's own encoder with 12 layers, whose times the README states."""
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.1, batch_first=True)
+            self.encoder = nn.TransformerEncoder(layer, 12)
+            self.head = nn.Linear(32, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.encoder(x).mean(1))
+
+    return Case(Encoder(), {"x": torch.randn(ROWS, 16, 32)})
+
+
 def _segmenting(name: str) -> Case:
     import segmentation_models_pytorch as smp
 
@@ -130,6 +146,7 @@ _NETWORKS: dict[tuple[str, str], Build] = {
     ("lightning", "LightningModule"): _trained,
     ("peft", "LoRA of BERT"): partial(_read, _adapted),
     ("torch", "DataParallel of BERT"): partial(_read, nn.DataParallel),
+    ("torch", "TransformerEncoder of 12 layers"): _deep,
     **{
         ("segmentation_models_pytorch", name): partial(_segmenting, name)
         for name in ("Unet", "FPN", "DeepLabV3Plus")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import median
 
@@ -30,6 +30,18 @@ def read(out: Path) -> dict[tuple[str, str], Line]:
     lines = out.read_text().splitlines() if out.exists() else []
     found = [json.loads(line) for line in lines]
     return {(line["source"], line["name"]): line for line in found}
+
+
+def spread(lines: Lines, source: str, names: Iterable[str], count: int) -> list[str]:
+    """Of the named networks that were equal those in the middle of `count` equal parts, by time."""
+    times = {
+        name: float(str(line.get("export_processor_s", line["export_s"])))
+        for name in names
+        if (line := lines.get((source, name))) and line["state"] == "equal"
+    }
+    ordered = sorted(times, key=lambda name: (times[name], name))
+    count = min(count, len(ordered))
+    return [ordered[int((part + 0.5) * len(ordered) / count)] for part in range(count)]
 
 
 def state_of(line: Line) -> str:
