@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,9 @@ class Served:
 
 
 @contextmanager
-def perceptron_server(folder: Path, code: Path) -> Iterator[Served]:
+def perceptron_server(
+    folder: Path, code: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[Served]:
     bundle = _bundle(folder / "mlp.dubito")
     process = subprocess.Popen(
         [sys.executable, "-m", "dubito", "serve", "--port", "0"],
@@ -54,6 +56,7 @@ def perceptron_server(folder: Path, code: Path) -> Iterator[Served]:
             "PYTHONPATH": os.pathsep.join(str(code / part) for part in ("service", "models")),
             "OMP_NUM_THREADS": "1",
             "DUBITO_DATA_DIR": str(folder / "data"),
+            **(settings or {}),
         },
     )
     try:

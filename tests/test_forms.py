@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from dubito.engine import Engine, Sampling
 from dubito.engine.choice import options, timed
 from dubito.engine.draws.masks import draw
-from dubito.engine.forms import Linear, Skipped, Thinned
+from dubito.engine.forms import Linear, Skipped, Thinned, thinned
 from dubito.engine.kernels.rates import Rates, rates
-from dubito.engine.running.fold import Form
+from dubito.engine.running.fold import Form, Packs
 from dubito.engine.running.options import FormTiming, Option, in_use
 from dubito.engine.running.passes import BUDGET_PARTS
 from dubito_nn import Bundle, ExportError, export
@@ -87,7 +87,7 @@ def with_forms(
     if is_stacked:
         forms = tuple(replace(form, is_stacked=True) for form in forms if isinstance(form, Thinned))
     with torch.no_grad():
-        trial = replace(pieces, forced=forms, packs={})
+        trial = replace(pieces, forced=forms, packs=Packs(is_kept=True))
         samples = range(sampling.num_samples)
         tiles = trial.tiles(read, sampling, None)
         return torch.cat([torch.cat(list(tile.passes(samples))) for tile in tiles], dim=1)
@@ -99,9 +99,11 @@ def with_forms(
     rate=st.sampled_from([0.05, 0.3, 0.5, 0.9]),
     name=st.sampled_from(sorted(POINTWISE)),
     bias=st.booleans(),
-    rows=st.integers(1, 9),
+    rows=st.integers(1, 9) | st.just(65),
+    samples=st.integers(2, 19),
     is_stacked=st.booleans(),
-    seed=st.integers(0, 2**63 - 1),
+    is_kept=st.booleans(),
+    seed=st.integers(0, 2**63 - 2),
 )
 def test_thinned_layers_answer_as_dense_masked_ones(
     tmp_path_factory: pytest.TempPathFactory,
@@ -110,7 +112,9 @@ def test_thinned_layers_answer_as_dense_masked_ones(
     name: str,
     bias: bool,
     rows: int,
+    samples: int,
     is_stacked: bool,
+    is_kept: bool,
     seed: int,
 ) -> None:
     layers: list[nn.Module] = []
@@ -118,8 +122,9 @@ def test_thinned_layers_answer_as_dense_masked_ones(
         layers += [nn.Linear(into, out, bias=bias), POINTWISE[name](), nn.Dropout(rate)]
     network = nn.Sequential(*layers, nn.Linear(widths[-1], 3))
     bundle = drawn(network, (5,), tmp_path_factory.mktemp("thinned"))
-    inputs, sampling = torch.randn(rows, 5), Sampling(6, seed)
-    got = with_forms(Engine.load(bundle), inputs, sampling, Thinned, is_stacked=is_stacked)
+    inputs, sampling = torch.randn(rows, 5), Sampling(samples, seed)
+    engine = Engine.load(bundle, seed=seed if is_kept else seed + 1)
+    got = with_forms(engine, inputs, sampling, Thinned, is_stacked=is_stacked)
     torch.testing.assert_close(got, reference(bundle, inputs, sampling), atol=1e-4, rtol=1e-4)
 
 
@@ -393,11 +398,28 @@ def test_weights_gathered_for_the_own_seed_are_kept_and_for_another_are_not(
     engine = Engine.load(wide, num_samples=4, seed=1)
     read = engine.read_inputs(torch.randn(3, 8))
     pieces = engine.pieces("shared", read)
-    trial = replace(pieces, forced=tuple(option.form for option in pieces.options), packs={})
-    for seed, kept in ((2, 0), (1, 4)):
+    trial = replace(
+        pieces, forced=tuple(option.form for option in pieces.options), packs=Packs(is_kept=True)
+    )
+    for seed, is_kept in ((2, False), (1, True)):
         for tile in trial.tiles(read, Sampling(4, seed), None):
             torch.cat(list(tile.passes(range(4))))
-        assert len(trial.packs) == kept
+        assert bool(trial.packs) == is_kept
+
+
+def test_few_rows_take_groups_of_samples_whose_weights_are_gathered_once(
+    wide: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thinned, "has_fast_onednn", lambda: False)
+    engine = Engine.load(wide, num_samples=20, timing_limit_s=0)
+    pieces = engine.pieces("shared", engine.read_inputs(torch.randn(1, 8)))
+    (option,) = pieces.options
+    trial = replace(pieces, forced=(option.form,), packs=Packs(is_kept=True))
+    for rows, samples, kept in ((1, 20, 3), (64, 20, 3), (9, 16, 3), (9, 12, 4), (65, 20, 24)):
+        read = engine.read_inputs(torch.randn(rows, 8))
+        for tile in trial.tiles(read, Sampling(samples), None):
+            torch.cat(list(tile.passes(range(samples))))
+        assert len(trial.packs) == kept, (rows, samples)
 
 
 def test_a_device_is_measured_once_and_is_faster_than_nothing() -> None:

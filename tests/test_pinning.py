@@ -78,7 +78,7 @@ def test_a_pinned_engine_keeps_the_weights_that_its_forms_gather_for_any_seed(
     read = engine.read_inputs(ROWS)
     fixed = pinned(engine, read, sampling, FormChoice((0,), 1.0))
     found = fixed.predict(read, sampling=sampling)
-    assert len(fixed.pieces("shared", read).packs) == 8
+    assert fixed.pieces("shared", read).packs
     assert not engine.pieces("shared", read).packs
     free = engine.predict(read, sampling=sampling)
     np.testing.assert_allclose(found.mean, free.mean, rtol=1e-4, atol=1e-6)

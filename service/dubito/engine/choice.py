@@ -21,7 +21,7 @@ from dubito.engine.findings import Timings
 from dubito.engine.forms import About, Linear, Skipped, Thinned, branches, chains, linear_maps
 from dubito.engine.kernels.rates import Rates, seconds_of
 from dubito.engine.running.execution import Execution
-from dubito.engine.running.fold import Form, as_tensor
+from dubito.engine.running.fold import Form, Packs, as_tensor
 from dubito.engine.running.options import FormTiming, Option
 from dubito.engine.running.passes import CPU_CHUNK_BYTES, Passes
 
@@ -205,7 +205,10 @@ def _best_share(
     is_near = count * _TRIED_ROWS * row_bytes < CPU_CHUNK_BYTES
     if passes.execution.device.type != "cpu" or is_near:
         return 1.0
-    trials = {share: replace(passes, chunk_share=share, packs={}) for share in (1.0, *_CHUNKS)}
+    trials = {
+        share: replace(passes, chunk_share=share, packs=Packs(is_kept=True))
+        for share in (1.0, *_CHUNKS)
+    }
     some = replace(sampling, num_samples=count)
     least: dict[float, float] = {}
     for turn in range(_TURNS):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dubito.engine.calling.sampling import Sampling
 from dubito.engine.engine import Engine
+from dubito.engine.running.fold import Packs
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def pinned(
     fixed = replace(
         passes,
         key=sampling.key,
-        packs={},
+        packs=Packs(is_kept=True),
         forced=forms,
         chunk_share=choice.chunk_share,
         first=first,

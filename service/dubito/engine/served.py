@@ -11,11 +11,11 @@ from dataclasses import replace
 
 import torch
 
-from dubito.engine.calling.sampling import Sampling
+from dubito.engine.calling.sampling import Key, Sampling
 from dubito.engine.engine import Engine
 from dubito.engine.kernels.precision import running
 from dubito.engine.proof import is_same
-from dubito.engine.running.fold import Form
+from dubito.engine.running.fold import Form, Packs
 from dubito.errors import BundleRefusedError
 from dubito_nn import Bundle
 
@@ -40,8 +40,8 @@ def check_served(bundle: Bundle) -> None:
     rows = engine.made_up_rows()
     passes = engine.pieces("shared", rows)
 
-    def run(*forms: Form) -> torch.Tensor:
-        trial = replace(passes, forced=forms, packs={})
+    def run(*forms: Form, key: Key | None = passes.key) -> torch.Tensor:
+        trial = replace(passes, forced=forms, packs=Packs(is_kept=True), key=key)
         tiles = trial.tiles(rows, sampling, None)
         chunks = [torch.cat(list(tile.passes(range(_SAMPLES)))) for tile in tiles]
         return torch.cat(chunks, dim=1)
@@ -52,7 +52,8 @@ def check_served(bundle: Bundle) -> None:
             assert dense is not None
             name = type(option.form).__name__
             try:
-                is_right = is_same(run(option.form), dense)
+                keys = (passes.key, None) if option.packed_bytes else (None,)
+                is_right = all(is_same(run(option.form, key=key), dense) for key in keys)
             except RuntimeError as error:
                 raise BundleRefusedError(_FAULT.format(name, f"does not run: {error}")) from error
             if not is_right:

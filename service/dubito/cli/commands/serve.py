@@ -31,6 +31,8 @@ from dubito.settings import Settings
 
 _COMPILING_IS_TOLD_AFTER_S = 3.0
 _OTHER_FILES = 512  # beside connections: the database, bundles, pools
+_SWITCH_S = 1e-4  # after which a thread that has Python gives it to one that waits
+_COLLECTED_AFTER = (5_000, 10, 10)  # objects, and collections of the generation before
 IMPORTED_LATE = (
     *("scipy.optimize", "scipy.stats", "sklearn.cluster", "sklearn.covariance"),
     *("sklearn.isotonic", "sklearn.metrics"),
@@ -199,6 +201,7 @@ def _serve(settings: Settings, listening: socket.socket) -> None:
     _compile_loops()
     messages().print(f"Dubito serves on {listens} (page: /, docs: /docs); Ctrl-C ends it")
     _set_modules_aside()
+    _favour_the_device()
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
     url = f"{scheme}://{everywhere.get(address, shown)}:{bound_port}"
     with announced(settings.data_dir, url):
@@ -258,6 +261,16 @@ def _set_modules_aside() -> None:
         import_module(module)
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_COLLECTED_AFTER)
+
+
+def _favour_the_device() -> None:
+    """Let a thread that waits for Python have it soon: of all it is the device's that counts most.
+
+    Requests are read and written by one thread, predictions computed by another. What computes
+    asks for Python again after each call of torch, and by Python's own setting may wait for 5 ms.
+    """
+    sys.setswitchinterval(_SWITCH_S)
 
 
 def bind(host: str, port: int, chosen_by: str = "--port") -> socket.socket:

@@ -62,6 +62,7 @@ class Linear:
     """
 
     wants_all_samples: ClassVar[bool] = True
+    group_size: ClassVar[int] = 1
 
     source: str
     mask: str

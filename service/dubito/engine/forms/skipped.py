@@ -61,6 +61,7 @@ class Skipped:
     """
 
     wants_all_samples: ClassVar[bool] = False
+    group_size: ClassVar[int] = 1
 
     around: str
     mask: str

@@ -1,10 +1,11 @@
-"""The thinned form of all samples of a chunk in one batched product.
+"""The thinned form of several samples in one batched product.
 
-Its job: where calling a kernel costs more than what it computes, as on a GPU, gather the weights of
-every sample into one tensor. Samples keep different numbers of units; the shorter ones are filled
-up with units that they drop, whose mask is 0 and which therefore add nothing.
+Its job: where calling a kernel costs more than what it computes, as on a GPU, or of few rows on a
+CPU, gather the weights of the samples into one tensor. Samples keep different numbers of units; the
+shorter ones are filled up with units that they drop, whose mask is 0 and which therefore add
+nothing.
 
-Dimensions: T samples of the chunk, B rows, F units, K kept ones of the sample that keeps most.
+Dimensions: T samples, B rows, F units, K kept ones of the sample that keeps most.
 """
 
 from __future__ import annotations
@@ -53,31 +54,27 @@ class Stack:
         for at, layer in enumerate(layers):
             weight_GF, bias_G = weights_of(layer.linear, static)
             rows_TK = index_of[at + 1] if at + 1 < len(index_of) else None
-            columns_TK, mask_TF = index_of[at], masks_TF[at]
-            weight_TGF = weight_GF.expand(samples, -1, -1)
-            if rows_TK is not None:
-                weight_TGF = weight_GF[rows_TK]
-                bias_G = None if bias_G is None else bias_G[rows_TK].unsqueeze(1)
-            if columns_TK is not None and mask_TF is not None:
-                index_TGK = columns_TK.unsqueeze(1).expand(-1, weight_TGF.shape[1], -1)
-                scale_T1K = mask_TF.gather(1, columns_TK).unsqueeze(1)
-                weight_TGF = weight_TGF.gather(2, index_TGK) * scale_T1K
-            made.append((weight_TGF.transpose(1, 2).contiguous(), bias_G))
+            weight_TFG = _gathered(weight_GF.t(), samples, index_of[at], rows_TK, masks_TF[at])
+            if bias_G is not None and rows_TK is not None:
+                bias_G = bias_G[rows_TK].unsqueeze(1)
+            made.append((weight_TFG, bias_G))
         return cls(index_of[0], tuple(made))
 
-    def run(self, source: str, layers: Sequence[Layer], fold: Fold) -> Tensor:
+    def run(self, source: str, layers: Sequence[Layer], fold: Fold, positions: range) -> Tensor:
         """The chain's output, (samples · rows, F').
 
         Args:
             source: name of the value that enters.
             layers: of the chain.
-            fold: of the samples whose weights these are.
+            fold: of a chunk with the samples whose weights these are.
+            positions: of those samples in it.
         """
-        samples, rows = len(fold.chunk.samples), len(fold.chunk.rows)
+        rows = len(fold.chunk.rows)
         if source in fold.of_rows:
-            units = as_tensor(fold.of_rows[source]).expand(samples, -1, -1)
+            units = as_tensor(fold.of_rows[source]).expand(len(positions), -1, -1)
         else:
-            units = unfolded(as_tensor(fold.value(source)), 0, (samples, rows))
+            whole = unfolded(as_tensor(fold.value(source)), 0, (len(fold.chunk.samples), rows))
+            units = whole[positions.start : positions.stop]
         if self.input_units is not None:
             units = units.gather(2, self.input_units.unsqueeze(1).expand(-1, rows, -1))
         for layer, (weight_TKG, bias) in zip(layers, self.layers, strict=True):
@@ -85,6 +82,32 @@ class Stack:
             for node in layer.pointwise:
                 units = apply(node, units, fold)
         return units.flatten(0, 1)
+
+
+def _gathered(
+    weight_FG: Tensor,
+    samples: int,
+    into_TK: Tensor | None,
+    out_of_TK: Tensor | None,
+    mask_TF: Tensor | None,
+) -> Tensor:
+    """What every sample keeps of a weight, times the mask, (T, K, K')."""
+    if weight_FG.device.type != "cpu":
+        weight_TFG = weight_FG.expand(samples, -1, -1)
+        if into_TK is not None and mask_TF is not None:
+            weight_TFG = weight_FG[into_TK] * mask_TF.gather(1, into_TK).unsqueeze(2)
+        if out_of_TK is not None:
+            index_TFK = out_of_TK.unsqueeze(1).expand(-1, weight_TFG.shape[1], -1)
+            weight_TFG = weight_TFG.gather(2, index_TFK)
+        return weight_TFG.contiguous()
+    ordered_FG = weight_FG.contiguous()  # a CPU copies whole rows far faster than single numbers
+    kept = []
+    for t in range(samples):
+        part = ordered_FG
+        if into_TK is not None and mask_TF is not None:
+            part = part.index_select(0, into_TK[t]).mul_(mask_TF[t, into_TK[t]].unsqueeze(1))
+        kept.append(part if out_of_TK is None else part.index_select(1, out_of_TK[t]))
+    return torch.stack(kept)
 
 
 def _kept_units(mask_TF: Tensor) -> Tensor:

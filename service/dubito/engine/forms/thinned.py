@@ -6,9 +6,12 @@ Its job: with ω_t known, a chain `mask, linear, pointwise, mask, linear, ...` i
     y = W₂[:, K₂]·m₂[K₂] f(W₁[K₂, K₁]·m₁[K₁] h[K₁] + b₁[K₂]) + b₂        K: the units with m ≠ 0
 
 At rate p a layer between two masks takes (1-p)² of the multiply-adds. The weights of every sample
-are gathered once per seed and kept. A CPU takes one sample after the other, each with as many units
-as it keeps; other devices take all of a chunk at once (`stacked.py`). On a CPU units are rows and
-rows are columns, W·h and not h·Wᵀ: kept units then lie together, and MKL is faster that way round.
+are gathered once per seed and kept. Other devices than a CPU take all samples of a chunk at once
+(`stacked.py`). A CPU takes a few of them at once where rows are few and the weights stay for later
+calls: a product of one sample is then so short that calls count, and so does what each of them may
+wait until another thread gives Python away. Else it takes one sample after the other, each with as
+many units as it keeps; units are rows and rows are columns, W·h and not h·Wᵀ: kept units then lie
+together, and MKL is faster that way round.
 
 Dimensions: B rows, F units, K kept ones.
 
@@ -43,6 +46,8 @@ from dubito.engine.planning.plan import Plan
 from dubito.engine.running.fold import Fold, as_tensor
 from dubito_nn.program import Node, Ref
 
+_GROUPED_ROWS = 64  # up to which products of several samples at once are no slower
+
 
 @dataclass(frozen=True)
 class PackedWeights:
@@ -68,6 +73,7 @@ class Thinned:
     """
 
     wants_all_samples: ClassVar[bool] = False
+    group_size: ClassVar[int] = 8
 
     source: str
     layers: tuple[Layer, ...]
@@ -150,10 +156,16 @@ class Thinned:
 
     def run(self, fold: Fold) -> Tensor:
         """The chain's output, (samples · rows, F)."""
+        count = len(fold.chunk.samples)
         if self.is_stacked:
-            return self._together(fold)
+            return self._together(fold, range(count))
         if has_fast_onednn():
             return torch.cat([self._rows_first(sample, fold) for sample in self._samples(fold)])
+        is_grouped = fold.packs.is_kept and self._starts_group(fold.chunk.samples)
+        if is_grouped and len(fold.chunk.rows) <= _GROUPED_ROWS:
+            starts = range(0, count, self.group_size)
+            groups = [range(start, min(start + self.group_size, count)) for start in starts]
+            return torch.cat([self._together(fold, group) for group in groups])
         shared = None
         if self.source in fold.of_rows:
             shared = as_tensor(fold.of_rows[self.source]).t().contiguous()
@@ -166,6 +178,11 @@ class Thinned:
             made[position] = result_GB
         assert made is not None
         return made.mT.flatten(0, 1)
+
+    def _starts_group(self, samples: Sequence[int]) -> bool:
+        """Whether these are groups of neighbours, whole but for the last: so few are ever kept."""
+        is_whole = samples[-1] - samples[0] + 1 == len(samples)
+        return is_whole and samples[0] % self.group_size == 0
 
     def _units_first(self, units_FB: Tensor, packed: PackedWeights, fold: Fold) -> Tensor:
         """The chain's output in one sample, (F', B)."""
@@ -192,16 +209,24 @@ class Thinned:
                 units = apply(node, units, fold)
         return units
 
-    def _together(self, fold: Fold) -> Tensor:
-        """The chain's output of all samples at once, where a call costs more than its numbers."""
-        key = (self, tuple(fold.chunk.samples))
+    def _together(self, fold: Fold, positions: range) -> Tensor:
+        """The chain's output of several samples at once, where a call costs more than its numbers.
+
+        Args:
+            fold: of the chunk.
+            positions: of neighbouring samples in it.
+        """
+        at = slice(positions.start, positions.stop)
+        key = (self, tuple(fold.chunk.samples[at]))
         stack = fold.packs.get(key)
         if not isinstance(stack, Stack):
             names = [layer.mask for layer in self.layers]
-            masks = [None if name is None else fold.of_samples[name] for name in names]
+            masks = [
+                None if name is None else as_tensor(fold.of_samples[name])[at] for name in names
+            ]
             stack = Stack.of(self.layers, masks, fold.static)
             fold.packs[key] = stack
-        return stack.run(self.source, self.layers, fold)
+        return stack.run(self.source, self.layers, fold, positions)
 
 
 def chains(nodes: Sequence[Node], plan: Plan, layouts: Layouts, output: str) -> list[Thinned]:

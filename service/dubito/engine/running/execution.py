@@ -122,7 +122,7 @@ class Execution:
             static=self.static,
             of_rows=before,
             of_samples=self.of_samples(samples, key),
-            packs={} if packs is None else packs,
+            packs=Packs() if packs is None else packs,
             compute=self.compute,
         )
         folded = fold.run(self._steps_with(forms))

@@ -61,11 +61,26 @@ class Form(Protocol):
     def wants_all_samples(self) -> bool:
         """Whether it does work per row that all its samples should share."""
 
+    @property
+    def group_size(self) -> int:
+        """Of how many samples a chunk should hold a multiple."""
+
     def run(self, fold: Fold) -> Tensor:
         """Return the last node's value, in folded form."""
 
 
-Packs: TypeAlias = "dict[tuple[Form, int | tuple[int, ...]], object]"
+class Packs(dict["tuple[Form, int | tuple[int, ...]]", object]):
+    """Weights gathered for forms, by form and sample.
+
+    Args:
+        is_kept: for later calls too, so that what gathering costs is paid once.
+    """
+
+    def __init__(self, *, is_kept: bool = False) -> None:
+        super().__init__()
+        self.is_kept = is_kept
+
+
 Step: TypeAlias = "Node | Form"
 
 
@@ -116,7 +131,7 @@ class Fold:
     static: Mapping[str, Value]
     of_rows: Mapping[str, Value]
     of_samples: Mapping[str, Value]
-    packs: Packs = field(default_factory=dict)
+    packs: Packs = field(default_factory=Packs)
     values: Values = field(default_factory=dict)
     compute: Compute = compute
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -160,7 +160,7 @@ class Passes:
     key: Key | None = None
     options: Sequence[Option] = ()
     forced: tuple[Form, ...] | None = None
-    packs: Packs = field(default_factory=dict)
+    packs: Packs = field(default_factory=partial(Packs, is_kept=True))
     chunk_share: float = 1.0
     first: int = 0
     sum_bytes: tuple[int, int] = (0, 0)
@@ -182,7 +182,7 @@ class Passes:
         """
         total, key = next(iter(rows.values())).shape[0], sampling.key
         pieces = self._pieces(total, sampling)
-        packs = self.packs if key == self.key else {}
+        packs = self.packs if key == self.key else Packs()
         for block in _cut(total, pieces.block_rows):
             inputs = self._on_device(rows, block)
             whole = Tile(
@@ -301,7 +301,10 @@ class Passes:
         if plan.one_at_a_time:
             return (1 if sampling.masks == "independent" else most), 1
         rows = math.ceil(total / math.ceil(total / most))  # tiles of about equal size
-        return rows, max(1, folded // rows)
+        at_once, group = max(1, folded // rows), max((form.group_size for form in forms), default=1)
+        if group < at_once < sampling.num_samples:
+            at_once -= at_once % group
+        return rows, at_once
 
     def _summed_rows(self, num_samples: int) -> int:
         """How many rows of a tile are summed at once, on a processor.
