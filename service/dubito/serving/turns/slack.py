@@ -18,7 +18,7 @@ from dubito.serving.turns.job import Clock
 SHORT = 0.05
 """The shortest of short lines, as a part of the longest."""
 
-_SHORT_JOBS = 5  # a line of so many jobs is short, however long they take
+_SHORT_JOBS = 8  # a line of so many jobs is short, however long they take
 _SPENT, _EARNED = 0.5, 1.0  # seconds a second
 
 
