@@ -18,12 +18,13 @@ from torch.export import ExportedProgram
 
 from dubito_nn.advice import advise
 from dubito_nn.bundle import Bundle, bundle_bytes, load_bundle
-from dubito_nn.capturing.capture import Captured, Mode, capture, unwrapped
+from dubito_nn.capturing.capture import Captured, Mode, capture
 from dubito_nn.capturing.declared import Declared, Scale, class_names, read_levels, read_scale
 from dubito_nn.capturing.example import Example, FreeDims, read_example
 from dubito_nn.capturing.explain import explain
 from dubito_nn.capturing.inject import inject_dropout
 from dubito_nn.capturing.isolation import isolated
+from dubito_nn.capturing.unwrapped import unwrapped
 from dubito_nn.errors import BundleError, ExportError
 from dubito_nn.lifting.evaluated import evaluated as evaluated_of
 from dubito_nn.lifting.lift import Lifted, lift

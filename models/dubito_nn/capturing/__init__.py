@@ -5,6 +5,7 @@ Flow: what the caller declares, the example → the module with one output selec
 
 declared     what the caller says of the output
 example      the rows that all is recorded and proved with
+unwrapped    the network inside of what a library put around it
 selected     the network with one output picked
 inject       dropout put where a network has none
 isolation    what is the process's own stays as it is

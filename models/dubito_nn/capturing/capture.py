@@ -10,7 +10,6 @@ evaluation mode: an evaluation-mode trace would lose the dropout inside fused at
 
 from __future__ import annotations
 
-import copy
 import io
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.utils._pytree import tree_leaves
 
 from dubito_nn.capturing.branching.deciding import Deciding
 from dubito_nn.capturing.branching.merging import merged
@@ -37,6 +35,7 @@ from dubito_nn.capturing.opaque import WholeRecurrence
 from dubito_nn.capturing.paths import WHOLE
 from dubito_nn.capturing.respelled import Respelled, moved_nowhere, sampled_by_rows
 from dubito_nn.capturing.selected import Selected
+from dubito_nn.capturing.unwrapped import private_copy
 from dubito_nn.errors import ExportError
 
 Mode = Literal["sampling", "evaluation"]
@@ -291,57 +290,6 @@ def capture(
         features=features,
     )
     return Captured(selected, inputs)
-
-
-def private_copy(network: nn.Module) -> nn.Module:
-    """A copy on the CPU.
-
-    Raises:
-        ExportError: where it cannot be copied.
-    """
-    computed = [
-        value
-        for module in network.modules()
-        for value in tree_leaves(list(vars(module).values()))
-        if isinstance(value, Tensor) and not value.is_leaf
-    ]  # such as a weight under weight_norm, a neuron's state, a cache: deepcopy refuses them
-    try:
-        return copy.deepcopy(network, {id(value): value.detach() for value in computed}).cpu()
-    except Exception as error:
-        raise ExportError(
-            f"the network cannot be copied ({type(error).__name__}: {reason(error)}): keep only"
-            " modules, tensors and plain values as its attributes"
-        ) from error
-
-
-def unwrapped(network: nn.Module) -> nn.Module:
-    """The network inside `torch.compile` and data parallelism.
-
-    Raises:
-        ExportError: where it is no network that can be traced.
-    """
-    if not isinstance(network, nn.Module):
-        raise ExportError(
-            f"expects a torch.nn.Module, got {type(network).__name__}: pass the trained module"
-        )
-    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    inner = network.module if isinstance(network, parallel) else None
-    inner = inner or getattr(network, "_orig_mod", None)
-    if isinstance(inner, nn.Module):
-        return unwrapped(inner)
-    for name, module in network.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            where = f"module `{name}`" if name else "the network"
-            raise ExportError(
-                f"{where} is a TorchScript module, whose code cannot be traced again: export with"
-                " the nn.Module it was made from"
-            )
-        if ".quantized." in type(module).__module__:
-            raise ExportError(
-                f"module `{name or WHOLE}` is quantised, and its packed integer weights are no part"
-                " of a graph: export the floating-point network that it was made from"
-            )
-    return network
 
 
 def set_mode(module: nn.Module, mode: Mode) -> None:

@@ -7,7 +7,7 @@ import re
 from dubito_nn.capturing.example import BATCH
 
 _DATA_DEPENDENT = re.compile(r"data[- ]dependent|aten\._local_scalar_dense", re.IGNORECASE)
-
+_ONLY = re.compile(r"specialized it to be a constant \((\d+)\)")
 
 SKIPPED = (
     "Where a library skips layers or hides input by a drawn number, its configuration can turn that"
@@ -27,12 +27,14 @@ def explain(error: Exception, running: list[str]) -> str:
         )
     if _DATA_DEPENDENT.search(text) or "DataDependent" in type(error).__name__:
         return explain_values(where) + said
+    only = _ONLY.search(text)
+    fixed = f" As recorded it holds for {only[1]} of them." if only else said
     if is_about_rows(error):
-        return explain_rows(where) + said
+        return explain_rows(where) + fixed
     if _violates(text):
         return (
             f"{where} does not work for every size of a free dimension: take sizes from x.shape in"
-            f" forward(), or leave that axis out of free_dims.{said}"
+            f" forward(), or leave that axis out of free_dims.{fixed}"
         )
     return (
         f"{where} cannot be recorded as a graph: {type(error).__name__}: {reason(error)}."

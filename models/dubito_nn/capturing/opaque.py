@@ -64,6 +64,15 @@ _REFUSED: dict[object, str] = {
         " derivative out with torch operators"
     ),
 }
+_OWN_GENERATOR = (
+    "draws with a torch.Generator of its own, whose numbers a graph cannot hold: leave out"
+    " `generator` in forward()"
+)
+_FREE_PERMUTATION = (
+    "draws a permutation (torch.randperm) of as many places as an axis has whose size is free. Of"
+    " rows it mixes them, so that an answer depends on batch-mates: shuffle and mix in the training"
+    " loop. Of another axis: leave that axis out of free_dims"
+)
 
 
 class WholeRecurrence(TorchFunctionMode):
@@ -91,6 +100,10 @@ class WholeRecurrence(TorchFunctionMode):
         """
         name = getattr(func, "__name__", "")
         why = _REFUSED.get(func, _REFUSED.get(name))
+        if why is None and (kwargs or {}).get("generator") is not None:
+            why = _OWN_GENERATOR
+        if why is None and name == "randperm" and args and isinstance(args[0], torch.SymInt):
+            why = _FREE_PERMUTATION
         if why is not None:
             where = f"module `{self._running[-1]}`" if self._running else "the network"
             raise ExportError(f"{where} {why}")

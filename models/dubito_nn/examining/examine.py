@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from dubito_nn.advice import TEXTS
 from dubito_nn.advice.texts import VERY_HIGH_RATE
-from dubito_nn.capturing.capture import private_copy, unwrapped
 from dubito_nn.capturing.example import Example, read_example
 from dubito_nn.capturing.explain import reason
+from dubito_nn.capturing.unwrapped import private_copy, unwrapped
 from dubito_nn.errors import ExportError
 from dubito_nn.examining.examined import Examination, Finding, Operation, Switch
 from dubito_nn.examining.findings import findings

@@ -217,8 +217,11 @@ class Lifter:
         plain = key.removeprefix(PREFIX)
         if node.name in self.folding.constants:
             plain = f"constant.{'sampling' if self.draw else 'point'}.{plain}"
-        self.weights[plain] = self.folding.held[key].detach()
+        held = self.folding.held[key].detach()
+        self.weights[plain] = _real(held)
         self.nodes.append(Node(node.name, "weight", (plain,)))
+        if held.is_complex():
+            self.names[node] = self._of_pairs(Ref(node.name)).name
 
     def _learn_symbols(self, name: str, value: Tensor) -> None:
         for axis, meaning in {0: BATCH, **self.captured.inputs.free_dims.get(name, {})}.items():
@@ -294,7 +297,7 @@ class Lifter:
         """A tensor that was computed at export, as a constant of the graph."""
         value = self.captured.interned(value)
         key = f"constant.{'sampling' if self.draw else 'point'}.{name}"
-        self.weights[key] = torch.view_as_real(value) if value.is_complex() else value
+        self.weights[key] = _real(value)
         kept = self.emit("weight", key)
         return self._of_pairs(kept) if value.is_complex() else kept
 
@@ -368,6 +371,11 @@ def _value(node: fx.Node) -> Tensor:
     value = value[0] if isinstance(value, (tuple, list)) else value
     assert isinstance(value, Tensor)
     return value
+
+
+def _real(weight: Tensor) -> Tensor:
+    """As bundles hold it: complex numbers as pairs along a last axis."""
+    return torch.view_as_real(weight.resolve_conj()) if weight.is_complex() else weight
 
 
 def _is_complex(node: object) -> bool:
