@@ -20,7 +20,7 @@ from dubito.settings import Settings
 
 from .conftest import CLASSES, NUM_FEATURES, Bundles
 from .http import upload
-from .processes import serving
+from .processes import ServerProcess, serving
 from .s3 import S3
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres]
@@ -33,15 +33,26 @@ NUM_UPLOADS = 60
 
 
 class Pair:
-    """Clients of two servers, and the registry that they share, whose database has that URL."""
+    """Clients of two servers, what these write, and the registry that they share."""
 
     def __init__(
-        self, clients: list[httpx.Client], url: str, database: Database, objects: Objects
+        self,
+        clients: list[httpx.Client],
+        servers: list[ServerProcess],
+        url: str,
+        database: Database,
+        objects: Objects,
     ) -> None:
         self.first, self.second = clients
+        self._servers = servers
         self.url = url
         self.database = database
         self.objects = objects
+
+    @property
+    def written(self) -> str:
+        """What the servers have written so far."""
+        return "".join(line for server in self._servers for line in server.lines)
 
 
 @pytest.fixture
@@ -64,7 +75,7 @@ def pair(postgres_url: str, s3: S3, tmp_path: Path) -> Iterator[Pair]:
         ]
         for client in clients:
             client.get("/health/ready").raise_for_status()
-        yield Pair(clients, postgres_url, database, objects)
+        yield Pair(clients, servers, postgres_url, database, objects)
 
 
 def _seen_after_s(is_seen: Callable[[], bool]) -> float:
@@ -146,7 +157,7 @@ def test_uploads_at_once_through_two_servers_get_a_number_each(
     def send(place: int) -> int:
         client = (pair.first, pair.second)[place % 2]
         reply = upload(client, "animals", paths[place // 2 % 2])
-        assert reply.status_code == 201, reply.text
+        assert reply.status_code == 201, f"{reply.text}\n{pair.written}"
         number: int = reply.json()["version"]
         return number
 
