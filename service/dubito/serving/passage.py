@@ -2,6 +2,7 @@
 
 They take turns at one interpreter, so all of them together are measured as one that does one thing
 after the other: while something is being done, the time from one end to the next is what one takes.
+The first few say nothing, since they make ready what all others use.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dubito.serving.turns.job import Clock
 
 _PAST = 0.99  # weight of the past at every end: many end at once, then none for a while
+_FIRST, _FEW = 3, 4  # ends that say nothing, and those after which a mean is one
 _LONGEST_S = 1.0  # between two ends, that counts: beyond it the machine stood still
 
 
@@ -28,12 +30,12 @@ class Passage:
         self._lock = threading.Lock()
         self._count = 0
         self._since_s = 0.0  # the last end, or the beginning where nothing was being done
-        self._seconds = self._ends = 0.0  # of late
+        self._seconds, self._ends = 0.0, -float(_FIRST)  # of late
 
     @property
     def ahead_s(self) -> float:
-        """Seconds until all that has begun is done."""
-        return self._count * self._seconds / self._ends if self._ends else 0.0
+        """Seconds until all that has begun is done; 0 where too few were to tell."""
+        return self._count * self._seconds / self._ends if self._ends >= _FEW - 1 else 0.0
 
     @contextmanager
     def passing(self) -> Iterator[None]:
@@ -49,5 +51,8 @@ class Passage:
                 now_s = self._clock()
                 self._count -= 1
                 took_s, self._since_s = min(now_s - self._since_s, _LONGEST_S), now_s
-                self._seconds = _PAST * self._seconds + took_s
-                self._ends = _PAST * self._ends + 1.0
+                if self._ends < 0.0:
+                    self._ends += 1.0
+                else:
+                    self._seconds = _PAST * self._seconds + took_s
+                    self._ends = _PAST * self._ends + 1.0
