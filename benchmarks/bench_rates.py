@@ -10,7 +10,8 @@ they share with wrk, whose share is stated. Every client keeps a connection, sen
 * binary (`.npy`), one row, and 64 rows from 4 clients: against what the engine computes in this
   process, in calls of as many rows as there are clients, or of 64.
 
-A figure is the median of the turns; a latency is what wrk states.
+Who is not asked stands still meanwhile (SIGSTOP), since LitServe's processes look for work all the
+time. A figure is the median of the turns; a latency is what wrk states.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import re
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -71,6 +74,7 @@ class Asked:
     clients: int
     url: str
     script: Path
+    pids: tuple[int, ...]
 
 
 def main() -> None:
@@ -88,19 +92,20 @@ def main() -> None:
             "binary, 64 rows": _script(folder, "npy64", "application/x-npy", _npy, 64),
         }
         asked = {
-            f"Dubito, {kind}, {clients}": Asked(kind, 1, clients, url, scripts[kind])
+            f"Dubito, {kind}, {clients}": Asked(kind, 1, clients, url, scripts[kind], (ours.pid,))
             for kind in ("JSON", "binary")
             for clients in options.clients
         }
-        asked["Dubito, binary, 64 rows, 4"] = Asked(
-            "binary", 64, 4, url, scripts["binary, 64 rows"]
-        )
+        many = scripts["binary, 64 rows"]
+        asked["Dubito, binary, 64 rows, 4"] = Asked("binary", 64, 4, url, many, (ours.pid,))
         if find_spec("litserve"):
             for most in (1, 32):
-                other = stack.enter_context(_lit_server(folder, most))
+                other, pids = stack.enter_context(_lit_server(folder, most))
                 for clients in options.clients:
                     key = f"LitServe, batches up to {most}, {clients}"
-                    asked[key] = Asked("JSON", 1, clients, f"{other}/predict", scripts["JSON"])
+                    asked[key] = Asked(
+                        "JSON", 1, clients, f"{other}/predict", scripts["JSON"], pids
+                    )
         engine = Engine.load(folder / "mlp.dubito", num_samples=SAMPLES)
         result = {
             "engine_rows_per_s": {
@@ -149,7 +154,7 @@ def _script(folder: Path, name: str, kind: str, write: object, rows: int) -> Pat
 
 
 @contextmanager
-def _lit_server(folder: Path, most: int) -> Iterator[str]:
+def _lit_server(folder: Path, most: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -163,7 +168,8 @@ def _lit_server(folder: Path, most: int) -> Iterator[str]:
             while not _answers(client, f"{url}/predict", row):
                 assert process.poll() is None, (folder / f"lit-{most}.log").read_text()
                 time.sleep(0.1)
-        yield url
+        found = subprocess.check_output(["pgrep", "--session", str(process.pid)], text=True)
+        yield url, tuple(map(int, found.split()))
     finally:
         subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)
         process.wait()
@@ -184,7 +190,9 @@ def _in_turns(
     turns: dict[str, list[dict[str, float]]] = {key: [] for key in asked}
     for turn in range(options.turns + 1):
         for key, one in asked.items():
-            found = _asked_by_wrk(one, options.seconds)
+            with _alone(one, asked.values()):
+                _wrk(one, 1)  # who stood still refuses a few until it knows how fast it is again
+                found = _asked_by_wrk(one, options.seconds)
             if turn:  # the first warms up
                 turns[key].append(found)
         print(f"turn {turn} of {options.turns}", file=sys.stderr, flush=True)
@@ -194,21 +202,31 @@ def _in_turns(
     }
 
 
-def _asked_by_wrk(asked: Asked, seconds: int) -> dict[str, float]:
-    began = resource.getrusage(resource.RUSAGE_CHILDREN)
+@contextmanager
+def _alone(asked: Asked, all_asked: Iterable[Asked]) -> Iterator[None]:
+    """While active, the processes of whoever else is asked in turn stand still."""
+    others = {pid for one in all_asked for pid in one.pids} - set(asked.pids)
+    for pid in others:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in others:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _wrk(asked: Asked, seconds: int) -> str:
     command = [
         *("wrk", "--threads", "1", "--connections", str(asked.clients), "--latency"),
-        *(
-            "--duration",
-            f"{seconds}s",
-            "--timeout",
-            "60s",
-            "--script",
-            str(asked.script),
-            asked.url,
-        ),
+        *("--duration", f"{seconds}s", "--timeout", "60s", "--script", str(asked.script)),
+        asked.url,
     ]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _asked_by_wrk(asked: Asked, seconds: int) -> dict[str, float]:
+    began = resource.getrusage(resource.RUSAGE_CHILDREN)
+    said = _wrk(asked, seconds)
     assert "Non-2xx" not in said, said
     assert "Socket errors" not in said, said
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
