@@ -87,6 +87,63 @@ class Moving(nn.Module):
         return self.dropout(self.inner.to(x.device, x.dtype)(x))
 
 
+class Looking(nn.Module):
+    """A scale that is read as a number, and a part of which no gradient is wanted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.dropout = nn.Linear(4, 3), nn.Dropout(0.3)
+        self.register_buffer("scale", torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            size = x.abs().sum(1, keepdim=True) + 1
+        if self.scale > 1:
+            x = x / size
+        return self.dropout(self.inner(x)) * float(self.scale)
+
+
+class DroppingAside(nn.Module):
+    """Dropout where no gradient is wanted, which a recording holds as a part of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.dropout = nn.Linear(4, 3), nn.Dropout(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            dropped = self.dropout(x * 1.5)
+        return self.inner(dropped)
+
+
+class Attending(nn.Module):
+    """Attention whose heads are laid side by side: a copy where its kernel leaves them apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.inner(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        rate = 0.1 if self.training else 0.0
+        heads = nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=rate)
+        return self.outer(heads.transpose(1, 2).contiguous().flatten(2)).mean(1)
+
+
+class Counting(nn.Module):
+    """Looks at one number, and changes another that nothing reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.dropout = nn.Linear(4, 3), nn.Dropout(0.3)
+        self.register_buffer("passes", torch.zeros(()))
+        self.register_buffer("scale", torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        return self.dropout(self.inner(x)) * float(self.scale)
+
+
 ENDINGS = [partial(Ending, end) for end in (doubled, bounded, chosen)]
 
 
@@ -118,6 +175,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         ),
         (1, 4, 4),
     ),
+    "numbers that are looked at": (Looking, (4,)),
+    "attention that lays out its heads": (Attending, (3, 8)),
 }  # fmt: skip
 
 
@@ -135,7 +194,7 @@ def test_switching_dropout_off_in_a_recording_is_recording_evaluation_mode(name:
     assert to_json(graphs[0]) == to_json(graphs[1])
 
 
-@pytest.mark.parametrize("kind", [*ENDINGS, Noisy, Always])
+@pytest.mark.parametrize("kind", [*ENDINGS, Noisy, Always, DroppingAside])
 def test_what_is_more_than_a_dropout_that_ends_has_evaluation_mode_recorded(
     kind: Callable[[], nn.Module],
 ) -> None:
@@ -144,7 +203,7 @@ def test_what_is_more_than_a_dropout_that_ends_has_evaluation_mode_recorded(
         assert evaluated(captured.trace("sampling"), captured) is None
 
 
-@pytest.mark.parametrize("kind", [*ENDINGS, Noisy, Moving])
+@pytest.mark.parametrize("kind", [*ENDINGS, Noisy, Moving, Looking, DroppingAside, Counting])
 def test_the_point_graph_is_the_network_in_evaluation_mode(
     kind: Callable[[], nn.Module], tmp_path: Path
 ) -> None:

@@ -204,7 +204,8 @@ def _lifted_and_point(
     made = None if is_recorded else evaluated_of(traced, captured)
     lifted = lift(_recorded(captured, "sampling", traced), captured, draw=True)
     _check_randomness([site.module_path for site in lifted.sites], deterministic)
-    recorded = _recorded(captured, "evaluation", made)
+    # it may have looked at buffers that it changes, as was found only now
+    recorded = _recorded(captured, "evaluation", None if captured.changing else made)
     evaluated = lift(recorded, captured, draw=False)
     if any(map(is_random, recorded.graph.nodes)):
         sampled = lift(recorded, captured, draw=True)

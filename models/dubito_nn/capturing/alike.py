@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -31,10 +32,26 @@ _DROPPING = frozenset(
 """Functions that are told whether dropout drops, and how much."""
 
 
-def computes_alike(captured: Captured) -> bool:
-    """Whether all that the modes differ in is what dropout is told."""
+@dataclass(frozen=True)
+class Copies:
+    """Which calls of `contiguous` copy, in their order: kernels lay out their results as they like.
+
+    Args:
+        sampling: whether each does in sampling mode.
+        evaluation: whether each does in evaluation mode.
+    """
+
+    sampling: tuple[bool, ...]
+    evaluation: tuple[bool, ...]
+
+
+def compared(captured: Captured) -> Copies | None:
+    """What copies in each mode; None where they differ in more than what dropout is told."""
     with _no_fast_path():
-        return _called(captured, "sampling") == _called(captured, "evaluation")
+        sampling, evaluation = _called(captured, "sampling"), _called(captured, "evaluation")
+    if sampling.calls != evaluation.calls:
+        return None
+    return Copies(tuple(sampling.copies), tuple(evaluation.copies))
 
 
 class _Calls(TorchFunctionMode):
@@ -43,6 +60,7 @@ class _Calls(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[object] = []
+        self.copies: list[bool] = []
         self._made: dict[int, tuple[int, int]] = {}
         self._kept: list[Tensor] = []  # so that no other object takes the place of one
 
@@ -57,8 +75,11 @@ class _Calls(TorchFunctionMode):
         is_dropping = func in _DROPPING
         self.calls.append((func, self._told((args, kwargs), is_dropping)))
         result = func(*args, **kwargs)
-        if is_dropping and isinstance(result, Tensor) and any(result is one for one in args):
-            result = result.detach()  # what drops nothing returns what it was given
+        is_same = isinstance(result, Tensor) and any(result is one for one in args)
+        if func is Tensor.contiguous:
+            self.copies.append(not is_same)
+        if is_same and (is_dropping or func is Tensor.contiguous):
+            result = result.detach()  # what has nothing to do returns what it was given
         for place, tensor in enumerate(tree_leaves(result)):
             if isinstance(tensor, Tensor) and id(tensor) not in self._made:
                 self._made[id(tensor)] = len(self.calls), place
@@ -76,11 +97,11 @@ class _Calls(TorchFunctionMode):
         return None if is_dropping and isinstance(value, (bool, float)) else repr(value)
 
 
-def _called(captured: Captured, mode: Mode) -> list[object]:
+def _called(captured: Captured, mode: Mode) -> _Calls:
     seen = _Calls()
     with seen:
         captured.run(captured.example, mode)
-    return seen.calls
+    return seen
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from dubito_nn.capturing.alike import computes_alike
+from dubito_nn.capturing.alike import Copies, compared
 from dubito_nn.capturing.capture import Captured
 from dubito_nn.capturing.opaque import recurrent_operators
 from dubito_nn.lifting.recording import DrawRecorder
@@ -41,20 +41,21 @@ def evaluated(recorded: ExportedProgram, captured: Captured) -> ExportedProgram 
         recorded: in sampling mode, not lowered yet.
         captured: the network.
     """
-    if captured.has_looked or captured.row_ranges or _writes(recorded) or _draws(captured):
+    if captured.row_ranges or _writes(recorded) or _draws(captured):
         return None
     recurrent = recurrent_operators()
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     graph.output(graph.graph_copy(recorded.graph, copies))
     for node in graph.nodes:
-        if node.op == "get_attr":
+        if node.op == "get_attr" and _may_drop(getattr(recorded.graph_module, str(node.target))):
             return None
         if node.target in _TRAIN or node.target in recurrent:
             _switch_off(node, _TRAIN.get(node.target, _TRAIN_OF_RECURRENT))
         elif node.op == "call_function" and is_random(node):
             return None
-    if not computes_alike(captured):
+    copies_made = compared(captured)
+    if copies_made is None or not _leave_out_copies(graph, copies_made):
         return None
     (output,) = graph.find_nodes(op="output")
     (before,) = recorded.graph.find_nodes(op="output")
@@ -64,6 +65,36 @@ def evaluated(recorded: ExportedProgram, captured: Captured) -> ExportedProgram 
     module.meta.update(recorded.graph_module.meta)
     copied: ExportedProgram = recorded._update(module, recorded.graph_signature)
     return copied
+
+
+def _may_drop(part: object) -> bool:
+    """Whether a part of a graph, such as what runs without gradients, drops or rolls dice."""
+    if not isinstance(part, fx.GraphModule):
+        return True
+    switched = {*_TRAIN, *recurrent_operators()}
+    return any(
+        node.op == "get_attr" or node.target in switched or is_random(node)
+        for node in part.graph.nodes
+    )
+
+
+def _leave_out_copies(graph: fx.Graph, copies: Copies) -> bool:
+    """Leave out copies of what lies in order in evaluation mode; False where it is not told."""
+    if copies.sampling == copies.evaluation:
+        return True
+    nodes = graph.find_nodes(op="call_function", target=aten.contiguous.default)
+    is_last = any(user.op == "output" for node in nodes for user in node.users)
+    if is_last or len(nodes) != sum(copies.sampling):
+        return False
+    left = iter(nodes)
+    for in_sampling, in_evaluation in zip(copies.sampling, copies.evaluation, strict=True):
+        if in_evaluation and not in_sampling:
+            return False
+        node = next(left) if in_sampling else None
+        if node is not None and not in_evaluation:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+    return True
 
 
 def _writes(recorded: ExportedProgram) -> bool:
