@@ -200,6 +200,7 @@ def _lifted_and_point(
         deterministic: that it has no randomness.
         is_recorded: whether evaluation mode is recorded by itself in any case.
     """
+    captured.fill_caches()
     traced = captured.trace("sampling")
     made = None if is_recorded else evaluated_of(traced, captured)
     lifted = lift(_recorded(captured, "sampling", traced), captured, draw=True)

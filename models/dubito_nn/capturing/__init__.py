@@ -13,6 +13,7 @@ capture      traced twice, as it samples and as it is evaluated
 paths        of modules, as the user knows them
 branching    drawn numbers that decide what is computed
 counting     how many rows there are, as a symbol
+seeded       a forward pass that seeds torch's numbers
 opaque       recurrent layers kept whole meanwhile
 respelled    calls written in another way meanwhile
 pooled       fractional pooling by gathers

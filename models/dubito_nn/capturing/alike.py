@@ -75,10 +75,11 @@ class _Calls(TorchFunctionMode):
         is_dropping = func in _DROPPING
         self.calls.append((func, self._told((args, kwargs), is_dropping)))
         result = func(*args, **kwargs)
-        is_same = isinstance(result, Tensor) and any(result is one for one in args)
-        if func is Tensor.contiguous:
+        is_same = any(result is one for one in args)
+        is_copy = func is Tensor.contiguous
+        if is_copy:
             self.copies.append(not is_same)
-        if is_same and (is_dropping or func is Tensor.contiguous):
+        if is_same and (is_dropping or is_copy) and isinstance(result, Tensor):
             result = result.detach()  # what has nothing to do returns what it was given
         for place, tensor in enumerate(tree_leaves(result)):
             if isinstance(tensor, Tensor) and id(tensor) not in self._made:

@@ -10,12 +10,13 @@ evaluation mode: an evaluation-mode trace would lose the dropout inside fused at
 
 from __future__ import annotations
 
+import copy
 import io
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass, field
-from typing import Literal
+from contextlib import contextmanager, redirect_stderr, suppress
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,15 +26,20 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from dubito_nn.capturing.branching.deciding import Deciding
 from dubito_nn.capturing.branching.merging import merged
 from dubito_nn.capturing.branching.python import drawn_by_torch
-from dubito_nn.capturing.counting import symbolic_counts
+from dubito_nn.capturing.counting import counts_left_out, symbolic_counts
 from dubito_nn.capturing.declared import Declared
 from dubito_nn.capturing.example import BATCH, ROWS, Inputs
 from dubito_nn.capturing.explain import SKIPPED, explain, explain_rows, is_about_rows, reason
-from dubito_nn.capturing.isolation import own_generators, python_randomness
+from dubito_nn.capturing.isolation import (
+    never_inferring,
+    own_generators,
+    python_randomness,
+)
 from dubito_nn.capturing.known import known_values
 from dubito_nn.capturing.opaque import WholeRecurrence
 from dubito_nn.capturing.paths import WHOLE
 from dubito_nn.capturing.respelled import Respelled, moved_nowhere, sampled_by_rows
+from dubito_nn.capturing.seeded import never_seeded, refuse_seeding
 from dubito_nn.capturing.selected import Selected
 from dubito_nn.capturing.unwrapped import private_copy
 from dubito_nn.errors import ExportError
@@ -88,9 +94,16 @@ class Captured:
         """Run the eager network in a mode, without gradients."""
         set_mode(self.module, mode)
         self.module.conditions = list
-        with torch.no_grad(), self._watching():
+        seeds = never_seeded(self.module.network, self.running)
+        with torch.no_grad(), self._watching(), seeds:
             result = self.module(*(inputs[name].clone() for name in self.example))
         return {key: value.detach() for key, value in result.items()}
+
+    def fill_caches(self) -> None:
+        """Run a copy in both modes: what classes and files keep of a first pass is real then."""
+        for mode in get_args(Mode):
+            with suppress(Exception):  # which is told where the network itself is run
+                replace(self, module=copy.deepcopy(self.module), running=[]).run(self.example, mode)
 
     def trace(self, mode: Mode) -> ExportedProgram:
         """Record the network as an ATen graph with the rows free.
@@ -108,7 +121,8 @@ class Captured:
             where = list(self.running)
             recorded = self._record_some_rows(mode) if is_about_rows(error) else None
             if recorded is None:
-                raise ExportError(self.eager_reason(mode) or explain(error, where)) from error
+                why = self.eager_reason(mode) or explain(error, where)
+                raise ExportError(why + self._one_axis(why)) from error
             return recorded
 
     def _record_some_rows(self, mode: Mode) -> ExportedProgram | None:
@@ -120,10 +134,15 @@ class Captured:
             return None
         (first, *_) = recorded.graph_signature.user_inputs
         (node,) = (node for node in recorded.graph.nodes if node.name == first)
-        sizes = recorded.range_constraints.get(node.meta["val"].shape[0].node.expr)
+        rows = node.meta["val"].shape[0].node
+        sizes = recorded.range_constraints.get(rows.expr)
         if sizes is not None:
+            least = int(sizes.lower)
+            for other in counts_left_out(rows):
+                self.row_ranges.append((least, other - 1))
+                least = other + 1
             most = _MAX_ROWS if sizes.upper > _MAX_ROWS else int(sizes.upper)
-            self.row_ranges.append((int(sizes.lower), most))
+            self.row_ranges.append((least, most))
         return recorded
 
     @contextmanager
@@ -209,6 +228,13 @@ class Captured:
             return explain_rows(f"module `{where}`") + f" With {ROWS} rows: {reason(error)}"
         return None
 
+    def _one_axis(self, why: str) -> str:
+        """What is said beside of an example that lacks its axis of rows, a common mistake."""
+        flat = [name for name, tensor in self.example.items() if tensor.ndim == 1]
+        if not (flat and "number of rows" in why):
+            return ""
+        return f" The one axis of `{flat[0]}` is that of the rows: one row is given as x[None]."
+
     def _takes_copies(self, mode: Mode) -> bool:
         """Whether it runs on as many rows where all are of the caller's own."""
         places = torch.arange(ROWS)
@@ -241,10 +267,7 @@ class Captured:
                     f" hold: draw with torch.rand in forward(). {SKIPPED}"
                 )
             if torch.initial_seed() != seed:
-                raise ExportError(
-                    f"module `{where}` seeds torch's random numbers in the forward pass, so all its"
-                    " samples would be equal, but a graph cannot hold that: seed outside forward()"
-                )
+                refuse_seeding(where)
 
         for name, module in self.module.network.named_modules():
 
@@ -259,7 +282,7 @@ class Captured:
             hooks.append(module.register_forward_pre_hook(enter, prepend=True))
             hooks.append(module.register_forward_hook(leave))
         try:
-            with drawn_by_torch(self.module.network, as_tensors=as_tensors):
+            with drawn_by_torch(self.module.network, as_tensors=as_tensors), never_inferring():
                 yield
         finally:
             for hook in hooks:

@@ -88,3 +88,23 @@ def symbolic_counts(network: nn.Module) -> Iterator[None]:
         for space, old in zip(held, before, strict=True):
             for key in replaced.keys() - old.keys():
                 space.pop(key, None)
+
+
+def counts_left_out(rows: Any) -> list[int]:
+    """Single numbers of rows, in order, that a recording does not stand for: `len(x) == 17`.
+
+    Args:
+        rows: the symbol of their number, as torch holds it.
+    """
+    import sympy  # which torch has loaded by then
+
+    asked = (guard.expr for guard in rows.shape_env.guards)
+    return sorted(
+        {
+            int(number)
+            for expr in asked
+            if isinstance(expr, sympy.Ne)
+            for symbol, number in (expr.args, expr.args[::-1])
+            if symbol == rows.expr and number.is_Integer and number > 1
+        }
+    )

@@ -56,7 +56,14 @@ def read_example(network: nn.Module, example: Example, free_dims: FreeDims) -> I
             got = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ExportError(
                 f"example input `{name}` expects a tensor with at least one row, rows first,"
-                f" got {got}: give one batch as the network takes it"
+                f" got {got}: give one batch as the network takes it; a network that takes more"
+                " than tensors, or a list or mapping of them, is exported in a module around it"
+            )
+        if tensor.layout != torch.strided or tensor.device.type == "meta":
+            kind = "no numbers (device meta)" if tensor.device.type == "meta" else tensor.layout
+            raise ExportError(
+                f"example input `{name}` expects a dense tensor with numbers, got {kind}: give it"
+                " as x.to_dense(), on a device that holds numbers"
             )
     rows = sorted({len(tensor) for tensor in named.values()})
     if len(rows) != 1:

@@ -27,6 +27,11 @@ def explain(error: Exception, running: list[str]) -> str:
         )
     if _DATA_DEPENDENT.search(text) or "DataDependent" in type(error).__name__:
         return explain_values(where) + said
+    if ".numpy() is not supported" in text:
+        return (
+            f"{where} leaves torch for NumPy in forward() (.numpy()), which a graph cannot hold:"
+            " write the step with torch operators"
+        )
     only = _ONLY.search(text)
     fixed = f" As recorded it holds for {only[1]} of them." if only else said
     if is_about_rows(error):

@@ -9,9 +9,12 @@ from __future__ import annotations
 import gc
 import logging
 import random
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -78,9 +81,12 @@ def _unhindered() -> Iterator[None]:
 
 
 def own_generators(network: nn.Module) -> list[random.Random | np.random.Generator]:
-    """Generators of Python and NumPy that modules hold."""
-    held = (value for module in network.modules() for value in vars(module).values())
-    return [value for value in held if isinstance(value, (random.Random, np.random.Generator))]
+    """Generators of Python and NumPy that modules hold, or the files that define them."""
+    kinds = {kind.__module__ for part in network.modules() for kind in type(part).__mro__}
+    files = [vars(sys.modules[name]) for name in sorted(kinds) if name in sys.modules]
+    held = [value for space in (*map(vars, network.modules()), *files) for value in space.values()]
+    found = [v for v in held if isinstance(v, (random.Random, np.random.Generator))]
+    return list({id(value): value for value in found}.values())
 
 
 def python_randomness(
@@ -90,10 +96,22 @@ def python_randomness(
     held = [
         g.getstate() if isinstance(g, random.Random) else str(g.bit_generator.state)
         for g in generators
+        if not isinstance(g, random.SystemRandom)  # which has no state to look at
     ]
     state = np.random.get_state(legacy=False)  # noqa: NPY002 - it is read, not drawn from
     assert isinstance(state, dict)
     return random.getstate(), state["state"]["key"].tobytes(), state["state"]["pos"], *held
+
+
+@contextmanager
+def never_inferring() -> Iterator[None]:
+    """While active, `torch.inference_mode` changes nothing: its tensors cannot be recorded."""
+    mode: Any = torch.inference_mode
+    with (
+        patch.object(mode, "__enter__", lambda self: None),
+        patch.object(mode, "__exit__", lambda self, *raised: None),
+    ):
+        yield
 
 
 def _torch_handlers() -> list[logging.Handler]:

@@ -64,6 +64,10 @@ _REFUSED: dict[object, str] = {
         " derivative out with torch operators"
     ),
 }
+_INTEGERS = (
+    "draws integers in place (random_), which a graph cannot hold: draw with torch.rand, such as"
+    " torch.rand_like(x) < 0.5"
+)
 _OWN_GENERATOR = (
     "draws with a torch.Generator of its own, whose numbers a graph cannot hold: leave out"
     " `generator` in forward()"
@@ -100,6 +104,8 @@ class WholeRecurrence(TorchFunctionMode):
         """
         name = getattr(func, "__name__", "")
         why = _REFUSED.get(func, _REFUSED.get(name))
+        if why is None and name == "random_":
+            why = _INTEGERS
         if why is None and (kwargs or {}).get("generator") is not None:
             why = _OWN_GENERATOR
         if why is None and name == "randperm" and args and isinstance(args[0], torch.SymInt):

@@ -12,6 +12,7 @@ for a number of their own.
     fractional_max_pool2d(x, ...) windows that are gathered, and their maxima
     x.data                        x.detach(), whose writes the recorder sees
     law.sample((x.shape[0],))     with the rows in the shape as a symbol
+    rate.new(x.shape)             new_empty, whatever sizes are symbols
     self.inner.to(x.device)       self.inner, which is there already
 """
 
@@ -84,6 +85,12 @@ def moved_nowhere() -> Iterator[None]:
 
     with patch.object(nn.Module, "to", stayed):
         yield
+
+
+def _new(tensor: Tensor, *args: Any, **kwargs: Any) -> object:
+    sizes = args[0] if len(args) == 1 and not kwargs else None
+    is_sized = isinstance(sizes, (tuple, list)) and any(isinstance(n, torch.SymInt) for n in sizes)
+    return tensor.new_empty(sizes) if is_sized else None  # type: ignore[arg-type]
 
 
 def _embedding_bag(*args: object, **kwargs: object) -> object:
@@ -160,5 +167,6 @@ _SPELLINGS: dict[object, Call] = {
     functional.fractional_max_pool2d_with_indices: partial(fractional_pool, 2, True),
     functional.fractional_max_pool3d_with_indices: partial(fractional_pool, 3, True),
     torch._grouped_mm: grouped_mm,
+    Tensor.new: _new,
     Tensor.data.__get__: Tensor.detach,  # type: ignore[attr-defined]
 }

@@ -100,6 +100,11 @@ class Selected(nn.Module):
             halves = [half for half in returned if isinstance(half, Tensor)]
             if len(halves) == len(returned) == 2:
                 return halves[0], halves[1]
+        if takes_two:
+            raise ExportError(
+                f"the network returns {_describe(returned)}, expected one tensor or a pair of them:"
+                " return those two alone, if need be from a module around it"
+            )
         raise ExportError(
             f"the network returns {_describe(returned)}, expected one tensor: name the output to"
             " serve with output_name=..."

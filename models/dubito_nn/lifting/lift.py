@@ -260,6 +260,12 @@ class Lifter:
             return
         if free_unbacked_symbols(node.meta.get("val")):
             raise ExportError(explain_values(f"module `{module_path(node)}`"))
+        if isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat)) and name not in ALLOWED:
+            raise ExportError(
+                f"module `{module_path(node)}` computes with a size that is free, such as the"
+                f" number of rows (`{getattr(node.target, '__name__', name)}`): use sizes in shapes"
+                " alone, so that a row's answer does not hang on how many there are"
+            )
         if name not in ALLOWED:
             raise ExportError(
                 f"module `{module_path(node)}` uses the operator `{operator_called(node)}`, which"
@@ -274,6 +280,12 @@ class Lifter:
         places = self.folding.places(node)
         if places is not None:  # the number of places must not follow from values
             args = (args[0], tuple(map(self._place, places)), *args[2:])
+        wide = kwargs.get("dtype")
+        if isinstance(wide, torch.dtype) and wide.is_complex:  # made of a real one
+            real = self.emit(name, *args, **{**kwargs, "dtype": wide.to_real()})
+            zeros = self.emit("aten.zeros_like.default", real)
+            self.names[node] = self.emit("aten.complex.default", real, zeros).name
+            return
         self.nodes.append(Node(node.name, name, args, kwargs))
         self.names[node] = node.name
 

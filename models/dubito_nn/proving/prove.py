@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from dubito_nn.capturing.branching.outcomes import decisions, drawn_in, ways
-from dubito_nn.capturing.capture import Captured
-from dubito_nn.capturing.paths import WHOLE
+from dubito_nn.capturing.capture import Captured, Mode, set_mode
+from dubito_nn.capturing.paths import WHOLE, clean_path
 from dubito_nn.errors import ExportError
 from dubito_nn.lifting.draws import TOLERANCE, random_draws, tolerance
 from dubito_nn.lifting.lift import Lifted
@@ -41,10 +41,17 @@ def prove(captured: Captured, lifted: Lifted, point: Program) -> Lifted:
         ExportError: with the module and the remedy, where one of the proofs fails.
     """
     with torch.no_grad():
-        for inputs in two_sizes(captured):
-            _replay(captured, lifted, inputs)
-            _compare_point(captured, lifted, point, inputs)
+        try:
+            for inputs in two_sizes(captured):
+                _replay(captured, lifted, inputs)
+                _compare_point(captured, lifted, point, inputs)
+        except UnlikeEvaluationError:
+            raise
+        except ExportError as error:
+            _refuse_changed_by_mode(captured, error)
+            raise
         _prove_beyond(captured, lifted, point)
+        _prove_one_row(captured, lifted, point)
         if not lifted.sites:  # as the caller has it declared
             return prove_rows(lifted, captured.example)
         lifted = without_unserved(lifted)
@@ -81,6 +88,49 @@ def _prove_beyond(captured: Captured, lifted: Lifted, point: Program) -> None:
                 f" {count} of them than its graph, which was recorded for {' and '.join(ranges)}:"
                 " compute every row alike, however many there are"
             ) from error
+
+
+def _refuse_changed_by_mode(captured: Captured, error: ExportError) -> None:
+    """Say which module's own train() or eval() changes numbers, where that is the reason."""
+
+    def numbers(mode: Mode) -> dict[str, Tensor]:
+        set_mode(captured.module, mode)
+        held = [*captured.module.named_parameters(), *captured.module.named_buffers()]
+        return {name: tensor.detach().clone() for name, tensor in held}
+
+    before, after = numbers("sampling"), numbers("evaluation")
+    changed = [name for name in before if not before[name].equal(after.get(name, before[name]))]
+    if changed:
+        raise ExportError(
+            f"module `{clean_path(changed[0]).rpartition('.')[0] or WHOLE}` changes its weights in"
+            " train() or eval(), as adapters do that are merged for evaluation: turn that off"
+            " (merge_weights=False), so that both modes have the same"
+        ) from error
+
+
+def _prove_one_row(captured: Captured, lifted: Lifted, point: Program) -> None:
+    """A recording stands for two rows or more, and whether a network asks for one it cannot tell.
+
+    A network that fails on one row, or drops its axis, is answered as it answers several.
+    """
+    inputs = {name: tensor[:1].contiguous() for name, tensor in captured.example.items()}
+    try:
+        shapes = {captured.run(inputs, mode)["output"].shape for mode in ("sampling", "evaluation")}
+        shape = point.run(inputs, lifted.weights)["output"].shape
+    except ExportError:
+        raise
+    except Exception:  # of the network's own code
+        return
+    if shapes != {shape}:
+        return
+    try:
+        _replay(captured, lifted, inputs)
+        _compare_point(captured, lifted, point, inputs)
+    except ExportError as error:
+        raise ExportError(
+            "the network computes something else for one row than for several, as where it leaves"
+            " a layer out (if len(x) > 1): compute every row alike, however many there are"
+        ) from error
 
 
 def _replay(captured: Captured, lifted: Lifted, inputs: Mapping[str, Tensor]) -> None:

@@ -133,6 +133,9 @@ def _write(base: ExportedProgram, parting: Parting, is_true: bool) -> list[fx.No
     """Write the choices of one decision into the base graph, where nothing reads them yet."""
     emit = _Emitter(parting.start)
     for node in parting.copied:
+        for size in parting.new_sizes(node):
+            args = map_arg(size.args, parting.same.__getitem__)
+            parting.same[size] = emit(size.target, *args, like=size)
         read = [parting.mine(source) for source in node.all_input_nodes]
         if None in read or node.op != "call_function":
             raise ExportError(

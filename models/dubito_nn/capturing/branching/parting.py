@@ -94,6 +94,16 @@ class Parting:
                 self.same[node] = self.sizes[key]
         return self.same.get(node)
 
+    def new_sizes(self, node: fx.Node) -> list[fx.Node]:
+        """What a step of the other recording reads that is a size which the base has no node of."""
+        return [
+            read
+            for read in node.all_input_nodes
+            if _is_size(read)
+            and self.mine(read) is None
+            and all(self.mine(source) is not None for source in read.all_input_nodes)
+        ]
+
     def _meet_placeholders(self) -> None:
         mine = {node.name: node for node in self.base.graph.find_nodes(op="placeholder")}
         held = self.base.graph_signature.inputs_to_lifted_tensor_constants

@@ -39,7 +39,7 @@ def drawn_by_torch(network: nn.Module, *, as_tensors: bool) -> Iterator[None]:
     with ExitStack() as stack:
         for (space, name), stand_in in _stand_ins(unit).items():
             stack.enter_context(patch.object(space, name, stand_in))
-            for held, key in _held_as(stand_in.__wrapped__, network):  # type: ignore[attr-defined]
+            for held, key in held_as(stand_in.__wrapped__, network):  # type: ignore[attr-defined]
                 stack.callback(held.__setitem__, key, held[key])
                 held[key] = stand_in
         yield
@@ -80,7 +80,7 @@ def _stand_ins(unit: Callable[[], Number]) -> dict[tuple[object, str], Callable[
     return found
 
 
-def _held_as(original: object, network: nn.Module) -> list[tuple[dict[str, object], str]]:
+def held_as(original: object, network: nn.Module) -> list[tuple[dict[str, object], str]]:
     """Where the network's own files hold a function under a name of theirs."""
     kinds = {kind.__module__ for part in network.modules() for kind in type(part).__mro__}
     spaces = [vars(sys.modules[name]) for name in kinds if name in sys.modules]

@@ -49,11 +49,16 @@ class _Running(AbstractContextManager[None]):
     ) -> None:
         self._float32.__exit__(kind, error, trace)
         self._gradients.__exit__(kind, error, trace)
-        if isinstance(error, IndexError):
+        if isinstance(error, IndexError) or _is_lookup(error):
             raise InputError(
                 "the network looks up an entry that it does not have, by an index that it computes"
                 " of the rows: send rows like those that it was trained with"
             ) from error
+
+
+def _is_lookup(error: BaseException | None) -> bool:
+    """Whether an operator such as `gather` met an index beyond its axis."""
+    return isinstance(error, RuntimeError) and "is out of bounds for dimension" in str(error)
 
 
 def multiplying(

@@ -1,0 +1,237 @@
+"""Habits of code that was not written for a service: what is taken, and how the rest is refused."""
+
+import functools
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, distributions, nn
+from torch.nn import functional
+
+from dubito.engine import Engine
+from dubito.errors import InputError
+from dubito_nn import ExportError, export
+
+ROWS = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+FILE_WIDE = random.Random(3)
+
+
+class Layers(nn.Module):
+    """Two layers with dropout, and what a forward pass makes of them.
+
+    Args:
+        forward: of the network and its rows.
+    """
+
+    def __init__(self, forward: Callable[["Layers", Tensor], Tensor]) -> None:
+        super().__init__()
+        self.inner, self.dropout, self.head = nn.Linear(8, 6), nn.Dropout(0.3), nn.Linear(6, 3)
+        self.filter = nn.Parameter(torch.randn(3, dtype=torch.cfloat))
+        self.line = forward
+
+    def hidden(self, x: Tensor) -> Tensor:
+        return torch.relu(self.inner(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.dropout(self.line(self, x)))
+
+
+def forked(network: Layers, x: Tensor) -> Tensor:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        kept = torch.rand(6)
+    return network.hidden(x) * kept
+
+
+def put_back(network: Layers, x: Tensor) -> Tensor:
+    state = torch.get_rng_state()
+    torch.manual_seed(1)
+    kept = torch.rand(6)
+    torch.set_rng_state(state)
+    return network.hidden(x) * kept
+
+
+def by_a_fresh_generator(network: Layers, x: Tensor) -> Tensor:
+    hidden = network.hidden(x)
+    return hidden if np.random.default_rng().random() > 0.1 else 2 * hidden
+
+
+def by_the_system(network: Layers, x: Tensor) -> Tensor:
+    hidden = network.hidden(x)
+    return hidden if random.SystemRandom().random() > 0.1 else 2 * hidden
+
+
+def by_a_generator_of_the_file(network: Layers, x: Tensor) -> Tensor:
+    hidden = network.hidden(x)
+    return hidden if FILE_WIDE.random() > 0.1 else 2 * hidden
+
+
+def one_row_apart(network: Layers, x: Tensor) -> Tensor:
+    hidden = network.hidden(x)
+    return hidden - hidden.mean() if x.shape[0] == 1 else hidden
+
+
+def one_row_without_dropout(network: Layers, x: Tensor) -> Tensor:
+    hidden = network.hidden(x)
+    return functional.dropout(hidden, 0.5, network.training) if x.shape[0] > 1 else hidden
+
+
+def seventeen_apart(network: Layers, x: Tensor) -> Tensor:
+    return network.hidden(x) - (1 if x.shape[0] == 17 else 0)
+
+
+class Merging(Layers):
+    """Its own train() and eval() change a weight."""
+
+    def train(self, mode: bool = True) -> "Merging":
+        with torch.no_grad():
+            self.inner.weight.add_(-1.0 if mode else 1.0)
+        super().train(mode)
+        return self
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "a seed that is undone": (lambda: Layers(forked), "with torch.random.fork_rng(), so that its"),
+    "a state put back": (lambda: Layers(put_back), "with torch.manual_seed(), so that its draws"),
+    "a fresh generator": (
+        lambda: Layers(by_a_fresh_generator),
+        "draws in the forward pass with numpy.random.default_rng(), whose numbers a graph",
+    ),
+    "the system's generator": (lambda: Layers(by_the_system), "with SystemRandom.random(), whose"),
+    "a generator of the file": (
+        lambda: Layers(by_a_generator_of_the_file),
+        "draws from Python's `random` or NumPy, which a graph cannot hold",
+    ),
+    "one row apart": (
+        lambda: Layers(one_row_apart),
+        "computes something else for one row than for several",
+    ),
+    "one row without dropout": (
+        lambda: Layers(one_row_without_dropout),
+        "computes something else for one row than for several",
+    ),
+    "seventeen rows apart": (
+        lambda: Layers(seventeen_apart),
+        "computes something else for 17 of them than its graph, which was recorded for 2 to 16",
+    ),
+    "weights that a mode changes": (
+        lambda: Merging(Layers.hidden),
+        "module `inner` changes its weights in train() or eval(), as adapters do",
+    ),
+    "integers drawn in place": (
+        lambda: Layers(lambda n, x: n.hidden(x) * torch.empty(6).random_(0, 2)),
+        "draws integers in place (random_), which a graph cannot hold: draw with torch.rand",
+    ),
+    "NumPy": (
+        lambda: Layers(lambda n, x: n.hidden(x) * float(x.detach().numpy().mean())),
+        "leaves torch for NumPy in forward() (.numpy()), which a graph cannot hold",
+    ),
+    "the number of rows as a number": (
+        lambda: Layers(lambda n, x: n.hidden(x) / x.shape[0] ** 0.5),
+        "computes with a size that is free, such as the number of rows (`",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_graph_cannot_hold_is_refused_in_our_words(name: str, tmp_path: Path) -> None:
+    make, expected = REFUSED[name]
+    with pytest.raises(ExportError, match=re.escape(expected)) as caught:
+        export(make(), ROWS, tmp_path / "n.dubito", task="classification", output="logits")
+    assert "torch said" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("example", "expected"),
+    [
+        (ROWS.to_sparse(), "expects a dense tensor with numbers, got torch.sparse_coo"),
+        (ROWS.to("meta"), "expects a dense tensor with numbers, got no numbers (device meta)"),
+        (ROWS[0], "The one axis of `x` is that of the rows: one row is given as x[None]"),
+        ({"x": ROWS, "scale": 2.0}, "takes more than tensors, or a list or mapping of them, is"),
+    ],
+)
+def test_an_example_that_is_none_is_refused_with_what_it_lacks(
+    example: object, expected: str, tmp_path: Path
+) -> None:
+    network = nn.Sequential(nn.Linear(8, 6), nn.Dropout(0.3), nn.Linear(6, 3))
+    network.forward = lambda x, scale=1.0: nn.Sequential.forward(network, x) * scale  # type: ignore[method-assign,assignment]
+    with pytest.raises(ExportError, match=re.escape(expected)):
+        export(network, example, tmp_path / "n.dubito", task="classification", output="logits")  # type: ignore[arg-type]
+
+
+def drawn_on_one_way(network: Layers, x: Tensor) -> Tensor:
+    hidden = network.hidden(x)
+    if torch.rand(1).item() < 0.4:
+        hidden = hidden * torch.rand(x.shape[0], 1)
+    return hidden
+
+
+def in_frequencies(network: Layers, x: Tensor) -> Tensor:
+    """As Fourier neural operators do: some frequencies filtered, the others 0."""
+    found = torch.fft.rfft(network.hidden(x))
+    filtered = torch.zeros(x.shape[0], 4, dtype=torch.cfloat)
+    filtered[:, :3] = found[:, :3] * network.filter
+    return torch.fft.irfft(filtered, n=6)
+
+
+@torch.inference_mode()
+def inferring(network: Layers, x: Tensor) -> Tensor:
+    return network.hidden(x)
+
+
+TAKEN: dict[str, Callable[[Layers, Tensor], Tensor]] = {
+    "a draw on one of two ways": drawn_on_one_way,
+    "zeros of complex numbers": in_frequencies,
+    "inference mode": inferring,
+    "a law with a shape of rows": lambda n, x: (
+        n.hidden(x) * distributions.Exponential(1.0).sample((x.shape[0], 6))
+    ),
+    "a dropped axis of one row": lambda n, x: n.hidden(x).squeeze(),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_a_graph_can_hold_is_taken(name: str, tmp_path: Path) -> None:
+    """`export` proves it against the network at several numbers of rows."""
+    path = tmp_path / "n.dubito"
+    export(Layers(TAKEN[name]), ROWS, path, task="classification", output="logits")
+    assert Engine.load(path, timing_limit_s=0).predict(ROWS[:1].numpy()).mean.shape == (1, 3)
+
+
+@functools.lru_cache
+def positions(width: int) -> Tensor:
+    return torch.sin(torch.arange(width) * 0.1)
+
+
+def test_what_a_file_keeps_of_a_first_pass_is_no_part_of_a_recording(tmp_path: Path) -> None:
+    positions.cache_clear()
+    network = Layers(lambda n, x: n.hidden(x) + positions(6))
+    export(network, ROWS, tmp_path / "n.dubito", task="classification", output="logits")
+    assert type(positions(6)) is Tensor
+    assert network(ROWS).detach().numpy().shape == (5, 3)
+
+
+def test_an_index_beyond_its_axis_is_refused_by_the_engine(tmp_path: Path) -> None:
+    class Chosen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropout, self.head = nn.Dropout(0.3), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor, place: Tensor) -> Tensor:
+            chosen = x.gather(1, place[:, None, None].expand(-1, 1, 4)).squeeze(1)
+            return self.head(self.dropout(chosen))
+
+    path, rows = tmp_path / "n.dubito", torch.randn(4, 5, 4)
+    export(
+        Chosen(), (rows, torch.tensor([0, 4, 2, 1])), path, task="classification", output="logits"
+    )
+    engine = Engine.load(path, timing_limit_s=0)
+    with pytest.raises(InputError, match="looks up an entry that it does not have"):
+        engine.predict({"x": rows[:1].numpy(), "place": np.array([5])})
+    answer = engine.predict({"x": rows[:1].numpy(), "place": np.array([4])})
+    assert answer.mean.shape == (1, 3)
