@@ -1,8 +1,10 @@
 """Habits of code that was not written for a service: what is taken, and how the rest is refused."""
 
 import functools
+import json
 import random
 import re
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +14,10 @@ import torch
 from torch import Tensor, distributions, nn
 from torch.nn import functional
 
-from dubito.engine import Engine
+from dubito.engine import Engine, Sampling
 from dubito.errors import InputError
-from dubito_nn import ExportError, export
+from dubito_nn import BundleError, ExportError, export, load_bundle
+from dubito_nn.manifest_reader import manifest_from_json
 
 ROWS = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
 FILE_WIDE = random.Random(3)
@@ -94,6 +97,14 @@ class Merging(Layers):
         return self
 
 
+class Holding(Layers):
+    """Keeps a layer by a generator of its own."""
+
+    def __init__(self, generator: np.random.RandomState) -> None:
+        super().__init__(lambda n, x: n.hidden(x) * (1 if n.generator.rand() > 0.3 else 2))  # type: ignore[attr-defined]
+        self.generator = generator
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a seed that is undone": (lambda: Layers(forked), "with torch.random.fork_rng(), so that its"),
     "a state put back": (lambda: Layers(put_back), "with torch.manual_seed(), so that its draws"),
@@ -102,6 +113,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "draws in the forward pass with numpy.random.default_rng(), whose numbers a graph",
     ),
     "the system's generator": (lambda: Layers(by_the_system), "with SystemRandom.random(), whose"),
+    "a generator held": (
+        lambda: Holding(np.random.RandomState(3)),
+        "draws from Python's `random` or NumPy, which a graph cannot hold",
+    ),
     "a generator of the file": (
         lambda: Layers(by_a_generator_of_the_file),
         "draws from Python's `random` or NumPy, which a graph cannot hold",
@@ -201,6 +216,99 @@ def test_what_a_graph_can_hold_is_taken(name: str, tmp_path: Path) -> None:
     path = tmp_path / "n.dubito"
     export(Layers(TAKEN[name]), ROWS, path, task="classification", output="logits")
     assert Engine.load(path, timing_limit_s=0).predict(ROWS[:1].numpy()).mean.shape == (1, 3)
+
+
+class Tokens(nn.Module):
+    """Reads ids of any length.
+
+    Args:
+        cut: of the embedded ids, by what is asked of their number.
+    """
+
+    def __init__(self, cut: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.table, self.dropout, self.head = nn.Embedding(20, 4), nn.Dropout(0.3), nn.Linear(4, 3)
+        self.cut = cut
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.dropout(self.cut(self.table(ids))).mean(1))
+
+
+IDS = torch.randint(0, 20, (5, 6), generator=torch.Generator().manual_seed(1))
+ANY_LENGTH = {"task": "classification", "output": "logits", "free_dims": {"ids": {1: "length"}}}
+
+
+@pytest.mark.parametrize(
+    ("cut", "limits", "taken", "refused"),
+    [
+        (lambda x: x[:, -8:] if x.shape[1] > 8 else x, (1, 8), 8, 9),
+        (lambda x: 2 * x if x.shape[1] < 5 else x, (5, 2**20), 5, 4),
+        (lambda x: x - x.mean() if x.shape[1] == 1 else x, (2, 2**20), 2, 1),
+    ],
+)
+def test_a_length_beyond_which_a_network_computes_something_else_is_no_input(
+    cut: Callable[[Tensor], Tensor],
+    limits: tuple[int, int],
+    taken: int,
+    refused: int,
+    tmp_path: Path,
+) -> None:
+    path, network = tmp_path / "n.dubito", Tokens(cut)
+    bundle = export(network, {"ids": IDS}, path, **ANY_LENGTH)  # type: ignore[arg-type]
+    assert bundle.manifest.free_sizes == {"length": limits}
+    engine = Engine.load(path, timing_limit_s=0)
+    with pytest.raises(InputError, match=f"`length` expects a size of .* got {refused}: "):
+        engine.predict({"ids": np.ones((1, refused), np.int64)})
+    ids = np.arange(taken)[None]
+    answer = engine.predict({"ids": ids}, sampling=Sampling(1, method="point"))
+    with torch.no_grad():
+        expected = network.eval()(torch.as_tensor(ids)).softmax(-1)
+    np.testing.assert_allclose(answer.mean, expected, atol=1e-6)
+
+
+def test_a_length_apart_from_its_neighbours_is_refused_and_any_other_limit_not_kept(
+    tmp_path: Path,
+) -> None:
+    apart = Tokens(lambda x: 2 * x if x.shape[1] == 9 else x)
+    with pytest.raises(ExportError, match="treats the size 9 of `length` apart from others"):
+        export(apart, {"ids": IDS}, tmp_path / "n.dubito", **ANY_LENGTH)  # type: ignore[arg-type]
+    alike = Tokens(lambda x: x[:, :8] if x.shape[1] < 5 else x)
+    bundle = export(alike, {"ids": IDS}, tmp_path / "n.dubito", **ANY_LENGTH)  # type: ignore[arg-type]
+    assert bundle.manifest.free_sizes is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ([], "expects an object of free dimensions, of ['length']"),
+        ({"width": [1, 2]}, "expects an object of free dimensions, of ['length']"),
+        ({"length": [1]}, "of `length` expects the least and the most"),
+        ({"length": [0, 2]}, "expects an integer in [1, 1048576], got 0"),
+        ({"length": [3, 2]}, "expects an integer in [3, 1048576], got 2"),
+    ],
+)
+def test_limits_of_a_strange_manifest_are_refused(
+    raw: object, expected: str, tmp_path: Path
+) -> None:
+    export(Tokens(lambda x: x), {"ids": IDS}, tmp_path / "n.dubito", **ANY_LENGTH)  # type: ignore[arg-type]
+    manifest = load_bundle(tmp_path / "n.dubito").manifest
+    with pytest.raises(BundleError, match=re.escape(expected)):
+        manifest_from_json(json.loads(json.dumps({**manifest.to_json(), "free_sizes": raw})))
+
+
+def test_what_a_network_closes_over_is_in_the_copy_that_is_recorded(tmp_path: Path) -> None:
+    """In evaluation mode the caller's own layers drop nothing."""
+    network = Layers(lambda n, x: n.hidden(x))
+    second, third = nn.Dropout(0.2), nn.Dropout(0.1)
+    network.second, network.third = second, third
+    network.line = lambda n, x: second(n.hidden(x))
+    network.inner.register_forward_hook(lambda module, args, result: third(result))
+    network.seen = weakref.ref(network)  # type: ignore[assignment]
+    network.eval()
+    bundle = export(network, ROWS, tmp_path / "n.dubito", task="classification", output="logits")
+    assert [site.drop_prob for site in bundle.sites] == pytest.approx([0.1, 0.2, 0.3])
+    assert network.line(network, ROWS) is not None
+    assert not second.training
 
 
 @functools.lru_cache

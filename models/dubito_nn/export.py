@@ -43,7 +43,8 @@ from dubito_nn.manifest import (
 from dubito_nn.preprocess.given import Given, read_given
 from dubito_nn.program import Node, Program, pruned
 from dubito_nn.proving.granularity import with_granularity
-from dubito_nn.proving.prove import UnlikeEvaluationError, prove, two_sizes
+from dubito_nn.proving.prove import prove, two_sizes
+from dubito_nn.proving.replayed import UnlikeEvaluationError
 from dubito_nn.proving.returned import checked_ending, checked_output
 from dubito_nn.trial import refuse_unserved, takes_made_up_rows
 from dubito_nn.trial import trial_rows as kept_rows
@@ -162,6 +163,7 @@ def export(
             quantile_levels=declared.quantile_levels,
             preprocess=read_given(preprocess, inputs, captured.inputs.given),
             deterministic=True if deterministic else None,
+            free_sizes=lifted.free_sizes or None,
         )
         manifest = replace(manifest, warnings=_warnings(manifest, lifted, captured, held_by))
         content, bundle = _packed(manifest, lifted, point.program)
@@ -178,10 +180,10 @@ def lift_and_prove(captured: Captured, *, deterministic: bool = False) -> tuple[
     try:
         lifted, point = _lifted_and_point(captured, deterministic)
         try:
-            lifted = prove(captured, lifted, point.program)
+            lifted = prove(captured, lifted, point)
         except UnlikeEvaluationError:  # more than dropout differs between the modes
             lifted, point = _lifted_and_point(captured, deterministic, is_recorded=True)
-            lifted = prove(captured, lifted, point.program)
+            lifted = prove(captured, lifted, point)
         return with_granularity(without_unserved(lifted), captured.example), point
     except ExportError:
         raise

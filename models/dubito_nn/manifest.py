@@ -62,8 +62,10 @@ _FAMILY_OF: dict[Task, Family] = {
 _HEADS_WITH_POSITIONS: tuple[Head, ...] = ("multilabel", "dense", "dense_regression", "sequence")
 WRITTEN_WHERE_USED = (
     *("class_axis", "output_axis", "quantile_levels", "trial_rows", "preprocess"),
-    "deterministic",
+    *("deterministic", "free_sizes"),
 )
+MAX_FREE_SIZE = 2**20
+"""A limit on a free dimension beyond this is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,8 @@ class Manifest:
             input, where it takes no made-up ones; as nested tuples, or None.
         preprocess: what makes the inputs of rows as people have them; None: rows are sent as the
             network reads them.
+        deterministic: that nothing in it is random.
+        free_sizes: least and most of each free dimension that has limits; None: none has.
     """
 
     task: Task
@@ -175,6 +179,7 @@ class Manifest:
     trial_rows: Mapping[str, Nested] | None = None
     preprocess: tuple[Part, ...] | None = None
     deterministic: Literal[True] | None = None
+    free_sizes: Mapping[str, tuple[int, int]] | None = None
 
     def to_json(self) -> dict[str, object]:
         """The manifest as plain JSON values; what later builds added only where it is used."""

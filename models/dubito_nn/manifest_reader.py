@@ -18,6 +18,7 @@ from dubito_nn.manifest import (
     LEVELS,
     MAX_AXES,
     MAX_CLASSES,
+    MAX_FREE_SIZE,
     MAX_LEVELS,
     MAX_TRIAL_ROWS,
     OUTPUTS_OF,
@@ -94,6 +95,7 @@ def manifest_from_json(raw: object) -> Manifest:
         trial_rows=_trial_rows(table["trial_rows"], inputs),
         preprocess=read_preprocess(table["preprocess"], inputs),
         deterministic=deterministic,
+        free_sizes=_free_sizes(table["free_sizes"], inputs),
     )
 
 
@@ -106,6 +108,23 @@ def _deterministic(raw: object, num_sites: int) -> Literal[True] | None:
     if raw is True and num_sites:
         raise BundleError(f"manifest: deterministic expects no sites, got {num_sites}")
     return raw
+
+
+def _free_sizes(raw: object, inputs: Sequence[InputSpec]) -> dict[str, tuple[int, int]] | None:
+    """Least and most of each free dimension that has limits."""
+    if raw is None:
+        return None
+    where = "manifest: free_sizes"
+    names = {size for spec in inputs for size in spec.shape if isinstance(size, str)}
+    if not isinstance(raw, dict) or not raw or not set(raw) <= names:
+        raise BundleError(f"{where} expects an object of free dimensions, of {sorted(names)}")
+    limits = {}
+    for name, pair in raw.items():
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise BundleError(f"{where} of `{name}` expects the least and the most")
+        least = read_integer(pair[0], 1, MAX_FREE_SIZE, f"{where} of `{name}`")
+        limits[name] = least, read_integer(pair[1], least, MAX_FREE_SIZE, f"{where} of `{name}`")
+    return limits
 
 
 def _trial_rows(raw: object, inputs: Sequence[InputSpec]) -> dict[str, Nested] | None:

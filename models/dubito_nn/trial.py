@@ -59,6 +59,9 @@ def row_sizes(manifest: Manifest, spec: InputSpec, free: int) -> tuple[int, ...]
         for name in ("rows", *other.shape):
             if isinstance(part, tuple):
                 fixed[name], part = len(part), part[0]
+    limits = manifest.free_sizes or {}
+    for name, (least, most) in limits.items():
+        fixed.setdefault(name, min(max(free, least), most))
     return tuple(part if isinstance(part, int) else fixed.get(part, free) for part in spec.shape)
 
 

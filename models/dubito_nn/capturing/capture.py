@@ -26,7 +26,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from dubito_nn.capturing.branching.deciding import Deciding
 from dubito_nn.capturing.branching.merging import merged
 from dubito_nn.capturing.branching.python import drawn_by_torch
-from dubito_nn.capturing.counting import counts_left_out, symbolic_counts
+from dubito_nn.capturing.counting import sizes_left_out, symbolic_counts
 from dubito_nn.capturing.declared import Declared
 from dubito_nn.capturing.example import BATCH, ROWS, Inputs
 from dubito_nn.capturing.explain import SKIPPED, explain, explain_rows, is_about_rows, reason
@@ -59,6 +59,7 @@ class Captured:
         running: paths of the modules whose forward pass is under way.
         row_ranges: least and most rows that a recording stands for by itself, where it asks for
             their number.
+        left_out: sizes that a recording does not stand for, by free dimension.
         changing: names of the buffers that the network writes to.
         has_looked: whether it has looked at numbers that follow from its weights.
         kept: tensors computed at export.
@@ -68,6 +69,7 @@ class Captured:
     inputs: Inputs
     running: list[str] = field(default_factory=list)
     row_ranges: list[tuple[int, int]] = field(default_factory=list)
+    left_out: dict[str, set[int]] = field(default_factory=dict)
     changing: set[str] = field(default_factory=set)
     has_looked: bool = False
     kept: list[Tensor] = field(default_factory=list)
@@ -114,16 +116,19 @@ class Captured:
             ExportError: where the forward pass cannot be recorded, naming the module it stopped in.
         """
         try:
-            return self._record(mode, Dim(BATCH, min=1, max=_MAX_ROWS))
+            recorded = self._record(mode, Dim(BATCH, min=1, max=_MAX_ROWS))
+            self._learn_left_out(recorded)
+            return recorded
         except ExportError:
             raise
         except Exception as error:
             where = list(self.running)
-            recorded = self._record_some_rows(mode) if is_about_rows(error) else None
-            if recorded is None:
+            some = self._record_some_rows(mode) if is_about_rows(error) else None
+            if some is None:
                 why = self.eager_reason(mode) or explain(error, where)
                 raise ExportError(why + self._one_axis(why)) from error
-            return recorded
+            self._learn_left_out(some)
+            return some
 
     def _record_some_rows(self, mode: Mode) -> ExportedProgram | None:
         """The recording for the rows that the network answers alike; None where there is none."""
@@ -138,12 +143,21 @@ class Captured:
         sizes = recorded.range_constraints.get(rows.expr)
         if sizes is not None:
             least = int(sizes.lower)
-            for other in counts_left_out(rows):
+            for other in sizes_left_out(rows):
                 self.row_ranges.append((least, other - 1))
                 least = other + 1
             most = _MAX_ROWS if sizes.upper > _MAX_ROWS else int(sizes.upper)
             self.row_ranges.append((least, most))
         return recorded
+
+    def _learn_left_out(self, recorded: ExportedProgram) -> None:
+        """Note down sizes of free dimensions that the network treats apart."""
+        nodes = {node.name: node for node in recorded.graph.find_nodes(op="placeholder")}
+        for key, name in zip(self.example, recorded.graph_signature.user_inputs, strict=True):
+            for axis, meaning in self.inputs.free_dims.get(key, {}).items():
+                size = nodes[str(name)].meta["val"].shape[axis]
+                if isinstance(size, torch.SymInt):
+                    self.left_out.setdefault(meaning, set()).update(sizes_left_out(size.node))
 
     @contextmanager
     def _without_row_state(self, mode: Mode) -> Iterator[None]:

@@ -13,12 +13,14 @@ import builtins
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+_TRIED = 130
 _NOT_ITS_OWN = ("torch", "builtins", "dubito_nn")
 
 
@@ -90,21 +92,21 @@ def symbolic_counts(network: nn.Module) -> Iterator[None]:
                 space.pop(key, None)
 
 
-def counts_left_out(rows: Any) -> list[int]:
-    """Single numbers of rows, in order, that a recording does not stand for: `len(x) == 17`.
+def sizes_left_out(size: Any) -> list[int]:
+    """Some sizes within its range that a recording does not stand for: `len(x) == 17`, `% 8`.
 
     Args:
-        rows: the symbol of their number, as torch holds it.
+        size: a size that is free, as torch holds it.
     """
     import sympy  # which torch has loaded by then
 
-    asked = (guard.expr for guard in rows.shape_env.guards)
-    return sorted(
-        {
-            int(number)
-            for expr in asked
-            if isinstance(expr, sympy.Ne)
-            for symbol, number in (expr.args, expr.args[::-1])
-            if symbol == rows.expr and number.is_Integer and number > 1
-        }
-    )
+    left_out = set[int]()
+    for asked in (guard.expr for guard in size.shape_env.guards):
+        if asked.free_symbols != {size.expr}:
+            continue
+        if isinstance(asked, sympy.Ne) and asked.rhs.is_Integer and asked.lhs == size.expr:
+            left_out |= {int(asked.rhs)}
+        elif isinstance(asked, (sympy.Eq, sympy.Ne)):  # remainders; what else is asked is a range
+            tried = (n for n in range(2, _TRIED) if asked.subs(size.expr, n) == sympy.false)
+            left_out |= {*islice(tried, 2)}
+    return sorted(n for n in left_out if n > 1)

@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 from unittest.mock import patch
 
 import numpy as np
@@ -24,6 +24,8 @@ from torch.distributions import Distribution
 
 _SEED = 6_180_339_887  # one that no forward pass is likely to set itself
 _COLLECTED_AFTER = 50_000  # new objects
+_Own: TypeAlias = random.Random | np.random.Generator | np.random.RandomState
+_OWN = (random.Random, np.random.Generator, np.random.RandomState)
 _NOTES_LEFT_OUT = "do_not_emit_stack_traces"
 
 
@@ -80,21 +82,21 @@ def _unhindered() -> Iterator[None]:
             setattr(fx.config, _NOTES_LEFT_OUT, noted)
 
 
-def own_generators(network: nn.Module) -> list[random.Random | np.random.Generator]:
+def own_generators(network: nn.Module) -> list[_Own]:
     """Generators of Python and NumPy that modules hold, or the files that define them."""
     kinds = {kind.__module__ for part in network.modules() for kind in type(part).__mro__}
     files = [vars(sys.modules[name]) for name in sorted(kinds) if name in sys.modules]
     held = [value for space in (*map(vars, network.modules()), *files) for value in space.values()]
-    found = [v for v in held if isinstance(v, (random.Random, np.random.Generator))]
+    found = [v for v in held if isinstance(v, _OWN)]
     return list({id(value): value for value in found}.values())
 
 
 def python_randomness(
-    generators: Sequence[random.Random | np.random.Generator] = (),
+    generators: Sequence[_Own] = (),
 ) -> tuple[object, ...]:
     """The state of the generators that a graph cannot hold."""
     held = [
-        g.getstate() if isinstance(g, random.Random) else str(g.bit_generator.state)
+        g.getstate() if isinstance(g, random.Random) else _state_of(g)
         for g in generators
         if not isinstance(g, random.SystemRandom)  # which has no state to look at
     ]
@@ -112,6 +114,13 @@ def never_inferring() -> Iterator[None]:
         patch.object(mode, "__exit__", lambda self, *raised: None),
     ):
         yield
+
+
+def _state_of(generator: np.random.Generator | np.random.RandomState) -> object:
+    if isinstance(generator, np.random.Generator):
+        return str(generator.bit_generator.state)
+    state = generator.get_state(legacy=False)
+    return str(state), state["state"]["key"].tobytes()
 
 
 def _torch_handlers() -> list[logging.Handler]:

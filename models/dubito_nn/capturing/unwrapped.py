@@ -6,6 +6,9 @@ Nothing of what is brought is changed.
 from __future__ import annotations
 
 import copy
+import weakref
+from collections.abc import Mapping
+from types import CellType, FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +32,52 @@ def private_copy(network: nn.Module) -> nn.Module:
         for value in tree_leaves(list(vars(module).values()))
         if isinstance(value, Tensor) and not value.is_leaf
     ]  # such as a weight under weight_norm, a neuron's state, a cache: deepcopy refuses them
+    copies: dict[int, object] = {id(value): value.detach() for value in computed}
     try:
-        return copy.deepcopy(network, {id(value): value.detach() for value in computed}).cpu()
+        private = copy.deepcopy(network, copies)
+        _rebind(private, copies)
+        return private.cpu()
     except Exception as error:
         raise ExportError(
             f"the network cannot be copied ({type(error).__name__}: {reason(error)}): keep only"
             " modules, tensors and plain values as its attributes"
         ) from error
+
+
+def _rebind(private: nn.Module, copies: Mapping[int, object]) -> None:
+    """Let functions and hooks of a copy read the copy where they closed over the original.
+
+    `copy.deepcopy` leaves functions as they are: a lambda that calls a layer of the network would
+    call the caller's own, in the caller's mode.
+
+    Args:
+        private: the copy.
+        copies: of everything that was copied, by the number of the original.
+    """
+    for module in private.modules():
+        for held in (vars(module), *(v for v in vars(module).values() if isinstance(v, dict))):
+            for key, value in list(held.items()):
+                if isinstance(value, weakref.ref) and isinstance(value(), nn.Module):
+                    held[key] = weakref.ref(copies.get(id(value()), value()))
+                if isinstance(value, FunctionType) and value.__closure__:
+                    held[key] = _rebound(value, copies)
+
+
+def _rebound(function: FunctionType, copies: Mapping[int, object]) -> FunctionType:
+    cells = []
+    for cell in function.__closure__ or ():
+        try:
+            held = cell.cell_contents
+        except ValueError:  # nothing in it yet
+            held = None
+        copied = copies.get(id(held), held) if isinstance(held, (nn.Module, Tensor)) else held
+        cells.append(cell if copied is held else CellType(copied))
+    rebound = FunctionType(
+        *(function.__code__, function.__globals__, function.__name__, function.__defaults__),
+        tuple(cells),
+    )
+    rebound.__kwdefaults__, rebound.__dict__ = function.__kwdefaults__, dict(vars(function))
+    return rebound
 
 
 def unwrapped(network: nn.Module) -> nn.Module:

@@ -26,13 +26,12 @@ from dubito_nn.lifting.resting import MaskMeans
 from dubito_nn.lifting.rules import EMPTY, RULES, is_random, operator_called, shape_source
 from dubito_nn.lifting.scratch import remembered, served_values
 from dubito_nn.lifting.sites import Symbols, describe
-from dubito_nn.manifest import Distribution, Site
+from dubito_nn.manifest import MAX_FREE_SIZE, Distribution, Site
 from dubito_nn.operators import ALLOWED, name_of
 from dubito_nn.program import Argument, Node, OnDevice, Program, Ref
 
 aten = torch.ops.aten
 _IGNORED = ("aten._assert", "aten.sym_constrain", "aten._assert_tensor_metadata")
-_LONG = 2**20  # a limit on a free dimension beyond this is none
 _WITHOUT_STRIDES = {  # those of a view are a kernel's and a device's own affair
     "aten.view.default": "aten.reshape.default",
     "aten._unsafe_view.default": "aten.reshape.default",
@@ -54,6 +53,7 @@ class Lifted:
         notices: what the user should know, such as sites that no served output reads.
         names: node name by name in the recorded graph.
         conditions: names of the truth values by which drawn numbers choose.
+        free_sizes: least and most of each free dimension that it was recorded for.
     """
 
     program: Program
@@ -63,6 +63,7 @@ class Lifted:
     notices: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     conditions: tuple[str, ...] = ()
+    free_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def lift(program: ExportedProgram, captured: Captured, *, draw: bool) -> Lifted:
@@ -92,8 +93,9 @@ def lift(program: ExportedProgram, captured: Captured, *, draw: bool) -> Lifted:
     paths = {name: module_path(node) for node, name in lifter.names.items()}
     lifted = Program(tuple(lifter.nodes), lifter.outputs)
     names = {node.name: name for node, name in lifter.names.items()}
-    notices, conditions = tuple(lifter.notices), tuple(map(lifter.names.__getitem__, lifter.asked))
-    return Lifted(lifted, lifter.sites, lifter.weights, paths, notices, names, conditions)
+    conditions = tuple(map(lifter.names.__getitem__, lifter.asked))
+    parts = lifter.sites, lifter.weights, paths, tuple(lifter.notices), names, conditions
+    return Lifted(lifted, *parts, free_sizes=lifter.free_sizes)
 
 
 @dataclass
@@ -115,6 +117,7 @@ class Lifter:
         folding: the values that follow from weights alone.
         resting: the means of masks, where nothing is drawn.
         asked: the conditions by which drawn numbers choose.
+        free_sizes: least and most of each free dimension.
     """
 
     recorded: ExportedProgram
@@ -130,7 +133,7 @@ class Lifter:
     count: int = 0
     folding: Folding = field(init=False)
     resting: MaskMeans = field(default_factory=MaskMeans)
-
+    free_sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     asked: list[fx.Node] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -227,8 +230,12 @@ class Lifter:
         for axis, meaning in {0: BATCH, **self.captured.inputs.free_dims.get(name, {})}.items():
             symbol = self.symbols.learn(name, axis, value.shape[axis], meaning)
             sizes = self.recorded.range_constraints.get(symbol)
-            if meaning != BATCH and sizes is not None and sizes.upper < _LONG:
-                self.notices.append(f"input `{name}`: `{meaning}` is at most {sizes.upper}")
+            if meaning == BATCH or sizes is None:
+                continue
+            most = int(min(sizes.upper, MAX_FREE_SIZE))
+            self.free_sizes[meaning] = int(sizes.lower), most
+            if most < MAX_FREE_SIZE:
+                self.notices.append(f"input `{name}`: `{meaning}` is at most {most}")
 
     def _output(self, node: fx.Node) -> None:
         for key, value in zip(self.captured.outputs, served_values(self.recorded), strict=False):

@@ -1,6 +1,8 @@
 """That the lifted graph is the network, shown on rows and draws, and what follows from it.
 
 prove        that the lifted graph is the network
+replayed     a graph held against its network on rows and draws
+sizes        numbers of rows and free sizes that a recording does not show
 rows         that no row reads another
 dead         which sites change nothing
 returned     the output held against what was declared

@@ -290,7 +290,7 @@ class Desk:
             one = by_input(rows, features, manifest.inputs)
             if is_prepared:
                 one = prepare(one, manifest).arrays
-            read_inputs(one, manifest.inputs)
+            read_inputs(one, manifest.inputs, manifest.free_sizes)
         except InputError as error:
             columns = f"; its columns, pandas' index left out, are {named_modules(features, 12)}"
             raise InputError(

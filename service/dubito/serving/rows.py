@@ -80,10 +80,12 @@ def read_rows(
                 "is read, got arrays: leave it out"
             )
         is_plain = manifest.preprocess is None
-        tensors = network.read_inputs(inputs if is_plain else read_inputs(inputs, manifest.inputs))
+        tensors = network.read_inputs(
+            inputs if is_plain else read_inputs(inputs, manifest.inputs, manifest.free_sizes)
+        )
         return ReadRows(tensors, len(next(iter(tensors.values()))))
     made = prepare(inputs, manifest, beside=beside, most_rows=most_rows, bounds=bounds, seen=seen)
-    tensors = network.read_inputs(read_inputs(made.arrays, manifest.inputs))
+    tensors = network.read_inputs(read_inputs(made.arrays, manifest.inputs, manifest.free_sizes))
     return ReadRows(tensors, len(next(iter(tensors.values()))), made.warnings, made.beside)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from dubito.errors import InputError
 from dubito.preprocess import is_made, prepare
 from dubito_nn import InputSpec, Manifest
+from dubito_nn.manifest import MAX_FREE_SIZE
 from dubito_nn.program import DTYPES
 
 _SMALL = 8192
@@ -31,12 +32,17 @@ Rows: TypeAlias = NDArray[np.generic] | Tensor | Sequence[object]
 Inputs: TypeAlias = Rows | Mapping[str, Rows]
 
 
-def read_inputs(inputs: Inputs, specs: Sequence[InputSpec]) -> dict[str, Tensor]:
+def read_inputs(
+    inputs: Inputs,
+    specs: Sequence[InputSpec],
+    free_sizes: Mapping[str, tuple[int, int]] | None = None,
+) -> dict[str, Tensor]:
     """Check rows against the network's inputs.
 
     Args:
         inputs: rows first; by name where the network takes several inputs.
         specs: the network's inputs.
+        free_sizes: least and most of free dimensions that have limits.
 
     Returns:
         CPU tensors by input name, all with the same number of rows.
@@ -60,7 +66,7 @@ def read_inputs(inputs: Inputs, specs: Sequence[InputSpec]) -> dict[str, Tensor]
         )
     tensors = {spec.name: _read(inputs[spec.name], spec) for spec in specs}
     _check_rows({name: tensor.shape[0] for name, tensor in tensors.items()})
-    _check_free_dims(tensors, specs)
+    _check_free_dims(tensors, specs, free_sizes or {})
     return tensors
 
 
@@ -77,7 +83,7 @@ def read_rows(inputs: Inputs, manifest: Manifest) -> dict[str, Tensor]:
     """
     if manifest.preprocess is not None and not is_made(inputs):
         inputs = prepare(inputs, manifest).arrays
-    return read_inputs(inputs, manifest.inputs)
+    return read_inputs(inputs, manifest.inputs, manifest.free_sizes)
 
 
 def _read(rows: Rows, spec: InputSpec) -> Tensor:
@@ -216,7 +222,11 @@ def _check_rows(rows: Mapping[str, int]) -> None:
         )
 
 
-def _check_free_dims(tensors: Mapping[str, Tensor], specs: Sequence[InputSpec]) -> None:
+def _check_free_dims(
+    tensors: Mapping[str, Tensor],
+    specs: Sequence[InputSpec],
+    free_sizes: Mapping[str, tuple[int, int]],
+) -> None:
     sizes: dict[str, int] = {}
     for spec in specs:
         for wanted, size in zip(spec.shape, tensors[spec.name].shape[1:], strict=True):
@@ -225,6 +235,13 @@ def _check_free_dims(tensors: Mapping[str, Tensor], specs: Sequence[InputSpec]) 
                     f"dimension `{wanted}` expects one size in all inputs, got {sizes[wanted]} and"
                     f" {size}: pad them to the same"
                 )
+    for name, (least, most) in free_sizes.items():
+        if not least <= sizes.get(name, least) <= most:
+            limits = f"from {least} to {most}" if most < MAX_FREE_SIZE else f"{least} at least"
+            raise InputError(
+                f"dimension `{name}` expects a size of {limits}, got {sizes[name]}: the network"
+                " computes something else beyond, or nothing; cut or pad the rows"
+            )
 
 
 def _shape(shape: Sequence[int | str]) -> str:
