@@ -256,6 +256,8 @@ def test_a_length_beyond_which_a_network_computes_something_else_is_no_input(
     path, network = tmp_path / "n.dubito", Tokens(cut)
     bundle = export(network, {"ids": IDS}, path, **ANY_LENGTH)  # type: ignore[arg-type]
     assert bundle.manifest.free_sizes == {"length": limits}
+    bound = f"most {limits[1]}" if limits[0] == 1 else f"least {limits[0]}"
+    assert f"input `ids`: `length` is at {bound}" in bundle.manifest.warnings
     engine = Engine.load(path, timing_limit_s=0)
     with pytest.raises(InputError, match=f"`length` expects a size of .* got {refused}: "):
         engine.predict({"ids": np.ones((1, refused), np.int64)})

@@ -230,12 +230,9 @@ class Lifter:
         for axis, meaning in {0: BATCH, **self.captured.inputs.free_dims.get(name, {})}.items():
             symbol = self.symbols.learn(name, axis, value.shape[axis], meaning)
             sizes = self.recorded.range_constraints.get(symbol)
-            if meaning == BATCH or sizes is None:
-                continue
-            most = int(min(sizes.upper, MAX_FREE_SIZE))
-            self.free_sizes[meaning] = int(sizes.lower), most
-            if most < MAX_FREE_SIZE:
-                self.notices.append(f"input `{name}`: `{meaning}` is at most {most}")
+            if meaning != BATCH and sizes is not None:
+                most = int(min(sizes.upper, MAX_FREE_SIZE))
+                self.free_sizes[meaning] = int(sizes.lower), most
 
     def _output(self, node: fx.Node) -> None:
         for key, value in zip(self.captured.outputs, served_values(self.recorded), strict=False):

@@ -22,7 +22,7 @@ from dubito_nn.manifest import named_modules
 from dubito_nn.proving.dead import REDRAWS, dead_sites
 from dubito_nn.proving.replayed import UnlikeEvaluationError, compare
 from dubito_nn.proving.rows import prove_rows
-from dubito_nn.proving.sizes import free_sizes, prove_one_row, prove_other_rows
+from dubito_nn.proving.sizes import free_sizes, limit_notices, prove_one_row, prove_other_rows
 
 
 def prove(captured: Captured, lifted: Lifted, point: Lifted) -> Lifted:
@@ -42,7 +42,9 @@ def prove(captured: Captured, lifted: Lifted, point: Lifted) -> Lifted:
             raise
         prove_other_rows(captured, lifted, point.program)
         prove_one_row(captured, lifted, point.program)
-        lifted = replace(lifted, free_sizes=free_sizes(captured, lifted, point))
+        limits = free_sizes(captured, lifted, point)
+        notices = (*limit_notices(captured, limits), *lifted.notices)
+        lifted = replace(lifted, free_sizes=limits, notices=notices)
         if not lifted.sites:  # as the caller has it declared
             return prove_rows(lifted, captured.example)
         lifted = without_unserved(lifted)

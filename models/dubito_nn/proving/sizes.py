@@ -8,6 +8,8 @@ callers to.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from dubito_nn.capturing.capture import Captured
@@ -103,6 +105,19 @@ def free_sizes(captured: Captured, lifted: Lifted, point: Lifted) -> dict[str, t
         if (least, most) != (1, MAX_FREE_SIZE):
             found[name] = (least, most)
     return found
+
+
+def limit_notices(captured: Captured, limits: Mapping[str, tuple[int, int]]) -> list[str]:
+    """What the user should know of the limits that free dimensions have."""
+    notices = []
+    for name, axes in captured.inputs.free_dims.items():
+        for meaning in axes.values():
+            least, most = limits.get(meaning, (1, MAX_FREE_SIZE))
+            if least > 1:
+                notices.append(f"input `{name}`: `{meaning}` is at least {least}")
+            if most < MAX_FREE_SIZE:
+                notices.append(f"input `{name}`: `{meaning}` is at most {most}")
+    return notices
 
 
 def _is_alike(captured: Captured, lifted: Lifted, point: Program, name: str, size: int) -> bool:
