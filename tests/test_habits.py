@@ -145,6 +145,14 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Layers(lambda n, x: n.hidden(x) * float(x.detach().numpy().mean())),
         "leaves torch for NumPy in forward() (.numpy()), which a graph cannot hold",
     ),
+    "a sparse product": (
+        lambda: Layers(lambda n, x: torch.sparse.mm(torch.eye(8).to_sparse(), x.T).T[:, :6]),
+        "computes with a sparse tensor, which a graph cannot hold: use a dense one",
+    ),
+    "a decision by values": (
+        lambda: Layers(lambda n, x: n.hidden(x) if x.sum() > 0 else n.hidden(-x)),
+        "decides by the values of a tensor (data-dependent control flow)",
+    ),
     "the number of rows as a number": (
         lambda: Layers(lambda n, x: n.hidden(x) / x.shape[0] ** 0.5),
         "computes with a size that is free, such as the number of rows (`",

@@ -7,6 +7,7 @@ import re
 from dubito_nn.capturing.example import BATCH
 
 _DATA_DEPENDENT = re.compile(r"data[- ]dependent|aten\._local_scalar_dense", re.IGNORECASE)
+_LAYOUT = re.compile(r"aten\._(sparse|nested)|(sparse|nested) ?tensor", re.IGNORECASE)
 _ONLY = re.compile(r"specialized it to be a constant \((\d+)\)")
 
 SKIPPED = (
@@ -26,11 +27,23 @@ def explain(error: Exception, running: list[str]) -> str:
             " with tgt_is_causal=True (is_causal=True of an encoder) beside the mask." + said
         )
     if _DATA_DEPENDENT.search(text) or "DataDependent" in type(error).__name__:
-        return explain_values(where) + said
+        return explain_values(where)
     if ".numpy() is not supported" in text:
         return (
             f"{where} leaves torch for NumPy in forward() (.numpy()), which a graph cannot hold:"
             " write the step with torch operators"
+        )
+    layout = _LAYOUT.search(text)
+    if layout:
+        kind = (layout[1] or layout[2]).lower()
+        return (
+            f"{where} computes with a {kind} tensor, which a graph cannot hold: use a dense one"
+            " (to_dense(), or rows of one length with a mask)"
+        )
+    if "export 0/1 specialized due to hint of 1" in text:
+        return (
+            "a free dimension expects an example longer than 1, got one of 1: give rows of two or"
+            " more along it"
         )
     only = _ONLY.search(text)
     fixed = f" As recorded it holds for {only[1]} of them." if only else said
