@@ -6,6 +6,7 @@ import random
 import re
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +225,20 @@ def test_what_a_graph_can_hold_is_taken(name: str, tmp_path: Path) -> None:
     path = tmp_path / "n.dubito"
     export(Layers(TAKEN[name]), ROWS, path, task="classification", output="logits")
     assert Engine.load(path, timing_limit_s=0).predict(ROWS[:1].numpy()).mean.shape == (1, 3)
+
+
+def test_another_thread_may_seed_while_a_network_is_exported(tmp_path: Path) -> None:
+    seeds = list[int]()
+
+    def seeding(network: Layers, x: Tensor) -> Tensor:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: seeds.append(np.random.default_rng(5).integers(10))).result()
+        return network.hidden(x)
+
+    path = tmp_path / "n.dubito"
+    export(Layers(seeding), ROWS, path, task="classification", output="logits")
+    assert seeds
+    assert path.exists()
 
 
 class Tokens(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
@@ -85,11 +86,12 @@ def _refuse_making(where: str, function: str) -> NoReturn:
 def _refused(
     function: str, original: Any, running: Sequence[str], refuse: Callable[[str, str], NoReturn]
 ) -> Callable[..., Any]:
-    """What stands for a function meanwhile."""
+    """What stands for a function meanwhile, in this thread."""
+    own = threading.get_ident()
 
     def stand_in(*args: object, **kwargs: object) -> Any:
         caller = str(sys._getframe(1).f_globals.get("__name__", ""))
-        if caller.partition(".")[0] in _LIBRARIES:
+        if caller.partition(".")[0] in _LIBRARIES or threading.get_ident() != own:
             return original(*args, **kwargs)
         refuse(running[-1] if running else WHOLE, function)
 
